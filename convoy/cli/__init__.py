@@ -1,0 +1,40 @@
+"""The `convoy` command. Each command imports what it needs when it runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from convoy import __version__
+from convoy.cli.ask import classify, models
+from convoy.cli.run import demo, explain, up
+from convoy.errors import ConvoyError
+
+
+class ConvoyGroup(click.Group):
+    """Shows our own errors as one line without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except ConvoyError as error:
+            click.echo(f"convoy: {error}", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=ConvoyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="convoy")
+def main() -> None:
+    """Serve CNN image classifiers and know which one to keep: its accuracy, its latency, its joules.
+
+    \b
+    convoy up                                  serve the default models on 127.0.0.1
+    convoy classify photo.jpg                  ask every model what a photo shows
+    convoy models                              what is served, with accuracy and size
+    convoy explain                             threads, placement and batch limits, and why
+    """
+
+
+for command in (up, demo, classify, models, explain):
+    main.add_command(command)

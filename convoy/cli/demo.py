@@ -1,0 +1,55 @@
+"""The demo's table: every bundled image, over HTTP and gRPC, with its expected label."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from convoy.client import Client
+
+if TYPE_CHECKING:
+    from serve.config import Settings
+
+STAGES = ("receive", "decode", "queue", "run", "post", "total")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A bundled image and what it shows."""
+
+    path: Path
+    model: str
+    expected: str
+
+
+def load_samples() -> list[Sample]:
+    from serve.config import BUNDLED
+
+    folder = BUNDLED / "samples"
+    index = json.loads((folder / "index.json").read_text())
+    return [Sample(folder / one["file"], one["model"], one["label"]) for one in index["samples"]]
+
+
+def classify_samples(settings: Settings, console: Console) -> bool:
+    """Prints the table; True when every label is the expected one and both protocols agree."""
+    listen = settings.listen
+    targets = {"HTTP": f"http://{listen.host}:{listen.http_port}", "gRPC": f"grpc://{listen.host}:{listen.grpc_port}"}
+    table = Table("image", "model", "over", "label", "probability", *(f"{stage} ms" for stage in STAGES), box=None)
+    wrong = 0
+    for protocol, target in targets.items():
+        with Client(target) as client:
+            for sample in load_samples():
+                answer = client.classify(sample.model, sample.path, top_k=1)
+                best = answer.predictions[0].classes[0]
+                right = best.label == sample.expected
+                wrong += not right
+                label = best.label if right else f"[red]{best.label} (expected {sample.expected})[/red]"
+                times = [f"{answer.timings_ms.get(stage, 0):.2f}" for stage in STAGES]
+                table.add_row(sample.path.name, sample.model, protocol, label, f"{best.probability:.3f}", *times)
+    console.print(table)
+    return wrong == 0

@@ -1,0 +1,58 @@
+"""Plans for `convoy explain`: from the configuration alone, or from a running server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from convoy.errors import NotReady
+
+if TYPE_CHECKING:
+    from serve.config import Settings
+
+
+def static_plan(settings: Settings) -> dict[str, Any]:
+    """What follows from the configuration and this machine; curves are known only to a running server."""
+    from dataclasses import asdict
+
+    from serve.threads import plan_threads
+
+    return {
+        "threads": asdict(plan_threads(settings)),
+        "limits": settings.limits.model_dump(),
+        "models": [model.model_dump() for model in settings.models],
+    }
+
+
+def live_plan(url: str) -> dict[str, Any]:
+    """The running server's plan. Raises NotReady when nobody answers."""
+    try:
+        plan: dict[str, Any] = httpx.get(f"{url}/v1/explain", timeout=10).raise_for_status().json()
+    except httpx.HTTPError as error:
+        raise NotReady(f"no plan from {url} ({error}); start a server with: convoy up") from error
+    return plan
+
+
+def print_plan(plan: dict[str, Any], console: Console) -> None:
+    threads = plan["threads"]
+    console.print(
+        f"{threads['cores']} cores: {threads['decode']} decode threads, "
+        f"{threads['local']} threads per local engine, {threads['dedicated']} per dedicated host"
+    )
+    table = Table("model", "placement", "batch limit", "in flight", "queue", "ms by batch size", box=None)
+    for model in plan["models"]:
+        curve = model.get("curve_ms", {})
+        table.add_row(
+            model["name"],
+            model["placement"],
+            str(model.get("batch_limit", f"≤ {model.get('max_batch')}")),
+            str(model.get("batches_in_flight", "")),
+            str(model.get("queue_limit", "")),
+            "  ".join(f"{size}: {ms:g}" for size, ms in curve.items()) or "measured when it runs (--live)",
+        )
+    console.print(table)
+    for stage in plan.get("stages", ()):
+        console.print(stage)

@@ -1,0 +1,118 @@
+"""Commands that start a server or show its plan."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from serve.config import Settings
+
+config_option = click.option(
+    "--config", "-c", type=click.Path(path_type=Path), help="A convoy.yaml; without it the bundled models are served."
+)
+
+
+def port_options(command: Any) -> Any:
+    for name, number in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
+        option = click.option(f"--{name}-port", type=click.IntRange(1, 65535), help=f"{name} port  [default: {number}]")
+        command = option(command)
+    return command
+
+
+@click.command()
+@config_option
+@click.option("--host", help="Address to listen on; 0.0.0.0 to be reachable from outside.  [default: 127.0.0.1]")
+@port_options
+def up(config: Path | None, host: str | None, **ports: int | None) -> None:
+    """Serve until Ctrl-C.
+
+    \b
+    convoy up
+    convoy up --config convoy.yaml --http-port 9000
+    """
+    console = Console()
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    with running(settings_of(config, host, ports), console) as settings:
+        console.print(addresses(settings))
+        console.print("Ctrl-C stops it.")
+        stopped.wait()
+        console.print("draining …")
+
+
+@click.command()
+@config_option
+@port_options
+def demo(config: Path | None, **ports: int | None) -> None:
+    """Start, classify the bundled images over HTTP and gRPC, show the answers, stop."""
+    from convoy.cli.demo import classify_samples
+
+    console = Console()
+    with running(settings_of(config, None, ports), console) as settings:
+        right = classify_samples(settings, console)
+        console.print(addresses(settings))
+    console.print("stopped cleanly")
+    if not right:
+        raise SystemExit(1)
+
+
+@click.command()
+@config_option
+@click.option("--live", is_flag=True, help="Ask the running server instead of the configuration.")
+@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="The running server, with --live.")
+@click.option("--json", "as_json", is_flag=True, help="JSON for scripts.")
+def explain(config: Path | None, live: bool, url: str, as_json: bool) -> None:
+    """Show threads, placement, batch limits and latency curves, and why they are so."""
+    from convoy.cli.plans import live_plan, print_plan, static_plan
+
+    plan = live_plan(url) if live else static_plan(settings_of(config, None, {}))
+    if as_json:
+        click.echo(json.dumps(plan, indent=2))
+    else:
+        print_plan(plan, Console())
+
+
+def settings_of(config: Path | None, host: str | None, ports: dict[str, int | None]) -> Settings:
+    """The configuration file's settings with the command line's listeners. Raises ConfigError."""
+    from serve.config import load_settings, parse_settings
+
+    settings = load_settings(config)
+    listen = {name: port for name, port in ports.items() if port is not None} | ({"host": host} if host else {})
+    if not listen:
+        return settings
+    return parse_settings(settings.model_dump() | {"listen": settings.listen.model_dump() | listen}, "command line")
+
+
+@contextmanager
+def running(settings: Settings, console: Console) -> Iterator[Settings]:
+    """A server for the length of a block."""
+    from serve import app
+
+    with console.status("starting Ray and the models …"):
+        app.start(settings)
+    try:
+        yield settings
+    finally:
+        app.stop()
+
+
+def addresses(settings: Settings) -> Table:
+    """Where everything is."""
+    listen = settings.listen
+    table = Table(box=None, show_header=False)
+    table.add_row("page", f"http://{listen.host}:{listen.http_port}/")
+    table.add_row("classify", f"POST http://{listen.host}:{listen.http_port}/v1/models/MODEL/classify")
+    table.add_row("inference protocol", f"http://{listen.host}:{listen.http_port}/v2, gRPC {listen.host}:{listen.grpc_port}")
+    table.add_row("metrics", f"http://{listen.host}:{listen.metrics_port}/metrics")
+    return table

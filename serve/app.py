@@ -1,0 +1,78 @@
+"""The composition root: settings in, Ray Serve applications out, and the one-machine way to run them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import ray
+from ray import serve as ray_serve
+from ray.serve import RunTarget
+from ray.serve.schema import LoggingConfig
+
+from models.artifact import Artifact
+from serve.config import Settings
+from serve.gateway import Gateway
+from serve.host import APP_PREFIX, Host
+from serve.metric_pages import clear_pages
+from serve.meter import Meter
+from serve.sockets import bind, prepare_folder
+from serve.threads import plan_threads
+
+# A batch of 32 photos is 4.8 MB and Ray's default limit between replicas is 4 MiB; gRPC halves what a handle call costs.
+RAY_ENVIRONMENT = {
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(256 * 2**20),
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_enable_metrics_collection": "0",
+}
+OBJECT_STORE_BYTES = 80 * 2**20
+
+
+def check(settings: Settings) -> None:
+    """Everything that can be known to fail before anything starts. Raises ConfigError or ArtifactError."""
+    for model in settings.models:
+        Artifact.load(model.folder)
+    prepare_folder(settings.node_dir)
+    listen = settings.listen
+    for port in (listen.http_port, listen.grpc_port, listen.metrics_port):
+        bind(listen.host, port).close()
+
+
+def applications(settings: Settings) -> Iterator[RunTarget]:
+    """The meter, a host application per dedicated model, and the gateway."""
+    folder = str(settings.node_dir)
+    threads = plan_threads(settings)
+    yield RunTarget(Meter.bind(settings.listen.model_dump(), folder), name="meter", route_prefix=None)  # type: ignore[attr-defined]
+    for model in settings.models:
+        if model.placement == "dedicated":
+            host = Host.options(num_replicas=model.replicas).bind(model.model_dump(), threads.dedicated, folder)  # type: ignore[attr-defined]
+            yield RunTarget(host, name=APP_PREFIX + model.name, route_prefix=None)
+    gateway = Gateway.options(num_replicas=settings.gateways, user_config=settings.catalog.model_dump(mode="json"))  # type: ignore[attr-defined]
+    yield RunTarget(gateway.bind(settings.model_dump(mode="json")), name="gateway", route_prefix=None)
+
+
+def start(settings: Settings) -> None:
+    """Starts Ray on this machine alone, without its dashboard or proxies, and the applications; returns when they answer."""
+    os.environ.update(RAY_ENVIRONMENT)
+    check(settings)
+    clear_pages(settings.node_dir / "metrics")
+    threads = plan_threads(settings)
+    ray.init(
+        address="local",
+        num_cpus=threads.cores,
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    ray_serve.start(proxy_location="Disabled", logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False))
+    ray_serve.run_many(list(applications(settings)), wait_for_applications_running=True)
+
+
+def stop() -> None:
+    """Drains and ends what `start` began."""
+    ray_serve.shutdown()
+    ray.shutdown()

@@ -1,0 +1,225 @@
+"""The late-binding batcher: a batch is formed when an engine slot becomes free, from what waits then.
+
+Every entry's future ends on every path, exactly once: answered, failed with its batch, refused, late or cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoy.errors import ConvoyError, DeadlineExceeded, EngineFailed, NotReady, Overloaded
+from serve.curve import LatencyCurve
+from serve.ranking import TOP, Ranking, rank
+from serve.scheduling import DEFAULT_PRIORITY, WaitingLine
+
+Rows = NDArray[Any]
+Execute = Callable[[Rows], Awaitable[NDArray[np.float32]]]
+
+SMOOTHING = 0.2  # weight of the newest run in the estimate of how far reality is from the curve
+
+
+@dataclass(frozen=True)
+class BatchRun:
+    """One run of an engine: logits [size, classes] of all rows, and when it began and ended (loop clock, seconds)."""
+
+    logits: NDArray[np.float32]
+    size: int
+    started: float
+    finished: float
+
+    @cached_property
+    def ranking(self) -> Ranking:
+        """Best classes of every row, worked out once for the whole batch when first asked for."""
+        return rank(self.logits, TOP)
+
+
+class Entry:
+    """Rows of one request that wait, and the future that receives (run, first row, last row)."""
+
+    __slots__ = ("deadline", "future", "priority", "rows", "size")
+
+    def __init__(self, rows: Rows, deadline: float, priority: int, future: asyncio.Future[Answer]) -> None:
+        self.rows = rows
+        self.size = len(rows)
+        self.deadline = deadline
+        self.priority = priority
+        self.future = future
+
+    @property
+    def gone(self) -> bool:
+        return self.future.done()
+
+    def fail(self, error: ConvoyError) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Where an entry's rows are in a run."""
+
+    run: BatchRun
+    start: int
+    stop: int
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        return self.run.logits[self.start : self.stop]
+
+
+@dataclass(frozen=True)
+class BatcherLimits:
+    """`batch` rows per run, `slots` runs at a time, `queue` rows waiting."""
+
+    batch: int
+    slots: int
+    queue: int
+
+
+class Batcher:
+    """Batches rows for one engine. Lives on one event loop; not thread-safe.
+
+    `execute` gets [n, …] and answers [n, classes]; whatever it raises fails its own batch, once, and nothing else.
+    """
+
+    def __init__(
+        self,
+        execute: Execute,
+        limits: BatcherLimits,
+        curve: LatencyCurve,
+        on_run: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        self.limits = limits
+        self.curve = curve
+        self._execute = execute
+        self._on_run = on_run
+        self._loop = asyncio.get_running_loop()
+        self._line: WaitingLine[Entry] = WaitingLine()
+        self._running: set[asyncio.Task[None]] = set()
+        self._slowdown = 1.0
+        self._alarm: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def waiting_rows(self) -> int:
+        return self._line.rows
+
+    @property
+    def idle(self) -> bool:
+        return not self._running and not self._line
+
+    def submit(self, rows: Rows, deadline: float, priority: int = 0) -> asyncio.Future[Answer]:
+        """Puts at most `limits.batch` rows in line. `deadline` on the loop's clock; priority 0 is the default one.
+
+        Raises Overloaded when the line is full or could not be served in time, NotReady when closed.
+        """
+        self._admit(len(rows), deadline)
+        entry = Entry(rows, deadline, priority or DEFAULT_PRIORITY, self._loop.create_future())
+        self._line.push(entry)
+        self._pump()
+        if self._line:
+            self._arm(deadline)
+        return entry.future
+
+    async def close(self) -> None:
+        """Lets what runs finish and refuses what waits."""
+        self._closed = True
+        for entry in self._line.expire(float("inf")):
+            entry.fail(NotReady("the model was unloaded while the request waited; retry"))
+        if self._alarm is not None:
+            self._alarm.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
+
+    def _admit(self, size: int, deadline: float) -> None:
+        if self._closed:
+            raise NotReady("the model is being unloaded; retry")
+        if size > self.limits.batch:
+            raise ValueError(f"{size} rows in one entry, the batch limit is {self.limits.batch}")
+        waiting = self._line.rows
+        if waiting < self.limits.batch:
+            return
+        wait = self._expected_wait(waiting)
+        if waiting + size > self.limits.queue:
+            raise Overloaded(f"queue full: {waiting} images wait, the limit is {self.limits.queue}", wait)
+        if self._loop.time() + wait > deadline:
+            raise Overloaded(f"queue too long: {waiting} images wait, about {wait * 1000:.0f} ms; past the deadline", wait)
+
+    def _expected_wait(self, waiting: int) -> float:
+        """Seconds until rows that join the line now are answered: the runs before theirs, and their own."""
+        runs = waiting // self.limits.batch + 1 + len(self._running) / 2
+        return runs * self._slowdown * self.curve.predict(self.limits.batch) / self.limits.slots
+
+    def _pump(self) -> None:
+        while self._line and len(self._running) < self.limits.slots:
+            now = self._loop.time()
+            # Only a crowded engine refuses on an estimate: otherwise a wrong estimate would never be corrected by a run.
+            crowded = self._line.rows >= self.limits.batch
+            expected = self._slowdown * self.curve.predict(self.limits.batch) if crowded else 0.0
+            batch, late = self._line.take(now, self.limits.batch, expected)
+            for entry in late:
+                entry.fail(DeadlineExceeded("the deadline passed while the request waited"))
+            if batch:
+                task = self._loop.create_task(self._run(batch, now))
+                self._running.add(task)
+                task.add_done_callback(self._free)
+
+    def _free(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._pump()
+
+    async def _run(self, batch: Sequence[Entry], started: float) -> None:
+        try:
+            rows = batch[0].rows if len(batch) == 1 else np.concatenate([entry.rows for entry in batch])
+            logits = await self._execute(rows)
+            if len(logits) != len(rows):
+                raise EngineFailed(f"the engine answered {len(logits)} rows for {len(rows)}")
+        except ConvoyError as error:
+            _fail_all(batch, error)
+        except asyncio.CancelledError:
+            _fail_all(batch, NotReady("the server is stopping; retry"))
+            raise
+        except Exception as error:  # noqa: BLE001 the batch boundary: a failing batch fails its own requests, once
+            _fail_all(batch, EngineFailed(f"the engine failed: {type(error).__name__}"))
+        else:
+            self._deliver(batch, BatchRun(logits, len(rows), started, self._loop.time()))
+
+    def _deliver(self, batch: Sequence[Entry], run: BatchRun) -> None:
+        seconds = run.finished - run.started
+        self._slowdown += SMOOTHING * (seconds / self.curve.predict(run.size) - self._slowdown)
+        start = 0
+        for entry in batch:
+            stop = start + entry.size
+            if not entry.future.done():
+                if entry.deadline < run.finished:
+                    entry.fail(DeadlineExceeded("the deadline passed while the engine ran"))
+                else:
+                    entry.future.set_result(Answer(run, start, stop))
+            start = stop
+        self._on_run(run.size)
+
+    def _arm(self, deadline: float) -> None:
+        if self._alarm is None or deadline < self._alarm.when():
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._alarm = self._loop.call_at(deadline, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        for entry in self._line.expire(self._loop.time()):
+            entry.fail(DeadlineExceeded("the deadline passed while the request waited"))
+        upcoming = self._line.next_deadline()
+        if upcoming is not None:
+            self._arm(upcoming)
+
+
+def _fail_all(batch: Sequence[Entry], error: ConvoyError) -> None:
+    for entry in batch:
+        entry.fail(error)

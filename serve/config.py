@@ -1,0 +1,166 @@
+"""Configuration and environment, read in this module only: `convoy.yaml` as frozen values, unknown keys refused."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from convoy.errors import ConfigError
+
+BUNDLED = Path(__file__).resolve().parent.parent / "models" / "bundled"
+TENSOR_SUFFIX = "-tensor"
+
+Placement = Literal["local", "dedicated"]
+GrpcServer = Literal["native", "grpcio"]
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Listen(Frozen):
+    """Where the node listens. Ports are those of Triton, so that its clients' defaults work."""
+
+    host: str = Field("127.0.0.1", description="address of every listener; 0.0.0.0 to be reachable from outside")
+    http_port: int = Field(8000, ge=1, le=65535)
+    grpc_port: int = Field(8001, ge=1, le=65535)
+    metrics_port: int = Field(8002, ge=1, le=65535)
+    grpc_server: GrpcServer = Field("native", description="native: HTTP/2 in Rust outside the GIL; grpcio: Google's own")
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Listen:
+        if len({self.http_port, self.grpc_port, self.metrics_port}) < 3:
+            raise ValueError("http_port, grpc_port and metrics_port must be three different ports")
+        return self
+
+
+class Limits(Frozen):
+    """What one request may cost before it is refused."""
+
+    body_bytes: int = Field(64 * 2**20, ge=1024, description="largest body, after decompression too")
+    pixels: int = Field(50_000_000, ge=1024, description="largest image, checked before it is decoded")
+    images_per_request: int = Field(64, ge=1)
+    queue_rows: int = Field(1024, ge=1, description="images that may wait for one model; more are answered 503")
+    deadline_ms: float = Field(30_000, gt=0, description="time a request may take when it does not say itself")
+
+
+class ModelConfig(Frozen):
+    """One served model."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.\-]*$")
+    version: str = Field("1", pattern=r"^[0-9]+$")
+    artifact: str = Field("", description="folder of the artifact; empty: the bundled one of the same name")
+    placement: Placement = Field("local", description="local: engine inside the gateway; dedicated: hosts of its own")
+    replicas: int = Field(1, ge=1, description="hosts, when dedicated")
+    threads: int = Field(0, ge=0, description="intra-op threads of the engine; 0: by the thread plan")
+    max_batch: int = Field(32, ge=1, le=1024)
+    target_ms: float = Field(50, gt=0, description="longest run of one batch; the batch limit follows from the curve")
+
+    @model_validator(mode="after")
+    def _name_is_free(self) -> ModelConfig:
+        if self.name.endswith(TENSOR_SUFFIX):
+            raise ValueError(f"a name ending in {TENSOR_SUFFIX} is kept for the float form of a model")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.artifact).expanduser() if self.artifact else BUNDLED / self.name
+
+
+class Catalog(Frozen):
+    """What a gateway serves; travels as Ray Serve `user_config`."""
+
+    models: tuple[ModelConfig, ...]
+
+    @model_validator(mode="after")
+    def _unique(self) -> Catalog:
+        names = [model.name for model in self.models]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise ValueError(f"models named twice: {', '.join(doubled)}")
+        return self
+
+
+class Settings(Frozen):
+    """The whole of `convoy.yaml`."""
+
+    listen: Listen = Listen()
+    limits: Limits = Limits()
+    gateways: int = Field(1, ge=1, description="gateway replicas")
+    cores: int = Field(0, ge=0, description="cores to plan for; 0: those of the cgroup")
+    runtime_dir: str = Field("", description="sockets and metric pages of this node; empty: a folder under the temporary one")
+    models: tuple[ModelConfig, ...] = (
+        ModelConfig(name="lenet5-mnist"),
+        ModelConfig(name="resnet20-cifar10"),
+        ModelConfig(name="squeezenet1_1-imagenet", placement="dedicated"),
+    )
+
+    @model_validator(mode="after")
+    def _catalog_is_valid(self) -> Settings:
+        Catalog(models=self.models)
+        return self
+
+    @property
+    def catalog(self) -> Catalog:
+        return Catalog(models=self.models)
+
+    @property
+    def node_dir(self) -> Path:
+        """Folder of this server on each of its nodes, one per HTTP port and user."""
+        if self.runtime_dir:
+            return Path(self.runtime_dir)
+        return Path(tempfile.gettempdir()) / f"convoy-{os.getuid()}-{self.listen.http_port}"
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Settings of a YAML file, or the defaults. Raises ConfigError that names the key, and the nearest known one."""
+    if path is None:
+        return Settings()
+    try:
+        document = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name an existing file with --config") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    return parse_settings({} if document is None else document, source=str(path))
+
+
+def parse_settings(document: Any, source: str = "configuration") -> Settings:
+    """Settings of a parsed document. Raises ConfigError."""
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        problems = [_explain(dict(problem)) for problem in error.errors()]
+        raise ConfigError(f"{source}: " + "; ".join(problems)) from error
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        return f"{where or 'document'}: {problem['msg']}"
+    known = list(_model_at(problem["loc"][:-1]).model_fields)
+    near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+    return f"unknown key {where!r}; {hint}"
+
+
+def _model_at(location: tuple[str | int, ...]) -> type[BaseModel]:
+    """The configuration class that a validation error's location lies in."""
+    model: type[BaseModel] = Settings
+    for part in location:
+        if isinstance(part, str):
+            model = _nested(model.model_fields[part])
+    return model
+
+
+def _nested(field: FieldInfo) -> type[BaseModel]:
+    annotation = field.annotation
+    candidates = [annotation, *get_args(annotation)]
+    return next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))

@@ -1,0 +1,63 @@
+"""The latency curve of an engine: seconds a batch takes against its size, measured at warm-up."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.engine import Engine
+
+
+@dataclass(frozen=True)
+class LatencyCurve:
+    """Batch sizes in ascending order and the seconds each took."""
+
+    sizes: tuple[int, ...]
+    seconds: tuple[float, ...]
+
+    def predict(self, size: int) -> float:
+        """Seconds for a batch of `size` rows: interpolated, and in proportion beyond the last point."""
+        sizes, seconds = self.sizes, self.seconds
+        at = bisect_left(sizes, size)
+        if at == len(sizes):
+            return seconds[-1] * size / sizes[-1]
+        if sizes[at] == size or at == 0:
+            return seconds[at]
+        share = (size - sizes[at - 1]) / (sizes[at] - sizes[at - 1])
+        return seconds[at - 1] + share * (seconds[at] - seconds[at - 1])
+
+    def limit(self, target_seconds: float) -> int:
+        """The largest measured batch that keeps to the target; 1 when none does."""
+        fitting = [size for size, seconds in zip(self.sizes, self.seconds, strict=True) if seconds <= target_seconds]
+        return max(fitting, default=self.sizes[0])
+
+
+def bucket_sizes(max_batch: int) -> tuple[int, ...]:
+    """1, 2, 4, … up to and with `max_batch`."""
+    sizes = [1]
+    while sizes[-1] * 2 < max_batch:
+        sizes.append(sizes[-1] * 2)
+    return tuple(sizes) if max_batch == 1 else (*sizes, max_batch)
+
+
+def measure_curve(
+    engine: Engine, sizes: Sequence[int], repeats: int = 3, clock: Callable[[], float] = time.perf_counter
+) -> LatencyCurve:
+    """Warms the engine at every size and keeps the best of `repeats` runs of each."""
+    return LatencyCurve(tuple(sizes), tuple(_best_of(engine, size, repeats, clock) for size in sizes))
+
+
+def _best_of(engine: Engine, size: int, repeats: int, clock: Callable[[], float]) -> float:
+    batch: NDArray[np.generic] = np.zeros((size, *engine.input.shape[1:]), engine.input.dtype)
+    engine.run(batch)
+    best = float("inf")
+    for _ in range(repeats):
+        start = clock()
+        engine.run(batch)
+        best = min(best, clock() - start)
+    return best

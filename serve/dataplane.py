@@ -1,0 +1,169 @@
+"""The request path, protocol-free: admission, route, decode, batch, answer.
+
+Both listeners translate their wire into these calls and the results back; what a request means is decided here once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor as ThreadPool
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, InvalidInput, Overloaded, TooLarge
+from serve.batcher import Answer
+from serve.catalog import Endpoint, Endpoints
+from serve.config import Limits
+
+Rows = NDArray[Any]
+ImageBytes = bytes | memoryview
+
+
+@dataclass(slots=True)
+class Trace:
+    """When a request passed each point, in seconds of the loop's clock; the differences are its stages."""
+
+    started: float
+    received: float = 0.0
+    decoded: float = 0.0
+    batched: float = 0.0
+    ran: float = 0.0
+    answered: float = 0.0
+    batch_size: int = 0
+
+    def stages(self, sent: float) -> tuple[float, ...]:
+        """Seconds of receive, decode, queue, run, post and send; their sum is the whole time."""
+        return (
+            self.received - self.started,
+            self.decoded - self.received,
+            self.batched - self.decoded,
+            self.ran - self.batched,
+            self.answered - self.ran,
+            sent - self.answered,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a request asks of the queue: a deadline on the loop's clock and a priority (0: the default one)."""
+
+    deadline: float
+    priority: int = 0
+
+
+@dataclass
+class Watch:
+    """Tells a request that waits that its client has gone."""
+
+    futures: Sequence[asyncio.Future[Answer]] = field(default_factory=tuple)
+
+    def client_gone(self) -> None:
+        for future in self.futures:
+            if not future.done():
+                future.set_exception(Cancelled("the client left before the answer"))
+
+
+class DataPlane:
+    """Answers classification and tensor requests for the endpoints it holds. Lives on one event loop."""
+
+    def __init__(self, limits: Limits, decoders: ThreadPool) -> None:
+        self.limits = limits
+        self.endpoints = Endpoints()
+        self.draining = False
+        self.in_flight = 0
+        self.on_change: list[Callable[[], None]] = []
+        self._decoders = decoders
+        self._loop = asyncio.get_running_loop()
+        self._prefix = secrets.token_hex(6)
+        self._ids = itertools.count()
+
+    def replace(self, endpoints: Endpoints) -> None:
+        self.endpoints = endpoints
+        for callback in self.on_change:
+            callback()
+
+    def new_id(self) -> str:
+        return f"{self._prefix}-{next(self._ids):x}"
+
+    def terms(self, started: float, timeout: float | None, priority: int = 0) -> Terms:
+        """The terms of a request that began at `started` and may take `timeout` seconds (None: the default)."""
+        longest = self.limits.deadline_ms / 1000
+        return Terms(started + (longest if timeout is None else min(timeout, longest)), priority)
+
+    async def classify(
+        self, endpoint: Endpoint, images: Sequence[ImageBytes], terms: Terms, trace: Trace, watch: Watch
+    ) -> list[Answer]:
+        """Decodes and runs encoded images; the answers hold a row per image, in their order."""
+        rows = await self.decode(endpoint, images)
+        return await self.run(endpoint, rows, terms, trace, watch)
+
+    async def decode(self, endpoint: Endpoint, images: Sequence[ImageBytes]) -> Rows:
+        """Encoded images to UINT8 rows [n, size, size, channels]."""
+        if endpoint.form != "image":
+            raise InvalidInput(f"{endpoint.name} takes tensors; images go to {endpoint.config.name}")
+        if not images:
+            raise InvalidInput("no image in the request")
+        if len(images) > self.limits.images_per_request:
+            raise TooLarge(f"{len(images)} images in one request; the limit is {self.limits.images_per_request}")
+        decoder = endpoint.decoder
+        if len(images) == 1:
+            body = images[0]
+            if decoder.is_small(body):  # a hop to a thread costs more than a small image
+                return decoder.decode(body)[np.newaxis]
+            return (await self._loop.run_in_executor(self._decoders, decoder.decode, body))[np.newaxis]
+        hops = (self._loop.run_in_executor(self._decoders, decoder.decode, body) for body in images)
+        decoded = await asyncio.gather(*hops, return_exceptions=True)
+        for position, image in enumerate(decoded):
+            if isinstance(image, ConvoyError):
+                raise type(image)(f"image {position}: {image}")
+            if isinstance(image, BaseException):
+                raise image
+        return np.stack([image for image in decoded if not isinstance(image, BaseException)])
+
+    async def run(self, endpoint: Endpoint, rows: Rows, terms: Terms, trace: Trace, watch: Watch) -> list[Answer]:
+        """Runs rows that have the endpoint's input shape, in as many entries as its batch limit asks for."""
+        trace.decoded = self._loop.time()
+        batcher = endpoint.batcher
+        limit = batcher.limits.batch
+        if len(rows) <= limit:
+            future = batcher.submit(rows, terms.deadline, terms.priority)
+            watch.futures = (future,)
+            answers = [await future]
+        else:
+            answers = await self._run_in_parts(endpoint, rows, terms, watch)
+        last = answers[-1].run
+        trace.batched, trace.ran, trace.batch_size = last.started, last.finished, last.size
+        return answers
+
+    async def _run_in_parts(self, endpoint: Endpoint, rows: Rows, terms: Terms, watch: Watch) -> list[Answer]:
+        limit = endpoint.batcher.limits.batch
+        futures: list[asyncio.Future[Answer]] = []
+        watch.futures = futures
+        try:
+            for start in range(0, len(rows), limit):
+                futures.append(endpoint.batcher.submit(rows[start : start + limit], terms.deadline, terms.priority))
+            return list(await asyncio.gather(*futures))
+        finally:
+            for future in futures:
+                if not future.cancel() and not future.cancelled():
+                    future.exception()  # marks a second part's failure as seen: the first has answered the request
+
+    def record_failure(self, endpoint: Endpoint, error: ConvoyError) -> None:
+        """Counts why a request got no answer."""
+        if isinstance(error, Cancelled):
+            endpoint.recorder.cancelled()
+        elif isinstance(error, Overloaded):
+            endpoint.recorder.shed("queue")
+        elif isinstance(error, DeadlineExceeded):
+            endpoint.recorder.shed("deadline")
+
+
+def all_logits(answers: Sequence[Answer]) -> NDArray[np.float32]:
+    """Logits of a request's answers, [rows, classes]."""
+    return answers[0].logits if len(answers) == 1 else np.concatenate([answer.logits for answer in answers])

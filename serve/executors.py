@@ -1,0 +1,92 @@
+"""Where a model's engine is run: in this process, or in the hosts of a deployment of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.artifact import Artifact
+from models.engine import Engine, TensorSpec, load_engine
+from serve.config import ModelConfig
+from serve.curve import LatencyCurve, bucket_sizes, measure_curve
+from serve.metric_pages import Values
+
+PROBE_AFTER_SECONDS = 20.0
+
+Form = Literal["image", "tensor"]
+FORMS: tuple[Form, Form] = ("image", "tensor")
+
+
+class Executor(Protocol):
+    """Runs batches of either form. `slots` runs may be under way at a time."""
+
+    slots: int
+    inputs: Mapping[Form, TensorSpec]
+    curve: LatencyCurve
+
+    async def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]: ...
+
+    def close(self) -> None: ...
+
+
+class Engines:
+    """Both engines of an artifact, loaded and warm, with the latency curve of the image form. Thread-safe.
+
+    `busy` is the process's counter of seconds its engine ran.
+    """
+
+    def __init__(self, artifact: Artifact, threads: int, max_batch: int, busy: Values) -> None:
+        self._busy = busy
+        self._ran_at = time.monotonic()
+        self._engines: dict[Form, Engine] = {
+            "image": load_engine(artifact.image_model, threads),
+            "tensor": load_engine(artifact.tensor_model, threads),
+        }
+        self.inputs = {form: engine.input for form, engine in self._engines.items()}
+        self.curve = measure_curve(self._engines["image"], bucket_sizes(max_batch))
+
+    def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
+        start = time.monotonic()
+        logits = self._engines[form].run(rows)
+        self._ran_at = time.monotonic()
+        self._busy[0] += self._ran_at - start
+        return logits
+
+    def probe(self) -> None:
+        """A real inference, only when nothing ran lately: a busy engine shows its health by its work."""
+        if time.monotonic() - self._ran_at > PROBE_AFTER_SECONDS:
+            spec = self.inputs["image"]
+            self.run("image", np.zeros((1, *spec.shape[1:]), spec.dtype))
+
+
+class LocalExecutor:
+    """The engine in this process, on a thread of its own: runs release the GIL."""
+
+    slots = 1
+
+    def __init__(self, engines: Engines, name: str) -> None:
+        self.inputs: Mapping[Form, TensorSpec] = engines.inputs
+        self.curve = engines.curve
+        self._engines = engines
+        self._pool = ThreadPoolExecutor(self.slots, thread_name_prefix=f"engine-{name}")
+
+    async def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._engines.run, form, rows)
+
+    async def probe(self) -> None:
+        """Raises when the engine cannot answer."""
+        await asyncio.get_running_loop().run_in_executor(self._pool, self._engines.probe)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False)
+
+
+def load_local(config: ModelConfig, artifact: Artifact, threads: int, busy: Values) -> LocalExecutor:
+    """Loads and warms a model's engines here; takes seconds, so call it off the event loop. Raises ArtifactError."""
+    return LocalExecutor(Engines(artifact, config.threads or threads, config.max_batch, busy), config.name)

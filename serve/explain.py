@@ -1,0 +1,45 @@
+"""What a gateway decided and why: threads, placement, batch limits, latency curves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serve.catalog import Endpoint
+from serve.config import Settings
+from serve.dataplane import DataPlane
+from serve.threads import plan_threads
+
+
+def explain(plane: DataPlane, settings: Settings) -> dict[str, Any]:
+    """The plan of a running gateway as a JSON-ready document; times in milliseconds."""
+    threads = plan_threads(settings)
+    endpoints = plane.endpoints.by_name.values()
+    return {
+        "threads": {
+            "cores": threads.cores,
+            "decode": threads.decode,
+            "local": threads.local,
+            "dedicated": threads.dedicated,
+        },
+        "limits": settings.limits.model_dump(),
+        "models": [_explain_model(endpoint) for endpoint in endpoints if endpoint.form == "image"],
+    }
+
+
+def _explain_model(endpoint: Endpoint) -> dict[str, Any]:
+    curve = endpoint.executor.curve
+    limits = endpoint.batcher.limits
+    return {
+        "name": endpoint.name,
+        "version": endpoint.version,
+        "placement": endpoint.config.placement,
+        "replicas": endpoint.config.replicas if endpoint.config.placement == "dedicated" else None,
+        "batch_limit": limits.batch,
+        "batch_limit_reason": f"largest batch that runs within target_ms = {endpoint.config.target_ms:g}",
+        "batches_in_flight": limits.slots,
+        "queue_limit": limits.queue,
+        "waiting": endpoint.batcher.waiting_rows,
+        "curve_ms": {
+            str(size): round(seconds * 1000, 3) for size, seconds in zip(curve.sizes, curve.seconds, strict=True)
+        },
+    }

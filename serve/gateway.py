@@ -1,0 +1,137 @@
+"""The gateway: the ingress deployment. It opens its own listeners and owns the data plane; Ray only places and heals it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import ray
+from ray import serve as ray_serve
+
+import convoy
+from convoy.errors import ConvoyError, NotReady
+from models.artifact import Artifact
+from serve.catalog import CatalogLoader, Endpoints, close_endpoints
+from serve.config import Catalog, ModelConfig, Settings
+from serve.dataplane import DataPlane
+from serve.executors import Executor, LocalExecutor, load_local
+from serve.grpc_listener import GrpcListener
+from serve.host import connect_host
+from serve.http_listener import HttpListener
+from serve.metric_pages import PageWriter
+from serve.metrics import BUILD, BUSY, Metrics
+from serve.sockets import Handover, find_listener
+from serve.threads import ThreadPlan, plan_threads
+
+HOST_PATIENCE_SECONDS = 120.0
+SOCKET_PATIENCE_SECONDS = 60.0
+LINGER_SECONDS = 1.0  # time in which idle connections learn that this gateway is leaving
+DRAIN_SECONDS = 15.0
+FLUSH_SECONDS = 0.1
+
+log = logging.getLogger("convoy.gateway")
+
+
+@ray_serve.deployment(
+    name="gateway",
+    health_check_period_s=5,
+    health_check_timeout_s=10,
+    graceful_shutdown_timeout_s=30,
+    ray_actor_options={"num_cpus": 0},
+)
+class Gateway:
+    """Deployment of the gateway. `reconfigure` brings a catalog into effect without a restart."""
+
+    async def __init__(self, settings: dict[str, Any]) -> None:
+        self._settings = Settings.model_validate(settings)
+        self._threads = plan_threads(self._settings)
+        self._metrics = Metrics(PageWriter(self._settings.node_dir / "metrics"))
+        self._metrics.set(
+            BUILD, 1, version=convoy.__version__, ray=ray.__version__, engine=f"onnxruntime {onnxruntime.__version__}"
+        )
+        decoders = ThreadPoolExecutor(self._threads.decode, thread_name_prefix="decode")
+        self._plane = DataPlane(self._settings.limits, decoders)
+        self._loader = CatalogLoader(partial(self._connect), self._metrics, self._settings.limits)
+        self._http: HttpListener | None = None
+        self._grpc: GrpcListener | None = None
+        self._handover: Handover | None = None
+        self._changing = asyncio.Lock()
+        self._ticker = asyncio.create_task(self._flush_metrics())
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Loads what is new in the catalog, swaps, then frees what is gone. The first call opens the listeners.
+
+        A later catalog that cannot be loaded leaves the present one in service.
+        """
+        async with self._changing:
+            present = self._plane.endpoints
+            try:
+                endpoints = await self._loader.load(Catalog.model_validate(user_config), present)
+            except ConvoyError:
+                if not present.by_name:
+                    raise
+                log.exception("the new catalog was not taken; the present one stays")
+                return
+            self._plane.replace(endpoints)
+            if self._http is None:
+                await self._open()
+            kept = set(map(id, endpoints.by_name.values()))
+            await close_endpoints(one for one in present.by_name.values() if id(one) not in kept)
+
+    async def check_health(self) -> None:
+        """Fails when an engine of this process no longer answers."""
+        for endpoint in self._plane.endpoints.by_name.values():
+            if endpoint.form == "image" and isinstance(endpoint.executor, LocalExecutor):
+                await endpoint.executor.probe()
+
+    async def __del__(self) -> None:
+        """Drains: no new connections, the living ones told to leave, what is in flight finished."""
+        self._plane.draining = True
+        if self._handover is not None:
+            self._handover.close()
+        if self._http is not None and self._grpc is not None:
+            self._http.stop_accepting()
+            await asyncio.gather(asyncio.sleep(LINGER_SECONDS), self._grpc.stop(DRAIN_SECONDS))
+            await self._http.stop(DRAIN_SECONDS)
+        await close_endpoints(self._plane.endpoints.by_name.values())
+        self._ticker.cancel()
+
+    async def _connect(self, model: ModelConfig, artifact: Artifact) -> Executor:
+        if model.placement == "dedicated":
+            return await connect_host(model, HOST_PATIENCE_SECONDS)
+        busy = self._metrics.values(BUSY, model=model.name, version=model.version)
+        return await asyncio.to_thread(load_local, model, artifact, self._threads.local, busy)
+
+    async def _open(self) -> None:
+        folder = self._settings.node_dir
+        listener = await self._find_listener(folder)
+        self._handover = Handover(folder / f"gateway-{os.getpid()}.sock", listener)
+        self._http = HttpListener(self._plane, self._metrics, self._settings, listener)
+        self._grpc = GrpcListener(self._plane, self._metrics, self._settings)
+        await self._grpc.start()
+        await self._http.start()
+
+    async def _find_listener(self, folder: Path) -> Any:
+        deadline = asyncio.get_running_loop().time() + SOCKET_PATIENCE_SECONDS
+        while True:
+            listener = await asyncio.to_thread(find_listener, folder)
+            if listener is not None:
+                return listener
+            if asyncio.get_running_loop().time() > deadline:
+                raise NotReady(f"no meter offers the listening socket in {folder}")
+            await asyncio.sleep(0.05)
+
+    async def _flush_metrics(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            for endpoint in self._plane.endpoints.by_name.values():
+                endpoint.recorder.flush()
+                endpoint.recorder.queue(endpoint.batcher.waiting_rows)
+
+

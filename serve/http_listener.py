@@ -1,0 +1,170 @@
+"""The HTTP listener: uvicorn as a library on a socket it is given, and the hot routes as raw ASGI.
+
+`HttpApp.__call__` is the path of a hot request; whatever else is asked goes to the Starlette pages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from convoy.errors import ConvoyError
+from serve.catalog import Endpoint
+from serve.config import Settings
+from serve.dataplane import DataPlane, Trace, Watch
+from serve.http_answers import JSON, Headers, classification, send_answer, send_error
+from serve.http_body import Receive, Scope, Send, parse_classify, read_body
+from serve.http_infer import infer
+from serve.http_pages import build_pages
+from serve.metrics import IN_FLIGHT, Metrics
+from serve.timeouts import http_terms
+
+WATCH = "convoy.watch"  # key of the scope under which a waiting request can be told that its client has gone
+KEEP_ALIVE_SECONDS = 75
+
+log = logging.getLogger("convoy.http")
+
+Handler = Callable[[Endpoint, Scope, Receive, Trace], Awaitable[tuple[bytes, Headers]]]
+
+
+class HttpApp:
+    """ASGI application of a gateway."""
+
+    def __init__(self, plane: DataPlane, metrics: Metrics, pages: ASGIApp) -> None:
+        self._plane = plane
+        self._pages = pages
+        self._clock = asyncio.get_running_loop().time
+        self._in_flight = metrics.values(IN_FLIGHT, protocol="http")
+        self._routes: dict[str, tuple[Endpoint, Handler]] = {}
+        plane.on_change.append(self._map_routes)
+        self._map_routes()
+
+    def _map_routes(self) -> None:
+        routes: dict[str, tuple[Endpoint, Handler]] = {}
+        for endpoint in self._plane.endpoints.by_name.values():
+            for version in ("", f"/versions/{endpoint.version}"):
+                routes[f"/v1/models/{endpoint.name}{version}/classify"] = (endpoint, self._classify)
+                routes[f"/v2/models/{endpoint.name}{version}/infer"] = (endpoint, self._infer)
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = self._routes.get(scope["path"]) if scope["method"] == "POST" else None
+        if route is None:
+            await self._pages(scope, receive, send)
+            return
+        endpoint, handler = route
+        trace = Trace(self._clock())
+        status = 200
+        self._in_flight[0] += 1
+        self._plane.in_flight += 1
+        try:
+            body, headers = await handler(endpoint, scope, receive, trace)
+            trace.answered = self._clock()
+            await self._send(send, body, headers)
+            endpoint.recorder.request(trace.stages(self._clock()))
+        except ConvoyError as error:
+            status = error.http_status
+            self._plane.record_failure(endpoint, error)
+            await send_error(send, error)
+        finally:
+            self._in_flight[0] -= 1
+            self._plane.in_flight -= 1
+            endpoint.recorder.code("http", str(status))
+
+    async def _classify(
+        self, endpoint: Endpoint, scope: Scope, receive: Receive, trace: Trace
+    ) -> tuple[bytes, Headers]:
+        headers = dict(scope["headers"])
+        body = await read_body(headers, receive, self._plane.limits.body_bytes)
+        trace.received = self._clock()
+        call = await parse_classify(scope, headers, body, self._plane.limits)
+        terms = http_terms(self._plane, headers, trace)
+        watch = scope[WATCH] = Watch()
+        answers = await self._plane.classify(endpoint, call.images, terms, trace, watch)
+        identifier = call.id or self._plane.new_id()
+        document = classification(endpoint, identifier, answers, call.top_k, trace, self._clock())
+        return document, [(b"content-type", JSON)]
+
+    async def _infer(self, endpoint: Endpoint, scope: Scope, receive: Receive, trace: Trace) -> tuple[bytes, Headers]:
+        headers = dict(scope["headers"])
+        body = await read_body(headers, receive, self._plane.limits.body_bytes)
+        trace.received = self._clock()
+        watch = scope[WATCH] = Watch()
+        return await infer(self._plane, endpoint, headers, body, trace, watch)
+
+    async def _send(self, send: Send, body: bytes, headers: Headers) -> None:
+        if self._plane.draining:
+            headers.append((b"connection", b"close"))
+        await send_answer(send, 200, body, headers)
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's connection, which also tells the waiting request when its client leaves, and errs in JSON."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        watch = self.scope.get(WATCH) if self.scope else None
+        if watch is not None:
+            watch.client_gone()  # type: ignore[attr-defined]
+
+    def send_400_response(self, msg: str) -> None:
+        body = b'{"error":"malformed HTTP request"}'
+        head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+        self.transport.write(head % len(body) + body)
+        self.transport.close()
+
+
+class EmbeddedServer(uvicorn.Server):
+    """uvicorn inside a process whose signals belong to somebody else."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class HttpListener:
+    """Serves a gateway's HTTP on a listening socket that other processes may share."""
+
+    def __init__(self, plane: DataPlane, metrics: Metrics, settings: Settings, listener: socket.socket) -> None:
+        pages = build_pages(plane, settings)
+        config = uvicorn.Config(
+            HttpApp(plane, metrics, pages),  # type: ignore[arg-type]
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        )
+        self._server = EmbeddedServer(config)
+        self._listener = listener
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+        while not self._server.started:
+            await asyncio.sleep(0.005)
+
+    def stop_accepting(self) -> None:
+        """Leaves new connections to whoever else holds the socket; the living ones go on."""
+        for server in self._server.servers:
+            server.close()
+
+    async def stop(self, seconds: float) -> None:
+        """Finishes what is in flight, at most `seconds`, and closes."""
+        self._server.config.timeout_graceful_shutdown = int(seconds)
+        self._server.should_exit = True
+        if self._task is not None:
+            await self._task
+
+

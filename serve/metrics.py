@@ -1,0 +1,181 @@
+"""Every metric of Convoy, defined once. Recording happens per batch of requests, on pages that the meter reads."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from serve.metric_pages import Labels, PageWriter, Series, Values
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+SECONDS = (
+    0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+STAGES = ("receive", "decode", "queue", "run", "post", "send")
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A metric: its name, kind, help and, for histograms, upper bounds of its buckets."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...]
+    bounds: tuple[float, ...] = ()
+
+    @property
+    def slots(self) -> int:
+        return len(self.bounds) + 2 if self.kind == "histogram" else 1  # buckets, +Inf, sum
+
+
+REQUESTS = Definition(
+    "convoy_requests", "counter", "Requests by answer code.", ("model", "version", "protocol", "code")
+)
+SAMPLES = Definition("convoy_samples", "counter", "Images or tensor rows answered.", ("model", "version"))
+BATCHES = Definition("convoy_batches", "counter", "Batches run.", ("model", "version"))
+BUSY = Definition("convoy_busy_seconds", "counter", "Time an engine was running.", ("model", "version"))
+SHED = Definition("convoy_shed", "counter", "Requests refused under load.", ("model", "version", "reason"))
+CANCELLED = Definition(
+    "convoy_cancelled", "counter", "Requests whose client left before the answer.", ("model", "version")
+)
+BATCH_ROWS = Definition("convoy_batch_size", "histogram", "Rows per batch.", ("model", "version"), ROWS)
+STAGE = Definition(
+    "convoy_stage_seconds", "histogram", "Time of answered requests by stage.", ("model", "version", "stage"), SECONDS
+)
+TOTAL = Definition(
+    "convoy_request_seconds", "histogram", "Time of answered requests, first byte to last.", ("model", "version"), SECONDS
+)
+QUEUE = Definition("convoy_queue_rows", "gauge", "Rows that wait for an engine.", ("model", "version"))
+IN_FLIGHT = Definition("convoy_requests_in_flight", "gauge", "Requests being answered.", ("protocol",))
+BUILD = Definition("convoy_build_info", "gauge", "Version of Convoy; the value is 1.", ("version", "ray", "engine"))
+
+DEFINITIONS = {
+    definition.name: definition
+    for definition in (
+        REQUESTS, SAMPLES, BATCHES, BUSY, SHED, CANCELLED, BATCH_ROWS, STAGE, TOTAL, QUEUE, IN_FLIGHT, BUILD,
+    )  # fmt: skip
+}
+
+
+class Metrics:
+    """The metrics of this process."""
+
+    def __init__(self, page: PageWriter) -> None:
+        self._page = page
+
+    def values(self, definition: Definition, **labels: str) -> Values:
+        """The series' values: one number, or a histogram's bucket counts followed by its sum."""
+        if set(labels) != set(definition.labels):
+            raise ValueError(f"{definition.name} has the labels {definition.labels}, not {tuple(labels)}")
+        return self._page.series(definition.name, labels, definition.slots)
+
+    def count(self, definition: Definition, amount: float = 1, **labels: str) -> None:
+        self.values(definition, **labels)[0] += amount
+
+    def set(self, definition: Definition, value: float, **labels: str) -> None:
+        self.values(definition, **labels)[0] = value
+
+
+def observe(histogram: Values, bounds: Values, observations: Values) -> None:
+    """Adds observations to a histogram's values (buckets, then +Inf, then the sum)."""
+    histogram[:-1] += np.bincount(np.searchsorted(bounds, observations), minlength=len(bounds) + 1)
+    histogram[-1] += observations.sum()
+
+
+class ModelRecorder:
+    """Records one model's requests and batches; requests are kept as rows and counted together."""
+
+    FLUSH_ROWS = 64
+
+    def __init__(self, metrics: Metrics, model: str, version: str) -> None:
+        self._metrics = metrics
+        self._labels = {"model": model, "version": version}
+        self._rows: list[tuple[float, ...]] = []
+        self._bounds = np.array(SECONDS)
+        self._stages = [metrics.values(STAGE, stage=stage, **self._labels) for stage in STAGES]
+        self._total = metrics.values(TOTAL, **self._labels)
+        self._batch_rows = metrics.values(BATCH_ROWS, **self._labels)
+        self._row_bounds = np.array(ROWS)
+        self._samples = metrics.values(SAMPLES, **self._labels)
+        self._batches = metrics.values(BATCHES, **self._labels)
+        self._queue = metrics.values(QUEUE, **self._labels)
+        self._codes: dict[tuple[str, str], Values] = {}
+
+    def request(self, stages: tuple[float, ...]) -> None:
+        """An answered request: seconds of each of STAGES, in their order."""
+        self._rows.append(stages)
+        if len(self._rows) >= self.FLUSH_ROWS:
+            self.flush()
+
+    def code(self, protocol: str, code: str) -> None:
+        key = (protocol, code)
+        if key not in self._codes:
+            self._codes[key] = self._metrics.values(REQUESTS, protocol=protocol, code=code, **self._labels)
+        self._codes[key][0] += 1
+
+    def batch(self, size: int) -> None:
+        self._batches[0] += 1
+        self._samples[0] += size
+        self._batch_rows[self._row_bounds.searchsorted(size)] += 1
+        self._batch_rows[-1] += size
+
+    def shed(self, reason: str) -> None:
+        self._metrics.count(SHED, reason=reason, **self._labels)
+
+    def cancelled(self) -> None:
+        self._metrics.count(CANCELLED, **self._labels)
+
+    def queue(self, rows: int) -> None:
+        self._queue[0] = rows
+
+    def flush(self) -> None:
+        """Brings the kept rows into the page."""
+        if not self._rows:
+            return
+        table = np.array(self._rows)
+        self._rows.clear()
+        for values, column in zip(self._stages, table.T, strict=True):
+            observe(values, self._bounds, column)
+        observe(self._total, self._bounds, table.sum(axis=1))
+
+
+def collect(series: Iterable[Series]) -> Iterator[Metric]:
+    """Prometheus families of all processes' series: counters and histograms summed, gauges of the living summed."""
+    sums: dict[str, dict[tuple[tuple[str, str], ...], Values]] = defaultdict(dict)
+    for one in series:
+        definition = DEFINITIONS.get(one.metric)
+        if definition is None or (definition.kind == "gauge" and not one.alive):
+            continue
+        of_metric = sums[one.metric]
+        of_metric[one.labels] = of_metric[one.labels] + one.values if one.labels in of_metric else one.values
+    for name, of_metric in sorted(sums.items()):
+        yield _family(DEFINITIONS[name], of_metric)
+
+
+def _family(definition: Definition, rows: dict[tuple[tuple[str, str], ...], Values]) -> Metric:
+    if definition.kind == "histogram":
+        histogram = HistogramMetricFamily(definition.name, definition.help, labels=definition.labels)
+        for key, values in rows.items():
+            running = np.cumsum(values[:-1])
+            bounds = [*(repr(bound) for bound in definition.bounds), "+Inf"]
+            buckets = [(bound, float(count)) for bound, count in zip(bounds, running, strict=True)]
+            histogram.add_metric(_ordered(definition, dict(key)), buckets, float(values[-1]))
+        return histogram
+    kind = CounterMetricFamily if definition.kind == "counter" else GaugeMetricFamily
+    family = kind(definition.name, definition.help, labels=definition.labels)
+    for key, values in rows.items():
+        family.add_metric(_ordered(definition, dict(key)), float(values[0]))
+    return family
+
+
+def _ordered(definition: Definition, labels: Labels) -> list[str]:
+    return [labels[name] for name in definition.labels]

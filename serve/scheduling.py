@@ -1,0 +1,82 @@
+"""Which waiting rows run next: pure functions of (now, state), no clock, no event loop.
+
+Order is earliest deadline first within a priority (1 is the most urgent). A batch is taken whole when an engine slot is
+free, so nothing waits for a batch to fill, and whoever waits fills the next one.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+DEFAULT_PRIORITY = 8
+
+
+class Waiting(Protocol):
+    """What the line must know of an entry."""
+
+    @property
+    def size(self) -> int: ...  # rows
+    @property
+    def priority(self) -> int: ...
+    @property
+    def deadline(self) -> float: ...  # seconds on the caller's clock
+    @property
+    def gone(self) -> bool: ...  # answered or cancelled meanwhile
+
+
+E = TypeVar("E", bound=Waiting)
+
+
+@dataclass
+class WaitingLine(Generic[E]):
+    """Entries that wait for a slot, with the number of rows they hold."""
+
+    rows: int = 0
+    _heap: list[tuple[int, float, int, E]] = field(default_factory=list)
+    _arrivals: int = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def push(self, entry: E) -> None:
+        self._arrivals += 1
+        heapq.heappush(self._heap, (entry.priority, entry.deadline, self._arrivals, entry))
+        self.rows += entry.size
+
+    def take(self, now: float, limit: int, run_seconds: float) -> tuple[list[E], list[E]]:
+        """The next batch of at most `limit` rows, and the entries found to be too late for a run of `run_seconds`.
+
+        The head of the line is never passed over for a smaller entry behind it, so nothing starves.
+        """
+        batch: list[E] = []
+        late: list[E] = []
+        room = limit
+        heap = self._heap
+        while heap and heap[0][3].size <= room:
+            entry = self._pop()
+            if entry.gone:
+                continue
+            if entry.deadline < now + run_seconds:
+                late.append(entry)
+                continue
+            batch.append(entry)
+            room -= entry.size
+        return batch, late
+
+    def expire(self, now: float) -> list[E]:
+        """Removes and returns the entries whose deadline has passed; forgets those that are gone."""
+        expired = [item[3] for item in self._heap if item[1] < now and not item[3].gone]
+        self._heap = [item for item in self._heap if item[1] >= now and not item[3].gone]
+        heapq.heapify(self._heap)
+        self.rows = sum(item[3].size for item in self._heap)
+        return expired
+
+    def next_deadline(self) -> float | None:
+        return min((item[1] for item in self._heap), default=None)
+
+    def _pop(self) -> E:
+        entry = heapq.heappop(self._heap)[3]
+        self.rows -= entry.size
+        return entry

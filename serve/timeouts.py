@@ -1,0 +1,30 @@
+"""How long a request may take, as each wire says it."""
+
+from __future__ import annotations
+
+from serve.dataplane import DataPlane, Terms, Trace
+from serve.http_body import Headers
+from convoy.errors import InvalidInput
+
+TIMEOUT_HEADER = b"x-request-timeout-ms"
+PRIORITY_HEADER = b"x-request-priority"
+
+
+def http_terms(plane: DataPlane, headers: Headers, trace: Trace) -> Terms:
+    """Terms of a request from its headers. Raises InvalidInput."""
+    timeout = headers.get(TIMEOUT_HEADER)
+    priority = headers.get(PRIORITY_HEADER)
+    if timeout is None and priority is None:
+        return plane.terms(trace.started, None)
+    seconds = None if timeout is None else _number(timeout, TIMEOUT_HEADER) / 1000
+    return plane.terms(trace.started, seconds, int(_number(priority or b"0", PRIORITY_HEADER)))
+
+
+def _number(value: bytes, name: bytes) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise InvalidInput(f"header {name.decode()} is {value[:40].decode('latin-1')!r}; it must be a number of at least 0")
+    return number
