@@ -1,0 +1,58 @@
+# One command per intent; CI runs the same ones.
+PYTHON ?= python3
+SERVE := .venv-serve
+DEV := .venv
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up setup test test-slow lint bench artifacts lock clean
+
+help: ## show what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(SERVE)/ready: requirements/serve.lock pyproject.toml
+	$(PYTHON) -m venv $(SERVE)
+	$(SERVE)/bin/pip install --quiet --require-hashes -r requirements/serve.lock
+	$(SERVE)/bin/pip install --quiet --no-deps -e .
+	@touch $@
+
+$(DEV)/ready: requirements/dev.lock pyproject.toml
+	$(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/pip install --quiet torch==2.13.0
+	$(DEV)/bin/pip install --quiet --require-hashes -r requirements/dev.lock
+	$(DEV)/bin/pip install --quiet --no-deps -e .
+	@touch $@
+
+demo: $(SERVE)/ready ## serve, classify real images over HTTP and gRPC, show the answers, stop
+	$(SERVE)/bin/convoy demo
+
+up: $(SERVE)/ready ## serve until Ctrl-C
+	$(SERVE)/bin/convoy up
+
+setup: $(DEV)/ready ## what developing needs
+
+test: $(DEV)/ready ## quick tests and end-to-end tests on real Ray
+	$(DEV)/bin/pytest -m "not slow and not gpu" --cov --cov-report=term:skip-covered
+
+test-slow: $(DEV)/ready ## tests that need data sets, long runs or many processes
+	$(DEV)/bin/pytest -m "slow and not gpu"
+
+lint: $(DEV)/ready ## ruff, mypy, import rules
+	$(DEV)/bin/ruff check .
+	$(DEV)/bin/ruff format --check .
+	$(DEV)/bin/mypy
+	$(DEV)/bin/lint-imports
+
+bench: $(DEV)/ready ## measure the data plane against the limit and its peers, write docs/performance.md
+	$(DEV)/bin/python -m benchmarks.run
+
+artifacts: $(DEV)/ready ## train and compile the bundled models again
+	$(DEV)/bin/python -m models.train lenet5-mnist --out runs/lenet5-mnist
+	$(DEV)/bin/python -m models.train resnet20-cifar10 --out runs/resnet20-cifar10
+
+lock: ## resolve the dependencies again, with hashes
+	$(DEV)/bin/python -m pip install --quiet uv
+	$(DEV)/bin/uv pip compile -q pyproject.toml --extra cpu --generate-hashes --python-version 3.11 --no-emit-index-url --no-header -o requirements/serve.lock
+	$(DEV)/bin/uv pip compile -q pyproject.toml --extra cpu --extra compile --extra dev --generate-hashes --python-version 3.11 --no-emit-index-url --no-header -o requirements/dev.lock
+
+clean: ## remove what make made
+	rm -rf $(SERVE) $(DEV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
