@@ -1,0 +1,110 @@
+"""The error tree, the same on both protocols and on both sides of the wire.
+
+ConvoyError                 500 INTERNAL
+├── InvalidInput            400 INVALID_ARGUMENT
+├── NotFound                404 NOT_FOUND
+├── MethodNotAllowed        405 UNIMPLEMENTED
+├── TooLarge                413 RESOURCE_EXHAUSTED
+├── UnsupportedEncoding     415 INVALID_ARGUMENT
+├── Cancelled               499 CANCELLED
+├── Overloaded              503 RESOURCE_EXHAUSTED
+├── NotReady                503 UNAVAILABLE
+├── DeadlineExceeded        504 DEADLINE_EXCEEDED
+├── EngineFailed            500 INTERNAL
+├── ConfigError             500 INTERNAL            at start-up
+└── ArtifactError           500 INTERNAL            at start-up and load
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ConvoyError(Exception):
+    """Something a user is told about; the text names the remedy where there is one."""
+
+    http_status: ClassVar[int] = 500
+    grpc_code: ClassVar[str] = "INTERNAL"
+
+
+class InvalidInput(ConvoyError):
+    """The request is malformed: not an image, a wrong shape, datatype, byte count or JSON."""
+
+    http_status = 400
+    grpc_code = "INVALID_ARGUMENT"
+
+
+class NotFound(ConvoyError):
+    """No such model, version or path."""
+
+    http_status = 404
+    grpc_code = "NOT_FOUND"
+
+
+class MethodNotAllowed(ConvoyError):
+    """The path is known, but not with this method."""
+
+    http_status = 405
+    grpc_code = "UNIMPLEMENTED"
+
+
+class TooLarge(ConvoyError):
+    """More bytes, pixels or images than the limits allow."""
+
+    http_status = 413
+    grpc_code = "RESOURCE_EXHAUSTED"
+
+
+class UnsupportedEncoding(ConvoyError):
+    """A Content-Encoding other than gzip or deflate."""
+
+    http_status = 415
+    grpc_code = "INVALID_ARGUMENT"
+
+
+class Cancelled(ConvoyError):
+    """The client left before the answer."""
+
+    http_status = 499
+    grpc_code = "CANCELLED"
+
+
+class Overloaded(ConvoyError):
+    """The queue is full, or too long for the deadline; try again after `retry_after_s` seconds."""
+
+    http_status = 503
+    # Not UNAVAILABLE: clients retry that by themselves at once, which makes an overload worse.
+    grpc_code = "RESOURCE_EXHAUSTED"
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message, retry_after_s)
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class NotReady(ConvoyError):
+    """The model is loading or the server is draining; a retry may reach another one."""
+
+    http_status = 503
+    grpc_code = "UNAVAILABLE"
+
+
+class DeadlineExceeded(ConvoyError):
+    """The time the request allowed has passed."""
+
+    http_status = 504
+    grpc_code = "DEADLINE_EXCEEDED"
+
+
+class EngineFailed(ConvoyError):
+    """The engine could not run the batch."""
+
+
+class ConfigError(ConvoyError):
+    """The configuration or the machine does not allow a start."""
+
+
+class ArtifactError(ConvoyError):
+    """An artifact is missing, corrupt, or differs from its reference."""

@@ -1,0 +1,1 @@
+"""What is computed: architectures, training, export, artifacts, engines. Knows neither Ray nor HTTP."""

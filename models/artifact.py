@@ -1,0 +1,115 @@
+"""Artifacts: a compiled checkpoint with a manifest that says what it is, how it was made and how right it is.
+
+A folder holds `manifest.json`, `image.onnx` (UINT8 NHWC in), `tensor.onnx` (FP32 NCHW in, normalised) and `weights.bin`,
+the weights both graphs share.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convoy.errors import ArtifactError
+
+MANIFEST = "manifest.json"
+IMAGE_MODEL = "image.onnx"
+TENSOR_MODEL = "tensor.onnx"
+WEIGHTS = "weights.bin"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the network's input: short side to `resize`, centre crop of `size`, then (x/255 - mean) / std.
+
+    `pad` pixels of the normalised black are added on every side in the graph.
+    """
+
+    channels: int
+    resize: int
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    pad: int = 0
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is known of an artifact. `accuracy` has `top1` (0..1), `images`, `split` and `how`; `macs` are for one image."""
+
+    name: str
+    version: str
+    architecture: str
+    dataset: str
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    params: int
+    macs: int
+    accuracy: Mapping[str, Any]
+    files: Mapping[str, str]
+    parity: Mapping[str, Any]
+    made: Mapping[str, Any]
+    source: str
+    licence: str
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Raises ArtifactError on keys that are missing or unknown."""
+        try:
+            document = json.loads(text)
+            given, known = set(document), {field.name for field in dataclasses.fields(cls)}
+            if given != known:
+                raise ArtifactError(f"manifest keys differ: {', '.join(sorted(given ^ known))}")
+            steps = document["preprocessing"]
+            preprocessing = Preprocessing(**steps | {"mean": tuple(steps["mean"]), "std": tuple(steps["std"])})
+            return cls(**document | {"labels": tuple(document["labels"]), "preprocessing": preprocessing})
+        except (ValueError, TypeError, KeyError) as error:
+            raise ArtifactError(f"the manifest cannot be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A folder whose files are those of its manifest."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def load(cls, folder: Path) -> Artifact:
+        """Reads and verifies an artifact. Raises ArtifactError that names the remedy."""
+        try:
+            manifest = Manifest.from_json((folder / MANIFEST).read_text())
+        except OSError as error:
+            raise ArtifactError(
+                f"no artifact in {folder} ({error.strerror}); compile one with: python -m models.compile"
+            ) from error
+        except ArtifactError as error:
+            raise ArtifactError(f"{folder / MANIFEST}: {error}; compile the artifact again") from error
+        for name, expected in manifest.files.items():
+            if file_hash(folder / name) != expected:
+                raise ArtifactError(f"{folder / name} is missing or is not the file of its manifest; compile the artifact again")
+        return cls(folder, manifest)
+
+    @property
+    def image_model(self) -> Path:
+        return self.folder / IMAGE_MODEL
+
+    @property
+    def tensor_model(self) -> Path:
+        return self.folder / TENSOR_MODEL
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file, or an empty string when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
