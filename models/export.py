@@ -1,0 +1,128 @@
+"""From a trained network to the two ONNX graphs of an artifact, checked against torch before anyone may use them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+
+from convoy.errors import ArtifactError
+from models.artifact import IMAGE_MODEL, TENSOR_MODEL, WEIGHTS, Preprocessing
+from models.engine import load_engine
+
+OPSET = 20
+PARITY_BATCHES = (1, 3, 8)  # the export itself sees a batch of 2
+TOLERANCE = 1e-4  # largest difference, relative to the largest logit
+
+
+def export(net: nn.Module, steps: Preprocessing, folder: Path) -> dict[str, Any]:
+    """Writes tensor.onnx, image.onnx and weights.bin into `folder` and returns their parity with torch.
+
+    Raises ArtifactError when a graph's logits differ from torch's.
+    """
+    net = net.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    if hasattr(net, "for_export"):
+        net = net.for_export()
+    side = steps.size + 2 * steps.pad
+    _export_tensor(net, (steps.channels, side, side), folder)
+    _add_preprocessing(steps, folder)
+    return check_parity(net, steps, folder)
+
+
+def _export_tensor(net: nn.Module, shape: tuple[int, int, int], folder: Path) -> None:
+    program = torch.onnx.export(
+        net,
+        (torch.zeros(2, *shape),),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["input"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        optimize=True,
+        verbose=False,
+    )
+    assert program is not None
+    model = program.model_proto
+    model.doc_string = ""
+    _forget_origin(model.graph)
+    onnx.save_model(
+        model,
+        str(folder / TENSOR_MODEL),
+        save_as_external_data=True,
+        all_tensors_to_one_file=True,
+        location=WEIGHTS,
+        size_threshold=1024,
+    )
+
+
+def _forget_origin(graph: onnx.GraphProto) -> None:
+    """Drops the exporter's notes on nodes and values: stack traces with paths of the machine that built it."""
+    del graph.metadata_props[:]
+    for item in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del item.metadata_props[:]
+        item.doc_string = ""
+
+
+def _add_preprocessing(steps: Preprocessing, folder: Path) -> None:
+    """image.onnx: UINT8 NHWC to the float graph's input, before that graph; the weights stay where they are."""
+    model = onnx.load(str(folder / TENSOR_MODEL), load_external_data=False)
+    graph = model.graph
+    scale = [1 / (255 * std) for std in steps.std]
+    shift = [-mean / std for mean, std in zip(steps.mean, steps.std, strict=True)]
+    per_channel = [1, steps.channels, 1, 1]
+    pad = [0, 0, steps.pad, steps.pad] * 2
+    constants = [
+        helper.make_tensor("image_scale", TensorProto.FLOAT, per_channel, scale),
+        helper.make_tensor("image_shift", TensorProto.FLOAT, per_channel, shift),
+        *([helper.make_tensor("image_pad", TensorProto.INT64, [8], pad)] if steps.pad else []),
+    ]
+    nodes = [
+        helper.make_node("Transpose", ["image"], ["image_planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["image_planes"], ["image_float"], to=TensorProto.FLOAT),
+        *([helper.make_node("Pad", ["image_float", "image_pad"], ["image_padded"])] if steps.pad else []),
+        helper.make_node("Mul", ["image_padded" if steps.pad else "image_float", "image_scale"], ["image_scaled"]),
+        helper.make_node("Add", ["image_scaled", "image_shift"], ["input"]),
+    ]
+    shape = ["batch", steps.size, steps.size, steps.channels]
+    network = list(graph.node)
+    del graph.node[:], graph.input[:]
+    graph.node.extend([*nodes, *network])
+    graph.initializer.extend(constants)
+    graph.input.append(helper.make_tensor_value_info("image", TensorProto.UINT8, shape))
+    onnx.save_model(model, str(folder / IMAGE_MODEL))
+
+
+@torch.no_grad()
+def check_parity(net: nn.Module, steps: Preprocessing, folder: Path) -> dict[str, Any]:
+    """Largest difference of both graphs' logits from torch's, relative to the largest logit. Raises ArtifactError."""
+    image_engine, tensor_engine = (load_engine(folder / name, 1) for name in (IMAGE_MODEL, TENSOR_MODEL))
+    generator = np.random.default_rng(1)
+    worst = 0.0
+    for batch in PARITY_BATCHES:
+        images = generator.integers(0, 256, (batch, steps.size, steps.size, steps.channels), np.uint8)
+        inputs = to_input(images, steps)
+        reference = net(inputs).numpy()
+        for logits in (image_engine.run(images), tensor_engine.run(inputs.numpy())):
+            worst = max(worst, _relative_difference(logits, reference))
+    if not worst <= TOLERANCE:
+        raise ArtifactError(f"the graphs differ from torch by {worst:.2g} of the largest logit; {TOLERANCE} is allowed")
+    return {"largest_relative_difference": worst, "batches": list(PARITY_BATCHES), "tolerance": TOLERANCE}
+
+
+def to_input(images: NDArray[np.uint8], steps: Preprocessing) -> Tensor:
+    """UINT8 [n, h, w, c] to the network's input, in torch: what the graph's preprocessing must equal."""
+    planes = nn.functional.pad(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).float(), (steps.pad,) * 4)
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (steps.mean, steps.std))
+    return (planes / 255 - mean) / std
+
+
+def _relative_difference(logits: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+    if logits.shape != reference.shape:
+        raise ArtifactError(f"the graph answers {logits.shape}, torch {reference.shape}")
+    return float(np.abs(logits - reference).max() / max(1.0, np.abs(reference).max()))

@@ -1,0 +1,38 @@
+"""`python -m models.train RECIPE --out FOLDER`: train, or go on with, a recipe."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from models.data import load_data
+from models.train.recipes import RECIPES, find_recipe
+from models.train.trainer import Trainer
+
+log = logging.getLogger("convoy.train")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m models.train", description=__doc__)
+    parser.add_argument("recipe", help=f"one of: {', '.join(RECIPES)}")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run; an unfinished run in it goes on")
+    parser.add_argument("--epochs", type=int, help="another number of epochs than the recipe's")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(arguments.threads)
+    recipe = find_recipe(arguments.recipe)
+    if arguments.epochs is not None:
+        recipe = replace(recipe, epochs=arguments.epochs)
+    result = Trainer(recipe, load_data(recipe.dataset), arguments.out).run()
+    (arguments.out / "result.json").write_text(json.dumps(result) + "\n")
+    log.info("%s: held out %.2f %%, test %.2f %%", recipe.name, 100 * result["held_out"], 100 * result["test"])
+
+
+if __name__ == "__main__":
+    main()

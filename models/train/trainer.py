@@ -1,0 +1,141 @@
+"""The training loop: seeded, resumable after every epoch, with a progress bar."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from models.data import DataSet, Split
+from models.train.recipes import Recipe
+from models.zoo.registry import find_architecture
+
+RUBBISH = 10.0  # j of the paper's equation 9: keeps the penalty of rejected classes finite
+
+log = logging.getLogger("convoy.train")
+
+
+def map_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """LeNet-5's MAP criterion (equation 9), logits being minus the penalties: y_D + log(e^-j + Σ e^-y_i), mean."""
+    rubbish = logits.new_full((len(logits), 1), -RUBBISH)
+    competing = torch.cat([logits, rubbish], 1).logsumexp(1)
+    return (competing - logits.gather(1, labels[:, None])[:, 0]).mean()
+
+
+LOSSES = {"cross_entropy": F.cross_entropy, "map": map_loss}
+
+
+def normalise(images: Tensor, recipe: Recipe) -> Tensor:
+    """UINT8 [n, c, h, w] to the network's input: FP32, normalised, padded with normalised black, channels last."""
+    mean = torch.tensor(recipe.mean).view(1, -1, 1, 1)
+    std = torch.tensor(recipe.std).view(1, -1, 1, 1)
+    pixels = F.pad(images, (recipe.pad,) * 4).float() / 255
+    return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def augmented_batches(split: Split, recipe: Recipe, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch in random order; the last, incomplete batch is left out."""
+    images = F.pad(torch.from_numpy(split.images.transpose(0, 3, 1, 2).copy()), (recipe.shift,) * 4)
+    labels = torch.from_numpy(split.labels)
+    count, height, width, channels = split.images.shape
+    order = torch.randperm(count, generator=generator)
+    for chosen in order[: count - count % recipe.batch].split(recipe.batch):
+        top, left = torch.randint(0, 2 * recipe.shift + 1, (2, len(chosen), 1), generator=generator)
+        rows, columns = top + torch.arange(height), left + torch.arange(width)
+        if recipe.flip:
+            mirrored = torch.rand((len(chosen), 1), generator=generator) < 0.5
+            columns = torch.where(mirrored, columns.flip(1), columns)
+        place = (chosen[:, None, None, None], torch.arange(channels)[:, None, None], rows[:, None, :, None], columns[:, None, None, :])
+        yield images[place], labels[chosen]
+
+
+class Trainer:
+    """A run of a recipe in a folder; `run` goes on where a former one stopped."""
+
+    def __init__(self, recipe: Recipe, data: DataSet, folder: Path) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        self.data = data
+        self.checkpoint = folder / "checkpoint.pt"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.net = find_architecture(recipe.architecture).build().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.SGD(
+            self.net.parameters(), recipe.peak_rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
+        )
+        steps = recipe.epochs * (len(data.train.labels) // recipe.batch)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, recipe.peak_rate, total_steps=steps, pct_start=recipe.warm_up, cycle_momentum=False,
+            div_factor=10, final_div_factor=1000,
+        )  # fmt: skip
+        self.epoch = 0
+        self._resume()
+
+    def run(self) -> dict[str, Any]:
+        """Trains to the end and reports accuracy on the held-out and the test images."""
+        while self.epoch < self.recipe.epochs:
+            loss = self._train_epoch()
+            self.epoch += 1
+            self._save()
+            held_out = accuracy(self.net, self.data.held_out, self.recipe)
+            log.info("epoch %d/%d: loss %.4f, held out %.2f %%", self.epoch, self.recipe.epochs, loss, 100 * held_out)
+        return {split: accuracy(self.net, getattr(self.data, split), self.recipe) for split in ("held_out", "test")}
+
+    def _train_epoch(self) -> float:
+        generator = torch.Generator().manual_seed(self.recipe.seed * 10_000 + self.epoch)
+        criterion = LOSSES[self.recipe.loss]
+        self.net.train()
+        total, steps = 0.0, len(self.data.train.labels) // self.recipe.batch
+        batches = augmented_batches(self.data.train, self.recipe, generator)
+        for images, labels in tqdm(batches, f"epoch {self.epoch + 1}/{self.recipe.epochs}", steps, disable=None, leave=False):
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16):
+                logits = self.net(normalise(images, self.recipe))
+            loss = criterion(logits.float(), labels)
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.schedule.step()
+            total += loss.item()
+        return total / steps
+
+    def _save(self) -> None:
+        state = {
+            "recipe": asdict(self.recipe),
+            "epoch": self.epoch,
+            "state_dict": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+        partial = self.checkpoint.with_suffix(f".{os.getpid()}")
+        torch.save(state, partial)
+        partial.replace(self.checkpoint)
+
+    def _resume(self) -> None:
+        if not self.checkpoint.exists():
+            return
+        state = torch.load(self.checkpoint, weights_only=True)
+        if state["recipe"] != asdict(self.recipe):
+            raise ValueError(f"{self.checkpoint} is of another recipe; choose another --out or delete it")
+        self.epoch = state["epoch"]
+        self.net.load_state_dict(state["state_dict"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+
+
+@torch.no_grad()
+def accuracy(net: nn.Module, split: Split, recipe: Recipe, batch: int = 500) -> float:
+    """Share of right answers, in FP32."""
+    net.eval()
+    right = 0
+    for start in range(0, len(split.labels), batch):
+        images = torch.from_numpy(split.images[start : start + batch].transpose(0, 3, 1, 2).copy())
+        answers = net(normalise(images, recipe)).argmax(1).numpy()
+        right += int((answers == split.labels[start : start + batch]).sum())
+    return right / len(split.labels)
