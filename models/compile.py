@@ -135,7 +135,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # noqa: BLE001 both libraries raise whatever their parsers do
+    except Exception as error:
         raise ArtifactError(f"{path} holds no weights: {error}") from error
     weights = state["state_dict"]
     return {key.removeprefix("module."): tensor for key, tensor in weights.items()}

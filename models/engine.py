@@ -53,7 +53,7 @@ class OnnxEngine:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001 the one boundary to ONNX Runtime, whose errors share no useful base
+        except Exception as error:
             raise ArtifactError(f"{path} cannot be loaded: {error}") from error
         self.input = _spec(self._session.get_inputs()[0])
         self.output = _spec(self._session.get_outputs()[0])
@@ -62,7 +62,7 @@ class OnnxEngine:
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         try:
             logits: NDArray[np.float32] = self._session.run(self._outputs, {self.input.name: batch})[0]
-        except Exception as error:  # noqa: BLE001 the same boundary
+        except Exception as error:
             raise EngineFailed(f"ONNX Runtime could not run the batch: {type(error).__name__}") from error
         return logits
 

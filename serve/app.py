@@ -14,8 +14,8 @@ from models.artifact import Artifact
 from serve.config import Settings
 from serve.gateway import Gateway
 from serve.host import APP_PREFIX, Host
-from serve.metric_pages import clear_pages
 from serve.meter import Meter
+from serve.metric_pages import clear_pages
 from serve.sockets import bind, prepare_folder
 from serve.threads import plan_threads
 

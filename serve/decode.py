@@ -102,7 +102,7 @@ class Decoder:
                 return prepare(image, self._steps)
         except (InvalidInput, TooLarge):
             raise
-        except Exception as error:  # noqa: BLE001 Pillow's parsers raise whatever damaged bytes lead them to
+        except Exception as error:
             raise InvalidInput(f"not a whole image: {type(error).__name__} while reading it; it is damaged or cut short") from error
 
     def _check_pixels(self, width: int, height: int) -> None:

@@ -17,7 +17,7 @@ from ray import serve as ray_serve
 import convoy
 from convoy.errors import ConvoyError, NotReady
 from models.artifact import Artifact
-from serve.catalog import CatalogLoader, Endpoints, close_endpoints
+from serve.catalog import CatalogLoader, close_endpoints
 from serve.config import Catalog, ModelConfig, Settings
 from serve.dataplane import DataPlane
 from serve.executors import Executor, LocalExecutor, load_local
@@ -27,7 +27,7 @@ from serve.http_listener import HttpListener
 from serve.metric_pages import PageWriter
 from serve.metrics import BUILD, BUSY, Metrics
 from serve.sockets import Handover, find_listener
-from serve.threads import ThreadPlan, plan_threads
+from serve.threads import plan_threads
 
 HOST_PATIENCE_SECONDS = 120.0
 SOCKET_PATIENCE_SECONDS = 60.0

@@ -98,7 +98,7 @@ async def connect_host(model: ModelConfig, patience: float) -> HostExecutor:
         try:
             handle = ray_serve.get_app_handle(APP_PREFIX + model.name)
             facts: HostFacts = await asyncio.wait_for(handle.facts.remote(), patience)
-        except Exception as error:  # noqa: BLE001 the application may not be there yet, in any of Ray's ways to say so
+        except Exception as error:
             if asyncio.get_running_loop().time() > deadline:
                 raise NotReady(f"no host of {model.name} answered within {patience:.0f} s") from error
             await asyncio.sleep(0.2)

@@ -21,7 +21,7 @@ from serve.config import Settings
 from serve.dataplane import DataPlane, Trace, Watch
 from serve.http_answers import JSON, Headers, classification, send_answer, send_error
 from serve.http_body import Receive, Scope, Send, parse_classify, read_body
-from serve.http_infer import infer
+from serve.http_infer import infer_http
 from serve.http_pages import build_pages
 from serve.metrics import IN_FLIGHT, Metrics
 from serve.timeouts import http_terms
@@ -97,7 +97,7 @@ class HttpApp:
         body = await read_body(headers, receive, self._plane.limits.body_bytes)
         trace.received = self._clock()
         watch = scope[WATCH] = Watch()
-        return await infer(self._plane, endpoint, headers, body, trace, watch)
+        return await infer_http(self._plane, endpoint, headers, body, trace, watch)
 
     async def _send(self, send: Send, body: bytes, headers: Headers) -> None:
         if self._plane.draining:

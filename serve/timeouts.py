@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from convoy.errors import InvalidInput
 from serve.dataplane import DataPlane, Terms, Trace
 from serve.http_body import Headers
-from convoy.errors import InvalidInput
 
 TIMEOUT_HEADER = b"x-request-timeout-ms"
 PRIORITY_HEADER = b"x-request-priority"

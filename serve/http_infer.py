@@ -1,0 +1,42 @@
+"""Infer over HTTP."""
+
+from __future__ import annotations
+
+from convoy.errors import InvalidInput
+from convoy.open_inference import HEADER_LENGTH, InferRequest, parse_request, raw_request, render_response
+from serve.catalog import Endpoint
+from serve.dataplane import DataPlane, Trace, Watch
+from serve.http_answers import JSON, Headers
+from serve.http_body import Headers as RequestHeaders
+from serve.infer import infer, request_terms
+from serve.timeouts import http_terms
+
+HEADER_LENGTH_NAME = HEADER_LENGTH.encode()
+OCTETS = b"application/octet-stream"
+
+
+async def infer_http(
+    plane: DataPlane, endpoint: Endpoint, headers: RequestHeaders, body: bytes, trace: Trace, watch: Watch
+) -> tuple[bytes, Headers]:
+    """Body and headers of the answer. Raises ConvoyError."""
+    request = _parse(endpoint, headers, body)
+    terms = http_terms(plane, headers, trace)
+    if request.parameters:
+        terms = request_terms(plane, request, trace, terms)
+    response = await infer(plane, endpoint, request, terms, trace, watch)
+    document, json_length = render_response(response, request)
+    if json_length is None:
+        return document, [(b"content-type", JSON)]
+    return document, [(b"content-type", OCTETS), (HEADER_LENGTH_NAME, b"%d" % json_length)]
+
+
+def _parse(endpoint: Endpoint, headers: RequestHeaders, body: bytes) -> InferRequest:
+    declared = headers.get(HEADER_LENGTH_NAME)
+    if declared is None:
+        return parse_request(body, None)
+    if not declared.isdigit():
+        raise InvalidInput(f"{HEADER_LENGTH} must be a whole number of at least 0")
+    length = int(declared)
+    if length == 0 and endpoint.form == "image":
+        return raw_request(endpoint.input.name, body)
+    return parse_request(body, length)

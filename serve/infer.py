@@ -1,0 +1,84 @@
+"""The Open Inference Protocol's infer, for both wires: checks tensors against the model, runs, names the outputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoy.errors import InvalidInput, TooLarge
+from convoy.open_inference import InferRequest, InferResponse, RequestedOutput
+from convoy.tensors import BYTES, NAMES, Tensor
+from serve.catalog import Endpoint
+from serve.dataplane import DataPlane, Terms, Trace, Watch, all_logits
+
+OUTPUT = "logits"
+MAX_PRIORITY = 2**31
+
+
+async def infer(
+    plane: DataPlane, endpoint: Endpoint, request: InferRequest, terms: Terms, trace: Trace, watch: Watch
+) -> InferResponse:
+    """Answers a request. Raises InvalidInput when it does not fit the model."""
+    for output in request.outputs:
+        if output.name != OUTPUT:
+            raise InvalidInput(f"unknown output {output.name[:60]!r}; {endpoint.name} has {OUTPUT!r}")
+    tensor = _single_input(endpoint, request)
+    rows = await plane.decode(endpoint, _images(tensor)) if tensor.datatype == BYTES else _rows(plane, endpoint, tensor)
+    logits = all_logits(await plane.run(endpoint, rows, terms, trace, watch))
+    asked = request.outputs or (RequestedOutput(OUTPUT),)
+    outputs = tuple(_output(endpoint, logits, one.classes) for one in asked)
+    return InferResponse(endpoint.name, endpoint.version, request.id, outputs)
+
+
+def request_terms(plane: DataPlane, request: InferRequest, trace: Trace, default: Terms) -> Terms:
+    """The terms in a request's parameters: `timeout` in microseconds, `priority` from 1, 0 being the default."""
+    timeout, priority = request.parameters.get("timeout"), request.parameters.get("priority", 0)
+    if type(priority) is not int or not 0 <= priority <= MAX_PRIORITY:
+        raise InvalidInput("parameter priority must be a whole number of at least 0")
+    if timeout is None:
+        return Terms(default.deadline, priority or default.priority)
+    if type(timeout) is not int or timeout < 0:
+        raise InvalidInput("parameter timeout must be a whole number of microseconds")
+    deadline = plane.terms(trace.started, timeout / 1e6 if timeout else None).deadline
+    return Terms(min(deadline, default.deadline), priority or default.priority)
+
+
+def _single_input(endpoint: Endpoint, request: InferRequest) -> Tensor:
+    expected = endpoint.input.name
+    names = [tensor.name for tensor in request.inputs]
+    if names != [expected]:
+        raise InvalidInput(f"{endpoint.name} has one input, {expected!r}; the request has {', '.join(map(repr, names))[:200]}")
+    return request.inputs[0]
+
+
+def _images(tensor: Tensor) -> list[bytes]:
+    if len(tensor.shape) > 2 or (len(tensor.shape) == 2 and tensor.shape[1] != 1):
+        raise InvalidInput(f"images must have shape [n] or [n, 1], not {list(tensor.shape)}")
+    return tensor.elements
+
+
+def _rows(plane: DataPlane, endpoint: Endpoint, tensor: Tensor) -> NDArray[Any]:
+    spec = endpoint.input
+    wanted = NAMES[spec.dtype]
+    if tensor.datatype != wanted:
+        also = f" or {BYTES} (encoded images)" if endpoint.form == "image" else ""
+        raise InvalidInput(f"input {spec.name!r} is {tensor.datatype}; {endpoint.name} takes {wanted}{also}")
+    if len(tensor.shape) != len(spec.shape) or tensor.shape[1:] != spec.shape[1:] or tensor.shape[0] < 1:
+        raise InvalidInput(f"input {spec.name!r} has shape {list(tensor.shape)}; {endpoint.name} takes {list(spec.shape)}")
+    if tensor.shape[0] > plane.limits.images_per_request:
+        raise TooLarge(f"{tensor.shape[0]} rows in one request; the limit is {plane.limits.images_per_request}")
+    return tensor.array
+
+
+def _output(endpoint: Endpoint, logits: NDArray[np.float32], classes: int) -> Tensor:
+    if classes == 0:
+        return Tensor(OUTPUT, "FP32", logits.shape, logits)
+    count = min(classes, logits.shape[1])
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :count]
+    labels = endpoint.manifest.labels
+    texts = [f"{logits[row, index]:f}:{index}:{labels[index]}".encode() for row, best in enumerate(order) for index in best]
+    return Tensor(OUTPUT, BYTES, (len(logits), count), texts)
+
+
