@@ -6,6 +6,7 @@ Every entry's future ends on every path, exactly once: answered, failed with its
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +28,7 @@ SMOOTHING = 0.2  # weight of the newest run in the estimate of how far reality i
 
 @dataclass(frozen=True)
 class BatchRun:
-    """One run of an engine: logits [size, classes] of all rows, and when it began and ended (loop clock, seconds)."""
+    """One run of an engine: logits [size, classes] of all rows, and when it began and ended (monotonic seconds)."""
 
     logits: NDArray[np.float32]
     size: int
@@ -95,16 +96,19 @@ class Batcher:
         limits: BatcherLimits,
         curve: LatencyCurve,
         on_run: Callable[[int], None] = lambda size: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits = limits
         self.curve = curve
         self._execute = execute
         self._on_run = on_run
+        self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._line: WaitingLine[Entry] = WaitingLine()
         self._running: set[asyncio.Task[None]] = set()
         self._slowdown = 1.0
         self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0.0
         self._closed = False
 
     @property
@@ -116,7 +120,7 @@ class Batcher:
         return not self._running and not self._line
 
     def submit(self, rows: Rows, deadline: float, priority: int = 0) -> asyncio.Future[Answer]:
-        """Puts at most `limits.batch` rows in line. `deadline` on the loop's clock; priority 0 is the default one.
+        """Puts at most `limits.batch` rows in line. `deadline` in monotonic seconds; priority 0 is the default one.
 
         Raises Overloaded when the line is full or could not be served in time, NotReady when closed.
         """
@@ -149,7 +153,7 @@ class Batcher:
         wait = self._expected_wait(waiting)
         if waiting + size > self.limits.queue:
             raise Overloaded(f"queue full: {waiting} images wait, the limit is {self.limits.queue}", wait)
-        if self._loop.time() + wait > deadline:
+        if self._clock() + wait > deadline:
             raise Overloaded(f"queue too long: {waiting} images wait, about {wait * 1000:.0f} ms; past the deadline", wait)
 
     def _expected_wait(self, waiting: int) -> float:
@@ -159,7 +163,7 @@ class Batcher:
 
     def _pump(self) -> None:
         while self._line and len(self._running) < self.limits.slots:
-            now = self._loop.time()
+            now = self._clock()
             # Only a crowded engine refuses on an estimate: otherwise a wrong estimate would never be corrected by a run.
             crowded = self._line.rows >= self.limits.batch
             expected = self._slowdown * self.curve.predict(self.limits.batch) if crowded else 0.0
@@ -189,7 +193,7 @@ class Batcher:
         except Exception as error:  # noqa: BLE001 the batch boundary: a failing batch fails its own requests, once
             _fail_all(batch, EngineFailed(f"the engine failed: {type(error).__name__}"))
         else:
-            self._deliver(batch, BatchRun(logits, len(rows), started, self._loop.time()))
+            self._deliver(batch, BatchRun(logits, len(rows), started, self._clock()))
 
     def _deliver(self, batch: Sequence[Entry], run: BatchRun) -> None:
         seconds = run.finished - run.started
@@ -206,14 +210,15 @@ class Batcher:
         self._on_run(run.size)
 
     def _arm(self, deadline: float) -> None:
-        if self._alarm is None or deadline < self._alarm.when():
+        if self._alarm is None or deadline < self._alarm_at:
             if self._alarm is not None:
                 self._alarm.cancel()
-            self._alarm = self._loop.call_at(deadline, self._ring)
+            self._alarm_at = deadline
+            self._alarm = self._loop.call_later(max(0.0, deadline - self._clock()), self._ring)
 
     def _ring(self) -> None:
         self._alarm = None
-        for entry in self._line.expire(self._loop.time()):
+        for entry in self._line.expire(self._clock()):
             entry.fail(DeadlineExceeded("the deadline passed while the request waited"))
         upcoming = self._line.next_deadline()
         if upcoming is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor as ThreadPool
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ ImageBytes = bytes | memoryview
 
 @dataclass(slots=True)
 class Trace:
-    """When a request passed each point, in seconds of the loop's clock; the differences are its stages."""
+    """When a request passed each point, in monotonic seconds; the differences are its stages."""
 
     started: float
     received: float = 0.0
@@ -51,7 +52,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a request asks of the queue: a deadline on the loop's clock and a priority (0: the default one)."""
+    """What a request asks of the queue: a deadline in monotonic seconds and a priority (0: the default one)."""
 
     deadline: float
     priority: int = 0
@@ -128,7 +129,7 @@ class DataPlane:
 
     async def run(self, endpoint: Endpoint, rows: Rows, terms: Terms, trace: Trace, watch: Watch) -> list[Answer]:
         """Runs rows that have the endpoint's input shape, in as many entries as its batch limit asks for."""
-        trace.decoded = self._loop.time()
+        trace.decoded = time.monotonic()
         batcher = endpoint.batcher
         limit = batcher.limits.batch
         if len(rows) <= limit:

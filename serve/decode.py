@@ -1,112 +1,255 @@
 """Encoded images to the rows an engine takes. The bytes are hostile: limits come from the header, before any decoding.
 
-JPEG goes through libjpeg-turbo, scaled down while it is decoded (DCT scaling) and without the GIL; the rest through Pillow.
+JPEG goes through libjpeg-turbo, scaled down while it is decoded (DCT scaling) and without the GIL; small plain PNGs go
+straight to Pillow's decoder; the rest goes through Pillow's plugins. docs/decode.md holds the measurements behind this.
 """
 
 from __future__ import annotations
 
 import io
+import threading
+import warnings
 
 import numpy as np
 import simplejpeg
-from numpy.typing import NDArray
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin
+from PIL import TiffImagePlugin, WebPImagePlugin
 
-from convoy.errors import InvalidInput, TooLarge
+from convoy.errors import ConfigError, ConvoyError, InvalidInput, TooLarge
 from models.artifact import Preprocessing
-from models.preprocess import prepare, resample
-
-Body = bytes | memoryview
-
-SMALL_PIXELS = 64 * 64  # up to this size a hop to a thread costs more than the image
-JPEG_START = b"\xff\xd8\xff"
-PNG_START = b"\x89PNG\r\n\x1a\n"
-FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF or PPM"
-# Opening by the right plugin skips Pillow's search and keeps every other plugin away from foreign bytes.
-OPENERS = (
-    (JPEG_START, JpegImagePlugin.JpegImageFile),
-    (PNG_START, PngImagePlugin.PngImageFile),
-    (b"GIF8", GifImagePlugin.GifImageFile),
-    (b"BM", BmpImagePlugin.BmpImageFile),
-    (b"RIFF", WebPImagePlugin.WebPImageFile),
-    (b"II*\0", TiffImagePlugin.TiffImageFile),
-    (b"MM\0*", TiffImagePlugin.TiffImageFile),
-    *((b"P%d" % kind, PpmImagePlugin.PpmImageFile) for kind in range(1, 7)),
+from models.preprocess import crop_box
+from serve.image_headers import (
+    PNG_SIGNATURE,
+    ImageBytes,
+    PngParts,
+    exif_orientation,
+    quick_size,
+    read_jpeg,
+    read_png,
+    read_pnm,
+    sniff,
+)
+from serve.image_modes import pnm_pixels, to_plain_mode
+from serve.resample import (
+    Box,
+    Pixels,
+    Resampler,
+    best_resampler,
+    block_factor,
+    luma,
+    on_white,
+    region,
+    stored_box,
+    upright,
+    within,
 )
 
-# Our own limit is checked before; Pillow's warns through a process-wide filter.
+SMALL_SIDE = 64  # up to this size a hop to a thread costs more than the image
+SMALL_BYTES = 20_000  # more than a picture of that size needs; beyond, ornaments make it slow
+SCANS_OF_LIMIT = 20  # a progressive JPEG may touch this many times the pixel limit, all its scans together
+PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+}
+PLAIN_PNG = {0: "L", 2: "RGB"}
+
+# Our own limit is checked first, on every path; Pillow's warns through a process-wide filter.
 Image.MAX_IMAGE_PIXELS = None
-EXIF_MARK = b"Exif\0\0"
-EXIF_SEARCH_BYTES = 64 * 1024 + 64  # the Exif segment is at most 64 KiB and stands near the start
+
+
+class _Canvas:
+    """A Pillow image and an array over the same memory, made once: a third of a digit's time went into making them."""
+
+    def __init__(self, size: int, channels: int) -> None:
+        self.mode = "L" if channels == 1 else "RGB"
+        memory = "L" if channels == 1 else "RGBX"
+        self._array = np.zeros((size, size, len(memory)), np.uint8)
+        self._image = Image.frombuffer(memory, (size, size), self._array, "raw", memory, 0, 1)
+        self._channels = channels
+        self._image.frombytes(bytes([255]) * self._array.size, "raw", memory)
+        self.works = bool(self._array.all())  # should Pillow stop sharing, the answers would be stale
+
+    def draw(self, data: bytes) -> Pixels:
+        """A PNG's IDAT data of this mode and size as UINT8 [size, size, channels]. Raises ValueError when it is damaged."""
+        self._image.frombytes(data, "zip", self.mode)
+        return self._array[..., : self._channels].copy()
 
 
 class Decoder:
     """Decodes for one model: UINT8 [size, size, channels] by the model's preprocessing. Thread-safe."""
 
-    def __init__(self, steps: Preprocessing, max_pixels: int) -> None:
+    def __init__(self, steps: Preprocessing, max_pixels: int = 50_000_000, resampler: Resampler | None = None) -> None:
+        """`max_pixels`: the largest image, width times height. Raises ConfigError for steps that no image can take."""
+        if steps.channels not in (1, 3) or not 1 <= steps.size <= steps.resize:
+            raise ConfigError(f"preprocessing needs 1 or 3 channels and size <= resize, not {steps}")
         self._steps = steps
         self._max_pixels = max_pixels
-        self._colours = "GRAY" if steps.channels == 1 else "RGB"
+        self._resample = resampler or best_resampler()
+        self._local = threading.local()
+        # Pillow warns of oddities inside files (TIFF tags, GIF sizes): news for who made the file, noise in our log.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
 
-    def is_small(self, body: Body) -> bool:
-        """Whether the image is so small that it is decoded fastest right here; known for PNG, which small images are."""
-        if bytes(body[:8]) != PNG_START or len(body) > 4 * SMALL_PIXELS:
+    def is_small(self, body: ImageBytes) -> bool:
+        """Whether the answer comes so fast that a hop to a thread would cost more: up to 64x64, or refused at once."""
+        if len(body) > SMALL_BYTES:
             return False
-        width, height = int.from_bytes(body[16:20], "big"), int.from_bytes(body[20:24], "big")
-        return width * height <= SMALL_PIXELS
-
-    def decode(self, body: Body) -> NDArray[np.uint8]:
-        """Raises InvalidInput when it is no whole image, TooLarge when it has too many pixels."""
-        if bytes(body[:3]) == JPEG_START:
-            pixels = self._decode_jpeg(body)
-            if pixels is not None:
-                return pixels
-        return self._decode_any(body)
-
-    def _decode_jpeg(self, body: Body) -> NDArray[np.uint8] | None:
-        """None for what libjpeg-turbo does not do alone: CMYK, and images that EXIF turns."""
         try:
-            height, width, colours, _ = simplejpeg.decode_jpeg_header(body)
-        except ValueError as error:
-            raise InvalidInput("not a whole JPEG image: its header is damaged or cut short") from error
-        self._check_pixels(width, height)
-        if colours in ("CMYK", "YCCK") or EXIF_MARK in bytes(body[:EXIF_SEARCH_BYTES]):
-            return None
-        # Twice the target before the antialiased resize keeps what a full-size decode would show.
-        least = 2 * self._steps.resize
-        try:
-            pixels = simplejpeg.decode_jpeg(
-                body, self._colours, min_height=min(height, least), min_width=min(width, least), min_factor=1
-            )
-        except ValueError as error:
-            raise InvalidInput("not a whole JPEG image: its data are damaged or cut short") from error
-        image = Image.fromarray(pixels.squeeze(2) if self._steps.channels == 1 else pixels)
-        return resample(image, self._steps)
+            size = quick_size(body)
+        except InvalidInput:
+            return True
+        return size is not None and max(size) <= SMALL_SIDE
 
-    def _decode_any(self, body: Body) -> NDArray[np.uint8]:
-        opener = next((opener for start, opener in OPENERS if bytes(body[: len(start)]) == start), None)
-        if opener is None:
-            raise InvalidInput(f"not an image: send {FORMATS}")
+    def decode(self, body: ImageBytes) -> Pixels:
+        """Raises InvalidInput when it is no whole image, TooLarge when it has too many pixels. Blocks; frees the GIL."""
+        name = "PNG" if body[:8] == PNG_SIGNATURE else sniff(body)
         try:
-            with opener(io.BytesIO(body)) as image:
-                self._check_pixels(*image.size)
-                return prepare(image, self._steps)
-        except (InvalidInput, TooLarge):
+            if name == "PNG":
+                return self._decode_png(bytes(body))
+            if name == "JPEG":
+                return self._decode_jpeg(body)
+            if name == "PNM":
+                return self._decode_pnm(body)
+            return self._decode_by_plugin(name, body)
+        except ConvoyError:
             raise
-        except Exception as error:
-            raise InvalidInput(f"not a whole image: {type(error).__name__} while reading it; it is damaged or cut short") from error
+        except Exception as error:  # the boundary to parsers that raise whatever damaged bytes lead them to
+            raise _refusal(name, error) from error
+
+    def _decode_png(self, body: bytes) -> Pixels:
+        parts = read_png(body)
+        width, height = parts.width, parts.height
+        self._check_pixels(width, height)
+        mode = PLAIN_PNG.get(parts.colour) if parts.depth == 8 and not parts.interlaced and not parts.others else None
+        if mode is None:
+            return self._decode_by_plugin("PNG", _without_ornaments(body, parts))
+        if width == height == self._steps.size == self._steps.resize:
+            canvas = self._canvas()
+            if canvas.mode == mode and canvas.works:
+                return canvas.draw(parts.data)
+        return self._fit_image(Image.frombytes(mode, (width, height), parts.data, "zip", mode))
+
+    def _canvas(self) -> _Canvas:
+        try:
+            canvas: _Canvas = self._local.canvas
+        except AttributeError:
+            canvas = self._local.canvas = _Canvas(self._steps.size, self._steps.channels)
+        return canvas
+
+    def _decode_jpeg(self, body: ImageBytes) -> Pixels:
+        header = read_jpeg(body)
+        self._check_pixels(header.width, header.height)
+        if header.progressive:
+            self._check_scans(body, header.width * header.height)
+        try:
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(body, strict=False)
+        except ValueError:  # lossless, 12 bits, unusual subsampling
+            colours = None
+        if colours not in ("Gray", "YCbCr", "RGB"):
+            return self._decode_by_plugin("JPEG", body, header.orientation)
+        self._check_pixels(width, height)
+        factor = self._dct_factor(width, height)
+        least = {} if factor == 1 else {"min_width": -(-width // factor), "min_height": -(-height // factor)}
+        try:
+            pixels = simplejpeg.decode_jpeg(body, "GRAY" if self._steps.channels == 1 else "RGB", **least)
+        except ValueError as error:
+            if "remature end" in str(error):
+                raise InvalidInput("truncated JPEG: the image data is cut short") from error
+            return self._decode_by_plugin("JPEG", body, header.orientation)  # Pillow overlooks what is harmless
+        return self._fit(pixels, self._box(width, height, header.orientation), factor, header.orientation)
+
+    def _decode_pnm(self, body: ImageBytes) -> Pixels:
+        header = read_pnm(body)
+        self._check_pixels(header.width, header.height)
+        return self._fit(pnm_pixels(header, body), self._box(header.width, header.height))
+
+    def _decode_by_plugin(self, name: str, body: ImageBytes, orientation: int = 1) -> Pixels:
+        size = quick_size(body)
+        if size is not None:
+            self._check_pixels(*size)
+        with PLUGINS[name](io.BytesIO(body)) as image:
+            self._check_pixels(*image.size)
+            if name in ("PNG", "WEBP"):  # Pillow turns TIFF by itself
+                orientation = exif_orientation(image.info.get("exif", b""))
+            if isinstance(image, JpegImagePlugin.JpegImageFile):
+                width, height = image.size
+                factor = self._dct_factor(width, height)
+                image.draft(None, (width // factor, height // factor))
+                return self._fit_image(image, self._box(width, height, orientation), factor, orientation)
+            image.load()
+            return self._fit_image(image, orientation=orientation)
+
+    def _dct_factor(self, width: int, height: int) -> int:
+        """How far libjpeg scales down: never below the target. Only powers of two have SIMD code in libjpeg-turbo."""
+        scale = min(width, height) // self._steps.resize
+        return 8 if scale >= 8 else 4 if scale >= 4 else 2 if scale >= 2 else 1
+
+    def _box(self, width: int, height: int, orientation: int = 1) -> Box:
+        """What the model sees of a stored image of this size, in its pixels."""
+        if orientation >= 5:
+            return stored_box(crop_box(height, width, self._steps), orientation, width, height)
+        return stored_box(crop_box(width, height, self._steps), orientation, width, height)
+
+    def _fit_image(
+        self, image: Image.Image, box: Box | None = None, factor: int = 1, orientation: int = 1
+    ) -> Pixels:
+        """As `_fit`, for a Pillow image of any mode; its pixels are unpacked only where the box needs them."""
+        width, height = image.size
+        box = within(box or self._box(width, height, orientation), (0, 0, width * factor, height * factor), factor)
+        part = region(box, self._steps.size, width, height)
+        if part != (0, 0, width, height):
+            image, box = image.crop(part), within(box, part)
+        image = to_plain_mode(image, self._steps.channels)
+        blocks = block_factor(box, self._steps.size)
+        if blocks > 1:
+            box = within(box, (0, 0, *image.size), blocks)
+            image = image.reduce(blocks)
+        pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)
+        return self._fit(pixels, box, 1, orientation)
+
+    def _fit(self, pixels: Pixels, box: Box, factor: int = 1, orientation: int = 1) -> Pixels:
+        """Grey, RGB or RGBA pixels, stored `factor` times smaller than `box` is told in, to what the model takes."""
+        height, width, _ = pixels.shape
+        size, channels = self._steps.size, self._steps.channels
+        box = within(box, (0, 0, width * factor, height * factor), factor)
+        if box != (0, 0, size, size) or (width, height) != (size, size):
+            left, top, right, bottom = part = region(box, size, width, height)
+            pixels = self._resample(pixels[top:bottom, left:right], within(box, part), size)
+        if pixels.shape[2] == 4:
+            pixels = on_white(pixels)
+        if pixels.shape[2] != channels:
+            pixels = luma(pixels) if channels == 1 else np.repeat(pixels, 3, axis=2)
+        return upright(pixels, orientation) if orientation != 1 else pixels
 
     def _check_pixels(self, width: int, height: int) -> None:
         if width < 1 or height < 1:
             raise InvalidInput("the image has no pixels")
         if width * height > self._max_pixels:
             raise TooLarge(f"image of {width} x {height} pixels; the limit is {self._max_pixels} in all")
+
+    def _check_scans(self, body: ImageBytes, pixels: int) -> None:
+        scans = bytes(body).count(b"\xff\xda")
+        if scans * pixels > SCANS_OF_LIMIT * self._max_pixels:
+            raise TooLarge(f"progressive JPEG of {scans} scans of {pixels} pixels each; save it with fewer scans")
+
+
+def _without_ornaments(body: bytes, parts: PngParts) -> bytes:
+    """The PNG with nothing in it but its picture: compressed texts and profiles are never unpacked."""
+    data = PngImagePlugin.putchunk
+    stream = io.BytesIO()
+    stream.write(body[:33])
+    for chunk in parts.others:
+        stream.write(chunk)
+    data(stream, b"IDAT", parts.data)
+    data(stream, b"IEND", b"")
+    return stream.getvalue()
+
+
+def _refusal(name: str, error: Exception) -> InvalidInput:
+    text = str(error).lower()
+    if isinstance(error, EOFError) or "truncat" in text or "not enough image data" in text:
+        return InvalidInput(f"truncated {name}: the file is cut short")
+    return InvalidInput(f"corrupt {name}: it cannot be decoded ({type(error).__name__})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -36,7 +37,7 @@ class Calls:
 
     def __init__(self, plane: DataPlane, metrics: Metrics) -> None:
         self.plane = plane
-        self.clock = asyncio.get_running_loop().time
+        self.clock = time.monotonic
         self._in_flight = metrics.values(IN_FLIGHT, protocol="grpc")
 
     @asynccontextmanager

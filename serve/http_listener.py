@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
@@ -40,7 +41,7 @@ class HttpApp:
     def __init__(self, plane: DataPlane, metrics: Metrics, pages: ASGIApp) -> None:
         self._plane = plane
         self._pages = pages
-        self._clock = asyncio.get_running_loop().time
+        self._clock = time.monotonic
         self._in_flight = metrics.values(IN_FLIGHT, protocol="http")
         self._routes: dict[str, tuple[Endpoint, Handler]] = {}
         plane.on_change.append(self._map_routes)

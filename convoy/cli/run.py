@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,7 +59,7 @@ def demo(config: Path | None, **ports: int | None) -> None:
     """Start, classify the bundled images over HTTP and gRPC, show the answers, stop."""
     from convoy.cli.demo import classify_samples
 
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=140)
     with running(settings_of(config, None, ports), console) as settings:
         right = classify_samples(settings, console)
         console.print(addresses(settings))
