@@ -81,7 +81,9 @@ class Client:
         else:
             raise InvalidInput(f"{url!r} must begin with http://, https:// or grpc://")
 
-    def classify(self, model: str, images: Image | Sequence[Image], top_k: int = 5, timeout: float = 30.0) -> Classification:
+    def classify(
+        self, model: str, images: Image | Sequence[Image], top_k: int = 5, timeout: float = 30.0
+    ) -> Classification:
         """Classifies encoded images, given as bytes or files. Raises ConvoyError."""
         listed = [images] if isinstance(images, (bytes, Path)) else images
         contents = [image if isinstance(image, bytes) else image.read_bytes() for image in listed]
@@ -97,7 +99,9 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -112,10 +116,14 @@ class HttpTransport:
         headers = {"x-request-timeout-ms": f"{timeout * 1000:.0f}"}
         path = f"/v1/models/{model}/classify"
         if len(images) == 1:
-            request = self._client.build_request("POST", path, content=images[0], params={"top_k": top_k}, headers=headers, timeout=timeout + 1)
+            request = self._client.build_request(
+                "POST", path, content=images[0], params={"top_k": top_k}, headers=headers, timeout=timeout + 1
+            )
         else:
             files = [("image", (str(number), image)) for number, image in enumerate(images)]
-            request = self._client.build_request("POST", path, files=files, params={"top_k": top_k}, headers=headers, timeout=timeout + 1)
+            request = self._client.build_request(
+                "POST", path, files=files, params={"top_k": top_k}, headers=headers, timeout=timeout + 1
+            )
         return self._send(request)
 
     def models(self) -> list[ModelSummary]:
@@ -144,14 +152,14 @@ class GrpcTransport:
     def __init__(self, target: str) -> None:
         options = [("grpc.max_send_message_length", MAX_MESSAGE), ("grpc.max_receive_message_length", MAX_MESSAGE)]
         self._channel = grpc.insecure_channel(target, options)
-        self._stub = classifier_pb2_grpc.ClassifierStub(self._channel)
+        self._stub = classifier_pb2_grpc.ClassifierStub(self._channel)  # type: ignore[no-untyped-call]
 
     def classify(self, model: str, images: Sequence[bytes], top_k: int, timeout: float) -> Mapping[str, Any]:
         request = pb.ClassifyRequest(model=model, images=images, top_k=top_k)
         try:
             message = self._stub.Classify(request, timeout=timeout)
         except grpc.RpcError as error:
-            raise error_of("grpc_code", error.code().name, error.details()) from error
+            raise error_of("grpc_code", error.code().name, error.details() or "") from error
         return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
 
     def models(self) -> list[ModelSummary]:

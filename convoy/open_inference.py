@@ -168,7 +168,11 @@ def render_response(response: InferResponse, request: InferRequest) -> tuple[byt
         else:
             entry["data"] = to_json(tensor)
         outputs.append(entry)
-    document: dict[str, Any] = {"model_name": response.model_name, "model_version": response.model_version, "outputs": outputs}
+    document: dict[str, Any] = {
+        "model_name": response.model_name,
+        "model_version": response.model_version,
+        "outputs": outputs,
+    }
     if response.id:
         document["id"] = response.id
     if response.parameters:

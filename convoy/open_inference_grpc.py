@@ -45,7 +45,8 @@ def parse_message(message: pb.ModelInferRequest) -> InferRequest:
         else:
             tensors.append(decode_raw(entry.name, entry.datatype, shape, raw[position]))
     outputs = tuple(
-        RequestedOutput(entry.name, classes=class_count(_from_parameters(entry.parameters))) for entry in message.outputs
+        RequestedOutput(entry.name, classes=class_count(_from_parameters(entry.parameters)))
+        for entry in message.outputs
     )
     return InferRequest(tuple(tensors), outputs, message.id, _from_parameters(message.parameters))
 
@@ -53,7 +54,9 @@ def parse_message(message: pb.ModelInferRequest) -> InferRequest:
 def _from_contents(entry: pb.ModelInferRequest.InferInputTensor, shape: tuple[int, ...]) -> Tensor:
     field = CONTENTS.get(entry.datatype)
     if field is None:
-        raise InvalidInput(f"tensor {entry.name!r}: {entry.datatype[:40]!r} has no typed contents; use raw_input_contents")
+        raise InvalidInput(
+            f"tensor {entry.name!r}: {entry.datatype[:40]!r} has no typed contents; use raw_input_contents"
+        )
     filled = [descriptor.name for descriptor, _ in entry.contents.ListFields()]
     if any(name != field for name in filled):
         raise InvalidInput(f"tensor {entry.name!r} is {entry.datatype}, so its contents belong in {field}")

@@ -79,7 +79,9 @@ def decode_raw(name: str, datatype: str, shape: tuple[int, ...], raw: Buffer) ->
         return Tensor(name, datatype, shape, _split_elements(name, math.prod(shape), raw))
     dtype = DTYPES.get(datatype)
     if dtype is None:
-        raise InvalidInput(f"tensor {name!r} has the unknown datatype {str(datatype)[:40]!r}; known: {', '.join(DTYPES)}, {BYTES}")
+        raise InvalidInput(
+            f"tensor {name!r} has the unknown datatype {str(datatype)[:40]!r}; known: {', '.join(DTYPES)}, {BYTES}"
+        )
     expected = math.prod(shape) * dtype.itemsize
     if len(raw) != expected:
         raise InvalidInput(f"tensor {name!r} has {len(raw)} bytes; {datatype} of shape {list(shape)} needs {expected}")
@@ -126,7 +128,9 @@ def decode_json(name: str, datatype: str, shape: tuple[int, ...], data: Any) -> 
 def _numbers(name: str, datatype: str, shape: tuple[int, ...], data: list[Any]) -> NDArray[Any]:
     dtype = DTYPES.get(datatype)
     if dtype is None:
-        raise InvalidInput(f"tensor {name!r} has the unknown datatype {str(datatype)[:40]!r}; known: {', '.join(DTYPES)}, {BYTES}")
+        raise InvalidInput(
+            f"tensor {name!r} has the unknown datatype {str(datatype)[:40]!r}; known: {', '.join(DTYPES)}, {BYTES}"
+        )
     try:
         raw = np.asarray(data)
         if raw.size == 0:

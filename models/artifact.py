@@ -94,7 +94,9 @@ class Artifact:
             raise ArtifactError(f"{folder / MANIFEST}: {error}; compile the artifact again") from error
         for name, expected in manifest.files.items():
             if file_hash(folder / name) != expected:
-                raise ArtifactError(f"{folder / name} is missing or is not the file of its manifest; compile the artifact again")
+                raise ArtifactError(
+                    f"{folder / name} is missing or is not the file of its manifest; compile the artifact again"
+                )
         return cls(folder, manifest)
 
     @property

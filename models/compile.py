@@ -79,7 +79,9 @@ def compile_artifact(name: str, checkpoint: Path, out: Path) -> Artifact:
     """Exports, checks and describes a checkpoint; `out` appears whole or not at all. Raises ArtifactError."""
     if name not in PLANS:
         near = difflib.get_close_matches(name, PLANS, n=1)
-        raise NotFound(f"unknown model {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(PLANS)}"))
+        raise NotFound(
+            f"unknown model {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(PLANS)}")
+        )
     plan = PLANS[name]
     architecture = find_architecture(plan.architecture)
     net = architecture.build()
@@ -163,7 +165,9 @@ def measure_accuracy(folder: Path, dataset: str, batch: int = 100) -> dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m models.compile", description=__doc__)
     parser.add_argument("name", help=f"one of: {', '.join(PLANS)}")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="a checkpoint.pt of models.train, or safetensors")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="a checkpoint.pt of models.train, or safetensors"
+    )
     parser.add_argument("--out", type=Path, help="folder of the artifact  [default: models/bundled/NAME]")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

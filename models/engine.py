@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from convoy.errors import ArtifactError, EngineFailed
 
-DTYPES = {
+DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(uint8)": np.dtype(np.uint8),
     "tensor(float)": np.dtype(np.float32),
 }

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from convoy.errors import ArtifactError
 from models.artifact import IMAGE_MODEL, TENSOR_MODEL, WEIGHTS, Preprocessing
 from models.engine import load_engine
+from models.zoo.lenet import LeNet5
 
 OPSET = 20
 PARITY_BATCHES = (1, 3, 8)  # the export itself sees a batch of 2
@@ -27,7 +28,7 @@ def export(net: nn.Module, steps: Preprocessing, folder: Path) -> dict[str, Any]
     Raises ArtifactError when a graph's logits differ from torch's.
     """
     net = net.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    if hasattr(net, "for_export"):
+    if isinstance(net, LeNet5):
         net = net.for_export()
     side = steps.size + 2 * steps.pad
     _export_tensor(net, (steps.channels, side, side), folder)
@@ -61,7 +62,7 @@ def _export_tensor(net: nn.Module, shape: tuple[int, int, int], folder: Path) ->
     )
 
 
-def _forget_origin(graph: onnx.GraphProto) -> None:
+def _forget_origin(graph: Any) -> None:
     """Drops the exporter's notes on nodes and values: stack traces with paths of the machine that built it."""
     del graph.metadata_props[:]
     for item in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
@@ -89,7 +90,7 @@ def _add_preprocessing(steps: Preprocessing, folder: Path) -> None:
         helper.make_node("Mul", ["image_padded" if steps.pad else "image_float", "image_scale"], ["image_scaled"]),
         helper.make_node("Add", ["image_scaled", "image_shift"], ["input"]),
     ]
-    shape = ["batch", steps.size, steps.size, steps.channels]
+    shape: list[str | int | None] = ["batch", steps.size, steps.size, steps.channels]
     network = list(graph.node)
     del graph.node[:], graph.input[:]
     graph.node.extend([*nodes, *network])

@@ -24,7 +24,9 @@ PHOTO_TOP = 5
 def write_samples(folder: Path) -> None:
     """Writes the digits and CIFAR images, and the index of all samples."""
     folder.mkdir(parents=True, exist_ok=True)
-    entries = [entry for name, (model, chosen) in CHOSEN.items() for entry in _write(load_data(name), model, chosen, folder)]
+    entries = [
+        entry for name, (model, chosen) in CHOSEN.items() for entry in _write(load_data(name), model, chosen, folder)
+    ]
     entries += [
         {
             "file": file,

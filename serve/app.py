@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 
@@ -66,13 +67,15 @@ def start(settings: Settings) -> None:
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
     )
-    ray_serve.start(proxy_location="Disabled", logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False))
+    ray_serve.start(
+        proxy_location="Disabled", logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False)
+    )
     ray_serve.run_many(list(applications(settings)), wait_for_applications_running=True)
 
 
 def stop() -> None:
     """Drains and ends what `start` began."""
-    ray_serve.shutdown()
+    ray_serve.shutdown()  # type: ignore[no-untyped-call]
     ray.shutdown()

@@ -154,7 +154,9 @@ class Batcher:
         if waiting + size > self.limits.queue:
             raise Overloaded(f"queue full: {waiting} images wait, the limit is {self.limits.queue}", wait)
         if self._clock() + wait > deadline:
-            raise Overloaded(f"queue too long: {waiting} images wait, about {wait * 1000:.0f} ms; past the deadline", wait)
+            raise Overloaded(
+                f"queue too long: {waiting} images wait, about {wait * 1000:.0f} ms; past the deadline", wait
+            )
 
     def _expected_wait(self, waiting: int) -> float:
         """Seconds until rows that join the line now are answered: the runs before theirs, and their own."""

@@ -32,7 +32,9 @@ class Listen(Frozen):
     http_port: int = Field(8000, ge=1, le=65535)
     grpc_port: int = Field(8001, ge=1, le=65535)
     metrics_port: int = Field(8002, ge=1, le=65535)
-    grpc_server: GrpcServer = Field("native", description="native: HTTP/2 in Rust outside the GIL; grpcio: Google's own")
+    grpc_server: GrpcServer = Field(
+        "native", description="native: HTTP/2 in Rust outside the GIL; grpcio: Google's own"
+    )
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Listen:
@@ -95,7 +97,9 @@ class Settings(Frozen):
     limits: Limits = Limits()
     gateways: int = Field(1, ge=1, description="gateway replicas")
     cores: int = Field(0, ge=0, description="cores to plan for; 0: those of the cgroup")
-    runtime_dir: str = Field("", description="sockets and metric pages of this node; empty: a folder under the temporary one")
+    runtime_dir: str = Field(
+        "", description="sockets and metric pages of this node; empty: a folder under the temporary one"
+    )
     models: tuple[ModelConfig, ...] = (
         ModelConfig(name="lenet5-mnist"),
         ModelConfig(name="resnet20-cifar10"),

@@ -147,8 +147,9 @@ class DataPlane:
         futures: list[asyncio.Future[Answer]] = []
         watch.futures = futures
         try:
-            for start in range(0, len(rows), limit):
-                futures.append(endpoint.batcher.submit(rows[start : start + limit], terms.deadline, terms.priority))
+            for start in range(0, len(rows), limit):  # one by one: a refused part must not lose the parts before it
+                future = endpoint.batcher.submit(rows[start : start + limit], terms.deadline, terms.priority)
+                futures.append(future)
             return list(await asyncio.gather(*futures))
         finally:
             for future in futures:

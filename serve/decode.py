@@ -12,8 +12,16 @@ import warnings
 
 import numpy as np
 import simplejpeg
-from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin
-from PIL import TiffImagePlugin, WebPImagePlugin
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from convoy.errors import ConfigError, ConvoyError, InvalidInput, TooLarge
 from models.artifact import Preprocessing
@@ -74,7 +82,7 @@ class _Canvas:
         self.works = bool(self._array.all())  # should Pillow stop sharing, the answers would be stale
 
     def draw(self, data: bytes) -> Pixels:
-        """A PNG's IDAT data of this mode and size as UINT8 [size, size, channels]. Raises ValueError when it is damaged."""
+        """A PNG's IDAT data of this mode and size as UINT8 [size, size, channels]; ValueError when it is damaged."""
         self._image.frombytes(data, "zip", self.mode)
         return self._array[..., : self._channels].copy()
 
@@ -104,7 +112,7 @@ class Decoder:
         return size is not None and max(size) <= SMALL_SIDE
 
     def decode(self, body: ImageBytes) -> Pixels:
-        """Raises InvalidInput when it is no whole image, TooLarge when it has too many pixels. Blocks; frees the GIL."""
+        """Blocks. Raises InvalidInput when it is no whole image, TooLarge when it has too many pixels."""
         name = "PNG" if body[:8] == PNG_SIGNATURE else sniff(body)
         try:
             if name == "PNG":
@@ -193,9 +201,7 @@ class Decoder:
             return stored_box(crop_box(height, width, self._steps), orientation, width, height)
         return stored_box(crop_box(width, height, self._steps), orientation, width, height)
 
-    def _fit_image(
-        self, image: Image.Image, box: Box | None = None, factor: int = 1, orientation: int = 1
-    ) -> Pixels:
+    def _fit_image(self, image: Image.Image, box: Box | None = None, factor: int = 1, orientation: int = 1) -> Pixels:
         """As `_fit`, for a Pillow image of any mode; its pixels are unpacked only where the box needs them."""
         width, height = image.size
         box = within(box or self._box(width, height, orientation), (0, 0, width * factor, height * factor), factor)
@@ -238,13 +244,12 @@ class Decoder:
 
 def _without_ornaments(body: bytes, parts: PngParts) -> bytes:
     """The PNG with nothing in it but its picture: compressed texts and profiles are never unpacked."""
-    data = PngImagePlugin.putchunk
     stream = io.BytesIO()
     stream.write(body[:33])
     for chunk in parts.others:
         stream.write(chunk)
-    data(stream, b"IDAT", parts.data)
-    data(stream, b"IEND", b"")
+    PngImagePlugin.putchunk(stream, b"IDAT", parts.data)
+    PngImagePlugin.putchunk(stream, b"IEND", b"")
     return stream.getvalue()
 
 

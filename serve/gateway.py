@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ log = logging.getLogger("convoy.gateway")
 class Gateway:
     """Deployment of the gateway. `reconfigure` brings a catalog into effect without a restart."""
 
-    async def __init__(self, settings: dict[str, Any]) -> None:
+    async def __init__(self, settings: dict[str, Any]) -> None:  # type: ignore[misc] # Ray awaits it
         self._settings = Settings.model_validate(settings)
         self._threads = plan_threads(self._settings)
         self._metrics = Metrics(PageWriter(self._settings.node_dir / "metrics"))
@@ -57,7 +56,7 @@ class Gateway:
         )
         decoders = ThreadPoolExecutor(self._threads.decode, thread_name_prefix="decode")
         self._plane = DataPlane(self._settings.limits, decoders)
-        self._loader = CatalogLoader(partial(self._connect), self._metrics, self._settings.limits)
+        self._loader = CatalogLoader(self._connect, self._metrics, self._settings.limits)
         self._http: HttpListener | None = None
         self._grpc: GrpcListener | None = None
         self._handover: Handover | None = None
@@ -133,5 +132,3 @@ class Gateway:
             for endpoint in self._plane.endpoints.by_name.values():
                 endpoint.recorder.flush()
                 endpoint.recorder.queue(endpoint.batcher.waiting_rows)
-
-

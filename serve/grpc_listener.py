@@ -184,15 +184,17 @@ class GrpcListener:
         ]
         self._server = _make_server(listen.grpc_server, options)
         calls = Calls(plane, metrics)
-        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(InferenceServicer(calls), self._server)
-        classifier_pb2_grpc.add_ClassifierServicer_to_server(ClassifierServicer(calls), self._server)
-        self._health = health.aio.HealthServicer()
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(InferenceServicer(calls), self._server)  # type: ignore[no-untyped-call]
+        classifier_pb2_grpc.add_ClassifierServicer_to_server(ClassifierServicer(calls), self._server)  # type: ignore[no-untyped-call]
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         address = f"[{listen.host}]" if ":" in listen.host else listen.host
         try:
             self._server.add_insecure_port(f"{address}:{listen.grpc_port}")
         except RuntimeError as error:
-            raise ConfigError(f"cannot listen on {address}:{listen.grpc_port}; stop what uses it or choose another port") from error
+            raise ConfigError(
+                f"cannot listen on {address}:{listen.grpc_port}; stop what uses it or choose another port"
+            ) from error
 
     async def start(self) -> None:
         await self._server.start()
@@ -207,7 +209,5 @@ class GrpcListener:
 
 def _make_server(kind: GrpcServer, options: list[tuple[str, int]]) -> grpc.aio.Server:
     if kind == "native":
-        return pygrpc_native.aio.server(options=options)  # type: ignore[no-any-return]
+        return pygrpc_native.aio.server(options=options)
     return grpc.aio.server(options=options)
-
-

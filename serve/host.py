@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ class HostExecutor:
 
     def __init__(self, handle: DeploymentHandle[Any], facts: HostFacts, replicas: int) -> None:
         self.slots = SLOTS_PER_HOST * replicas
-        self.inputs = facts.inputs
+        self.inputs: Mapping[Form, TensorSpec] = facts.inputs
         self.curve = facts.curve
         self._handle = handle
 

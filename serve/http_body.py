@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
@@ -34,7 +34,7 @@ DEFAULT_TOP_K = 5
 class ClassifyCall:
     """What a classify request carries."""
 
-    images: list[ImageBytes]
+    images: Sequence[ImageBytes]
     top_k: int = DEFAULT_TOP_K
     id: str = ""
 

@@ -11,10 +11,11 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from convoy.errors import ConvoyError
 from serve.catalog import Endpoint
@@ -111,9 +112,11 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        watch = self.scope.get(WATCH) if self.scope else None
-        if watch is not None:
-            watch.client_gone()  # type: ignore[attr-defined]
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # uvicorn types it as always there
+        if cycle is not None:
+            watch = cast(Scope, cycle.scope).get(WATCH)
+            if watch is not None:
+                watch.client_gone()
 
     def send_400_response(self, msg: str) -> None:
         body = b'{"error":"malformed HTTP request"}'
@@ -136,7 +139,7 @@ class HttpListener:
     def __init__(self, plane: DataPlane, metrics: Metrics, settings: Settings, listener: socket.socket) -> None:
         pages = build_pages(plane, settings)
         config = uvicorn.Config(
-            HttpApp(plane, metrics, pages),  # type: ignore[arg-type]
+            HttpApp(plane, metrics, pages),
             http=Connection,
             ws="none",
             lifespan="off",
@@ -153,7 +156,7 @@ class HttpListener:
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
-        while not self._server.started:
+        while not self._server.started:  # noqa: ASYNC110 uvicorn tells no other way
             await asyncio.sleep(0.005)
 
     def stop_accepting(self) -> None:
@@ -167,5 +170,3 @@ class HttpListener:
         self._server.should_exit = True
         if self._task is not None:
             await self._task
-
-

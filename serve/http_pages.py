@@ -49,7 +49,9 @@ class Pages:
         return answer(describe.server())
 
     async def models(self, request: Request) -> Response:
-        return answer({"models": [describe.model(one) for one in self._plane.endpoints.by_name.values() if one.form == "image"]})
+        return answer(
+            {"models": [describe.model(one) for one in self._plane.endpoints.by_name.values() if one.form == "image"]}
+        )
 
     async def model_names(self, request: Request) -> Response:
         return answer({"models": sorted(self._plane.endpoints.by_name)})

@@ -10,6 +10,7 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from convoy.errors import InvalidInput
 
@@ -44,9 +45,8 @@ class JpegHeader:
     orientation: int
 
 
-@dataclass(frozen=True, slots=True)
-class PngParts:
-    """A PNG's picture without its ornaments: `data` are the joined IDAT bytes, `others` the chunks that change pixels."""
+class PngParts(NamedTuple):
+    """A PNG's picture without its ornaments: `data` is all of IDAT, `others` the chunks that change pixels."""
 
     width: int
     height: int

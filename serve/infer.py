@@ -49,7 +49,9 @@ def _single_input(endpoint: Endpoint, request: InferRequest) -> Tensor:
     expected = endpoint.input.name
     names = [tensor.name for tensor in request.inputs]
     if names != [expected]:
-        raise InvalidInput(f"{endpoint.name} has one input, {expected!r}; the request has {', '.join(map(repr, names))[:200]}")
+        raise InvalidInput(
+            f"{endpoint.name} has one input, {expected!r}; the request has {', '.join(map(repr, names))[:200]}"
+        )
     return request.inputs[0]
 
 
@@ -66,7 +68,9 @@ def _rows(plane: DataPlane, endpoint: Endpoint, tensor: Tensor) -> NDArray[Any]:
         also = f" or {BYTES} (encoded images)" if endpoint.form == "image" else ""
         raise InvalidInput(f"input {spec.name!r} is {tensor.datatype}; {endpoint.name} takes {wanted}{also}")
     if len(tensor.shape) != len(spec.shape) or tensor.shape[1:] != spec.shape[1:] or tensor.shape[0] < 1:
-        raise InvalidInput(f"input {spec.name!r} has shape {list(tensor.shape)}; {endpoint.name} takes {list(spec.shape)}")
+        raise InvalidInput(
+            f"input {spec.name!r} has shape {list(tensor.shape)}; {endpoint.name} takes {list(spec.shape)}"
+        )
     if tensor.shape[0] > plane.limits.images_per_request:
         raise TooLarge(f"{tensor.shape[0]} rows in one request; the limit is {plane.limits.images_per_request}")
     return tensor.array
@@ -78,7 +82,7 @@ def _output(endpoint: Endpoint, logits: NDArray[np.float32], classes: int) -> Te
     count = min(classes, logits.shape[1])
     order = np.argsort(-logits, axis=1, kind="stable")[:, :count]
     labels = endpoint.manifest.labels
-    texts = [f"{logits[row, index]:f}:{index}:{labels[index]}".encode() for row, best in enumerate(order) for index in best]
+    texts = [
+        f"{logits[row, index]:f}:{index}:{labels[index]}".encode() for row, best in enumerate(order) for index in best
+    ]
     return Tensor(OUTPUT, BYTES, (len(logits), count), texts)
-
-

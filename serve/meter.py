@@ -44,7 +44,11 @@ def keep_listener(listen: Listen, folder: Path) -> Handover:
 
 
 @ray_serve.deployment(
-    name="meter", num_replicas=1, health_check_period_s=5, graceful_shutdown_timeout_s=5, ray_actor_options={"num_cpus": 0}
+    name="meter",
+    num_replicas=1,
+    health_check_period_s=5,
+    graceful_shutdown_timeout_s=5,
+    ray_actor_options={"num_cpus": 0},
 )
 class Meter:
     """Deployment of the meter."""

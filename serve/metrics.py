@@ -52,18 +52,18 @@ STAGE = Definition(
     "convoy_stage_seconds", "histogram", "Time of answered requests by stage.", ("model", "version", "stage"), SECONDS
 )
 TOTAL = Definition(
-    "convoy_request_seconds", "histogram", "Time of answered requests, first byte to last.", ("model", "version"), SECONDS
+    "convoy_request_seconds",
+    "histogram",
+    "Time of answered requests, first byte to last.",
+    ("model", "version"),
+    SECONDS,
 )
 QUEUE = Definition("convoy_queue_rows", "gauge", "Rows that wait for an engine.", ("model", "version"))
 IN_FLIGHT = Definition("convoy_requests_in_flight", "gauge", "Requests being answered.", ("protocol",))
 BUILD = Definition("convoy_build_info", "gauge", "Version of Convoy; the value is 1.", ("version", "ray", "engine"))
 
-DEFINITIONS = {
-    definition.name: definition
-    for definition in (
-        REQUESTS, SAMPLES, BATCHES, BUSY, SHED, CANCELLED, BATCH_ROWS, STAGE, TOTAL, QUEUE, IN_FLIGHT, BUILD,
-    )  # fmt: skip
-}
+ALL = (REQUESTS, SAMPLES, BATCHES, BUSY, SHED, CANCELLED, BATCH_ROWS, STAGE, TOTAL, QUEUE, IN_FLIGHT, BUILD)
+DEFINITIONS = {definition.name: definition for definition in ALL}
 
 
 class Metrics:
@@ -78,8 +78,8 @@ class Metrics:
             raise ValueError(f"{definition.name} has the labels {definition.labels}, not {tuple(labels)}")
         return self._page.series(definition.name, labels, definition.slots)
 
-    def count(self, definition: Definition, amount: float = 1, **labels: str) -> None:
-        self.values(definition, **labels)[0] += amount
+    def increment(self, definition: Definition, **labels: str) -> None:
+        self.values(definition, **labels)[0] += 1
 
     def set(self, definition: Definition, value: float, **labels: str) -> None:
         self.values(definition, **labels)[0] = value
@@ -129,10 +129,10 @@ class ModelRecorder:
         self._batch_rows[-1] += size
 
     def shed(self, reason: str) -> None:
-        self._metrics.count(SHED, reason=reason, **self._labels)
+        self._metrics.increment(SHED, reason=reason, **self._labels)
 
     def cancelled(self) -> None:
-        self._metrics.count(CANCELLED, **self._labels)
+        self._metrics.increment(CANCELLED, **self._labels)
 
     def queue(self, rows: int) -> None:
         self._queue[0] = rows

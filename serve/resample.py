@@ -1,6 +1,6 @@
 """The resize of the serving decoder: torchvision's antialiased bilinear filter, computed only where the crop looks.
 
-`cykooz-resizer` (SIMD, no GIL) does it where it is installed, Pillow elsewhere; they differ by rounding, at most 1 of 255.
+`cykooz-resizer` (SIMD, no GIL) does it where it is installed, Pillow elsewhere; they differ by rounding, 1 of 255.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from PIL import Image
 Pixels = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
 
-REDUCE_FROM = 6.0  # a source this many times the target is averaged in whole blocks first, to at least REDUCE_TO times it
+# A source REDUCE_FROM times the target or more is averaged in whole blocks first, to at least REDUCE_TO times it.
+REDUCE_FROM = 6.0
 REDUCE_TO = 3.0
 
 
@@ -25,7 +26,7 @@ class Resampler(Protocol):
     """Resizes `box` (left, top, right, bottom; fractions of pixels count) of an image to a square."""
 
     def __call__(self, pixels: Pixels, box: Box, size: int) -> Pixels:
-        """UINT8 [height, width, 1 | 3 | 4] to [size, size, the same]; the fourth channel is alpha, not premultiplied."""
+        """UINT8 [height, width, 1 | 3 | 4] to [size, size, the same]; a fourth channel is plain alpha."""
         ...
 
 
@@ -37,7 +38,7 @@ def pillow_resample(pixels: Pixels, box: Box, size: int) -> Pixels:
 
 
 class SimdResampler:
-    """Resampler by cykooz-resizer. It gets plain bytes: its shortcut into Pillow's images relies on their memory layout."""
+    """Resampler by cykooz-resizer. It gets plain bytes: its way into Pillow's images relies on their memory layout."""
 
     def __init__(self) -> None:
         """Raises ImportError where cykooz-resizer is not installed."""
@@ -96,7 +97,7 @@ def within(box: Box, part: tuple[int, int, int, int], factor: int = 1) -> Box:
 
 
 def block_factor(box: Box, size: int) -> int:
-    """By how much an image may be averaged in blocks before `box` is resized to `size`, without a visible difference."""
+    """By how much an image may be averaged in blocks before `box` is resized to `size`, with no visible change."""
     scale = min(box[2] - box[0], box[3] - box[1]) / size
     return int(scale / REDUCE_TO) if scale >= REDUCE_FROM else 1
 

@@ -36,7 +36,9 @@ def bind(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); stop what uses it or choose another port") from error
+        raise ConfigError(
+            f"cannot listen on {host}:{port} ({error.strerror}); stop what uses it or choose another port"
+        ) from error
     return listener
 
 
@@ -96,4 +98,4 @@ def find_listener(folder: Path) -> socket.socket | None:
 
 
 def has_port(listener: socket.socket, host: str, port: int) -> bool:
-    return listener.getsockname()[:2] == (host, port)
+    return bool(listener.getsockname()[:2] == (host, port))

@@ -26,5 +26,7 @@ def _number(value: bytes, name: bytes) -> float:
     except ValueError:
         number = -1.0
     if not 0 <= number < float("inf"):
-        raise InvalidInput(f"header {name.decode()} is {value[:40].decode('latin-1')!r}; it must be a number of at least 0")
+        raise InvalidInput(
+            f"header {name.decode()} is {value[:40].decode('latin-1')!r}; it must be a number of at least 0"
+        )
     return number

@@ -20,7 +20,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="JSON for scr
 @click.option("--grpc", help="Ask over gRPC at this address instead, for example 127.0.0.1:8001.")
 @server_option
 @json_option
-def classify(images: tuple[Path, ...], names: tuple[str, ...], top_k: int, grpc: str | None, url: str, as_json: bool) -> None:
+def classify(
+    images: tuple[Path, ...], names: tuple[str, ...], top_k: int, grpc: str | None, url: str, as_json: bool
+) -> None:
     """Classify image files.
 
     \b

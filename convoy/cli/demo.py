@@ -40,7 +40,9 @@ def classify_samples(settings: Settings, console: Console) -> bool:
     """Prints the table; True when every label is the expected one and both protocols agree."""
     listen = settings.listen
     targets = {"HTTP": f"http://{listen.host}:{listen.http_port}", "gRPC": f"grpc://{listen.host}:{listen.grpc_port}"}
-    table = Table("image", "model", "over", "label", "probability", "shows", *STAGES, box=None, title="milliseconds by stage")
+    table = Table(
+        "image", "model", "over", "label", "probability", "shows", *STAGES, box=None, title="milliseconds by stage"
+    )
     wrong = 0
     for protocol, target in targets.items():
         with Client(target) as client:

@@ -60,5 +60,7 @@ def find_recipe(name: str) -> Recipe:
     """Raises NotFound that names the nearest known recipe."""
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, n=1)
-        raise NotFound(f"unknown recipe {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(RECIPES)}"))
+        raise NotFound(
+            f"unknown recipe {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(RECIPES)}")
+        )
     return RECIPES[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ def map_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return (competing - logits.gather(1, labels[:, None])[:, 0]).mean()
 
 
-LOSSES = {"cross_entropy": F.cross_entropy, "map": map_loss}
+Criterion = Callable[[Tensor, Tensor], Tensor]
+LOSSES: dict[str, Criterion] = {"cross_entropy": F.cross_entropy, "map": map_loss}
 
 
 def normalise(images: Tensor, recipe: Recipe) -> Tensor:
@@ -47,13 +48,18 @@ def augmented_batches(split: Split, recipe: Recipe, generator: torch.Generator) 
     labels = torch.from_numpy(split.labels)
     count, height, width, channels = split.images.shape
     order = torch.randperm(count, generator=generator)
-    for chosen in order[: count - count % recipe.batch].split(recipe.batch):
+    for chosen in order[: count - count % recipe.batch].view(-1, recipe.batch):
         top, left = torch.randint(0, 2 * recipe.shift + 1, (2, len(chosen), 1), generator=generator)
         rows, columns = top + torch.arange(height), left + torch.arange(width)
         if recipe.flip:
             mirrored = torch.rand((len(chosen), 1), generator=generator) < 0.5
             columns = torch.where(mirrored, columns.flip(1), columns)
-        place = (chosen[:, None, None, None], torch.arange(channels)[:, None, None], rows[:, None, :, None], columns[:, None, None, :])
+        place = (
+            chosen[:, None, None, None],
+            torch.arange(channels)[:, None, None],
+            rows[:, None, :, None],
+            columns[:, None, None, :],
+        )
         yield images[place], labels[chosen]
 
 
@@ -89,12 +95,14 @@ class Trainer:
         return {split: accuracy(self.net, getattr(self.data, split), self.recipe) for split in ("held_out", "test")}
 
     def _train_epoch(self) -> float:
+        criterion: Criterion = LOSSES[self.recipe.loss]
         generator = torch.Generator().manual_seed(self.recipe.seed * 10_000 + self.epoch)
-        criterion = LOSSES[self.recipe.loss]
         self.net.train()
         total, steps = 0.0, len(self.data.train.labels) // self.recipe.batch
         batches = augmented_batches(self.data.train, self.recipe, generator)
-        for images, labels in tqdm(batches, f"epoch {self.epoch + 1}/{self.recipe.epochs}", steps, disable=None, leave=False):
+        for images, labels in tqdm(
+            batches, f"epoch {self.epoch + 1}/{self.recipe.epochs}", steps, disable=None, leave=False
+        ):
             with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16):
                 logits = self.net(normalise(images, self.recipe))
             loss = criterion(logits.float(), labels)

@@ -46,7 +46,8 @@ class Subsampling(nn.Module):
         self.pool = nn.AvgPool2d(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return 4 * self.pool(x) * self.weight[:, None, None] + self.bias[:, None, None]
+        means: Tensor = self.pool(x)
+        return 4 * means * self.weight[:, None, None] + self.bias[:, None, None]
 
 
 class PartialConv(nn.Module):

@@ -32,9 +32,7 @@ class SqueezeNet(nn.Module):
     def __init__(self, features: nn.Sequential, classes: int) -> None:
         super().__init__()
         self.features = features
-        self.classifier = nn.Sequential(
-            nn.Dropout(0.5), nn.Conv2d(512, classes, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
-        )
+        self.classifier = nn.Sequential(nn.Dropout(0.5), nn.Conv2d(512, classes, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.features(x))
