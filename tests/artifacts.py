@@ -1,0 +1,122 @@
+"""Small artifacts for tests: classifiers with a known answer, one that is slow and one that breaks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from models.artifact import IMAGE_MODEL, MANIFEST, TENSOR_MODEL, Manifest, Preprocessing, file_hash
+
+SIDE = 8
+CLASSES = 4
+POISON = 255  # the faulty model breaks on a batch that holds a pixel of this value
+
+
+def write_artifact(folder: Path, name: str, *, loops: int = 0, faulty: bool = False) -> Path:
+    """A grey 8x8 classifier: the class is the quadrant with the brightest mean. `loops` make it slow."""
+    folder.mkdir(parents=True)
+    for file, image in ((IMAGE_MODEL, True), (TENSOR_MODEL, False)):
+        onnx.save_model(_model(image, loops, faulty), str(folder / file))
+    manifest = Manifest(
+        name=name,
+        version="1",
+        architecture="quadrants",
+        dataset="none",
+        labels=("top left", "top right", "bottom left", "bottom right"),
+        preprocessing=Preprocessing(1, SIDE, SIDE, (0.0,), (1.0,)),
+        params=0,
+        macs=0,
+        accuracy={},
+        files={file: file_hash(folder / file) for file in (IMAGE_MODEL, TENSOR_MODEL)},
+        parity={},
+        made={},
+        source="tests",
+        licence="Apache-2.0",
+    )
+    (folder / MANIFEST).write_text(manifest.to_json())
+    return folder
+
+
+def quadrant_image(bright: int, value: int = 200) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+    """UINT8 [8, 8] with one bright quadrant."""
+    image = np.zeros((SIDE, SIDE), np.uint8)
+    half = SIDE // 2
+    row, column = divmod(bright, 2)
+    image[row * half : (row + 1) * half, column * half : (column + 1) * half] = value
+    return image
+
+
+def _model(image: bool, loops: int, faulty: bool) -> onnx.ModelProto:
+    nodes, source = [], "input"
+    if image:
+        scale = numpy_helper.from_array(np.array(1 / 255, np.float32), "scale")
+        nodes += [
+            helper.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2]),
+            helper.make_node("Cast", ["planes"], ["floats"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["floats", "scale"], ["input"]),
+        ]
+        given = helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", SIDE, SIDE, 1])
+    else:
+        scale = numpy_helper.from_array(np.array(1.0, np.float32), "scale")
+        given = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 1, SIDE, SIDE])
+    constants = [scale]
+    if faulty:
+        trap, more = _trap()
+        nodes += trap
+        constants += more
+        source = "survived"
+    if loops:
+        constants.append(numpy_helper.from_array(np.array(loops, np.int64), "loops"))
+        nodes.append(_burn(source))
+        source = "burnt"
+    nodes += [
+        helper.make_node("AveragePool", [source], ["means"], kernel_shape=[SIDE // 2] * 2, strides=[SIDE // 2] * 2),
+        helper.make_node("Flatten", ["means"], ["logits"]),
+    ]
+    result = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", CLASSES])
+    graph = helper.make_graph(nodes, "quadrants", [given], [result], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def _trap() -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Gathers at index max(pixel) of POISON elements: out of range, and so an error, exactly at POISON."""
+    constants = [
+        numpy_helper.from_array(np.zeros(POISON, np.float32), "table"),
+        numpy_helper.from_array(np.array(255.0, np.float32), "full"),
+    ]
+    nodes = [
+        helper.make_node("ReduceMax", ["input"], ["most"], keepdims=0),
+        helper.make_node("Mul", ["most", "full"], ["scaled"]),
+        helper.make_node("Round", ["scaled"], ["rounded"]),
+        helper.make_node("Cast", ["rounded"], ["index"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "index"], ["nothing"]),
+        helper.make_node("Add", ["input", "nothing"], ["survived"]),
+    ]
+    return nodes, constants
+
+
+def _burn(source: str) -> onnx.NodeProto:
+    """A loop that multiplies the input by one, as often as the constant `loops` says."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["going"], ["still_going"]),
+            helper.make_node("Mul", ["state", "one"], ["next_state"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("still_going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next_state", TensorProto.FLOAT, None),
+        ],
+        [
+            numpy_helper.from_array(np.array(1.0, np.float32), "one"),
+        ],
+    )
+    return helper.make_node("Loop", ["loops", "", source], ["burnt"], body=body)

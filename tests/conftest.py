@@ -1,0 +1,35 @@
+"""Fixtures that every test folder may use."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The workplace's reference data, which users do not have."""
+    folder = Path(os.environ.get("CONVOY_SHARED") or REPOSITORY.parent / "shared")
+    if not folder.is_dir():
+        pytest.skip(f"shared data absent: {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def free_ports() -> Callable[[int], list[int]]:
+    """Finds ports that nobody listens on."""
+
+    def find(count: int) -> list[int]:
+        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+        ports = [int(one.getsockname()[1]) for one in sockets]
+        for one in sockets:
+            one.close()
+        return ports
+
+    return find
