@@ -1,0 +1,122 @@
+"""Arrival times. A unit-rate renewal process is warped through the profile's cumulative rate, so that one seed gives
+the same arrivals whatever the number of workers or the size of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtest.plan import Load, Plan, Step
+
+Times = NDArray[np.float64]
+BLOCK = 4096
+
+
+def arrival_blocks(load: Load, seed: int, end: float, block: int = BLOCK) -> Iterator[Times]:
+    """Ascending times in [0, end), in blocks. `load` must be open."""
+    if load.recorded:
+        times = np.array(load.recorded)
+        yield times[times < end]
+        return
+    knots, cumulative = _cumulative(load.steps, end)
+    for units in _unit_process(load, seed, block):
+        inside = units[units < cumulative[-1]]
+        yield np.interp(inside, cumulative, knots)
+        if len(inside) < len(units):
+            return
+
+
+def _unit_process(load: Load, seed: int, block: int) -> Iterator[Times]:
+    """Event times of a renewal process whose gaps have mean 1."""
+    generator = np.random.Generator(np.random.PCG64([seed, 1]))
+    last = 0.0
+    for first in range(0, 1 << 62, block):
+        if load.process == "constant":
+            yield np.arange(first, first + block, dtype=np.float64)
+            continue
+        if load.process == "poisson":
+            gaps = generator.standard_exponential(block)
+        else:
+            variance = load.burstiness**2
+            gaps = generator.standard_gamma(1 / variance, block) * variance
+        times = last + np.cumsum(gaps)
+        last = float(times[-1])
+        yield times
+
+
+def _cumulative(steps: tuple[Step, ...], end: float) -> tuple[Times, Times]:
+    """Knots of the expected number of arrivals by time; strictly rising, since a silent step has no arrivals."""
+    knots, counts = [0.0], [0.0]
+    for number, step in enumerate(steps):
+        last = number == len(steps) - 1
+        until = max(end, knots[-1]) if last else min(end, knots[-1] + step.seconds)
+        counts.append(counts[-1] + step.rate * (until - knots[-1]))
+        knots.append(until)
+    times, totals = np.array(knots), np.array(counts)
+    return times, totals
+
+
+def read_recorded(text: str) -> tuple[float, ...]:
+    """Arrival times from a file: one number per line, seconds (a leading time is subtracted); `#` starts a comment.
+
+    Raises ValueError for anything else.
+    """
+    values = sorted(float(line.split("#")[0]) for line in text.splitlines() if line.split("#")[0].strip())
+    if not values:
+        raise ValueError("no arrival times")
+    return tuple(value - values[0] for value in values)
+
+
+@dataclass(frozen=True)
+class Due:
+    """A request to send: number in the whole run, time, which traffic, which of its payloads."""
+
+    index: int
+    time: float
+    traffic: int
+    item: int
+
+
+class Picks:
+    """Which traffic and payload request number i is: a pure function of the seed, so that workers agree unasked."""
+
+    def __init__(self, plan: Plan, counts: tuple[int, ...]) -> None:
+        weights = np.array([one.weight for one in plan.traffic])
+        self._shares = np.cumsum(weights / weights.sum())
+        self._generator = np.random.Generator(np.random.PCG64([plan.seed, 2]))
+        order = np.random.Generator(np.random.PCG64([plan.seed, 3]))
+        self._orders = [order.permutation(count) for count in counts]
+        self._used = [0] * len(counts)
+
+    def take(self, size: int) -> list[tuple[int, int]]:
+        """(traffic, item) of the next `size` requests; each payload of a traffic comes once before any comes twice."""
+        chosen = np.minimum(np.searchsorted(self._shares, self._generator.random(size), "right"), len(self._used) - 1)
+        picks = []
+        for traffic in chosen.tolist():
+            order = self._orders[traffic]
+            picks.append((traffic, int(order[self._used[traffic] % len(order)])))
+            self._used[traffic] += 1
+        return picks
+
+
+def open_schedule(plan: Plan, counts: tuple[int, ...], worker: int) -> Iterator[Due]:
+    """The requests of one worker: every `workers`-th of the run."""
+    picks, index = Picks(plan, counts), 0
+    for times in arrival_blocks(plan.load, plan.seed, plan.end_s):
+        for time, (traffic, item) in zip(times.tolist(), picks.take(len(times)), strict=True):
+            if index % plan.workers == worker:
+                yield Due(index, time, traffic, item)
+            index += 1
+
+
+def closed_schedule(plan: Plan, counts: tuple[int, ...], worker: int) -> Iterator[Due]:
+    """An endless stream of what to send next in closed loop; the time is left 0."""
+    picks, index = Picks(plan, counts), 0
+    while True:
+        for traffic, item in picks.take(256):
+            if index % plan.workers == worker:
+                yield Due(index, 0.0, traffic, item)
+            index += 1

@@ -1,0 +1,163 @@
+"""Runs a plan: starts the workers, gives them one start time, folds what they tell, reads the server's metrics beside."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from time import monotonic, process_time
+
+from convoy.errors import ConfigError, ConvoyError
+from loadtest.plan import Plan
+from loadtest.scrape import Scraper, ServerSide
+from loadtest.stats.fold import Fold
+from loadtest.wire.metadata import resolve
+from loadtest.worker.process import work
+from loadtest.worker.records import Told, parse_records
+
+START_DELAY_S = 0.1
+READY_S = 120.0
+BEAT_S = 0.25
+GRACE_S = 10.0
+
+
+@dataclass
+class Run:
+    """A finished (or running) run: the sums, and how the generator fared. CPU in seconds, by worker; host in cores."""
+
+    plan: Plan
+    fold: Fold
+    about: tuple[str, ...] = ()
+    worker_cpu_s: dict[int, float] = field(default_factory=dict)
+    parent_cpu_s: float = 0.0
+    issued: dict[int, int] = field(default_factory=dict)
+    in_flight: dict[int, int] = field(default_factory=dict)
+    max_in_flight: dict[int, int] = field(default_factory=dict)
+    stages_ms: dict[str, tuple[float, int]] = field(default_factory=dict)
+    wall_s: float = 0.0
+    host_busy_cores: float = 0.0
+    host_stolen_cores: float = 0.0
+    server: ServerSide | None = None
+    stopped: bool = False
+
+
+Progress = Callable[[Run, float], None]
+
+
+def run_plan(plan: Plan, progress: Progress | None = None) -> Run:
+    """Measures. `progress` is called about four times a second with the sums so far and the seconds since the start.
+
+    Raises ConfigError for plans that cannot be sent and ConvoyError when a worker dies.
+    """
+    plan = resolve(plan)
+    return _Parent(plan, progress or (lambda run, seconds: None)).run()
+
+
+class _Parent:
+    def __init__(self, plan: Plan, progress: Progress) -> None:
+        self._plan = plan
+        self._progress = progress
+        self._run = Run(plan, Fold(plan))
+        self._pipes: list[Connection] = []
+        self._processes: list[BaseProcess] = []
+        self._stages: dict[int, dict[str, tuple[float, int]]] = {}
+
+    def run(self) -> Run:
+        context = multiprocessing.get_context("spawn")
+        try:
+            for number in range(self._plan.workers):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=work, args=(self._plan, number, theirs), daemon=True)
+                process.start()
+                theirs.close()
+                self._pipes.append(ours)
+                self._processes.append(process)
+            self._run.about = [self._ready(pipe) for pipe in self._pipes][0]
+            self._measure()
+        finally:
+            for process in self._processes:
+                process.join(GRACE_S if self._run.wall_s else 0.5)
+                if process.is_alive():
+                    process.kill()
+                    process.join()
+            for pipe in self._pipes:
+                pipe.close()
+        return self._run
+
+    def _ready(self, pipe: Connection) -> tuple[str, ...]:
+        if not pipe.poll(READY_S):
+            raise ConvoyError(f"a worker was not ready within {READY_S:g} s")
+        try:
+            kind, content = pipe.recv()
+        except EOFError as error:
+            raise ConvoyError("a worker died before it was ready; its error is above") from error
+        if kind == "error":
+            raise ConfigError(content)
+        return tuple(content)
+
+    def _measure(self) -> None:
+        start = monotonic() + START_DELAY_S
+        scraper = Scraper(self._plan.target.metrics_url, start + self._plan.warmup_s)
+        for pipe in self._pipes:
+            pipe.send(start)
+        cpu, host = process_time(), _host_seconds()
+        self._listen(start)
+        self._run.wall_s = monotonic() - start
+        self._run.parent_cpu_s = process_time() - cpu
+        busy, stolen = (after - before for after, before in zip(_host_seconds(), host, strict=True))
+        self._run.host_busy_cores, self._run.host_stolen_cores = busy / self._run.wall_s, stolen / self._run.wall_s
+        self._run.server = scraper.finish()
+        for stages in self._stages.values():
+            for stage, (total, count) in stages.items():
+                known = self._run.stages_ms.get(stage, (0.0, 0))
+                self._run.stages_ms[stage] = (known[0] + total, known[1] + count)
+
+    def _listen(self, start: float) -> None:
+        open_pipes = list(self._pipes)
+        latest = start + self._plan.end_s + self._plan.target.timeout_s + GRACE_S
+        while open_pipes:
+            try:
+                for pipe in wait(open_pipes, BEAT_S):
+                    assert isinstance(pipe, Connection)
+                    if self._take(pipe):
+                        open_pipes.remove(pipe)
+                self._progress(self._run, monotonic() - start)
+            except KeyboardInterrupt:
+                self._stop()
+            if monotonic() > latest:
+                raise ConvoyError("a worker did not end in time; nothing it sent can be accounted for")
+
+    def _take(self, pipe: Connection) -> bool:
+        try:
+            told: Told = pipe.recv()
+        except EOFError as error:
+            raise ConvoyError("a worker died; the requests it had in flight cannot be accounted for") from error
+        run, number = self._run, told.worker
+        run.fold.add(parse_records(told.records), told.arms)
+        run.worker_cpu_s[number] = told.cpu_s
+        run.issued[number] = told.issued
+        run.in_flight[number] = told.in_flight
+        run.max_in_flight[number] = told.max_in_flight
+        self._stages[number] = told.stages_ms
+        return told.last
+
+    def _stop(self) -> None:
+        if self._run.stopped:
+            raise KeyboardInterrupt
+        self._run.stopped = True
+        for pipe in self._pipes:
+            pipe.send("stop")
+
+
+def _host_seconds() -> tuple[float, float]:
+    """CPU seconds this machine has worked, and that its hypervisor took, since boot."""
+    try:
+        with open("/proc/stat") as file:
+            ticks = [int(value) for value in file.readline().split()[1:9]]
+    except OSError:
+        return 0.0, 0.0
+    hertz = os.sysconf("SC_CLK_TCK")
+    return (sum(ticks[:3]) + sum(ticks[5:8])) / hertz, ticks[7] / hertz

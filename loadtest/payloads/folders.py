@@ -1,0 +1,58 @@
+"""Images of a folder, with labels from sub-folders, from a number before the first underscore, or from a CSV file."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from convoy.errors import ConfigError
+from loadtest.payloads.item import Expected, Item
+from loadtest.plan import Payload
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+def read_folder(payload: Payload) -> tuple[tuple[Item, ...], int]:
+    """At most `count` images, evenly spread over the folder, and how many there are. Raises ConfigError."""
+    root = Path(payload.folder).expanduser()
+    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise ConfigError(f"no images in {root} (looked for {', '.join(sorted(SUFFIXES))}, in sub-folders too)")
+    wanted = min(payload.count, len(files))
+    chosen = [files[number * len(files) // wanted] for number in range(wanted)]
+    table = _read_csv(payload) if payload.labels == "csv" else {}
+    return tuple(Item(path.read_bytes(), expected=_expected(path, root, payload, table)) for path in chosen), len(files)
+
+
+def _read_csv(payload: Payload) -> dict[str, str]:
+    try:
+        with open(payload.labels_csv, newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise ConfigError(f"cannot read the labels: {error}") from error
+    if not rows or not {"file", "label"} <= rows[0].keys():
+        raise ConfigError(f"{payload.labels_csv} needs the columns file,label")
+    return {row["file"]: row["label"] for row in rows}
+
+
+def _expected(path: Path, root: Path, payload: Payload, table: dict[str, str]) -> Expected:
+    relative = path.relative_to(root)
+    if payload.labels == "none":
+        return None
+    if payload.labels == "csv":
+        found = table.get(str(relative), table.get(path.name))
+        if found is None:
+            raise ConfigError(f"{payload.labels_csv} has no label for {relative}")
+        return _number_or_text(found)
+    if payload.labels == "folder":
+        if len(relative.parts) < 2:
+            raise ConfigError(f"labels: folder needs {root}/LABEL/{path.name}; {path.name} lies in no label's folder")
+        return _number_or_text(relative.parts[0])
+    head = path.stem.split("_")[0]
+    if not head.isdigit():
+        raise ConfigError(f"labels: prefix needs a class number before the first underscore, as in 0207_golden.jpg: {path.name}")
+    return int(head)
+
+
+def _number_or_text(label: str) -> Expected:
+    return int(label) if label.isdigit() else label

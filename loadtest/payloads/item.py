@@ -1,0 +1,24 @@
+"""One payload."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Expected = str | int | None
+
+
+@dataclass(frozen=True)
+class Item:
+    """An encoded image or a tensor of one row, and the label (text or class number) its answer should have."""
+
+    image: bytes = b""
+    tensor: NDArray[Any] | None = None
+    expected: Expected = None
+
+    @property
+    def row(self) -> NDArray[Any]:
+        return np.empty(0) if self.tensor is None else self.tensor

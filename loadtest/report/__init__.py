@@ -1,0 +1,1 @@
+"""Results as values, and their forms: JSON, perf_analyzer's CSV, a terminal table, a page."""

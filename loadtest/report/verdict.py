@@ -1,0 +1,56 @@
+"""When the generator, not the server, decided a number."""
+
+from __future__ import annotations
+
+from loadtest.plan import Plan
+from loadtest.report.values import Accounting, Generator, Latency, Verdict
+
+BUSY_CORE = 0.85
+LAG_FLOOR_MS = 1.0
+LAG_SHARE = 0.10
+OWN_SHARE = 0.10
+RATE_PER_CORE = 250  # requests/s: above it a Python generator on the server's own cores disturbs what it measures
+
+
+def judge(plan: Plan, generator: Generator, latency: Latency, accounting: Accounting, stalled: int) -> Verdict:
+    """`stalled` counts requests that failed because the client's own limits were reached."""
+    reasons = []
+    busiest = max(generator.worker_cores, default=0.0)
+    if busiest > BUSY_CORE:
+        reasons.append(f"a worker used {busiest:.0%} of a core; add --workers")
+    reasons += _lag_reasons(generator, latency)
+    if generator.waited_for_connection:
+        reasons.append(
+            f"{generator.waited_for_connection} requests waited for one of {plan.target.max_connections} connections; "
+            "raise --max-connections"
+        )
+    if not accounting.balanced:
+        reasons.append("requests are missing from the account")
+    return Verdict(not reasons, tuple(reasons), tuple(_notes(plan, generator, accounting)))
+
+
+def _lag_reasons(generator: Generator, latency: Latency) -> list[str]:
+    """Late sending is inside every latency, so it must be small beside it."""
+    reasons = []
+    for name in ("p50", "p99"):
+        lag, whole = generator.lag.quantiles.get(name), latency.quantiles.get(name)
+        if lag is not None and whole is not None and lag > max(LAG_FLOOR_MS, LAG_SHARE * whole):
+            reasons.append(f"{name} of the generator's own lag is {lag:.2f} ms, of a {name} latency of {whole:.2f} ms")
+    return reasons
+
+
+def _notes(plan: Plan, generator: Generator, accounting: Accounting) -> list[str]:
+    notes = []
+    share = generator.all_cores / generator.host_cores
+    rate = accounting.measured / plan.duration_s
+    if plan.target.is_local and (share > OWN_SHARE or rate > RATE_PER_CORE * generator.host_cores):
+        notes.append(
+            f"the generator used {generator.all_cores:.2f} of the {generator.host_cores} cores that it shares with the server at "
+            f"{rate:.0f} requests/s, and so disturbs what it measures; use --driver wrk for such rows"
+        )
+    if generator.host_stolen_cores > 0.05 * generator.host_cores:
+        notes.append(f"other machines took {generator.host_stolen_cores:.2f} cores from this one (steal)")
+    others = generator.host_busy_cores - generator.all_cores
+    if not plan.target.is_local and others > 0.5 * generator.host_cores:
+        notes.append(f"other processes of this machine used {others:.2f} of its {generator.host_cores} cores")
+    return notes

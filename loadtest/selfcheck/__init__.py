@@ -1,0 +1,1 @@
+"""The generator measured: what a request costs it, and whether it agrees with wrk and hey."""

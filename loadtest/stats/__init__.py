@@ -1,0 +1,1 @@
+"""Histograms, windows, intervals and tests of steadiness: numbers in, numbers out."""

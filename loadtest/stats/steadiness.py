@@ -1,0 +1,67 @@
+"""Whether a run was steady enough for one number: a trend that is both sure and large makes it unsteady."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+FEWEST_WINDOWS = 5
+FEWEST_REQUESTS = 50
+TOLERATED_DRIFT = 0.10
+SURE_Z = 2.58  # two-sided 99 %
+
+
+@dataclass(frozen=True)
+class Trend:
+    """`drift` is the Theil-Sen change over the run relative to the median; `z` the Mann-Kendall statistic."""
+
+    drift: float
+    z: float
+
+    @property
+    def matters(self) -> bool:
+        return abs(self.z) > SURE_Z and abs(self.drift) > TOLERATED_DRIFT
+
+
+@dataclass(frozen=True)
+class Steadiness:
+    """`steady` is None where a run was too short to tell; `reasons` say what drifted or what was missing."""
+
+    steady: bool | None
+    reasons: tuple[str, ...] = ()
+    latency: Trend | None = None
+    throughput: Trend | None = None
+
+
+def trend(values: Floats) -> Trend:
+    """Trend of a series by time."""
+    count = len(values)
+    rows, columns = np.triu_indices(count, 1)
+    steps = values[columns] - values[rows]
+    score = float(np.sign(steps).sum())
+    _, ties = np.unique(values, return_counts=True)
+    variance = (count * (count - 1) * (2 * count + 5) - float((ties * (ties - 1) * (2 * ties + 5)).sum())) / 18
+    z = 0.0 if variance <= 0 else (score - np.sign(score)) / math.sqrt(variance)
+    slope = float(np.median(steps / (columns - rows)))
+    middle = float(np.median(values))
+    return Trend(slope * (count - 1) / middle if middle else 0.0, float(z))
+
+
+def judge(medians_s: Floats, throughput: Floats, requests: int, stepped: bool) -> Steadiness:
+    """From the median latency and the throughput of each measured window. A stepped profile is not meant to be steady."""
+    if stepped:
+        return Steadiness(None, ("the offered rate changes by plan, so no single number describes the run",))
+    if len(medians_s) < FEWEST_WINDOWS or requests < FEWEST_REQUESTS:
+        needed = f"needs {FEWEST_WINDOWS} windows with answers and {FEWEST_REQUESTS} requests"
+        return Steadiness(None, (f"too short to tell: {len(medians_s)} windows, {requests} requests; {needed}",))
+    latency, done = trend(medians_s), trend(throughput)
+    reasons = [
+        f"{what} {'rose' if found.drift > 0 else 'fell'} by {abs(found.drift):.0%} over the run"
+        for what, found in (("the median latency", latency), ("the throughput", done))
+        if found.matters
+    ]
+    return Steadiness(not reasons, tuple(reasons), latency, done)

@@ -1,0 +1,100 @@
+"""What an Open Inference server says of its models, asked once before a run, as perf_analyzer does."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import orjson
+
+from convoy.errors import ConfigError
+from convoy.protos import open_inference_pb2
+from convoy.tensors import BYTES
+from loadtest.plan import Payload, Plan, Target, Traffic
+
+TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Described:
+    """A model's one input and its first output; -1 stands for any size."""
+
+    tensor: str
+    datatype: str
+    shape: tuple[int, ...]
+    output: str
+
+
+def resolve(plan: Plan) -> Plan:
+    """The plan with tensor names, types and shapes that it left to the server. Raises ConfigError."""
+    if plan.target.protocol not in ("oip", "oip-json", "oip-raw", "grpc"):
+        return plan
+    return replace(plan, traffic=tuple(_resolve(plan.target, one) for one in plan.traffic))
+
+
+def _resolve(target: Target, traffic: Traffic) -> Traffic:
+    payload = traffic.payload
+    if payload.tensor and (payload.shape or payload.kind != "tensor"):
+        return traffic
+    described = describe(target, traffic.model)
+    wants_image = payload.kind != "tensor"
+    if wants_image != (described.datatype == BYTES):
+        raise ConfigError(
+            f"{traffic.model} takes {described.datatype} {list(described.shape)}; "
+            + ("send it --tensor payloads" if wants_image else "send it images")
+        )
+    inner = described.shape[1:]
+    if not wants_image and not payload.shape and any(size < 0 for size in inner):
+        raise ConfigError(f"{traffic.model} takes any shape {list(inner)}; say one with --shape")
+    return replace(traffic, payload=_filled(payload, described), output=traffic.output or described.output)
+
+
+def _filled(payload: Payload, described: Described) -> Payload:
+    # An image input of shape [-1, 1] needs its inner 1; -1 inside is one image per row.
+    inner = tuple(max(1, size) for size in described.shape[1:])
+    datatype = payload.datatype if described.datatype == BYTES else described.datatype
+    return replace(
+        payload, tensor=payload.tensor or described.tensor, shape=payload.shape or inner, datatype=datatype
+    )
+
+
+def describe(target: Target, model: str) -> Described:
+    """Asks the server. Raises ConfigError when it does not answer or does not know the model."""
+    document = _ask_grpc(target, model) if target.is_grpc else _ask_http(target, model)
+    if len(document["inputs"]) != 1 or not document["outputs"]:
+        raise ConfigError(f"{model} has {len(document['inputs'])} inputs; loadtest sends one")
+    entry = document["inputs"][0]
+    return Described(entry["name"], entry["datatype"], tuple(int(n) for n in entry["shape"]), document["outputs"][0]["name"])
+
+
+def _ask_http(target: Target, model: str) -> dict[str, Any]:
+    url = f"{target.url.rstrip('/')}/v2/models/{quote(model, safe='')}"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=dict(target.headers)), timeout=TIMEOUT_S) as answer:
+            document: dict[str, Any] = orjson.loads(answer.read())
+            return document
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {url}: {error}") from error
+
+
+def _ask_grpc(target: Target, model: str) -> dict[str, Any]:
+    import grpc
+
+    with grpc.insecure_channel(urlsplit(target.url).netloc) as channel:
+        call = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelMetadata",
+            request_serializer=open_inference_pb2.ModelMetadataRequest.SerializeToString,
+            response_deserializer=open_inference_pb2.ModelMetadataResponse.FromString,
+        )
+        try:
+            message = call(open_inference_pb2.ModelMetadataRequest(name=model), timeout=TIMEOUT_S)
+        except grpc.RpcError as error:
+            raise ConfigError(f"{target.url} does not describe {model}: {error}") from error
+    sides = {"inputs": message.inputs, "outputs": message.outputs}
+    return {
+        side: [{"name": one.name, "datatype": one.datatype, "shape": list(one.shape)} for one in tensors]
+        for side, tensors in sides.items()
+    }

@@ -1,0 +1,32 @@
+"""What became of a request, as one number: an HTTP status, a gRPC code + 2000, or one of the client's own findings."""
+
+from __future__ import annotations
+
+import grpc
+
+CONNECT = 1000
+RESET = 1001
+TIMEOUT = 1002
+MALFORMED = 1003
+UNFINISHED = 1004
+GRPC = 2000
+
+CLIENT_NAMES = {
+    CONNECT: "connect: no connection",
+    RESET: "reset: connection lost before the answer",
+    TIMEOUT: "timeout: no answer in the client's time",
+    MALFORMED: "malformed: the answer is not what the protocol says",
+    UNFINISHED: "unfinished: in flight when the run ended",
+}
+GRPC_NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}  # type: ignore[misc]
+
+
+def is_ok(outcome: int) -> bool:
+    return 200 <= outcome < 300 or outcome == GRPC
+
+
+def outcome_name(outcome: int) -> str:
+    """As reports show it."""
+    if outcome >= GRPC:
+        return f"gRPC {GRPC_NAMES.get(outcome - GRPC, outcome - GRPC)}"
+    return CLIENT_NAMES.get(outcome, f"HTTP {outcome}")

@@ -1,0 +1,111 @@
+"""Sending on time (open loop) or on completion (closed loop)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Protocol
+
+from loadtest.arrivals import Due
+from loadtest.worker.timer import Alarm
+
+Issue = Callable[[Due, float], None]
+
+
+class Driver(Protocol):
+    """Decides when requests start. `issued` counts them; `ended` is set when no more will come."""
+
+    issued: int
+    ended: asyncio.Event
+
+    def begin(self, start: float, end: float) -> None: ...
+
+    def completed(self) -> None: ...
+
+    def stop(self) -> None:
+        """No more requests from now on."""
+
+    def close(self) -> None: ...
+
+
+class OpenDriver:
+    """Starts each request at its time, however the earlier ones fare; those that are late start at once."""
+
+    def __init__(self, schedule: Iterator[Due], issue: Issue) -> None:
+        self._schedule = schedule
+        self._issue = issue
+        self._start = 0.0
+        self._next: Due | None = None
+        self.issued = 0
+        self.ended = asyncio.Event()
+        self._alarm = Alarm(self._ring)
+
+    def begin(self, start: float, end: float) -> None:
+        self._start = start
+        self._next = next(self._schedule, None)
+        self._set()
+
+    def _ring(self) -> None:
+        now = monotonic()
+        while self._next is not None and self._start + self._next.time <= now:
+            due, self._next = self._next, next(self._schedule, None)
+            self.issued += 1
+            self._issue(due, self._start + due.time)
+        self._set()
+
+    def _set(self) -> None:
+        if self._next is None:
+            self.ended.set()
+        else:
+            self._alarm.set(self._start + self._next.time)
+
+    def completed(self) -> None:
+        """Open loop: an answer starts nothing."""
+
+    def stop(self) -> None:
+        self._next = None
+        self.ended.set()
+
+    def close(self) -> None:
+        self._alarm.close()
+
+
+class ClosedDriver:
+    """Keeps `concurrency` requests in flight; each answer starts the next, `think_s` later."""
+
+    def __init__(self, schedule: Iterator[Due], issue: Issue, concurrency: int, think_s: float) -> None:
+        self._schedule = schedule
+        self._issue = issue
+        self._concurrency = concurrency
+        self._think_s = think_s
+        self._end = 0.0
+        self._loop = asyncio.get_running_loop()
+        self.issued = 0
+        self.ended = asyncio.Event()
+
+    def begin(self, start: float, end: float) -> None:
+        self._end = end
+        self._loop.call_later(max(0.0, end - monotonic()), self.ended.set)
+        for _ in range(self._concurrency):
+            self._loop.call_later(max(0.0, start - monotonic()), self._next)
+
+    def completed(self) -> None:
+        # Later even without thinking time: a failing connect would otherwise recurse.
+        if self._think_s:
+            self._loop.call_later(self._think_s, self._next)
+        else:
+            self._loop.call_soon(self._next)
+
+    def _next(self) -> None:
+        now = monotonic()
+        if now < self._end:
+            self.issued += 1
+            self._issue(next(self._schedule), now)
+
+    def stop(self) -> None:
+        self._end = 0.0
+        self.ended.set()
+
+    def close(self) -> None:
+        self._end = 0.0

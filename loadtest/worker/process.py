@@ -1,0 +1,126 @@
+"""The process of one worker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import queue
+import resource
+import signal
+import threading
+from multiprocessing.connection import Connection
+from time import monotonic, process_time
+
+import uvloop
+
+from convoy.errors import ConvoyError
+from loadtest.arrivals import closed_schedule, open_schedule
+from loadtest.payloads import prepare
+from loadtest.plan import Plan
+from loadtest.wire.calls import Transport
+from loadtest.wire.requests import Request, build_requests
+from loadtest.worker.drive import ClosedDriver, Driver, OpenDriver
+from loadtest.worker.records import Told
+from loadtest.worker.session import Session
+
+TELL_S = 0.25
+GC_THRESHOLD = 100_000  # objects of a run die by reference counts; collections would be pauses in the measurement
+
+
+def work(plan: Plan, number: int, pipe: Connection) -> None:
+    """Entry point: answers ("ready", what is sent) or ("error", text), waits for the start time, runs, tells."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides how a run ends
+    try:
+        _allow_many_files()
+        prepared = [prepare(one.payload, plan.seed + position) for position, one in enumerate(plan.traffic)]
+        requests = [build_requests(plan.target, one, made.items) for one, made in zip(plan.traffic, prepared, strict=True)]
+    except ConvoyError as error:
+        pipe.send(("error", str(error)))
+        return
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD)
+    pipe.send(("ready", tuple(made.about for made in prepared)))
+    start = pipe.recv()
+    if start is not None:
+        uvloop.run(Worker(plan, number, pipe, requests).run(start))
+
+
+def _allow_many_files() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class Worker:
+    """Runs its share of a plan."""
+
+    def __init__(self, plan: Plan, number: int, pipe: Connection, requests: list[tuple[Request, ...]]) -> None:
+        self._plan = plan
+        self._number = number
+        self._requests = requests
+        self._pipe = pipe
+        self._outbox: queue.SimpleQueue[Told | None] = queue.SimpleQueue()
+        self._max_in_flight = 0
+
+    async def run(self, start: float) -> None:
+        session = Session(self._plan, self._requests, start)
+        driver = self._driver(session)
+        session.on_done = driver.completed
+        writer = threading.Thread(target=self._write, daemon=True)
+        writer.start()
+        used = process_time()
+        asyncio.get_running_loop().add_reader(self._pipe.fileno(), self._stop, driver)
+        driver.begin(start, start + self._plan.end_s)
+        await self._until_done(session, driver, start, used)
+        driver.close()
+        await session.transport.close()
+        self._tell(session, driver, used, last=True)
+        self._outbox.put(None)
+        await asyncio.to_thread(writer.join)
+
+    def _stop(self, driver: Driver) -> None:
+        asyncio.get_running_loop().remove_reader(self._pipe.fileno())
+        driver.stop()
+
+    def _driver(self, session: Session) -> Driver:
+        plan, number = self._plan, self._number
+        counts = tuple(len(one) for one in self._requests)
+        if not plan.load.closed:
+            return OpenDriver(open_schedule(plan, counts, number), session.issue)
+        share = plan.load.concurrency // plan.workers + (number < plan.load.concurrency % plan.workers)
+        return ClosedDriver(closed_schedule(plan, counts, number), session.issue, share, plan.load.think_s)
+
+    async def _until_done(self, session: Session, driver: Driver, start: float, used: float) -> None:
+        """Until the schedule has ended and everything in flight has, or the client's time for it is over."""
+        transport: Transport = session.transport
+        over = start + self._plan.end_s + self._plan.target.timeout_s + 1.0
+        told = monotonic()
+        while not (driver.ended.is_set() and not transport.in_flight and not session.pending) and monotonic() < over:
+            await asyncio.sleep(0.02)
+            self._max_in_flight = max(self._max_in_flight, transport.in_flight)
+            if monotonic() - told > TELL_S:
+                told = monotonic()
+                self._tell(session, driver, used)
+
+    def _tell(self, session: Session, driver: Driver, used: float, last: bool = False) -> None:
+        recorder = session.recorder
+        self._outbox.put(
+            Told(
+                self._number,
+                recorder.take(),
+                tuple(recorder.arms),
+                dict(session.stages_ms),
+                process_time() - used,
+                session.transport.in_flight,
+                self._max_in_flight,
+                driver.issued,
+                last,
+            )
+        )
+
+    def _write(self) -> None:
+        """In a thread, since a full pipe must not stop the clock."""
+        while (told := self._outbox.get()) is not None:
+            self._pipe.send(told)

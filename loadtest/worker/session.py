@@ -1,0 +1,90 @@
+"""From a due request to its record: issue, judge the answer, tell the server the true label where the plan asks for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+
+import numpy as np
+import orjson
+
+from loadtest.arrivals import Due
+from loadtest.plan import Plan
+from loadtest.wire import outcomes
+from loadtest.wire.answers import Answer, reader_for
+from loadtest.wire.calls import Call, Transport
+from loadtest.wire.http import HttpTransport
+from loadtest.wire.requests import Request, http_bytes
+from loadtest.worker.records import NOTHING, Judged, Recorder
+
+FEEDBACK = 1 << 63  # sets the numbers of feedback requests apart from those of the schedule
+
+
+def open_transport(plan: Plan, done: Callable[[Call, int, bytes, int | None], None]) -> Transport:
+    """The transport of a plan's protocol; grpcio is imported only where it is used."""
+    if plan.target.is_grpc:
+        from loadtest.wire.grpc import GrpcTransport
+
+        return GrpcTransport(plan.target, done)
+    return HttpTransport(plan.target, done)
+
+
+class Session:
+    """Everything between the driver and the recorder. `pending` counts feedback that is still to be sent."""
+
+    def __init__(self, plan: Plan, requests: list[tuple[Request, ...]], start: float) -> None:
+        self._plan = plan
+        self._requests = requests
+        self.recorder = Recorder(start)
+        self.transport = open_transport(plan, self._done)
+        self.stages_ms: dict[str, tuple[float, int]] = {}
+        self.on_done: Callable[[], None] = lambda: None
+        self.pending = 0
+        self._read = reader_for(plan.target.protocol)
+        self._uploads = [one.upload_bytes_per_s for one in plan.traffic]
+        self._chance = np.random.default_rng([plan.seed, 6])
+
+    def issue(self, due: Due, scheduled: float) -> None:
+        request = self._requests[due.traffic][due.item]
+        self.transport.start(Call(due.index, due.traffic, request, scheduled, self._uploads[due.traffic]))
+
+    def _done(self, call: Call, outcome: int, body: bytes, json_length: int | None) -> None:
+        done = monotonic()
+        judged = NOTHING
+        if call.is_feedback:
+            self.recorder.add(call, outcome, done, judged)
+            return
+        if outcomes.is_ok(outcome):
+            try:
+                judged = self._judge(call, self._read(body, json_length))
+            except ValueError:
+                outcome = outcomes.MALFORMED
+        self.recorder.add(call, outcome, done, judged)
+        self.on_done()
+
+    def _judge(self, call: Call, answer: Answer) -> Judged:
+        for stage, value in answer.stages_ms.items():
+            total, count = self.stages_ms.get(stage, (0.0, 0))
+            self.stages_ms[stage] = (total + value, count + 1)
+        request = call.request
+        if not request.is_checked:
+            return Judged(arm=answer.arm) if answer.arm else NOTHING
+        if self._plan.feedback is not None and answer.id and self._chance.random() < self._plan.feedback.share:
+            self._plan_feedback(call, answer)
+        labelled = sum(label is not None for label in request.expected)
+        return Judged(labelled, answer.correct(request.expected), answer.arm)
+
+    def _plan_feedback(self, call: Call, answer: Answer) -> None:
+        assert self._plan.feedback is not None
+        label = call.request.expected[0]
+        body = orjson.dumps({"id": answer.id, "label": label})
+        data = http_bytes(self._plan.target, self._plan.feedback.path, {"Content-Type": "application/json"}, body)
+        self.pending += 1
+        asyncio.get_running_loop().call_later(self._plan.feedback.delay_s, self._send_feedback, call, Request(data, ""))
+
+    def _send_feedback(self, call: Call, request: Request) -> None:
+        self.pending -= 1
+        feedback = Call(FEEDBACK | call.index, call.traffic, request, monotonic())
+        feedback.is_feedback = True
+        self.transport.start(feedback)
