@@ -26,18 +26,9 @@ from PIL import (
 from convoy.errors import ConfigError, ConvoyError, InvalidInput, TooLarge
 from models.artifact import Preprocessing
 from models.preprocess import crop_box
-from serve.image_headers import (
-    PNG_SIGNATURE,
-    ImageBytes,
-    PngParts,
-    exif_orientation,
-    quick_size,
-    read_jpeg,
-    read_png,
-    read_pnm,
-    sniff,
-)
+from serve.image_headers import PNG_SIGNATURE, read_pnm, read_size, sniff
 from serve.image_modes import pnm_pixels, to_plain_mode
+from serve.image_segments import ImageBytes, exif_orientation, plain_jpeg, plain_png, read_jpeg, read_png
 from serve.resample import (
     Box,
     Pixels,
@@ -54,6 +45,7 @@ from serve.resample import (
 
 SMALL_SIDE = 64  # up to this size a hop to a thread costs more than the image
 SMALL_BYTES = 20_000  # more than a picture of that size needs; beyond, ornaments make it slow
+DCT_MARGIN = 2  # at 1, libjpeg's filter decides what is kept and answers change; at 2, no more than rounding does
 SCANS_OF_LIMIT = 20  # a progressive JPEG may touch this many times the pixel limit, all its scans together
 PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "BMP": BmpImagePlugin.BmpImageFile,
@@ -64,6 +56,7 @@ PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "WEBP": WebPImagePlugin.WebPImageFile,
 }
 PLAIN_PNG = {0: "L", 2: "RGB"}
+TIFF_COMPRESSIONS = {"raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits", "jpeg"}
 
 # Our own limit is checked first, on every path; Pillow's warns through a process-wide filter.
 Image.MAX_IMAGE_PIXELS = None
@@ -106,10 +99,9 @@ class Decoder:
         if len(body) > SMALL_BYTES:
             return False
         try:
-            size = quick_size(body)
+            return max(read_size(sniff(body), body)) <= SMALL_SIDE
         except InvalidInput:
             return True
-        return size is not None and max(size) <= SMALL_SIDE
 
     def decode(self, body: ImageBytes) -> Pixels:
         """Blocks. Raises InvalidInput when it is no whole image, TooLarge when it has too many pixels."""
@@ -133,7 +125,7 @@ class Decoder:
         self._check_pixels(width, height)
         mode = PLAIN_PNG.get(parts.colour) if parts.depth == 8 and not parts.interlaced and not parts.others else None
         if mode is None:
-            return self._decode_by_plugin("PNG", _without_ornaments(body, parts))
+            return self._decode_by_plugin("PNG", plain_png(body, parts))
         if width == height == self._steps.size == self._steps.resize:
             canvas = self._canvas()
             if canvas.mode == mode and canvas.works:
@@ -157,7 +149,7 @@ class Decoder:
         except ValueError:  # lossless, 12 bits, unusual subsampling
             colours = None
         if colours not in ("Gray", "YCbCr", "RGB"):
-            return self._decode_by_plugin("JPEG", body, header.orientation)
+            return self._decode_by_plugin("JPEG", plain_jpeg(body), header.orientation)
         self._check_pixels(width, height)
         factor = self._dct_factor(width, height)
         least = {} if factor == 1 else {"min_width": -(-width // factor), "min_height": -(-height // factor)}
@@ -166,7 +158,7 @@ class Decoder:
         except ValueError as error:
             if "remature end" in str(error):
                 raise InvalidInput("truncated JPEG: the image data is cut short") from error
-            return self._decode_by_plugin("JPEG", body, header.orientation)  # Pillow overlooks what is harmless
+            return self._decode_by_plugin("JPEG", plain_jpeg(body), header.orientation)  # it overlooks what is harmless
         return self._fit(pixels, self._box(width, height, header.orientation), factor, header.orientation)
 
     def _decode_pnm(self, body: ImageBytes) -> Pixels:
@@ -175,24 +167,24 @@ class Decoder:
         return self._fit(pnm_pixels(header, body), self._box(header.width, header.height))
 
     def _decode_by_plugin(self, name: str, body: ImageBytes, orientation: int = 1) -> Pixels:
-        size = quick_size(body)
-        if size is not None:
-            self._check_pixels(*size)
+        self._check_pixels(*read_size(name, body))
         with PLUGINS[name](io.BytesIO(body)) as image:
             self._check_pixels(*image.size)
-            if name in ("PNG", "WEBP"):  # Pillow turns TIFF by itself
-                orientation = exif_orientation(image.info.get("exif", b""))
             if isinstance(image, JpegImagePlugin.JpegImageFile):
                 width, height = image.size
                 factor = self._dct_factor(width, height)
                 image.draft(None, (width // factor, height // factor))
                 return self._fit_image(image, self._box(width, height, orientation), factor, orientation)
+            if name == "TIFF" and image.info["compression"] not in TIFF_COMPRESSIONS:
+                raise InvalidInput(f"TIFF compression {image.info['compression']} is not accepted: use LZW or deflate")
+            if name in ("PNG", "WEBP"):  # Pillow turns TIFF by itself, while it loads
+                orientation = exif_orientation(image.info.get("exif", b""))
             image.load()
             return self._fit_image(image, orientation=orientation)
 
     def _dct_factor(self, width: int, height: int) -> int:
-        """How far libjpeg scales down: never below the target. Only powers of two have SIMD code in libjpeg-turbo."""
-        scale = min(width, height) // self._steps.resize
+        """How far libjpeg scales down: by a power of two, for which it has SIMD code, to at least DCT_MARGIN targets."""
+        scale = min(width, height) // (DCT_MARGIN * self._steps.resize)
         return 8 if scale >= 8 else 4 if scale >= 4 else 2 if scale >= 2 else 1
 
     def _box(self, width: int, height: int, orientation: int = 1) -> Box:
@@ -240,17 +232,6 @@ class Decoder:
         scans = bytes(body).count(b"\xff\xda")
         if scans * pixels > SCANS_OF_LIMIT * self._max_pixels:
             raise TooLarge(f"progressive JPEG of {scans} scans of {pixels} pixels each; save it with fewer scans")
-
-
-def _without_ornaments(body: bytes, parts: PngParts) -> bytes:
-    """The PNG with nothing in it but its picture: compressed texts and profiles are never unpacked."""
-    stream = io.BytesIO()
-    stream.write(body[:33])
-    for chunk in parts.others:
-        stream.write(chunk)
-    PngImagePlugin.putchunk(stream, b"IDAT", parts.data)
-    PngImagePlugin.putchunk(stream, b"IEND", b"")
-    return stream.getvalue()
 
 
 def _refusal(name: str, error: Exception) -> InvalidInput:

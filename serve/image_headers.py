@@ -1,60 +1,33 @@
-"""What an encoded image says of itself before anything is decoded: format, size, orientation.
+"""Format and size of an encoded image from its header, for every format accepted, before any decoder sees it.
 
-These readers see every byte strangers send, so each is bounded: no allocation by a stranger's number, no loop without
-a limit.
+A size here is also a promise: what a file could make a decoder allocate or loop over is refused before.
 """
 
 from __future__ import annotations
 
 import re
 import struct
-import zlib
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from convoy.errors import InvalidInput
+from serve.image_segments import MAX_SEGMENTS, ImageBytes, read_jpeg
 
-ImageBytes = bytes | memoryview
 Size = tuple[int, int]
 
 ACCEPTED = "JPEG, PNG, WebP, GIF, BMP, TIFF and binary PNM (PBM, PGM, PPM)"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_START = b"\xff\xd8\xff"
-TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-MAX_SEGMENTS = 65_536
+# Not BigTIFF: it exists for files of more than 4 GB.
+TIFF_STARTS = (b"II*\0", b"MM\0*")
 PNM_HEADER_BYTES = 1024
+MAX_TIFF_TAGS = 1024
 
-_BARE_MARKERS = frozenset((0x01, *range(0xD0, 0xD8)))
-_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
-_PNG_KEPT = frozenset((b"PLTE", b"tRNS", b"eXIf", b"IDAT"))
-_PNM_HEADER = re.compile(rb"P([456])" + rb"(?:\s+(?:#[^\r\n]*[\r\n]\s*)*)(\d{1,9})" * 2)
-_PNM_MAXIMUM = re.compile(rb"(?:\s+(?:#[^\r\n]*[\r\n]\s*)*)(\d{1,5})")
-_CHUNK = struct.Struct(">I4s")
-_CRC = struct.Struct(">I")
-_IHDR = struct.Struct(">IIBBBBB")
-
-
-@dataclass(frozen=True, slots=True)
-class JpegHeader:
-    """`orientation` is EXIF's, 1 to 8; `progressive` files are decoded once per scan."""
-
-    width: int
-    height: int
-    progressive: bool
-    orientation: int
-
-
-class PngParts(NamedTuple):
-    """A PNG's picture without its ornaments: `data` is all of IDAT, `others` the chunks that change pixels."""
-
-    width: int
-    height: int
-    depth: int
-    colour: int
-    interlaced: bool
-    data: bytes
-    others: tuple[bytes, ...]
+_PNM_GAP = rb"(?:\s+(?:#[^\r\n]*[\r\n]\s*)*)"
+_PNM_HEADER = re.compile(rb"P([456])" + (_PNM_GAP + rb"(\d{1,9})") * 2)
+_PNM_MAXIMUM = re.compile(_PNM_GAP + rb"(\d{1,5})")
+_TIFF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_TIFF_SIDES = {256: 0, 257: 1, 322: 0, 323: 1}  # width and height of the image, then of its tiles
+_TIFF_PARTS = (273, 279, 324, 325)  # where strips and tiles are
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,32 +62,43 @@ def sniff(body: ImageBytes) -> str:
     raise InvalidInput(f"{what}: accepted are {ACCEPTED}")
 
 
-def quick_size(body: ImageBytes) -> Size | None:
-    """Width and height if the first bytes tell them at once; None for TIFF, whose directory may be anywhere.
-
-    Raises InvalidInput for what is no image.
-    """
-    name = sniff(body)
+def read_size(name: str, body: ImageBytes) -> Size:
+    """Width and height, at least of what a decoder would allocate. Raises InvalidInput when the header is damaged."""
     try:
         if name == "PNG":
             width, height = struct.unpack_from(">II", body, 16)
-        elif name == "JPEG":
-            header = read_jpeg(body)
-            width, height = header.width, header.height
-        elif name == "GIF":
-            width, height = struct.unpack_from("<HH", body, 6)
-        elif name == "BMP":
-            width, height = _bmp_size(body)
-        elif name == "WEBP":
-            width, height = _webp_size(body)
-        elif name == "PNM":
+            return width, height
+        if name == "JPEG":
+            jpeg = read_jpeg(body)
+            return jpeg.width, jpeg.height
+        if name == "PNM":
             pnm = read_pnm(body)
-            width, height = pnm.width, pnm.height
-        else:
-            return None
-    except struct.error as error:
+            return pnm.width, pnm.height
+        reader = {"GIF": _gif_size, "BMP": _bmp_size, "WEBP": _webp_size, "TIFF": _tiff_size}[name]
+        return reader(body)
+    except (struct.error, IndexError) as error:
         raise InvalidInput(f"truncated {name}: the header is cut short") from error
-    return width, height
+
+
+def _gif_size(body: ImageBytes) -> Size:
+    """The canvas, or what it takes to hold the first frame too."""
+    width, height, flags = struct.unpack_from("<HHB", body, 6)
+    position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    inside = False  # an extension, which is a chain of blocks
+    for _ in range(MAX_SEGMENTS):
+        value = body[position]
+        if inside:
+            inside, position = value > 0, position + value + 1
+        elif value == ord("!"):
+            inside, position = True, position + 2
+        elif value == ord(","):
+            left, top, across, down = struct.unpack_from("<HHHH", body, position + 1)
+            return max(width, left + across), max(height, top + down)
+        elif value == ord(";"):
+            raise InvalidInput("corrupt GIF: it holds no image")
+        else:
+            position += 1
+    raise InvalidInput(f"corrupt GIF: more than {MAX_SEGMENTS} blocks before the image")
 
 
 def _bmp_size(body: ImageBytes) -> Size:
@@ -124,15 +108,18 @@ def _bmp_size(body: ImageBytes) -> Size:
         return width, height
     width, height, _, _, compression = struct.unpack_from("<iiHHI", body, 18)
     if compression in (1, 2):  # Pillow expands these in Python, byte by byte
-        raise InvalidInput("run-length encoded BMP is not accepted; save it uncompressed or as PNG")
+        raise InvalidInput("run-length encoded BMP is not accepted: save it uncompressed or as PNG")
     return abs(width), abs(height)
 
 
 def _webp_size(body: ImageBytes) -> Size:
+    (size,) = struct.unpack_from("<I", body, 4)
+    if len(body) < size + 8:
+        raise InvalidInput(f"truncated WEBP: {size + 8} bytes are announced, {len(body)} came")
     kind = bytes(body[12:16])
     if kind == b"VP8X":
-        low_w, high_w, low_h, high_h = struct.unpack_from("<HBHB", body, 24)
-        return (low_w | high_w << 16) + 1, (low_h | high_h << 16) + 1
+        low_width, high_width, low_height, high_height = struct.unpack_from("<HBHB", body, 24)
+        return (low_width | high_width << 16) + 1, (low_height | high_height << 16) + 1
     if kind == b"VP8L":
         (bits,) = struct.unpack_from("<I", body, 21)
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
@@ -140,78 +127,23 @@ def _webp_size(body: ImageBytes) -> Size:
     return width & 0x3FFF, height & 0x3FFF
 
 
-def read_jpeg(body: ImageBytes) -> JpegHeader:
-    """Walks the segments up to the frame header. Raises InvalidInput when there is none."""
-    position, orientation = 2, 1
-    for _ in range(MAX_SEGMENTS):
-        try:
-            start, marker = body[position], body[position + 1]
-            if start != 0xFF or marker == 0xFF:  # filler; libjpeg steps over it too
-                position += 1
-                continue
-            if marker in _BARE_MARKERS:
-                position += 2
-                continue
-            if marker in (0xD8, 0xD9, 0xDA):
-                raise InvalidInput("corrupt JPEG: no frame header before the image data")
-            (length,) = struct.unpack_from(">H", body, position + 2)
-            if marker in _FRAME_MARKERS:
-                height, width = struct.unpack_from(">HH", body, position + 5)
-                return JpegHeader(width, height, marker in _PROGRESSIVE, orientation)
-        except (IndexError, struct.error) as error:
-            raise InvalidInput("truncated JPEG: it ends before its frame header") from error
-        if marker == 0xE1 and orientation == 1 and bytes(body[position + 4 : position + 10]) == b"Exif\0\0":
-            orientation = exif_orientation(bytes(body[position + 10 : position + 2 + length]))
-        position += 2 + max(length, 2)
-    raise InvalidInput(f"corrupt JPEG: more than {MAX_SEGMENTS} segments before the image data")
-
-
-def exif_orientation(exif: bytes) -> int:
-    """EXIF's orientation, 1 (upright) to 8; 1 when it says none or cannot be read."""
-    exif = exif.removeprefix(b"Exif\0\0")
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
-    if order is None:
-        return 1
-    try:
-        (start,) = struct.unpack_from(order + "I", exif, 4)
-        (count,) = struct.unpack_from(order + "H", exif, start)
-        for entry in range(start + 2, start + 2 + 12 * min(count, 512), 12):
-            tag, kind, _, value = struct.unpack_from(order + "HHIH", exif, entry)
-            if tag == 0x0112:
-                return value if kind == 3 and 1 <= value <= 8 else 1
-    except struct.error:
-        pass
-    return 1
-
-
-def read_png(body: bytes) -> PngParts:
-    """Walks the chunks, checking those that make the picture; text, profiles and animation are left behind.
-
-    Raises InvalidInput when the file is cut short or a checksum is wrong.
-    """
-    data: list[bytes] = []
-    others: list[bytes] = []
-    try:
-        width, height, depth, colour, _, _, interlaced = _IHDR.unpack_from(body, 16)
-        if body[8:16] != b"\0\0\0\rIHDR" or zlib.crc32(body[12:29]) != _CRC.unpack_from(body, 29)[0]:
-            raise InvalidInput("corrupt PNG: it does not begin with a sound IHDR chunk")
-        position = 33
-        for _ in range(MAX_SEGMENTS):
-            length, kind = _CHUNK.unpack_from(body, position)
-            end = position + 8 + length
-            if kind == b"IEND":
-                return PngParts(width, height, depth, colour, interlaced != 0, b"".join(data), tuple(others))
-            if kind in _PNG_KEPT:
-                if zlib.crc32(body[position + 4 : end]) != _CRC.unpack_from(body, end)[0]:
-                    raise InvalidInput(f"corrupt PNG: the checksum of {kind.decode('ascii')} is wrong")
-                if kind == b"IDAT":
-                    data.append(body[position + 8 : end])
-                else:
-                    others.append(body[position : end + 4])
-            position = end + 4
-    except struct.error as error:
-        raise InvalidInput("truncated PNG: it ends before its IEND chunk") from error
-    raise InvalidInput(f"corrupt PNG: more than {MAX_SEGMENTS} chunks")
+def _tiff_size(body: ImageBytes) -> Size:
+    """The image, or one tile of it where that is larger. Tags whose data would add up to more than the file are refused."""
+    order = "<" if body[0] == ord("I") else ">"
+    (start,) = struct.unpack_from(order + "I", body, 4)
+    (count,) = struct.unpack_from(order + "H", body, start)
+    if count > MAX_TIFF_TAGS:
+        raise InvalidInput(f"corrupt TIFF: {count} tags")
+    sides, total = [0, 0], 0
+    for entry in range(start + 2, start + 2 + 12 * count, 12):
+        tag, kind, values = struct.unpack_from(order + "HHI", body, entry)
+        total += values * _TIFF_BYTES.get(kind, 8)
+        if total > len(body) or (tag in _TIFF_PARTS and values > MAX_SEGMENTS):
+            raise InvalidInput("corrupt TIFF: its tags announce more than the file holds")
+        if tag in _TIFF_SIDES:
+            (side,) = struct.unpack_from(order + ("H" if kind == 3 else "I"), body, entry + 8)
+            sides[_TIFF_SIDES[tag]] = max(sides[_TIFF_SIDES[tag]], side)
+    return sides[0], sides[1]
 
 
 def read_pnm(body: ImageBytes) -> PnmHeader:

@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image
 
 from convoy.errors import InvalidInput
-from serve.image_headers import ImageBytes, PnmHeader
+from serve.image_headers import PnmHeader
+from serve.image_segments import ImageBytes
 from serve.resample import Pixels
 
 PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
