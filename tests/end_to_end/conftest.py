@@ -1,0 +1,78 @@
+"""One real server on Ray for all end-to-end tests: the bundled models, a slow one and a faulty one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+
+from convoy.protos.classifier_pb2_grpc import ClassifierStub
+from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from serve import app
+from serve.config import Settings, parse_settings
+from tests.artifacts import write_artifact
+
+SLOW_LOOPS = 150_000  # some 0.2 s a run
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Settings:
+    folder = tmp_path_factory.mktemp("server")
+    slow = write_artifact(folder / "slow", "slow", loops=SLOW_LOOPS)
+    faulty = write_artifact(folder / "faulty", "faulty", faulty=True)
+    http_port, grpc_port, metrics_port = free_ports(3)
+    return parse_settings(
+        {
+            "listen": {"http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port},
+            "limits": {"body_bytes": 8 * 2**20, "pixels": 4_000_000, "queue_rows": 64},
+            "runtime_dir": str(folder / "node"),
+            "models": [
+                {"name": "lenet5-mnist"},
+                {"name": "resnet20-cifar10"},
+                {"name": "squeezenet1_1-imagenet", "placement": "dedicated"},
+                {"name": "slow", "artifact": str(slow), "max_batch": 2},
+                {"name": "faulty", "artifact": str(faulty)},
+            ],
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def server(settings: Settings) -> Iterator[Settings]:
+    app.start(settings)
+    yield settings
+    app.stop()
+
+
+@pytest.fixture(scope="session")
+def http(server: Settings) -> Iterator[httpx.Client]:
+    limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.listen.http_port}", timeout=60, limits=limits) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def channel(server: Settings) -> Iterator[grpc.Channel]:
+    options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    with grpc.insecure_channel(f"127.0.0.1:{server.listen.grpc_port}", options) as channel:
+        yield channel
+
+
+@pytest.fixture(scope="session")
+def inference(channel: grpc.Channel) -> GRPCInferenceServiceStub:
+    return GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture(scope="session")
+def classifier(channel: grpc.Channel) -> ClassifierStub:
+    return ClassifierStub(channel)  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    from serve.config import BUNDLED
+
+    return BUNDLED / "samples"
