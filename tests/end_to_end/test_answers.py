@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,6 @@ def classify(http: httpx.Client, model: str, body: bytes, **options: Any) -> dic
     assert answer.status_code == 200, answer.text
     document: dict[str, Any] = answer.json()
     return document
-
-
-def json_request(body: bytes) -> dict[str, Any]:
-    return {"images": [base64.b64encode(body).decode()]}
 
 
 def infer_request(name: str, datatype: str, shape: list[int], size: int) -> bytes:
@@ -142,8 +140,6 @@ def test_json_tensor_and_raw_request(http: httpx.Client, samples: Path) -> None:
 
 
 def test_classification_extension(http: httpx.Client, samples: Path) -> None:
-    body = base64.b64encode(b"").decode()
-    assert body == ""
     image = (samples / "mnist-0-7.png").read_bytes()
     raw = len(image).to_bytes(4, "little") + image
     tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(raw)}}
@@ -157,9 +153,6 @@ def test_classification_extension(http: httpx.Client, samples: Path) -> None:
 
 
 def test_gzip_and_deflate_requests(http: httpx.Client, samples: Path) -> None:
-    import gzip
-    import zlib
-
     body = (samples / "mnist-0-7.png").read_bytes()
     for encoding, packed in (("gzip", gzip.compress(body)), ("deflate", zlib.compress(body))):
         answer = http.post("/v1/models/lenet5-mnist/classify", content=packed, headers={"content-encoding": encoding})
@@ -176,7 +169,9 @@ def test_metadata_is_equal_over_both_protocols(http: httpx.Client, inference: GR
         assert document["versions"] == list(message.versions)
         assert document["platform"] == message.platform
         for key in ("inputs", "outputs"):
-            tensors = [{"name": one.name, "datatype": one.datatype, "shape": list(one.shape)} for one in getattr(message, key)]
+            tensors = [
+                {"name": one.name, "datatype": one.datatype, "shape": list(one.shape)} for one in getattr(message, key)
+            ]
             assert document[key] == tensors
         config = inference.ModelConfig(open_inference_pb2.ModelConfigRequest(name=name)).config
         assert http.get(f"/v2/models/{name}/config").json()["max_batch_size"] == config.max_batch_size
@@ -195,7 +190,14 @@ def test_health(http: httpx.Client, inference: GRPCInferenceServiceStub) -> None
 
 def test_page_and_its_parts_are_served(http: httpx.Client) -> None:
     assert "Convoy" in http.get("/").text
-    for path in ("/page/page.js", "/page/page.css", "/samples/index.json", "/samples/rocket.jpg", "/v1/models", "/v1/explain"):
+    for path in (
+        "/page/page.js",
+        "/page/page.css",
+        "/samples/index.json",
+        "/samples/rocket.jpg",
+        "/v1/models",
+        "/v1/explain",
+    ):
         assert http.get(path).status_code == 200, path
 
 

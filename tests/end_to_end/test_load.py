@@ -1,0 +1,171 @@
+"""Many at once: every answer is the one it gets alone, too many are refused, all are counted."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import socket
+import time
+from collections import Counter
+from pathlib import Path
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+
+from convoy.protos import classifier_pb2
+from convoy.protos.classifier_pb2_grpc import ClassifierStub
+from serve.config import Settings
+from tests.artifacts import quadrant_image
+
+PATIENCE_SECONDS = 20
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def scrape(settings: Settings) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    text = httpx.get(f"http://127.0.0.1:{settings.listen.metrics_port}/metrics").text
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def total(samples: dict[tuple[str, frozenset[tuple[str, str]]], float], name: str, **labels: str) -> float:
+    wanted = set(labels.items())
+    return sum(value for (found, having), value in samples.items() if found == name and wanted <= having)
+
+
+def wait_for(settings: Settings, name: str, value: float, **labels: str) -> float:
+    """The metric once it has the value, or its last value when patience ends."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while (found := total(scrape(settings), name, **labels)) != value and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
+
+
+def test_two_thousand_mixed_requests_get_the_answers_they_get_alone(
+    http: httpx.Client, server: Settings, samples: Path
+) -> None:
+    generator = np.random.default_rng(7)
+    digits = [png(generator.integers(0, 256, (28, 28), np.uint8)) for _ in range(20)]
+    pictures = [png(generator.integers(0, 256, (32, 32, 3), np.uint8)) for _ in range(20)]
+    questions = [("lenet5-mnist", body) for body in digits] + [("resnet20-cifar10", body) for body in pictures]
+
+    def best(answer: httpx.Response) -> list[tuple[int, float]]:
+        classes = answer.json()["predictions"][0]["classes"]
+        return [(one["index"], one["probability"]) for one in classes]
+
+    alone = [best(http.post(f"/v1/models/{model}/classify", content=body)) for model, body in questions]
+
+    async def ask_all() -> list[tuple[int, httpx.Response]]:
+        limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
+        async with httpx.AsyncClient(base_url=str(http.base_url), timeout=120, limits=limits) as client:
+
+            async def ask(number: int) -> tuple[int, httpx.Response]:
+                model, body = questions[number]
+                return number, await client.post(f"/v1/models/{model}/classify", content=body)
+
+            numbers = generator.integers(0, len(questions), 2000)
+            return list(await asyncio.gather(*(ask(int(number)) for number in numbers)))
+
+    answers = asyncio.run(ask_all())
+    assert Counter(answer.status_code for _, answer in answers) == {200: 2000}
+    sizes = Counter(answer.json()["batch_size"] for _, answer in answers)
+    assert max(sizes) > 1, "nothing was ever batched"
+    for number, answer in answers:
+        for (index, probability), (expected, reference) in zip(best(answer), alone[number], strict=True):
+            assert index == expected
+            assert probability == pytest.approx(reference, abs=1e-4)
+
+
+def test_a_full_queue_is_told_at_once(http: httpx.Client) -> None:
+    image = png(quadrant_image(3))
+
+    async def storm() -> list[httpx.Response]:
+        limits = httpx.Limits(max_connections=120)
+        async with httpx.AsyncClient(base_url=str(http.base_url), timeout=120, limits=limits) as client:
+            return list(
+                await asyncio.gather(*(client.post("/v1/models/slow/classify", content=image) for _ in range(120)))
+            )
+
+    answers = asyncio.run(storm())
+    codes = Counter(answer.status_code for answer in answers)
+    assert set(codes) == {200, 503}
+    assert codes[200] >= 64, "the queue holds 64"
+    for answer in answers:
+        if answer.status_code == 503:
+            assert int(answer.headers["retry-after"]) >= 1
+            assert "queue" in answer.json()["error"]
+        else:
+            assert answer.json()["predictions"][0]["classes"][0]["label"] == "bottom right"
+
+
+def test_full_queue_over_grpc(classifier: ClassifierStub) -> None:
+    image = png(quadrant_image(3))
+    request = classifier_pb2.ClassifyRequest(model="slow", images=[image])
+    calls = [classifier.Classify.future(request) for _ in range(100)]
+    codes = Counter(call.code() for call in calls)
+    assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+def test_every_request_is_counted(http: httpx.Client, server: Settings, samples: Path) -> None:
+    body = (samples / "mnist-0-7.png").read_bytes()
+    labels = {"model": "lenet5-mnist"}
+    before = scrape(server)
+    for _ in range(30):
+        http.post("/v1/models/lenet5-mnist/classify", content=body)
+    for _ in range(3):
+        http.post("/v1/models/lenet5-mnist/classify", content=b"no image")
+    answered = total(before, "convoy_requests_total", code="200", protocol="http", **labels) + 30
+    assert wait_for(server, "convoy_requests_total", answered, code="200", protocol="http", **labels) == answered
+    timed = total(before, "convoy_request_seconds_count", **labels) + 30
+    assert wait_for(server, "convoy_request_seconds_count", timed, **labels) == timed
+    after = scrape(server)
+
+    def grown(name: str, **more: str) -> float:
+        return total(after, name, **labels, **more) - total(before, name, **labels, **more)
+
+    assert grown("convoy_requests_total", code="400") == 3
+    assert grown("convoy_samples_total") == 30
+    assert grown("convoy_batch_size_sum") == 30
+    assert grown("convoy_batches_total") == grown("convoy_batch_size_count")
+    for stage in ("receive", "decode", "queue", "run", "post", "send"):
+        assert grown("convoy_stage_seconds_count", stage=stage) == 30
+    stages = sum(
+        grown("convoy_stage_seconds_sum", stage=stage)
+        for stage in ("receive", "decode", "queue", "run", "post", "send")
+    )
+    assert stages == pytest.approx(grown("convoy_request_seconds_sum"), rel=1e-6)
+    assert grown("convoy_busy_seconds_total") > 0
+    assert total(after, "convoy_build_info") == 1
+
+
+def test_a_client_that_leaves_is_counted_and_not_run(http: httpx.Client, server: Settings) -> None:
+    image = png(quadrant_image(1))
+    labels = {"model": "slow"}
+    before = scrape(server)
+    cancelled = total(before, "convoy_cancelled_total", **labels)
+    head = f"POST /v1/models/slow/classify HTTP/1.1\r\nhost: x\r\ncontent-length: {len(image)}\r\n\r\n".encode()
+    leaving = [socket.create_connection(("127.0.0.1", server.listen.http_port)) for _ in range(12)]
+    for connection in leaving:
+        connection.sendall(head + image)
+    waiting = total(before, "convoy_requests_in_flight", protocol="http") + 12
+    assert wait_for(server, "convoy_requests_in_flight", waiting, protocol="http") >= 1
+    for connection in leaving:
+        connection.close()
+    idle = total(before, "convoy_requests_in_flight", protocol="http")
+    assert wait_for(server, "convoy_requests_in_flight", idle, protocol="http") == idle
+    after = scrape(server)
+    gone = total(after, "convoy_cancelled_total", **labels) - cancelled
+    ran = total(after, "convoy_samples_total", **labels) - total(before, "convoy_samples_total", **labels)
+    assert gone >= 1
+    assert ran + gone <= 12 + 2, "a request that was cancelled in the queue was run all the same"
