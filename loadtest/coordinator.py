@@ -42,6 +42,7 @@ class Run:
     host_stolen_cores: float = 0.0
     server: ServerSide | None = None
     stopped: bool = False
+    driver: str = "loadtest"
 
 
 Progress = Callable[[Run, float], None]
@@ -70,12 +71,12 @@ class _Parent:
         try:
             for number in range(self._plan.workers):
                 ours, theirs = context.Pipe()
-                process = context.Process(target=work, args=(self._plan, number, theirs), daemon=True)
+                process: BaseProcess = context.Process(target=work, args=(self._plan, number, theirs), daemon=True)
                 process.start()
                 theirs.close()
                 self._pipes.append(ours)
                 self._processes.append(process)
-            self._run.about = [self._ready(pipe) for pipe in self._pipes][0]
+            self._run.about = self._all_ready()
             self._measure()
         finally:
             for process in self._processes:
@@ -86,6 +87,12 @@ class _Parent:
             for pipe in self._pipes:
                 pipe.close()
         return self._run
+
+    def _all_ready(self) -> tuple[str, ...]:
+        about: tuple[str, ...] = ()
+        for pipe in self._pipes:
+            about = self._ready(pipe)
+        return about
 
     def _ready(self, pipe: Connection) -> tuple[str, ...]:
         if not pipe.poll(READY_S):

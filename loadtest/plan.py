@@ -8,7 +8,9 @@ from urllib.parse import urlsplit
 
 from convoy.errors import ConfigError
 
-Protocol = Literal["classify", "classify-json", "classify-multipart", "oip", "oip-json", "oip-raw", "grpc", "grpc-classify", "raw"]
+Protocol = Literal[
+    "classify", "classify-json", "classify-multipart", "oip", "oip-json", "oip-raw", "grpc", "grpc-classify", "raw"
+]
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 Process = Literal["constant", "poisson", "gamma"]
 PayloadKind = Literal["folder", "synthetic", "tensor"]

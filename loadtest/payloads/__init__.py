@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from loadtest.plan import Payload
 from loadtest.payloads.folders import read_folder
 from loadtest.payloads.item import Item
 from loadtest.payloads.synthetic import draw_images
 from loadtest.payloads.tensors import draw_tensors
+from loadtest.plan import Payload
 
 __all__ = ["Item", "Prepared", "prepare"]
 

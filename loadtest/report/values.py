@@ -15,7 +15,7 @@ QUANTILES: dict[str, float] = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99,
 
 @dataclass(frozen=True)
 class Latency:
-    """Quantiles by name; one is absent where fewer than ten values lie beyond it."""
+    """Quantiles by name; one is absent where fewer than five values lie beyond it."""
 
     count: int = 0
     mean: float | None = None

@@ -130,4 +130,5 @@ class Fold:
 
 def _ok(records: Records) -> NDArray[np.bool_]:
     codes = records["outcome"]
-    return ((codes >= 200) & (codes < 300)) | (codes == outcomes.GRPC)
+    fine: NDArray[np.bool_] = ((codes >= 200) & (codes < 300)) | (codes == outcomes.GRPC)
+    return fine

@@ -30,14 +30,16 @@ def bins_of(seconds: Seconds) -> Counts:
     """Bin of each duration, counted in whole microseconds; negative ones land in bin 0, huge ones in the last."""
     micros = np.clip(np.rint(seconds * 1e6), 0, HIGHEST_US).astype(np.int64)
     exponents = np.frexp(micros.astype(np.float64))[1]
-    bucket = np.maximum(exponents - SUB_BITS, 0).astype(np.int64)
-    return bucket * HALF + (micros >> bucket)
+    bucket: Counts = np.maximum(exponents - SUB_BITS, 0).astype(np.int64)
+    bins: Counts = bucket * HALF + (micros >> bucket)
+    return bins
 
 
 def lower_us(bins: Counts) -> Counts:
     """Smallest value of each bin in microseconds."""
     bucket = np.maximum(bins // HALF - 1, 0)
-    return (bins - bucket * HALF) << bucket
+    lowest: Counts = (bins - bucket * HALF) << bucket
+    return lowest
 
 
 def middle_s(bins: Counts) -> Seconds:

@@ -22,6 +22,10 @@ OPTIONS = (
 )
 
 
+def _same(message: bytes) -> bytes:
+    return message
+
+
 class GrpcTransport:
     """A few channels used in turn; each has its own HTTP/2 connection."""
 
@@ -47,7 +51,7 @@ class GrpcTransport:
 
     def _method(self, path: str, number: int) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
         if path not in self._methods:
-            self._methods[path] = [channel.unary_unary(path) for channel in self._channels]
+            self._methods[path] = [channel.unary_unary(path, _same, _same) for channel in self._channels]
         return self._methods[path][number % CHANNELS]
 
     async def _carry(self, call: Call) -> None:

@@ -9,6 +9,7 @@ RESET = 1001
 TIMEOUT = 1002
 MALFORMED = 1003
 UNFINISHED = 1004
+NOT_2XX = 1005
 GRPC = 2000
 
 CLIENT_NAMES = {
@@ -17,8 +18,9 @@ CLIENT_NAMES = {
     TIMEOUT: "timeout: no answer in the client's time",
     MALFORMED: "malformed: the answer is not what the protocol says",
     UNFINISHED: "unfinished: in flight when the run ended",
+    NOT_2XX: "HTTP status other than 2xx",
 }
-GRPC_NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}  # type: ignore[misc]
+GRPC_NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 def is_ok(outcome: int) -> bool:

@@ -1,0 +1,1 @@
+"""Other generators behind the same plans and reports."""

@@ -1,0 +1,201 @@
+"""From a run's sums to its report."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from loadtest.coordinator import Run
+from loadtest.plan import Plan
+from loadtest.report import verdict
+from loadtest.report.values import QUANTILES, Accounting, Generator, GroupReport, Latency, Report, Window
+from loadtest.stats import steadiness
+from loadtest.stats.fold import Fold, Group
+from loadtest.stats.histogram import MIDDLES, Histogram
+from loadtest.stats.intervals import Interval, quantile_intervals, rate_interval, share_interval
+from loadtest.wire.outcomes import outcome_name
+
+BEYOND = 5  # values that must lie beyond a quantile for it to be given; the median needs none
+KEPT_RECORDED = 20  # recorded arrival times shown in a report's plan
+
+
+def build_report(run: Run) -> Report:
+    """The report of a finished run."""
+    plan, fold = run.plan, run.fold
+    measured = slice(fold.windows.warmup, None)
+    windows = fold.windows
+    seconds = min(plan.duration_s, max(run.wall_s - plan.warmup_s, windows.seconds)) if run.stopped else plan.duration_s
+    total = group_report("all", fold.total)
+    accounting = _accounting(run)
+    generator = _generator(run)
+    counts = windows.latency[measured]
+    failed = fold.total.requests - fold.total.ok
+    throughput = int(windows.done_ok[measured].sum()) / seconds
+    return Report(
+        name=plan.name,
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        plan=plan_document(plan),
+        payloads=run.about,
+        seconds=seconds,
+        offered_per_s=None if plan.load.closed else fold.total.requests / seconds,
+        throughput_per_s=throughput,
+        throughput_interval=rate_interval(windows.done_ok[measured], windows.seconds, plan.seed),
+        rows_per_s=throughput * fold.total.rows / max(1, fold.total.ok),
+        deadline_ms=plan.deadline_ms,
+        goodput_per_s=None if plan.deadline_ms is None else int(windows.done_good[measured].sum()) / seconds,
+        failed_share=failed / max(1, fold.total.requests),
+        total=total,
+        latency_intervals=_in_ms(quantile_intervals(counts, tuple(QUANTILES.values()), plan.seed), total.latency),
+        all_latency=latency_of(fold.total.latency, missing=failed),
+        service=latency_of(fold.service),
+        send_ms=fold.send_s / max(1, fold.total.ok) * 1000,
+        receive_ms=fold.receive_s / max(1, fold.total.ok) * 1000,
+        by_model=tuple(group_report(name, group) for name, group in sorted(fold.by_model.items())),
+        by_arm=tuple(group_report(name, group) for name, group in sorted(fold.by_arm.items())),
+        accounting=accounting,
+        generator=generator,
+        steadiness=_steadiness(plan, fold),
+        verdict=verdict.judge(plan, generator, total.latency, accounting),
+        answer_stages_ms={stage: whole / count for stage, (whole, count) in run.stages_ms.items()},
+        server=run.server,
+        energy_per_image_j=_energy(run),
+        windows=tuple(_windows(plan, fold)),
+        histogram=fold.total.latency.encode(),
+        stopped=run.stopped,
+    )
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """A plan as plain data; secrets in headers are masked, long recordings cut."""
+    document = asdict(plan)
+    document["target"]["headers"] = [[name, "***"] for name, _ in plan.target.headers]
+    recorded = document["load"]["recorded"]
+    if len(recorded) > KEPT_RECORDED:
+        document["load"]["recorded"] = [*recorded[:KEPT_RECORDED], f"... {len(recorded)} in all"]
+    return document
+
+
+def latency_of(histogram: Histogram, missing: int = 0) -> Latency:
+    """Quantiles in milliseconds; `missing` values count as infinite."""
+    total = histogram.total + missing
+    quantiles = {}
+    for name, share in QUANTILES.items():
+        value = histogram.quantile(share, missing)
+        if value is not None and (share <= 0.5 or total * (1 - share) >= BEYOND * (1 - 1e-9)):
+            quantiles[name] = value * 1000
+    mean, maximum = histogram.mean(), histogram.maximum()
+    if missing:
+        mean = maximum = None
+    return Latency(total, None if mean is None else mean * 1000, None if maximum is None else maximum * 1000, quantiles)
+
+
+def group_report(name: str, group: Group) -> GroupReport:
+    """A group's report; the good are those within the plan's deadline."""
+    return GroupReport(
+        name=name,
+        requests=group.requests,
+        ok=group.ok,
+        failed=group.requests - group.ok,
+        rows=group.rows,
+        good=group.good,
+        latency=latency_of(group.latency),
+        labelled=group.labelled,
+        accuracy=group.correct / group.labelled if group.labelled else None,
+        accuracy_interval=share_interval(group.correct, group.labelled),
+        outcomes=_named(group.outcomes),
+    )
+
+
+def _named(counts: Counter[int]) -> dict[str, int]:
+    return {outcome_name(code): count for code, count in sorted(counts.items())}
+
+
+def _in_ms(intervals: Mapping[float, Interval], latency: Latency) -> dict[str, Interval]:
+    """Intervals of the quantiles that are given."""
+    return {
+        name: Interval(intervals[share].low * 1000, intervals[share].high * 1000)
+        for name, share in QUANTILES.items()
+        if name in latency.quantiles and share in intervals
+    }
+
+
+def _accounting(run: Run) -> Accounting:
+    fold = run.fold
+    return Accounting(
+        issued=sum(run.issued.values()),
+        warmup=fold.warmup,
+        measured=fold.total.requests,
+        outcomes=_named(fold.account),
+        feedback=_named(fold.feedback),
+    )
+
+
+def _generator(run: Run) -> Generator:
+    cpu = sum(run.worker_cpu_s.values())
+    sent = sum(run.issued.values())
+    return Generator(
+        driver=run.driver,
+        workers=run.plan.workers,
+        worker_cores=tuple(run.worker_cpu_s[number] / run.wall_s for number in sorted(run.worker_cpu_s)),
+        all_cores=(cpu + run.parent_cpu_s) / run.wall_s,
+        host_cores=os.cpu_count() or 1,
+        host_busy_cores=run.host_busy_cores,
+        host_stolen_cores=run.host_stolen_cores,
+        lag=latency_of(run.fold.lag),
+        waited_for_connection=run.fold.waited,
+        max_in_flight=sum(run.max_in_flight.values()),
+        requests_per_cpu_s=sent / cpu if cpu and sent else None,
+    )
+
+
+def _steadiness(plan: Plan, fold: Fold) -> steadiness.Steadiness:
+    windows = fold.windows
+    medians = [_window_quantile(row, 0.5) for row in windows.latency[windows.warmup :]]
+    rates = windows.done_ok[windows.warmup :] / windows.seconds
+    changing = len({step.rate for step in plan.load.steps}) > 1 or bool(plan.load.recorded)
+    kept = np.array([value for value in medians if value is not None])
+    return steadiness.judge(kept, rates, fold.total.ok, changing)
+
+
+def _window_quantile(counts: np.ndarray[Any, Any], share: float) -> float | None:
+    used = np.flatnonzero(counts)
+    if not len(used):
+        return None
+    running = np.cumsum(counts[used])
+    return float(MIDDLES[used[np.searchsorted(running, max(1, np.ceil(share * running[-1] - 1e-9)))]])
+
+
+def _windows(plan: Plan, fold: Fold) -> list[Window]:
+    windows, rows = fold.windows, []
+    for number in range(len(windows)):
+        quantiles = [_window_quantile(windows.latency[number], share) for share in (0.5, 0.99)]
+        p50, p99 = (None if value is None else value * 1000 for value in quantiles)
+        at = windows.origin + number * windows.seconds
+        span = windows.seconds + min(0.0, at)  # the first window of the warm-up may begin before the run
+        rows.append(
+            Window(
+                at_s=max(0.0, at),
+                warmup=number < windows.warmup,
+                offered_per_s=int(windows.due[number]) / span,
+                answered_per_s=int(windows.done_ok[number]) / span,
+                good_per_s=int(windows.done_good[number]) / span,
+                failed=int(windows.failed[number]),
+                in_flight=int(windows.in_flight[number]),
+                p50=p50,
+                p99=p99,
+            )
+        )
+    return rows
+
+
+def _energy(run: Run) -> float | None:
+    """Joules per answered image: the page is read from the end of the warm-up on, so the measured rows are its divisor."""
+    if run.server is None or run.server.energy_j is None or not run.fold.total.rows:
+        return None
+    return run.server.energy_j / run.fold.total.rows

@@ -1,0 +1,149 @@
+"""What a person sees in the terminal: live progress, then a table."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import numpy as np
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from loadtest.coordinator import Run
+from loadtest.report.values import QUANTILES, GroupReport, Report
+from loadtest.stats.histogram import MIDDLES
+from loadtest.wire.outcomes import is_ok, outcome_name
+
+
+def milliseconds(value: float | None) -> str:
+    """Three significant digits."""
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+class LiveView:
+    """Shows a run while it goes on; silent where the output is no terminal."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._title = title
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
+        self._shown = console.is_terminal
+
+    def __enter__(self) -> LiveView:
+        if self._shown:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._shown:
+            self._live.stop()
+
+    def update(self, run: Run, seconds: float) -> None:
+        """The progress callback of a run."""
+        if self._shown:
+            self._live.update(self._render(run, seconds))
+
+    def _render(self, run: Run, seconds: float) -> Group:
+        fold, plan = run.fold, run.plan
+        windows = fold.windows
+        now = int(np.clip((seconds - windows.origin) / windows.seconds - 1, 0, len(windows) - 1))
+        counts = windows.latency[now]
+        running = np.cumsum(counts)
+        p50, p99 = (
+            float(MIDDLES[int(np.searchsorted(running, max(1, np.ceil(share * running[-1]))))]) * 1000 if running[-1] else None
+            for share in (0.5, 0.99)
+        )
+        failures = {outcome_name(code): count for code, count in fold.account.items() if not is_ok(code)}
+        phase = "warm-up" if seconds < plan.warmup_s else "measuring" if seconds < plan.end_s else "waiting for answers"
+        text = Text.assemble(
+            (f"{self._title} ", "bold"),
+            f"{phase} {max(0.0, seconds):.0f}/{plan.end_s:.0f} s   {windows.done_ok[now] / windows.seconds:.0f} answers/s   ",
+            f"p50 {milliseconds(p50)}  p99 {milliseconds(p99)} ms   {sum(run.in_flight.values())} in flight",
+        )
+        if failures:
+            text.append("\n" + ", ".join(f"{count} {name}" for name, count in failures.items()), "red")
+        return Group(ProgressBar(total=plan.end_s, completed=min(plan.end_s, max(0.0, seconds)), width=60), text)
+
+
+def print_report(console: Console, report: Report) -> None:
+    """The table of a report, its verdict first."""
+    console.print(Text.assemble((report.name, "bold"), f"  {report.plan['target']['url']}  {report.seconds:g} s"))
+    for text, style in verdict_lines(report):
+        console.print(Text(text, style))
+    console.print(summary_table(report))
+    groups = (*report.by_model, *report.by_arm)
+    if len(groups) > 1:
+        console.print(group_table((report.total, *groups), {id(arm) for arm in report.by_arm}))
+    _print_sides(console, report)
+
+
+def verdict_lines(report: Report) -> list[tuple[str, str]]:
+    """What must be known before a number is read: (text, style)."""
+    lines = []
+    if not report.verdict.valid:
+        lines.append(("INVALID: " + "; ".join(report.verdict.reasons), "bold red"))
+    if report.steadiness.steady is not True:
+        word = "NOT STEADY" if report.steadiness.steady is False else "steadiness unknown"
+        lines.append((f"{word}: " + "; ".join(report.steadiness.reasons), "yellow"))
+    lines += [(f"note: {note}", "yellow") for note in report.verdict.notes]
+    if report.usable:
+        lines.insert(0, ("valid and steady", "green"))
+    return lines
+
+
+def summary_table(report: Report) -> Table:
+    table = Table(show_header=True, header_style="bold", box=None, pad_edge=False)
+    for name in ("", "value", "95 % interval"):
+        table.add_column(name, justify="left" if not name else "right")
+    if report.offered_per_s is not None:
+        table.add_row("offered /s", f"{report.offered_per_s:.1f}", "")
+    between = report.throughput_interval
+    table.add_row(
+        "answered /s", f"{report.throughput_per_s:.1f}", "" if between is None else f"{between.low:.1f} … {between.high:.1f}"
+    )
+    if report.goodput_per_s is not None:
+        table.add_row(f"good /s (≤ {report.deadline_ms:g} ms)", f"{report.goodput_per_s:.1f}", "")
+    for name in QUANTILES:
+        value, span = report.quantile(name), report.latency_intervals.get(name)
+        interval = "" if span is None else f"{milliseconds(span.low)} … {milliseconds(span.high)}"
+        table.add_row(f"{name} ms", milliseconds(value), interval)
+    table.add_row("max ms", milliseconds(report.total.latency.maximum), "")
+    if report.total.accuracy is not None and report.total.accuracy_interval is not None:
+        known = report.total.accuracy_interval
+        table.add_row("accuracy", f"{report.total.accuracy:.2%}", f"{known.low:.2%} … {known.high:.2%}")
+    if report.energy_per_image_j is not None and report.server is not None:
+        table.add_row(f"J/image ({report.server.energy_method})", f"{report.energy_per_image_j:.4g}", "")
+    return table
+
+
+def group_table(groups: tuple[GroupReport, ...], arms: set[int]) -> Table:
+    table = Table("", "requests", "failed", *QUANTILES, "accuracy", header_style="bold", box=None, pad_edge=False)
+    for group in groups:
+        name = f"arm {group.name}" if id(group) in arms else group.name
+        accuracy = "" if group.accuracy is None else f"{group.accuracy:.2%}"
+        quantiles = [milliseconds(group.latency.quantiles.get(one)) for one in QUANTILES]
+        table.add_row(name, str(group.requests), str(group.failed), *quantiles, accuracy)
+    return table
+
+
+def _print_sides(console: Console, report: Report) -> None:
+    for name, count in report.accounting.outcomes.items():
+        style = "" if name in ("HTTP 200", "gRPC OK") else "red"
+        console.print(Text(f"{count:>8} {name}", style))
+    if report.accounting.feedback:
+        console.print("feedback: " + ", ".join(f"{count} {name}" for name, count in report.accounting.feedback.items()))
+    stages = report.server.stages_ms if report.server is not None and report.server.stages_ms else report.answer_stages_ms
+    if stages:
+        console.print("server ms: " + ", ".join(f"{stage} {milliseconds(value)}" for stage, value in stages.items()))
+    if report.server is not None and report.server.problem:
+        console.print(Text(f"server metrics: {report.server.problem}", "yellow"))
+    own = report.generator
+    lag = own.lag.quantiles
+    console.print(
+        f"generator ({own.driver}): {own.all_cores:.2f} of {own.host_cores} cores, lag p50 {milliseconds(lag.get('p50'))} "
+        f"p99 {milliseconds(lag.get('p99'))} ms, at most {own.max_in_flight} in flight",
+        style="dim",
+    )

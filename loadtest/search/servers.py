@@ -1,0 +1,90 @@
+"""Bringing a server up for a slice of a comparison, from a command and, for commits, from a work tree of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic, sleep
+
+from convoy.errors import ConfigError
+from loadtest.plan import Target
+
+STARTS_IN_S = 180.0
+STOPS_IN_S = 30.0
+ASK_EVERY_S = 0.1
+
+
+@contextlib.contextmanager
+def running(command: str, ready_url: str, folder: Path | None = None) -> Iterator[None]:
+    """Runs a command until the block ends; begins when `ready_url` answers with 200.
+
+    Raises ConfigError when the command ends first or is not ready in time.
+    """
+    if _answers(ready_url):
+        raise ConfigError(f"{ready_url} answers already; stop that server first, or the comparison would measure it")
+    process = subprocess.Popen(shlex.split(command), cwd=folder, start_new_session=True, stdin=subprocess.DEVNULL)
+    try:
+        _wait(process, command, ready_url)
+        yield
+    finally:
+        _end(process)
+
+
+def _wait(process: subprocess.Popen[bytes], command: str, ready_url: str) -> None:
+    until = monotonic() + STARTS_IN_S
+    while not _answers(ready_url):
+        if process.poll() is not None:
+            raise ConfigError(f"{command!r} ended with code {process.returncode} before {ready_url} answered")
+        if monotonic() > until:
+            raise ConfigError(f"{ready_url} did not answer within {STARTS_IN_S:g} s of {command!r}")
+        sleep(ASK_EVERY_S)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends the command and whatever it started in its own process group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(STOPS_IN_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def ready_url(target: Target) -> str:
+    """Where an Open Inference server says that it is ready."""
+    return f"{target.url.rstrip('/')}/v2/health/ready"
+
+
+@contextlib.contextmanager
+def commit_folder(repository: Path, commit: str) -> Iterator[Path]:
+    """A work tree of a commit, removed afterwards. Raises ConfigError when git refuses."""
+    with tempfile.TemporaryDirectory(prefix="loadtest-") as temporary:
+        folder = Path(temporary) / "tree"
+        made = _git(repository, "worktree", "add", "--detach", str(folder), commit)
+        if made.returncode:
+            raise ConfigError(f"git cannot check out {commit!r}: {made.stderr.strip()}")
+        try:
+            yield folder
+        finally:
+            _git(repository, "worktree", "remove", "--force", str(folder))
+
+
+def _git(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, text=True, check=False)
