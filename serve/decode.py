@@ -55,6 +55,7 @@ PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "TIFF": TiffImagePlugin.TiffImageFile,
     "WEBP": WebPImagePlugin.WebPImageFile,
 }
+PLAIN_MODES = {"L", "RGB", "RGBA"}
 PLAIN_PNG = {0: "L", 2: "RGB"}
 TIFF_COMPRESSIONS = {"raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits", "jpeg"}
 
@@ -197,14 +198,14 @@ class Decoder:
         """As `_fit`, for a Pillow image of any mode; its pixels are unpacked only where the box needs them."""
         width, height = image.size
         box = within(box or self._box(width, height, orientation), (0, 0, width * factor, height * factor), factor)
-        part = region(box, self._steps.size, width, height)
-        if part != (0, 0, width, height):
-            image, box = image.crop(part), within(box, part)
-        image = to_plain_mode(image, self._steps.channels)
-        blocks = block_factor(box, self._steps.size)
-        if blocks > 1:
-            box = within(box, (0, 0, *image.size), blocks)
-            image = image.reduce(blocks)
+        part, blocks = region(box, self._steps.size, width, height), block_factor(box, self._steps.size)
+        if blocks > 1 and image.mode in PLAIN_MODES and "transparency" not in image.info:
+            image = image.reduce(blocks, part)  # straight from the whole: no copy of a large image
+        else:
+            image = image.crop(part) if part != (0, 0, width, height) else image
+            image = to_plain_mode(image, self._steps.channels)
+            image = image.reduce(blocks) if blocks > 1 else image
+        image, box = to_plain_mode(image, self._steps.channels), within(box, part, blocks)
         pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)
         return self._fit(pixels, box, 1, orientation)
 

@@ -132,6 +132,7 @@ def read_png(body: bytes) -> PngParts:
             length, kind = _CHUNK.unpack_from(body, position)
             end = position + 8 + length
             if kind == b"IEND":
+                _CRC.unpack_from(body, end)
                 return PngParts(width, height, depth, colour, interlaced != 0, b"".join(data), tuple(others))
             if kind in _PNG_KEPT:
                 if zlib.crc32(body[position + 4 : end]) != _CRC.unpack_from(body, end)[0]:
