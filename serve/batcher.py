@@ -23,6 +23,7 @@ from serve.scheduling import DEFAULT_PRIORITY, WaitingLine
 Rows = NDArray[Any]
 Execute = Callable[[Rows], Awaitable[NDArray[np.float32]]]
 
+SWEEP_SECONDS = 0.05
 SMOOTHING = 0.2  # weight of the newest run in the estimate of how far reality is from the curve
 
 
@@ -109,15 +110,12 @@ class Batcher:
         self._slowdown = 1.0
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
+        self._swept_at = float("-inf")
         self._closed = False
 
     @property
     def waiting_rows(self) -> int:
         return self._line.rows
-
-    @property
-    def idle(self) -> bool:
-        return not self._running and not self._line
 
     def submit(self, rows: Rows, deadline: float, priority: int = 0) -> asyncio.Future[Answer]:
         """Puts at most `limits.batch` rows in line. `deadline` in monotonic seconds; priority 0 is the default one.
@@ -147,9 +145,11 @@ class Batcher:
             raise NotReady("the model is being unloaded; retry")
         if size > self.limits.batch:
             raise ValueError(f"{size} rows in one entry, the batch limit is {self.limits.batch}")
-        waiting = self._line.rows
-        if waiting < self.limits.batch:
+        if self._line.rows < self.limits.batch:
             return
+        if self._line.rows + size > self.limits.queue:
+            self._sweep()
+        waiting = self._line.rows
         wait = self._expected_wait(waiting)
         if waiting + size > self.limits.queue:
             raise Overloaded(f"queue full: {waiting} images wait, the limit is {self.limits.queue}", wait)
@@ -157,6 +157,17 @@ class Batcher:
             raise Overloaded(
                 f"queue too long: {waiting} images wait, about {wait * 1000:.0f} ms; past the deadline", wait
             )
+
+    def _sweep(self) -> None:
+        """Drops whoever has gone or is late; seldom, since it looks at the whole line."""
+        now = self._clock()
+        if now - self._swept_at >= SWEEP_SECONDS:
+            self._swept_at = now
+            self._expire(now)
+
+    def _expire(self, now: float) -> None:
+        for entry in self._line.expire(now):
+            entry.fail(DeadlineExceeded("the deadline passed while the request waited"))
 
     def _expected_wait(self, waiting: int) -> float:
         """Seconds until rows that join the line now are answered: the runs before theirs, and their own."""
@@ -220,8 +231,7 @@ class Batcher:
 
     def _ring(self) -> None:
         self._alarm = None
-        for entry in self._line.expire(self._clock()):
-            entry.fail(DeadlineExceeded("the deadline passed while the request waited"))
+        self._expire(self._clock())
         upcoming = self._line.next_deadline()
         if upcoming is not None:
             self._arm(upcoming)

@@ -37,7 +37,8 @@ class PageWriter:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         stem = folder / f"{os.getpid()}-{_start_ticks(os.getpid())}"
-        self._index = open(f"{stem}.index", "ab", buffering=0)  # noqa: SIM115 open as long as the process
+        self._index = Path(f"{stem}.index")
+        self._index.touch()
         with open(f"{stem}.values", "w+b") as file:
             file.truncate(PAGE_SLOTS * 8)
             self._map = mmap.mmap(file.fileno(), PAGE_SLOTS * 8)
@@ -53,7 +54,8 @@ class PageWriter:
                 raise MemoryError(f"metric page full: {PAGE_SLOTS} values")
             self._known[key] = self._values[self._used : self._used + slots]
             line = {"metric": metric, "labels": dict(key[1]), "offset": self._used, "slots": slots}
-            self._index.write(orjson.dumps(line) + b"\n")
+            with self._index.open("ab") as index:
+                index.write(orjson.dumps(line) + b"\n")
             self._used += slots
         return self._known[key]
 

@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from convoy.errors import Cancelled, DeadlineExceeded, EngineFailed, NotReady, Overloaded
+from serve.batcher import Answer, Batcher, BatcherLimits
+from serve.curve import LatencyCurve
+
+CURVE = LatencyCurve((1, 8), (0.001, 0.004))
+FOREVER = 1e12
+POISON = -1.0
+
+Rows = NDArray[Any]
+
+
+class Engine:
+    """An engine whose logits are the rows themselves; a row of POISON breaks the batch it is in."""
+
+    def __init__(self, limit: int, slots: int) -> None:
+        self.limit, self.slots = limit, slots
+        self.running = 0
+        self.batches: list[Rows] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def run(self, rows: Rows) -> NDArray[np.float32]:
+        assert len(rows) <= self.limit
+        self.running += 1
+        assert self.running <= self.slots
+        try:
+            self.batches.append(rows)
+            await asyncio.sleep(0)
+            await self.gate.wait()
+            if (rows == POISON).any():
+                raise RuntimeError("secret detail")
+            return rows.astype(np.float32)
+        finally:
+            self.running -= 1
+
+
+def make(limit: int = 8, slots: int = 1, queue: int = 10_000) -> tuple[Engine, Batcher]:
+    engine = Engine(limit, slots)
+    return engine, Batcher(engine.run, BatcherLimits(limit, slots, queue), CURVE)
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 30))
+
+
+def rows(*values: float) -> Rows:
+    return np.array(values, np.float32)[:, np.newaxis]
+
+
+requests = st.lists(
+    st.tuples(st.integers(1, 8), st.sampled_from(["plain", "poison", "cancel", "urgent"]), st.booleans()), max_size=60
+)
+
+
+@settings(deadline=None)
+@given(requests, st.integers(1, 3))
+def test_every_request_ends_once_with_its_own_rows(plan: list[tuple[int, str, bool]], slots: int) -> None:
+    """Never over the limit, none lost, row i answered with row i; a failing batch fails its own requests only."""
+
+    async def scenario() -> None:
+        engine, batcher = make(8, slots)
+        asked: list[tuple[Rows, str, asyncio.Future[Answer]]] = []
+        for number, (size, kind, pause) in enumerate(plan):
+            values = np.arange(size, dtype=np.float32)[:, np.newaxis] + number * 100
+            if kind == "poison":
+                values[-1] = POISON
+            future = batcher.submit(values, FOREVER, 1 if kind == "urgent" else 0)
+            if kind == "cancel":
+                future.set_exception(Cancelled("gone"))
+            asked.append((values, kind, future))
+            if pause:
+                await asyncio.sleep(0)
+        results = await asyncio.gather(*(future for _, _, future in asked), return_exceptions=True)
+        poisoned = [batch for batch in engine.batches if (batch == POISON).any()]
+        for (values, kind, _), result in zip(asked, results, strict=True):
+            if kind == "cancel":
+                assert isinstance(result, Cancelled)
+            elif isinstance(result, BaseException):
+                assert isinstance(result, EngineFailed)
+                assert any(np.isin(values, batch).all() for batch in poisoned)
+            else:
+                np.testing.assert_array_equal(result.logits, values)
+        await batcher.close()
+        assert batcher.waiting_rows == 0
+
+    run(scenario)
+
+
+def test_a_batch_is_formed_when_a_slot_is_free_from_what_waits_then() -> None:
+    async def scenario() -> None:
+        engine, batcher = make(limit=8)
+        engine.gate.clear()
+        futures = [batcher.submit(rows(float(value)), FOREVER) for value in range(6)]
+        await asyncio.sleep(0)
+        assert [len(batch) for batch in engine.batches] == [1]
+        engine.gate.set()
+        await asyncio.gather(*futures)
+        assert [len(batch) for batch in engine.batches] == [1, 5]
+
+    run(scenario)
+
+
+def test_good_request_after_a_bad_batch() -> None:
+    async def scenario() -> None:
+        _, batcher = make()
+        with pytest.raises(EngineFailed) as caught:
+            await batcher.submit(rows(POISON), FOREVER)
+        assert "secret" not in str(caught.value)
+        answer = await batcher.submit(rows(3.0), FOREVER)
+        assert answer.logits.item() == 3.0
+
+    run(scenario)
+
+
+def test_an_engine_that_answers_too_few_rows_fails_the_batch() -> None:
+    async def short(batch: Rows) -> NDArray[np.float32]:
+        return batch[:-1].astype(np.float32)
+
+    async def scenario() -> None:
+        batcher = Batcher(short, BatcherLimits(8, 1, 100), CURVE)
+        with pytest.raises(EngineFailed, match="1 rows for 2"):
+            await batcher.submit(rows(1.0, 2.0), FOREVER)
+
+    run(scenario)
+
+
+def test_full_queue_is_refused_at_once_and_says_when_to_return() -> None:
+    async def scenario() -> None:
+        engine, batcher = make(limit=2, queue=4)
+        engine.gate.clear()
+        futures = [batcher.submit(rows(1.0, 2.0), FOREVER) for _ in range(3)]
+        with pytest.raises(Overloaded) as caught:
+            batcher.submit(rows(1.0), FOREVER)
+        assert caught.value.retry_after_s > 0
+        engine.gate.set()
+        await asyncio.gather(*futures)
+        await batcher.submit(rows(1.0), FOREVER)
+
+    run(scenario)
+
+
+def test_requests_whose_clients_left_make_room() -> None:
+    async def scenario() -> None:
+        engine, batcher = make(limit=2, queue=4)
+        engine.gate.clear()
+        futures = [batcher.submit(rows(1.0, 2.0), FOREVER) for _ in range(3)]
+        futures[1].set_exception(Cancelled("gone"))
+        futures.append(batcher.submit(rows(3.0), FOREVER))
+        engine.gate.set()
+        assert isinstance((await asyncio.gather(*futures, return_exceptions=True))[1], Cancelled)
+
+    run(scenario)
+
+
+def test_a_deadline_that_the_queue_cannot_meet_is_refused_at_once() -> None:
+    async def scenario() -> None:
+        now = 1000.0
+        engine = Engine(2, 1)
+        engine.gate.clear()
+        batcher = Batcher(engine.run, BatcherLimits(2, 1, 100), CURVE, clock=lambda: now)
+        futures = [batcher.submit(rows(1.0, 2.0), FOREVER) for _ in range(10)]
+        with pytest.raises(Overloaded, match="past the deadline"):
+            batcher.submit(rows(1.0), now + 0.002)
+        engine.gate.set()
+        await asyncio.gather(*futures)
+
+    run(scenario)
+
+
+def test_expired_requests_leave_before_they_cost_a_run() -> None:
+    async def scenario() -> None:
+        now = 0.0
+        engine = Engine(8, 1)
+        engine.gate.clear()
+        batcher = Batcher(engine.run, BatcherLimits(8, 1, 100), CURVE, clock=lambda: now)
+        first = batcher.submit(rows(1.0), FOREVER)
+        late = batcher.submit(rows(2.0), 5.0)
+        await asyncio.sleep(0)
+        now = 6.0
+        engine.gate.set()
+        await first
+        with pytest.raises(DeadlineExceeded):
+            await late
+        assert [len(batch) for batch in engine.batches] == [1]
+
+    run(scenario)
+
+
+def test_an_answer_after_the_deadline_is_a_deadline_exceeded() -> None:
+    async def scenario() -> None:
+        now = 0.0
+        engine = Engine(8, 1)
+        engine.gate.clear()
+        batcher = Batcher(engine.run, BatcherLimits(8, 1, 100), CURVE, clock=lambda: now)
+        future = batcher.submit(rows(1.0), 5.0)
+        await asyncio.sleep(0)
+        now = 6.0
+        engine.gate.set()
+        with pytest.raises(DeadlineExceeded, match="while the engine ran"):
+            await future
+
+    run(scenario)
+
+
+def test_deadline_is_told_while_the_engine_hangs() -> None:
+    async def scenario() -> None:
+        engine, batcher = make()
+        engine.gate.clear()
+        loop_now = time.monotonic()
+        stuck = batcher.submit(rows(1.0), FOREVER)
+        waiting = batcher.submit(rows(2.0), loop_now + 0.01)
+        with pytest.raises(DeadlineExceeded, match="waited"):
+            await waiting
+        assert not stuck.done()
+        engine.gate.set()
+        await stuck
+
+    run(scenario)
+
+
+def test_close_finishes_what_runs_and_refuses_what_waits() -> None:
+    async def scenario() -> None:
+        engine, batcher = make(limit=1)
+        engine.gate.clear()
+        running = batcher.submit(rows(1.0), FOREVER)
+        waiting = batcher.submit(rows(2.0), FOREVER)
+        await asyncio.sleep(0)
+        closing = asyncio.ensure_future(batcher.close())
+        await asyncio.sleep(0)
+        engine.gate.set()
+        await closing
+        assert (await running).logits.item() == 1.0
+        with pytest.raises(NotReady):
+            await waiting
+        with pytest.raises(NotReady):
+            batcher.submit(rows(3.0), FOREVER)
+
+    run(scenario)
+
+
+def test_urgent_requests_go_first() -> None:
+    async def scenario() -> None:
+        engine, batcher = make(limit=1)
+        engine.gate.clear()
+        futures = [batcher.submit(rows(0.0), FOREVER)]
+        await asyncio.sleep(0)
+        futures += [
+            batcher.submit(rows(float(value)), FOREVER, priority) for value, priority in ((1, 0), (2, 3), (3, 1))
+        ]
+        engine.gate.set()
+        await asyncio.gather(*futures)
+        assert [batch.item() for batch in engine.batches] == [0, 3, 2, 1]
+
+    run(scenario)
+
+
+def test_more_rows_than_a_batch_holds_is_a_mistake_of_the_caller() -> None:
+    async def scenario() -> None:
+        _, batcher = make(limit=2)
+        with pytest.raises(ValueError, match="3 rows"):
+            batcher.submit(rows(1.0, 2.0, 3.0), FOREVER)
+
+    run(scenario)

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from convoy.errors import ConfigError
+from serve.config import Settings, load_settings, parse_settings
+from tests.conftest import REPOSITORY
+
+
+def test_defaults_are_tritons_ports_on_loopback() -> None:
+    listen = Settings().listen
+    assert (listen.host, listen.http_port, listen.grpc_port, listen.metrics_port) == ("127.0.0.1", 8000, 8001, 8002)
+
+
+def test_default_catalog_uses_both_placements() -> None:
+    assert {model.placement for model in Settings().models} == {"local", "dedicated"}
+    assert all(model.folder.is_dir() for model in Settings().models)
+
+
+@pytest.mark.parametrize(
+    ("document", "hint"),
+    [
+        ({"listn": {}}, "'listen'"),
+        ({"listen": {"http_prot": 1}}, "'http_port'"),
+        ({"limits": {"zzz": 1}}, "body_bytes"),
+        ({"models": [{"name": "a", "placment": "local"}]}, "'placement'"),
+        ({"models": [{"name": "a"}, {"name": "a"}]}, "named twice: a"),
+        ({"models": [{"name": "a-tensor"}]}, "-tensor"),
+        ({"models": [{"name": "Not A Name"}]}, "models.0.name"),
+        ({"models": [{"name": "a", "placement": "moon"}]}, "models.0.placement"),
+        ({"listen": {"http_port": 8001}}, "three different ports"),
+        ({"listen": {"http_port": 0}}, "listen.http_port"),
+        ({"gateways": 0}, "gateways"),
+        ([], "document"),
+    ],
+)
+def test_a_wrong_document_is_refused_with_a_hint(document: object, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_settings(document)
+    assert hint in str(caught.value)
+
+
+def test_files(tmp_path: Path) -> None:
+    path = tmp_path / "convoy.yaml"
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_settings(path)
+    path.write_text("listen: {http_port: 9000}")
+    assert load_settings(path).listen.http_port == 9000
+    path.write_text("")
+    assert load_settings(path) == Settings()
+    path.write_text("a: [")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_settings(path)
+
+
+def test_settings_survive_the_way_to_a_replica() -> None:
+    settings = parse_settings({"models": [{"name": "lenet5-mnist", "max_batch": 4}]})
+    assert Settings.model_validate(settings.model_dump(mode="json")) == settings
+
+
+def test_the_environment_is_read_in_one_module_only() -> None:
+    command = ["git", "grep", "-lE", r"os\.(environ|getenv)", "--", "serve", "convoy"]
+    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False).stdout.split()
+    assert set(found) <= {"serve/config.py", "serve/app.py"}

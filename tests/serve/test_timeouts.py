@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from convoy.errors import InvalidInput
+from serve.config import Limits
+from serve.dataplane import DataPlane, Terms, Trace
+from serve.timeouts import http_terms
+
+
+def terms(headers: dict[bytes, bytes]) -> Terms:
+    async def ask() -> Terms:
+        with ThreadPoolExecutor(1) as pool:
+            return http_terms(DataPlane(Limits(deadline_ms=1000), pool), headers, Trace(100.0))
+
+    return asyncio.run(ask())
+
+
+def test_the_default_deadline_is_the_longest() -> None:
+    assert terms({}) == Terms(101.0, 0)
+    assert terms({b"x-request-timeout-ms": b"250"}) == Terms(100.25, 0)
+    assert terms({b"x-request-timeout-ms": b"9999"}) == Terms(101.0, 0)
+    assert terms({b"x-request-priority": b"2"}) == Terms(101.0, 2)
+
+
+@pytest.mark.parametrize("value", [b"", b"x", b"-1", b"nan", b"inf", b"1e999"])
+def test_nonsense_is_refused(value: bytes) -> None:
+    with pytest.raises(InvalidInput, match="x-request-timeout-ms"):
+        terms({b"x-request-timeout-ms": value})
