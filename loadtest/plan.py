@@ -34,7 +34,9 @@ class Target:
         parts = urlsplit(self.url)
         schemes = ("grpc",) if self.is_grpc else ("http", "https")
         if parts.scheme not in schemes or not parts.hostname or parts.port is None:
-            raise ConfigError(f"{self.url!r} is no {schemes[0]}://HOST:PORT address, which protocol {self.protocol} needs")
+            raise ConfigError(
+                f"{self.url!r} is no {schemes[0]}://HOST:PORT address, which protocol {self.protocol} needs"
+            )
         if self.timeout_s <= 0 or self.max_connections < 1:
             raise ConfigError("timeout_s and max_connections must be positive")
 

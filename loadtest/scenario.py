@@ -65,7 +65,19 @@ def load_scenario(name: str, url: str | None = None) -> Scenario:
 
 def parse_scenario(document: Any, url: str | None, folder: Path) -> Scenario:
     """A scenario from YAML data; files it names are relative to `folder`."""
-    known = ("name", "about", "target", "traffic", "load", "duration", "warmup", "deadline_ms", "seed", "workers", "feedback")
+    known = (
+        "name",
+        "about",
+        "target",
+        "traffic",
+        "load",
+        "duration",
+        "warmup",
+        "deadline_ms",
+        "seed",
+        "workers",
+        "feedback",
+    )
     top = _mapping(document, "the scenario", (*known, "probe_concurrency"))
     for needed in ("name", "traffic", "load"):
         if needed not in top:
@@ -73,7 +85,10 @@ def parse_scenario(document: Any, url: str | None, folder: Path) -> Scenario:
     target = dict(_mapping(top.get("target", {}), "target", _names(Target)))
     if url is not None:
         target["url"] = url
-    target.setdefault("url", "grpc://127.0.0.1:8001" if str(target.get("protocol", "")).startswith("grpc") else "http://127.0.0.1:8000")
+    target.setdefault(
+        "url",
+        "grpc://127.0.0.1:8001" if str(target.get("protocol", "")).startswith("grpc") else "http://127.0.0.1:8000",
+    )
     if isinstance(target.get("headers"), dict):
         target["headers"] = tuple((str(name), str(value)) for name, value in target["headers"].items())
     rates, load = _load(top["load"], folder)
@@ -132,7 +147,9 @@ def _load(entry: Any, folder: Path) -> tuple[bool, Load]:
             raise ConfigError(f"load.recorded: {error}") from error
     if "think" in values:
         values["think_s"] = seconds(values.pop("think"))
-    return any(relative for relative, _ in parsed), _value(Load, "load", steps=tuple(step for _, step in parsed), **values)
+    return any(relative for relative, _ in parsed), _value(
+        Load, "load", steps=tuple(step for _, step in parsed), **values
+    )
 
 
 def _step(entry: Any) -> tuple[bool, Step]:
@@ -141,7 +158,9 @@ def _step(entry: Any) -> tuple[bool, Step]:
     try:
         rate = float(text.removesuffix("x"))
     except ValueError as error:
-        raise ConfigError(f"rate {text!r} is neither requests per second nor a multiple of the capacity such as 2x") from error
+        raise ConfigError(
+            f"rate {text!r} is neither requests per second nor a multiple of the capacity such as 2x"
+        ) from error
     return text.endswith("x"), Step(rate, seconds(values.get("seconds", "")))
 
 

@@ -100,7 +100,9 @@ def difference(first: Sample, last: Sample) -> ServerSide:
     """What happened between two readings of one page."""
     stages = _convoy_stages(first, last) or _triton_stages(first, last)
     energy, source, method = _energy(first, last)
-    memory = tuple(sum(value for key, value in sample.values.items() if key[0] == MEMORY) / 1e6 for sample in (first, last))
+    memory = tuple(
+        sum(value for key, value in sample.values.items() if key[0] == MEMORY) / 1e6 for sample in (first, last)
+    )
     return ServerSide(
         stages_ms=stages,
         batch_size=_batch_size(first, last),
@@ -137,7 +139,10 @@ def _triton_stages(first: Sample, last: Sample) -> dict[str, float]:
 
 
 def _batch_size(first: Sample, last: Sample) -> float | None:
-    for samples, batches in (("convoy_samples_total", "convoy_batches_total"), ("nv_inference_count", "nv_inference_exec_count")):
+    for samples, batches in (
+        ("convoy_samples_total", "convoy_batches_total"),
+        ("nv_inference_count", "nv_inference_exec_count"),
+    ):
         count = _delta(first, last, batches)
         if count:
             return _delta(first, last, samples) / count

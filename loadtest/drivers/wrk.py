@@ -51,8 +51,8 @@ done = function(summary, latency, all)
   local e = summary.errors
   local form = '\\nLOADTEST {"us":%%d,"requests":%%d,"status":%%d,"connect":%%d,"read":%%d,'
     .. '"write":%%d,"timeout":%%d,"latency":[%%s]}\\n'
-  io.write(string.format(form, tonumber(summary.duration), tonumber(summary.requests), e.status, e.connect, e.read, e.write, e.timeout,
-    table.concat(parts, ",")))
+  io.write(string.format(form, tonumber(summary.duration), tonumber(summary.requests),
+    e.status, e.connect, e.read, e.write, e.timeout, table.concat(parts, ",")))
 end
 """
 
@@ -73,7 +73,9 @@ class Slice:
 def run_wrk(plan: Plan, progress: Progress | None = None) -> Run:
     """Measures a closed-loop plan with wrk. Raises ConfigError for what wrk cannot do or when it is not installed."""
     if not plan.load.closed or plan.target.is_grpc or plan.load.think_s or plan.feedback is not None:
-        raise ConfigError("--driver wrk does closed loop over HTTP only: give --concurrency, without think time or feedback")
+        raise ConfigError(
+            "--driver wrk does closed loop over HTTP only: give --concurrency, without think time or feedback"
+        )
     if shutil.which("wrk") is None:
         raise ConfigError("wrk is not installed; on Debian: apt-get install wrk")
     seconds = max(1, round(plan.duration_s))
@@ -125,7 +127,14 @@ def _children_cpu() -> float:
 def _run_slice(plan: Plan, script: Path, seconds: int) -> Slice:
     # One thread per worker: wrk splits the connections among them.
     threads = min(plan.workers, plan.load.concurrency)
-    command = ["wrk", f"-t{threads}", f"-c{plan.load.concurrency}", f"-d{seconds}s", "--timeout", f"{plan.target.timeout_s:g}s"]
+    command = [
+        "wrk",
+        f"-t{threads}",
+        f"-c{plan.load.concurrency}",
+        f"-d{seconds}s",
+        "--timeout",
+        f"{plan.target.timeout_s:g}s",
+    ]
     ended = subprocess.run([*command, "-s", str(script), plan.target.url], capture_output=True, text=True, check=False)
     return parse_output(ended.stdout, ended.stderr)
 

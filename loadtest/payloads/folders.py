@@ -50,7 +50,9 @@ def _expected(path: Path, root: Path, payload: Payload, table: dict[str, str]) -
         return _number_or_text(relative.parts[0])
     head = path.stem.split("_")[0]
     if not head.isdigit():
-        raise ConfigError(f"labels: prefix needs a class number before the first underscore, as in 0207_golden.jpg: {path.name}")
+        raise ConfigError(
+            f"labels: prefix needs a class number before the first underscore, as in 0207_golden.jpg: {path.name}"
+        )
     return int(head)
 
 

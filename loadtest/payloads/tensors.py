@@ -20,6 +20,8 @@ def draw_tensors(payload: Payload, seed: int) -> tuple[Item, ...]:
     generator = np.random.default_rng([seed, 5])
     items = []
     for _ in range(payload.count):
-        values = generator.standard_normal(payload.shape) if dtype.kind == "f" else generator.integers(0, 2, payload.shape)
+        values = (
+            generator.standard_normal(payload.shape) if dtype.kind == "f" else generator.integers(0, 2, payload.shape)
+        )
         items.append(Item(tensor=values.astype(dtype)))
     return tuple(items)

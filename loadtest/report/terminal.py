@@ -37,7 +37,9 @@ class LiveView:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._shown:
             self._live.stop()
 
@@ -53,7 +55,9 @@ class LiveView:
         counts = windows.latency[now]
         running = np.cumsum(counts)
         p50, p99 = (
-            float(MIDDLES[int(np.searchsorted(running, max(1, np.ceil(share * running[-1]))))]) * 1000 if running[-1] else None
+            float(MIDDLES[int(np.searchsorted(running, max(1, np.ceil(share * running[-1]))))]) * 1000
+            if running[-1]
+            else None
             for share in (0.5, 0.99)
         )
         failures = {outcome_name(code): count for code, count in fold.account.items() if not is_ok(code)}
@@ -102,7 +106,9 @@ def summary_table(report: Report) -> Table:
         table.add_row("offered /s", f"{report.offered_per_s:.1f}", "")
     between = report.throughput_interval
     table.add_row(
-        "answered /s", f"{report.throughput_per_s:.1f}", "" if between is None else f"{between.low:.1f} … {between.high:.1f}"
+        "answered /s",
+        f"{report.throughput_per_s:.1f}",
+        "" if between is None else f"{between.low:.1f} … {between.high:.1f}",
     )
     if report.goodput_per_s is not None:
         table.add_row(f"good /s (≤ {report.deadline_ms:g} ms)", f"{report.goodput_per_s:.1f}", "")
@@ -135,7 +141,9 @@ def _print_sides(console: Console, report: Report) -> None:
         console.print(Text(f"{count:>8} {name}", style))
     if report.accounting.feedback:
         console.print("feedback: " + ", ".join(f"{count} {name}" for name, count in report.accounting.feedback.items()))
-    stages = report.server.stages_ms if report.server is not None and report.server.stages_ms else report.answer_stages_ms
+    stages = (
+        report.server.stages_ms if report.server is not None and report.server.stages_ms else report.answer_stages_ms
+    )
     if stages:
         console.print("server ms: " + ", ".join(f"{stage} {milliseconds(value)}" for stage, value in stages.items()))
     if report.server is not None and report.server.problem:

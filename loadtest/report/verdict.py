@@ -42,10 +42,16 @@ def _lag_reasons(generator: Generator, latency: Latency) -> list[str]:
 def _notes(plan: Plan, generator: Generator, accounting: Accounting) -> list[str]:
     notes = []
     if generator.driver == "wrk":
-        notes.append("driven by wrk: answers are not checked, failures are counted by kind only and are inside the latencies")
+        notes.append(
+            "driven by wrk: answers are not checked, failures are counted by kind only and are inside the latencies"
+        )
     share = generator.all_cores / generator.host_cores
     rate = accounting.measured / plan.duration_s
-    if generator.driver != "wrk" and plan.target.is_local and (share > OWN_SHARE or rate > RATE_PER_CORE * generator.host_cores):
+    if (
+        generator.driver != "wrk"
+        and plan.target.is_local
+        and (share > OWN_SHARE or rate > RATE_PER_CORE * generator.host_cores)
+    ):
         notes.append(
             f"the generator used {generator.all_cores:.2f} of the {generator.host_cores} cores that it shares with the server at "
             f"{rate:.0f} requests/s, and so disturbs what it measures; use --driver wrk for such rows"

@@ -67,7 +67,9 @@ def find_limit(plan: Plan, goal: Goal, measure: Measure, told: Callable[[Probe],
     search = _Search(plan, goal, measure, told)
     low, high = search.bracket()
     if low is None:
-        return search.end(None, False, f"{goal.quantile} was above {goal.target_ms:g} ms even at {search.last_rate:g}/s")
+        return search.end(
+            None, False, f"{goal.quantile} was above {goal.target_ms:g} ms even at {search.last_rate:g}/s"
+        )
     while high is not None and high / low > 1 + goal.tolerance:
         middle = math.sqrt(low * high)
         outcome = search.probe(middle).outcome
@@ -131,7 +133,9 @@ class _Search:
                 return self.end(rate, at_least, text + more)
             at_least = probe.outcome == "generator"
             rate *= 1 - goal.tolerance
-        return self.end(None, False, f"no rate was confirmed: the longer runs down to {rate:.4g}/s did not keep the target")
+        return self.end(
+            None, False, f"no rate was confirmed: the longer runs down to {rate:.4g}/s did not keep the target"
+        )
 
     def end(self, rate: float | None, at_least: bool, explanation: str) -> Limit:
         return Limit(self._goal, rate, at_least, explanation, tuple(self._probes))
@@ -142,7 +146,14 @@ def judge(report: Report, goal: Goal, confirming: bool) -> tuple[Outcome, str]:
     value = report.all_latency.quantiles.get(goal.quantile)
     kept = value is not None and value <= goal.target_ms
     drift = report.steadiness.latency
-    if kept and confirming and report.steadiness.steady is False and drift is not None and drift.matters and drift.drift > 0:
+    if (
+        kept
+        and confirming
+        and report.steadiness.steady is False
+        and drift is not None
+        and drift.matters
+        and drift.drift > 0
+    ):
         return "broken", "; ".join(report.steadiness.reasons)
     if kept:  # the generator's lag is inside the latency, so a kept target is kept all the more
         return "kept", ""

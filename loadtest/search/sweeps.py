@@ -23,7 +23,9 @@ SLACK_MS = 1.0
 def sweep_rates(plan: Plan, rates: Sequence[float], measure: Measure) -> tuple[Report, ...]:
     """A run per rate, in the order given."""
     return tuple(
-        measure(replace(plan, name=f"{rate:g}/s", load=replace(plan.load, steps=(Step(rate, plan.end_s),), concurrency=0)))
+        measure(
+            replace(plan, name=f"{rate:g}/s", load=replace(plan.load, steps=(Step(rate, plan.end_s),), concurrency=0))
+        )
         for rate in rates
     )
 
@@ -44,7 +46,9 @@ def parse_series(text: str) -> tuple[float, ...]:
         else:
             first, last, step = text.split(":")
             grow: Callable[[float], float]
-            grow = (lambda value: value * float(step[1:])) if step.startswith("x") else (lambda value: value + float(step))
+            grow = (
+                (lambda value: value * float(step[1:])) if step.startswith("x") else (lambda value: value + float(step))
+            )
             values = [float(first)]
             while grow(values[-1]) <= float(last) * (1 + 1e-9) and grow(values[-1]) > values[-1] and len(values) < 100:
                 values.append(grow(values[-1]))

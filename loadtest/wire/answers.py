@@ -57,7 +57,9 @@ def _read_classify(body: bytes, header_length: int | None) -> Answer:
     try:
         document = orjson.loads(body)
         classes = tuple((row["classes"][0]["index"], row["classes"][0]["label"]) for row in document["predictions"])
-        return Answer(classes, document.get("arm") or "", document.get("id") or "", document.get("timings_ms") or NO_STAGES)
+        return Answer(
+            classes, document.get("arm") or "", document.get("id") or "", document.get("timings_ms") or NO_STAGES
+        )
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"not a classification: {error!r}") from error
 

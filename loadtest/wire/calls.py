@@ -12,9 +12,22 @@ class Call:
     """Times are of the monotonic clock in seconds; `scheduled` is when the request was due, `sent` when it was issued,
     `written` when its bytes were handed over, `first` when the first byte of the answer came."""
 
-    __slots__ = ("first", "index", "is_feedback", "request", "scheduled", "sent", "traffic", "upload", "waited", "written")
+    __slots__ = (
+        "first",
+        "index",
+        "is_feedback",
+        "request",
+        "scheduled",
+        "sent",
+        "traffic",
+        "upload",
+        "waited",
+        "written",
+    )
 
-    def __init__(self, index: int, traffic: int, request: Request, scheduled: float, upload: float | None = None) -> None:
+    def __init__(
+        self, index: int, traffic: int, request: Request, scheduled: float, upload: float | None = None
+    ) -> None:
         self.index = index
         self.traffic = traffic
         self.request = request

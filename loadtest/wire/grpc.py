@@ -58,7 +58,9 @@ class GrpcTransport:
         body, outcome = b"", outcomes.UNFINISHED
         try:
             answer = self._method(call.request.path, call.index)(
-                call.request.data, timeout=min(self._timeout, call.request.deadline_s or self._timeout), metadata=self._metadata
+                call.request.data,
+                timeout=min(self._timeout, call.request.deadline_s or self._timeout),
+                metadata=self._metadata,
             )
             call.written = monotonic()
             body, outcome = await answer, outcomes.GRPC

@@ -56,9 +56,7 @@ def _filled(payload: Payload, described: Described) -> Payload:
     # An image input of shape [-1, 1] needs its inner 1; -1 inside is one image per row.
     inner = tuple(max(1, size) for size in described.shape[1:])
     datatype = payload.datatype if described.datatype == BYTES else described.datatype
-    return replace(
-        payload, tensor=payload.tensor or described.tensor, shape=payload.shape or inner, datatype=datatype
-    )
+    return replace(payload, tensor=payload.tensor or described.tensor, shape=payload.shape or inner, datatype=datatype)
 
 
 def describe(target: Target, model: str) -> Described:
@@ -67,13 +65,17 @@ def describe(target: Target, model: str) -> Described:
     if len(document["inputs"]) != 1 or not document["outputs"]:
         raise ConfigError(f"{model} has {len(document['inputs'])} inputs; loadtest sends one")
     entry = document["inputs"][0]
-    return Described(entry["name"], entry["datatype"], tuple(int(n) for n in entry["shape"]), document["outputs"][0]["name"])
+    return Described(
+        entry["name"], entry["datatype"], tuple(int(n) for n in entry["shape"]), document["outputs"][0]["name"]
+    )
 
 
 def _ask_http(target: Target, model: str) -> dict[str, Any]:
     url = f"{target.url.rstrip('/')}/v2/models/{quote(model, safe='')}"
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=dict(target.headers)), timeout=TIMEOUT_S) as answer:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, headers=dict(target.headers)), timeout=TIMEOUT_S
+        ) as answer:
             document: dict[str, Any] = orjson.loads(answer.read())
             return document
     except (OSError, ValueError) as error:

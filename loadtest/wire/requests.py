@@ -102,7 +102,9 @@ def _image(item: Item) -> bytes:
 
 def _single(traffic: Traffic, rows: tuple[Item, ...]) -> Item:
     if len(rows) > 1:
-        raise ConfigError(f"traffic {traffic.label!r}: one raw body holds one image; use classify-json, oip or grpc for batches")
+        raise ConfigError(
+            f"traffic {traffic.label!r}: one raw body holds one image; use classify-json, oip or grpc for batches"
+        )
     return rows[0]
 
 
@@ -111,7 +113,11 @@ def _tensor(traffic: Traffic, rows: tuple[Item, ...]) -> tuple[dict[str, Any], b
     payload = traffic.payload
     if payload.kind == "tensor":
         array = np.stack([row.row for row in rows])
-        return {"name": payload.tensor or "input", "shape": list(array.shape), "datatype": payload.datatype}, array.tobytes()
+        return {
+            "name": payload.tensor or "input",
+            "shape": list(array.shape),
+            "datatype": payload.datatype,
+        }, array.tobytes()
     shape = [len(rows), *payload.shape]
     raw = b"".join(struct.pack("<I", len(row.image)) + row.image for row in rows)
     return {"name": payload.tensor or "image", "shape": shape, "datatype": BYTES}, raw

@@ -34,7 +34,9 @@ def work(plan: Plan, number: int, pipe: Connection) -> None:
     try:
         _allow_many_files()
         prepared = [prepare(one.payload, plan.seed + position) for position, one in enumerate(plan.traffic)]
-        requests = [build_requests(plan.target, one, made.items) for one, made in zip(plan.traffic, prepared, strict=True)]
+        requests = [
+            build_requests(plan.target, one, made.items) for one, made in zip(plan.traffic, prepared, strict=True)
+        ]
     except ConvoyError as error:
         pipe.send(("error", str(error)))
         return

@@ -1,0 +1,209 @@
+"""Options that several commands share, and the plan they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from convoy.errors import ConfigError
+from loadtest.arrivals import read_recorded
+from loadtest.plan import PROTOCOLS, LabelSource, Load, Payload, PayloadKind, Plan, Process, Step, Target, Traffic
+from loadtest.scenario import protocol_of, seconds
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+FOREVER = 365 * 24 * 3600.0
+
+
+class Duration(click.ParamType[float]):
+    """500ms, 30s, 5m, 2h."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return seconds(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+DURATION = Duration()
+
+TARGET = (
+    click.option("-m", "--model", "models", multiple=True, required=True, help="Model to ask; repeat for an even mix."),
+    click.option("--protocol", type=click.Choice(PROTOCOLS), default=None,
+                 help="What goes over the wire. Default: classify (HTTP: raw image bytes), grpc for grpc:// URLs. "
+                      "oip, oip-json, oip-raw, grpc: Open Inference Protocol; raw: POST the bytes to --path."),
+    click.option("--path", default="", help="Path instead of the protocol's own, e.g. /predictions/resnet-18."),
+    click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="Header of every request."),
+    click.option("--no-keep-alive", is_flag=True, help="A new connection for every request."),
+    click.option("--timeout", type=DURATION, default="30s", show_default=True, help="When a request counts as failed."),
+    click.option("--max-connections", type=int, default=1024, show_default=True, help="Per worker."),
+    click.option("--metrics", metavar="URL", help="Prometheus page of the server: stages, batch sizes, energy."),
+)  # fmt: skip
+PAYLOAD = (
+    click.option("--images", type=click.Path(exists=True, file_okay=False), help="Folder of images to send."),
+    click.option("--labels", type=click.Choice(["none", "folder", "prefix", "csv"]), default="none",
+                 help="True labels: LABEL/image.jpg, 0207_name.jpg, or --labels-csv; accuracy is then reported."),
+    click.option("--labels-csv", type=click.Path(exists=True, dir_okay=False), help="File with the columns file,label."),
+    click.option("--count", type=int, default=None, help="Distinct images or tensors. Default: 64, of folders 1000."),
+    click.option("--side", type=int, default=224, show_default=True, help="Synthetic images: median long side in pixels."),
+    click.option("--side-spread", type=float, default=0.0, help="Synthetic images: sigma of the log-normal size distribution."),
+    click.option("--gray", is_flag=True, help="Synthetic images: one channel."),
+    click.option("--format", "image_format", type=click.Choice(["jpeg", "png"]), default="jpeg", help="Synthetic: file format."),
+    click.option("--tensor", is_flag=True, help="Send random tensors; shape and type are asked from the server."),
+    click.option("--shape", default="", metavar="N,N,...", help="Tensor shape without the batch dimension."),
+    click.option("--datatype", default="FP32", show_default=True, help="Tensor type."),
+    click.option("--input-name", default="", help="Tensor or BYTES input's name, where the server is not to be asked."),
+    click.option("--batch", type=int, default=1, show_default=True, help="Images or rows per request."),
+    click.option("--priority", type=int, help="Sent as X-Request-Priority and as the protocol's parameter."),
+    click.option("--slow-upload", type=float, metavar="BYTES/S", help="Clients on a thin line."),
+)  # fmt: skip
+MEASURE = (
+    click.option("--duration", type=DURATION, default="10s", show_default=True, help="Measured time."),
+    click.option("--warmup", type=DURATION, default="2s", show_default=True, help="Sent before it, not in the figures."),
+    click.option("--deadline", type=DURATION, help="Sent with each request, and defines goodput: answers within it."),
+    click.option("--seed", type=int, default=1, show_default=True, help="Same seed, same arrivals and payloads."),
+    click.option("--workers", type=int, default=1, show_default=True, help="Processes of the generator."),
+    click.option("--driver", type=click.Choice(["loadtest", "wrk"]), default="loadtest", show_default=True,
+                 help="wrk: closed loop in C, for rates at which Python takes too much of shared cores."),
+)  # fmt: skip
+RATE = (
+    click.option("--rate", type=float, help="Open loop: requests per second."),
+    click.option("--arrivals", type=click.Choice(["poisson", "constant", "gamma"]), default="poisson", show_default=True,
+                 help="Open loop: independent users, a metronome, or bursts."),
+    click.option("--burstiness", type=float, default=3.0, show_default=True, help="gamma: coefficient of variation of the gaps."),
+)  # fmt: skip
+SHAPE = (
+    click.option("--steps", metavar="RATE@TIME,...", help="Open loop with a changing rate, e.g. 10@10s,50@5s,10@20s."),
+    click.option("--recorded", type=click.Path(exists=True, dir_okay=False), help="Open loop: file of arrival times in seconds."),
+    click.option("--concurrency", type=int, help="Closed loop: requests in flight."),
+    click.option("--think", type=DURATION, default="0s", help="Closed loop: time between an answer and the next request."),
+)  # fmt: skip
+OUTPUT = (
+    click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write everything as JSON."),
+    click.option("--csv", "csv_path", type=click.Path(dir_okay=False, path_type=Path), help="Write perf_analyzer's columns."),
+    click.option("--html", "html_path", type=click.Path(dir_okay=False, path_type=Path), help="Write a self-contained page."),
+)  # fmt: skip
+
+
+def with_options(*groups: tuple[Callable[[Any], Any], ...]) -> Callable[[Command], Command]:
+    """Adds groups of options to a command, in their order."""
+
+    def add(command: Command) -> Command:
+        for option in reversed([option for group in groups for option in group]):
+            command = option(command)
+        return command
+
+    return add
+
+
+def make_plan(url: str, name: str, given: dict[str, Any]) -> Plan:
+    """The plan of a command's options. Raises ConfigError."""
+    target = make_target(url, given)
+    deadline = given.get("deadline")
+    deadline_ms = None if deadline is None else deadline * 1000
+    traffic = tuple(
+        Traffic(
+            model=model,
+            payload=_payload(given),
+            batch=given["batch"],
+            path=given["path"],
+            priority=given["priority"],
+            deadline_ms=deadline_ms,
+            upload_bytes_per_s=given["slow_upload"],
+        )
+        for model in given["models"]
+    )
+    load = make_load(given)
+    timed = given.get("steps") or load.recorded
+    return Plan(
+        target=target,
+        traffic=traffic,
+        load=load,
+        duration_s=load.seconds - given["warmup"] if timed and load.seconds > given["warmup"] else given["duration"],
+        warmup_s=given["warmup"],
+        seed=given["seed"],
+        workers=given["workers"],
+        deadline_ms=deadline_ms,
+        name=name,
+    )
+
+
+def make_target(url: str, given: dict[str, Any]) -> Target:
+    default = "grpc" if url.startswith("grpc:") else "oip" if given["tensor"] else "classify"
+    pairs = [header.partition(":") for header in given["headers"]]
+    if any(not colon for _, colon, _ in pairs):
+        raise ConfigError("a header is NAME:VALUE")
+    return Target(
+        url=url,
+        protocol=protocol_of(given["protocol"] or default),
+        keep_alive=not given["no_keep_alive"],
+        timeout_s=given["timeout"],
+        max_connections=given["max_connections"],
+        headers=tuple((name.strip(), value.strip()) for name, _, value in pairs),
+        metrics_url=given["metrics"],
+    )
+
+
+def _payload(given: dict[str, Any]) -> Payload:
+    kind: PayloadKind = "tensor" if given["tensor"] else "folder" if given["images"] else "synthetic"
+    labels: LabelSource = "csv" if given["labels_csv"] else given["labels"]
+    if labels != "none" and kind != "folder":
+        raise ConfigError("labels need --images")
+    try:
+        shape = tuple(int(size) for size in given["shape"].split(",")) if given["shape"] else ()
+    except ValueError as error:
+        raise ConfigError(f"--shape {given['shape']!r} is not like 3,224,224") from error
+    return Payload(
+        kind=kind,
+        folder=given["images"] or "",
+        labels=labels,
+        labels_csv=given["labels_csv"] or "",
+        count=given["count"] or (1000 if kind == "folder" else 64),
+        side=given["side"],
+        side_spread=given["side_spread"],
+        channels=1 if given["gray"] else 3,
+        format=given["image_format"],
+        tensor=given["input_name"],
+        shape=shape,
+        datatype=given["datatype"],
+    )
+
+
+def make_load(given: dict[str, Any]) -> Load:
+    """The load of the options; a command without some of them has their defaults."""
+    steps: tuple[Step, ...] = ()
+    if given.get("rate"):
+        steps = (Step(given["rate"], FOREVER),)
+    if given.get("steps"):
+        steps += _steps(given["steps"])
+    recorded = read_recorded_file(given["recorded"]) if given.get("recorded") else ()
+    if (given.get("rate") and given.get("steps")) or not (steps or recorded or given.get("concurrency")):
+        raise ConfigError("say how to load: --rate N, --steps, --recorded FILE, or --concurrency N")
+    process: Process = given.get("arrivals") or "poisson"
+    return Load(
+        process=process,
+        steps=steps,
+        burstiness=given.get("burstiness") or 3.0,
+        recorded=recorded,
+        concurrency=given.get("concurrency") or 0,
+        think_s=given.get("think") or 0.0,
+    )
+
+
+def _steps(text: str) -> tuple[Step, ...]:
+    pairs = [part.partition("@") for part in text.split(",")]
+    try:
+        return tuple(Step(float(rate), seconds(time)) for rate, _, time in pairs)
+    except ValueError as error:
+        raise ConfigError(f"--steps {text!r} is not like 10@10s,50@5s,10@20s") from error
+
+
+def read_recorded_file(path: str) -> tuple[float, ...]:
+    try:
+        return read_recorded(Path(path).read_text())
+    except ValueError as error:
+        raise ConfigError(f"{path} does not hold one time in seconds per line: {error}") from error

@@ -1,0 +1,178 @@
+"""The pages and tables of questions that take several runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+
+from rich.table import Table
+
+from loadtest.report.charts import Axis, Band, Bar, Line, chart
+from loadtest.report.page import heading, report_sections, table
+from loadtest.report.terminal import milliseconds
+from loadtest.report.values import QUANTILES, Report
+from loadtest.search.compare import METRICS, Comparison
+from loadtest.search.limits import Limit
+from loadtest.search.sweeps import Soak, Spike
+
+SWEEP_HEADS = ("", "offered /s", "answered /s", *(f"{name} ms" for name in QUANTILES), "failed", "valid", "steady")
+
+
+def sweep_row(report: Report) -> tuple[str, ...]:
+    """A run as a row of a sweep."""
+    offered = "" if report.offered_per_s is None else f"{report.offered_per_s:.1f}"
+    steady = {True: "yes", False: "no", None: "?"}[report.steadiness.steady]
+    quantiles = (milliseconds(report.quantile(name)) for name in QUANTILES)
+    valid = "yes" if report.verdict.valid else "NO"
+    return (
+        report.name,
+        offered,
+        f"{report.throughput_per_s:.1f}",
+        *quantiles,
+        f"{report.failed_share:.1%}",
+        valid,
+        steady,
+    )
+
+
+def rich_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A terminal table with numbers to the right."""
+    made = Table(header_style="bold", box=None, pad_edge=False)
+    for number, head in enumerate(heads):
+        made.add_column(head, justify="right" if number else "left")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def curve(reports: Sequence[Report], target_ms: float | None = None) -> str:
+    """The latency-against-rate curve, with 95 % intervals of p99 as bars; at closed loop the rate is what was answered."""
+    rows = sorted(
+        ((report.offered_per_s or report.throughput_per_s, report) for report in reports), key=lambda row: row[0]
+    )
+    lines = [
+        Line(name, [(rate, report.quantile(name)) for rate, report in rows], style, marks=True)
+        for name, style in (("p99", "b"), ("p90", "c"), ("p50", "a"))
+    ]
+    if target_ms is not None and rows:
+        lines.append(Line("target", [(rows[0][0], target_ms), (rows[-1][0], target_ms)], "d dash"))
+    spans = [(rate, report.latency_intervals.get("p99")) for rate, report in rows]
+    bars = [Bar(rate, span.low, span.high, "b") for rate, span in spans if span is not None]
+    label = (
+        "requests per second offered"
+        if any(report.offered_per_s for report in reports)
+        else "requests per second answered"
+    )
+    served = Line("answered", [(rate, report.throughput_per_s) for rate, report in rows], "c", marks=True)
+    good = Line("in time", [(rate, report.goodput_per_s) for rate, report in rows], "b", marks=True)
+    throughput = [served, good] if any(report.goodput_per_s is not None for report in reports) else [served]
+    return chart("Latency against rate", Axis(label), Axis("ms", log=True), lines, bars=bars) + chart(
+        "Throughput against rate", Axis(label), Axis("per second"), throughput
+    )
+
+
+def sweep_sections(reports: Sequence[Report]) -> list[str]:
+    rows = [sweep_row(report) for report in reports]
+    return [heading(reports[0]), notes(reports), curve(reports), table(SWEEP_HEADS, rows)]
+
+
+def notes(reports: Sequence[Report]) -> str:
+    """What the verdicts of several runs say, each once, with the runs it is about."""
+    said: dict[str, list[str]] = {}
+    for report in reports:
+        for text in (*(f"INVALID: {reason}" for reason in report.verdict.reasons), *report.verdict.notes):
+            said.setdefault(text, []).append(report.name)
+    boxes = []
+    for text, names in said.items():
+        kind = "bad" if text.startswith("INVALID") else "warn"
+        boxes.append(f'<div class="verdict {kind}">{escape(", ".join(names))}: {escape(text)}</div>')
+    return "".join(boxes)
+
+
+def limit_sections(limit: Limit) -> list[str]:
+    """The answer, the curve through all probes, and the confirming run."""
+    reports = [probe.report for probe in limit.probes]
+    kind = "" if limit.rate is not None else " bad"
+    rows = [
+        [f"{probe.rate:.4g}", milliseconds(probe.value_ms) if probe.value_ms is not None else "∞", f"{probe.report.seconds:g}",
+         probe.outcome + (" (confirming)" if probe.confirming else ""), probe.reason]
+        for probe in limit.probes
+    ]  # fmt: skip
+    heads = ["rate /s", f"{limit.goal.quantile} ms", "seconds", "outcome", "why"]
+    sections = [
+        heading(reports[0]),
+        f'<div class="verdict{kind}">{escape(limit.explanation)}</div>',
+        curve(reports, limit.goal.target_ms),
+        table(heads, rows),
+    ]
+    confirmed = [probe.report for probe in limit.probes if probe.confirming and probe.outcome == "kept"]
+    if confirmed:
+        sections += ["<h2>The confirming run</h2>", *report_sections(confirmed[-1])[1:]]
+    return sections
+
+
+def spike_sentence(spike: Spike) -> str:
+    """The answer in one sentence."""
+    if spike.recovery_s is None:
+        end = "not back to normal before the run ended"
+    else:
+        end = f"back to normal {spike.recovery_s:.1f} s after the spike"
+    worst, normal = milliseconds(spike.worst_p99_ms), milliseconds(spike.normal_p99_ms)
+    failed = f"{spike.failed_in_spike} failed in the spike, {spike.failed_after} after it"
+    return f"{end}; p99 of half-second windows rose from {normal} to {worst} ms; {failed}"
+
+
+def spike_sections(spike: Spike) -> list[str]:
+    kind = "" if spike.recovery_s is not None else " bad"
+    band = Band(spike.spike_from_s, spike.spike_until_s, "spike")
+    sections = report_sections(spike.report, [band])
+    return [sections[0], f'<div class="verdict{kind}">{escape(spike_sentence(spike))}</div>', *sections[1:]]
+
+
+def soak_sections(soak: Soak) -> list[str]:
+    said = "; ".join(soak.findings) or "nothing drifted"
+    kind = " warn" if soak.findings else ""
+    rows = [[name, f"{one.drift:+.1%}", "yes" if one.matters else "no"] for name, one in soak.drifts.items()]
+    sections = report_sections(soak.report)
+    drifts = table(["", "drift over the run", "beyond chance and 10 %"], rows)
+    return [sections[0], f'<div class="verdict{kind}">{escape(said)}</div>', drifts, *sections[1:]]
+
+
+def comparison_rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    return [
+        (one.metric, f"{one.ratio:.3f}", "" if one.interval is None else f"{one.interval.low:.3f} … {one.interval.high:.3f}",
+         one.finding.rpartition(", ")[2])
+        for one in comparison.ratios
+    ]  # fmt: skip
+
+
+def comparison_sections(comparison: Comparison) -> list[str]:
+    """The ratios first, then both sides by round."""
+    first, second = (escape(name) for name in comparison.names)
+    rows = [sweep_row(report) for pair in zip(comparison.first, comparison.second, strict=True) for report in pair]
+    bad = "INVALID: the generator was the bottleneck in at least one slice"
+    return [
+        heading(comparison.first[0]),
+        f"<p>A is {first}, B is {second}.</p>",
+        "" if comparison.valid else f'<div class="verdict bad">{bad}</div>',
+        "<ul>" + "".join(f"<li>{escape(one.finding)}</li>" for one in comparison.ratios) + "</ul>",
+        _by_round(comparison, "Throughput", "per second", METRICS["throughput"]),
+        _by_round(comparison, "p50", "ms", METRICS["p50"]),
+        _by_round(comparison, "p99", "ms", METRICS["p99"]),
+        table(SWEEP_HEADS, rows),
+    ]
+
+
+def _by_round(comparison: Comparison, name: str, unit: str, read: Callable[[Report], float | None]) -> str:
+    rounds = range(1, comparison.rounds + 1)
+    sides = zip(("A", "B"), comparison.names, (comparison.first, comparison.second), ("a", "b"), strict=True)
+    lines = [
+        Line(
+            f"{letter}: {called}", [(at, read(one)) for at, one in zip(rounds, reports, strict=True)], style, marks=True
+        )
+        for letter, called, reports, style in sides
+    ]
+    ticks = tuple((float(one), str(one)) for one in rounds)
+    return chart(
+        f"{name} by round", Axis("round", ticks=ticks, low=0.5, high=comparison.rounds + 0.5), Axis(unit), lines
+    )

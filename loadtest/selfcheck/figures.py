@@ -1,0 +1,158 @@
+"""Figures about the generator: CPU per request, and closed-loop agreement with wrk and hey on an engine-bound server."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from convoy.errors import ConfigError, ConvoyError
+from loadtest.coordinator import run_plan
+from loadtest.drivers.wrk import run_wrk
+from loadtest.payloads import prepare
+from loadtest.plan import Load, Payload, Plan, Step, Target, Traffic
+from loadtest.report.build import build_report
+from loadtest.report.values import Report
+
+ENGINE_S = 0.005
+CONNECTIONS = 8
+ROUNDS = 3
+BEGIN, END = "<!-- figures: python -m loadtest selfcheck -->", "<!-- end of figures -->"
+DIGIT = Payload(side=28, channels=1, format="png", count=16)
+PHOTO = Payload(side=500, count=4)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one kind of load costs: requests per CPU second of a worker, and its lag in milliseconds."""
+
+    kind: str
+    offered: str
+    per_cpu_s: float
+    lag_p99_ms: float | None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Closed-loop throughput of this generator and of another, by round, alternating."""
+
+    tool: str
+    ours: tuple[float, ...]
+    theirs: tuple[float, ...]
+
+    @property
+    def ratio(self) -> float:
+        return sum(self.ours) / sum(self.theirs)
+
+
+@contextlib.contextmanager
+def noop_server(busy_s: float = 0.0) -> Iterator[str]:
+    """A server that does nothing, or spends `busy_s` per request on one engine; yields its URL."""
+    command = [sys.executable, "-m", "loadtest.selfcheck.noop", str(busy_s)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def _report(url: str, payload: Payload, load: Load, seconds: float) -> Report:
+    plan = Plan(Target(url), (Traffic("m", payload=payload),), load, duration_s=seconds, warmup_s=0.5)
+    return build_report(run_plan(plan))
+
+
+def measure_costs(seconds: float) -> list[Cost]:
+    """CPU per request against a server that does nothing. CPU time is told by the kernel, so a busy machine matters little."""
+    cases = (
+        ("open loop, 1 kB digit", "500/s", DIGIT, Load(steps=(Step(500, 1e6),))),
+        ("open loop, 1 kB digit", "2000/s", DIGIT, Load(steps=(Step(2000, 1e6),))),
+        ("closed loop, 1 kB digit", "16 in flight", DIGIT, Load(concurrency=16)),
+        ("closed loop, 500 px photo", "16 in flight", PHOTO, Load(concurrency=16)),
+    )
+    costs = []
+    with noop_server() as url:
+        for kind, offered, payload, load in cases:
+            own = _report(url, payload, load, seconds).generator
+            costs.append(Cost(kind, offered, own.requests_per_cpu_s or 0.0, own.lag.quantiles.get("p99")))
+    return costs
+
+
+def measure_agreement(seconds: float, tools: Sequence[str]) -> list[Agreement]:
+    """Rounds in alternation against a server whose one engine takes 5 ms per request."""
+    found = []
+    with noop_server(ENGINE_S) as url, tempfile.TemporaryDirectory() as folder:
+        body = Path(folder) / "digit.png"
+        body.write_bytes(prepare(DIGIT, 1).items[0].image)
+        for tool in tools:
+            ours, theirs = [], []
+            for _ in range(ROUNDS):
+                ours.append(_report(url, DIGIT, Load(concurrency=CONNECTIONS), seconds).throughput_per_s)
+                theirs.append(_wrk(url, seconds) if tool == "wrk" else _hey(url, seconds, body))
+            found.append(Agreement(tool, tuple(ours), tuple(theirs)))
+    return found
+
+
+def _wrk(url: str, seconds: float) -> float:
+    plan = Plan(
+        Target(url), (Traffic("m", payload=DIGIT),), Load(concurrency=CONNECTIONS), duration_s=seconds, warmup_s=0
+    )
+    return build_report(run_wrk(plan)).throughput_per_s
+
+
+def _hey(url: str, seconds: float, body: Path) -> float:
+    command = [
+        "hey",
+        "-z",
+        f"{seconds:g}s",
+        "-c",
+        str(CONNECTIONS),
+        "-m",
+        "POST",
+        "-D",
+        str(body),
+        f"{url}/v1/models/m/classify",
+    ]
+    try:
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except FileNotFoundError as error:
+        raise ConfigError("hey is not installed; on Debian: apt-get install hey") from error
+    except subprocess.CalledProcessError as error:
+        raise ConvoyError(f"hey failed: {error.stderr[:500]}") from error
+    match = re.search(r"Requests/sec:\s+([0-9.]+)", output)
+    if match is None:
+        raise ConvoyError(f"hey did not tell a rate: {output[:500]}")
+    return float(match[1])
+
+
+def as_markdown(costs: Sequence[Cost], agreements: Sequence[Agreement]) -> str:
+    """The figures as tables."""
+    lines = [
+        "| load | offered | requests per CPU second of a worker | p99 of the lag, ms |",
+        "| --- | --- | --- | --- |",
+    ]
+    for cost in costs:
+        lag = "–" if cost.lag_p99_ms is None else f"{cost.lag_p99_ms:.2g}"
+        lines.append(f"| {cost.kind} | {cost.offered} | {cost.per_cpu_s:,.0f} | {lag} |".replace(",", " "))
+    if agreements:
+        head = f"| closed loop, {CONNECTIONS} connections, one engine of {ENGINE_S * 1000:g} ms | loadtest /s | its /s | ratio |"
+        lines += ["", head, "| --- | --- | --- | --- |"]
+        for one in agreements:
+            ours, theirs = (sum(side) / len(side) for side in (one.ours, one.theirs))
+            lines.append(f"| {one.tool} | {ours:.1f} | {theirs:.1f} | {one.ratio:.3f} |")
+    return "\n".join(lines)
+
+
+def write_between_markers(path: Path, figures: str) -> None:
+    """Replaces what lies between the markers of a file. Raises ConfigError when it has none."""
+    text = path.read_text()
+    if BEGIN not in text or END not in text:
+        raise ConfigError(f"{path} lacks the lines {BEGIN} and {END}")
+    head, rest = text.split(BEGIN, 1)
+    path.write_text(f"{head}{BEGIN}\n{figures}\n{END}{rest.split(END, 1)[1]}")
