@@ -45,7 +45,7 @@ from serve.resample import (
 
 SMALL_SIDE = 64  # up to this size a hop to a thread costs more than the image
 SMALL_BYTES = 20_000  # more than a picture of that size needs; beyond, ornaments make it slow
-DCT_MARGIN = 2  # at 1, libjpeg's filter decides what is kept and answers change; at 2, no more than rounding does
+DCT_MARGIN = 3  # at 1, libjpeg's filter decides what is kept and answers change; at 3, hardly more than rounding does
 SCANS_OF_LIMIT = 20  # a progressive JPEG may touch this many times the pixel limit, all its scans together
 PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "BMP": BmpImagePlugin.BmpImageFile,

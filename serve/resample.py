@@ -1,6 +1,7 @@
 """The resize of the serving decoder: torchvision's antialiased bilinear filter, computed only where the crop looks.
 
-`cykooz-resizer` (SIMD, no GIL) does it where it is installed, Pillow elsewhere; they differ by rounding, 1 of 255.
+`cykooz-resizer` (SIMD, no GIL) does it where it is installed, Pillow elsewhere, as on Linux on ARM, for which it has no
+wheels. They differ by rounding, 1 of 255, and are equally far from exact arithmetic.
 """
 
 from __future__ import annotations

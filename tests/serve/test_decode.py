@@ -156,7 +156,7 @@ def test_real_photos_in_other_pixel_kinds(shared: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scale", [1, 3, 4])
+@pytest.mark.parametrize("scale", [1, 6])
 def test_top_1_agrees_with_pillow(shared: Path, scale: int) -> None:
     """One of 200 images is half a point: this can show a bad decoder, not one that is 0.1 points off.
 
