@@ -99,4 +99,5 @@ def share_interval(hits: int, total: int) -> Interval | None:
     z, share = 1.96, hits / total
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return Interval(max(0.0, middle - half), min(1.0, middle + half))
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    return Interval(low if hits else 0.0, high if hits < total else 1.0)  # exact at the ends, which rounding misses

@@ -78,16 +78,16 @@ def _read_raw(body: bytes, header_length: int | None) -> Answer:
 def _read_oip(body: bytes, header_length: int | None) -> Answer:
     document = orjson.loads(body if header_length is None else body[:header_length])
     tail = memoryview(b"" if header_length is None else body)[header_length or 0 :]
-    parameters = document.get("parameters") or {}
     try:
         first = document["outputs"][0]
         shape = tuple(first["shape"])
         size = (first.get("parameters") or {}).get("binary_data_size")
         data = first["data"] if size is None else tail[:size]
         classes = _classes_of(first["datatype"], shape, data)
-    except (KeyError, IndexError, TypeError) as error:
+        arm = (document.get("parameters") or {}).get("arm") or ""
+        return Answer(classes, str(arm), document.get("id") or "")
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"not an inference answer: {error!r}") from error
-    return Answer(classes, str(parameters.get("arm") or ""), document.get("id") or "")
 
 
 def _parsed(kind: Any, body: bytes) -> Any:

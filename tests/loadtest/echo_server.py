@@ -209,13 +209,7 @@ def infer_http(model: str, headers: dict[str, str], body: bytes) -> tuple[int, d
     length = headers.get("inference-header-content-length")
     if length == "0":
         answer = InferResponse(model, "1", "", (logits(Tensor("image", BYTES, (1,), [body])),))
-        return (
-            200,
-            {},
-            render_response(
-                answer, parse_request(b'{"inputs":[{"name":"i","datatype":"FP32","shape":[0],"data":[]}]}', None)
-            )[0],
-        )
+        return 200, {}, render_response(answer, InferRequest(()))[0]
     request = parse_request(body, None if length is None else int(length))
     output = logits(request.inputs[0])
     if request.outputs and request.outputs[0].classes:

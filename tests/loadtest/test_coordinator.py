@@ -137,10 +137,10 @@ def test_a_stall_shows_in_open_loop_and_hides_in_closed_loop(echo: Echo) -> None
     """Coordinated omission: the server stalls for one of three seconds."""
     stall_ms = (STALL_UNTIL_S - STALL_FROM_S) * 1000
     closed = measure(echo.http, "stall-closed", load=Load(concurrency=1), duration_s=2.0, warmup_s=0.0)
-    opened = measure(echo.http, "stall-open", load=OPEN, duration_s=2.0, warmup_s=0.0)
+    opened = measure(echo.http, "stall-open", load=Load(steps=(Step(300, 10),)), duration_s=2.0, warmup_s=0.0)
     assert closed.total.latency.maximum is not None
     assert closed.total.latency.maximum > 0.8 * stall_ms  # one request saw it
-    assert (closed.quantile("p99") or 0.0) < 0.3 * stall_ms
+    assert (closed.quantile("p90") or stall_ms) < 0.3 * stall_ms
     # A third of the time stalled, so whoever was due then waited for half of it on average.
     assert (opened.quantile("p99") or 0.0) > 0.7 * stall_ms
     assert (opened.quantile("p90") or 0.0) > 0.5 * stall_ms

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from loadtest.report.values import Accounting, Generator, Latency
+from loadtest.report.verdict import judge
+from tests.loadtest.simulated import plan_at, report_of
+
+FINE = Generator(
+    "loadtest", 1, (0.2,), 0.2, 2, 1.0, 0.0, Latency(1000, 0.1, 1.0, {"p50": 0.05, "p99": 0.3}), 0, 9, 5000.0
+)
+SLOW = Latency(1000, 5.0, 9.0, {"p50": 5.0, "p99": 20.0})
+ACCOUNT = Accounting(100, 10, 90, {"HTTP 200": 100}, {})
+PLAN = plan_at(10)
+
+
+def test_a_generator_with_time_to_spare_is_believed() -> None:
+    found = judge(PLAN, FINE, SLOW, ACCOUNT)
+    assert found.valid
+    assert found.notes == ()
+
+
+def test_a_busy_worker_a_late_one_and_a_small_pool_are_not() -> None:
+    for change, text in (
+        ({"worker_cores": (0.3, 0.9)}, "--workers"),
+        ({"lag": Latency(1000, 1.0, 9.0, {"p50": 0.1, "p99": 3.0})}, "own lag is 3.00 ms"),
+        ({"lag": Latency(1000, 1.0, 9.0, {"p50": 1.1, "p99": 1.2})}, "p50 of the generator's own lag"),
+        ({"waited_for_connection": 4}, "--max-connections"),
+    ):
+        found = judge(PLAN, replace(FINE, **change), SLOW, ACCOUNT)
+        assert not found.valid
+        assert text in found.reasons[0]
+
+
+def test_lag_counts_beside_the_latency_it_is_part_of() -> None:
+    late = replace(FINE, lag=Latency(1000, 1.0, 9.0, {"p50": 0.1, "p99": 3.0}))
+    assert judge(PLAN, late, Latency(1000, 50.0, 90.0, {"p50": 50.0, "p99": 80.0}), ACCOUNT).valid
+
+
+def test_missing_requests_are_never_valid() -> None:
+    assert not judge(PLAN, FINE, SLOW, replace(ACCOUNT, issued=101)).valid
+    assert not judge(PLAN, FINE, SLOW, replace(ACCOUNT, warmup=11)).valid
+
+
+def test_a_generator_on_the_server_s_cores_says_that_it_disturbs() -> None:
+    fast = replace(ACCOUNT, issued=4000, warmup=0, measured=4000, outcomes={"HTTP 200": 4000})
+    assert "--driver wrk" in judge(PLAN, FINE, SLOW, fast).notes[0]
+    assert "--driver wrk" in judge(PLAN, replace(FINE, all_cores=0.5), SLOW, ACCOUNT).notes[0]
+    away = replace(PLAN, target=replace(PLAN.target, url="http://10.1.2.3:80"))
+    assert judge(away, FINE, SLOW, fast).notes == ()
+
+
+def test_a_simulated_run_is_usable() -> None:
+    assert report_of(plan_at(250), np.random.default_rng(1).lognormal(-4, 0.2, 1000)).usable

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from convoy.errors import ConfigError
+from loadtest.plan import Plan
+from loadtest.report.values import Report
+from loadtest.search.compare import Side, compare
+from tests.loadtest.simulated import plan_at, report_of
+
+
+class Pair:
+    """Two servers that share the machine's moods; B's latency is `ratio` times A's."""
+
+    def __init__(self, ratio: float) -> None:
+        self.order: list[str] = []
+        self._ratio = ratio
+        self._random = np.random.default_rng(1)
+        self._mood = 1.0
+
+    def side(self, name: str) -> Side:
+        @contextlib.contextmanager
+        def up() -> Iterator[None]:
+            self.order.append(f"+{name}")
+            yield
+            self.order.append(f"-{name}")
+
+        return Side(name, plan_at(100), up)
+
+    def measure(self, plan: Plan) -> Report:
+        if plan.name.startswith("A"):
+            self._mood = float(self._random.lognormal(0, 0.5))
+        base = 0.01 * self._mood * (self._ratio if plan.name.startswith("B") else 1.0)
+        return report_of(plan, base * self._random.lognormal(0, 0.1, 1000))
+
+
+def test_slices_alternate_and_each_server_is_up_only_for_its_own() -> None:
+    pair = Pair(1.0)
+    found = compare(pair.side("A"), pair.side("B"), 3, pair.measure)
+    assert pair.order == ["+A", "-A", "+B", "-B"] * 3
+    assert [report.name for report in found.first] == ["A 1/3", "A 2/3", "A 3/3"]
+    seeds = [[report.plan["seed"] for report in side] for side in (found.first, found.second)]
+    assert seeds[0] == seeds[1] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "finding"), [(1.2, "B is worse"), (0.8, "B is better"), (1.0, "no difference shown")]
+)
+def test_a_difference_is_found_through_moods_larger_than_it(ratio: float, finding: str) -> None:
+    pair = Pair(ratio)
+    found = compare(pair.side("A"), pair.side("B"), 6, pair.measure)
+    p50 = next(one for one in found.ratios if one.metric == "p50")
+    assert p50.ratio == pytest.approx(ratio, rel=0.02)
+    assert p50.finding.endswith(finding)
+
+
+def test_two_rounds_have_no_interval() -> None:
+    pair = Pair(1.0)
+    found = compare(pair.side("A"), pair.side("B"), 2, pair.measure)
+    assert all("too few rounds" in one.finding for one in found.ratios)
+
+
+def test_no_rounds_are_refused() -> None:
+    pair = Pair(1.0)
+    with pytest.raises(ConfigError):
+        compare(pair.side("A"), pair.side("B"), 0, pair.measure)

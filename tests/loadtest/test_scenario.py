@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from convoy.errors import ConfigError
+from loadtest.plan import Feedback
+from loadtest.scenario import known_scenarios, load_scenario, parse_scenario, scale, seconds
+
+EXPECTED = {
+    "steady", "burst", "overload-x2", "overload-x5", "many-models", "ab-feedback", "large-photos", "tiny-digits",
+    "slow-clients", "mixed-priorities", "soak",
+}  # fmt: skip
+SMALLEST: dict[str, Any] = {"name": "x", "traffic": [{"model": "m"}], "load": {"rate": 5}}
+
+
+def test_every_scenario_of_the_issue_is_there_and_says_what_it_is_for() -> None:
+    assert set(known_scenarios()) == EXPECTED
+    for name in EXPECTED:
+        found = load_scenario(name)
+        assert found.plan.name == name
+        assert len(found.about) > 60
+
+
+def test_the_scenarios_are_what_their_names_say() -> None:
+    assert load_scenario("overload-x2").plan.load.steps[0].rate == 2
+    assert load_scenario("overload-x5").plan.load.steps[0].rate == 5
+    assert load_scenario("burst").plan.load.process == "gamma"
+    assert load_scenario("ab-feedback").plan.feedback == Feedback()
+    assert {one.priority for one in load_scenario("mixed-priorities").plan.traffic} == {1, 2}
+    assert any(one.upload_bytes_per_s for one in load_scenario("slow-clients").plan.traffic)
+    assert load_scenario("soak").plan.duration_s == 3600
+
+
+def test_rates_of_capacity_are_scaled() -> None:
+    found = load_scenario("overload-x2", "http://127.0.0.1:9")
+    assert found.of_capacity
+    assert found.plan.target.url == "http://127.0.0.1:9"
+    assert scale(found.plan, 150.0).load.steps[0].rate == 300
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("500ms", 0.5), ("30s", 30), ("5m", 300), ("2h", 7200), (4, 4), ("1.5", 1.5)]
+)
+def test_durations(text: object, value: float) -> None:
+    assert seconds(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "soon", "5 days", "1.2.3s", None])
+def test_what_is_no_duration_is_refused(text: object) -> None:
+    with pytest.raises(ConfigError, match="no duration"):
+        seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"durration": "5s"}, "did you mean duration"),
+        ({"traffic": [{"modle": "m"}]}, "did you mean model"),
+        ({"traffic": [{"weight": 1}]}, "needs a model"),
+        ({"traffic": []}, "at least one kind of traffic"),
+        ({"traffic": "m"}, "must be a list"),
+        ({"load": {"rate": "fast"}}, "neither requests per second"),
+        ({"load": {"steps": [{"rate": "2x", "seconds": 1}, {"rate": 5, "seconds": 1}]}}, "all multiples"),
+        ({"load": {"rate": 5, "concurrency": 2}}, "a load is one of"),
+        ({"load": {}}, "a load is one of"),
+        ({"load": {"recorded": "nowhere.txt"}}, "load.recorded"),
+        ({"target": {"url": "ftp://x:1"}}, "no http://HOST:PORT"),
+        ({"target": {"protocol": "soap"}}, "not one of classify"),
+        ({"target": {"keep_alive": "yes"}}, "true or false"),
+        ({"traffic": [{"model": "m", "weight": "big"}]}, "must be a number"),
+        ({"traffic": [{"model": "m", "payload": {"kind": "folder"}}]}, "needs `folder`"),
+        ({"traffic": [{"model": "m", "payload": {"side": 0}}]}, "at least 1"),
+        ({"workers": 0}, "workers"),
+        ({"feedback": {"path": "/f", "when": 1}}, "feedback has no key 'when'"),
+        ({"feedback": {}, "target": {"url": "grpc://127.0.0.1:1", "protocol": "grpc"}}, "feedback is an HTTP request"),
+    ],
+)
+def test_wrong_scenarios_are_refused_with_the_reason(change: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        parse_scenario({**SMALLEST, **change}, None, Path())
+
+
+def test_files_are_found_beside_the_scenario_and_errors_name_it(tmp_path: Path) -> None:
+    (tmp_path / "times.txt").write_text("0\n0.5\n2\n")
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump({**SMALLEST, "load": {"recorded": "times.txt"}}))
+    assert load_scenario(str(file)).plan.load.recorded == (0.0, 0.5, 2.0)
+    assert load_scenario(str(file)).plan.duration_s == 2.0
+    file.write_text("name: [")
+    with pytest.raises(ConfigError, match=r"mine\.yaml"):
+        load_scenario(str(file))
+    with pytest.raises(ConfigError, match="did you mean steady"):
+        load_scenario("staedy")
