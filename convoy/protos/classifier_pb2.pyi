@@ -21,7 +21,7 @@ class ClassifyRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., images: _Optional[_Iterable[bytes]] = ..., top_k: _Optional[int] = ..., id: _Optional[str] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
-    __slots__ = ("id", "model", "version", "predictions", "timings_ms", "batch_size")
+    __slots__ = ("id", "model", "version", "predictions", "timings_ms", "batch_size", "error")
     class Class(_message.Message):
         __slots__ = ("index", "label", "probability")
         INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -57,10 +57,12 @@ class ClassifyResponse(_message.Message):
     PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_MS_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
     id: str
     model: str
     version: str
     predictions: _containers.RepeatedCompositeFieldContainer[ClassifyResponse.Prediction]
     timings_ms: ClassifyResponse.Timings
     batch_size: int
-    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., predictions: _Optional[_Iterable[_Union[ClassifyResponse.Prediction, _Mapping]]] = ..., timings_ms: _Optional[_Union[ClassifyResponse.Timings, _Mapping]] = ..., batch_size: _Optional[int] = ...) -> None: ...
+    error: str
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., predictions: _Optional[_Iterable[_Union[ClassifyResponse.Prediction, _Mapping]]] = ..., timings_ms: _Optional[_Union[ClassifyResponse.Timings, _Mapping]] = ..., batch_size: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...

@@ -39,6 +39,11 @@ class ClassifierStub(object):
                 request_serializer=convoy_dot_protos_dot_classifier__pb2.ClassifyRequest.SerializeToString,
                 response_deserializer=convoy_dot_protos_dot_classifier__pb2.ClassifyResponse.FromString,
                 _registered_method=True)
+        self.ClassifyStream = channel.stream_stream(
+                '/convoy.v1.Classifier/ClassifyStream',
+                request_serializer=convoy_dot_protos_dot_classifier__pb2.ClassifyRequest.SerializeToString,
+                response_deserializer=convoy_dot_protos_dot_classifier__pb2.ClassifyResponse.FromString,
+                _registered_method=True)
 
 
 class ClassifierServicer(object):
@@ -50,11 +55,23 @@ class ClassifierServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ClassifyStream(self, request_iterator, context):
+        """One answer for each request, in their order; a request that fails does not end the stream.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClassifierServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Classify': grpc.unary_unary_rpc_method_handler(
                     servicer.Classify,
+                    request_deserializer=convoy_dot_protos_dot_classifier__pb2.ClassifyRequest.FromString,
+                    response_serializer=convoy_dot_protos_dot_classifier__pb2.ClassifyResponse.SerializeToString,
+            ),
+            'ClassifyStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.ClassifyStream,
                     request_deserializer=convoy_dot_protos_dot_classifier__pb2.ClassifyRequest.FromString,
                     response_serializer=convoy_dot_protos_dot_classifier__pb2.ClassifyResponse.SerializeToString,
             ),
@@ -84,6 +101,33 @@ class Classifier(object):
             request,
             target,
             '/convoy.v1.Classifier/Classify',
+            convoy_dot_protos_dot_classifier__pb2.ClassifyRequest.SerializeToString,
+            convoy_dot_protos_dot_classifier__pb2.ClassifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClassifyStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/convoy.v1.Classifier/ClassifyStream',
             convoy_dot_protos_dot_classifier__pb2.ClassifyRequest.SerializeToString,
             convoy_dot_protos_dot_classifier__pb2.ClassifyResponse.FromString,
             options,
