@@ -65,6 +65,7 @@ def compare(a_url: str, b_url: str | None, rounds: int, driver: str, **given: An
         found = compare_sides(sides[0], sides[1], rounds, measurer(driver))
     out = console()
     reports = [report for pair in zip(found.first, found.second, strict=True) for report in pair]
+    out.print(f"A is {found.names[0]}\nB is {found.names[1]}", markup=False)
     out.print(rich_table(SWEEP_HEADS, [sweep_row(report) for report in reports]))
     out.print(rich_table(("B / A", "ratio", "95 % interval", "finding"), comparison_rows(found)))
     if found.accuracy != (None, None):

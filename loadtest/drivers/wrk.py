@@ -29,6 +29,7 @@ from loadtest.wire.metadata import resolve
 from loadtest.wire.requests import build_requests
 
 SLICES = 10
+CUT_SHARE = 0.01  # wrk drops what is in flight when it ends: at most this share of a slice
 ORDER = 4096
 
 LUA = """
@@ -78,18 +79,27 @@ def run_wrk(plan: Plan, progress: Progress | None = None) -> Run:
         )
     if shutil.which("wrk") is None:
         raise ConfigError("wrk is not installed; on Debian: apt-get install wrk")
-    seconds = max(1, round(plan.duration_s))
-    plan = resolve(replace(plan, duration_s=seconds, window_s=max(1, round(seconds / SLICES))))
-    run = Run(plan, Fold(plan), driver="wrk")
+    plan = resolve(plan)
     with tempfile.TemporaryDirectory(prefix="loadtest-wrk-") as folder:
-        script = _write_script(plan, Path(folder), run)
+        script, about = _write_script(plan, Path(folder))
+        warm = _run_slice(plan, script, max(1, round(plan.warmup_s)))
+        seconds = max(1, round(plan.duration_s))
+        plan = replace(plan, duration_s=seconds, window_s=plan.window_s or _slice_seconds(plan, seconds, warm))
+        run = Run(plan, Fold(plan), about, driver="wrk")
+        _add(run, warm, None)
         _measure(plan, script, run, progress)
     return run
 
 
-def _write_script(plan: Plan, folder: Path, run: Run) -> Path:
+def _slice_seconds(plan: Plan, seconds: int, warm: Slice) -> int:
+    """Short enough for ten windows, long enough that what wrk drops at its end does not matter."""
+    rate = max(1.0, warm.requests / warm.seconds)
+    needed = max(seconds / SLICES, plan.load.concurrency / rate / CUT_SHARE)
+    return max(1, seconds // max(1, int(seconds / needed)))
+
+
+def _write_script(plan: Plan, folder: Path) -> tuple[Path, tuple[str, ...]]:
     prepared = [prepare(one.payload, plan.seed + number) for number, one in enumerate(plan.traffic)]
-    run.about = tuple(made.about for made in prepared)
     firsts, position = [], 0
     for traffic, made in zip(plan.traffic, prepared, strict=True):
         firsts.append(position)
@@ -100,13 +110,11 @@ def _write_script(plan: Plan, folder: Path, run: Run) -> Path:
     order = ",".join(str(firsts[traffic] + item) for traffic, item in picks)
     script = folder / "script.lua"
     script.write_text(LUA % {"order": order, "count": position, "folder": folder})
-    return script
+    return script, tuple(made.about for made in prepared)
 
 
 def _measure(plan: Plan, script: Path, run: Run, progress: Progress | None) -> None:
     windows = run.fold.windows
-    if plan.warmup_s:
-        _add(run, _run_slice(plan, script, max(1, round(plan.warmup_s))), None)
     start, cpu = monotonic(), _children_cpu()
     scraper = Scraper(plan.target.metrics_url, start)
     for number in range(len(windows) - windows.warmup):

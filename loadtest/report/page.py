@@ -158,6 +158,13 @@ def _sides(report: Report) -> str:
         report.server.stages_ms if report.server is not None and report.server.stages_ms else report.answer_stages_ms
     )
     rows = [[f"server: {stage}", f"{milliseconds(value)} ms"] for stage, value in stages.items()]
+    if report.outside_server_ms is not None:
+        rows.append(
+            [
+                "outside the server's clock (network, accept queue, event loops)",
+                f"{milliseconds(report.outside_server_ms)} ms",
+            ]
+        )
     if report.server is not None and report.server.problem:
         rows.append(["server metrics", report.server.problem])
     if report.server is not None and report.server.batch_size is not None:

@@ -112,6 +112,8 @@ def summary_table(report: Report) -> Table:
     )
     if report.goodput_per_s is not None:
         table.add_row(f"good /s (≤ {report.deadline_ms:g} ms)", f"{report.goodput_per_s:.1f}", "")
+    if report.total.rows != report.total.ok:
+        table.add_row("images /s", f"{report.rows_per_s:.1f}", "")
     for name in QUANTILES:
         value, span = report.quantile(name), report.latency_intervals.get(name)
         interval = "" if span is None else f"{milliseconds(span.low)} … {milliseconds(span.high)}"
@@ -145,7 +147,8 @@ def _print_sides(console: Console, report: Report) -> None:
         report.server.stages_ms if report.server is not None and report.server.stages_ms else report.answer_stages_ms
     )
     if stages:
-        console.print("server ms: " + ", ".join(f"{stage} {milliseconds(value)}" for stage, value in stages.items()))
+        said = ", ".join(f"{stage} {milliseconds(value)}" for stage, value in stages.items())
+        console.print(f"server ms: {said}; outside its clock {milliseconds(report.outside_server_ms)}")
     if report.server is not None and report.server.problem:
         console.print(Text(f"server metrics: {report.server.problem}", "yellow"))
     own = report.generator

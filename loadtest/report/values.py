@@ -136,6 +136,17 @@ class Report:
         """Valid, steady and balanced: a number that may be quoted."""
         return self.verdict.valid and self.steadiness.steady is True and self.accounting.balanced
 
+    @property
+    def outside_server_ms(self) -> float | None:
+        """Mean time from sending to the answer that the server's own clock did not see; None where it tells no times."""
+        scraped = self.server.stages_ms if self.server is not None else {}
+        inside = (
+            sum(scraped.values())
+            if scraped
+            else self.answer_stages_ms.get("total", sum(self.answer_stages_ms.values()))
+        )
+        return self.service.mean - inside if inside and self.service.mean is not None else None
+
     def quantile(self, name: str) -> float | None:
         return self.total.latency.quantiles.get(name)
 
@@ -145,5 +156,6 @@ def to_document(report: object) -> dict[str, Any]:
     document = asdict(report)  # type: ignore[call-overload]
     if isinstance(report, Report):
         document["usable"] = report.usable
+        document["outside_server_ms"] = report.outside_server_ms
         document["accounting"]["balanced"] = report.accounting.balanced
     return dict(document)

@@ -74,8 +74,8 @@ def compare(first: Side, second: Side, rounds: int, measure: Measure) -> Compari
         raise ConfigError("a comparison needs at least one round")
     reports: tuple[list[Report], list[Report]] = ([], [])
     for number in range(rounds):
-        for side, kept in zip((first, second), reports, strict=True):
-            plan = replace(side.plan, seed=side.plan.seed + number, name=f"{side.name} {number + 1}/{rounds}")
+        for letter, side, kept in zip("AB", (first, second), reports, strict=True):
+            plan = replace(side.plan, seed=side.plan.seed + number, name=f"{letter} {number + 1}/{rounds}")
             with side.up():
                 kept.append(measure(plan))
     return read_comparison((first.name, second.name), tuple(reports[0]), tuple(reports[1]))

@@ -10,6 +10,7 @@ from typing import Literal
 from convoy.errors import ConfigError
 from loadtest.plan import Plan, Step
 from loadtest.report.values import QUANTILES, Report
+from loadtest.report.verdict import BUSY_CORE
 
 Measure = Callable[[Plan], Report]
 Outcome = Literal["kept", "broken", "generator"]
@@ -141,6 +142,16 @@ class _Search:
         return Limit(self._goal, rate, at_least, explanation, tuple(self._probes))
 
 
+def _broken_without_lag(report: Report, goal: Goal) -> bool:
+    """Whether a generator that was late, but not busy, saw the target missed even from the sent time on."""
+    service = report.service.quantiles.get(goal.quantile)
+    return (
+        max(report.generator.worker_cores, default=0.0) <= BUSY_CORE
+        and service is not None
+        and service > goal.target_ms
+    )
+
+
 def judge(report: Report, goal: Goal, confirming: bool) -> tuple[Outcome, str]:
     """Whether a run kept the target; a run whose numbers are the generator's own says nothing about the server."""
     value = report.all_latency.quantiles.get(goal.quantile)
@@ -157,7 +168,7 @@ def judge(report: Report, goal: Goal, confirming: bool) -> tuple[Outcome, str]:
         return "broken", "; ".join(report.steadiness.reasons)
     if kept:  # the generator's lag is inside the latency, so a kept target is kept all the more
         return "kept", ""
-    if not report.verdict.valid:
+    if not report.verdict.valid and not _broken_without_lag(report, goal):
         return "generator", "; ".join(report.verdict.reasons)
     if value is None:
         return "broken", f"{report.failed_share:.1%} failed"

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic, sleep
+from typing import IO
 
 from convoy.errors import ConfigError
 from loadtest.plan import Target
@@ -20,6 +21,7 @@ from loadtest.plan import Target
 STARTS_IN_S = 180.0
 STOPS_IN_S = 30.0
 ASK_EVERY_S = 0.1
+LOG_SHOWN = 500  # bytes of a failed command's output
 
 
 @contextlib.contextmanager
@@ -30,19 +32,35 @@ def running(command: str, ready_url: str, folder: Path | None = None) -> Iterato
     """
     if _answers(ready_url):
         raise ConfigError(f"{ready_url} answers already; stop that server first, or the comparison would measure it")
-    process = subprocess.Popen(shlex.split(command), cwd=folder, start_new_session=True, stdin=subprocess.DEVNULL)
-    try:
-        _wait(process, command, ready_url)
-        yield
-    finally:
-        _end(process)
+    with tempfile.TemporaryFile() as log:
+        try:
+            process = subprocess.Popen(
+                shlex.split(command),
+                cwd=folder,
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        except OSError as error:
+            raise ConfigError(f"cannot start {command!r}: {error}") from error
+        try:
+            _wait(process, command, ready_url, log)
+            yield
+        finally:
+            _end(process)
+            _wait_for_silence(ready_url)
 
 
-def _wait(process: subprocess.Popen[bytes], command: str, ready_url: str) -> None:
+def _wait(process: subprocess.Popen[bytes], command: str, ready_url: str, log: IO[bytes]) -> None:
     until = monotonic() + STARTS_IN_S
     while not _answers(ready_url):
         if process.poll() is not None:
-            raise ConfigError(f"{command!r} ended with code {process.returncode} before {ready_url} answered")
+            log.seek(0)
+            said = log.read()[-LOG_SHOWN:].decode("utf-8", "replace").strip()
+            raise ConfigError(
+                f"{command!r} ended with code {process.returncode} before {ready_url} answered. {said}".strip()
+            )
         if monotonic() > until:
             raise ConfigError(f"{ready_url} did not answer within {STARTS_IN_S:g} s of {command!r}")
         sleep(ASK_EVERY_S)
@@ -56,10 +74,18 @@ def _answers(url: str) -> bool:
         return False
 
 
+def _wait_for_silence(url: str) -> None:
+    """A server may leave processes of its own that end a little later. Raises ConfigError when they do not."""
+    until = monotonic() + STOPS_IN_S
+    while _answers(url):
+        if monotonic() > until:
+            raise ConfigError(f"{url} still answers {STOPS_IN_S:g} s after its command was ended")
+        sleep(ASK_EVERY_S)
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends the command and whatever it started in its own process group."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
+    """Asks the command to end, and ends whatever is then left of its process group."""
+    process.terminate()  # not the group: a server that is asked ends its own children in order
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(STOPS_IN_S)
     with contextlib.suppress(ProcessLookupError):

@@ -139,7 +139,7 @@ def as_markdown(costs: Sequence[Cost], agreements: Sequence[Agreement]) -> str:
     ]
     for cost in costs:
         lag = "–" if cost.lag_p99_ms is None else f"{cost.lag_p99_ms:.2g}"
-        lines.append(f"| {cost.kind} | {cost.offered} | {cost.per_cpu_s:,.0f} | {lag} |".replace(",", " "))
+        lines.append(f"| {cost.kind} | {cost.offered} | {cost.per_cpu_s:.0f} | {lag} |")
     if agreements:
         head = f"| closed loop, {CONNECTIONS} connections, one engine of {ENGINE_S * 1000:g} ms | loadtest /s | its /s | ratio |"
         lines += ["", head, "| --- | --- | --- | --- |"]

@@ -41,11 +41,15 @@ class Noop(asyncio.Protocol):
 
     def _answer(self) -> None:
         if not self._busy_s:
-            self._transport.write(ANSWER)
+            self._write()
             return
         loop = asyncio.get_running_loop()
         Noop.engine_free = max(loop.time(), Noop.engine_free) + self._busy_s
-        loop.call_at(Noop.engine_free, self._transport.write, ANSWER)
+        loop.call_at(Noop.engine_free, self._write)
+
+    def _write(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(ANSWER)
 
 
 async def serve(busy_s: float) -> None:

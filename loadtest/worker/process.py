@@ -73,7 +73,6 @@ class Worker:
         writer = threading.Thread(target=self._write, daemon=True)
         writer.start()
         used = process_time()
-        asyncio.get_running_loop().add_reader(self._pipe.fileno(), self._stop, driver)
         driver.begin(start, start + self._plan.end_s)
         await self._until_done(session, driver, start, used)
         driver.close()
@@ -81,10 +80,6 @@ class Worker:
         self._tell(session, driver, used, last=True)
         self._outbox.put(None)
         await asyncio.to_thread(writer.join)
-
-    def _stop(self, driver: Driver) -> None:
-        asyncio.get_running_loop().remove_reader(self._pipe.fileno())
-        driver.stop()
 
     def _driver(self, session: Session) -> Driver:
         plan, number = self._plan, self._number
@@ -102,6 +97,9 @@ class Worker:
         while not (driver.ended.is_set() and not transport.in_flight and not session.pending) and monotonic() < over:
             await asyncio.sleep(0.02)
             self._max_in_flight = max(self._max_in_flight, transport.in_flight)
+            if self._pipe.poll():  # not add_reader, which would make the pipe non-blocking for the writing thread too
+                self._pipe.recv()
+                driver.stop()
             if monotonic() - told > TELL_S:
                 told = monotonic()
                 self._tell(session, driver, used)

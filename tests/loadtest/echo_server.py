@@ -290,11 +290,12 @@ async def serve() -> None:
     listener = uvicorn.Config(app, port=0, lifespan="off", log_level="critical", access_log=False, ws="none")
     http = uvicorn.Server(listener)
     socket = listener.bind_socket()
+    socket.listen()
     server = grpc_server()
     grpc_port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     task = asyncio.create_task(http.serve(sockets=[socket]))
-    sys.stdout.write(f"{socket.getsockname()[1]} {grpc_port}\n")  # the socket listens already
+    sys.stdout.write(f"{socket.getsockname()[1]} {grpc_port}\n")
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.read)
     await server.stop(None)

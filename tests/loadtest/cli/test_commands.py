@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from convoy.errors import ConfigError
+from loadtest.cli import main
+from loadtest.cli.common import meets
+from loadtest.cli.options import make_load
+from loadtest.plan import Step
+from tests.loadtest.conftest import Echo
+from tests.loadtest.simulated import Server, plan_at
+
+QUICK = ("--side", "8", "--count", "4", "--duration", "400ms", "--warmup", "100ms")
+
+
+def invoke(*words: str) -> Result:
+    return CliRunner().invoke(main, list(words))
+
+
+def test_help_teaches_by_questions() -> None:
+    text = invoke("--help").output
+    assert text.count("?") >= 10
+    for command in ("run", "limit", "sweep", "spike", "soak", "compare", "scenario", "scenarios", "selfcheck"):
+        assert "?" in invoke(command, "--help").output
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("run", "http://127.0.0.1:1", "-m", "m"), "say how to load"),
+        (("run", "127.0.0.1:1", "-m", "m", "--rate", "5"), "no http://HOST:PORT"),
+        (("run", "http://127.0.0.1:1", "-m", "m", "--rate", "5", "--concurrency", "2"), "a load is one of"),
+        (("run", "http://127.0.0.1:1", "-m", "m", "--rate", "5", "--labels", "folder"), "labels need --images"),
+        (("run", "http://127.0.0.1:1", "-m", "m", "--rate", "5", "--header", "x"), "NAME:VALUE"),
+        (("run", "http://127.0.0.1:1", "-m", "m", "--rate", "5", "--driver", "wrk"), "closed loop over HTTP only"),
+        (("run", "http://127.0.0.1:1", "-m", "m", "--steps", "fast"), "is not like 10@10s"),
+        (("limit", "http://127.0.0.1:1", "-m", "m"), "say one target"),
+        (("limit", "http://127.0.0.1:1", "-m", "m", "--p99", "1s", "--driver", "wrk"), "needs open loop"),
+        (("sweep", "http://127.0.0.1:1", "-m", "m"), "--rates or --concurrency"),
+        (("compare", "http://127.0.0.1:1", "-m", "m", "--rate", "5"), "say URL_B"),
+        (("scenario", "nothing"), "no scenario 'nothing'"),
+    ],
+)
+def test_wrong_use_is_one_line_that_says_what_to_do(words: tuple[str, ...], text: str) -> None:
+    done = invoke(*words)
+    assert done.exit_code == 1
+    assert done.output.startswith("loadtest: ")
+    assert text in done.output
+    assert len(done.output.splitlines()) == 1
+
+
+def test_a_run_shows_its_answers_and_writes_them(echo: Echo, tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    done = invoke("run", echo.http, "-m", "busy", "--rate", "100", *QUICK, "--json", str(path))
+    assert done.exit_code in (0, 3)
+    assert "HTTP 503" in done.output
+    document = json.loads(path.read_text())
+    assert document["accounting"]["balanced"]
+    assert f"{document['accounting']['outcomes']['HTTP 503']} HTTP 503" in done.output
+
+
+def test_requirements_end_with_their_own_code(echo: Echo) -> None:
+    words = ("run", echo.http, "-m", "busy", "--concurrency", "2", *QUICK)
+    assert invoke(*words, "--require", "failed<=0.5").exit_code == 0
+    assert invoke(*words, "--require", "failed<=0.1").exit_code == 4
+    assert "not like p99<=50" in invoke(*words, "--require", "p99=5").output
+
+
+def test_nothing_answered_is_no_success() -> None:
+    done = invoke("run", "http://127.0.0.1:1", "-m", "m", "--concurrency", "1", *QUICK)
+    assert done.exit_code == 4
+    assert "nothing was answered" in done.output
+
+
+def test_a_scenario_measures_the_capacity_first(echo: Echo) -> None:
+    done = invoke("scenario", "overload-x2", "--url", echo.http, "-m", "engine", "--duration", "500ms")
+    assert done.exit_code in (0, 3)
+    assert "capacity: " in done.output
+
+
+def test_requirements_are_read() -> None:
+    report = Server(100).measure(plan_at(50, seconds=20.0))
+    assert meets(report, "p99<=500")
+    assert not meets(report, "p99 <= 1")
+    assert meets(report, "throughput>=40")
+    assert not meets(report, "accuracy>=0.1")
+    with pytest.raises(ConfigError, match="known: "):
+        meets(report, "p98<=1")
+
+
+def test_loads_are_read() -> None:
+    assert make_load({"steps": "10@2s,50@500ms"}).steps == (Step(10, 2), Step(50, 0.5))
+    assert make_load({"concurrency": 3, "think": 0.5}).think_s == 0.5

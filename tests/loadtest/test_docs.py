@@ -1,0 +1,72 @@
+"""The commands of docs/loadtest.md run as they stand, against the echo server and in a fraction of the time."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from loadtest.cli import main
+from loadtest.payloads import prepare
+from loadtest.plan import Payload
+from loadtest.scenario import known_scenarios
+from tests.loadtest.conftest import REPOSITORY, Echo
+
+PAGE = (REPOSITORY / "docs" / "loadtest.md").read_text()
+COMMANDS = re.findall(r"^\$ python -m loadtest (.*)$", PAGE, re.MULTILINE)
+SHORT = {
+    "--duration": "600ms", "--warmup": "100ms", "--probe": "300ms", "--confirm": "500ms", "--before": "1s", "--spike": "500ms",
+    "--after": "2s",
+}  # fmt: skip
+
+
+def in_short(command: str, echo: Echo) -> list[str]:
+    """The command with the echo server's addresses and short times; the search stops at a rate that this machine can send."""
+    command = command.replace("http://127.0.0.1:8002", echo.http).replace("grpc://127.0.0.1:8001", echo.grpc)
+    command = re.sub(r"http://127\.0\.0\.1:[89]000", echo.http, command)
+    words = command.split()
+    for name, value in SHORT.items():
+        if name in words:
+            words[words.index(name) + 1] = value
+    if words[0] == "limit":
+        words += ["--probe", SHORT["--probe"], "--confirm", SHORT["--confirm"], "--max-rate", "250", "--p50", "1s"]
+        del words[words.index("--p99") : words.index("--p99") + 2]
+    if words[0] == "scenario":
+        words += ["--url", echo.http] + ([] if "--rate" in words else ["--rate", "80"])
+    elif words[0] != "scenarios":
+        words += ["--warmup", SHORT["--warmup"]]
+    return words
+
+
+@pytest.mark.parametrize(
+    "command", COMMANDS, ids=[f"{number}-{command.split()[0]}" for number, command in enumerate(COMMANDS)]
+)
+def test_a_command_of_the_page_works(command: str, echo: Echo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos" / "ship").mkdir(parents=True)
+    for number, item in enumerate(prepare(Payload(side=8, count=4), 1).items):
+        (tmp_path / "photos" / "ship" / f"{number}.jpg").write_bytes(item.image)
+    words = in_short(command, echo)
+    done = CliRunner().invoke(main, words)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    # 3 says that this generator was the bottleneck, which a busy machine may well make true.
+    assert done.exit_code in (0, 3), done.output
+    written = [word for word in words if word.endswith((".html", ".csv", ".json"))]
+    assert all((tmp_path / name).stat().st_size > 100 for name in written)
+
+
+def test_the_page_answers_three_questions_and_names_every_scenario() -> None:
+    assert len(re.findall(r"^## Question \d", PAGE, re.MULTILINE)) == 3
+    section = PAGE.partition("## Scenarios")[2].partition("## What the words mean")[0]
+    assert all(name in section for name in known_scenarios())
+    assert {command.split()[0] for command in COMMANDS} >= {
+        "run",
+        "limit",
+        "sweep",
+        "scenario",
+        "spike",
+        "soak",
+        "compare",
+    }
