@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -41,7 +44,7 @@ class Run:
     host_busy_cores: float = 0.0
     host_stolen_cores: float = 0.0
     server: ServerSide | None = None
-    stopped: bool = False
+    stopped_s: float | None = None  # when the person ended the run, from its start
     driver: str = "loadtest"
 
 
@@ -123,17 +126,20 @@ class _Parent:
                 self._run.stages_ms[stage] = (known[0] + total, known[1] + count)
 
     def _listen(self, start: float) -> None:
+        with _interrupts() as interrupted:
+            self._listen_until_all_ended(start, interrupted)
+
+    def _listen_until_all_ended(self, start: float, interrupted: threading.Event) -> None:
         open_pipes = list(self._pipes)
         latest = start + self._plan.end_s + self._plan.target.timeout_s + GRACE_S
         while open_pipes:
-            try:
-                for pipe in wait(open_pipes, BEAT_S):
-                    assert isinstance(pipe, Connection)
-                    if self._take(pipe):
-                        open_pipes.remove(pipe)
-                self._progress(self._run, monotonic() - start)
-            except KeyboardInterrupt:
-                self._stop()
+            for pipe in wait(open_pipes, BEAT_S):
+                assert isinstance(pipe, Connection)
+                if self._take(pipe):
+                    open_pipes.remove(pipe)
+            self._progress(self._run, monotonic() - start)
+            if interrupted.is_set() and self._run.stopped_s is None:
+                self._stop(monotonic() - start, open_pipes)
             if monotonic() > latest:
                 raise ConvoyError("a worker did not end in time; nothing it sent can be accounted for")
 
@@ -151,12 +157,29 @@ class _Parent:
         self._stages[number] = told.stages_ms
         return told.last
 
-    def _stop(self) -> None:
-        if self._run.stopped:
-            raise KeyboardInterrupt
-        self._run.stopped = True
-        for pipe in self._pipes:
+    def _stop(self, seconds: float, pipes: list[Connection]) -> None:
+        self._run.stopped_s = seconds
+        for pipe in pipes:
             pipe.send("stop")
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Ctrl-C sets an event, so that no message is lost half read; a second one ends the program as usual."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        event.set()
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _host_seconds() -> tuple[float, float]:

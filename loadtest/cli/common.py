@@ -60,11 +60,11 @@ def write_outputs(
 
 def end(reports: Sequence[Report], required: Sequence[str] = ()) -> None:
     """Exits with 3 for numbers that are the generator's own, with 4 for a requirement that was not met."""
-    if not all(report.verdict.valid for report in reports):
-        sys.exit(INVALID)
     if any(report.total.ok == 0 for report in reports):
         console().print("[bold red]nothing was answered")
         sys.exit(NOT_MET)
+    if not all(report.verdict.valid for report in reports):
+        sys.exit(INVALID)
     missed = [text for text in required if not all(meets(report, text) for report in reports)]
     if missed:
         console().print(f"[bold red]not met: {', '.join(missed)}")

@@ -28,9 +28,10 @@ KEPT_RECORDED = 20  # recorded arrival times shown in a report's plan
 def build_report(run: Run) -> Report:
     """The report of a finished run."""
     plan, fold = run.plan, run.fold
-    measured = slice(fold.windows.warmup, None)
     windows = fold.windows
-    seconds = min(plan.duration_s, max(run.wall_s - plan.warmup_s, windows.seconds)) if run.stopped else plan.duration_s
+    kept = _whole_windows(run)
+    measured = slice(windows.warmup, windows.warmup + kept)
+    seconds = kept * windows.seconds
     total = group_report("all", fold.total)
     accounting = _accounting(run)
     generator = _generator(run)
@@ -60,14 +61,14 @@ def build_report(run: Run) -> Report:
         by_arm=tuple(group_report(name, group) for name, group in sorted(fold.by_arm.items())),
         accounting=accounting,
         generator=generator,
-        steadiness=_steadiness(plan, fold),
+        steadiness=_steadiness(plan, fold, measured),
         verdict=verdict.judge(plan, generator, total.latency, accounting),
         answer_stages_ms={stage: whole / count for stage, (whole, count) in run.stages_ms.items()},
         server=run.server,
         energy_per_image_j=_energy(run),
-        windows=tuple(_windows(plan, fold)),
+        windows=tuple(_windows(fold))[: measured.stop],
         histogram=fold.total.latency.encode(),
-        stopped=run.stopped,
+        stopped=run.stopped_s is not None,
     )
 
 
@@ -154,10 +155,19 @@ def _generator(run: Run) -> Generator:
     )
 
 
-def _steadiness(plan: Plan, fold: Fold) -> steadiness.Steadiness:
+def _whole_windows(run: Run) -> int:
+    """Measured windows that had ended when the run did; at least one."""
+    windows = run.fold.windows
+    whole = len(windows) - windows.warmup
+    if run.stopped_s is None:
+        return whole
+    return min(whole, max(1, int((run.stopped_s - run.plan.warmup_s) / windows.seconds)))
+
+
+def _steadiness(plan: Plan, fold: Fold, measured: slice) -> steadiness.Steadiness:
     windows = fold.windows
-    medians = [_window_quantile(row, 0.5) for row in windows.latency[windows.warmup :]]
-    rates = windows.done_ok[windows.warmup :] / windows.seconds
+    medians = [_window_quantile(row, 0.5) for row in windows.latency[measured]]
+    rates = windows.done_ok[measured] / windows.seconds
     changing = len({step.rate for step in plan.load.steps}) > 1 or bool(plan.load.recorded)
     kept = np.array([value for value in medians if value is not None])
     return steadiness.judge(kept, rates, fold.total.ok, changing)
@@ -171,7 +181,7 @@ def _window_quantile(counts: np.ndarray[Any, Any], share: float) -> float | None
     return float(MIDDLES[used[np.searchsorted(running, max(1, np.ceil(share * running[-1] - 1e-9)))]])
 
 
-def _windows(plan: Plan, fold: Fold) -> list[Window]:
+def _windows(fold: Fold) -> list[Window]:
     windows, rows = fold.windows, []
     for number in range(len(windows)):
         quantiles = [_window_quantile(windows.latency[number], share) for share in (0.5, 0.99)]

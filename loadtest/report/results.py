@@ -165,12 +165,10 @@ def comparison_sections(comparison: Comparison) -> list[str]:
 
 def _by_round(comparison: Comparison, name: str, unit: str, read: Callable[[Report], float | None]) -> str:
     rounds = range(1, comparison.rounds + 1)
-    sides = zip(("A", "B"), comparison.names, (comparison.first, comparison.second), ("a", "b"), strict=True)
+    sides = zip("AB", (comparison.first, comparison.second), "ab", strict=True)
     lines = [
-        Line(
-            f"{letter}: {called}", [(at, read(one)) for at, one in zip(rounds, reports, strict=True)], style, marks=True
-        )
-        for letter, called, reports, style in sides
+        Line(letter, [(at, read(one)) for at, one in zip(rounds, reports, strict=True)], style, marks=True)
+        for letter, reports, style in sides
     ]
     ticks = tuple((float(one), str(one)) for one in rounds)
     return chart(

@@ -51,35 +51,38 @@ class Agreement:
 
 
 @contextlib.contextmanager
-def noop_server(busy_s: float = 0.0) -> Iterator[str]:
+def noop_server(busy_s: float = 0.0, scheme: str = "http") -> Iterator[str]:
     """A server that does nothing, or spends `busy_s` per request on one engine; yields its URL."""
-    command = [sys.executable, "-m", "loadtest.selfcheck.noop", str(busy_s)]
+    command = [sys.executable, "-m", "loadtest.selfcheck.noop", "--grpc" if scheme == "grpc" else str(busy_s)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        yield f"{scheme}://127.0.0.1:{process.stdout.readline().strip()}"
     finally:
         process.terminate()
         process.communicate()
 
 
 def _report(url: str, payload: Payload, load: Load, seconds: float) -> Report:
-    plan = Plan(Target(url), (Traffic("m", payload=payload),), load, duration_s=seconds, warmup_s=0.5)
+    target = Target(url, "grpc-classify" if url.startswith("grpc") else "classify")
+    plan = Plan(target, (Traffic("m", payload=payload),), load, duration_s=seconds, warmup_s=0.5)
     return build_report(run_plan(plan))
 
 
 def measure_costs(seconds: float) -> list[Cost]:
     """CPU per request against a server that does nothing. CPU time is told by the kernel, so a busy machine matters little."""
     cases = (
-        ("open loop, 1 kB digit", "500/s", DIGIT, Load(steps=(Step(500, 1e6),))),
-        ("open loop, 1 kB digit", "2000/s", DIGIT, Load(steps=(Step(2000, 1e6),))),
-        ("closed loop, 1 kB digit", "16 in flight", DIGIT, Load(concurrency=16)),
-        ("closed loop, 500 px photo", "16 in flight", PHOTO, Load(concurrency=16)),
+        ("HTTP, 1 kB digit", "500/s", DIGIT, Load(steps=(Step(500, 1e6),))),
+        ("HTTP, 1 kB digit", "2000/s", DIGIT, Load(steps=(Step(2000, 1e6),))),
+        ("HTTP, 1 kB digit", "16 in flight", DIGIT, Load(concurrency=16)),
+        ("HTTP, 500 px photo", "16 in flight", PHOTO, Load(concurrency=16)),
+        ("gRPC, 1 kB digit", "500/s", DIGIT, Load(steps=(Step(500, 1e6),))),
+        ("gRPC, 1 kB digit", "16 in flight", DIGIT, Load(concurrency=16)),
     )
     costs = []
-    with noop_server() as url:
+    with noop_server() as http, noop_server(scheme="grpc") as grpc:
         for kind, offered, payload, load in cases:
-            own = _report(url, payload, load, seconds).generator
+            own = _report(grpc if kind.startswith("gRPC") else http, payload, load, seconds).generator
             costs.append(Cost(kind, offered, own.requests_per_cpu_s or 0.0, own.lag.quantiles.get("p99")))
     return costs
 

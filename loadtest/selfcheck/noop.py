@@ -6,7 +6,11 @@ import asyncio
 import sys
 from typing import cast
 
+import grpc
+import grpc.aio
 import uvloop
+
+from convoy.protos import classifier_pb2
 
 BODY = (
     b'{"id":"0","model":"m","version":"1","predictions":[{"classes":[{"index":3,"label":"cat","probability":0.98}]}],'
@@ -59,5 +63,26 @@ async def serve(busy_s: float) -> None:
     await server.serve_forever()
 
 
+async def serve_grpc() -> None:
+    """Answers every gRPC call with the same classification; prints its port."""
+    answer = classifier_pb2.ClassifyResponse(id="0", model="m")
+    answer.predictions.add().classes.add(index=3, label="cat", probability=0.98)
+    message = answer.SerializeToString()
+
+    async def reply(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        return message
+
+    handlers = {"Classify": grpc.unary_unary_rpc_method_handler(reply)}
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("convoy.v1.Classifier", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(port, flush=True)
+    await server.wait_for_termination()
+
+
 if __name__ == "__main__":
-    uvloop.run(serve(float(sys.argv[1]) if len(sys.argv) > 1 else 0.0))
+    if "--grpc" in sys.argv:
+        asyncio.run(serve_grpc())
+    else:
+        uvloop.run(serve(float(sys.argv[1]) if len(sys.argv) > 1 else 0.0))

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from loadtest.cli import main
 from loadtest.cli.common import meets
 from loadtest.cli.options import make_load
 from loadtest.plan import Step
-from tests.loadtest.conftest import Echo
+from tests.loadtest.conftest import REPOSITORY, Echo
 from tests.loadtest.simulated import Server, plan_at
 
 QUICK = ("--side", "8", "--count", "4", "--duration", "400ms", "--warmup", "100ms")
@@ -80,6 +83,37 @@ def test_a_scenario_measures_the_capacity_first(echo: Echo) -> None:
     done = invoke("scenario", "overload-x2", "--url", echo.http, "-m", "engine", "--duration", "500ms")
     assert done.exit_code in (0, 3)
     assert "capacity: " in done.output
+
+
+def test_ctrl_c_ends_a_soak_early_with_its_report(echo: Echo, tmp_path: Path) -> None:
+    path, model = tmp_path / "r.json", "soaked"
+    command = [
+        sys.executable,
+        "-m",
+        "loadtest",
+        "soak",
+        echo.http,
+        "-m",
+        model,
+        "--rate",
+        "100",
+        "--duration",
+        "10m",
+        "--warmup",
+        "0s",
+    ]
+    process = subprocess.Popen(
+        [*command, *QUICK[:4], "--json", str(path)], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+    )
+    while echo.counts().get(model, 0) < 200:
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate()
+    assert process.returncode in (0, 3)
+    report = json.loads(path.read_text())["report"]
+    assert report["stopped"]
+    assert report["accounting"]["issued"] == echo.counts()[model] == sum(report["accounting"]["outcomes"].values())
+    assert "HTTP 200" in output
 
 
 def test_requirements_are_read() -> None:
