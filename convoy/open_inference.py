@@ -1,7 +1,11 @@
-"""The Open Inference Protocol's inference messages as values, and their form over HTTP (JSON, binary, mixed)."""
+"""The Open Inference Protocol's inference messages as values, and their form over HTTP (JSON, binary, mixed).
+
+This is a server's half: requests are parsed, answers rendered. `convoy.open_inference_client` is the other half.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,12 +13,14 @@ from typing import Any
 import orjson
 
 from convoy.errors import InvalidInput
-from convoy.tensors import BYTES, Buffer, Tensor, check_shape, decode_json, decode_raw, encode_raw, to_json
+from convoy.tensors import BYTES, Buffer, Tensor, check_name, decode_json, decode_raw, encode_raw, layout_of, to_json
 
 HEADER_LENGTH = "inference-header-content-length"
 Parameters = Mapping[str, Any]
 
 NO_PARAMETERS: Parameters = {}
+PARAMETER_TYPES = frozenset({str, int, float, bool})
+SHARED_MEMORY = "shared_memory_region"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +34,15 @@ class RequestedOutput:
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """An inference request of either protocol. No outputs: all of them."""
+    """An inference request of either protocol. No outputs: all of them. No version: the server chooses."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[RequestedOutput, ...] = ()
     id: str = ""
     parameters: Parameters = field(default_factory=dict)
     binary_output: bool = False
+    model: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,69 +56,103 @@ class InferResponse:
     parameters: Parameters = field(default_factory=dict)
 
 
-def parse_request(body: bytes, header_length: int | None) -> InferRequest:
-    """A request over HTTP; `header_length` is the length of its JSON part when binary data follow. Raises InvalidInput."""
-    if header_length is None:
-        head, tail = body, memoryview(b"")
-    elif 0 <= header_length <= len(body):
-        view = memoryview(body)
-        head, tail = body[:header_length], view[header_length:]
-    else:
-        raise InvalidInput(f"{HEADER_LENGTH} is {header_length}; the body has {len(body)} bytes")
-    try:
-        document = orjson.loads(head)
-    except orjson.JSONDecodeError as error:
-        raise InvalidInput(f"the request is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise InvalidInput("the request must be a JSON object")
+def parse_request(body: Buffer, header_length: int | None, model: str = "", version: str = "") -> InferRequest:
+    """A request over HTTP. Unknown keys are ignored.
+
+    Args:
+        body: the whole body, decompressed.
+        header_length: the length of its JSON part when binary data follow, from the header of that name.
+        model: the model's name, from the path.
+        version: its version, from the path.
+
+    Raises:
+        InvalidInput: what is wrong, and with which tensor.
+    """
+    document, tail = split_body("request", body, header_length)
     parameters = _parameters(document)
     request_id = document.get("id", "")
     if not isinstance(request_id, str):
         raise InvalidInput("id must be a string")
     return InferRequest(
-        inputs=_parse_inputs(document.get("inputs"), tail),
-        outputs=_parse_outputs(document.get("outputs")),
-        id=request_id,
-        parameters=parameters,
-        binary_output=_flag(parameters, "binary_data_output") or False,
+        parse_tensors("input", document.get("inputs"), tail),
+        _parse_outputs(document.get("outputs")),
+        request_id,
+        parameters,
+        _flag(parameters, "binary_data_output") or False,
+        model,
+        version,
     )
 
 
-def raw_request(name: str, body: bytes) -> InferRequest:
-    """A raw binary request (header length 0): the whole body is the one element of the model's single BYTES input."""
-    return InferRequest((Tensor(name, BYTES, (1,), [body]),), binary_output=True)
+def raw_request(name: str, body: bytes, datatype: str = BYTES, shape: tuple[int, ...] = (1,)) -> InferRequest:
+    """A raw binary request (header length 0): the whole body is the data of the model's only input. Raises InvalidInput.
+
+    `shape` is the input's with a batch of 1. One dimension may be -1: the body's length says it. For BYTES the body is
+    the one element, without the length before it.
+    """
+    if datatype == BYTES:
+        if any(size not in (1, -1) for size in shape):
+            raise InvalidInput(f"tensor {name!r} of shape {list(shape)} is more than the one element of a raw request")
+        return InferRequest((Tensor(name, BYTES, (1,) * len(shape), [body]),), binary_output=True)
+    sizes = list(shape)
+    if sizes.count(-1) > 1:
+        raise InvalidInput(f"tensor {name!r} of shape {sizes} cannot be sent raw: only one dimension may vary")
+    if -1 in sizes:
+        row = layout_of(name, datatype).itemsize * -math.prod(sizes)
+        sizes[sizes.index(-1)] = len(body) // row if row else 0
+    return InferRequest((decode_raw(name, datatype, sizes, body),), binary_output=True)
 
 
-def _parse_inputs(inputs: Any, tail: memoryview) -> tuple[Tensor, ...]:
-    if not isinstance(inputs, list) or not inputs:
-        raise InvalidInput("inputs must be a list of at least one tensor")
+def split_body(what: str, body: Buffer, header_length: int | None) -> tuple[dict[str, Any], memoryview]:
+    """The JSON document of a request or an answer, and the binary data behind it. Raises InvalidInput."""
+    if header_length is None:
+        head, tail = body, memoryview(b"")
+    elif 0 <= header_length <= len(body):
+        head, tail = body[:header_length], memoryview(body)[header_length:]
+    else:
+        raise InvalidInput(f"{HEADER_LENGTH} is {header_length}; the body has {len(body)} bytes")
+    try:
+        document = orjson.loads(head)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"the {what} is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidInput(f"the {what} must be a JSON object")
+    return document, tail
+
+
+def parse_tensors(kind: str, entries: Any, tail: memoryview) -> tuple[Tensor, ...]:
+    """The inputs of a request or the outputs of an answer; `tail` is their binary data. Raises InvalidInput."""
+    if not isinstance(entries, list) or not entries:
+        raise InvalidInput(f"{kind}s must be a list of at least one tensor")
     tensors = []
-    for entry in inputs:
-        if not isinstance(entry, dict):
-            raise InvalidInput("each input must be an object")
-        name, datatype, shape = entry.get("name"), entry.get("datatype"), entry.get("shape")
-        if not isinstance(name, str) or not isinstance(datatype, str) or not isinstance(shape, list):
-            raise InvalidInput("each input needs name (text), datatype (text) and shape (list)")
-        sizes = check_shape(name, shape)
-        length = _parameters(entry).get("binary_data_size")
-        if length is None:
-            tensors.append(decode_json(name, datatype, sizes, entry.get("data")))
-            continue
-        if "data" in entry:
-            raise InvalidInput(f"tensor {name!r} has both data and binary_data_size")
-        raw, tail = _cut(name, length, tail)
-        tensors.append(decode_raw(name, datatype, sizes, raw))
+    for entry in entries:
+        tensor, tail = _parse_tensor(kind, entry, tail)
+        tensors.append(tensor)
     if len(tail):
         raise InvalidInput(f"{len(tail)} bytes are left after the last tensor")
+    check_unique(kind, [tensor.name for tensor in tensors])
     return tuple(tensors)
 
 
-def _cut(name: str, length: Any, tail: memoryview) -> tuple[Buffer, memoryview]:
-    if type(length) is not int or length < 0:
+def _parse_tensor(kind: str, entry: Any, tail: memoryview) -> tuple[Tensor, memoryview]:
+    """A tensor, and what is left of the binary data."""
+    if not isinstance(entry, dict):
+        raise InvalidInput(f"each {kind} must be an object")
+    name, datatype, shape = check_name(entry.get("name")), entry.get("datatype"), entry.get("shape")
+    if not isinstance(datatype, str) or not isinstance(shape, list):
+        raise InvalidInput(f"tensor {name!r} needs datatype (text) and shape (list)")
+    parameters = _parameters(entry)
+    size = parameters.get("binary_data_size")
+    if size is None:
+        refuse_shared_memory(name, parameters)
+        return decode_json(name, datatype, shape, entry.get("data")), tail
+    if "data" in entry:
+        raise InvalidInput(f"tensor {name!r} has both data and binary_data_size")
+    if type(size) is not int or size < 0:
         raise InvalidInput(f"tensor {name!r}: binary_data_size must be a whole number of at least 0")
-    if length > len(tail):
-        raise InvalidInput(f"tensor {name!r} says {length} bytes; {len(tail)} are left in the body")
-    return tail[:length], tail[length:]
+    if size > len(tail):
+        raise InvalidInput(f"tensor {name!r} says {size} bytes; {len(tail)} are left in the body")
+    return decode_raw(name, datatype, shape, tail[:size]), tail[size:]
 
 
 def _parse_outputs(outputs: Any) -> tuple[RequestedOutput, ...]:
@@ -120,10 +162,12 @@ def _parse_outputs(outputs: Any) -> tuple[RequestedOutput, ...]:
         raise InvalidInput("outputs must be a list")
     parsed = []
     for entry in outputs:
-        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-            raise InvalidInput("each requested output needs a name")
-        parameters = _parameters(entry)
-        parsed.append(RequestedOutput(entry["name"], _flag(parameters, "binary_data"), class_count(parameters)))
+        if not isinstance(entry, dict):
+            raise InvalidInput("each requested output must be an object")
+        name, parameters = check_name(entry.get("name")), _parameters(entry)
+        refuse_shared_memory(name, parameters)
+        parsed.append(RequestedOutput(name, _flag(parameters, "binary_data"), class_count(parameters)))
+    check_unique("output", [output.name for output in parsed])
     return tuple(parsed)
 
 
@@ -135,13 +179,28 @@ def class_count(parameters: Parameters) -> int:
     return classes
 
 
+def check_unique(kind: str, names: list[str]) -> None:
+    """Raises InvalidInput when a tensor is named twice."""
+    if len(names) > 1 and len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidInput(f"{kind} {twice!r} is named more than once")
+
+
+def refuse_shared_memory(name: str, parameters: Parameters) -> None:
+    """Raises InvalidInput for a tensor that is to go through memory: that extension is not offered."""
+    if SHARED_MEMORY in parameters:
+        raise InvalidInput(f"tensor {name!r}: shared memory is not offered; send the data")
+
+
 def _parameters(document: Mapping[str, Any]) -> Parameters:
     parameters = document.get("parameters")
     if parameters is None:
         return NO_PARAMETERS
     if not isinstance(parameters, dict):
         raise InvalidInput("parameters must be an object")
-    for key in parameters:
+    for key, value in parameters.items():
+        if type(value) not in PARAMETER_TYPES:
+            raise InvalidInput(f"parameter {key[:60]!r} must be text, a number, true or false")
         if key.startswith("triton_"):
             raise InvalidInput(f"parameter {key[:60]!r} is reserved")
     return parameters
@@ -155,19 +214,16 @@ def _flag(parameters: Parameters, name: str) -> bool | None:
 
 
 def render_response(response: InferResponse, request: InferRequest) -> tuple[bytes, int | None]:
-    """The body over HTTP, and the length of its JSON part when binary data follow."""
-    binary = {output.name: output.binary for output in request.outputs}
-    outputs, tail = [], []
+    """The body over HTTP, and the length of its JSON part when binary data follow.
+
+    Raises InvalidInput when the request asks for JSON and JSON cannot hold the answer.
+    """
+    wanted = {output.name: output.binary for output in request.outputs}
+    outputs = []
+    tail: list[bytes] = []
     for tensor in response.outputs:
-        entry: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
-        wanted = binary.get(tensor.name)
-        if request.binary_output if wanted is None else wanted:
-            raw = encode_raw(tensor)
-            entry["parameters"] = {"binary_data_size": len(raw)}
-            tail.append(raw)
-        else:
-            entry["data"] = to_json(tensor)
-        outputs.append(entry)
+        binary = wanted.get(tensor.name)
+        outputs.append(render_tensor(tensor, request.binary_output if binary is None else binary, tail))
     document: dict[str, Any] = {
         "model_name": response.model_name,
         "model_version": response.model_version,
@@ -177,5 +233,17 @@ def render_response(response: InferResponse, request: InferRequest) -> tuple[byt
         document["id"] = response.id
     if response.parameters:
         document["parameters"] = response.parameters
-    head = orjson.dumps(document)
+    head = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     return (b"".join((head, *tail)), len(head)) if tail else (head, None)
+
+
+def render_tensor(tensor: Tensor, binary: bool, tail: list[bytes]) -> dict[str, Any]:
+    """A tensor's JSON entry; binary data go to the end of `tail`. Raises InvalidInput for what JSON cannot hold."""
+    entry: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
+    if binary:
+        raw = encode_raw(tensor)
+        entry["parameters"] = {"binary_data_size": len(raw)}
+        tail.append(raw)
+    else:
+        entry["data"] = to_json(tensor)
+    return entry

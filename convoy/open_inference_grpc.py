@@ -1,16 +1,26 @@
-"""The Open Inference Protocol's inference messages over gRPC."""
+"""The Open Inference Protocol's inference messages over gRPC, both ways: a server's half first, then a client's."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from convoy.errors import InvalidInput
-from convoy.open_inference import NO_PARAMETERS, InferRequest, InferResponse, Parameters, RequestedOutput, class_count
+from convoy.open_inference import (
+    NO_PARAMETERS,
+    InferRequest,
+    InferResponse,
+    Parameters,
+    RequestedOutput,
+    check_unique,
+    class_count,
+    refuse_shared_memory,
+)
 from convoy.protos import open_inference_pb2 as pb
-from convoy.tensors import BYTES, DTYPES, Tensor, check_shape, decode_raw, encode_raw
+from convoy.tensors import BYTES, DTYPES, Tensor, check_name, check_shape, decode_raw, encode_raw, layout_of
 
 CONTENTS = {
     "BOOL": "bool_contents",
@@ -26,61 +36,103 @@ CONTENTS = {
     "FP64": "fp64_contents",
     BYTES: "bytes_contents",
 }
+INT64_MAX = 2**63 - 1
+
+Entry = pb.ModelInferRequest.InferInputTensor | pb.ModelInferResponse.InferOutputTensor
 
 
 def parse_message(message: pb.ModelInferRequest) -> InferRequest:
     """A request over gRPC. Raises InvalidInput."""
-    raw = message.raw_input_contents
     if not message.inputs:
         raise InvalidInput("inputs must hold at least one tensor")
-    if raw and len(raw) != len(message.inputs):
-        raise InvalidInput(f"{len(raw)} raw_input_contents for {len(message.inputs)} inputs")
-    tensors = []
-    for position, entry in enumerate(message.inputs):
-        shape = check_shape(entry.name, entry.shape)
-        if not raw:
-            tensors.append(_from_contents(entry, shape))
-        elif entry.HasField("contents"):
-            raise InvalidInput(f"tensor {entry.name!r} has contents beside raw_input_contents")
-        else:
-            tensors.append(decode_raw(entry.name, entry.datatype, shape, raw[position]))
-    outputs = tuple(
-        RequestedOutput(entry.name, classes=class_count(_from_parameters(entry.parameters)))
-        for entry in message.outputs
+    return InferRequest(
+        _tensors("input", message.inputs, message.raw_input_contents),
+        _requested(message.outputs),
+        message.id,
+        _from_parameters(message.parameters),
+        True,
+        message.model_name,
+        message.model_version,
     )
-    return InferRequest(tuple(tensors), outputs, message.id, _from_parameters(message.parameters))
 
 
-def _from_contents(entry: pb.ModelInferRequest.InferInputTensor, shape: tuple[int, ...]) -> Tensor:
-    field = CONTENTS.get(entry.datatype)
+def _requested(entries: Any) -> tuple[RequestedOutput, ...]:
+    if not entries:
+        return ()
+    outputs = []
+    for entry in entries:
+        name, parameters = check_name(entry.name), _from_parameters(entry.parameters)
+        refuse_shared_memory(name, parameters)
+        outputs.append(RequestedOutput(name, classes=class_count(parameters)))
+    check_unique("output", [output.name for output in outputs])
+    return tuple(outputs)
+
+
+def _tensors(kind: str, entries: Any, raw: Any) -> tuple[Tensor, ...]:
+    """The tensors of a request or an answer, from raw contents or typed ones, never both."""
+    if raw and len(raw) != len(entries):
+        raise InvalidInput(f"{len(raw)} raw_{kind}_contents for {len(entries)} {kind}s")
+    tensors = []
+    for position, entry in enumerate(entries):
+        name = check_name(entry.name)
+        if entry.parameters:
+            refuse_shared_memory(name, _from_parameters(entry.parameters))
+        if not raw:
+            tensors.append(_from_contents(entry))
+        elif entry.HasField("contents") and entry.contents.ListFields():
+            raise InvalidInput(f"tensor {name!r} has contents beside raw_{kind}_contents")
+        else:
+            tensors.append(decode_raw(name, entry.datatype, entry.shape, raw[position]))
+    check_unique(kind, [tensor.name for tensor in tensors])
+    return tuple(tensors)
+
+
+def _from_contents(entry: Entry) -> Tensor:
+    name, datatype = entry.name, entry.datatype
+    shape = check_shape(name, entry.shape)
+    field = CONTENTS.get(datatype)
     if field is None:
-        raise InvalidInput(
-            f"tensor {entry.name!r}: {entry.datatype[:40]!r} has no typed contents; use raw_input_contents"
-        )
-    filled = [descriptor.name for descriptor, _ in entry.contents.ListFields()]
-    if any(name != field for name in filled):
-        raise InvalidInput(f"tensor {entry.name!r} is {entry.datatype}, so its contents belong in {field}")
+        layout_of(name, datatype)
+        raise InvalidInput(f"tensor {name!r}: {datatype} has no typed contents; use raw contents")
+    if any(descriptor.name != field for descriptor, _ in entry.contents.ListFields()):
+        raise InvalidInput(f"tensor {name!r} is {datatype}, so its contents belong in {field}")
     values = getattr(entry.contents, field)
-    expected = int(np.prod(shape, dtype=object)) if shape else 1
+    expected = math.prod(shape)
     if len(values) != expected:
-        raise InvalidInput(f"tensor {entry.name!r} has {len(values)} elements; its shape needs {expected}")
-    if entry.datatype == BYTES:
-        return Tensor(entry.name, BYTES, shape, list(values))
+        raise InvalidInput(f"tensor {name!r} has {len(values)} elements; its shape needs {expected}")
+    if datatype == BYTES:
+        return Tensor(name, BYTES, shape, list(values))
     try:
-        array = np.array(values, DTYPES[entry.datatype])
+        array = np.array(values, DTYPES[datatype])
     except OverflowError as error:
-        raise InvalidInput(f"tensor {entry.name!r} holds values that do not fit {entry.datatype}") from error
-    return Tensor(entry.name, entry.datatype, shape, array.reshape(shape))
+        raise InvalidInput(f"tensor {name!r} holds values that do not fit {datatype}") from error
+    return Tensor(name, datatype, shape, array.reshape(shape))
 
 
-def _from_parameters(parameters: Mapping[str, Any]) -> Parameters:
+def _from_parameters(parameters: Mapping[str, pb.InferParameter]) -> Parameters:
     if not parameters:
         return NO_PARAMETERS
     found = {}
     for key, value in parameters.items():
         choice = value.WhichOneof("parameter_choice")
-        found[key] = None if choice is None else getattr(value, choice)
+        if choice is None:
+            raise InvalidInput(f"parameter {key[:60]!r} has no value")
+        found[key] = getattr(value, choice)
     return found
+
+
+def _to_parameters(parameters: Parameters) -> dict[str, pb.InferParameter]:
+    return {key: _to_parameter(value) for key, value in parameters.items()}
+
+
+def _to_parameter(value: str | int | float | bool) -> pb.InferParameter:
+    if isinstance(value, bool):
+        return pb.InferParameter(bool_param=value)
+    if isinstance(value, str):
+        return pb.InferParameter(string_param=value)
+    if isinstance(value, float):
+        return pb.InferParameter(double_param=value)
+    return pb.InferParameter(uint64_param=value) if value > INT64_MAX else pb.InferParameter(int64_param=value)
 
 
 def render_message(response: InferResponse) -> pb.ModelInferResponse:
@@ -89,9 +141,43 @@ def render_message(response: InferResponse) -> pb.ModelInferResponse:
         model_name=response.model_name,
         model_version=response.model_version,
         id=response.id,
+        parameters=_to_parameters(response.parameters) if response.parameters else None,
         outputs=[
             pb.ModelInferResponse.InferOutputTensor(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
             for tensor in response.outputs
         ],
         raw_output_contents=[encode_raw(tensor) for tensor in response.outputs],
+    )
+
+
+def render_request_message(request: InferRequest) -> pb.ModelInferRequest:
+    """A client's request over gRPC, with raw contents."""
+    return pb.ModelInferRequest(
+        model_name=request.model,
+        model_version=request.version,
+        id=request.id,
+        parameters=_to_parameters(request.parameters),
+        inputs=[
+            pb.ModelInferRequest.InferInputTensor(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+            for tensor in request.inputs
+        ],
+        outputs=[
+            pb.ModelInferRequest.InferRequestedOutputTensor(
+                name=output.name,
+                parameters=_to_parameters({"classification": output.classes} if output.classes else {}),
+            )
+            for output in request.outputs
+        ],
+        raw_input_contents=[encode_raw(tensor) for tensor in request.inputs],
+    )
+
+
+def parse_response_message(message: pb.ModelInferResponse) -> InferResponse:
+    """An answer over gRPC as a client reads it, raw or typed. Raises InvalidInput."""
+    return InferResponse(
+        message.model_name,
+        message.model_version,
+        message.id,
+        _tensors("output", message.outputs, message.raw_output_contents),
+        _from_parameters(message.parameters),
     )

@@ -1,14 +1,16 @@
 """Tensors on the wire: the protocol's datatypes, their binary layout and JSON form.
 
 Numeric data are little-endian and row-major; a BYTES element is its length (uint32, little-endian) and its bytes.
+Shapes and counts are checked before anything is allocated for them.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from convoy.errors import InvalidInput
 
 BYTES = "BYTES"
+BF16 = "BF16"
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
     "UINT8": np.dtype("<u1"),
@@ -32,8 +35,18 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "FP64": np.dtype("<f8"),
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-NOT_IN_JSON = {"FP16"}
+# NumPy has no bfloat16: such a tensor holds the bits, see `bf16_to_fp32`.
+LAYOUT = DTYPES | {BF16: np.dtype("<u2")}
+NOT_IN_JSON = {"FP16", BF16}
+# The Python types that a JSON tensor's values may have.
+IN_JSON: dict[str, frozenset[type]] = {
+    name: frozenset({bool} if name == "BOOL" else {int, float} if dtype.kind == "f" else {int})
+    for name, dtype in DTYPES.items()
+    if name not in NOT_IN_JSON
+}
 MAX_RANK = 16
+MAX_NAME = 256
+MAX_ELEMENTS = 2**60 - 1  # of 8 bytes each, what an array's dimensions may multiply to
 
 Buffer = bytes | memoryview
 
@@ -62,30 +75,54 @@ class Tensor:
         return self.data
 
 
+def check_name(name: Any) -> str:
+    """A tensor's name, short enough to stand in an error's text. Raises InvalidInput."""
+    if not isinstance(name, str):
+        raise InvalidInput("a tensor's name must be text")
+    if len(name) > MAX_NAME:
+        raise InvalidInput(f"a tensor's name has {len(name)} characters; {MAX_NAME} are allowed")
+    return name
+
+
 def check_shape(name: str, shape: Iterable[Any]) -> tuple[int, ...]:
-    """A shape of non-negative whole numbers. Raises InvalidInput."""
+    """A shape of non-negative whole numbers that an array can have. Raises InvalidInput."""
     sizes = tuple(shape)
     if len(sizes) > MAX_RANK:
         raise InvalidInput(f"tensor {name!r} has {len(sizes)} dimensions; {MAX_RANK} are allowed")
     for size in sizes:
         if type(size) is not int or size < 0:
-            raise InvalidInput(f"tensor {name!r} has a dimension of {size!r}; it must be a whole number of at least 0")
+            shown = repr(size)[:40]
+            raise InvalidInput(f"tensor {name!r} has a dimension of {shown}; it must be a whole number of at least 0")
+    # A dimension of 0 needs no bytes, and must not hide others that no array can have.
+    if 0 in sizes and math.prod(size for size in sizes if size) > MAX_ELEMENTS:
+        raise InvalidInput(f"tensor {name!r} has the shape {list(sizes)}, which is larger than any array")
     return sizes
 
 
-def decode_raw(name: str, datatype: str, shape: tuple[int, ...], raw: Buffer) -> Tensor:
-    """A tensor from its binary form; numbers are a view of `raw`. Raises InvalidInput."""
-    if datatype == BYTES:
-        return Tensor(name, datatype, shape, _split_elements(name, math.prod(shape), raw))
-    dtype = DTYPES.get(datatype)
+def layout_of(name: str, datatype: str) -> np.dtype[Any]:
+    """How a numeric datatype lies in memory. Raises InvalidInput for an unknown one."""
+    dtype = LAYOUT.get(datatype)
     if dtype is None:
-        raise InvalidInput(
-            f"tensor {name!r} has the unknown datatype {str(datatype)[:40]!r}; known: {', '.join(DTYPES)}, {BYTES}"
-        )
-    expected = math.prod(shape) * dtype.itemsize
+        known = ", ".join((*LAYOUT, BYTES))
+        raise InvalidInput(f"tensor {name!r} has the unknown datatype {str(datatype)[:40]!r}; known: {known}")
+    return dtype
+
+
+def decode_raw(name: str, datatype: str, shape: Iterable[Any], raw: Buffer) -> Tensor:
+    """A tensor from its binary form; numbers are a view of `raw` where they are aligned in it. Raises InvalidInput."""
+    sizes = check_shape(name, shape)
+    if datatype == BYTES:
+        return Tensor(name, datatype, sizes, _split_elements(name, math.prod(sizes), raw))
+    dtype = layout_of(name, datatype)
+    expected = math.prod(sizes) * dtype.itemsize
     if len(raw) != expected:
-        raise InvalidInput(f"tensor {name!r} has {len(raw)} bytes; {datatype} of shape {list(shape)} needs {expected}")
-    return Tensor(name, datatype, shape, np.frombuffer(raw, dtype).reshape(shape))
+        raise InvalidInput(f"tensor {name!r} has {len(raw)} bytes; {datatype} of shape {list(sizes)} needs {expected}")
+    array = np.frombuffer(raw, dtype).reshape(sizes)
+    if not array.flags.aligned:  # JSON of any length lies before it, and engines may read whole words
+        array = array.copy()
+    if datatype == "BOOL" and array.size and array.view(np.uint8).max() > 1:
+        raise InvalidInput(f"tensor {name!r} is BOOL with bytes other than 0 and 1")
+    return Tensor(name, datatype, sizes, array)
 
 
 def _split_elements(name: str, count: int, raw: Buffer) -> list[bytes]:
@@ -94,10 +131,12 @@ def _split_elements(name: str, count: int, raw: Buffer) -> list[bytes]:
     while position < end:
         start = position + 4
         if start > end or len(elements) == count:
-            raise InvalidInput(f"tensor {name!r} has more bytes than its {count} elements")
+            raise InvalidInput(f"tensor {name!r} has {end - position} bytes more than its {count} elements")
         position = start + int.from_bytes(raw[position:start], "little")
         if position > end:
-            raise InvalidInput(f"tensor {name!r} is cut short in element {len(elements)}")
+            raise InvalidInput(
+                f"tensor {name!r}: element {len(elements)} says {position - start} bytes; {end - start} are left"
+            )
         elements.append(bytes(raw[start:position]))
     if len(elements) != count:
         raise InvalidInput(f"tensor {name!r} has {len(elements)} elements; its shape needs {count}")
@@ -108,78 +147,86 @@ def encode_raw(tensor: Tensor) -> bytes:
     """The binary form of a tensor."""
     if isinstance(tensor.data, list):
         return b"".join(struct.pack("<I", len(element)) + element for element in tensor.data)
-    return np.ascontiguousarray(tensor.data, DTYPES[tensor.datatype]).tobytes()
+    return tensor.data.astype(LAYOUT[tensor.datatype], copy=False).tobytes()
 
 
-def decode_json(name: str, datatype: str, shape: tuple[int, ...], data: Any) -> Tensor:
+def decode_json(name: str, datatype: str, shape: Iterable[Any], data: Any) -> Tensor:
     """A tensor from JSON data, nested or flat. Raises InvalidInput."""
-    if not isinstance(data, list):
-        raise InvalidInput(f"tensor {name!r}: data must be a list")
-    if datatype == BYTES:
-        elements = [_element(name, item) for item in _flatten(data)]
-        if len(elements) != math.prod(shape):
-            raise InvalidInput(f"tensor {name!r} has {len(elements)} elements; its shape needs {math.prod(shape)}")
-        return Tensor(name, datatype, shape, elements)
+    sizes = check_shape(name, shape)
+    if datatype != BYTES:
+        layout_of(name, datatype)
     if datatype in NOT_IN_JSON:
         raise InvalidInput(f"tensor {name!r}: {datatype} cannot be sent as JSON; send it as binary data")
-    return Tensor(name, datatype, shape, _numbers(name, datatype, shape, data))
+    values = _flatten(name, sizes, data)
+    if len(values) != math.prod(sizes):
+        raise InvalidInput(f"tensor {name!r} has {len(values)} elements; its shape needs {math.prod(sizes)}")
+    if datatype == BYTES:
+        return Tensor(name, datatype, sizes, [_text(name, value) for value in values])
+    return Tensor(name, datatype, sizes, _numbers(name, datatype, values).reshape(sizes))
 
 
-def _numbers(name: str, datatype: str, shape: tuple[int, ...], data: list[Any]) -> NDArray[Any]:
-    dtype = DTYPES.get(datatype)
-    if dtype is None:
-        raise InvalidInput(
-            f"tensor {name!r} has the unknown datatype {str(datatype)[:40]!r}; known: {', '.join(DTYPES)}, {BYTES}"
-        )
+def _flatten(name: str, sizes: tuple[int, ...], data: Any) -> list[Any]:
+    """The values in one list. A whole level is checked in one call, so that no value costs a Python step of its own."""
+    if not isinstance(data, list):
+        raise InvalidInput(f"tensor {name!r}: data must be a list")
+    if not data or type(data[0]) is not list:
+        return data
+    values: list[Any] = [data]
+    depth = 0
+    while values and type(values[0]) is list:
+        regular = depth < len(sizes) and set(map(type, values)) == {list} and set(map(len, values)) == {sizes[depth]}
+        if not regular:
+            raise InvalidInput(f"tensor {name!r}: data are not nested as the shape {list(sizes)} says")
+        values = list(chain.from_iterable(values))
+        depth += 1
+    if values and depth < len(sizes):
+        raise InvalidInput(f"tensor {name!r}: data are not nested as the shape {list(sizes)} says")
+    return values
+
+
+def _numbers(name: str, datatype: str, values: list[Any]) -> NDArray[Any]:
+    # Types are checked first: NumPy would parse text, round fractions and, for one long text among many, allocate its
+    # length for each.
+    if not set(map(type, values)) <= IN_JSON[datatype]:
+        raise InvalidInput(f"tensor {name!r}: data hold values that are not {datatype}")
     try:
-        raw = np.asarray(data)
-        if raw.size == 0:
-            raw = raw.astype(dtype)
-        if raw.dtype.kind not in "biuf":
-            raise ValueError("not numbers")
-        if (raw.dtype.kind == "b") != (dtype.kind == "b") or (raw.dtype.kind == "f" and dtype.kind in "iu"):
-            raise ValueError(f"values are not {datatype}")
-        array = raw.astype(dtype)
-        if dtype.kind in "iu" and not np.array_equal(array, raw):
-            raise ValueError(f"values do not fit {datatype}")
-    except (ValueError, TypeError, OverflowError) as error:
-        raise InvalidInput(f"tensor {name!r}: data are not {datatype} numbers in a regular shape") from error
-    if array.size != math.prod(shape) or (array.ndim > 1 and array.shape != shape):
-        raise InvalidInput(f"tensor {name!r} has data of shape {list(array.shape)}; it says {list(shape)}")
-    return array.reshape(shape)
+        with np.errstate(over="raise"):
+            return np.array(values, DTYPES[datatype])
+    except (OverflowError, FloatingPointError) as error:
+        raise InvalidInput(f"tensor {name!r}: data hold values that do not fit {datatype}") from error
 
 
-def _flatten(data: Sequence[Any]) -> Iterable[Any]:
-    stack = [iter(data)]
-    while stack:
-        item = next(stack[-1], stack)
-        if item is stack:
-            stack.pop()
-        elif isinstance(item, list):
-            if len(stack) > MAX_RANK:
-                raise InvalidInput(f"data are nested deeper than {MAX_RANK}")
-            stack.append(iter(item))
-        else:
-            yield item
-
-
-def _element(name: str, item: Any) -> bytes:
-    if not isinstance(item, str):
+def _text(name: str, value: Any) -> bytes:
+    if not isinstance(value, str):
         raise InvalidInput(f"tensor {name!r}: BYTES elements in JSON are strings")
     try:
-        return item.encode()
+        return value.encode()
     except UnicodeEncodeError as error:
         raise InvalidInput(f"tensor {name!r} holds text that is not Unicode") from error
 
 
-def to_json(tensor: Tensor) -> list[Any]:
-    """Flat JSON data. Raises InvalidInput for what JSON cannot hold."""
-    if isinstance(tensor.data, list):
+def to_json(tensor: Tensor) -> list[str] | NDArray[Any]:
+    """Flat JSON data: text, or an array that orjson writes itself. Raises InvalidInput for what JSON cannot hold."""
+    data = tensor.data
+    if isinstance(data, list):
         try:
-            return [element.decode() for element in tensor.data]
+            return [element.decode() for element in data]
         except UnicodeDecodeError as error:
             raise InvalidInput(f"output {tensor.name!r} is not text; ask for binary data") from error
     if tensor.datatype in NOT_IN_JSON:
         raise InvalidInput(f"output {tensor.name!r} is {tensor.datatype}, which JSON cannot hold; ask for binary data")
-    flat: list[Any] = tensor.data.ravel().tolist()
-    return flat
+    if data.dtype.kind == "f" and not np.isfinite(data).all():
+        raise InvalidInput(f"output {tensor.name!r} holds NaN or infinity, which JSON cannot; ask for binary data")
+    return data.ravel()
+
+
+def bf16_to_fp32(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """bfloat16 bits as float32, exactly."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def fp32_to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The bits of the nearest bfloat16, ties to even; NaN stays NaN."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    rounded = (bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(values), (bits >> 16) | 0x40, rounded).astype(np.uint16)
