@@ -1,4 +1,9 @@
-"""A typed client of Convoy over HTTP (`http://host:8000`) or gRPC (`grpc://host:8001`), with connections kept open."""
+"""A typed client of Convoy over HTTP (`http://host:8000`) or gRPC (`grpc://host:8001`), with connections kept open.
+
+with Client("grpc://127.0.0.1:8001") as client:
+    answer = client.classify("resnet20-cifar10", Path("cat.png"))
+    print(answer.predictions[0].classes[0].label)
+"""
 
 from __future__ import annotations
 
@@ -6,19 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
-import grpc
-import httpx
-from google.protobuf.json_format import MessageToDict
+from convoy.errors import DeadlineExceeded, InvalidInput, NotReady
+from convoy.open_inference import InferRequest, InferResponse, RequestedOutput
+from convoy.tensors import Tensor
+from convoy.transports import GrpcTransport, HttpTransport, Transport, error_of, unreadable
 
-from convoy import errors
-from convoy.errors import ConvoyError, DeadlineExceeded, InvalidInput, NotReady
-from convoy.protos import classifier_pb2 as pb
-from convoy.protos import classifier_pb2_grpc
+__all__ = ["Class", "Classification", "Client", "Image", "ModelSummary", "Prediction", "error_of"]
 
 Image = bytes | Path
-MAX_MESSAGE = 128 * 2**20
 
 
 @dataclass(frozen=True)
@@ -59,39 +61,54 @@ class ModelSummary:
     classes: int
 
 
-class Transport(Protocol):
-    """How a client reaches its server."""
-
-    def classify(self, model: str, images: Sequence[bytes], top_k: int, timeout: float) -> Mapping[str, Any]: ...
-
-    def models(self) -> list[ModelSummary]: ...
-
-    def close(self) -> None: ...
-
-
 class Client:
-    """Asks one server. Errors are those of `convoy.errors`; use it in a `with` block or close it."""
+    """Asks one server. Errors are those of `convoy.errors`; use it in a `with` block or close it. Threads may share it."""
 
     def __init__(self, url: str = "http://127.0.0.1:8000") -> None:
-        scheme, _, target = url.partition("://")
-        if scheme == "grpc":
-            self._transport: Transport = GrpcTransport(target)
-        elif scheme in ("http", "https"):
-            self._transport = HttpTransport(url)
-        else:
-            raise InvalidInput(f"{url!r} must begin with http://, https:// or grpc://")
+        self._url = url
+        self._transport = _transport(url)
 
     def classify(
         self, model: str, images: Image | Sequence[Image], top_k: int = 5, timeout: float = 30.0
     ) -> Classification:
-        """Classifies encoded images, given as bytes or files. Raises ConvoyError."""
+        """Classifies encoded images, given as bytes or files, in at most `timeout` seconds. Raises ConvoyError."""
         listed = [images] if isinstance(images, (bytes, Path)) else images
         contents = [image if isinstance(image, bytes) else image.read_bytes() for image in listed]
-        return _classification(self._transport.classify(model, contents, top_k, timeout))
+        document = self._transport.classify(model, contents, top_k, timeout)
+        try:
+            return _classification(document)
+        except (KeyError, TypeError) as error:
+            raise unreadable(self._url, error) from error
 
-    def models(self) -> list[ModelSummary]:
+    def infer(
+        self,
+        model: str,
+        inputs: Sequence[Tensor],
+        outputs: Sequence[RequestedOutput] = (),
+        timeout: float = 30.0,
+        version: str = "",
+    ) -> InferResponse:
+        """Runs a model on tensors in at most `timeout` seconds. No outputs: all of them. Raises ConvoyError."""
+        request = InferRequest(tuple(inputs), tuple(outputs), binary_output=True, model=model, version=version)
+        return self._transport.infer(request, timeout)
+
+    def models(self, timeout: float = 30.0) -> list[ModelSummary]:
         """The models served. Raises ConvoyError."""
-        return self._transport.models()
+        document = self._transport.models(timeout)
+        try:
+            return [
+                ModelSummary(one["name"], one["version"], one["dataset"], one["classes"]) for one in document["models"]
+            ]
+        except (KeyError, TypeError) as error:
+            raise unreadable(self._url, error) from error
+
+    def ready(self, timeout: float = 5.0) -> bool:
+        """Whether the server takes requests; one that is not there or does not answer in time does not."""
+        try:
+            self._transport.check_ready(timeout)
+        except (NotReady, DeadlineExceeded):
+            return False
+        return True
 
     def close(self) -> None:
         self._transport.close()
@@ -105,77 +122,13 @@ class Client:
         self.close()
 
 
-class HttpTransport:
-    """The classify API over HTTP."""
-
-    def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=url, timeout=30.0)
-        self._url = url
-
-    def classify(self, model: str, images: Sequence[bytes], top_k: int, timeout: float) -> Mapping[str, Any]:
-        headers = {"x-request-timeout-ms": f"{timeout * 1000:.0f}"}
-        path = f"/v1/models/{model}/classify"
-        if len(images) == 1:
-            request = self._client.build_request(
-                "POST", path, content=images[0], params={"top_k": top_k}, headers=headers, timeout=timeout + 1
-            )
-        else:
-            files = [("image", (str(number), image)) for number, image in enumerate(images)]
-            request = self._client.build_request(
-                "POST", path, files=files, params={"top_k": top_k}, headers=headers, timeout=timeout + 1
-            )
-        return self._send(request)
-
-    def models(self) -> list[ModelSummary]:
-        document = self._send(self._client.build_request("GET", "/v1/models"))
-        return [ModelSummary(one["name"], one["version"], one["dataset"], one["classes"]) for one in document["models"]]
-
-    def close(self) -> None:
-        self._client.close()
-
-    def _send(self, request: httpx.Request) -> Mapping[str, Any]:
-        try:
-            response = self._client.send(request)
-        except httpx.TimeoutException as error:
-            raise DeadlineExceeded(f"{self._url} did not answer in time") from error
-        except httpx.TransportError as error:
-            raise NotReady(f"no server at {self._url} ({error}); start one with: convoy up") from error
-        document: Mapping[str, Any] = response.json()
-        if response.is_error:
-            raise error_of("http_status", response.status_code, document.get("error", response.reason_phrase))
-        return document
-
-
-class GrpcTransport:
-    """convoy.v1.Classifier over gRPC."""
-
-    def __init__(self, target: str) -> None:
-        options = [("grpc.max_send_message_length", MAX_MESSAGE), ("grpc.max_receive_message_length", MAX_MESSAGE)]
-        self._channel = grpc.insecure_channel(target, options)
-        self._stub = classifier_pb2_grpc.ClassifierStub(self._channel)  # type: ignore[no-untyped-call]
-
-    def classify(self, model: str, images: Sequence[bytes], top_k: int, timeout: float) -> Mapping[str, Any]:
-        request = pb.ClassifyRequest(model=model, images=images, top_k=top_k)
-        try:
-            message = self._stub.Classify(request, timeout=timeout)
-        except grpc.RpcError as error:
-            raise error_of("grpc_code", error.code().name, error.details() or "") from error
-        return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-
-    def models(self) -> list[ModelSummary]:
-        raise InvalidInput("the list of models is asked over HTTP; give an http:// address")
-
-    def close(self) -> None:
-        self._channel.close()
-
-
-def error_of(attribute: str, value: object, message: str) -> ConvoyError:
-    """The most specific error of the tree whose HTTP status or gRPC code is `value`."""
-    for name in errors.__dict__:
-        kind = getattr(errors, name)
-        if isinstance(kind, type) and issubclass(kind, ConvoyError) and getattr(kind, attribute) == value:
-            return kind(message)
-    return ConvoyError(message)
+def _transport(url: str) -> Transport:
+    scheme, _, target = url.partition("://")
+    if scheme == "grpc":
+        return GrpcTransport(target)
+    if scheme in ("http", "https"):
+        return HttpTransport(url)
+    raise InvalidInput(f"{url!r} must begin with http://, https:// or grpc://")
 
 
 def _classification(document: Mapping[str, Any]) -> Classification:
