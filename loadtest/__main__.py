@@ -1,6 +1,6 @@
 """`python -m loadtest`."""
 
-from loadtest.cli import main
-
 if __name__ == "__main__":
+    from loadtest.cli import main  # here, since each worker process imports this module anew
+
     main()

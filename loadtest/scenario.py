@@ -82,21 +82,12 @@ def parse_scenario(document: Any, url: str | None, folder: Path) -> Scenario:
     for needed in ("name", "traffic", "load"):
         if needed not in top:
             raise ConfigError(f"{needed} is missing")
-    target = dict(_mapping(top.get("target", {}), "target", _names(Target)))
-    if url is not None:
-        target["url"] = url
-    target.setdefault(
-        "url",
-        "grpc://127.0.0.1:8001" if str(target.get("protocol", "")).startswith("grpc") else "http://127.0.0.1:8000",
-    )
-    if isinstance(target.get("headers"), dict):
-        target["headers"] = tuple((str(name), str(value)) for name, value in target["headers"].items())
     rates, load = _load(top["load"], folder)
     feedback = top.get("feedback")
     plan = _value(
         Plan,
         "the scenario",
-        target=_build(Target, target, "target"),
+        target=_target(top.get("target", {}), url),
         traffic=tuple(_traffic(entry, folder) for entry in _list(top["traffic"], "traffic")),
         load=load,
         duration_s=seconds(top.get("duration", load.seconds or "30s")),
@@ -108,6 +99,19 @@ def parse_scenario(document: Any, url: str | None, folder: Path) -> Scenario:
         name=str(top["name"]),
     )
     return Scenario(" ".join(str(top.get("about", "")).split()), plan, rates, int(top.get("probe_concurrency", 32)))
+
+
+def _target(entry: Any, url: str | None) -> Target:
+    target = dict(_mapping(entry, "target", _names(Target)))
+    if url is not None:
+        target["url"] = url
+    target.setdefault(
+        "url",
+        "grpc://127.0.0.1:8001" if str(target.get("protocol", "")).startswith("grpc") else "http://127.0.0.1:8000",
+    )
+    if isinstance(target.get("headers"), dict):
+        target["headers"] = tuple((str(name), str(value)) for name, value in target["headers"].items())
+    return _build(Target, target, "target")
 
 
 def scale(plan: Plan, capacity: float) -> Plan:

@@ -59,9 +59,8 @@ def compare(a_url: str, b_url: str | None, rounds: int, driver: str, **given: An
             plan = make_plan(urls[letter], letter.upper(), given)
             commit = given[f"{letter}_commit"]
             folder = stack.enter_context(commit_folder(Path.cwd(), commit)) if commit else None
-            ready = given["ready"] or ready_url(plan.target)
-            name = commit or given[f"{letter}_start"] or urls[letter]
-            sides.append(Side(name, plan, _up(starts[letter], ready, folder)))
+            up = _up(starts[letter], given["ready"] or ready_url(plan.target), folder)
+            sides.append(Side(commit or given[f"{letter}_start"] or urls[letter], plan, up))
         found = compare_sides(sides[0], sides[1], rounds, measurer(driver))
     out = console()
     reports = [report for pair in zip(found.first, found.second, strict=True) for report in pair]

@@ -9,7 +9,7 @@ import click
 
 from loadtest.cli.common import console, end, measurer, write_outputs
 from loadtest.cli.options import DURATION, MEASURE, OUTPUT, PAYLOAD, RATE, SHAPE, TARGET, make_plan, with_options
-from loadtest.plan import Load, Payload, Plan
+from loadtest.plan import Load, Plan
 from loadtest.report.page import report_sections
 from loadtest.report.terminal import print_report
 from loadtest.report.values import Report
@@ -111,6 +111,3 @@ def finish(report: Report, given: dict[str, Any], required: tuple[str, ...]) -> 
     print_report(console(), report)
     write_outputs(given, f"loadtest: {report.name}", report, [report], report_sections(report))
     end([report], required)
-
-
-__all__ = ["Payload", "measure_capacity", "run", "scenario", "scenarios"]

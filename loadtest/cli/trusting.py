@@ -21,15 +21,22 @@ from loadtest.cli.options import DURATION
     help="Write the figures between the markers of this file.",
 )
 def selfcheck(duration: float, against: tuple[str, ...], markdown: Path | None) -> None:
-    """Can these numbers be trusted? Measures what a request costs this generator, and its agreement with wrk and hey.
+    """Can these numbers be trusted? Measures what a request costs this generator, its latencies against
+    queueing theory, and its agreement with wrk and hey.
 
     \b
     python -m loadtest selfcheck
     python -m loadtest selfcheck --against wrk --against hey
     """
-    from loadtest.selfcheck.figures import as_markdown, measure_agreement, measure_costs, write_between_markers
+    from loadtest.selfcheck.figures import (
+        as_markdown,
+        measure_agreement,
+        measure_costs,
+        measure_queue,
+        write_between_markers,
+    )
 
-    figures = as_markdown(measure_costs(duration), measure_agreement(duration, against) if against else [])
+    figures = as_markdown(measure_costs(duration), measure_queue(3 * duration), measure_agreement(duration, against))
     console().print(figures, markup=False)
     if markdown is not None:
         write_between_markers(markdown, figures)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from loadtest.coordinator import Run
 from loadtest.plan import Plan
@@ -28,14 +28,10 @@ KEPT_RECORDED = 20  # recorded arrival times shown in a report's plan
 def build_report(run: Run) -> Report:
     """The report of a finished run."""
     plan, fold = run.plan, run.fold
-    windows = fold.windows
-    kept = _whole_windows(run)
-    measured = slice(windows.warmup, windows.warmup + kept)
-    seconds = kept * windows.seconds
+    windows, kept = fold.windows, _whole_windows(run)
+    measured, seconds = slice(windows.warmup, windows.warmup + kept), kept * windows.seconds
     total = group_report("all", fold.total)
-    accounting = _accounting(run)
-    generator = _generator(run)
-    counts = windows.latency[measured]
+    accounting, generator = _accounting(run), _generator(run)
     failed = fold.total.requests - fold.total.ok
     throughput = int(windows.done_ok[measured].sum()) / seconds
     return Report(
@@ -52,7 +48,7 @@ def build_report(run: Run) -> Report:
         goodput_per_s=None if plan.deadline_ms is None else int(windows.done_good[measured].sum()) / seconds,
         failed_share=failed / max(1, fold.total.requests),
         total=total,
-        latency_intervals=_in_ms(quantile_intervals(counts, tuple(QUANTILES.values()), plan.seed), total.latency),
+        latency_intervals=_latency_intervals(windows.latency[measured], plan.seed, total.latency),
         all_latency=latency_of(fold.total.latency, missing=failed),
         service=latency_of(fold.service),
         send_ms=fold.send_s / max(1, fold.total.ok) * 1000,
@@ -117,12 +113,13 @@ def _named(counts: Counter[int]) -> dict[str, int]:
     return {outcome_name(code): count for code, count in sorted(counts.items())}
 
 
-def _in_ms(intervals: Mapping[float, Interval], latency: Latency) -> dict[str, Interval]:
-    """Intervals of the quantiles that are given."""
+def _latency_intervals(counts: NDArray[np.int32], seed: int, latency: Latency) -> dict[str, Interval]:
+    """Intervals, in milliseconds, of the quantiles that are given."""
+    found = quantile_intervals(counts, tuple(QUANTILES.values()), seed)
     return {
-        name: Interval(intervals[share].low * 1000, intervals[share].high * 1000)
+        name: Interval(found[share].low * 1000, found[share].high * 1000)
         for name, share in QUANTILES.items()
-        if name in latency.quantiles and share in intervals
+        if name in latency.quantiles and share in found
     }
 
 

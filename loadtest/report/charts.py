@@ -82,6 +82,7 @@ def chart(
     )
     parts += [_bar(bar, across, up) for bar in bars]
     parts += [_line(line, across, up) for line in lines]
+    parts += [_word(band, across) for band in bands]
     legend = "".join(f'<span class="key {line.style}">{escape(line.name)}</span>' for line in lines)
     return (
         f'<figure><figcaption>{escape(title)}<span class="legend">{legend}</span></figcaption>'
@@ -164,10 +165,13 @@ def _grid(value: float, text: str, across: _Scale, up: _Scale) -> str:
 
 def _band(band: Band, across: _Scale) -> str:
     left, right = across(band.low), across(band.high)
-    return (
-        f'<rect class="band" x="{left:.1f}" y="{TOP}" width="{max(0.0, right - left):.1f}" height="{HEIGHT - TOP - BOTTOM}"/>'
-        f'<text class="word" x="{(left + right) / 2:.1f}" y="{TOP + 14}" text-anchor="middle">{escape(band.word)}</text>'
-    )
+    width, height = max(0.0, right - left), HEIGHT - TOP - BOTTOM
+    return f'<rect class="band" x="{left:.1f}" y="{TOP}" width="{width:.1f}" height="{height}"/>'
+
+
+def _word(band: Band, across: _Scale) -> str:
+    middle = (across(band.low) + across(band.high)) / 2
+    return f'<text class="word" x="{middle:.1f}" y="{TOP + 14}" text-anchor="middle">{escape(band.word)}</text>'
 
 
 def _bar(bar: Bar, across: _Scale, up: _Scale) -> str:

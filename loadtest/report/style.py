@@ -34,6 +34,7 @@ svg path{fill:none;stroke:var(--k);stroke-width:2;stroke-linejoin:round}
 svg circle{fill:var(--k)}
 .grid{stroke:var(--line)}
 .band{fill:var(--band)}
+svg .word{paint-order:stroke;stroke:var(--band);stroke-width:4px}
 .bar{stroke:var(--k);stroke-width:5;opacity:.35}
 .a{--k:var(--a)}
 .b{--k:var(--b)}

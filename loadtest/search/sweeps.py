@@ -16,8 +16,8 @@ from loadtest.stats.steadiness import Trend, trend
 
 STILL_WINDOWS = 3
 SPIKE_WINDOW_S = 0.5
-SLACK = 1.5
-SLACK_MS = 1.0
+SLACK = 2.0
+SLACK_MS = 2.0
 
 
 def sweep_rates(plan: Plan, rates: Sequence[float], measure: Measure) -> tuple[Report, ...]:

@@ -1,4 +1,4 @@
-"""Figures about the generator: CPU per request, and closed-loop agreement with wrk and hey on an engine-bound server."""
+"""Figures about the generator: CPU per request, latency against queueing theory, agreement with wrk and hey."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from convoy.errors import ConfigError, ConvoyError
+from loadtest.arrivals import arrival_blocks
 from loadtest.coordinator import run_plan
 from loadtest.drivers.wrk import run_wrk
 from loadtest.payloads import prepare
 from loadtest.plan import Load, Payload, Plan, Step, Target, Traffic
 from loadtest.report.build import build_report
-from loadtest.report.values import Report
+from loadtest.report.values import QUANTILES, Report
 
 ENGINE_S = 0.005
 CONNECTIONS = 8
+QUEUE_RATE = 160.0
+WARMUP_S = 0.5
 ROUNDS = 3
 BEGIN, END = "<!-- figures: python -m loadtest selfcheck -->", "<!-- end of figures -->"
 DIGIT = Payload(side=28, channels=1, format="png", count=16)
@@ -50,6 +56,14 @@ class Agreement:
         return sum(self.ours) / sum(self.theirs)
 
 
+@dataclass(frozen=True)
+class Queue:
+    """Latency quantiles in milliseconds at one engine of 5 ms: Lindley's recursion on the schedule, and as measured."""
+
+    predicted: dict[str, float]
+    measured: dict[str, float]
+
+
 @contextlib.contextmanager
 def noop_server(busy_s: float = 0.0, scheme: str = "http") -> Iterator[str]:
     """A server that does nothing, or spends `busy_s` per request on one engine; yields its URL."""
@@ -65,7 +79,7 @@ def noop_server(busy_s: float = 0.0, scheme: str = "http") -> Iterator[str]:
 
 def _report(url: str, payload: Payload, load: Load, seconds: float) -> Report:
     target = Target(url, "grpc-classify" if url.startswith("grpc") else "classify")
-    plan = Plan(target, (Traffic("m", payload=payload),), load, duration_s=seconds, warmup_s=0.5)
+    plan = Plan(target, (Traffic("m", payload=payload),), load, duration_s=seconds, warmup_s=WARMUP_S)
     return build_report(run_plan(plan))
 
 
@@ -102,6 +116,27 @@ def measure_agreement(seconds: float, tools: Sequence[str]) -> list[Agreement]:
     return found
 
 
+def predict_queue(times: NDArray[np.float64], service_s: float, from_s: float) -> dict[str, float]:
+    """Latency quantiles in milliseconds of a single engine with a fixed cost, for requests due from `from_s` on."""
+    free, latency = 0.0, []
+    for due in times.tolist():
+        free = max(free, due) + service_s
+        if due >= from_s:
+            latency.append((free - due) * 1000)
+    return {name: float(np.quantile(latency, share, method="inverted_cdf")) for name, share in QUANTILES.items()}
+
+
+def measure_queue(seconds: float) -> Queue:
+    """Poisson arrivals at 80 % of an engine of 5 ms: what the whole chain should show is known beforehand."""
+    load = Load(steps=(Step(QUEUE_RATE, 1e6),))
+    with noop_server(ENGINE_S) as url:
+        report = _report(url, DIGIT, load, seconds)
+    times = np.concatenate(list(arrival_blocks(load, 1, seconds + WARMUP_S)))
+    predicted = predict_queue(times, ENGINE_S, WARMUP_S)
+    measured = dict(report.total.latency.quantiles)
+    return Queue({name: predicted[name] for name in measured}, measured)
+
+
 def _wrk(url: str, seconds: float) -> float:
     plan = Plan(
         Target(url), (Traffic("m", payload=DIGIT),), Load(concurrency=CONNECTIONS), duration_s=seconds, warmup_s=0
@@ -134,7 +169,7 @@ def _hey(url: str, seconds: float, body: Path) -> float:
     return float(match[1])
 
 
-def as_markdown(costs: Sequence[Cost], agreements: Sequence[Agreement]) -> str:
+def as_markdown(costs: Sequence[Cost], queue: Queue, agreements: Sequence[Agreement]) -> str:
     """The figures as tables."""
     lines = [
         "| load | offered | requests per CPU second of a worker | p99 of the lag, ms |",
@@ -143,6 +178,13 @@ def as_markdown(costs: Sequence[Cost], agreements: Sequence[Agreement]) -> str:
     for cost in costs:
         lag = "–" if cost.lag_p99_ms is None else f"{cost.lag_p99_ms:.2g}"
         lines.append(f"| {cost.kind} | {cost.offered} | {cost.per_cpu_s:.0f} | {lag} |")
+    lines += [
+        "",
+        f"| Poisson {QUEUE_RATE:g}/s on one engine of {ENGINE_S * 1000:g} ms | {' | '.join(queue.measured)} |",
+    ]
+    lines += ["| --- |" + " --- |" * len(queue.measured)]
+    for name, side in (("queueing theory, ms", queue.predicted), ("measured, ms", queue.measured)):
+        lines.append(f"| {name} | " + " | ".join(f"{value:.1f}" for value in side.values()) + " |")
     if agreements:
         head = f"| closed loop, {CONNECTIONS} connections, one engine of {ENGINE_S * 1000:g} ms | loadtest /s | its /s | ratio |"
         lines += ["", head, "| --- | --- | --- | --- |"]

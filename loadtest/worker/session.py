@@ -37,6 +37,7 @@ class Session:
         self._plan = plan
         self._requests = requests
         self.recorder = Recorder(start)
+        self._measured_from = start + plan.warmup_s
         self.transport = open_transport(plan, self._done)
         self.stages_ms: dict[str, tuple[float, int]] = {}
         self.on_done: Callable[[], None] = lambda: None
@@ -64,9 +65,10 @@ class Session:
         self.on_done()
 
     def _judge(self, call: Call, answer: Answer) -> Judged:
-        for stage, value in answer.stages_ms.items():
-            total, count = self.stages_ms.get(stage, (0.0, 0))
-            self.stages_ms[stage] = (total + value, count + 1)
+        if call.scheduled >= self._measured_from:
+            for stage, value in answer.stages_ms.items():
+                total, count = self.stages_ms.get(stage, (0.0, 0))
+                self.stages_ms[stage] = (total + value, count + 1)
         request = call.request
         if not request.is_checked:
             return Judged(arm=answer.arm) if answer.arm else NOTHING

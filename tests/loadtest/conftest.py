@@ -30,7 +30,7 @@ class Echo:
 
 @pytest.fixture(scope="session")
 def echo() -> Iterator[Echo]:
-    command = [sys.executable, "-m", "tests.loadtest.echo_server"]
+    command = [sys.executable, "-m", "tests.loadtest.echo_main"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
     assert process.stdout is not None
     ports = process.stdout.readline().split()

@@ -1,26 +1,21 @@
 """A small real server with known answers and faults; a model's name says how it behaves.
 
 classify and Open Inference over HTTP (uvicorn) and gRPC (grpc.aio), a Prometheus page, feedback, and /counts.
-`python -m tests.loadtest.echo_server` prints its two ports and serves until its standard input ends.
+`python -m tests.loadtest.echo_main` prints its two ports and serves until its standard input ends.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
 import zlib
 from collections import Counter
 from typing import Any
 
-import grpc.aio
 import numpy as np
 import orjson
-import uvicorn
 
 from convoy.errors import InvalidInput
 from convoy.open_inference import InferRequest, InferResponse, parse_request, render_response
-from convoy.open_inference_grpc import parse_message, render_message
-from convoy.protos import classifier_pb2, open_inference_pb2
 from convoy.tensors import BYTES, Tensor
 
 CLASSES = 10
@@ -233,75 +228,3 @@ def metrics_page() -> bytes:
         f'# TYPE convoy_energy_joules counter\nconvoy_energy_joules_total{{source="rapl",method="estimated"}} {done * 0.5}\n'
         "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes 1e8\n"
     ).encode()
-
-
-async def grpc_infer(data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-    message = open_inference_pb2.ModelInferRequest.FromString(data)
-    await guarded(message.model_name, context)
-    request = parse_message(message)
-    answer = InferResponse(message.model_name, "1", request.id, (logits(request.inputs[0]),))
-    return render_message(answer).SerializeToString()
-
-
-async def grpc_classify(data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-    message = classifier_pb2.ClassifyRequest.FromString(data)
-    await guarded(message.model, context)
-    answer = classifier_pb2.ClassifyResponse(id="0", model=message.model)
-    for image in message.images:
-        answer.predictions.add().classes.add(index=class_of(image), label=f"class{class_of(image)}", probability=0.9)
-    answer.timings_ms.run = 2.0
-    return answer.SerializeToString()
-
-
-async def grpc_metadata(data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-    model = open_inference_pb2.ModelMetadataRequest.FromString(data).name
-    document = metadata(model)
-    answer = open_inference_pb2.ModelMetadataResponse(name=model)
-    for side in ("inputs", "outputs"):
-        getattr(answer, side).add(**document[side][0])
-    return answer.SerializeToString()
-
-
-async def guarded(model: str, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-    codes = {503: grpc.StatusCode.RESOURCE_EXHAUSTED, 404: grpc.StatusCode.NOT_FOUND}
-    try:
-        await behaviour.before(model)
-    except Refuse as refusal:
-        await context.abort(codes[refusal.status], refusal.text)
-
-
-def grpc_server() -> grpc.aio.Server:
-    server = grpc.aio.server()
-
-    def handlers(**methods: Any) -> dict[str, Any]:
-        return {name: grpc.unary_unary_rpc_method_handler(method) for name, method in methods.items()}
-
-    infer = handlers(ModelInfer=grpc_infer, ModelMetadata=grpc_metadata)
-    server.add_generic_rpc_handlers(
-        (
-            grpc.method_handlers_generic_handler("inference.GRPCInferenceService", infer),
-            grpc.method_handlers_generic_handler("convoy.v1.Classifier", handlers(Classify=grpc_classify)),
-        )
-    )
-    return server
-
-
-async def serve() -> None:
-    listener = uvicorn.Config(app, port=0, lifespan="off", log_level="critical", access_log=False, ws="none")
-    http = uvicorn.Server(listener)
-    socket = listener.bind_socket()
-    socket.listen()
-    server = grpc_server()
-    grpc_port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    task = asyncio.create_task(http.serve(sockets=[socket]))
-    sys.stdout.write(f"{socket.getsockname()[1]} {grpc_port}\n")
-    sys.stdout.flush()
-    await asyncio.to_thread(sys.stdin.read)
-    await server.stop(None)
-    http.should_exit = http.force_exit = True
-    await task
-
-
-if __name__ == "__main__":
-    asyncio.run(serve())

@@ -96,7 +96,7 @@ def test_failures_are_counted_by_kind_and_never_retried(echo: Echo, model: str, 
     assert report.accounting.balanced
     assert echo.counts()[model] - before == report.accounting.issued
     if model == "busy":
-        assert report.accounting.outcomes["HTTP 503"] == report.accounting.issued // 3
+        assert abs(report.accounting.outcomes["HTTP 503"] - report.accounting.issued / 3) < 1  # every third
 
 
 def test_grpc_failures_carry_their_codes(echo: Echo) -> None:

@@ -17,8 +17,8 @@ from tests.loadtest.conftest import REPOSITORY, Echo
 PAGE = (REPOSITORY / "docs" / "loadtest.md").read_text()
 COMMANDS = re.findall(r"^\$ python -m loadtest (.*)$", PAGE, re.MULTILINE)
 SHORT = {
-    "--duration": "600ms", "--warmup": "100ms", "--probe": "300ms", "--confirm": "500ms", "--before": "1s", "--spike": "500ms",
-    "--after": "2s",
+    "--duration": "400ms", "--warmup": "100ms", "--probe": "300ms", "--confirm": "500ms", "--before": "500ms", "--spike": "500ms",
+    "--after": "1s",
 }  # fmt: skip
 
 

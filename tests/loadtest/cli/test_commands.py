@@ -14,6 +14,7 @@ from loadtest.cli import main
 from loadtest.cli.common import meets
 from loadtest.cli.options import make_load
 from loadtest.plan import Step
+from loadtest.scenario import known_scenarios
 from tests.loadtest.conftest import REPOSITORY, Echo
 from tests.loadtest.simulated import Server, plan_at
 
@@ -79,8 +80,10 @@ def test_nothing_answered_is_no_success() -> None:
     assert "nothing was answered" in done.output
 
 
-def test_a_scenario_measures_the_capacity_first(echo: Echo) -> None:
-    done = invoke("scenario", "overload-x2", "--url", echo.http, "-m", "engine", "--duration", "500ms")
+def test_a_scenario_measures_the_capacity_first(echo: Echo, tmp_path: Path) -> None:
+    text = (known_scenarios()["overload-x2"]).read_text()
+    (tmp_path / "quick.yaml").write_text(text + "warmup: 100ms\n")
+    done = invoke("scenario", str(tmp_path / "quick.yaml"), "--url", echo.http, "-m", "engine", "--duration", "500ms")
     assert done.exit_code in (0, 3)
     assert "capacity: " in done.output
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from loadtest.stats.histogram import LENGTH, bins_of
 from loadtest.stats.intervals import block_weights, quantile_intervals, rate_interval, ratio_interval, share_interval
 
-TRIALS = 120
+TRIALS = 80
 
 
 def window_counts(generator: np.random.Generator, windows: int, per_window: int) -> np.ndarray:
@@ -29,8 +29,8 @@ def test_quantile_intervals_cover_the_truth_about_as_often_as_they_say() -> None
         found = quantile_intervals(window_counts(generator, 30, 60), tuple(truth), seed=trial)
         for share, value in truth.items():
             hits[share] += found[share].low <= value <= found[share].high
-    # A 95 % bootstrap over 30 windows falls a little short; 0.87 is four standard errors below 0.95.
-    assert all(count / TRIALS >= 0.87 for count in hits.values()), hits
+    # A 95 % bootstrap over 30 windows falls a little short; 0.85 is four standard errors below 0.95.
+    assert all(count / TRIALS >= 0.85 for count in hits.values()), hits
 
 
 def test_rate_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
@@ -40,7 +40,7 @@ def test_rate_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
         found = rate_interval(generator.poisson(50, 30), 0.5, seed=trial)
         assert found is not None
         hits += found.low <= 100 <= found.high
-    assert hits / TRIALS >= 0.86
+    assert hits / TRIALS >= 0.85
 
 
 def test_correlated_windows_widen_the_interval() -> None:
