@@ -29,11 +29,15 @@ GRACE_S = 10.0
 
 @dataclass
 class Run:
-    """A finished (or running) run: the sums, and how the generator fared. CPU in seconds, by worker; host in cores."""
+    """A finished (or running) run: the sums, and how the generator fared. CPU in seconds, by worker; host in cores.
+
+    `about` says what each traffic sends, `labelled` how many different labelled payloads it has.
+    """
 
     plan: Plan
     fold: Fold
     about: tuple[str, ...] = ()
+    labelled: tuple[int, ...] = ()
     worker_cpu_s: dict[int, float] = field(default_factory=dict)
     parent_cpu_s: float = 0.0
     issued: dict[int, int] = field(default_factory=dict)
@@ -79,7 +83,7 @@ class _Parent:
                 theirs.close()
                 self._pipes.append(ours)
                 self._processes.append(process)
-            self._run.about = self._all_ready()
+            self._run.about, self._run.labelled = self._all_ready()
             self._measure()
         finally:
             for process in self._processes:
@@ -91,13 +95,10 @@ class _Parent:
                 pipe.close()
         return self._run
 
-    def _all_ready(self) -> tuple[str, ...]:
-        about: tuple[str, ...] = ()
-        for pipe in self._pipes:
-            about = self._ready(pipe)
-        return about
+    def _all_ready(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        return [self._ready(pipe) for pipe in self._pipes][-1]
 
-    def _ready(self, pipe: Connection) -> tuple[str, ...]:
+    def _ready(self, pipe: Connection) -> tuple[tuple[str, ...], tuple[int, ...]]:
         if not pipe.poll(READY_S):
             raise ConvoyError(f"a worker was not ready within {READY_S:g} s")
         try:
@@ -106,7 +107,8 @@ class _Parent:
             raise ConvoyError("a worker died before it was ready; its error is above") from error
         if kind == "error":
             raise ConfigError(content)
-        return tuple(content)
+        about, labelled = content
+        return about, labelled
 
     def _measure(self) -> None:
         start = monotonic() + START_DELAY_S

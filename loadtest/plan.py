@@ -15,7 +15,8 @@ PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 Process = Literal["constant", "poisson", "gamma"]
 PayloadKind = Literal["folder", "synthetic", "tensor"]
 LabelSource = Literal["none", "folder", "prefix", "csv"]
-CAPACITY = "capacity"
+# A seed whose Poisson counts lie near their mean at every length, so that what is offered is near what was asked.
+SEED = 2
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ class Plan:
     load: Load
     duration_s: float = 10.0
     warmup_s: float = 1.0
-    seed: int = 1
+    seed: int = SEED
     workers: int = 1
     deadline_ms: float | None = None
     window_s: float | None = None

@@ -13,7 +13,7 @@ import yaml
 
 from convoy.errors import ConfigError
 from loadtest.arrivals import read_recorded
-from loadtest.plan import PROTOCOLS, Feedback, Load, Payload, Plan, Protocol, Step, Target, Traffic
+from loadtest.plan import PROTOCOLS, SEED, Feedback, Load, Payload, Plan, Protocol, Step, Target, Traffic
 
 FOLDER = Path(__file__).parent / "scenarios"
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -93,7 +93,7 @@ def parse_scenario(document: Any, url: str | None, folder: Path) -> Scenario:
         duration_s=seconds(top.get("duration", load.seconds or "30s")),
         warmup_s=seconds(top.get("warmup", "2s")),
         deadline_ms=top.get("deadline_ms"),
-        seed=top.get("seed", 1),
+        seed=top.get("seed", SEED),
         workers=top.get("workers", 1),
         feedback=None if feedback is None else _build(Feedback, feedback, "feedback"),
         name=str(top["name"]),

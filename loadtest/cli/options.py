@@ -10,7 +10,7 @@ import click
 
 from convoy.errors import ConfigError
 from loadtest.arrivals import read_recorded
-from loadtest.plan import PROTOCOLS, LabelSource, Load, Payload, PayloadKind, Plan, Process, Step, Target, Traffic
+from loadtest.plan import PROTOCOLS, SEED, LabelSource, Load, Payload, PayloadKind, Plan, Process, Step, Target, Traffic
 from loadtest.scenario import protocol_of, seconds
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -65,7 +65,7 @@ MEASURE = (
     click.option("--duration", type=DURATION, default="10s", show_default=True, help="Measured time."),
     click.option("--warmup", type=DURATION, default="2s", show_default=True, help="Sent before it, not in the figures."),
     click.option("--deadline", type=DURATION, help="Sent with each request, and defines goodput: answers within it."),
-    click.option("--seed", type=int, default=1, show_default=True, help="Same seed, same arrivals and payloads."),
+    click.option("--seed", type=int, default=SEED, show_default=True, help="Same seed, same arrivals and payloads."),
     click.option("--workers", type=int, default=1, show_default=True, help="Processes of the generator."),
     click.option("--driver", type=click.Choice(["loadtest", "wrk"]), default="loadtest", show_default=True,
                  help="wrk: closed loop in C, for rates at which Python takes too much of shared cores."),

@@ -30,7 +30,7 @@ def build_report(run: Run) -> Report:
     plan, fold = run.plan, run.fold
     windows, kept = fold.windows, _whole_windows(run)
     measured, seconds = slice(windows.warmup, windows.warmup + kept), kept * windows.seconds
-    total = group_report("all", fold.total)
+    total = group_report("all", fold.total, sum(run.labelled))
     accounting, generator = _accounting(run), _generator(run)
     failed = fold.total.requests - fold.total.ok
     throughput = int(windows.done_ok[measured].sum()) / seconds
@@ -53,8 +53,10 @@ def build_report(run: Run) -> Report:
         service=latency_of(fold.service),
         send_ms=fold.send_s / max(1, fold.total.ok) * 1000,
         receive_ms=fold.receive_s / max(1, fold.total.ok) * 1000,
-        by_model=tuple(group_report(name, group) for name, group in sorted(fold.by_model.items())),
-        by_arm=tuple(group_report(name, group) for name, group in sorted(fold.by_arm.items())),
+        by_model=tuple(
+            group_report(name, group, _labelled(run, name)) for name, group in sorted(fold.by_model.items())
+        ),
+        by_arm=tuple(group_report(name, group, sum(run.labelled)) for name, group in sorted(fold.by_arm.items())),
         accounting=accounting,
         generator=generator,
         steadiness=_steadiness(plan, fold, measured),
@@ -92,8 +94,18 @@ def latency_of(histogram: Histogram, missing: int = 0) -> Latency:
     return Latency(total, None if mean is None else mean * 1000, None if maximum is None else maximum * 1000, quantiles)
 
 
-def group_report(name: str, group: Group) -> GroupReport:
-    """A group's report; the good are those within the plan's deadline."""
+def _labelled(run: Run, name: str) -> int:
+    """Different labelled payloads of the traffic of one name."""
+    return sum(count for one, count in zip(run.plan.traffic, run.labelled, strict=False) if one.label == name)
+
+
+def group_report(name: str, group: Group, different: int) -> GroupReport:
+    """A group's report; the good are those within the plan's deadline.
+
+    The accuracy's interval counts `different` payloads at most: the same image twice tells nothing new.
+    """
+    accuracy = group.correct / group.labelled if group.labelled else None
+    seen = min(group.labelled, different)
     return GroupReport(
         name=name,
         requests=group.requests,
@@ -103,8 +115,8 @@ def group_report(name: str, group: Group) -> GroupReport:
         good=group.good,
         latency=latency_of(group.latency),
         labelled=group.labelled,
-        accuracy=group.correct / group.labelled if group.labelled else None,
-        accuracy_interval=share_interval(group.correct, group.labelled),
+        accuracy=accuracy,
+        accuracy_interval=None if accuracy is None else share_interval(round(accuracy * seen), seen),
         outcomes=_named(group.outcomes),
     )
 

@@ -19,7 +19,7 @@ from loadtest.arrivals import arrival_blocks
 from loadtest.coordinator import run_plan
 from loadtest.drivers.wrk import run_wrk
 from loadtest.payloads import prepare
-from loadtest.plan import Load, Payload, Plan, Step, Target, Traffic
+from loadtest.plan import SEED, Load, Payload, Plan, Step, Target, Traffic
 from loadtest.report.build import build_report
 from loadtest.report.values import QUANTILES, Report
 
@@ -131,7 +131,7 @@ def measure_queue(seconds: float) -> Queue:
     load = Load(steps=(Step(QUEUE_RATE, 1e6),))
     with noop_server(ENGINE_S) as url:
         report = _report(url, DIGIT, load, seconds)
-    times = np.concatenate(list(arrival_blocks(load, 1, seconds + WARMUP_S)))
+    times = np.concatenate(list(arrival_blocks(load, SEED, seconds + WARMUP_S)))
     predicted = predict_queue(times, ENGINE_S, WARMUP_S)
     measured = dict(report.total.latency.quantiles)
     return Queue({name: predicted[name] for name in measured}, measured)

@@ -29,7 +29,7 @@ GC_THRESHOLD = 100_000  # objects of a run die by reference counts; collections 
 
 
 def work(plan: Plan, number: int, pipe: Connection) -> None:
-    """Entry point: answers ("ready", what is sent) or ("error", text), waits for the start time, runs, tells."""
+    """Entry point: answers ("ready", (what is sent, labelled payloads of each traffic)) or ("error", text), runs, tells."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides how a run ends
     try:
         _allow_many_files()
@@ -43,7 +43,8 @@ def work(plan: Plan, number: int, pipe: Connection) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-    pipe.send(("ready", tuple(made.about for made in prepared)))
+    known = tuple(sum(item.expected is not None for item in made.items) for made in prepared)
+    pipe.send(("ready", (tuple(made.about for made in prepared), known)))
     start = pipe.recv()
     if start is not None:
         uvloop.run(Worker(plan, number, pipe, requests).run(start))

@@ -48,6 +48,9 @@ def test_every_image_protocol_reports_the_right_accuracy(echo: Echo, tmp_path: P
     assert report.total.failed == 0
     # Each payload comes once before any comes twice, so the share is right to a round's remainder.
     assert report.total.accuracy == pytest.approx(0.5, abs=10 / report.total.labelled)
+    # The interval is that of twenty different images, however often they were sent.
+    assert report.total.accuracy_interval is not None
+    assert report.total.accuracy_interval.high - report.total.accuracy_interval.low > 0.35
 
 
 @pytest.mark.parametrize("protocol", ["oip", "oip-json", "grpc"])

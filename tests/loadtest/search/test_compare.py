@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from convoy.errors import ConfigError
-from loadtest.plan import Plan
+from loadtest.plan import SEED, Plan
 from loadtest.report.values import Report
 from loadtest.search.compare import Side, compare
 from tests.loadtest.simulated import plan_at, report_of
@@ -44,7 +44,7 @@ def test_slices_alternate_and_each_server_is_up_only_for_its_own() -> None:
     assert pair.order == ["+A", "-A", "+B", "-B"] * 3
     assert [report.name for report in found.first] == ["A 1/3", "A 2/3", "A 3/3"]
     seeds = [[report.plan["seed"] for report in side] for side in (found.first, found.second)]
-    assert seeds[0] == seeds[1] == [1, 2, 3]
+    assert seeds[0] == seeds[1] == [SEED, SEED + 1, SEED + 2]
 
 
 @pytest.mark.parametrize(
