@@ -11,14 +11,14 @@ help: ## show what there is
 
 $(SERVE)/ready: requirements/serve.lock pyproject.toml
 	$(PYTHON) -m venv $(SERVE)
-	$(SERVE)/bin/pip install --quiet --require-hashes -r requirements/serve.lock
+	$(SERVE)/bin/pip install --quiet --no-deps --require-hashes -r requirements/serve.lock
 	$(SERVE)/bin/pip install --quiet --no-deps -e .
 	@touch $@
 
 $(DEV)/ready: requirements/dev.lock pyproject.toml
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/pip install --quiet torch==2.13.0
-	$(DEV)/bin/pip install --quiet --require-hashes -r requirements/dev.lock
+	$(DEV)/bin/pip install --quiet --no-deps --require-hashes -r requirements/dev.lock
 	$(DEV)/bin/pip install --quiet --no-deps -e .
 	@touch $@
 

@@ -84,9 +84,9 @@ class Trainer:
         self.epoch = 0
         self._resume()
 
-    def run(self) -> dict[str, Any]:
-        """Trains to the end and reports accuracy on the held-out and the test images."""
-        while self.epoch < self.recipe.epochs:
+    def run(self, until: int | None = None) -> dict[str, Any]:
+        """Trains to the end, or to epoch `until`, and reports accuracy on the held-out and the test images."""
+        while self.epoch < (self.recipe.epochs if until is None else until):
             loss = self._train_epoch()
             self.epoch += 1
             self._save()

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from convoy.errors import ArtifactError
+from models.artifact import MANIFEST, Artifact, Manifest
+from serve.config import BUNDLED
+from tests.artifacts import write_artifact
+
+BUNDLES = ["lenet5-mnist", "resnet20-cifar10", "squeezenet1_1-imagenet"]
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_bundled_artifacts_are_whole(name: str) -> None:
+    manifest = Artifact.load(BUNDLED / name).manifest
+    assert manifest.name == name
+    assert manifest.parity["largest_relative_difference"] <= manifest.parity["tolerance"]
+    assert 0 < manifest.accuracy["top1"] <= 1
+
+
+def test_bundles_take_a_few_megabytes() -> None:
+    assert sum(path.stat().st_size for path in BUNDLED.rglob("*") if path.is_file()) < 9 * 2**20
+
+
+def test_nothing_of_the_building_machine_is_in_a_bundle() -> None:
+    for path in BUNDLED.rglob("*.onnx"):
+        content = path.read_bytes()
+        assert b"/work/" not in content
+        assert b"site-packages" not in content
+
+
+def test_manifest_round_trip() -> None:
+    manifest = Artifact.load(BUNDLED / "lenet5-mnist").manifest
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    assert replace(manifest, name="x") != manifest
+
+
+def test_a_missing_folder_names_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"models\.compile"):
+        Artifact.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed", "unknown key", "missing key", "not JSON", "wrong type"])
+def test_a_damaged_artifact_is_refused(tmp_path: Path, damage: str) -> None:
+    folder = write_artifact(tmp_path / "a", "a")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    if damage == "missing":
+        (folder / "image.onnx").unlink()
+    elif damage == "changed":
+        (folder / "image.onnx").write_bytes(b"other")
+    else:
+        if damage == "unknown key":
+            manifest["zzz"] = 1
+        elif damage == "missing key":
+            del manifest["labels"]
+        elif damage == "wrong type":
+            manifest["preprocessing"] = [1]
+        (folder / MANIFEST).write_text("{" if damage == "not JSON" else json.dumps(manifest))
+    with pytest.raises(ArtifactError, match="compile the artifact again"):
+        Artifact.load(folder)

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from models.artifact import Preprocessing
+from models.preprocess import crop_box, prepare
+
+IMAGENET = Preprocessing(3, 256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+GREY = Preprocessing(1, 28, 28, (0.0,), (1.0,))
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000))
+def test_the_crop_lies_in_the_image_and_is_square_in_the_resized(width: int, height: int) -> None:
+    left, top, right, bottom = crop_box(width, height, IMAGENET)
+    assert -1e-6 <= left < right <= width + 1e-6
+    assert -1e-6 <= top < bottom <= height + 1e-6
+    assert min(right - left, bottom - top) == pytest.approx(min(width, height) * 224 / 256, rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [(500, 375), (375, 500), (256, 256), (1000, 300)])
+def test_resizing_the_box_is_resizing_all_and_cropping(size: tuple[int, int]) -> None:
+    smooth = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+    image = Image.fromarray(smooth).resize(size, Image.Resampling.BICUBIC)
+    width, height = size
+    short = min(size)
+    whole = image.resize((int(256 * width / short), int(256 * height / short)), Image.Resampling.BILINEAR)
+    left, top = round((whole.width - 224) / 2), round((whole.height - 224) / 2)
+    expected = np.asarray(whole.crop((left, top, left + 224, top + 224)), np.int16)
+    assert np.abs(prepare(image, IMAGENET) - expected).max() <= 1
+
+
+def test_an_image_of_the_right_size_is_untouched() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    np.testing.assert_array_equal(prepare(Image.fromarray(pixels), GREY)[..., 0], pixels)
+
+
+def test_transparency_lies_on_white() -> None:
+    image = Image.new("RGBA", (28, 28), (0, 0, 0, 0))
+    assert prepare(image, GREY).min() == 255
+
+
+def test_sixteen_bits_keep_their_meaning() -> None:
+    image = Image.fromarray(np.full((28, 28), 0x8000, np.uint16))
+    assert prepare(image, GREY).mean() == pytest.approx(128, abs=1)

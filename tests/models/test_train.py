@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from convoy.errors import NotFound
+from models.data import DataSet, Split
+from models.train.recipes import RECIPES, find_recipe
+from models.train.trainer import Trainer, augmented_batches, map_loss, normalise
+
+
+def toy_data(count: int = 256) -> DataSet:
+    """Ten classes told apart by where a grey image is bright."""
+    generator = np.random.default_rng(0)
+
+    def split(size: int) -> Split:
+        labels = generator.integers(0, 10, size)
+        images = generator.integers(0, 40, (size, 28, 28, 1), np.uint8)
+        for number, label in enumerate(labels):
+            images[number, 2 * label : 2 * label + 6] = 230
+        return Split(images, labels.astype(np.int64))
+
+    return DataSet("toy", tuple("0123456789"), split(count), split(50), split(50))
+
+
+RECIPE = replace(RECIPES["lenet5-mnist"], epochs=8, batch=16)
+
+
+def test_training_learns_and_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    data = toy_data()
+    whole = Trainer(RECIPE, data, tmp_path / "whole")
+    accuracy = whole.run()
+    assert accuracy["test"] > 0.3, "chance is 0.1"
+
+    Trainer(RECIPE, data, tmp_path / "parts").run(until=2)
+    resumed = Trainer(RECIPE, data, tmp_path / "parts")
+    assert resumed.epoch == 2
+    resumed.run()
+    for ours, theirs in zip(resumed.net.parameters(), whole.net.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_another_recipe_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    data = toy_data(64)
+    Trainer(replace(RECIPE, epochs=1), data, tmp_path).run()
+    with pytest.raises(ValueError, match="another recipe"):
+        Trainer(replace(RECIPE, epochs=1, seed=1), data, tmp_path)
+
+
+def test_batches_are_seeded_and_keep_labels_with_images() -> None:
+    data = toy_data()
+    recipe = replace(RECIPE, shift=0)
+
+    def epoch(seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return list(augmented_batches(data.train, recipe, torch.Generator().manual_seed(seed)))
+
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(epoch(1), epoch(1), strict=True))
+    assert not all(torch.equal(a[1], b[1]) for a, b in zip(epoch(1), epoch(2), strict=True))
+    images, labels = epoch(1)[0]
+    for image, label in zip(images, labels, strict=True):
+        assert image[0, 2 * int(label) + 2].min() == 230
+
+
+def test_shifted_images_keep_their_shape() -> None:
+    data = toy_data()
+    flipped = replace(RECIPE, flip=True, shift=3)
+    images, _ = next(augmented_batches(data.train, flipped, torch.Generator().manual_seed(0)))
+    assert images.shape == (16, 1, 28, 28)
+    assert images.dtype == torch.uint8
+
+
+def test_map_loss_is_the_papers_equation() -> None:
+    penalties = torch.tensor([[1.0, 3.0, 8.0]])
+    j = 10.0
+    expected = penalties[0, 1] + torch.log(torch.exp(torch.tensor(-j)) + torch.exp(-penalties[0]).sum())
+    torch.testing.assert_close(map_loss(-penalties, torch.tensor([1])), expected)
+
+
+def test_normalised_background_is_minus_a_tenth() -> None:
+    black = normalise(torch.zeros(1, 1, 28, 28, dtype=torch.uint8), RECIPE)
+    white = normalise(torch.full((1, 1, 28, 28), 255, dtype=torch.uint8), RECIPE)
+    assert black.shape == (1, 1, 32, 32)
+    assert black.unique().tolist() == pytest.approx([-0.1])
+    assert white.max().item() == pytest.approx(1.175)
+
+
+def test_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(NotFound, match="lenet5-mnist"):
+        find_recipe("lenet-mnist")
