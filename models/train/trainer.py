@@ -42,15 +42,19 @@ def normalise(images: Tensor, recipe: Recipe) -> Tensor:
     return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def augmented_batches(split: Split, recipe: Recipe, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch in random order; the last, incomplete batch is left out."""
-    images = F.pad(torch.from_numpy(split.images.transpose(0, 3, 1, 2).copy()), (recipe.shift,) * 4)
+def augmented_batches(
+    split: Split, recipe: Recipe, epoch: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Epoch number `epoch` (from 0) in random order; the last, incomplete batch is left out."""
+    early = epoch < recipe.early_epochs
+    shift, side = (0, recipe.early_side) if early else (recipe.shift, split.images.shape[1])
+    images = F.pad(torch.from_numpy(split.images.transpose(0, 3, 1, 2).copy()), (shift,) * 4)
     labels = torch.from_numpy(split.labels)
-    count, height, width, channels = split.images.shape
+    count, channels = len(images), images.shape[1]
     order = torch.randperm(count, generator=generator)
     for chosen in order[: count - count % recipe.batch].view(-1, recipe.batch):
-        top, left = torch.randint(0, 2 * recipe.shift + 1, (2, len(chosen), 1), generator=generator)
-        rows, columns = top + torch.arange(height), left + torch.arange(width)
+        top, left = torch.randint(0, images.shape[2] - side + 1, (2, len(chosen), 1), generator=generator)
+        rows, columns = top + torch.arange(side), left + torch.arange(side)
         if recipe.flip:
             mirrored = torch.rand((len(chosen), 1), generator=generator) < 0.5
             columns = torch.where(mirrored, columns.flip(1), columns)
@@ -99,13 +103,11 @@ class Trainer:
         generator = torch.Generator().manual_seed(self.recipe.seed * 10_000 + self.epoch)
         self.net.train()
         total, steps = 0.0, len(self.data.train.labels) // self.recipe.batch
-        batches = augmented_batches(self.data.train, self.recipe, generator)
+        batches = augmented_batches(self.data.train, self.recipe, self.epoch, generator)
         for images, labels in tqdm(
             batches, f"epoch {self.epoch + 1}/{self.recipe.epochs}", steps, disable=None, leave=False
         ):
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16):
-                logits = self.net(normalise(images, self.recipe))
-            loss = criterion(logits.float(), labels)
+            loss = criterion(self.net(normalise(images, self.recipe)), labels)
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -95,10 +96,8 @@ def test_malformed_requests_are_invalid_input(raw: bytes, length: int | None) ->
 
 @given(st.binary(max_size=200), st.none() | st.integers(-5, 210))
 def test_any_bytes_are_a_request_or_invalid(raw: bytes, length: int | None) -> None:
-    try:
+    with suppress(InvalidInput):
         parse_request(raw, length)
-    except InvalidInput:
-        pass
 
 
 json_values = st.recursive(
@@ -125,10 +124,8 @@ json_values = st.recursive(
 def test_any_json_is_a_request_or_invalid(value: Any, tail: bytes) -> None:
     head = json.dumps({"inputs": [value]}).encode()
     for raw, length in ((json.dumps(value).encode(), None), (head + tail, len(head))):
-        try:
+        with suppress(InvalidInput):
             parse_request(raw, length)
-        except InvalidInput:
-            pass
 
 
 def response(*tensors: Tensor) -> InferResponse:

@@ -17,7 +17,8 @@ def batch(*bright: int) -> np.ndarray:
 
 def test_specs_and_answers(tmp_path: Path) -> None:
     engine = load_engine(write_artifact(tmp_path / "a", "a") / "image.onnx", 1)
-    assert (engine.input.name, engine.input.dtype, engine.input.shape) == ("image", np.uint8, (-1, SIDE, SIDE, 1))
+    assert (engine.input.name, engine.input.shape) == ("image", (-1, SIDE, SIDE, 1))
+    assert engine.input.dtype == np.dtype(np.uint8)
     assert (engine.output.name, engine.output.shape) == ("logits", (-1, CLASSES))
     assert engine.run(batch(3, 0, 2)).argmax(1).tolist() == [3, 0, 2]
 

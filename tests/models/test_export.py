@@ -53,7 +53,7 @@ def test_batches_the_export_never_saw(exported: tuple[LeNet5, Path]) -> None:
 
 
 def test_a_graph_that_differs_is_refused(exported: tuple[LeNet5, Path]) -> None:
-    net, folder = exported
+    _, folder = exported
     other = LeNet5()
     with pytest.raises(ArtifactError, match="differ from torch"):
         check_parity(other.eval(), GREY, folder)
