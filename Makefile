@@ -2,9 +2,14 @@
 PYTHON ?= python3
 SERVE := .venv-serve
 DEV := .venv
+SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
+# Debian packages that tests start: the other load generators.
+TEST_PACKAGES := \
+	hey \
+	wrk
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up setup test test-slow lint bench artifacts lock clean
+.PHONY: help demo up setup test-setup test test-slow lint bench artifacts lock clean
 
 help: ## show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +34,11 @@ up: $(SERVE)/ready ## serve until Ctrl-C
 	$(SERVE)/bin/convoy up
 
 setup: $(DEV)/ready ## what developing needs
+
+test-setup: ## Debian packages that tests start, where they are not there yet (root or sudo)
+	dpkg -s $(TEST_PACKAGES) >/dev/null 2>&1 || \
+	{ $(SUDO) apt-get update -qq && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(TEST_PACKAGES); }
 
 test: $(DEV)/ready ## quick tests and end-to-end tests on real Ray
 	$(DEV)/bin/pytest -m "not slow and not gpu" --cov --cov-report=term:skip-covered
