@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 
 import ray
 from ray import serve as ray_serve
@@ -58,6 +60,7 @@ def applications(settings: Settings) -> Iterator[RunTarget]:
 def start(settings: Settings) -> None:
     """Starts Ray on this machine alone, without its dashboard or proxies, and the applications; returns when they answer."""
     os.environ.update(RAY_ENVIRONMENT)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     check(settings)
     clear_pages(settings.node_dir / "metrics")
     threads = plan_threads(settings)
@@ -82,5 +85,6 @@ def deploy(settings: Settings) -> None:
 
 def stop() -> None:
     """Drains and ends what `start` began."""
-    ray_serve.shutdown()  # type: ignore[no-untyped-call]
-    ray.shutdown()
+    with redirect_stdout(io.StringIO()):  # where Ray prints that its controller, told to end, has ended
+        ray_serve.shutdown()  # type: ignore[no-untyped-call]
+        ray.shutdown()

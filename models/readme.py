@@ -1,0 +1,39 @@
+"""`python -m models.readme`: writes the table of bundled models into README.md, from their manifests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from models.artifact import Artifact
+
+BUNDLED = Path(__file__).parent / "bundled"
+README = Path(__file__).parent.parent / "README.md"
+HEAD = "| model | data set | top-1 | measured on | parameters | from |"
+RULE = "| --- | --- | --- | --- | --- | --- |"
+
+
+def table() -> str:
+    """The Markdown table, a row per bundled model."""
+    folders = sorted(path.parent for path in BUNDLED.glob("*/manifest.json"))
+    return "\n".join([HEAD, RULE, *map(_row, folders)])
+
+
+def update(text: str) -> str:
+    """A README with its table renewed."""
+    before, _, rest = text.partition(HEAD)
+    _, _, after = rest.partition("\n\n")
+    return f"{before}{table()}\n\n{after}"
+
+
+def _row(folder: Path) -> str:
+    manifest = Artifact.load(folder).manifest
+    accuracy = manifest.accuracy
+    measured = f"{accuracy['images']:,} images ({accuracy['split']})"
+    return (
+        f"| `{manifest.name}` | {manifest.dataset} | {accuracy['top1']:.2%} | {measured} "
+        f"| {manifest.params:,} | {manifest.source} |"
+    )
+
+
+if __name__ == "__main__":
+    README.write_text(update(README.read_text()))

@@ -1,0 +1,67 @@
+"""What README.md shows works as it stands."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from models.readme import update
+from serve.config import Settings, parse_settings
+from tests.conftest import REPOSITORY
+from tests.snippets import Snippet, snippets
+
+README = REPOSITORY / "README.md"
+SHELL = [snippet for snippet in snippets("README.md", "bash") if "curl" in snippet.text]
+PYTHON = snippets("README.md", "python")
+
+
+def run(command: list[str]) -> str:
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("snippet", SHELL, ids=str)
+def test_curl_gets_the_answer_that_is_shown(server: Settings, snippet: Snippet) -> None:
+    answer = json.loads(run(["bash", "-euc", snippet.on(server.listen)]))
+    assert answer["predictions"][0]["classes"][0]["label"] == "espresso"
+    shown = snippets("README.md", "json")[0].text
+    assert all(f'"{key}"' in shown for key in [*answer, *answer["timings_ms"]])
+
+
+@pytest.mark.parametrize("snippet", PYTHON, ids=str)
+def test_python_runs(server: Settings, snippet: Snippet) -> None:
+    assert run([sys.executable, "-c", snippet.on(server.listen)]).startswith("espresso")
+
+
+def test_configuration_is_valid() -> None:
+    for snippet in snippets("README.md", "yaml"):
+        parse_settings(yaml.safe_load(snippet.text))
+
+
+def test_make_targets_exist() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for page in ("README.md", "CONTRIBUTING.md"):
+        for snippet in snippets(page, "bash"):
+            for line in snippet.text.splitlines():
+                if line.startswith("make "):
+                    assert f"\n{line.split()[1]}:" in makefile
+
+
+def test_table_of_models_is_that_of_the_manifests() -> None:
+    assert update(README.read_text()) == README.read_text(), "run python -m models.readme"
+
+
+@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_links_and_paths_lead_somewhere(page: str) -> None:
+    text = (REPOSITORY / page).read_text()
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert link.startswith("http") or (REPOSITORY / link).exists(), link
+    for path in re.findall(r"`((?:serve|models|convoy|tests|loadtest)/[\w/.*]*)`", text):
+        assert list(Path(REPOSITORY).glob(path.rstrip("/"))), path

@@ -1,0 +1,38 @@
+"""The snippets of a page of the documentation, so that tests can run what readers copy."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from serve.config import Listen
+from tests.conftest import REPOSITORY
+
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """A fenced block: its page, language, number on the page (from 0) and text."""
+
+    page: str
+    language: str
+    number: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}-{self.number}-{self.language}"
+
+    def on(self, listen: Listen) -> str:
+        """The text with a running server's addresses for the defaults."""
+        text = self.text
+        for default, port in ((8000, listen.http_port), (8001, listen.grpc_port), (8002, listen.metrics_port)):
+            text = text.replace(f"127.0.0.1:{default}", f"{listen.host}:{port}")
+        return text
+
+
+def snippets(page: str, language: str) -> list[Snippet]:
+    """Every block of a language on a page, given by its path from the repository's root."""
+    found = FENCE.findall(Path(REPOSITORY / page).read_text())
+    return [Snippet(page, kind, number, text) for number, (kind, text) in enumerate(found) if kind == language]
