@@ -1,0 +1,118 @@
+"""Simulated experiments, many at a time: how often the analysis errs, and how many samples it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serve.experiments.stats.bernoulli import discordant_p_value
+from serve.experiments.stats.clusters import difference
+from serve.experiments.stats.mixture import Array, Estimate, interval
+
+ALPHA = 0.05
+LOOK_EVERY = 100
+POWER_SIGMAS = 1.959964 + 0.841621  # two-sided 5 %, power 80 %
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Per run: samples at which a difference was claimed (inf: never), and whether every interval held the truth."""
+
+    stopped: Array
+    covered: NDArray[np.bool_]
+
+    @property
+    def claimed(self) -> float:
+        return float(np.isfinite(self.stopped).mean())
+
+    @property
+    def coverage(self) -> float:
+        return float(self.covered.mean())
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.stopped))
+
+
+def watch(looks: Iterator[tuple[int, Estimate]], truth: float, effect: float) -> Outcome:
+    """Looks at every estimate of (samples so far, estimate of each run)."""
+    stopped: Array | None = None
+    for samples, estimate in looks:
+        now = interval(estimate, effect, ALPHA)
+        if stopped is None:
+            stopped, covered = np.full(now.low.shape, np.inf), np.ones(now.low.shape, bool)
+        stopped = np.where(now.excludes(0), np.minimum(stopped, samples), stopped)
+        covered &= (now.low <= truth) & (now.high >= truth)
+    assert stopped is not None
+    return Outcome(stopped, covered)
+
+
+def single_requests(
+    rng: np.random.Generator, accuracies: tuple[float, float], share: float, looks: int, runs: int
+) -> Iterator[tuple[int, Estimate]]:
+    """Each request is its own unit; `share` of them goes to the second arm."""
+    counts = np.array([[[1, 0], [1, 0], [0, 1], [0, 1]]], float)
+    sums = np.array([[[0, 0], [1, 0], [0, 0], [0, 1]]], float)
+    samples, right = np.zeros((runs, 2)), np.zeros((runs, 2))
+    for look in range(1, looks + 1):
+        second = rng.binomial(LOOK_EVERY, share, runs)
+        new = np.stack([LOOK_EVERY - second, second], axis=-1)
+        samples += new
+        right += rng.binomial(new, accuracies)
+        times = np.stack([samples - right, right], axis=-1).reshape(runs, 4)
+        yield look * LOOK_EVERY, difference(counts, sums, times)
+
+
+def sticky_keys(
+    rng: np.random.Generator, accuracy: float, keys: int, skew: float, correlation: float, looks: int, runs: int
+) -> Iterator[tuple[int, Estimate]]:
+    """Keys with Zipf traffic of exponent `skew`, whose own accuracies vary: `correlation` of outcomes within a key."""
+    popularity = 1 / np.arange(1, keys + 1) ** skew
+    popularity /= popularity.sum()
+    second = rng.random((runs, keys)) < 0.5
+    arms = np.stack([~second, second], axis=-1)
+    spread = (1 - correlation) / correlation
+    own = rng.beta(accuracy * spread, (1 - accuracy) * spread, (runs, keys))
+    samples, right = np.zeros((runs, keys)), np.zeros((runs, keys))
+    for look in range(1, looks + 1):
+        new = rng.multinomial(LOOK_EVERY, popularity, runs)
+        samples += new
+        right += rng.binomial(new, own)
+        counts, sums = ((table[..., np.newaxis] * arms)[:, np.newaxis] for table in (samples, right))
+        yield look * LOOK_EVERY, difference(counts, sums, np.ones((runs, keys)))
+
+
+def pairs(
+    rng: np.random.Generator, only_first: float, only_second: float, looks: int, runs: int
+) -> Iterator[tuple[Array, Array]]:
+    """Discordant pairs so far, of images that both arms classified."""
+    counts = np.zeros((runs, 2))
+    for _ in range(looks):
+        counts += rng.multinomial(LOOK_EVERY, [only_first, only_second, 1 - only_first - only_second], runs)[:, :2]
+        yield counts[:, 0].copy(), counts[:, 1].copy()
+
+
+def paired_stops(looks: Iterator[tuple[Array, Array]]) -> Array:
+    """Images at which the test on discordant pairs claimed a difference, per run."""
+    stopped: Array = np.array(np.inf)
+    for look, (first, second) in enumerate(looks, 1):
+        stopped = np.where(discordant_p_value(first, second) < ALPHA, np.minimum(stopped, look * LOOK_EVERY), stopped)
+    return stopped
+
+
+def paired_differences(looks: Iterator[tuple[Array, Array]]) -> Iterator[tuple[int, Estimate]]:
+    """The difference of accuracies from the same pairs."""
+    counts = np.ones((1, 3, 2))
+    sums = np.array([[[1, 0], [0, 1], [0, 0]]], float)
+    for look, (first, second) in enumerate(looks, 1):
+        images = look * LOOK_EVERY
+        yield images, difference(counts, sums, np.stack([first, second, images - first - second], axis=-1))
+
+
+def fixed_sample_size(accuracies: tuple[float, float]) -> float:
+    """Samples in both arms together of a test that looks once, at 5 % and 80 % power."""
+    variance = sum(p * (1 - p) for p in accuracies)
+    return float(2 * variance * (POWER_SIGMAS / (accuracies[1] - accuracies[0])) ** 2)

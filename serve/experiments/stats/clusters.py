@@ -1,0 +1,88 @@
+"""Differences and means with robust variances: clusters are the units of assignment, strata the stages of a ramp.
+
+A cluster is everything one unit contributed: many requests of one sticky key, one request of its own, or in a paired
+experiment one image that every arm saw. Strata are combined with Mantel and Haenszel's weights, so that a ramp during which
+accuracy drifts does not turn the drift into a difference of arms. The variance is that of the clusters' influences on the
+estimate, over all strata and arms in which a cluster appears, each as seen when the cluster itself is left out (the
+jackknife, CR3: Bell and McCaffrey 2002), or a key that sends most of an arm's traffic would hide its own deviation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serve.experiments.stats.mixture import Array, Estimate
+
+SIGNS = np.array([-1.0, 1.0])
+
+
+def difference(counts: Array, sums: Array, times: Array) -> Estimate:
+    """Mean of the second arm less mean of the first.
+
+    `counts` and `sums` [..., strata, clusters, 2] hold samples and their sum; `times` [..., clusters] says how many
+    clusters look the same, so that a million single requests fit in a few rows.
+    """
+    many = times[..., np.newaxis, :, np.newaxis]
+    totals = (counts * many).sum(axis=-2, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = (sums * many).sum(axis=-2, keepdims=True) / totals
+        weights = (totals > 0).all(axis=-1, keepdims=True) / (1 / totals).sum(axis=-1, keepdims=True)
+        weights = weights / weights.sum(axis=-3, keepdims=True)
+        scale = np.nan_to_num(weights / totals, posinf=0.0)
+        residuals = np.nan_to_num(sums - means * counts) * (scale > 0)
+        contrast = np.nan_to_num(weights[..., 0, 0] * (means[..., 0, 1] - means[..., 0, 0]))
+        influence = residuals * SIGNS * weights / (totals - counts)
+        influence = np.where((counts > 0) & (scale > 0), np.where(totals > counts, influence, np.inf), 0.0)
+    seen = ((counts > 0) & (scale > 0)).any(axis=(-3, -1))
+    doubt = (_unseen_variance(counts > 0, residuals, many) * scale[..., 0, :] ** 2).sum(axis=(-2, -1))
+    known = (scale > 0).any(axis=(-3, -2, -1))
+    return _estimate(np.where(known, contrast.sum(axis=-1), np.nan), influence.sum(axis=(-3, -1)), times * seen, doubt)
+
+
+def _unseen_variance(seen: NDArray[np.bool_], residuals: Array, many: Array) -> Array:
+    """Squared residuals [..., strata, 2] that an arm lacks against what the clusters of both arms lead to expect.
+
+    A canary's first samples are often all right, and so without variance of their own. Clusters that both arms saw do not
+    count: they are compared within themselves.
+    """
+    alone = many * (seen & ~seen.all(axis=-1, keepdims=True))
+    squares, clusters = (alone * residuals**2).sum(axis=-2), alone.sum(axis=-2)
+    typical = squares.sum(axis=-1, keepdims=True) / np.maximum(clusters.sum(axis=-1, keepdims=True), 1)
+    return np.maximum(0.0, typical * clusters - squares)
+
+
+def mean(counts: Array, sums: Array, times: Array) -> Estimate:
+    """Mean of one arm. `counts`, `sums` and `times` are [..., clusters]."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        total = (counts * times).sum(axis=-1, keepdims=True)
+        value = (sums * times).sum(axis=-1, keepdims=True) / total
+        scores = np.where(total > counts, (sums - value * counts) / (total - counts), np.inf)
+    return _estimate(value[..., 0], scores, times * (counts > 0), np.zeros_like(value[..., 0]))
+
+
+def of_moments(count: Array, total: Array, squares: Array) -> tuple[Array, Array, Array]:
+    """Counts, sums and times [..., 2] of single samples of which only the number, sum and sum of squares are known.
+
+    Half of the clusters at one standard deviation below the mean and half above it have the same moments.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        middle = total / count
+        spread = np.sqrt(np.maximum(0.0, squares / count - middle**2))
+    sums = np.nan_to_num(np.stack([middle - spread, middle + spread], axis=-1))
+    return np.ones_like(sums), sums, np.stack([count, count], axis=-1) / 2
+
+
+def _estimate(value: Array, scores: Array, times: Array, doubt: Array) -> Estimate:
+    """Variance with the small-sample correction, and Satterthwaite's freedom from the spread of the squared scores.
+
+    `doubt` is variance to be added to what the scores show.
+    """
+    clusters = times.sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        squares = (times * scores**2).sum(axis=-1)
+        fourth = (times * scores**4).sum(axis=-1)
+        variance = (squares + doubt) * clusters / (clusters - 1)
+        freedom = 2 * squares**2 / fourth
+    known = (clusters > 1) & (squares > 0) & np.isfinite(squares)
+    return Estimate(value, np.where(known, variance, np.nan), np.where(known, freedom, 0.0))

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve.experiments.stats.bernoulli import discordant_p_value, log_martingale, proportion, quantile, quantile_ranks
+
+ALPHA = 0.05
+
+
+@given(st.integers(0, 500), st.integers(1, 500), st.floats(0.01, 0.99))
+def test_the_martingale_is_fair(successes: int, more: int, p: float) -> None:
+    """Its mean after the next sample is its value now."""
+    s, n = np.array([float(successes)]), np.array([float(successes + more)])
+    success = np.log(p) + log_martingale(s + 1, n + 1, p)
+    failure = np.log(1 - p) + log_martingale(s, n + 1, p)
+    assert np.logaddexp(success, failure) == pytest.approx(log_martingale(s, n, p), abs=1e-6)
+
+
+@pytest.mark.parametrize("p", [0.001, 0.1, 0.5])
+def test_intervals_cover_at_every_look(p: float) -> None:
+    rng = np.random.default_rng(1)
+    successes, covered = np.zeros(2000), np.ones(2000, bool)
+    for look in range(1, 101):
+        successes += rng.binomial(20, p, 2000)
+        now = proportion(successes, np.full(2000, 20.0 * look), ALPHA)
+        covered &= (now.low <= p) & (p <= now.high)
+    assert covered.mean() >= 1 - ALPHA
+
+
+def test_no_sample_says_nothing() -> None:
+    nothing = proportion(np.array(0.0), np.array(0.0), ALPHA)
+    assert (nothing.low, nothing.high) == (0.0, 1.0)
+
+
+def test_discordant_pairs() -> None:
+    assert discordant_p_value(np.array(5.0), np.array(5.0)) == 1.0
+    assert discordant_p_value(np.array(5.0), np.array(30.0)) < 0.001
+
+
+@pytest.mark.parametrize("level", [0.5, 0.99])
+def test_quantiles_cover_at_every_look(level: float) -> None:
+    rng = np.random.default_rng(2)
+    edges = np.concatenate([[0.0], np.geomspace(0.001, 100, 400), [np.inf]])
+    truth = float(-np.log(1 - level))  # of the exponential distribution
+    missed = 0
+    for _ in range(400):
+        counts = np.zeros(len(edges) - 1)
+        for _look in range(20):
+            samples = rng.exponential(size=100)
+            counts += np.bincount(np.searchsorted(edges, samples) - 1, minlength=len(counts))
+            low, high = quantile(edges, counts, level, ALPHA)
+            if not low <= truth <= high:
+                missed += 1
+                break
+    assert missed / 400 <= ALPHA
+
+
+def test_few_samples_cannot_bound_a_high_quantile_from_above() -> None:
+    assert quantile_ranks(20, 0.99, ALPHA)[1] == 20
+    edges = np.array([0.0, 1.0, 2.0, np.inf])
+    assert quantile(edges, np.array([10.0, 10, 0]), 0.99, ALPHA)[1] == np.inf
