@@ -3,9 +3,10 @@ PYTHON ?= python3
 SERVE := .venv-serve
 DEV := .venv
 SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
-# Debian packages that tests start: the other load generators.
+# Debian packages that tests start: the other load generators, a database for the ledger.
 TEST_PACKAGES := \
 	hey \
+	postgresql \
 	wrk
 
 .DEFAULT_GOAL := help

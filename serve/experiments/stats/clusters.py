@@ -49,7 +49,7 @@ def _unseen_variance(seen: NDArray[np.bool_], residuals: Array, many: Array) -> 
     alone = many * (seen & ~seen.all(axis=-1, keepdims=True))
     squares, clusters = (alone * residuals**2).sum(axis=-2), alone.sum(axis=-2)
     typical = squares.sum(axis=-1, keepdims=True) / np.maximum(clusters.sum(axis=-1, keepdims=True), 1)
-    return np.maximum(0.0, typical * clusters - squares)
+    return np.asarray(np.maximum(0.0, typical * clusters - squares))
 
 
 def mean(counts: Array, sums: Array, times: Array) -> Estimate:

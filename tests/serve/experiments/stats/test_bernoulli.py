@@ -32,7 +32,7 @@ def test_intervals_cover_at_every_look(p: float) -> None:
 
 def test_no_sample_says_nothing() -> None:
     nothing = proportion(np.array(0.0), np.array(0.0), ALPHA)
-    assert (nothing.low, nothing.high) == (0.0, 1.0)
+    assert (float(nothing.low), float(nothing.high)) == (0.0, 1.0)
 
 
 def test_discordant_pairs() -> None:
