@@ -25,7 +25,7 @@ from models.counts import count_macs, count_params
 from models.data import load_data
 from models.engine import load_engine
 from models.export import OPSET, export
-from models.train.recipes import RECIPES
+from models.train.recipes import RECIPES, Recipe
 from models.zoo.registry import find_architecture
 
 LABELS = Path(__file__).parent / "labels"
@@ -47,6 +47,12 @@ class Plan:
 
 IMAGENET_STEPS = Preprocessing(3, 256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
+
+def _steps(recipe: Recipe) -> Preprocessing:
+    side = find_architecture(recipe.architecture).input[1] - 2 * recipe.pad
+    return Preprocessing(len(recipe.mean), side, side, recipe.mean, recipe.std, recipe.pad)
+
+
 PLANS = {
     "squeezenet1_1-imagenet": Plan(
         "squeezenet1_1",
@@ -66,12 +72,12 @@ PLANS = {
     recipe.name: Plan(
         recipe.architecture,
         recipe.dataset,
-        Preprocessing(len(recipe.mean), side, side, recipe.mean, recipe.std, recipe.pad),
+        _steps(recipe),
         source=f"trained by models.train, recipe {recipe.name}, seed {recipe.seed}, {recipe.epochs} epochs",
         licence="Apache-2.0",
         accuracy={},
     )
-    for recipe, side in ((RECIPES["lenet5-mnist"], 28), (RECIPES["resnet20-cifar10"], 32))
+    for recipe in RECIPES.values()
 }
 
 

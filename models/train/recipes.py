@@ -43,6 +43,19 @@ class Recipe:
 LENET_STD = 1 / 1.275
 LENET_MEAN = 0.1 / 1.275
 
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+
+
+def cifar10(architecture: str, name: str, epochs: int, peak_rate: float, early_epochs: int) -> Recipe:
+    """Crops of the image padded by 4, mirror images, weight decay 5e-4."""
+    return Recipe(
+        name=name, architecture=architecture, dataset="cifar10", mean=CIFAR10_MEAN, std=CIFAR10_STD, pad=0,
+        epochs=epochs, batch=128, peak_rate=peak_rate, weight_decay=5e-4, shift=4, flip=True,
+        early_epochs=early_epochs, early_side=24 if early_epochs else 0,
+    )  # fmt: skip
+
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -50,11 +63,12 @@ RECIPES = {
             name="lenet5-mnist", architecture="lenet5", dataset="mnist", mean=(LENET_MEAN,), std=(LENET_STD,), pad=2,
             epochs=20, batch=64, peak_rate=0.003, weight_decay=0.0, shift=2, flip=False, loss="map",
         ),
-        Recipe(
-            name="resnet20-cifar10", architecture="resnet20", dataset="cifar10",
-            mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616), pad=0,
-            epochs=30, batch=128, peak_rate=0.3, weight_decay=5e-4, shift=4, flip=True, early_epochs=20, early_side=24,
-        ),
+        cifar10("resnet20", "resnet20-cifar10", epochs=30, peak_rate=0.3, early_epochs=20),
+        cifar10("squeezenet_cifar", "squeezenet-cifar10", epochs=10, peak_rate=0.2, early_epochs=7),
+        cifar10("vgg_cifar", "vgg-cifar10", epochs=10, peak_rate=0.1, early_epochs=0),
+        cifar10("preresnet_cifar", "preresnet-cifar10", epochs=12, peak_rate=0.2, early_epochs=9),
+        cifar10("densenet_cifar", "densenet-cifar10", epochs=12, peak_rate=0.2, early_epochs=9),
+        cifar10("nin_cifar", "nin-cifar10", epochs=12, peak_rate=0.2, early_epochs=9),
     )
 }  # fmt: skip
 

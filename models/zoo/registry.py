@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from convoy.errors import NotFound
-from models.zoo import lenet, resnet, squeezenet
+from models.zoo import densenet, lenet, nin, preresnet, resnet, squeezenet, vgg
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,41 @@ def _register(*architectures: Architecture) -> dict[str, Architecture]:
 
 ARCHITECTURES = _register(
     Architecture("lenet5", lenet.lenet5, (1, 32, 32)),
+    Architecture("vgg11", vgg.vgg11, (3, 224, 224)),
+    Architecture("vgg11_bn", vgg.vgg11_bn, (3, 224, 224)),
+    Architecture("vgg13", vgg.vgg13, (3, 224, 224)),
+    Architecture("vgg13_bn", vgg.vgg13_bn, (3, 224, 224)),
+    Architecture("vgg16", vgg.vgg16, (3, 224, 224)),
+    Architecture("vgg16_bn", vgg.vgg16_bn, (3, 224, 224)),
+    Architecture("vgg19", vgg.vgg19, (3, 224, 224)),
+    Architecture("vgg19_bn", vgg.vgg19_bn, (3, 224, 224)),
+    Architecture("vgg_cifar", vgg.vgg_cifar, (3, 32, 32)),
+    Architecture("nin_cifar10", nin.nin_cifar10, (3, 32, 32)),
+    Architecture("nin_imagenet", nin.nin_imagenet, (3, 224, 224)),
+    Architecture("nin_cifar", nin.nin_cifar, (3, 32, 32)),
     Architecture("resnet20", resnet.resnet20, (3, 32, 32)),
     Architecture("resnet32", resnet.resnet32, (3, 32, 32)),
     Architecture("resnet44", resnet.resnet44, (3, 32, 32)),
     Architecture("resnet56", resnet.resnet56, (3, 32, 32)),
     Architecture("resnet110", resnet.resnet110, (3, 32, 32)),
+    Architecture("preresnet50", preresnet.preresnet50, (3, 224, 224)),
+    Architecture("preresnet101", preresnet.preresnet101, (3, 224, 224)),
+    Architecture("preresnet152", preresnet.preresnet152, (3, 224, 224)),
+    Architecture("preresnet200", preresnet.preresnet200, (3, 224, 224)),
+    Architecture("preresnet110", preresnet.preresnet110, (3, 32, 32)),
+    Architecture("preresnet164", preresnet.preresnet164, (3, 32, 32)),
+    Architecture("preresnet_cifar", preresnet.preresnet_cifar, (3, 32, 32)),
+    Architecture("densenet121", densenet.densenet121, (3, 224, 224)),
+    Architecture("densenet161", densenet.densenet161, (3, 224, 224)),
+    Architecture("densenet169", densenet.densenet169, (3, 224, 224)),
+    Architecture("densenet201", densenet.densenet201, (3, 224, 224)),
+    Architecture("densenet264", densenet.densenet264, (3, 224, 224)),
+    Architecture("densenet_cifar", densenet.densenet_cifar, (3, 32, 32)),
     Architecture("squeezenet1_0", squeezenet.squeezenet1_0, (3, 224, 224)),
+    Architecture("squeezenet1_0_simple_bypass", squeezenet.squeezenet1_0_simple_bypass, (3, 224, 224)),
+    Architecture("squeezenet1_0_complex_bypass", squeezenet.squeezenet1_0_complex_bypass, (3, 224, 224)),
     Architecture("squeezenet1_1", squeezenet.squeezenet1_1, (3, 224, 224)),
+    Architecture("squeezenet_cifar", squeezenet.squeezenet_cifar, (3, 32, 32)),
 )
 
 

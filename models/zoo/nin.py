@@ -1,0 +1,76 @@
+"""Network in Network: Lin, Chen, Yan, arXiv 1312.4400, ICLR 2014.
+
+Each convolution is followed by 1x1 convolutions, a small perceptron at every pixel; the last one has a map per class,
+whose average is the logit. Widths are those of the authors' Caffe definitions.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+__all__ = ["NetworkInNetwork", "nin_cifar", "nin_cifar10", "nin_imagenet"]
+
+
+def mlpconv(inputs: int, widths: tuple[int, int, int], kernel: int, stride: int = 1, padding: int = 0) -> nn.Sequential:
+    """A convolution and two 1x1 convolutions, each with its ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, widths[0], kernel, stride, padding), nn.ReLU(),
+        nn.Conv2d(widths[0], widths[1], 1), nn.ReLU(),
+        nn.Conv2d(widths[1], widths[2], 1), nn.ReLU(),
+    )  # fmt: skip
+
+
+def normed_mlpconv(inputs: int, widths: tuple[int, int, int], kernel: int) -> nn.Sequential:
+    """The same at stride 1 with batch norm, which came a year later: it learns in a tenth of the epochs."""
+    channels, layers = inputs, list[nn.Module]()
+    for width, size in zip(widths, (kernel, 1, 1), strict=True):
+        layers += [nn.Conv2d(channels, width, size, padding=size // 2, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        channels = width
+    return nn.Sequential(*layers)
+
+
+class NetworkInNetwork(nn.Module):
+    """Output [n, classes], the average of the last maps."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.features = nn.Sequential(*layers)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.features(x).mean((2, 3))
+        return logits
+
+
+def _pool() -> nn.MaxPool2d:
+    return nn.MaxPool2d(3, 2, ceil_mode=True)
+
+
+def nin_cifar10(classes: int = 10) -> NetworkInNetwork:
+    """The paper's net for 32x32 images: 0.97 M parameters, 222 M MACs."""
+    return NetworkInNetwork(
+        mlpconv(3, (192, 160, 96), 5, padding=2), _pool(), nn.Dropout(0.5),
+        mlpconv(96, (192, 192, 192), 5, padding=2), _pool(), nn.Dropout(0.5),
+        mlpconv(192, (192, 192, classes), 3, padding=1),
+    )  # fmt: skip
+
+
+def nin_imagenet(classes: int = 1000) -> NetworkInNetwork:
+    """The ImageNet net of the authors' model zoo: 7.6 M parameters, 1.1 G MACs."""
+    return NetworkInNetwork(
+        mlpconv(3, (96, 96, 96), 11, stride=4), _pool(),
+        mlpconv(96, (256, 256, 256), 5, padding=2), _pool(),
+        mlpconv(256, (384, 384, 384), 3, padding=1), _pool(), nn.Dropout(0.5),
+        mlpconv(384, (1024, 1024, classes), 3, padding=1),
+    )  # fmt: skip
+
+
+def nin_cifar(classes: int = 10) -> NetworkInNetwork:
+    """A quarter of the paper's widths, with batch norm and logits of either sign: 17 M MACs."""
+    return NetworkInNetwork(
+        normed_mlpconv(3, (48, 40, 24), 5), _pool(),
+        normed_mlpconv(24, (48, 48, 48), 5), _pool(),
+        normed_mlpconv(48, (48, 48, 48), 3), nn.Conv2d(48, classes, 1),
+    )  # fmt: skip

@@ -1,0 +1,103 @@
+"""VGG: Simonyan, Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", arXiv 1409.1556, ICLR 2015.
+
+Nothing but 3x3 convolutions, and half the pixels with twice the maps after each pool. Keys are those of the public
+checkpoints; the forms with batch norm are theirs, not the paper's.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+__all__ = ["VGG", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "vgg_cifar"]
+
+WIDTHS = (64, 128, 256, 512, 512)
+# Convolutions in each of the five stages (table 1 of the paper, columns A, B, D and E).
+DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+
+
+def stages(depths: tuple[int, ...], widths: tuple[int, ...], norm: bool) -> nn.Sequential:
+    """Five stages of 3x3 convolutions, each closed by a 2x2 max pool."""
+    channels, layers = 3, list[nn.Module]()
+    for depth, width in zip(depths, widths, strict=True):
+        for _ in range(depth):
+            layers += [nn.Conv2d(channels, width, 3, padding=1), *([nn.BatchNorm2d(width)] if norm else []), nn.ReLU()]
+            channels = width
+        layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers)
+
+
+def classifier(inputs: int, hidden: int, classes: int) -> nn.Sequential:
+    """Two hidden layers that hold nine tenths of the parameters."""
+    return nn.Sequential(
+        nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(0.5),
+        nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(0.5),
+        nn.Linear(hidden, classes),
+    )  # fmt: skip
+
+
+class VGG(nn.Module):
+    """Input [n, 3, 224, 224] (or 32 for the CIFAR form), output [n, classes]."""
+
+    def __init__(self, features: nn.Sequential, classifier: nn.Module) -> None:
+        super().__init__()
+        self.features = features
+        self.classifier = classifier
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, 0, 0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.features(x).flatten(1))
+        return logits
+
+
+def _vgg(layers: int, norm: bool, classes: int) -> VGG:
+    return VGG(stages(DEPTHS[layers], WIDTHS, norm), classifier(512 * 7 * 7, 4096, classes))
+
+
+def vgg11(classes: int = 1000) -> VGG:
+    """Configuration A: 132.9 M parameters, 7.6 G MACs."""
+    return _vgg(11, False, classes)
+
+
+def vgg11_bn(classes: int = 1000) -> VGG:
+    """Configuration A with batch norm."""
+    return _vgg(11, True, classes)
+
+
+def vgg13(classes: int = 1000) -> VGG:
+    """Configuration B: 133.0 M parameters, 11.3 G MACs."""
+    return _vgg(13, False, classes)
+
+
+def vgg13_bn(classes: int = 1000) -> VGG:
+    """Configuration B with batch norm."""
+    return _vgg(13, True, classes)
+
+
+def vgg16(classes: int = 1000) -> VGG:
+    """Configuration D, the lecture's VGG-16: 138.4 M parameters, 15.5 G MACs."""
+    return _vgg(16, False, classes)
+
+
+def vgg16_bn(classes: int = 1000) -> VGG:
+    """Configuration D with batch norm."""
+    return _vgg(16, True, classes)
+
+
+def vgg19(classes: int = 1000) -> VGG:
+    """Configuration E, the lecture's VGG-19: 143.7 M parameters, 19.6 G MACs."""
+    return _vgg(19, False, classes)
+
+
+def vgg19_bn(classes: int = 1000) -> VGG:
+    """Configuration E with batch norm."""
+    return _vgg(19, True, classes)
+
+
+def vgg_cifar(classes: int = 10) -> VGG:
+    """VGG-11 for 32x32 images, a quarter as wide, with batch norm and one linear layer, as is usual there: 10 M MACs."""
+    widths = (16, 32, 64, 128, 128)
+    return VGG(stages(DEPTHS[11], widths, norm=True), nn.Linear(128, classes))
