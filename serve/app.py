@@ -14,7 +14,7 @@ from ray.serve import RunTarget
 from ray.serve.schema import LoggingConfig
 
 from models.artifact import Artifact
-from serve.config import Settings
+from serve.config import Catalog, Settings
 from serve.gateway import Gateway
 from serve.host import APP_PREFIX, Host
 from serve.meter import Meter
@@ -54,7 +54,9 @@ def applications(settings: Settings) -> Iterator[RunTarget]:
             host = Host.options(num_replicas=model.replicas).bind(model.model_dump(), threads.dedicated, folder)  # type: ignore[attr-defined]
             yield RunTarget(host, name=APP_PREFIX + model.name, route_prefix=None)
     gateway = Gateway.options(num_replicas=settings.gateways, user_config=settings.catalog.model_dump(mode="json"))  # type: ignore[attr-defined]
-    yield RunTarget(gateway.bind(settings.model_dump(mode="json")), name="gateway", route_prefix=None)
+    # The catalog travels as user_config alone: an argument that changes would make Ray replace the replicas.
+    node = settings.model_dump(mode="json", exclude=set(Catalog.model_fields))
+    yield RunTarget(gateway.bind(node), name="gateway", route_prefix=None)
 
 
 def start(settings: Settings) -> None:
@@ -75,11 +77,6 @@ def start(settings: Settings) -> None:
     ray_serve.start(
         proxy_location="Disabled", logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False)
     )
-    deploy(settings)
-
-
-def deploy(settings: Settings) -> None:
-    """Brings the applications to `settings`; a change of the catalog reaches gateways without a restart."""
     ray_serve.run_many(list(applications(settings)), wait_for_applications_running=True)
 
 

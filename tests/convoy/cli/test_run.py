@@ -1,0 +1,68 @@
+"""`convoy up` refuses what cannot work before anything starts, in one line that names the remedy."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+CONVOY = [sys.executable, "-c", "from convoy.cli import main; main()"]
+
+
+def refused(*arguments: str) -> str:
+    """The one line with which a command ends. It has not come so far as to start Ray."""
+    done = subprocess.run(
+        [*CONVOY, *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1, done.stdout
+    assert "starting Ray" not in done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_a_port_that_is_taken(free_ports: Callable[[int], list[int]]) -> None:
+    http, grpc, metrics = free_ports(3)
+    with socket.create_server(("127.0.0.1", grpc)):
+        line = refused("up", "--http-port", str(http), "--grpc-port", str(grpc), "--metrics-port", str(metrics))
+    assert f"127.0.0.1:{grpc}" in line
+    assert "another port" in line
+
+
+@pytest.mark.parametrize(
+    ("document", "hint"),
+    [
+        ("modles: []", "did you mean 'models'?"),
+        ("models: [{name: lenet5-mnist, artifact: nowhere}]", "nowhere"),
+        ("models: [{name: lenet5-mnits}]", "lenet5-mnits"),
+    ],
+)
+def test_a_configuration_that_cannot_be_served(
+    tmp_path: Path, free_ports: Callable[[int], list[int]], document: str, hint: str
+) -> None:
+    http, grpc, metrics = free_ports(3)
+    config = tmp_path / "convoy.yaml"
+    config.write_text(document + f"\nlisten: {{http_port: {http}, grpc_port: {grpc}, metrics_port: {metrics}}}")
+    assert hint in refused("up", "--config", str(config))
+
+
+def test_a_configuration_that_is_not_there() -> None:
+    assert "--config" in refused("up", "--config", "/nowhere/convoy.yaml")
+
+
+def test_nobody_to_ask(free_ports: Callable[[int], list[int]]) -> None:
+    (port,) = free_ports(1)
+    for command in (["models"], ["explain", "--live"], ["classify", "README.md"]):
+        assert "convoy up" in refused(*command, "--url", f"http://127.0.0.1:{port}")
+
+
+def test_help_teaches() -> None:
+    for command in ([], ["up"], ["demo"], ["classify"], ["models"], ["explain"]):
+        done = subprocess.run([*CONVOY, *command, "--help"], capture_output=True, text=True, check=True, timeout=60)
+        assert "Usage: " in done.stdout
