@@ -3,6 +3,7 @@ the same arrivals whatever the number of workers or the size of blocks."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,14 +13,14 @@ from numpy.typing import NDArray
 from loadtest.plan import Load, Plan, Step
 
 Times = NDArray[np.float64]
-BLOCK = 4096
+BLOCK = 256  # made while requests are being sent: some 0.1 ms each
 
 
 def arrival_blocks(load: Load, seed: int, end: float, block: int = BLOCK) -> Iterator[Times]:
     """Ascending times in [0, end), in blocks. `load` must be open."""
     if load.recorded:
         times = np.array(load.recorded)
-        yield times[times < end]
+        yield times[times <= end]  # a recording ends with its last arrival
         return
     knots, cumulative = _cumulative(load.steps, end)
     for units in _unit_process(load, seed, block):
@@ -67,6 +68,8 @@ def read_recorded(text: str) -> tuple[float, ...]:
     values = sorted(float(line.split("#")[0]) for line in text.splitlines() if line.split("#")[0].strip())
     if not values:
         raise ValueError("no arrival times")
+    if not all(map(math.isfinite, values)):
+        raise ValueError("a time that is no number")
     return tuple(value - values[0] for value in values)
 
 

@@ -31,6 +31,8 @@ GRACE_S = 10.0
 class Run:
     """A finished (or running) run: the sums, and how the generator fared. CPU in seconds, by worker; host in cores.
 
+    `worker_starved` is how long each worker had no core although it could have run, and how often it was given one.
+
     `about` says what each traffic sends, `labelled` how many different labelled payloads it has.
     """
 
@@ -39,8 +41,10 @@ class Run:
     about: tuple[str, ...] = ()
     labelled: tuple[int, ...] = ()
     worker_cpu_s: dict[int, float] = field(default_factory=dict)
+    worker_starved: dict[int, tuple[float, int]] = field(default_factory=dict)
     parent_cpu_s: float = 0.0
     issued: dict[int, int] = field(default_factory=dict)
+    unsent: bool = False  # requests were due that the workers were too late to send
     in_flight: dict[int, int] = field(default_factory=dict)
     max_in_flight: dict[int, int] = field(default_factory=dict)
     stages_ms: dict[str, tuple[float, int]] = field(default_factory=dict)
@@ -79,7 +83,8 @@ class _Parent:
             for number in range(self._plan.workers):
                 ours, theirs = context.Pipe()
                 process: BaseProcess = context.Process(target=work, args=(self._plan, number, theirs), daemon=True)
-                process.start()
+                with _interrupts_ignored():
+                    process.start()
                 theirs.close()
                 self._pipes.append(ours)
                 self._processes.append(process)
@@ -153,6 +158,8 @@ class _Parent:
         run, number = self._run, told.worker
         run.fold.add(parse_records(told.records), told.arms)
         run.worker_cpu_s[number] = told.cpu_s
+        run.worker_starved[number] = (told.starved_s, told.ran)
+        run.unsent |= told.unsent
         run.issued[number] = told.issued
         run.in_flight[number] = told.in_flight
         run.max_in_flight[number] = told.max_in_flight
@@ -163,6 +170,19 @@ class _Parent:
         self._run.stopped_s = seconds
         for pipe in pipes:
             pipe.send("stop")
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """A child started meanwhile ignores Ctrl-C from its first instruction on: the parent decides how a run ends."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

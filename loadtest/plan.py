@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 from urllib.parse import urlsplit
@@ -38,6 +39,8 @@ class Target:
             raise ConfigError(
                 f"{self.url!r} is no {schemes[0]}://HOST:PORT address, which protocol {self.protocol} needs"
             )
+        if parts.username or parts.password:
+            raise ConfigError("a name or password in the address would be in every report; send it with --header")
         if self.timeout_s <= 0 or self.max_connections < 1:
             raise ConfigError("timeout_s and max_connections must be positive")
 
@@ -86,6 +89,8 @@ class Payload:
             raise ConfigError("labels: csv needs `labels_csv`, a file with the columns file,label")
         if self.count < 1 or self.side < 1 or self.channels not in (1, 3) or self.side_spread < 0:
             raise ConfigError("payload: count and side must be at least 1, channels 1 or 3, side_spread not negative")
+        if any(size < 1 for size in self.shape):
+            raise ConfigError(f"payload: shape {list(self.shape)} must be sizes of at least 1")
 
 
 @dataclass(frozen=True)
@@ -104,10 +109,10 @@ class Traffic:
     name: str = ""
 
     def __post_init__(self) -> None:
-        if self.weight <= 0 or self.batch < 1:
+        if not 0 < self.weight < math.inf or self.batch < 1:
             raise ConfigError(f"traffic {self.label!r}: weight and batch must be positive")
-        if self.upload_bytes_per_s is not None and self.upload_bytes_per_s <= 0:
-            raise ConfigError(f"traffic {self.label!r}: upload_bytes_per_s must be positive")
+        if self.upload_bytes_per_s is not None and not 1 <= self.upload_bytes_per_s < math.inf:
+            raise ConfigError(f"traffic {self.label!r}: upload_bytes_per_s must be at least 1")
 
     @property
     def label(self) -> str:
@@ -139,9 +144,9 @@ class Load:
     def __post_init__(self) -> None:
         if sum((bool(self.steps), bool(self.recorded), self.concurrency > 0)) != 1:
             raise ConfigError("a load is one of: a rate (open loop), recorded arrivals, or a concurrency (closed loop)")
-        if any(step.rate < 0 or step.seconds <= 0 for step in self.steps):
-            raise ConfigError("rates must not be negative and steps must take time")
-        if self.burstiness <= 0 or self.think_s < 0:
+        if not all(0 <= step.rate < math.inf and 0 < step.seconds < math.inf for step in self.steps):
+            raise ConfigError("rates must be numbers that are not negative, and steps must take time")
+        if not self.burstiness > 0 or self.think_s < 0:
             raise ConfigError("burstiness must be positive and think_s not negative")
 
     @property
@@ -172,6 +177,10 @@ class Feedback:
     share: float = 1.0
     delay_s: float = 0.5
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1 or self.delay_s < 0:
+            raise ConfigError("feedback: share must be between 0 and 1 and delay_s not negative")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -196,6 +205,8 @@ class Plan:
             raise ConfigError("duration must be positive and the warm-up not negative")
         if self.feedback is not None and self.target.is_grpc:
             raise ConfigError("feedback is an HTTP request; use an http:// target for a plan with feedback")
+        if self.seed < 0:
+            raise ConfigError("seed must not be negative")
         if not 1 <= self.workers <= 64:
             raise ConfigError("workers must be between 1 and 64")
 

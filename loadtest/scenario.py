@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -28,6 +29,10 @@ class Scenario:
     plan: Plan
     of_capacity: bool
     probe_concurrency: int = 32
+
+    def __post_init__(self) -> None:
+        if self.probe_concurrency < 1:
+            raise ConfigError("probe_concurrency must be at least 1")
 
 
 def seconds(text: object) -> float:
@@ -98,7 +103,15 @@ def parse_scenario(document: Any, url: str | None, folder: Path) -> Scenario:
         feedback=None if feedback is None else _build(Feedback, feedback, "feedback"),
         name=str(top["name"]),
     )
-    return Scenario(" ".join(str(top.get("about", "")).split()), plan, rates, int(top.get("probe_concurrency", 32)))
+    about = " ".join(str(top.get("about", "")).split())
+    return _value(
+        Scenario,
+        "the scenario",
+        about=about,
+        plan=plan,
+        of_capacity=rates,
+        probe_concurrency=top.get("probe_concurrency", 32),
+    )
 
 
 def _target(entry: Any, url: str | None) -> Target:
@@ -109,8 +122,11 @@ def _target(entry: Any, url: str | None) -> Target:
         "url",
         "grpc://127.0.0.1:8001" if str(target.get("protocol", "")).startswith("grpc") else "http://127.0.0.1:8000",
     )
-    if isinstance(target.get("headers"), dict):
-        target["headers"] = tuple((str(name), str(value)) for name, value in target["headers"].items())
+    if "headers" in target:
+        headers = target["headers"]
+        if not isinstance(headers, dict):
+            raise ConfigError("target.headers must be a mapping of names to values")
+        target["headers"] = tuple((str(name), str(value)) for name, value in headers.items())
     return _build(Target, target, "target")
 
 
@@ -127,7 +143,9 @@ def _traffic(entry: Any, folder: Path) -> Traffic:
         if payload.get(key):
             payload[key] = str(folder / Path(str(payload[key])).expanduser())
     if "shape" in payload:
-        payload["shape"] = tuple(payload["shape"])
+        payload["shape"] = tuple(_list(payload["shape"], "payload.shape"))
+        for size in payload["shape"]:
+            _check("payload.shape", size, int)
     if "model" not in values:
         raise ConfigError("each traffic needs a model")
     return _build(Traffic, {**values, "payload": _build(Payload, payload, "payload")}, "traffic")
@@ -194,20 +212,27 @@ def _build(kind: type[Value], values: Any, where: str) -> Value:
 
 
 def _value(kind: type[Value], where: str, /, **values: Any) -> Value:
-    """A dataclass of simple values, whose types are those of its defaults."""
-    for field in fields(kind):  # type: ignore[arg-type]
-        given = values.get(field.name)
-        if field.name == "protocol" and given is not None and given not in PROTOCOLS:
-            raise ConfigError(f"protocol {given!r} is not one of {', '.join(PROTOCOLS)}")
-        if given is None or field.default is MISSING or field.default is None:
-            continue
-        wanted: Any = (int, float) if isinstance(field.default, float) else type(field.default)
-        if not isinstance(given, wanted) or (isinstance(given, bool) and wanted is not bool):
-            raise ConfigError(f"{where}.{field.name} is {given!r}; it must be {_article(type(field.default))}")
+    """A dataclass of simple values, each checked against its annotation."""
+    hints = get_type_hints(kind)
+    for name, given in values.items():
+        _check(f"{where}.{name}", given, hints[name])
     try:
         return kind(**values)
     except TypeError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _check(where: str, given: Any, hint: Any) -> None:
+    if get_origin(hint) is Literal:
+        if given not in get_args(hint):
+            near = difflib.get_close_matches(str(given), get_args(hint), 1)
+            hint_text = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{where} is {given!r}, not one of {', '.join(get_args(hint))}{hint_text}")
+        return
+    kinds = tuple(get_origin(one) or one for one in (get_args(hint) if isinstance(hint, UnionType) else (hint,)))
+    allowed = (*kinds, int) if float in kinds else kinds
+    if not isinstance(given, allowed) or (isinstance(given, bool) and bool not in kinds):
+        raise ConfigError(f"{where} is {given!r}; it must be {_article(kinds[0])}")
 
 
 def _article(kind: type) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 server_option = click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="The server.")
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON for scripts.")
@@ -34,7 +34,7 @@ def classify(
 
     with Client(url) as discovery:
         wanted = names or tuple(model.name for model in discovery.models())
-    table = Table("image", "model", "label", "probability", "ms", box=None)
+    table = Table("image", _names(), "label", "probability", "ms", box=None)
     documents = []
     with Client(f"grpc://{grpc}" if grpc else url) as client:
         for path in images:
@@ -69,7 +69,7 @@ def models(url: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(documents, indent=2))
         return
-    table = Table("model", "version", "data set", "classes", "top-1", "params", "MACs", "placement", box=None)
+    table = Table(_names(), "version", "data set", "classes", "top-1", "params", "MACs", "placement", box=None)
     for one in documents:
         top1 = one["accuracy"].get("top1")
         table.add_row(
@@ -83,3 +83,8 @@ def models(url: str, as_json: bool) -> None:
             one["placement"],
         )
     Console().print(table)
+
+
+def _names() -> Column:
+    """A column of model names whole: one that is cut is of no use in the next command."""
+    return Column("model", no_wrap=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,30 +59,50 @@ def write_outputs(
         raise ConfigError(f"cannot write: {error}") from error
 
 
-def end(reports: Sequence[Report], required: Sequence[str] = ()) -> None:
+@dataclass(frozen=True)
+class Requirement:
+    """`p99<=50` (ms, failures count as late), `failed<=0.01` (share), `throughput>=100`, `accuracy>=0.7`."""
+
+    name: str
+    most: bool
+    bound: float
+
+    def __str__(self) -> str:
+        return f"{self.name}{'<=' if self.most else '>='}{self.bound:g}"
+
+    def met(self, report: Report) -> bool:
+        """What was not measured is not met."""
+        value = (
+            REQUIRABLE[self.name](report) if self.name in REQUIRABLE else report.all_latency.quantiles.get(self.name)
+        )
+        return value is not None and (value <= self.bound if self.most else value >= self.bound)
+
+
+REQUIRABLE: dict[str, Callable[[Report], float | None]] = {
+    "failed": lambda report: report.failed_share,
+    "throughput": lambda report: report.throughput_per_s,
+    "goodput": lambda report: report.goodput_per_s,
+    "accuracy": lambda report: report.total.accuracy,
+}
+
+
+def parse_requirement(text: str) -> Requirement:
+    """Raises ConfigError."""
+    known = (*QUANTILES, *REQUIRABLE)
+    match = re.fullmatch(r"\s*([a-z0-9.]+)\s*(<=|>=)\s*([0-9]+(?:\.[0-9]+)?)\s*", text)
+    if match is None or match[1] not in known:
+        raise ConfigError(f"requirement {text!r} is not like p99<=50; known: {', '.join(known)}")
+    return Requirement(match[1], match[2] == "<=", float(match[3]))
+
+
+def end(reports: Sequence[Report], required: Sequence[Requirement] = ()) -> None:
     """Exits with 3 for numbers that are the generator's own, with 4 for a requirement that was not met."""
     if any(report.total.ok == 0 for report in reports):
         console().print("[bold red]nothing was answered")
         sys.exit(NOT_MET)
     if not all(report.verdict.valid for report in reports):
         sys.exit(INVALID)
-    missed = [text for text in required if not all(meets(report, text) for report in reports)]
+    missed = [str(one) for one in required if not all(one.met(report) for report in reports)]
     if missed:
         console().print(f"[bold red]not met: {', '.join(missed)}")
         sys.exit(NOT_MET)
-
-
-def meets(report: Report, requirement: str) -> bool:
-    """`p99<=50` (ms, failures count as late), `failed<=0.01` (share), `throughput>=100`, `accuracy>=0.7`. Raises ConfigError."""
-    match = re.fullmatch(r"\s*([a-z0-9.]+)\s*(<=|>=)\s*([0-9.]+)\s*", requirement)
-    values: dict[str, float | None] = {
-        "failed": report.failed_share,
-        "throughput": report.throughput_per_s,
-        "goodput": report.goodput_per_s,
-        "accuracy": report.total.accuracy,
-        **{name: report.all_latency.quantiles.get(name) for name in QUANTILES},
-    }
-    if match is None or match[1] not in values:
-        raise ConfigError(f"requirement {requirement!r} is not like p99<=50; known: {', '.join(values)}")
-    value, bound = values[match[1]], float(match[3])
-    return value is not None and (value <= bound if match[2] == "<=" else value >= bound)

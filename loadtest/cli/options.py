@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,7 +30,21 @@ class Duration(click.ParamType[float]):
             self.fail(str(error), param, ctx)
 
 
+class OutputFile(click.Path):
+    """A file to write at the end of what may be a long run, so refused at once where that will not work."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, writable=True, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = Path(str(super().convert(value, param, ctx)))
+        if not os.access(path.parent, os.W_OK):
+            self.fail(f"the folder {str(path.parent)!r} does not exist or cannot be written to", param, ctx)
+        return path
+
+
 DURATION = Duration()
+OUTPUT_FILE = OutputFile()
 
 TARGET = (
     click.option("-m", "--model", "models", multiple=True, required=True, help="Model to ask; repeat for an even mix."),
@@ -83,9 +98,9 @@ SHAPE = (
     click.option("--think", type=DURATION, default="0s", help="Closed loop: time between an answer and the next request."),
 )  # fmt: skip
 OUTPUT = (
-    click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write everything as JSON."),
-    click.option("--csv", "csv_path", type=click.Path(dir_okay=False, path_type=Path), help="Write perf_analyzer's columns."),
-    click.option("--html", "html_path", type=click.Path(dir_okay=False, path_type=Path), help="Write a self-contained page."),
+    click.option("--json", "json_path", type=OUTPUT_FILE, help="Write everything as JSON."),
+    click.option("--csv", "csv_path", type=OUTPUT_FILE, help="Write perf_analyzer's columns."),
+    click.option("--html", "html_path", type=OUTPUT_FILE, help="Write a self-contained page."),
 )  # fmt: skip
 
 
@@ -162,7 +177,7 @@ def _payload(given: dict[str, Any]) -> Payload:
         folder=given["images"] or "",
         labels=labels,
         labels_csv=given["labels_csv"] or "",
-        count=given["count"] or (1000 if kind == "folder" else 64),
+        count=given["count"] if given["count"] is not None else 1000 if kind == "folder" else 64,
         side=given["side"],
         side_spread=given["side_spread"],
         channels=1 if given["gray"] else 3,

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from loadtest.cli.common import console, end, measurer, write_outputs
+from convoy.errors import ConfigError
+from loadtest.cli.common import Requirement, console, end, measurer, parse_requirement, write_outputs
 from loadtest.cli.options import DURATION, MEASURE, OUTPUT, PAYLOAD, RATE, SHAPE, TARGET, make_plan, with_options
 from loadtest.plan import Load, Plan
 from loadtest.report.page import report_sections
@@ -19,6 +20,7 @@ from loadtest.search.limits import Measure
 PROBE_S = 5.0
 REQUIRE = (
     click.option("--require", "required", multiple=True, metavar="'p99<=50'",
+                 callback=lambda context, option, texts: tuple(parse_requirement(text) for text in texts),
                  help="Exit with 4 unless met: p50 … p99.9 (ms), failed (share), throughput, goodput, accuracy."),
 )  # fmt: skip
 
@@ -26,7 +28,7 @@ REQUIRE = (
 @click.command()
 @click.argument("url")
 @with_options(TARGET, RATE, SHAPE, PAYLOAD, MEASURE, REQUIRE, OUTPUT)
-def run(url: str, required: tuple[str, ...], driver: str, **given: Any) -> None:
+def run(url: str, required: tuple[Requirement, ...], driver: str, **given: Any) -> None:
     """What do users see at this load? One run: latency, throughput, failures, accuracy.
 
     \b
@@ -49,7 +51,7 @@ def run(url: str, required: tuple[str, ...], driver: str, **given: Any) -> None:
 @click.option("--duration", type=DURATION, help="Measured time instead of the scenario's.")
 @click.option("--workers", type=int, help="Processes of the generator.")
 @with_options(REQUIRE, OUTPUT)
-def scenario(name: str, url: str | None, required: tuple[str, ...], **given: Any) -> None:
+def scenario(name: str, url: str | None, required: tuple[Requirement, ...], **given: Any) -> None:
     """How does it cope with bursts, overload, big photos, …? Runs a scenario by name or from a file.
 
     \b
@@ -94,6 +96,8 @@ def measure_capacity(plan: Plan, concurrency: int, measure: Measure) -> float:
         plan, traffic=traffic, load=Load(concurrency=concurrency), duration_s=seconds, warmup_s=1.0, feedback=None
     )
     report = measure(replace(probe, name="capacity"))
+    if report.stopped:
+        raise ConfigError("stopped while the capacity was being measured")
     console().print(f"capacity: {report.throughput_per_s:.1f}/s with {concurrency} in flight over {seconds:g} s")
     return max(report.throughput_per_s, 0.1)
 
@@ -106,7 +110,7 @@ def scenarios() -> None:
         click.echo(f"    {load_scenario(name).about}")
 
 
-def finish(report: Report, given: dict[str, Any], required: tuple[str, ...]) -> None:
+def finish(report: Report, given: dict[str, Any], required: tuple[Requirement, ...]) -> None:
     """Shows, writes and judges one report."""
     print_report(console(), report)
     write_outputs(given, f"loadtest: {report.name}", report, [report], report_sections(report))

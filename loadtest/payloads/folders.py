@@ -28,7 +28,7 @@ def _read_csv(payload: Payload) -> dict[str, str]:
     try:
         with open(payload.labels_csv, newline="") as file:
             rows = list(csv.DictReader(file))
-    except OSError as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"cannot read the labels: {error}") from error
     if not rows or not {"file", "label"} <= rows[0].keys():
         raise ConfigError(f"{payload.labels_csv} needs the columns file,label")

@@ -46,6 +46,9 @@ def build_report(run: Run) -> Report:
         rows_per_s=throughput * fold.total.rows / max(1, fold.total.ok),
         deadline_ms=plan.deadline_ms,
         goodput_per_s=None if plan.deadline_ms is None else int(windows.done_good[measured].sum()) / seconds,
+        goodput_interval=None
+        if plan.deadline_ms is None
+        else rate_interval(windows.done_good[measured], windows.seconds, plan.seed),
         failed_share=failed / max(1, fold.total.requests),
         total=total,
         latency_intervals=_latency_intervals(windows.latency[measured], plan.seed, total.latency),
@@ -149,10 +152,12 @@ def _accounting(run: Run) -> Accounting:
 def _generator(run: Run) -> Generator:
     cpu = sum(run.worker_cpu_s.values())
     sent = sum(run.issued.values())
+    starved = run.worker_starved.values()
     return Generator(
         driver=run.driver,
         workers=run.plan.workers,
         worker_cores=tuple(run.worker_cpu_s[number] / run.wall_s for number in sorted(run.worker_cpu_s)),
+        starved_ms=sum(waited for waited, _ in starved) / max(1, sum(ran for _, ran in starved)) * 1000,
         all_cores=(cpu + run.parent_cpu_s) / run.wall_s,
         host_cores=os.cpu_count() or 1,
         host_busy_cores=run.host_busy_cores,
@@ -161,6 +166,7 @@ def _generator(run: Run) -> Generator:
         waited_for_connection=run.fold.waited,
         max_in_flight=sum(run.max_in_flight.values()),
         requests_per_cpu_s=sent / cpu if cpu and sent else None,
+        all_sent=not run.unsent,
     )
 
 

@@ -176,6 +176,7 @@ def _sides(report: Report) -> str:
         ["generator", f"{own.driver}, {own.workers} worker{'s' if own.workers > 1 else ''}"],
         ["generator: CPU", f"{own.all_cores:.2f} of {own.host_cores} cores"],
         ["generator: lag p50 / p99", f"{milliseconds(lag.get('p50'))} / {milliseconds(lag.get('p99'))} ms"],
+        ["generator: wait for a core, each time", f"{milliseconds(own.starved_ms)} ms"],
         ["generator: most in flight", str(own.max_in_flight)],
         ["machine: busy", f"{own.host_busy_cores:.2f} of {own.host_cores} cores"],
     ]

@@ -14,6 +14,7 @@ from rich.text import Text
 from loadtest.coordinator import Run
 from loadtest.report.values import QUANTILES, GroupReport, Report
 from loadtest.stats.histogram import MIDDLES
+from loadtest.stats.intervals import Interval
 from loadtest.wire.outcomes import is_ok, outcome_name
 
 
@@ -104,14 +105,10 @@ def summary_table(report: Report) -> Table:
         table.add_column(name, justify="left" if not name else "right")
     if report.offered_per_s is not None:
         table.add_row("offered /s", f"{report.offered_per_s:.1f}", "")
-    between = report.throughput_interval
-    table.add_row(
-        "answered /s",
-        f"{report.throughput_per_s:.1f}",
-        "" if between is None else f"{between.low:.1f} … {between.high:.1f}",
-    )
+    table.add_row("answered /s", f"{report.throughput_per_s:.1f}", _between(report.throughput_interval))
     if report.goodput_per_s is not None:
-        table.add_row(f"good /s (≤ {report.deadline_ms:g} ms)", f"{report.goodput_per_s:.1f}", "")
+        name = f"good /s (≤ {report.deadline_ms:g} ms)"
+        table.add_row(name, f"{report.goodput_per_s:.1f}", _between(report.goodput_interval))
     if report.total.rows != report.total.ok:
         table.add_row("images /s", f"{report.rows_per_s:.1f}", "")
     for name in QUANTILES:
@@ -125,6 +122,10 @@ def summary_table(report: Report) -> Table:
     if report.energy_per_image_j is not None and report.server is not None:
         table.add_row(f"J/image ({report.server.energy_method})", f"{report.energy_per_image_j:.4g}", "")
     return table
+
+
+def _between(interval: Interval | None) -> str:
+    return "" if interval is None else f"{interval.low:.1f} … {interval.high:.1f}"
 
 
 def group_table(groups: tuple[GroupReport, ...], arms: set[int]) -> Table:
@@ -155,6 +156,7 @@ def _print_sides(console: Console, report: Report) -> None:
     lag = own.lag.quantiles
     console.print(
         f"generator ({own.driver}): {own.all_cores:.2f} of {own.host_cores} cores, lag p50 {milliseconds(lag.get('p50'))} "
-        f"p99 {milliseconds(lag.get('p99'))} ms, at most {own.max_in_flight} in flight",
+        f"p99 {milliseconds(lag.get('p99'))} ms, wait for a core {milliseconds(own.starved_ms)} ms, "
+        f"at most {own.max_in_flight} in flight",
         style="dim",
     )

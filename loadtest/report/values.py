@@ -57,11 +57,16 @@ class Accounting:
 
 @dataclass(frozen=True)
 class Generator:
-    """How the generator fared. Lag is from the scheduled to the sent time; CPU in cores."""
+    """How the generator fared. Lag is from the scheduled to the sent time; CPU in cores.
+
+    `starved_ms` is the mean time a worker waited for a core whenever it had something to do; `all_sent` is False when it
+    was so late that it gave up on requests that were due.
+    """
 
     driver: str
     workers: int
     worker_cores: tuple[float, ...]
+    starved_ms: float
     all_cores: float
     host_cores: int
     host_busy_cores: float
@@ -70,6 +75,7 @@ class Generator:
     waited_for_connection: int
     max_in_flight: int
     requests_per_cpu_s: float | None
+    all_sent: bool = True
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,7 @@ class Report:
     rows_per_s: float
     deadline_ms: float | None
     goodput_per_s: float | None
+    goodput_interval: Interval | None
     failed_share: float
     total: GroupReport
     latency_intervals: Mapping[str, Interval]

@@ -18,7 +18,9 @@ def judge(plan: Plan, generator: Generator, latency: Latency, accounting: Accoun
     busiest = max(generator.worker_cores, default=0.0)
     if busiest > BUSY_CORE:
         reasons.append(f"a worker used {busiest:.0%} of a core; add --workers")
-    reasons += _lag_reasons(generator, latency)
+    if not generator.all_sent:
+        reasons.append("requests that were due could not be sent in time; add --workers or lower the rate")
+    reasons += _lag_reasons(generator, latency) + _starved_reasons(generator, latency)
     if generator.waited_for_connection:
         reasons.append(
             f"{generator.waited_for_connection} requests waited for one of {plan.target.max_connections} connections; "
@@ -37,6 +39,17 @@ def _lag_reasons(generator: Generator, latency: Latency) -> list[str]:
         if lag is not None and whole is not None and lag > max(LAG_FLOOR_MS, LAG_SHARE * whole):
             reasons.append(f"{name} of the generator's own lag is {lag:.2f} ms, of a {name} latency of {whole:.2f} ms")
     return reasons
+
+
+def _starved_reasons(generator: Generator, latency: Latency) -> list[str]:
+    """A worker that waits for a core sends and reads late, in closed loop too, where no lag shows it."""
+    middle = latency.quantiles.get("p50")
+    if middle is None or generator.starved_ms <= max(LAG_FLOOR_MS, LAG_SHARE * middle):
+        return []
+    return [
+        f"the generator waited {generator.starved_ms:.2f} ms for a core each time, of a p50 latency of {middle:.2f} ms; "
+        "end what else runs here, or measure from another machine"
+    ]
 
 
 def _notes(plan: Plan, generator: Generator, accounting: Accounting) -> list[str]:

@@ -69,16 +69,30 @@ class Comparison:
 
 
 def compare(first: Side, second: Side, rounds: int, measure: Measure) -> Comparison:
-    """Measures A B A B … `rounds` times each; both sides of a round get the same arrivals, each round others."""
+    """Measures A B A B … `rounds` times each; both sides of a round get the same arrivals, each round others.
+
+    A person who ends a slice ends the comparison, which then has the rounds before. Raises ConfigError without any.
+    """
     if rounds < 1:
         raise ConfigError("a comparison needs at least one round")
     reports: tuple[list[Report], list[Report]] = ([], [])
     for number in range(rounds):
-        for letter, side, kept in zip("AB", (first, second), reports, strict=True):
+        pair = []
+        for letter, side in zip("AB", (first, second), strict=True):
             plan = replace(side.plan, seed=side.plan.seed + number, name=f"{letter} {number + 1}/{rounds}")
             with side.up():
-                kept.append(measure(plan))
+                pair.append(measure(plan))
+            if pair[-1].stopped:
+                return _read_stopped((first.name, second.name), *reports)
+        for kept, report in zip(reports, pair, strict=True):
+            kept.append(report)
     return read_comparison((first.name, second.name), tuple(reports[0]), tuple(reports[1]))
+
+
+def _read_stopped(names: tuple[str, str], first: list[Report], second: list[Report]) -> Comparison:
+    if not first:
+        raise ConfigError("stopped before the first round was complete")
+    return read_comparison(names, tuple(first), tuple(second))
 
 
 def read_comparison(names: tuple[str, str], first: tuple[Report, ...], second: tuple[Report, ...]) -> Comparison:

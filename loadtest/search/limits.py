@@ -66,6 +66,13 @@ class Limit:
 def find_limit(plan: Plan, goal: Goal, measure: Measure, told: Callable[[Probe], None] = lambda probe: None) -> Limit:
     """Searches. The plan's load gives the arrival process; its rates are replaced."""
     search = _Search(plan, goal, measure, told)
+    try:
+        return _search(search, goal)
+    except _Stopped:
+        return search.end_early()
+
+
+def _search(search: _Search, goal: Goal) -> Limit:
     low, high = search.bracket()
     if low is None:
         return search.end(
@@ -79,6 +86,10 @@ def find_limit(plan: Plan, goal: Goal, measure: Measure, told: Callable[[Probe],
             break
         low, high = (middle, high) if outcome == "kept" else (low, middle)
     return search.confirm(low, at_least=high is None)
+
+
+class _Stopped(Exception):
+    """A person ended a run, and with it the search."""
 
 
 class _Search:
@@ -95,16 +106,23 @@ class _Search:
         enough = 5.5 / (1 - QUANTILES[goal.quantile]) / rate
         seconds = max(goal.confirm_s if confirming else goal.probe_s, enough)
         load = replace(self._plan.load, steps=(Step(rate, seconds + self._plan.warmup_s),))
-        report = self._measure(replace(self._plan, load=load, duration_s=seconds, name=f"{rate:.4g}/s"))
+        plan = replace(self._plan, load=load, duration_s=seconds, name=f"{rate:.4g}/s")
+        report = self._whole(plan)
         outcome, reason = judge(report, goal, confirming)
         if outcome == "generator":  # once more: a hiccup of this machine is no reason to give up
-            report = self._measure(replace(self._plan, load=load, duration_s=seconds, name=f"{rate:.4g}/s"))
+            report = self._whole(plan)
             outcome, reason = judge(report, goal, confirming)
         probe = Probe(rate, outcome, report.all_latency.quantiles.get(goal.quantile), reason, confirming, report)
         self.last_rate = rate
         self._probes.append(probe)
         self._told(probe)
         return probe
+
+    def _whole(self, plan: Plan) -> Report:
+        report = self._measure(plan)
+        if report.stopped:
+            raise _Stopped
+        return report
 
     def bracket(self) -> tuple[float | None, float | None]:
         """A rate that keeps the target and one that does not; None for the end that was not found."""
@@ -137,6 +155,16 @@ class _Search:
         return self.end(
             None, False, f"no rate was confirmed: the longer runs down to {rate:.4g}/s did not keep the target"
         )
+
+    def end_early(self) -> Limit:
+        """What is known when a person ended the search. Raises ConfigError when that is nothing."""
+        if not self._probes:
+            raise ConfigError("stopped before the first probe was complete")
+        kept = [probe.rate for probe in self._probes if probe.outcome == "kept"]
+        known = (
+            f"{max(kept):.4g}/s was the highest rate that kept the target" if kept else "no rate had kept the target"
+        )
+        return self.end(None, False, f"stopped before an answer was confirmed; {known}")
 
     def end(self, rate: float | None, at_least: bool, explanation: str) -> Limit:
         return Limit(self._goal, rate, at_least, explanation, tuple(self._probes))

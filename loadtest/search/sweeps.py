@@ -22,20 +22,29 @@ SLACK_MS = 2.0
 
 def sweep_rates(plan: Plan, rates: Sequence[float], measure: Measure) -> tuple[Report, ...]:
     """A run per rate, in the order given."""
-    return tuple(
-        measure(
-            replace(plan, name=f"{rate:g}/s", load=replace(plan.load, steps=(Step(rate, plan.end_s),), concurrency=0))
-        )
-        for rate in rates
+    loads = [replace(plan.load, steps=(Step(rate, plan.end_s),), concurrency=0) for rate in rates]
+    return _measure_each(
+        [replace(plan, name=f"{rate:g}/s", load=load) for rate, load in zip(rates, loads, strict=True)], measure
     )
 
 
 def sweep_concurrency(plan: Plan, levels: Sequence[int], measure: Measure) -> tuple[Report, ...]:
     """A closed-loop run per concurrency."""
-    return tuple(
-        measure(replace(plan, name=f"{level} in flight", load=replace(plan.load, steps=(), concurrency=level)))
-        for level in levels
+    loads = [replace(plan.load, steps=(), concurrency=level) for level in levels]
+    return _measure_each(
+        [replace(plan, name=f"{level} in flight", load=load) for level, load in zip(levels, loads, strict=True)],
+        measure,
     )
+
+
+def _measure_each(plans: Sequence[Plan], measure: Measure) -> tuple[Report, ...]:
+    """All of them, or those until a person ended one."""
+    reports: list[Report] = []
+    for plan in plans:
+        reports.append(measure(plan))
+        if reports[-1].stopped:
+            break
+    return tuple(reports)
 
 
 def parse_series(text: str) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +22,12 @@ from loadtest.payloads import prepare
 from loadtest.plan import SEED, Load, Payload, Plan, Step, Target, Traffic
 from loadtest.report.build import build_report
 from loadtest.report.values import QUANTILES, Report
+from loadtest.stats.intervals import Interval, ratio_interval
 
 ENGINE_S = 0.005
-CONNECTIONS = 8
 QUEUE_RATE = 160.0
 WARMUP_S = 0.5
-ROUNDS = 3
+ROUNDS = 4
 BEGIN, END = "<!-- figures: python -m loadtest selfcheck -->", "<!-- end of figures -->"
 DIGIT = Payload(side=28, channels=1, format="png", count=16)
 PHOTO = Payload(side=500, count=4)
@@ -44,16 +44,32 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Subject:
+    """What generators are to agree on: a model of a server, one image that all of them send, and how often at once."""
+
+    about: str
+    url: str
+    model: str
+    payload: Payload
+    connections: int
+
+
+@dataclass(frozen=True)
 class Agreement:
     """Closed-loop throughput of this generator and of another, by round, alternating."""
 
+    subject: Subject
     tool: str
     ours: tuple[float, ...]
     theirs: tuple[float, ...]
 
     @property
     def ratio(self) -> float:
-        return sum(self.ours) / sum(self.theirs)
+        return ratio_interval(self.theirs, self.ours)[0]
+
+    @property
+    def interval(self) -> Interval | None:
+        return ratio_interval(self.theirs, self.ours)[1]
 
 
 @dataclass(frozen=True)
@@ -77,9 +93,9 @@ def noop_server(busy_s: float = 0.0, scheme: str = "http") -> Iterator[str]:
         process.communicate()
 
 
-def _report(url: str, payload: Payload, load: Load, seconds: float) -> Report:
+def _report(url: str, payload: Payload, load: Load, seconds: float, model: str = "m") -> Report:
     target = Target(url, "grpc-classify" if url.startswith("grpc") else "classify")
-    plan = Plan(target, (Traffic("m", payload=payload),), load, duration_s=seconds, warmup_s=WARMUP_S)
+    plan = Plan(target, (Traffic(model, payload=payload),), load, duration_s=seconds, warmup_s=WARMUP_S)
     return build_report(run_plan(plan))
 
 
@@ -101,18 +117,24 @@ def measure_costs(seconds: float) -> list[Cost]:
     return costs
 
 
-def measure_agreement(seconds: float, tools: Sequence[str]) -> list[Agreement]:
-    """Rounds in alternation against a server whose one engine takes 5 ms per request."""
+@contextlib.contextmanager
+def simulated_engine() -> Iterator[Subject]:
+    """A server whose one engine takes 5 ms per request, so that the rate to agree on is known: 200/s."""
+    with noop_server(ENGINE_S) as url:
+        yield Subject(f"one engine of {ENGINE_S * 1000:g} ms", url, "m", replace(DIGIT, count=1), 8)
+
+
+def measure_agreement(subject: Subject, seconds: float, tools: Sequence[str]) -> list[Agreement]:
+    """Rounds in alternation. Raises ConfigError for a tool that is missing, ConvoyError for one that fails."""
     found = []
-    with noop_server(ENGINE_S) as url, tempfile.TemporaryDirectory() as folder:
-        body = Path(folder) / "digit.png"
-        body.write_bytes(prepare(DIGIT, 1).items[0].image)
-        for tool in tools:
-            ours, theirs = [], []
-            for _ in range(ROUNDS):
-                ours.append(_report(url, DIGIT, Load(concurrency=CONNECTIONS), seconds).throughput_per_s)
-                theirs.append(_wrk(url, seconds) if tool == "wrk" else _hey(url, seconds, body))
-            found.append(Agreement(tool, tuple(ours), tuple(theirs)))
+    load = Load(concurrency=subject.connections)
+    for tool in tools:
+        other = _wrk if tool == "wrk" else _hey
+        ours, theirs = [], []
+        for _ in range(ROUNDS):
+            ours.append(_report(subject.url, subject.payload, load, seconds, subject.model).throughput_per_s)
+            theirs.append(other(subject, seconds))
+        found.append(Agreement(subject, tool, tuple(ours), tuple(theirs)))
     return found
 
 
@@ -137,36 +159,34 @@ def measure_queue(seconds: float) -> Queue:
     return Queue({name: predicted[name] for name in measured}, measured)
 
 
-def _wrk(url: str, seconds: float) -> float:
-    plan = Plan(
-        Target(url), (Traffic("m", payload=DIGIT),), Load(concurrency=CONNECTIONS), duration_s=seconds, warmup_s=0
-    )
-    return build_report(run_wrk(plan)).throughput_per_s
+def _wrk(subject: Subject, seconds: float) -> float:
+    traffic = (Traffic(subject.model, payload=subject.payload),)
+    load = Load(concurrency=subject.connections)
+    return build_report(run_wrk(Plan(Target(subject.url), traffic, load, seconds, warmup_s=0))).throughput_per_s
 
 
-def _hey(url: str, seconds: float, body: Path) -> float:
-    command = [
-        "hey",
-        "-z",
-        f"{seconds:g}s",
-        "-c",
-        str(CONNECTIONS),
-        "-m",
-        "POST",
-        "-D",
-        str(body),
-        f"{url}/v1/models/m/classify",
-    ]
-    try:
-        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    except FileNotFoundError as error:
-        raise ConfigError("hey is not installed; on Debian: apt-get install hey") from error
-    except subprocess.CalledProcessError as error:
-        raise ConvoyError(f"hey failed: {error.stderr[:500]}") from error
-    match = re.search(r"Requests/sec:\s+([0-9.]+)", output)
-    if match is None:
-        raise ConvoyError(f"hey did not tell a rate: {output[:500]}")
-    return float(match[1])
+def _hey(subject: Subject, seconds: float) -> float:
+    address = f"{subject.url}/v1/models/{subject.model}/classify"
+    with tempfile.NamedTemporaryFile() as body:
+        body.write(prepare(subject.payload, SEED).items[0].image)
+        body.flush()
+        command = ["hey", "-z", f"{seconds:g}s", "-c", str(subject.connections), "-m", "POST", "-D", body.name, address]
+        try:
+            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        except FileNotFoundError as error:
+            raise ConfigError("hey is not installed; on Debian: apt-get install hey") from error
+        except subprocess.CalledProcessError as error:
+            raise ConvoyError(f"hey failed: {error.stderr[:500]}") from error
+    return parse_hey(output)
+
+
+def parse_hey(output: str) -> float:
+    """The rate of successes that hey tells. Raises ConvoyError where it had any other answer."""
+    rate = re.search(r"Requests/sec:\s+([0-9.]+)", output)
+    codes = re.findall(r"\[(\d+)\]\s+\d+ responses", output)
+    if rate is None or codes != ["200"]:
+        raise ConvoyError(f"hey did not get answers of 200 alone: {output[-500:]}")
+    return float(rate[1])
 
 
 def as_markdown(costs: Sequence[Cost], queue: Queue, agreements: Sequence[Agreement]) -> str:
@@ -186,11 +206,15 @@ def as_markdown(costs: Sequence[Cost], queue: Queue, agreements: Sequence[Agreem
     for name, side in (("queueing theory, ms", queue.predicted), ("measured, ms", queue.measured)):
         lines.append(f"| {name} | " + " | ".join(f"{value:.1f}" for value in side.values()) + " |")
     if agreements:
-        head = f"| closed loop, {CONNECTIONS} connections, one engine of {ENGINE_S * 1000:g} ms | loadtest /s | its /s | ratio |"
-        lines += ["", head, "| --- | --- | --- | --- |"]
+        lines += ["", "| closed loop on | in flight | against | loadtest /s | its /s | ratio | 95 % interval |"]
+        lines += ["| --- |" + " --- |" * 6]
         for one in agreements:
             ours, theirs = (sum(side) / len(side) for side in (one.ours, one.theirs))
-            lines.append(f"| {one.tool} | {ours:.1f} | {theirs:.1f} | {one.ratio:.3f} |")
+            span = "" if one.interval is None else f"{one.interval.low:.3f} … {one.interval.high:.3f}"
+            lines.append(
+                f"| {one.subject.about} | {one.subject.connections} | {one.tool} | {ours:.1f} | {theirs:.1f} "
+                f"| {one.ratio:.3f} | {span} |"
+            )
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,7 +79,7 @@ _T95 = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.
         2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045)  # fmt: skip
 
 
-def ratio_interval(first: list[float], second: list[float]) -> tuple[float, Interval | None]:
+def ratio_interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, Interval | None]:
     """Ratio second / first of paired positive measurements: geometric mean and t interval on the log ratios.
 
     The interval is None for fewer than three pairs.

@@ -40,8 +40,12 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
 
     def send(self, call: Call) -> None:
-        assert self._transport is not None
         self.call = call
+        if (
+            self._transport is None or self._transport.is_closing()
+        ):  # the server closed it before its first use or while idle
+            self._finish(outcomes.RESET, reusable=False)
+            return
         if call.upload is None:
             self._transport.write(call.request.data)
             call.written = monotonic()
@@ -93,6 +97,7 @@ class Connection(asyncio.Protocol):
             self._clear()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
         if self.call is None:
             self._pool.forget(self)
         elif exc is None and self.call.first and not self._framed and self._status():

@@ -11,12 +11,18 @@ from loadtest.arrivals import Due
 from loadtest.worker.timer import Alarm
 
 Issue = Callable[[Due, float], None]
+AT_ONCE = 64  # requests started before answers are read again
+GIVES_UP_S = 1.0  # how far behind the end of the schedule requests are still started
 
 
 class Driver(Protocol):
-    """Decides when requests start. `issued` counts them; `ended` is set when no more will come."""
+    """Decides when requests start. `issued` counts them; `ended` is set when no more will come.
+
+    `unsent` says that some were due but never started, since the driver was too far behind.
+    """
 
     issued: int
+    unsent: bool
     ended: asyncio.Event
 
     def begin(self, start: float, end: float) -> None: ...
@@ -35,20 +41,27 @@ class OpenDriver:
     def __init__(self, schedule: Iterator[Due], issue: Issue) -> None:
         self._schedule = schedule
         self._issue = issue
-        self._start = 0.0
+        self._start = self._end = 0.0
         self._next: Due | None = None
         self.issued = 0
+        self.unsent = False
         self.ended = asyncio.Event()
         self._alarm = Alarm(self._ring)
 
     def begin(self, start: float, end: float) -> None:
-        self._start = start
+        self._start, self._end = start, end
         self._next = next(self._schedule, None)
         self._set()
 
     def _ring(self) -> None:
         now = monotonic()
-        while self._next is not None and self._start + self._next.time <= now:
+        if now > self._end + GIVES_UP_S:
+            self.unsent = True
+            self.stop()
+            return
+        for _ in range(AT_ONCE):
+            if self._next is None or self._start + self._next.time > now:
+                break
             due, self._next = self._next, next(self._schedule, None)
             self.issued += 1
             self._issue(due, self._start + due.time)
@@ -82,6 +95,7 @@ class ClosedDriver:
         self._end = 0.0
         self._loop = asyncio.get_running_loop()
         self.issued = 0
+        self.unsent = False
         self.ended = asyncio.Event()
 
     def begin(self, start: float, end: float) -> None:

@@ -10,6 +10,7 @@ import resource
 import signal
 import threading
 from multiprocessing.connection import Connection
+from pathlib import Path
 from time import monotonic, process_time
 
 import uvloop
@@ -56,6 +57,16 @@ def _allow_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def starvation() -> tuple[float, int]:
+    """Seconds in which this process's main thread could have run but had no core, and how often it was given one; zeros
+    where the kernel does not tell. Such waiting is inside every latency, and no CPU figure shows it."""
+    try:
+        _, waited_ns, times = Path("/proc/self/schedstat").read_text().split()
+    except (OSError, ValueError):
+        return 0.0, 0
+    return int(waited_ns) / 1e9, int(times)
+
+
 class Worker:
     """Runs its share of a plan."""
 
@@ -66,6 +77,7 @@ class Worker:
         self._pipe = pipe
         self._outbox: queue.SimpleQueue[Told | None] = queue.SimpleQueue()
         self._max_in_flight = 0
+        self._began = (0.0, 0.0, 0)
 
     async def run(self, start: float) -> None:
         session = Session(self._plan, self._requests, start)
@@ -73,12 +85,12 @@ class Worker:
         session.on_done = driver.completed
         writer = threading.Thread(target=self._write, daemon=True)
         writer.start()
-        used = process_time()
+        self._began = process_time(), *starvation()
         driver.begin(start, start + self._plan.end_s)
-        await self._until_done(session, driver, start, used)
+        await self._until_done(session, driver, start)
         driver.close()
         await session.transport.close()
-        self._tell(session, driver, used, last=True)
+        self._tell(session, driver, last=True)
         self._outbox.put(None)
         await asyncio.to_thread(writer.join)
 
@@ -90,7 +102,7 @@ class Worker:
         share = plan.load.concurrency // plan.workers + (number < plan.load.concurrency % plan.workers)
         return ClosedDriver(closed_schedule(plan, counts, number), session.issue, share, plan.load.think_s)
 
-    async def _until_done(self, session: Session, driver: Driver, start: float, used: float) -> None:
+    async def _until_done(self, session: Session, driver: Driver, start: float) -> None:
         """Until the schedule has ended and everything in flight has, or the client's time for it is over."""
         transport: Transport = session.transport
         over = start + self._plan.end_s + self._plan.target.timeout_s + 1.0
@@ -103,10 +115,12 @@ class Worker:
                 driver.stop()
             if monotonic() - told > TELL_S:
                 told = monotonic()
-                self._tell(session, driver, used)
+                self._tell(session, driver)
 
-    def _tell(self, session: Session, driver: Driver, used: float, last: bool = False) -> None:
+    def _tell(self, session: Session, driver: Driver, last: bool = False) -> None:
         recorder = session.recorder
+        used, starved_before, ran_before = self._began
+        starved, ran = starvation()
         self._outbox.put(
             Told(
                 self._number,
@@ -114,9 +128,12 @@ class Worker:
                 tuple(recorder.arms),
                 dict(session.stages_ms),
                 process_time() - used,
+                starved - starved_before,
+                ran - ran_before,
                 session.transport.in_flight,
                 self._max_in_flight,
                 driver.issued,
+                driver.unsent,
                 last,
             )
         )

@@ -49,16 +49,23 @@ NOTHING = Judged()
 
 @dataclass(frozen=True)
 class Told:
-    """A worker's message: its new records, and how it fares. `arms` are all names so far; number n is arms[n]."""
+    """A worker's message: its new records, and how it fares. `arms` are all names so far; number n is arms[n].
+
+    `starved_s` is the time in which it could have run but was given no core, and `ran` how often it was given one;
+    `unsent` says that requests were due and were given up because it was too far behind.
+    """
 
     worker: int
     records: bytes
     arms: tuple[str, ...]
     stages_ms: dict[str, tuple[float, int]]
     cpu_s: float
+    starved_s: float
+    ran: int
     in_flight: int
     max_in_flight: int
     issued: int
+    unsent: bool
     last: bool = False
 
 

@@ -43,6 +43,7 @@ class Session:
         self.on_done: Callable[[], None] = lambda: None
         self.pending = 0
         self._read = reader_for(plan.target.protocol)
+        self._counts_rows = plan.target.protocol != "raw"  # whose answers are anybody's
         self._uploads = [one.upload_bytes_per_s for one in plan.traffic]
         self._chance = np.random.default_rng([plan.seed, 6])
 
@@ -70,6 +71,8 @@ class Session:
                 total, count = self.stages_ms.get(stage, (0.0, 0))
                 self.stages_ms[stage] = (total + value, count + 1)
         request = call.request
+        if self._counts_rows and len(answer.classes) != len(request.expected):
+            raise ValueError(f"{len(answer.classes)} answers to {len(request.expected)} images")
         if not request.is_checked:
             return Judged(arm=answer.arm) if answer.arm else NOTHING
         if self._plan.feedback is not None and answer.id and self._chance.random() < self._plan.feedback.share:

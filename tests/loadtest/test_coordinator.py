@@ -90,6 +90,7 @@ def test_text_labels_from_folders_and_csv(echo: Echo, tmp_path: Path, labels: La
         ("garbage", {"malformed: the answer is not what the protocol says"}),
         ("chunked", {"HTTP 200"}),
         ("closing", {"HTTP 200"}),
+        ("short", {"malformed: the answer is not what the protocol says"}),
     ],
 )
 def test_failures_are_counted_by_kind_and_never_retried(echo: Echo, model: str, expected: set[str]) -> None:
@@ -152,6 +153,16 @@ def test_a_stall_shows_in_open_loop_and_hides_in_closed_loop(echo: Echo) -> None
 def test_keep_alive_off_opens_a_connection_each(echo: Echo) -> None:
     report = measure(echo.http, keep_alive=False, load=Load(concurrency=2))
     assert report.accounting.outcomes.keys() == {"HTTP 200"}
+
+
+def test_a_rate_beyond_the_generator_is_given_up_and_called_invalid(echo: Echo) -> None:
+    before = echo.counts().get("flood", 0)
+    report = measure(echo.http, "flood", load=Load(steps=(Step(100_000, 10),)))
+    assert not report.generator.all_sent
+    assert not report.verdict.valid
+    assert report.accounting.balanced
+    assert report.accounting.issued < 60_000
+    assert echo.counts()["flood"] - before <= report.accounting.issued
 
 
 def test_a_pool_that_is_too_small_makes_the_run_invalid(echo: Echo) -> None:

@@ -12,32 +12,8 @@ from loadtest.cli import main
 from loadtest.payloads import prepare
 from loadtest.plan import Payload
 from loadtest.scenario import known_scenarios
-from tests.loadtest.conftest import REPOSITORY, Echo
-
-PAGE = (REPOSITORY / "docs" / "loadtest.md").read_text()
-COMMANDS = re.findall(r"^\$ python -m loadtest (.*)$", PAGE, re.MULTILINE)
-SHORT = {
-    "--duration": "400ms", "--warmup": "100ms", "--probe": "300ms", "--confirm": "500ms", "--before": "500ms", "--spike": "500ms",
-    "--after": "1s",
-}  # fmt: skip
-
-
-def in_short(command: str, echo: Echo) -> list[str]:
-    """The command with the echo server's addresses and short times; the search stops at a rate that this machine can send."""
-    command = command.replace("http://127.0.0.1:8002", echo.http).replace("grpc://127.0.0.1:8001", echo.grpc)
-    command = re.sub(r"http://127\.0\.0\.1:[89]000", echo.http, command)
-    words = command.split()
-    for name, value in SHORT.items():
-        if name in words:
-            words[words.index(name) + 1] = value
-    if words[0] == "limit":
-        words += ["--probe", SHORT["--probe"], "--confirm", SHORT["--confirm"], "--max-rate", "250", "--p50", "1s"]
-        del words[words.index("--p99") : words.index("--p99") + 2]
-    if words[0] == "scenario":
-        words += ["--url", echo.http] + ([] if "--rate" in words else ["--rate", "80"])
-    elif words[0] != "scenarios":
-        words += ["--warmup", SHORT["--warmup"]]
-    return words
+from tests.loadtest.conftest import Echo
+from tests.loadtest.documented import COMMANDS, PAGE, in_short
 
 
 @pytest.mark.parametrize(
@@ -48,7 +24,7 @@ def test_a_command_of_the_page_works(command: str, echo: Echo, tmp_path: Path, m
     (tmp_path / "photos" / "ship").mkdir(parents=True)
     for number, item in enumerate(prepare(Payload(side=8, count=4), 1).items):
         (tmp_path / "photos" / "ship" / f"{number}.jpg").write_bytes(item.image)
-    words = in_short(command, echo)
+    words = in_short(command, echo.http, echo.grpc, echo.http)
     done = CliRunner().invoke(main, words)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     # 3 says that this generator was the bottleneck, which a busy machine may well make true.

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from convoy.errors import ConfigError
 from loadtest.cli import main
-from loadtest.cli.common import meets
+from loadtest.cli.common import parse_requirement
 from loadtest.cli.options import make_load
 from loadtest.plan import Step
 from loadtest.scenario import known_scenarios
@@ -46,6 +46,13 @@ def test_help_teaches_by_questions() -> None:
         (("limit", "http://127.0.0.1:1", "-m", "m", "--p99", "1s", "--driver", "wrk"), "needs open loop"),
         (("sweep", "http://127.0.0.1:1", "-m", "m"), "--rates or --concurrency"),
         (("compare", "http://127.0.0.1:1", "-m", "m", "--rate", "5"), "say URL_B"),
+        (("run", "http://127.0.0.1:1", "-m", "m", "--rate", "5", "--require", "p99=5"), "not like p99<=50"),
+        (("run", "http://127.0.0.1:1", "-m", "m", "--rate", "nan"), "rates must be numbers"),
+        (("run", "http://127.0.0.1:1", "-m", "m", "--rate", "5", "--count", "0"), "count and side"),
+        (("run", "http://127.0.0.1:1", "-m", "m", "--rate", "5", "--seed", "-1"), "seed must not"),
+        (("run", "http://127.0.0.1:1", "-m", "m", "--rate", "5", "--slow-upload", "nan"), "at least 1"),
+        (("run", "http://me:secret@127.0.0.1:1", "-m", "m", "--rate", "5"), "send it with --header"),
+        (("selfcheck", "--on", "http://127.0.0.1:1"), "go together"),
         (("scenario", "nothing"), "no scenario 'nothing'"),
     ],
 )
@@ -71,7 +78,13 @@ def test_requirements_end_with_their_own_code(echo: Echo) -> None:
     words = ("run", echo.http, "-m", "busy", "--concurrency", "2", *QUICK)
     assert invoke(*words, "--require", "failed<=0.5").exit_code == 0
     assert invoke(*words, "--require", "failed<=0.1").exit_code == 4
-    assert "not like p99<=50" in invoke(*words, "--require", "p99=5").output
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / "r.html"
+    done = invoke("soak", "http://127.0.0.1:1", "-m", "m", "--rate", "1", "--duration", "9h", "--html", str(path))
+    assert done.exit_code == 2
+    assert f"the folder '{path.parent}' does not exist" in " ".join(done.output.split())
 
 
 def test_nothing_answered_is_no_success() -> None:
@@ -121,12 +134,12 @@ def test_ctrl_c_ends_a_soak_early_with_its_report(echo: Echo, tmp_path: Path) ->
 
 def test_requirements_are_read() -> None:
     report = Server(100).measure(plan_at(50, seconds=20.0))
-    assert meets(report, "p99<=500")
-    assert not meets(report, "p99 <= 1")
-    assert meets(report, "throughput>=40")
-    assert not meets(report, "accuracy>=0.1")
+    assert parse_requirement("p99<=500").met(report)
+    assert not parse_requirement("p99 <= 1").met(report)
+    assert parse_requirement("throughput>=40").met(report)
+    assert not parse_requirement("accuracy>=0.1").met(report)
     with pytest.raises(ConfigError, match="known: "):
-        meets(report, "p98<=1")
+        parse_requirement("p98<=1")
 
 
 def test_loads_are_read() -> None:

@@ -9,7 +9,18 @@ from loadtest.report.verdict import judge
 from tests.loadtest.simulated import plan_at, report_of
 
 FINE = Generator(
-    "loadtest", 1, (0.2,), 0.2, 2, 1.0, 0.0, Latency(1000, 0.1, 1.0, {"p50": 0.05, "p99": 0.3}), 0, 9, 5000.0
+    driver="loadtest",
+    workers=1,
+    worker_cores=(0.2,),
+    starved_ms=0.1,
+    all_cores=0.2,
+    host_cores=2,
+    host_busy_cores=1.0,
+    host_stolen_cores=0.0,
+    lag=Latency(1000, 0.1, 1.0, {"p50": 0.05, "p99": 0.3}),
+    waited_for_connection=0,
+    max_in_flight=9,
+    requests_per_cpu_s=5000.0,
 )
 SLOW = Latency(1000, 5.0, 9.0, {"p50": 5.0, "p99": 20.0})
 ACCOUNT = Accounting(100, 10, 90, {"HTTP 200": 100}, {})
@@ -28,6 +39,8 @@ def test_a_busy_worker_a_late_one_and_a_small_pool_are_not() -> None:
         ({"lag": Latency(1000, 1.0, 9.0, {"p50": 0.1, "p99": 3.0})}, "own lag is 3.00 ms"),
         ({"lag": Latency(1000, 1.0, 9.0, {"p50": 1.1, "p99": 1.2})}, "p50 of the generator's own lag"),
         ({"waited_for_connection": 4}, "--max-connections"),
+        ({"starved_ms": 1.2}, "waited 1.20 ms for a core each time, of a p50 latency of 5.00 ms"),
+        ({"all_sent": False}, "could not be sent in time"),
     ):
         found = judge(PLAN, replace(FINE, **change), SLOW, ACCOUNT)
         assert not found.valid
@@ -36,7 +49,9 @@ def test_a_busy_worker_a_late_one_and_a_small_pool_are_not() -> None:
 
 def test_lag_counts_beside_the_latency_it_is_part_of() -> None:
     late = replace(FINE, lag=Latency(1000, 1.0, 9.0, {"p50": 0.1, "p99": 3.0}))
-    assert judge(PLAN, late, Latency(1000, 50.0, 90.0, {"p50": 50.0, "p99": 80.0}), ACCOUNT).valid
+    slower = Latency(1000, 50.0, 90.0, {"p50": 50.0, "p99": 80.0})
+    assert judge(PLAN, late, slower, ACCOUNT).valid
+    assert judge(PLAN, replace(FINE, starved_ms=1.2), slower, ACCOUNT).valid
 
 
 def test_missing_requests_are_never_valid() -> None:

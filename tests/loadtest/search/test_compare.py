@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,6 +63,22 @@ def test_two_rounds_have_no_interval() -> None:
     pair = Pair(1.0)
     found = compare(pair.side("A"), pair.side("B"), 2, pair.measure)
     assert all("too few rounds" in one.finding for one in found.ratios)
+
+
+@pytest.mark.parametrize("ended_in", [4, 5])
+def test_a_person_ends_a_comparison_which_keeps_its_whole_rounds(ended_in: int) -> None:
+    pair, seen = Pair(1.0), []
+
+    def measure(plan: Plan) -> Report:
+        seen.append(plan.name)
+        return replace(pair.measure(plan), stopped=len(seen) == ended_in)
+
+    found = compare(pair.side("A"), pair.side("B"), 6, measure)
+    assert found.rounds == len(found.first) == len(found.second) == (ended_in - 1) // 2
+    assert len(seen) == ended_in
+    assert pair.order[-1].startswith("-")  # its server was brought down
+    with pytest.raises(ConfigError, match="before the first round"):
+        compare(pair.side("A"), pair.side("B"), 6, lambda plan: replace(pair.measure(plan), stopped=True))
 
 
 def test_no_rounds_are_refused() -> None:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convoy.errors import ConfigError
-from loadtest.plan import Load
+from loadtest.plan import Load, Plan
+from loadtest.report.values import Report
 from loadtest.search.limits import Goal, find_limit, judge
 from tests.loadtest.simulated import Server, plan_at, report_of
 
@@ -56,6 +57,20 @@ def test_where_the_generator_ends_the_search_the_limit_is_a_lower_bound() -> Non
     assert found.rate is not None
     assert found.rate <= 180
     assert any(probe.outcome == "generator" for probe in found.probes) == found.at_least
+
+
+def test_a_person_ends_a_search_and_is_told_what_is_known() -> None:
+    server = Server(400)
+
+    def measure(plan: Plan) -> Report:
+        return replace(server.measure(plan), stopped=len(server.calls) == 3)
+
+    found = find_limit(plan_at(1), Goal("p99", TARGET_MS, start_rate=20, **QUICK), measure)
+    assert found.rate is None
+    assert "40/s was the highest rate that kept the target" in found.explanation
+    assert len(found.probes) == 2
+    with pytest.raises(ConfigError, match="before the first probe"):
+        find_limit(plan_at(1), Goal(), lambda plan: replace(server.measure(plan), stopped=True))
 
 
 def test_probes_last_long_enough_for_the_quantile() -> None:

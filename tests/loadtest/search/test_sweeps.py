@@ -40,6 +40,15 @@ def test_a_sweep_measures_each_rate_once() -> None:
     assert [report.plan["load"]["steps"][0]["rate"] for report in reports] == [10, 20, 50]
 
 
+def test_a_person_ends_a_sweep_and_keeps_what_was_measured() -> None:
+    server = Server(100)
+
+    def measure(plan: Plan) -> Report:
+        return replace(server.measure(plan), stopped=len(server.calls) == 2)
+
+    assert [report.name for report in sweep_rates(plan_at(1), (10, 20, 50), measure)] == ["10/s", "20/s"]
+
+
 def test_a_concurrency_sweep_is_closed_loop() -> None:
     seen: list[Plan] = []
 

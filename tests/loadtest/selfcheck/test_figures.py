@@ -5,15 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convoy.errors import ConfigError
+from convoy.errors import ConfigError, ConvoyError
+from loadtest.plan import Payload
 from loadtest.selfcheck.figures import (
     BEGIN,
     END,
     Agreement,
     Cost,
     Queue,
+    Subject,
     as_markdown,
     measure_queue,
+    parse_hey,
     predict_queue,
     write_between_markers,
 )
@@ -28,12 +31,29 @@ def test_the_prediction_of_a_queue_is_the_worked_one() -> None:
 
 
 def test_figures_become_tables() -> None:
+    subject = Subject("a net", "http://127.0.0.1:1", "m", Payload(), 4)
     text = as_markdown(
-        [Cost("HTTP", "500/s", 5000.4, 0.2)], Queue({"p50": 1.0}, {"p50": 1.1}), [Agreement("wrk", (99.0,), (100.0,))]
+        [Cost("HTTP", "500/s", 5000.4, 0.2)],
+        Queue({"p50": 1.0}, {"p50": 1.1}),
+        [Agreement(subject, "wrk", (99.0,), (100.0,)), Agreement(subject, "hey", (101.0, 100.0, 99.0), (100.0,) * 3)],
     )
     assert "| HTTP | 500/s | 5000 | 0.2 |" in text
     assert "| measured, ms | 1.1 |" in text
-    assert "| wrk | 99.0 | 100.0 | 0.990 |" in text
+    assert "| a net | 4 | wrk | 99.0 | 100.0 | 0.990 |  |" in text
+    assert "| a net | 4 | hey | 100.0 | 100.0 | 1.000 | 0.975 … 1.025 |" in text
+
+
+def test_hey_s_rate_is_taken_only_of_successes() -> None:
+    told = "  Requests/sec:\t99.5\n\nStatus code distribution:\n  [200]\t1000 responses\n"
+    assert parse_hey(told) == 99.5
+    for bad in (
+        told + "  [503]\t3 responses\n",
+        told.replace("200", "404"),
+        "",
+        "Error distribution:\n  [3]\tGet: EOF\n",
+    ):
+        with pytest.raises(ConvoyError, match="200 alone"):
+            parse_hey(bad)
 
 
 def test_figures_go_between_the_markers(tmp_path: Path) -> None:

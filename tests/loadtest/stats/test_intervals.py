@@ -25,12 +25,12 @@ def test_quantile_intervals_cover_the_truth_about_as_often_as_they_say() -> None
     generator = np.random.default_rng(1)
     truth = {0.5: 0.01 * math.log(2), 0.9: 0.01 * math.log(10)}
     hits = dict.fromkeys(truth, 0)
-    for trial in range(TRIALS):
+    for trial in range(TRIALS // 2):  # each takes 60 ms
         found = quantile_intervals(window_counts(generator, 30, 60), tuple(truth), seed=trial)
         for share, value in truth.items():
             hits[share] += found[share].low <= value <= found[share].high
-    # A 95 % bootstrap over 30 windows falls a little short; 0.85 is four standard errors below 0.95.
-    assert all(count / TRIALS >= 0.85 for count in hits.values()), hits
+    # A 95 % bootstrap over 30 windows falls a little short; 0.81 is four standard errors below 0.95.
+    assert all(count / (TRIALS // 2) >= 0.81 for count in hits.values()), hits
 
 
 def test_rate_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
