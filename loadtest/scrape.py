@@ -36,11 +36,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class ServerSide:
-    """Differences of a page over the measured time. Stages are mean milliseconds per request; energy in joules."""
+    """Differences of a page over the measured time. Stages are mean milliseconds per request; energy in joules.
+
+    `energy_parts_j` says what the energy was for (model, idle, other) where the page does; the parts add up to the whole.
+    """
 
     stages_ms: Mapping[str, float] = field(default_factory=dict)
     batch_size: float | None = None
     energy_j: float | None = None
+    energy_parts_j: Mapping[str, float] = field(default_factory=dict)
     energy_source: str = ""
     energy_method: str = ""
     power_w: float | None = None
@@ -107,6 +111,7 @@ def difference(first: Sample, last: Sample) -> ServerSide:
         stages_ms=stages,
         batch_size=_batch_size(first, last),
         energy_j=energy,
+        energy_parts_j=_energy_parts(first, last),
         energy_source=source,
         energy_method=method,
         power_w=None if energy is None else energy / (last.at - first.at),
@@ -157,3 +162,10 @@ def _energy(first: Sample, last: Sample) -> tuple[float | None, str, str]:
             methods = "+".join(sorted({one.get("method", "measured") for one in labels}))
             return _delta(first, last, name), sources, methods
     return None, "", ""
+
+
+def _energy_parts(first: Sample, last: Sample) -> dict[str, float]:
+    parts = sorted(
+        {part for name, labels in last.values if name == ENERGY[0] for label, part in labels if label == "part"}
+    )
+    return {part: _delta(first, last, ENERGY[0], part=part) for part in parts}

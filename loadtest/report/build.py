@@ -66,7 +66,8 @@ def build_report(run: Run) -> Report:
         verdict=verdict.judge(plan, generator, total.latency, accounting),
         answer_stages_ms={stage: whole / count for stage, (whole, count) in run.stages_ms.items()},
         server=run.server,
-        energy_per_image_j=_energy(run),
+        energy_per_image_j=None if run.server is None else _per_image(run, run.server.energy_j),
+        energy_parts_per_image_j=_parts_per_image(run),
         windows=tuple(_windows(fold))[: measured.stop],
         histogram=fold.total.latency.encode(),
         stopped=run.stopped_s is not None,
@@ -219,8 +220,12 @@ def _windows(fold: Fold) -> list[Window]:
     return rows
 
 
-def _energy(run: Run) -> float | None:
+def _per_image(run: Run, joules: float | None) -> float | None:
     """Joules per answered image: the page is read from the end of the warm-up on, so the measured rows are its divisor."""
-    if run.server is None or run.server.energy_j is None or not run.fold.total.rows:
-        return None
-    return run.server.energy_j / run.fold.total.rows
+    return joules / run.fold.total.rows if joules is not None and run.fold.total.rows else None
+
+
+def _parts_per_image(run: Run) -> dict[str, float]:
+    parts = {} if run.server is None else run.server.energy_parts_j
+    shares = {part: _per_image(run, joules) for part, joules in parts.items()}
+    return {part: share for part, share in shares.items() if share is not None}

@@ -171,6 +171,10 @@ def _sides(report: Report) -> str:
         rows.append(["server: images per batch", f"{report.server.batch_size:.2f}"])
     if report.server is not None and report.server.power_w is not None:
         rows.append([f"server: power ({report.server.energy_source})", f"{report.server.power_w:.1f} W"])
+    rows += [
+        [f"server: energy per image, {part}", f"{value:.3g} J"]
+        for part, value in report.energy_parts_per_image_j.items()
+    ]
     lag = own.lag.quantiles
     rows += [
         ["generator", f"{own.driver}, {own.workers} worker{'s' if own.workers > 1 else ''}"],

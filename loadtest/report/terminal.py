@@ -120,7 +120,8 @@ def summary_table(report: Report) -> Table:
         known = report.total.accuracy_interval
         table.add_row("accuracy", f"{report.total.accuracy:.2%}", f"{known.low:.2%} … {known.high:.2%}")
     if report.energy_per_image_j is not None and report.server is not None:
-        table.add_row(f"J/image ({report.server.energy_method})", f"{report.energy_per_image_j:.4g}", "")
+        parts = "  ".join(f"{part} {value:.3g}" for part, value in report.energy_parts_per_image_j.items())
+        table.add_row(f"J/image ({report.server.energy_method})", f"{report.energy_per_image_j:.4g}", parts)
     return table
 
 

@@ -134,6 +134,7 @@ class Report:
     answer_stages_ms: Mapping[str, float]
     server: ServerSide | None
     energy_per_image_j: float | None
+    energy_parts_per_image_j: Mapping[str, float]
     windows: tuple[Window, ...]
     histogram: str
     stopped: bool = False

@@ -225,6 +225,10 @@ def metrics_page() -> bytes:
         )
         + f"# TYPE convoy_samples counter\nconvoy_samples_total {done}\n"
         f"# TYPE convoy_batches counter\nconvoy_batches_total {done / 4}\n"
-        f'# TYPE convoy_energy_joules counter\nconvoy_energy_joules_total{{source="rapl",method="estimated"}} {done * 0.5}\n'
-        "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes 1e8\n"
+        "# TYPE convoy_energy_joules counter\n"
+        + "".join(
+            f'convoy_energy_joules_total{{part="{part}",source="rapl",method="estimated"}} {done * joules}\n'
+            for part, joules in (("model", 0.4), ("idle", 0.1))
+        )
+        + "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes 1e8\n"
     ).encode()

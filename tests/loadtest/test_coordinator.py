@@ -196,6 +196,7 @@ def test_arms_models_stages_energy_and_feedback(echo: Echo, tmp_path: Path) -> N
     assert report.server.batch_size == pytest.approx(4.0)
     assert report.server.energy_method == "estimated"
     assert report.energy_per_image_j == pytest.approx(0.5, rel=0.1)
+    assert report.energy_parts_per_image_j == pytest.approx({"model": 0.4, "idle": 0.1}, rel=0.1)
     assert report.answer_stages_ms["queue"] == pytest.approx(1.0)
 
 
