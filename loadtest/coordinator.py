@@ -48,6 +48,7 @@ class Run:
     in_flight: dict[int, int] = field(default_factory=dict)
     max_in_flight: dict[int, int] = field(default_factory=dict)
     stages_ms: dict[str, tuple[float, int]] = field(default_factory=dict)
+    said: dict[int, str] = field(default_factory=dict)  # the first words of each kind of failure
     wall_s: float = 0.0
     host_busy_cores: float = 0.0
     host_stolen_cores: float = 0.0
@@ -160,6 +161,7 @@ class _Parent:
         run.worker_cpu_s[number] = told.cpu_s
         run.worker_starved[number] = (told.starved_s, told.ran)
         run.unsent |= told.unsent
+        run.said = {**told.said, **run.said}
         run.issued[number] = told.issued
         run.in_flight[number] = told.in_flight
         run.max_in_flight[number] = told.max_in_flight

@@ -17,7 +17,9 @@ def read_folder(payload: Payload) -> tuple[tuple[Item, ...], int]:
     root = Path(payload.folder).expanduser()
     files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not files:
-        raise ConfigError(f"no images in {root} (looked for {', '.join(sorted(SUFFIXES))}, in sub-folders too)")
+        raise ConfigError(
+            f"no images in {root} (looked for {', '.join(sorted(SUFFIXES))}, in sub-folders too); --images says another folder"
+        )
     wanted = min(payload.count, len(files))
     chosen = [files[number * len(files) // wanted] for number in range(wanted)]
     table = _read_csv(payload) if payload.labels == "csv" else {}

@@ -147,6 +147,7 @@ def _accounting(run: Run) -> Accounting:
         measured=fold.total.requests,
         outcomes=_named(fold.account),
         feedback=_named(fold.feedback),
+        said={outcome_name(code): words for code, words in sorted(run.said.items())},
     )
 
 

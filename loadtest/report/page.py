@@ -145,11 +145,11 @@ def _groups(report: Report) -> str:
 
 def _account(report: Report) -> str:
     account = report.accounting
-    rows = [[name, str(count)] for name, count in account.outcomes.items()]
-    rows += [[f"feedback: {name}", str(count)] for name, count in account.feedback.items()]
+    rows = [[name, str(count), account.said.get(name, "")] for name, count in account.outcomes.items()]
+    rows += [[f"feedback: {name}", str(count), ""] for name, count in account.feedback.items()]
     state = "all accounted for" if account.balanced else "NOT BALANCED"
     said = f"<p>{account.issued} issued, {state}; {account.warmup} of them in the warm-up.</p>"
-    return said + table(["outcome", "requests"], rows)
+    return said + table(["outcome", "requests", "the first said"], rows)
 
 
 def _sides(report: Report) -> str:

@@ -142,7 +142,8 @@ def group_table(groups: tuple[GroupReport, ...], arms: set[int]) -> Table:
 def _print_sides(console: Console, report: Report) -> None:
     for name, count in report.accounting.outcomes.items():
         style = "" if name in ("HTTP 200", "gRPC OK") else "red"
-        console.print(Text(f"{count:>8} {name}", style))
+        words = report.accounting.said.get(name)
+        console.print(Text(f"{count:>8} {name}" + (f", first: {words}" if words else ""), style))
     if report.accounting.feedback:
         console.print("feedback: " + ", ".join(f"{count} {name}" for name, count in report.accounting.feedback.items()))
     stages = (

@@ -42,13 +42,17 @@ class GroupReport:
 
 @dataclass(frozen=True)
 class Accounting:
-    """Every request issued is in exactly one of `outcomes`; `balanced` says that the sum is right."""
+    """Every request issued is in exactly one of `outcomes`; `balanced` says that the sum is right.
+
+    `said` holds the first words of each kind of failure, as the server (or the client) put it.
+    """
 
     issued: int
     warmup: int
     measured: int
     outcomes: Mapping[str, int]
     feedback: Mapping[str, int]
+    said: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def balanced(self) -> bool:

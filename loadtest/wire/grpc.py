@@ -65,7 +65,7 @@ class GrpcTransport:
             call.written = monotonic()
             body, outcome = await answer, outcomes.GRPC
         except grpc.aio.AioRpcError as error:
-            outcome = outcomes.GRPC + error.code().value[0]
+            body, outcome = (error.details() or "").encode(), outcomes.GRPC + error.code().value[0]
         except asyncio.CancelledError:
             pass  # the run ends: the call is told as unfinished
         self.done(call, outcome, body, None)

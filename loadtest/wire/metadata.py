@@ -16,6 +16,7 @@ from convoy.tensors import BYTES
 from loadtest.plan import Payload, Plan, Target, Traffic
 
 TIMEOUT_S = 10.0
+LONGEST_WORDS = 500
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,9 @@ def _ask_http(target: Target, model: str) -> dict[str, Any]:
         ) as answer:
             document: dict[str, Any] = orjson.loads(answer.read())
             return document
+    except urllib.error.HTTPError as error:
+        words = error.read(LONGEST_WORDS).decode("utf-8", "replace")
+        raise ConfigError(f"{target.url} does not describe {model}: HTTP {error.code} {words}") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {url}: {error}") from error
 
@@ -94,7 +98,7 @@ def _ask_grpc(target: Target, model: str) -> dict[str, Any]:
         try:
             message = call(open_inference_pb2.ModelMetadataRequest(name=model), timeout=TIMEOUT_S)
         except grpc.RpcError as error:
-            raise ConfigError(f"{target.url} does not describe {model}: {error}") from error
+            raise ConfigError(f"{target.url} does not describe {model}: {error.details()}") from error
     sides = {"inputs": message.inputs, "outputs": message.outputs}
     return {
         side: [{"name": one.name, "datatype": one.datatype, "shape": list(one.shape)} for one in tensors]

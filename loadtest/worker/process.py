@@ -127,6 +127,7 @@ class Worker:
                 recorder.take(),
                 tuple(recorder.arms),
                 dict(session.stages_ms),
+                dict(session.said),
                 process_time() - used,
                 starved - starved_before,
                 ran - ran_before,

@@ -51,6 +51,8 @@ NOTHING = Judged()
 class Told:
     """A worker's message: its new records, and how it fares. `arms` are all names so far; number n is arms[n].
 
+    `said` is the first text of each kind of failure.
+
     `starved_s` is the time in which it could have run but was given no core, and `ran` how often it was given one;
     `unsent` says that requests were due and were given up because it was too far behind.
     """
@@ -59,6 +61,7 @@ class Told:
     records: bytes
     arms: tuple[str, ...]
     stages_ms: dict[str, tuple[float, int]]
+    said: dict[int, str]
     cpu_s: float
     starved_s: float
     ran: int

@@ -18,6 +18,7 @@ from loadtest.wire.http import HttpTransport
 from loadtest.wire.requests import Request, http_bytes
 from loadtest.worker.records import NOTHING, Judged, Recorder
 
+WORDS = 200  # characters kept of what a failure says
 FEEDBACK = 1 << 63  # sets the numbers of feedback requests apart from those of the schedule
 
 
@@ -31,7 +32,10 @@ def open_transport(plan: Plan, done: Callable[[Call, int, bytes, int | None], No
 
 
 class Session:
-    """Everything between the driver and the recorder. `pending` counts feedback that is still to be sent."""
+    """Everything between the driver and the recorder.
+
+    `pending` counts feedback that is still to be sent; `said` holds the first words of each kind of failure.
+    """
 
     def __init__(self, plan: Plan, requests: list[tuple[Request, ...]], start: float) -> None:
         self._plan = plan
@@ -42,6 +46,7 @@ class Session:
         self.stages_ms: dict[str, tuple[float, int]] = {}
         self.on_done: Callable[[], None] = lambda: None
         self.pending = 0
+        self.said: dict[int, str] = {}
         self._read = reader_for(plan.target.protocol)
         self._counts_rows = plan.target.protocol != "raw"  # whose answers are anybody's
         self._uploads = [one.upload_bytes_per_s for one in plan.traffic]
@@ -60,10 +65,16 @@ class Session:
         if outcomes.is_ok(outcome):
             try:
                 judged = self._judge(call, self._read(body, json_length))
-            except ValueError:
+            except ValueError as error:
                 outcome = outcomes.MALFORMED
+                self._keep_words(outcome, str(error))
+        elif body and outcome not in self.said:
+            self._keep_words(outcome, body[:WORDS].decode("utf-8", "replace"))
         self.recorder.add(call, outcome, done, judged)
         self.on_done()
+
+    def _keep_words(self, outcome: int, words: str) -> None:
+        self.said.setdefault(outcome, "".join(one if one.isprintable() else " " for one in words[:WORDS]))
 
     def _judge(self, call: Call, answer: Answer) -> Judged:
         if call.scheduled >= self._measured_from:

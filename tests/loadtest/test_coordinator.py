@@ -97,6 +97,8 @@ def test_failures_are_counted_by_kind_and_never_retried(echo: Echo, model: str, 
     before = echo.counts().get(model, 0)
     report = measure(echo.http, model)
     assert set(report.accounting.outcomes) == expected
+    words = {"busy": {"HTTP 503": '{"error":"queue full"}'}, "missing": {"HTTP 404": '{"error":"unknown model"}'}}
+    assert model not in words or report.accounting.said == words[model]
     assert report.accounting.balanced
     assert echo.counts()[model] - before == report.accounting.issued
     if model == "busy":
@@ -107,6 +109,7 @@ def test_grpc_failures_carry_their_codes(echo: Echo) -> None:
     before = echo.counts().get("busy", 0)
     report = measure(echo.grpc, "busy", protocol="grpc-classify")
     assert set(report.accounting.outcomes) == {"gRPC OK", "gRPC RESOURCE_EXHAUSTED"}
+    assert report.accounting.said == {"gRPC RESOURCE_EXHAUSTED": "queue full"}
     assert echo.counts()["busy"] - before == report.accounting.issued
 
 
