@@ -65,12 +65,14 @@ class LiveView:
         phase = "warm-up" if seconds < plan.warmup_s else "measuring" if seconds < plan.end_s else "waiting for answers"
         text = Text.assemble(
             (f"{self._title} ", "bold"),
-            f"{phase} {max(0.0, seconds):.0f}/{plan.end_s:.0f} s   {windows.done_ok[now] / windows.seconds:.0f} answers/s   ",
-            f"p50 {milliseconds(p50)}  p99 {milliseconds(p99)} ms   {sum(run.in_flight.values())} in flight",
+            f"{phase} {max(0.0, seconds):.0f}/{plan.end_s:.0f} s\n",
+            f"{windows.done_ok[now] / windows.seconds:.0f} answers/s   p50 {milliseconds(p50)}  p99 {milliseconds(p99)} ms   ",
+            f"{sum(run.in_flight.values())} in flight",
         )
         if failures:
             text.append("\n" + ", ".join(f"{count} {name}" for name, count in failures.items()), "red")
-        return Group(ProgressBar(total=plan.end_s, completed=min(plan.end_s, max(0.0, seconds)), width=60), text)
+        # Last, since a bar does not end its line.
+        return Group(text, ProgressBar(total=plan.end_s, completed=min(plan.end_s, max(0.0, seconds)), width=60))
 
 
 def print_report(console: Console, report: Report) -> None:

@@ -27,7 +27,7 @@ from loadtest.stats.intervals import Interval, ratio_interval
 ENGINE_S = 0.005
 QUEUE_RATE = 160.0
 WARMUP_S = 0.5
-ROUNDS = 6
+ROUNDS = 4
 BEGIN, END = "<!-- figures: python -m loadtest selfcheck -->", "<!-- end of figures -->"
 DIGIT = Payload(side=28, channels=1, format="png", count=16)
 PHOTO = Payload(side=500, count=4)
