@@ -26,7 +26,7 @@ def test_late_requests_leave_room_for_answers_between_them() -> None:
                 asyncio.get_running_loop().call_soon(turn)
 
         start = monotonic()
-        driver.begin(start, start + 1)
+        driver.begin(start, start + 60)
         turn()
         await driver.ended.wait()
         driver.close()
@@ -55,7 +55,7 @@ def test_a_driver_that_is_far_behind_gives_up_and_says_so() -> None:
 def test_a_driver_in_time_sends_all() -> None:
     async def run() -> OpenDriver:
         driver = OpenDriver(iter([Due(0, 0.0, 0, 0), Due(1, 0.02, 0, 0)]), lambda due, at: None)
-        driver.begin(monotonic(), monotonic() + 0.05)
+        driver.begin(monotonic(), monotonic() + 60)
         await driver.ended.wait()
         driver.close()
         return driver
@@ -72,6 +72,8 @@ def test_closed_loop_keeps_its_number_in_flight() -> None:
         def issue(due: Due, at: float) -> None:
             waiting.append(due.index)
             most.append(len(waiting))
+            if len(most) == 50:
+                driver.stop()
             asyncio.get_running_loop().call_later(0.001, answer)
 
         def answer() -> None:
@@ -79,11 +81,11 @@ def test_closed_loop_keeps_its_number_in_flight() -> None:
             driver.completed()
 
         driver = ClosedDriver(all_due_at(0.0, 10_000), issue, 3, 0.0)
-        driver.begin(monotonic(), monotonic() + 0.1)
+        driver.begin(monotonic(), monotonic() + 60)
         await driver.ended.wait()
         driver.close()
         return most
 
     most = asyncio.run(run())
     assert max(most) == 3
-    assert len(most) > 10
+    assert len(most) == 50
