@@ -187,7 +187,9 @@ def _steadiness(plan: Plan, fold: Fold, measured: slice) -> steadiness.Steadines
     rates = windows.done_ok[measured] / windows.seconds
     changing = len({step.rate for step in plan.load.steps}) > 1 or bool(plan.load.recorded)
     kept = np.array([value for value in medians if value is not None])
-    return steadiness.judge(kept, rates, fold.total.ok, changing)
+    before = int(windows.in_flight[windows.warmup - 1]) if windows.warmup else 0
+    backlog = int(windows.in_flight[measured.stop - 1]) - before
+    return steadiness.judge(kept, rates, fold.total.ok, changing, backlog)
 
 
 def _window_quantile(counts: np.ndarray[Any, Any], share: float) -> float | None:

@@ -51,8 +51,10 @@ def trend(values: Floats) -> Trend:
     return Trend(slope * (count - 1) / middle if middle else 0.0, float(z))
 
 
-def judge(medians_s: Floats, throughput: Floats, requests: int, stepped: bool) -> Steadiness:
-    """From the median latency and the throughput of each measured window. A stepped profile is not meant to be steady."""
+def judge(medians_s: Floats, throughput: Floats, requests: int, stepped: bool, backlog: int = 0) -> Steadiness:
+    """From the median latency and the throughput of each measured window, and by how many more requests were in flight
+    at the end than at the beginning. A stepped profile is not meant to be steady.
+    """
     if stepped:
         return Steadiness(None, ("the offered rate changes by plan, so no single number describes the run",))
     if len(medians_s) < FEWEST_WINDOWS or requests < FEWEST_REQUESTS:
@@ -64,4 +66,6 @@ def judge(medians_s: Floats, throughput: Floats, requests: int, stepped: bool) -
         for what, found in (("the median latency", latency), ("the throughput", done))
         if found.matters
     ]
+    if backlog > max(FEWEST_REQUESTS / 2, TOLERATED_DRIFT * requests):  # also where a stall leaves no trend to see
+        reasons.append(f"{backlog} more requests were waiting at the end than at the beginning")
     return Steadiness(not reasons, tuple(reasons), latency, done)

@@ -67,5 +67,11 @@ def test_a_generator_on_the_server_s_cores_says_that_it_disturbs() -> None:
     assert judge(away, FINE, SLOW, fast).notes == ()
 
 
+def test_a_run_whose_answers_come_after_it_is_not_steady() -> None:
+    found = report_of(plan_at(250), np.full(1000, 8.0))
+    assert found.steadiness.steady is False
+    assert "waiting at the end" in found.steadiness.reasons[-1]
+
+
 def test_a_simulated_run_is_usable() -> None:
     assert report_of(plan_at(250), np.random.default_rng(1).lognormal(-4, 0.2, 1000)).usable

@@ -25,6 +25,16 @@ def test_a_growing_queue_is_not_steady() -> None:
     assert "median latency rose" in found.reasons[0]
 
 
+def test_a_stall_through_the_whole_run_is_not_steady() -> None:
+    """Equal medians and no answers during the run: there is no trend, but everybody still waits at its end."""
+    latency, throughput = np.full(10, 4.0), np.zeros(10)
+    assert judge(latency, throughput, 1000, stepped=False).steady is True
+    found = judge(latency, throughput, 1000, stepped=False, backlog=900)
+    assert found.steady is False
+    assert "900 more requests were waiting" in found.reasons[0]
+    assert judge(latency, throughput, 1000, stepped=False, backlog=90).steady is True
+
+
 def test_a_sure_but_tiny_trend_does_not_matter() -> None:
     assert judge(np.linspace(0.0100, 0.0103, 30), np.full(30, 100.0), 1000, stepped=False).steady is True
 
