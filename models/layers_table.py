@@ -45,13 +45,14 @@ def draw_rails(operations: Sequence[Operation]) -> list[str]:
     rails: list[int | None] = []
     drawn = []
     for position in range(-1, len(operations)):
-        used = set(operations[position].sources) if position >= 0 else set()
+        sources = operations[position].sources if position >= 0 else ()
+        used = {source for source in sources if source != position - 1}
         marks = [" " if source is None else _mark(source in used, last_use[source] == position) for source in rails]
         rails = [None if source is None or last_use[source] == position else source for source in rails]
         if position in last_use:
             lane = rails.index(None) if None in rails else len(rails)
             rails[lane : lane + 1] = [position]
-            marks[lane : lane + 1] = ["┐"]
+            marks[lane : lane + 1] = ["┤" if marks[lane : lane + 1] == ["┘"] else "┐"]
         text = "●" + "".join(marks)
         drawn.append(text if len(marks) <= MOST_RAILS else text[:MOST_RAILS] + "…")
     return [text.rstrip() for text in drawn]

@@ -24,6 +24,7 @@ def list_architectures(as_json: bool) -> None:
     table = Table(
         "architecture", "family", "paper", "year", "params", "GMACs", "published", "checkpoints here", box=None
     )
+    table.columns[0].no_wrap = True
     for one, names in rows:
         top1 = "" if one.published_top1 is None else f"{one.published_top1:.2%}"
         counts = (f"{one.params:,}", f"{one.macs / 1e9:.3f}")

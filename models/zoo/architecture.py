@@ -28,7 +28,7 @@ class Architecture:
     family: str
     paper: str
     year: int
-    build: Callable[[], nn.Module]
+    build: Callable[..., nn.Module]  # takes the number of classes, if it can be another
     input: tuple[int, int, int]
     published: Published | None
 
@@ -43,7 +43,7 @@ class Family:
 
     def member(
         self,
-        build: Callable[[], nn.Module],
+        build: Callable[..., nn.Module],
         input: tuple[int, int, int] = IMAGENET,
         top1: float | None = None,
         by: str = "torchvision IMAGENET1K_V1",

@@ -21,7 +21,7 @@ def test_a_shortcut_is_a_rail_from_its_source_to_its_use() -> None:
 
 def test_a_rail_that_ends_makes_room_for_the_next() -> None:
     rails = draw_rails([operation(-1), operation(0), operation(1, -1), operation(2), operation(3, 2)])
-    assert rails == ["●┐", "●│", "●│", "●┐", "●│", "●┘"]
+    assert rails == ["●┐", "●│", "●│", "●┤", "●│", "●┘"]
 
 
 def test_the_table_of_a_residual_net_shows_layers_and_totals() -> None:
@@ -33,4 +33,4 @@ def test_the_table_of_a_residual_net_shows_layers_and_totals() -> None:
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(NotFound, match="resnet50"):
-        layers_table("resnet5O")
+        layers_table("resnet-50")

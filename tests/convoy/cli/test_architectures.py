@@ -17,7 +17,7 @@ def test_the_list_has_counts_papers_and_checkpoints() -> None:
 
 
 def test_the_table_is_for_people() -> None:
-    answer = CliRunner().invoke(main, ["models", "--architectures"])
+    answer = CliRunner().invoke(main, ["models", "--architectures"], env={"COLUMNS": "160"})
     assert answer.exit_code == 0
     assert "densenet201" in answer.output
 
