@@ -6,6 +6,7 @@ Every entry's future ends on every path, exactly once: answered, failed with its
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from serve.slots import Slots
 
 Rows = NDArray[Any]
 Execute = Callable[[Rows], Awaitable[NDArray[np.float32]]]
+
+log = logging.getLogger("convoy.batcher")
 
 SWEEP_SECONDS = 0.05
 ALARM_SECONDS = 0.002  # deadlines are told this much late at most; an alarm looks at the whole line
@@ -99,7 +102,7 @@ class Batcher:
         slots: Slots,
         limits: BatcherLimits,
         curve: LatencyCurve,
-        on_run: Callable[[int], None] = lambda size: None,
+        on_run: Callable[[int, float], None] = lambda size, seconds: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits = limits
@@ -226,7 +229,8 @@ class Batcher:
         except asyncio.CancelledError:
             _fail_all(batch, NotReady("the server is stopping; retry"))
             raise
-        except Exception as error:  # noqa: BLE001 the batch boundary: a failing batch fails its own requests, once
+        except Exception as error:
+            log.exception("a batch failed")
             _fail_all(batch, EngineFailed(f"the engine failed: {type(error).__name__}"))
         else:
             self._deliver(batch, BatchRun(logits, len(rows), started, self._clock()))
@@ -243,7 +247,7 @@ class Batcher:
                 else:
                     entry.future.set_result(Answer(run, start, stop))
             start = stop
-        self._on_run(run.size)
+        self._on_run(run.size, seconds)
 
     def _arm(self, deadline: float) -> None:
         if self._alarm is None or deadline < self._alarm_at:

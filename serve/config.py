@@ -53,6 +53,22 @@ class Limits(Frozen):
     deadline_ms: float = Field(30_000, gt=0, description="time a request may take when it does not say itself")
 
 
+class Logging(Frozen):
+    """Logs of the gateways: JSON lines in the node's folder."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    access: bool = Field(False, description="a line for every request; costs throughput")
+
+
+class Tracing(Frozen):
+    """OpenTelemetry spans; needs the extra `tracing`."""
+
+    endpoint: str = Field(
+        "", description="OTLP collector, for example http://127.0.0.1:4318/v1/traces; empty: no spans"
+    )
+    sample: float = Field(0.01, ge=0, le=1, description="share of requests without a traceparent that are traced")
+
+
 class ModelConfig(Frozen):
     """One served model."""
 
@@ -64,6 +80,12 @@ class ModelConfig(Frozen):
     threads: int = Field(0, ge=0, description="intra-op threads of the engine; 0: by the thread plan")
     max_batch: int = Field(32, ge=1, le=1024)
     target_ms: float = Field(50, gt=0, description="longest run of one batch; the batch limit follows from the curve")
+    cache_mb: float = Field(
+        0, ge=0, description="memory for answers to images seen before, in each gateway; 0: no cache"
+    )
+    cache_least_hit_rate: float = Field(
+        0.05, ge=0, le=1, description="below this share of hits the cache rests for a while"
+    )
 
     @model_validator(mode="after")
     def _name_is_free(self) -> ModelConfig:
@@ -89,12 +111,18 @@ class Catalog(Frozen):
             raise ValueError(f"models named twice: {', '.join(doubled)}")
         return self
 
+    def without(self, names: frozenset[str]) -> Catalog:
+        """The catalog without some of its models."""
+        return self.model_copy(update={"models": tuple(model for model in self.models if model.name not in names)})
+
 
 class Settings(Frozen):
     """The whole of `convoy.yaml`."""
 
     listen: Listen = Listen()
     limits: Limits = Limits()
+    logging: Logging = Logging()
+    tracing: Tracing = Tracing()
     gateways: int = Field(1, ge=1, description="gateway replicas")
     cores: int = Field(0, ge=0, description="cores to plan for; 0: those of the cgroup")
     runtime_dir: str = Field(

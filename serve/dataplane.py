@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,36 +20,17 @@ from numpy.typing import NDArray
 
 from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, InvalidInput, Overloaded, TooLarge
 from serve.batcher import Answer
+from serve.cache import ResponseCache
 from serve.catalog import Endpoint, Endpoints
-from serve.config import Limits
+from serve.config import Limits, ModelConfig
 from serve.decode_pool import DecodePool
+from serve.observe import FIELDS, Finished, Observer
+from serve.timeline import Trace
+
+log = logging.getLogger("convoy.requests")
 
 Rows = NDArray[Any]
 ImageBytes = bytes | memoryview
-
-
-@dataclass(slots=True)
-class Trace:
-    """When a request passed each point, in monotonic seconds; the differences are its stages."""
-
-    started: float
-    received: float = 0.0
-    decoded: float = 0.0
-    batched: float = 0.0
-    ran: float = 0.0
-    answered: float = 0.0
-    batch_size: int = 0
-
-    def stages(self, sent: float) -> tuple[float, ...]:
-        """Seconds of receive, decode, queue, run, post and send; their sum is the whole time."""
-        return (
-            self.received - self.started,
-            self.decoded - self.received,
-            self.batched - self.decoded,
-            self.ran - self.batched,
-            self.answered - self.ran,
-            sent - self.answered,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +59,33 @@ class DataPlane:
     def __init__(self, limits: Limits, decoders: DecodePool) -> None:
         self.limits = limits
         self.endpoints = Endpoints()
+        self.absent: Mapping[str, ConvoyError] = {}  # models of the catalog that do not serve now, and why
         self.draining = False
         self.in_flight = 0
         self.on_change: list[Callable[[], None]] = []
+        self.observers: list[Observer] = []
+        self._caches: dict[str, ResponseCache] = {}
         self._decoders = decoders
         self._prefix = secrets.token_hex(6)
         self._ids = itertools.count()
 
     def replace(self, endpoints: Endpoints) -> None:
+        self._caches = {
+            name: (self.endpoints.by_name.get(name) is endpoint and self._caches.get(name))
+            or make_cache(endpoint.config)
+            for name, endpoint in endpoints.by_name.items()
+            if endpoint.form == "image" and endpoint.config.cache_mb
+        }
         self.endpoints = endpoints
         for callback in self.on_change:
             callback()
+
+    def find(self, name: str, version: str = "") -> Endpoint:
+        """The endpoint of a name. Raises NotFound, or NotReady while it is being loaded."""
+        absence = self.absent.get(name)
+        if absence is not None:
+            raise type(absence)(str(absence))
+        return self.endpoints.find(name, version)
 
     def new_id(self) -> str:
         return f"{self._prefix}-{next(self._ids):x}"
@@ -100,6 +99,23 @@ class DataPlane:
         self, endpoint: Endpoint, images: Sequence[ImageBytes], terms: Terms, trace: Trace, watch: Watch
     ) -> list[Answer]:
         """Decodes and runs encoded images; the answers hold a row per image, in their order."""
+        cache = self._caches.get(endpoint.name)
+        if cache is None:
+            return await self._ask(endpoint, images, terms, trace, watch)
+        gone: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        watch.futures = (gone,)
+        compute = partial(self._ask, endpoint, images, terms, trace, watch)
+        answers, trace.cached = await cache.find(images, compute, terms.deadline, gone)
+        if trace.cached:
+            trace.decoded = trace.batched = trace.ran = time.monotonic()
+            trace.batch_size = 0
+        else:
+            endpoint.recorder.cache_miss()
+        return answers
+
+    async def _ask(
+        self, endpoint: Endpoint, images: Sequence[ImageBytes], terms: Terms, trace: Trace, watch: Watch
+    ) -> list[Answer]:
         rows = await self.decode(endpoint, images, terms)
         return await self.run(endpoint, rows, terms, trace, watch)
 
@@ -147,14 +163,34 @@ class DataPlane:
                 if not future.cancel() and not future.cancelled():
                     future.exception()  # marks a second part's failure as seen: the first has answered the request
 
-    def record_failure(self, endpoint: Endpoint, error: ConvoyError) -> None:
-        """Counts why a request got no answer."""
+    def tell(self, finished: Finished) -> None:
+        """A request has ended. Ask for `observers` before: by default there are none."""
+        for observe in self.observers:
+            observe(finished)
+
+    def record_answer(self, endpoint: Endpoint, trace: Trace) -> None:
+        """Times a request whose answer has just been sent."""
+        now = time.monotonic()
+        if trace.cached:
+            endpoint.recorder.cache_hit(now - trace.started)
+        else:
+            endpoint.recorder.request(trace.stages(now))
+
+    def record_failure(self, endpoint: Endpoint, error: ConvoyError, trace: Trace) -> None:
+        """Counts why a request got no answer; a fault of ours is logged with the request's id."""
+        endpoint.recorder.failed(time.monotonic() - trace.started)
+        if error.http_status == 500:
+            log.error("%s", error, extra={FIELDS: {"request_id": trace.id, "model": endpoint.name}})
         if isinstance(error, Cancelled):
             endpoint.recorder.cancelled()
         elif isinstance(error, Overloaded):
             endpoint.recorder.shed("queue")
         elif isinstance(error, DeadlineExceeded):
             endpoint.recorder.shed("deadline")
+
+
+def make_cache(config: ModelConfig) -> ResponseCache:
+    return ResponseCache(int(config.cache_mb * 2**20), config.cache_least_hit_rate)
 
 
 def all_logits(answers: Sequence[Answer]) -> NDArray[np.float32]:

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convoy.classification import classify_output
 from convoy.errors import InvalidInput, TooLarge
-from convoy.open_inference import InferRequest, InferResponse, RequestedOutput
+from convoy.open_inference import NO_PARAMETERS, InferRequest, InferResponse, RequestedOutput
 from convoy.tensors import BYTES, NAMES, Tensor
 from serve.catalog import Endpoint
-from serve.dataplane import DataPlane, Terms, Trace, Watch, all_logits
+from serve.dataplane import DataPlane, Terms, Watch, all_logits
+from serve.timeline import Trace
 
 OUTPUT = "logits"
 MAX_PRIORITY = 2**31
@@ -26,13 +28,14 @@ async def infer(
             raise InvalidInput(f"unknown output {output.name[:60]!r}; {endpoint.name} has {OUTPUT!r}")
     tensor = _single_input(endpoint, request)
     if tensor.datatype == BYTES:
-        rows = await plane.decode(endpoint, _images(tensor), terms)
+        answers = await plane.classify(endpoint, _images(tensor), terms, trace, watch)
     else:
-        rows = _rows(plane, endpoint, tensor)
-    logits = all_logits(await plane.run(endpoint, rows, terms, trace, watch))
+        answers = await plane.run(endpoint, _rows(plane, endpoint, tensor), terms, trace, watch)
+    logits = all_logits(answers)
     asked = request.outputs or (RequestedOutput(OUTPUT),)
     outputs = tuple(_output(endpoint, logits, one.classes) for one in asked)
-    return InferResponse(endpoint.name, endpoint.version, request.id, outputs)
+    parameters = {"cached": True} if trace.cached else NO_PARAMETERS
+    return InferResponse(endpoint.name, endpoint.version, request.id, outputs, parameters)
 
 
 def request_terms(plane: DataPlane, request: InferRequest, trace: Trace, default: Terms) -> Terms:
@@ -80,12 +83,5 @@ def _rows(plane: DataPlane, endpoint: Endpoint, tensor: Tensor) -> NDArray[Any]:
 
 
 def _output(endpoint: Endpoint, logits: NDArray[np.float32], classes: int) -> Tensor:
-    if classes == 0:
-        return Tensor(OUTPUT, "FP32", logits.shape, logits)
-    count = min(classes, logits.shape[1])
-    order = np.argsort(-logits, axis=1, kind="stable")[:, :count]
-    labels = endpoint.manifest.labels
-    texts = [
-        f"{logits[row, index]:f}:{index}:{labels[index]}".encode() for row, best in enumerate(order) for index in best
-    ]
-    return Tensor(OUTPUT, BYTES, (len(logits), count), texts)
+    tensor = Tensor(OUTPUT, "FP32", logits.shape, logits)
+    return classify_output(tensor, classes, endpoint.manifest.labels) if classes else tensor

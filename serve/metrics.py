@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 
 from serve.metric_pages import Labels, PageWriter, Series, Values
+from serve.timeline import STAGES
 
 Kind = Literal["counter", "gauge", "histogram"]
 
@@ -19,7 +21,6 @@ SECONDS = (
     0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
-STAGES = ("receive", "decode", "queue", "run", "post", "send")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Definition:
     help: str
     labels: tuple[str, ...]
     bounds: tuple[float, ...] = ()
+    alike: bool = False  # a gauge that every process sets alike: the largest counts, not the sum
 
     @property
     def slots(self) -> int:
@@ -46,6 +48,25 @@ BUSY = Definition("convoy_busy_seconds", "counter", "Time an engine was running.
 HOST_CALLS = Definition("convoy_host_calls", "counter", "Batches that arrived at hosts.", ("model", "version"))
 LOOP_BUSY = Definition("convoy_loop_busy_seconds", "counter", "CPU time of the gateways' event loops.", ())
 DECODE_BUSY = Definition("convoy_decode_busy_seconds", "counter", "Time that decode threads were decoding.", ())
+SIZE_RUNS = Definition("convoy_batch_runs", "counter", "Batches run, by size.", ("model", "version", "size"))
+SIZE_SECONDS = Definition(
+    "convoy_batch_run_seconds", "counter", "Time that batches ran, by size.", ("model", "version", "size")
+)
+FAILED_SECONDS = Definition(
+    "convoy_failed_seconds", "counter", "Time of requests that ended in an error.", ("model", "version")
+)
+LAST_RUN = Definition(
+    "convoy_last_run_timestamp_seconds", "gauge", "When the last batch ended.", ("model", "version"), alike=True
+)
+CACHE_HITS = Definition(
+    "convoy_cache_hits", "counter", "Requests answered from the response cache.", ("model", "version")
+)
+CACHE_MISSES = Definition(
+    "convoy_cache_misses", "counter", "Requests that the response cache could not answer.", ("model", "version")
+)
+CACHE_SECONDS = Definition(
+    "convoy_cache_hit_seconds", "counter", "Time of requests answered from the response cache.", ("model", "version")
+)
 SHED = Definition("convoy_shed", "counter", "Requests refused under load.", ("model", "version", "reason"))
 CANCELLED = Definition(
     "convoy_cancelled", "counter", "Requests whose client left before the answer.", ("model", "version")
@@ -66,8 +87,8 @@ IN_FLIGHT = Definition("convoy_requests_in_flight", "gauge", "Requests being ans
 BUILD = Definition("convoy_build_info", "gauge", "Version of Convoy; the value is 1.", ("version", "ray", "engine"))
 
 ALL = (
-    REQUESTS, SAMPLES, BATCHES, BUSY, HOST_CALLS, LOOP_BUSY, DECODE_BUSY, SHED, CANCELLED, BATCH_ROWS, STAGE, TOTAL,
-    QUEUE, IN_FLIGHT, BUILD,
+    REQUESTS, SAMPLES, BATCHES, BUSY, HOST_CALLS, LOOP_BUSY, DECODE_BUSY, SIZE_RUNS, SIZE_SECONDS, FAILED_SECONDS, LAST_RUN,
+    CACHE_HITS, CACHE_MISSES, CACHE_SECONDS, SHED, CANCELLED, BATCH_ROWS, STAGE, TOTAL, QUEUE, IN_FLIGHT, BUILD,
 )  # fmt: skip
 DEFINITIONS = {definition.name: definition for definition in ALL}
 
@@ -115,6 +136,9 @@ class ModelRecorder:
         self._batches = metrics.values(BATCHES, **self._labels)
         self._queue = metrics.values(QUEUE, **self._labels)
         self._codes: dict[tuple[str, str], Values] = {}
+        self._sizes: dict[int, tuple[Values, Values]] = {}
+        self._failed_seconds = metrics.values(FAILED_SECONDS, **self._labels)
+        self._last_run = metrics.values(LAST_RUN, **self._labels)
 
     def request(self, stages: tuple[float, ...]) -> None:
         """An answered request: seconds of each of STAGES, in their order."""
@@ -128,11 +152,34 @@ class ModelRecorder:
             self._codes[key] = self._metrics.values(REQUESTS, protocol=protocol, code=code, **self._labels)
         self._codes[key][0] += 1
 
-    def batch(self, size: int) -> None:
+    def cache_hit(self, seconds: float) -> None:
+        """A request that the cache answered in `seconds`; it has no stages."""
+        observe(self._total, self._bounds, np.array([seconds]))
+        self._metrics.increment(CACHE_HITS, **self._labels)
+        self._metrics.values(CACHE_SECONDS, **self._labels)[0] += seconds
+
+    def cache_miss(self) -> None:
+        self._metrics.increment(CACHE_MISSES, **self._labels)
+
+    def failed(self, seconds: float) -> None:
+        """A request that ended in an error after `seconds`."""
+        self._failed_seconds[0] += seconds
+
+    def batch(self, size: int, seconds: float) -> None:
+        """A batch of `size` rows that ran for `seconds`."""
         self._batches[0] += 1
+        runs, time_of_runs = self._sizes.get(size) or self._size(size)
+        runs[0] += 1
+        time_of_runs[0] += seconds
+        self._last_run[0] = time.time()
         self._samples[0] += size
         self._batch_rows[self._row_bounds.searchsorted(size)] += 1
         self._batch_rows[-1] += size
+
+    def _size(self, size: int) -> tuple[Values, Values]:
+        labels = self._labels | {"size": str(size)}
+        self._sizes[size] = (self._metrics.values(SIZE_RUNS, **labels), self._metrics.values(SIZE_SECONDS, **labels))
+        return self._sizes[size]
 
     def shed(self, reason: str) -> None:
         self._metrics.increment(SHED, reason=reason, **self._labels)
@@ -154,16 +201,29 @@ class ModelRecorder:
         observe(self._total, self._bounds, table.sum(axis=1))
 
 
-def collect(series: Iterable[Series]) -> Iterator[Metric]:
-    """Prometheus families of all processes' series: counters and histograms summed, gauges of the living summed."""
-    sums: dict[str, dict[tuple[tuple[str, str], ...], Values]] = defaultdict(dict)
+Totals = dict[str, dict[tuple[tuple[str, str], ...], Values]]  # by metric and labels
+
+
+def total(series: Iterable[Series]) -> Totals:
+    """All processes' series together: counters and histograms summed, gauges of the living summed too."""
+    totals: Totals = defaultdict(dict)
     for one in series:
         definition = DEFINITIONS.get(one.metric)
         if definition is None or (definition.kind == "gauge" and not one.alive):
             continue
-        of_metric = sums[one.metric]
-        of_metric[one.labels] = of_metric[one.labels] + one.values if one.labels in of_metric else one.values
-    for name, of_metric in sorted(sums.items()):
+        of_metric = totals[one.metric]
+        if one.labels not in of_metric:
+            of_metric[one.labels] = one.values
+        elif definition.alike:
+            of_metric[one.labels] = np.maximum(of_metric[one.labels], one.values)
+        else:
+            of_metric[one.labels] = of_metric[one.labels] + one.values
+    return totals
+
+
+def collect(series: Iterable[Series]) -> Iterator[Metric]:
+    """Prometheus families of all processes' series."""
+    for name, of_metric in sorted(total(series).items()):
         yield _family(DEFINITIONS[name], of_metric)
 
 

@@ -7,21 +7,27 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ClassifyRequest(_message.Message):
-    __slots__ = ("model", "version", "images", "top_k", "id")
+    __slots__ = ("model", "version", "images", "top_k", "id", "threshold", "indices_only", "priority")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    INDICES_ONLY_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     images: _containers.RepeatedScalarFieldContainer[bytes]
     top_k: int
     id: str
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., images: _Optional[_Iterable[bytes]] = ..., top_k: _Optional[int] = ..., id: _Optional[str] = ...) -> None: ...
+    threshold: float
+    indices_only: bool
+    priority: int
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., images: _Optional[_Iterable[bytes]] = ..., top_k: _Optional[int] = ..., id: _Optional[str] = ..., threshold: _Optional[float] = ..., indices_only: bool = ..., priority: _Optional[int] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
-    __slots__ = ("id", "model", "version", "predictions", "timings_ms", "batch_size", "error")
+    __slots__ = ("id", "model", "version", "predictions", "timings_ms", "batch_size", "error", "cached")
     class Class(_message.Message):
         __slots__ = ("index", "label", "probability")
         INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -58,6 +64,7 @@ class ClassifyResponse(_message.Message):
     TIMINGS_MS_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    CACHED_FIELD_NUMBER: _ClassVar[int]
     id: str
     model: str
     version: str
@@ -65,4 +72,5 @@ class ClassifyResponse(_message.Message):
     timings_ms: ClassifyResponse.Timings
     batch_size: int
     error: str
-    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., predictions: _Optional[_Iterable[_Union[ClassifyResponse.Prediction, _Mapping]]] = ..., timings_ms: _Optional[_Union[ClassifyResponse.Timings, _Mapping]] = ..., batch_size: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+    cached: bool
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., predictions: _Optional[_Iterable[_Union[ClassifyResponse.Prediction, _Mapping]]] = ..., timings_ms: _Optional[_Union[ClassifyResponse.Timings, _Mapping]] = ..., batch_size: _Optional[int] = ..., error: _Optional[str] = ..., cached: bool = ...) -> None: ...
