@@ -158,7 +158,7 @@ def metrics_cost(setup: Setup) -> list[Row]:
         recorder.request((0.0001, 0.0002, 0.001, 0.0005, 0.0001, 0.0001))
         recorder.code("http", "200")
         if number % batch == 0:
-            recorder.batch(batch)
+            recorder.batch(batch, 0.001)
     recording = (time.thread_time() - start) / count * 1e6
     with serving(setup.scratch, [model(net)]) as server:
         row = profiled(server, partial(wrk, classify(server, net.name), net.image, 32, 6, OCTETS))

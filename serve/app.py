@@ -80,6 +80,11 @@ def start(settings: Settings) -> None:
     ray_serve.start(
         proxy_location="Disabled", logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False)
     )
+    deploy(settings)
+
+
+def deploy(settings: Settings) -> None:
+    """Brings the applications to `settings`; Ray replaces their replicas, one after the other."""
     ray_serve.run_many(list(applications(settings)), wait_for_applications_running=True)
 
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from serve.config import Settings
 from serve.metric_pages import Labels, Values, read_pages
-from serve.metrics import BUSY, DECODE_BUSY, LOOP_BUSY, SAMPLES, SECONDS, STAGE, STAGES, TOTAL, Definition
+from serve.metrics import BUSY, DECODE_BUSY, LOOP_BUSY, SAMPLES, SECONDS, STAGE, TOTAL, Definition
 from serve.threads import plan_threads
+from serve.timeline import STAGES
 
 SATURATED = 0.85
 NO_VALUES: Values = np.zeros(1)

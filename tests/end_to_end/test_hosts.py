@@ -40,8 +40,11 @@ class Gateway:
     def __post_init__(self) -> None:
         run = partial(self._counted, self.executor.run)
         self.batcher = Batcher(
-            run, self.executor.slots, BatcherLimits(BATCH, 1000), self.executor.curve, self.fills.append
+            run, self.executor.slots, BatcherLimits(BATCH, 1000), self.executor.curve, self._count_fill
         )
+
+    def _count_fill(self, size: int, seconds: float) -> None:
+        self.fills.append(size)
 
     async def _counted(self, run: Callable[..., Any], rows: NDArray[Any]) -> Any:
         self.calls += 1

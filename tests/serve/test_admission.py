@@ -18,7 +18,7 @@ from serve.batcher import Batcher, BatcherLimits
 from serve.catalog import CatalogLoader, Endpoint, Endpoints
 from serve.config import BUNDLED, Catalog, Limits, ModelConfig
 from serve.curve import LatencyCurve
-from serve.dataplane import DataPlane, Terms, Trace, Watch
+from serve.dataplane import DataPlane, Terms, Watch
 from serve.decode import Decoder
 from serve.decode_pool import DecodePool
 from serve.executors import Executor, load_local
@@ -27,6 +27,7 @@ from serve.metric_pages import PageWriter
 from serve.metrics import BUSY, Metrics
 from serve.resample import Pixels
 from serve.slots import Slots
+from serve.timeline import Trace
 from tests.serve.pictures import save, scene
 
 MODEL = ModelConfig(name="lenet5-mnist", threads=1)

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import orjson
 
-from models.artifact import Artifact
-from serve.catalog import CatalogLoader, Endpoints, close_endpoints
-from serve.config import Catalog, Limits, ModelConfig, Settings
-from serve.dataplane import DataPlane
-from serve.decode_pool import DecodePool
-from serve.executors import Executor, load_local
-from serve.http_listener import HttpListener
-from serve.metric_pages import PageWriter
-from serve.metrics import BUSY, DECODE_BUSY, Metrics
-from serve.sockets import bind
+from serve.config import Limits, Listen, ModelConfig, Settings
+from tests.serve.listeners import serving
 
 ROWS = 4000  # of 32x32 floats: 16 MB
 SLACK_BYTES = 2**20
@@ -35,37 +27,24 @@ def ask(port: int, head: bytes, tensor: bytes) -> int:
     return answer.status
 
 
-def test_a_large_tensor_is_never_there_more_than_twice(tmp_path: Path) -> None:
+def test_a_large_tensor_is_never_there_more_than_twice(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> None:
     tensor = np.zeros((ROWS, 1, 32, 32), np.float32).tobytes()
     parameters = {"binary_data_size": len(tensor)}
     described = {"name": "input", "shape": [ROWS, 1, 32, 32], "datatype": "FP32", "parameters": parameters}
     head = orjson.dumps({"inputs": [described], "parameters": {"binary_data_output": True}})
+    port, grpc_port, metrics_port = free_ports(3)
     settings = Settings(
-        models=(ModelConfig(name="lenet5-mnist", threads=1),), limits=Limits(images_per_request=ROWS, queue_rows=ROWS)
+        listen=Listen(http_port=port, grpc_port=grpc_port, metrics_port=metrics_port),
+        runtime_dir=str(tmp_path),
+        models=(ModelConfig(name="lenet5-mnist", threads=1),),
+        limits=Limits(images_per_request=ROWS, queue_rows=ROWS),
     )
-
-    async def scenario() -> int:
-        metrics = Metrics(PageWriter(tmp_path))
-        plane = DataPlane(settings.limits, DecodePool(1, metrics.values(DECODE_BUSY)))
-
-        async def connect(model: ModelConfig, artifact: Artifact) -> Executor:
-            return load_local(model, artifact, 1, metrics.values(BUSY, model=model.name, version=model.version))
-
-        loader = CatalogLoader(connect, metrics, settings.limits)
-        plane.replace(await loader.load(Catalog(models=settings.models), Endpoints()))
-        with bind("127.0.0.1", 0) as socket:
-            listener = HttpListener(plane, metrics, settings, socket)
-            await listener.start()
-            port = int(socket.getsockname()[1])
-            assert await asyncio.to_thread(ask, port, head, tensor) == 200  # every lazy import and buffer is there
-            tracemalloc.start()
-            try:
-                assert await asyncio.to_thread(ask, port, head, tensor) == 200
-                _, peak = tracemalloc.get_traced_memory()
-            finally:
-                tracemalloc.stop()
-            await listener.stop(5)
-        await close_endpoints(plane.endpoints.by_name.values())
-        return peak
-
-    assert asyncio.run(scenario()) <= 2 * len(tensor) + SLACK_BYTES
+    with serving(settings):
+        assert ask(port, head, tensor) == 200  # every lazy import and buffer is there
+        tracemalloc.start()
+        try:
+            assert ask(port, head, tensor) == 200
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak <= 2 * len(tensor) + SLACK_BYTES

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from serve.config import ModelConfig, Settings
 from serve.metric_pages import PageWriter
-from serve.metrics import BUSY, LOOP_BUSY, SECONDS, STAGES, Metrics, ModelRecorder, observe
+from serve.metrics import BUSY, LOOP_BUSY, SECONDS, Metrics, ModelRecorder, observe
 from serve.profile import Reading, Window, cores_busy, profile, quantile, read
+from serve.timeline import STAGES
 
 STAGES_OF_ONE = (0.001, 0.002, 0.003, 0.004, 0.005, 0.006)
 
