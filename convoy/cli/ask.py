@@ -9,6 +9,8 @@ import click
 from rich.console import Console
 from rich.table import Column, Table
 
+from convoy.cli.architectures import list_architectures, show_architecture
+
 server_option = click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="The server.")
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON for scripts.")
 
@@ -53,10 +55,29 @@ def classify(
 
 
 @click.command()
+@click.argument("name", required=False)
+@click.option(
+    "--architectures", is_flag=True, help="List the networks that can be built, instead of the server's models."
+)
 @server_option
 @json_option
-def models(url: str, as_json: bool) -> None:
-    """List the models of a running server, with what is known of each."""
+def models(name: str | None, architectures: bool, url: str, as_json: bool) -> None:
+    """List the models of a running server, or show the architecture NAME layer by layer.
+
+    \b
+    convoy models                              what the server offers
+    convoy models --architectures              every network of the zoo, with counts and accuracy
+    convoy models resnet50                     its layers and what each takes its input from
+    """
+    if name:
+        show_architecture(name)
+    elif architectures:
+        list_architectures(as_json)
+    else:
+        _list_served(url, as_json)
+
+
+def _list_served(url: str, as_json: bool) -> None:
     import httpx
 
     from convoy.errors import NotReady

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["DenseNet", "densenet121", "densenet161", "densenet169", "densenet201", "densenet264", "densenet_cifar"]
+from models.zoo.architecture import CIFAR, Family
+
+__all__ = ["ARCHITECTURES", "DenseNet"]
 
 
 class DenseLayer(nn.Module):
@@ -115,8 +117,67 @@ def densenet264(classes: int = 1000) -> DenseNet:
     return DenseNet(imagenet_stem(64), 64, 32, (6, 12, 64, 48), classes)
 
 
+def _densenet_bc(layers: int, growth: int, classes: int) -> DenseNet:
+    """L counts convolutions: three blocks of (L - 4) / 6 layers of two each."""
+    return DenseNet(cifar_stem(2 * growth), 2 * growth, growth, ((layers - 4) // 6,) * 3, classes)
+
+
+def _densenet_plain(layers: int, growth: int, classes: int) -> DenseNet:
+    """Without bottleneck and compression: three blocks of (L - 4) / 3 layers, 16 maps before them."""
+    depths = ((layers - 4) // 3,) * 3
+    return DenseNet(cifar_stem(16), 16, growth, depths, classes, bottleneck=False, compression=1.0)
+
+
+def densenet40_12(classes: int = 10) -> DenseNet:
+    """L=40, k=12: 1.0 M parameters, 0.26 G MACs."""
+    return _densenet_plain(40, 12, classes)
+
+
+def densenet100_12(classes: int = 10) -> DenseNet:
+    """L=100, k=12: 7.0 M parameters, 1.8 G MACs."""
+    return _densenet_plain(100, 12, classes)
+
+
+def densenet100_24(classes: int = 10) -> DenseNet:
+    """L=100, k=24: 27.2 M parameters, 6.9 G MACs."""
+    return _densenet_plain(100, 24, classes)
+
+
+def densenet_bc100_12(classes: int = 10) -> DenseNet:
+    """BC, L=100, k=12: 0.77 M parameters, 0.29 G MACs."""
+    return _densenet_bc(100, 12, classes)
+
+
+def densenet_bc250_24(classes: int = 10) -> DenseNet:
+    """BC, L=250, k=24: 15.3 M parameters, 5.4 G MACs."""
+    return _densenet_bc(250, 24, classes)
+
+
+def densenet_bc190_40(classes: int = 10) -> DenseNet:
+    """BC, L=190, k=40: 25.6 M parameters, 9.3 G MACs."""
+    return _densenet_bc(190, 40, classes)
+
+
 def densenet_cifar(classes: int = 10) -> DenseNet:
     """A shallow BC form for 32x32 images that pools before its first block: 12 M MACs."""
     stem = cifar_stem(24)
     stem.add_module("pool0", nn.MaxPool2d(2))
     return DenseNet(stem, 24, 12, (4, 6, 8), classes)
+
+
+_FAMILY = Family("DenseNet", "arXiv 1608.06993", 2016)
+_README = "authors, CIFAR-10, augmented"
+ARCHITECTURES = (
+    _FAMILY.member(densenet121, top1=74.434),
+    _FAMILY.member(densenet169, top1=75.600),
+    _FAMILY.member(densenet201, top1=76.896),
+    _FAMILY.member(densenet161, top1=77.138),
+    _FAMILY.member(densenet264, top1=77.85, by="paper, table 3, 1 crop"),
+    _FAMILY.member(densenet40_12, CIFAR, 94.76, _README),
+    _FAMILY.member(densenet100_12, CIFAR, 95.90, _README),
+    _FAMILY.member(densenet100_24, CIFAR, 96.26, _README),
+    _FAMILY.member(densenet_bc100_12, CIFAR, 95.49, _README),
+    _FAMILY.member(densenet_bc250_24, CIFAR, 96.38, _README),
+    _FAMILY.member(densenet_bc190_40, CIFAR, 96.54, _README),
+    _FAMILY.member(densenet_cifar, CIFAR),
+)

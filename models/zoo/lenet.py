@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LeNet5", "lenet5"]
+from models.zoo.architecture import GREY_32, Family
+
+__all__ = ["ARCHITECTURES", "LeNet5", "lenet5", "lenet5_modern"]
 
 # Table I of the paper: which of the six S2 maps each of the sixteen C3 maps sees.
 C3_INPUTS = (
@@ -133,3 +135,19 @@ class LeNet5(nn.Module):
 def lenet5() -> LeNet5:
     """LeNet-5 of 1998."""
     return LeNet5()
+
+
+def lenet5_modern(classes: int = 10) -> nn.Sequential:
+    """What most code calls LeNet-5: full C3, plain pools, ReLU, a linear output; 61 706 parameters."""
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, classes),
+    )  # fmt: skip
+
+
+_FAMILY = Family("LeNet", "Proc. IEEE 86(11)", 1998)
+ARCHITECTURES = (
+    _FAMILY.member(lenet5, GREY_32, 99.05, "paper, MNIST"),
+    _FAMILY.member(lenet5_modern, GREY_32),
+)

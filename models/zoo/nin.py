@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-__all__ = ["NetworkInNetwork", "nin_cifar", "nin_cifar10", "nin_imagenet"]
+from models.zoo.architecture import CIFAR, Family
+from models.zoo.layers import normed_conv
+
+__all__ = ["ARCHITECTURES", "NetworkInNetwork"]
 
 
 def mlpconv(inputs: int, widths: tuple[int, int, int], kernel: int, stride: int = 1, padding: int = 0) -> nn.Sequential:
@@ -22,11 +25,11 @@ def mlpconv(inputs: int, widths: tuple[int, int, int], kernel: int, stride: int 
 
 def normed_mlpconv(inputs: int, widths: tuple[int, int, int], kernel: int) -> nn.Sequential:
     """The same at stride 1 with batch norm, which came a year later: it learns in a tenth of the epochs."""
-    channels, layers = inputs, list[nn.Module]()
-    for width, size in zip(widths, (kernel, 1, 1), strict=True):
-        layers += [nn.Conv2d(channels, width, size, padding=size // 2, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
-        channels = width
-    return nn.Sequential(*layers)
+    return nn.Sequential(
+        normed_conv(inputs, widths[0], kernel),
+        normed_conv(widths[0], widths[1], 1),
+        normed_conv(widths[1], widths[2], 1),
+    )
 
 
 class NetworkInNetwork(nn.Module):
@@ -74,3 +77,11 @@ def nin_cifar(classes: int = 10) -> NetworkInNetwork:
         normed_mlpconv(24, (48, 48, 48), 5), _pool(),
         normed_mlpconv(48, (48, 48, 48), 3), nn.Conv2d(48, classes, 1),
     )  # fmt: skip
+
+
+_FAMILY = Family("Network in Network", "arXiv 1312.4400", 2013)
+ARCHITECTURES = (
+    _FAMILY.member(nin_cifar10, CIFAR, 91.19, "paper, CIFAR-10, augmented"),
+    _FAMILY.member(nin_imagenet, top1=59.36, by="authors' Caffe model"),
+    _FAMILY.member(nin_cifar, CIFAR),
+)

@@ -10,21 +10,13 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from models.zoo.resnet import ShortcutA
+from models.zoo.architecture import CIFAR, Family
+from models.zoo.resnet import Residual, ShortcutA
 
-__all__ = [
-    "PreActivationResNet",
-    "preresnet50",
-    "preresnet101",
-    "preresnet110",
-    "preresnet152",
-    "preresnet164",
-    "preresnet200",
-    "preresnet_cifar",
-]
+__all__ = ["ARCHITECTURES", "PreActivationResNet", "PreUnit", "conv", "norm_relu", "preresnet_cifar"]
 
 
-class PreUnit(nn.Module):
+class PreUnit(Residual):
     """x + branch(pre(x)). A projecting shortcut takes the activated input, pre(x), as the authors' code has it."""
 
     def __init__(self, pre: nn.Module, branch: nn.Module, shortcut: nn.Module | None = None) -> None:
@@ -36,8 +28,7 @@ class PreUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         activated = self.pre(x)
         passed = x if self.shortcut is None else self.shortcut(activated if self.projects else x)
-        total: Tensor = passed + self.branch(activated)
-        return total
+        return self.join(passed, self.branch, activated)
 
     @property
     def projects(self) -> bool:
@@ -150,3 +141,15 @@ def preresnet_cifar(classes: int = 10) -> PreActivationResNet:
     stem = nn.Sequential(conv(3, 24, 3), nn.MaxPool2d(2))
     shapes = ((24, 24, 1), (24, 24, 1), (24, 48, 2), (48, 48, 1), (48, 96, 2), (96, 96, 1))
     return PreActivationResNet(stem, [basic_unit(*shape) for shape in shapes], 96, classes)
+
+
+_FAMILY = Family("Pre-activation ResNet", "arXiv 1603.05027", 2016)
+ARCHITECTURES = (
+    _FAMILY.member(preresnet50),
+    _FAMILY.member(preresnet101),
+    _FAMILY.member(preresnet152, top1=78.9, by="paper, table 5, 320 pixels"),
+    _FAMILY.member(preresnet200, top1=78.34, by="fb.resnet.torch, 1 crop"),
+    _FAMILY.member(preresnet110, CIFAR, 93.63, "paper, table 3, CIFAR-10"),
+    _FAMILY.member(preresnet164, CIFAR, 94.54, "paper, table 4, CIFAR-10"),
+    _FAMILY.member(preresnet_cifar, CIFAR),
+)

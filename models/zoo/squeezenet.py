@@ -13,14 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = [
-    "SqueezeNet",
-    "squeezenet1_0",
-    "squeezenet1_0_complex_bypass",
-    "squeezenet1_0_simple_bypass",
-    "squeezenet1_1",
-    "squeezenet_cifar",
-]
+from models.zoo.architecture import CIFAR, Family
+
+__all__ = ["ARCHITECTURES", "Fire", "SqueezeNet"]
 
 Bypass = Literal["none", "simple", "complex"]
 
@@ -160,3 +155,13 @@ def squeezenet1_1(classes: int = 1000) -> SqueezeNet:
 def squeezenet_cifar(classes: int = 10) -> CifarSqueezeNet:
     """SqueezeNet 1.1 for 32x32 images, half as wide: 12 M MACs."""
     return CifarSqueezeNet(classes)
+
+
+_FAMILY = Family("SqueezeNet", "arXiv 1602.07360", 2016)
+ARCHITECTURES = (
+    _FAMILY.member(squeezenet1_0, top1=58.092),
+    _FAMILY.member(squeezenet1_1, top1=58.178),
+    _FAMILY.member(squeezenet1_0_simple_bypass, top1=60.4, by="paper, validation"),
+    _FAMILY.member(squeezenet1_0_complex_bypass, top1=58.8, by="paper, validation"),
+    _FAMILY.member(squeezenet_cifar, CIFAR),
+)

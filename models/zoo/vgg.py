@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-__all__ = ["VGG", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "vgg_cifar"]
+from models.zoo.architecture import CIFAR, Family
+from models.zoo.layers import hidden_classifier, initialise
+
+__all__ = ["ARCHITECTURES", "VGG"]
 
 WIDTHS = (64, 128, 256, 512, 512)
 # Convolutions in each of the five stages (table 1 of the paper, columns A, B, D and E).
@@ -26,15 +29,6 @@ def stages(depths: tuple[int, ...], widths: tuple[int, ...], norm: bool) -> nn.S
     return nn.Sequential(*layers)
 
 
-def classifier(inputs: int, hidden: int, classes: int) -> nn.Sequential:
-    """Two hidden layers that hold nine tenths of the parameters."""
-    return nn.Sequential(
-        nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(0.5),
-        nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(0.5),
-        nn.Linear(hidden, classes),
-    )  # fmt: skip
-
-
 class VGG(nn.Module):
     """Input [n, 3, 224, 224] (or 32 for the CIFAR form), output [n, classes]."""
 
@@ -42,11 +36,7 @@ class VGG(nn.Module):
         super().__init__()
         self.features = features
         self.classifier = classifier
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, 0, 0.01)
+        initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.features(x).flatten(1))
@@ -54,7 +44,7 @@ class VGG(nn.Module):
 
 
 def _vgg(layers: int, norm: bool, classes: int) -> VGG:
-    return VGG(stages(DEPTHS[layers], WIDTHS, norm), classifier(512 * 7 * 7, 4096, classes))
+    return VGG(stages(DEPTHS[layers], WIDTHS, norm), hidden_classifier(512 * 7 * 7, 4096, classes))
 
 
 def vgg11(classes: int = 1000) -> VGG:
@@ -101,3 +91,17 @@ def vgg_cifar(classes: int = 10) -> VGG:
     """VGG-11 for 32x32 images, a quarter as wide, with batch norm and one linear layer, as is usual there: 10 M MACs."""
     widths = (16, 32, 64, 128, 128)
     return VGG(stages(DEPTHS[11], widths, norm=True), nn.Linear(128, classes))
+
+
+_FAMILY = Family("VGG", "arXiv 1409.1556", 2014)
+ARCHITECTURES = (
+    _FAMILY.member(vgg11, top1=69.020),
+    _FAMILY.member(vgg11_bn, top1=70.370),
+    _FAMILY.member(vgg13, top1=69.928),
+    _FAMILY.member(vgg13_bn, top1=71.586),
+    _FAMILY.member(vgg16, top1=71.592),
+    _FAMILY.member(vgg16_bn, top1=73.360),
+    _FAMILY.member(vgg19, top1=72.376),
+    _FAMILY.member(vgg19_bn, top1=74.218),
+    _FAMILY.member(vgg_cifar, CIFAR),
+)

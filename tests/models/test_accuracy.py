@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from models.artifact import Artifact
-from models.compile import load_weights, measure_accuracy
+from models.checkpoints import load_weights
+from models.compile import measure_accuracy
 from models.data import load_data
 from models.engine import load_engine
 from models.preprocess import prepare

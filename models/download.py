@@ -1,0 +1,63 @@
+"""Downloads that are verified, resumed and kept."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import httpx
+from tqdm import tqdm
+
+from convoy.errors import ArtifactError
+
+LARGEST = 2 << 30  # bytes; the largest public file is a quarter of that
+
+
+def download(url: str, sha256: str, folder: Path) -> Path:
+    """The file of `url`, whose sha256 begins with `sha256`; from `folder` if it is there. An interrupted one is resumed.
+
+    Raises ArtifactError that says what to do by hand.
+    """
+    path = folder / url.rsplit("/", 1)[1]
+    if path.exists() and _hash(path).startswith(sha256):
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    try:
+        _fetch(url, partial)
+    except httpx.HTTPError as error:
+        raise ArtifactError(
+            f"{url} could not be fetched ({type(error).__name__}: {error}); "
+            f"run again to go on, or fetch it by hand and put it into {folder}"
+        ) from error
+    if not (digest := _hash(partial)).startswith(sha256):
+        partial.unlink()
+        raise ArtifactError(f"{url} is not the expected file: its sha256 is {digest}, not {sha256}…; it was deleted")
+    return partial.replace(path)
+
+
+def _fetch(url: str, partial: Path) -> None:
+    done = partial.stat().st_size if partial.exists() else 0
+    headers = {"Range": f"bytes={done}-", "Accept-Encoding": "identity"} if done else {"Accept-Encoding": "identity"}
+    with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=30) as answer:
+        if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # all bytes are here; the hash decides
+        answer.raise_for_status()
+        if answer.status_code != httpx.codes.PARTIAL_CONTENT:
+            done = 0
+        total = done + int(answer.headers.get("Content-Length", 0))
+        with (
+            partial.open("ab" if done else "wb") as file,
+            tqdm(desc=partial.stem, total=total, initial=done, unit="B", unit_scale=True, disable=None) as bar,
+        ):
+            for chunk in answer.iter_raw():
+                done += len(chunk)
+                if done > LARGEST:
+                    raise ArtifactError(f"{url} is larger than {LARGEST} bytes and was given up")
+                file.write(chunk)
+                bar.update(len(chunk))
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

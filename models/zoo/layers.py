@@ -1,0 +1,32 @@
+"""What several families share."""
+
+from __future__ import annotations
+
+from torch import nn
+
+__all__ = ["hidden_classifier", "initialise", "normed_conv"]
+
+
+def hidden_classifier(inputs: int, hidden: int, classes: int) -> nn.Sequential:
+    """Two hidden layers with dropout after them, as AlexNet began and VGG kept: most of those nets' parameters."""
+    return nn.Sequential(
+        nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(0.5),
+        nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(0.5),
+        nn.Linear(hidden, classes),
+    )  # fmt: skip
+
+
+def normed_conv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+    """Convolution that keeps the size, batch norm, ReLU: what CIFAR forms of older nets use, to learn in a few epochs."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
+
+
+def initialise(net: nn.Module) -> None:
+    """He's normal initialisation by fan-out for convolutions, N(0, 0.01) for hidden linear layers' weights."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0, 0.01)

@@ -1,0 +1,50 @@
+"""Stochastic depth: Huang, Sun, Liu, Sedra, Weinberger, "Deep Networks with Stochastic Depth", arXiv 1603.09382, ECCV 2016.
+
+A property of a residual net, not a net: in training each branch is left out at times, so that the net is short to
+learn and long to use. Testing scales each branch by its probability; training does not scale.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from torch import nn
+
+from models.zoo.architecture import CIFAR, Family
+from models.zoo.preresnet import PreActivationResNet, preresnet_cifar
+from models.zoo.resnet import CifarResNet, Residual, ResNet, resnet110, resnet152_v1
+
+__all__ = ["ARCHITECTURES", "with_stochastic_depth"]
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def with_stochastic_depth(net: Net, last: float = 0.5) -> Net:
+    """Gives block l of L the survival probability 1 - l/L (1 - last): linear decay, the paper's equation 4."""
+    blocks = [module for module in net.modules() if isinstance(module, Residual)]
+    for number, block in enumerate(blocks, 1):
+        block.survival = 1 - number / len(blocks) * (1 - last)
+    return net
+
+
+def resnet110_stochastic_depth(classes: int = 10) -> CifarResNet:
+    """ResNet-110, of whose 54 blocks 40 are there on average."""
+    return with_stochastic_depth(resnet110(classes))
+
+
+def resnet152_stochastic_depth(classes: int = 1000) -> ResNet:
+    """ResNet-152 for ImageNet."""
+    return with_stochastic_depth(resnet152_v1(classes))
+
+
+def stochastic_depth_cifar(classes: int = 10) -> PreActivationResNet:
+    """The CIFAR form of pre-activation ResNet, its last unit there four times in five: a short net can spare few."""
+    return with_stochastic_depth(preresnet_cifar(classes), last=0.8)
+
+
+_FAMILY = Family("Stochastic depth", "arXiv 1603.09382", 2016)
+ARCHITECTURES = (
+    _FAMILY.member(resnet110_stochastic_depth, CIFAR, 94.75, "paper, CIFAR-10"),
+    _FAMILY.member(resnet152_stochastic_depth, top1=78.02, by="paper, validation"),
+    _FAMILY.member(stochastic_depth_cifar, CIFAR),
+)
