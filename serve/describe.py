@@ -6,12 +6,14 @@ from typing import Any
 
 import convoy
 from convoy.tensors import BYTES, NAMES
-from serve.catalog import Endpoint
+from serve.catalog import ComposedEndpoint, Endpoint, ModelEndpoint
+from serve.explain import costs_of
 from serve.infer import OUTPUT
 
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration"]
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"
+ENSEMBLE = "ensemble"
 # Names in Triton's model configuration, and their numbers on gRPC.
 CONFIG_TYPES = {BYTES: ("TYPE_STRING", 13), "UINT8": ("TYPE_UINT8", 2), "FP32": ("TYPE_FP32", 11)}
 
@@ -23,13 +25,17 @@ def server() -> dict[str, Any]:
 
 def model(endpoint: Endpoint) -> dict[str, Any]:
     """A model as people ask for it."""
+    known = {"name": endpoint.name, "version": endpoint.version, "classes": len(endpoint.labels)}
+    if isinstance(endpoint, ComposedEndpoint):
+        return known | _composed(endpoint)
+    return known | _single(endpoint) if isinstance(endpoint, ModelEndpoint) else known
+
+
+def _single(endpoint: ModelEndpoint) -> dict[str, Any]:
     manifest, steps = endpoint.manifest, endpoint.manifest.preprocessing
     return {
-        "name": endpoint.name,
-        "version": endpoint.version,
         "architecture": manifest.architecture,
         "dataset": manifest.dataset,
-        "classes": len(manifest.labels),
         "input": [steps.size, steps.size, steps.channels],
         "params": manifest.params,
         "macs": manifest.macs,
@@ -40,11 +46,30 @@ def model(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
+def _composed(endpoint: ComposedEndpoint) -> dict[str, Any]:
+    """`params` counts each member once; `macs` are those of an image that every member looks at."""
+    manifests = [member.manifest for member in endpoint.members]
+    return {
+        "architecture": endpoint.kind,
+        "dataset": ", ".join(dict.fromkeys(manifest.dataset for manifest in manifests)),
+        "members": [member.name for member in endpoint.members],
+        "params": sum(manifest.params for manifest in manifests),
+        "macs": sum(cost.macs for cost in costs_of(endpoint)),
+        "accuracy": {},
+        "placement": endpoint.kind,
+    }
+
+
 def wire_input(endpoint: Endpoint) -> tuple[str, list[int]]:
     """Datatype and shape of the input that clients see: encoded images for an image endpoint, the tensor otherwise."""
     if endpoint.form == "image":
         return BYTES, [-1, 1]
     return NAMES[endpoint.input.dtype], list(endpoint.input.shape)
+
+
+def platform(endpoint: Endpoint) -> str:
+    """Triton's word for what runs the model."""
+    return PLATFORM if isinstance(endpoint, ModelEndpoint) else ENSEMBLE
 
 
 def metadata(endpoint: Endpoint) -> dict[str, Any]:
@@ -53,9 +78,9 @@ def metadata(endpoint: Endpoint) -> dict[str, Any]:
     return {
         "name": endpoint.name,
         "versions": [endpoint.version],
-        "platform": PLATFORM,
+        "platform": platform(endpoint),
         "inputs": [{"name": endpoint.input.name, "datatype": datatype, "shape": shape}],
-        "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, len(endpoint.manifest.labels)]}],
+        "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, len(endpoint.labels)]}],
     }
 
 
@@ -64,10 +89,10 @@ def config(endpoint: Endpoint) -> dict[str, Any]:
     datatype, shape = wire_input(endpoint)
     return {
         "name": endpoint.name,
-        "platform": PLATFORM,
-        "backend": BACKEND,
+        "platform": platform(endpoint),
+        "backend": BACKEND if isinstance(endpoint, ModelEndpoint) else "",
         "max_batch_size": endpoint.batcher.limits.batch,
         "input": [{"name": endpoint.input.name, "data_type": CONFIG_TYPES[datatype][0], "dims": shape[1:]}],
-        "output": [{"name": OUTPUT, "data_type": "TYPE_FP32", "dims": [len(endpoint.manifest.labels)]}],
+        "output": [{"name": OUTPUT, "data_type": "TYPE_FP32", "dims": [len(endpoint.labels)]}],
         "dynamic_batching": {"preferred_batch_size": [endpoint.batcher.limits.batch]},
     }

@@ -148,7 +148,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
             trace.received = trace.started
             terms = calls.terms(context, trace)
             answers = await calls.plane.classify(endpoint, list(request.images), terms, trace, watch)
-            labels = endpoint.manifest.labels
+            labels = endpoint.labels
             rows = top_classes(answers, request.top_k or DEFAULT_TOP_K)
             predictions = [
                 classifier.ClassifyResponse.Prediction(

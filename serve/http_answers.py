@@ -38,7 +38,7 @@ def classification(
     endpoint: Endpoint, identifier: str, answers: Sequence[Answer], top_k: int, trace: Trace, now: float
 ) -> bytes:
     """The JSON document of a classify answer."""
-    labels = endpoint.manifest.labels
+    labels = endpoint.labels
     document: dict[str, Any] = {
         "id": identifier,
         "model": endpoint.name,
@@ -55,6 +55,8 @@ def classification(
         "timings_ms": timings(trace, now),
         "batch_size": trace.batch_size,
     }
+    if answers[0].parts:
+        document["members"] = [part.document() for part in answers[0].parts]
     return orjson.dumps(document)
 
 

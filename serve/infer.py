@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from convoy.errors import InvalidInput, TooLarge
-from convoy.open_inference import InferRequest, InferResponse, RequestedOutput
+from convoy.open_inference import NO_PARAMETERS, InferRequest, InferResponse, Parameters, RequestedOutput
 from convoy.tensors import BYTES, NAMES, Tensor
-from serve.catalog import Endpoint
+from serve.batcher import Answer
+from serve.catalog import ComposedEndpoint, Endpoint, Rows
 from serve.dataplane import DataPlane, Terms, Trace, Watch, all_logits
+from serve.parts import OUTCOMES
 
 OUTPUT = "logits"
 MAX_PRIORITY = 2**31
@@ -25,11 +25,12 @@ async def infer(
         if output.name != OUTPUT:
             raise InvalidInput(f"unknown output {output.name[:60]!r}; {endpoint.name} has {OUTPUT!r}")
     tensor = _single_input(endpoint, request)
-    rows = await plane.decode(endpoint, _images(tensor)) if tensor.datatype == BYTES else _rows(plane, endpoint, tensor)
-    logits = all_logits(await plane.run(endpoint, rows, terms, trace, watch))
+    rows = await _rows(plane, endpoint, tensor)
+    answers = await plane.run(endpoint, rows, terms, trace, watch)
+    logits = all_logits(answers)
     asked = request.outputs or (RequestedOutput(OUTPUT),)
     outputs = tuple(_output(endpoint, logits, one.classes) for one in asked)
-    return InferResponse(endpoint.name, endpoint.version, request.id, outputs)
+    return InferResponse(endpoint.name, endpoint.version, request.id, outputs, _parameters(answers[0]))
 
 
 def request_terms(plane: DataPlane, request: InferRequest, trace: Trace, default: Terms) -> Terms:
@@ -61,19 +62,38 @@ def _images(tensor: Tensor) -> list[bytes]:
     return tensor.elements
 
 
-def _rows(plane: DataPlane, endpoint: Endpoint, tensor: Tensor) -> NDArray[Any]:
+async def _rows(plane: DataPlane, endpoint: Endpoint, tensor: Tensor) -> Rows:
+    if tensor.datatype == BYTES:
+        return await plane.decode(endpoint, _images(tensor))
     spec = endpoint.input
     wanted = NAMES[spec.dtype]
     if tensor.datatype != wanted:
         also = f" or {BYTES} (encoded images)" if endpoint.form == "image" else ""
         raise InvalidInput(f"input {spec.name!r} is {tensor.datatype}; {endpoint.name} takes {wanted}{also}")
-    if len(tensor.shape) != len(spec.shape) or tensor.shape[1:] != spec.shape[1:] or tensor.shape[0] < 1:
+    if not _has_shape(tensor.shape, spec.shape):
         raise InvalidInput(
             f"input {spec.name!r} has shape {list(tensor.shape)}; {endpoint.name} takes {list(spec.shape)}"
         )
-    if tensor.shape[0] > plane.limits.images_per_request:
-        raise TooLarge(f"{tensor.shape[0]} rows in one request; the limit is {plane.limits.images_per_request}")
+    if tensor.shape[0] > endpoint.most_images:
+        raise TooLarge(f"{tensor.shape[0]} rows in one request; the limit of {endpoint.name} is {endpoint.most_images}")
+    if isinstance(endpoint, ComposedEndpoint):
+        return await plane.decode(endpoint, list(tensor.array))
     return tensor.array
+
+
+def _has_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether a shape is the wanted one, in which -1 stands for any size from 1."""
+    return len(shape) == len(wanted) and all(
+        size == want or (want == -1 and size >= 1) for size, want in zip(shape, wanted, strict=True)
+    )
+
+
+def _parameters(answer: Answer) -> Parameters:
+    """Who took part, as the protocol's flat parameters: `members_answered`, `members_late`, `members_failed`."""
+    if not answer.parts:
+        return NO_PARAMETERS
+    names = {outcome: [part.model for part in answer.parts if part.outcome == outcome] for outcome in OUTCOMES}
+    return {f"members_{outcome}": ",".join(models) for outcome, models in names.items() if models}
 
 
 def _output(endpoint: Endpoint, logits: NDArray[np.float32], classes: int) -> Tensor:
@@ -81,7 +101,7 @@ def _output(endpoint: Endpoint, logits: NDArray[np.float32], classes: int) -> Te
         return Tensor(OUTPUT, "FP32", logits.shape, logits)
     count = min(classes, logits.shape[1])
     order = np.argsort(-logits, axis=1, kind="stable")[:, :count]
-    labels = endpoint.manifest.labels
+    labels = endpoint.labels
     texts = [
         f"{logits[row, index]:f}:{index}:{labels[index]}".encode() for row, best in enumerate(order) for index in best
     ]
