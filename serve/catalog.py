@@ -72,10 +72,6 @@ class ComposedEndpoint(Endpoint):
     stages: tuple[tuple[str, EnsembleConfig], ...]  # an ensemble is its own only stage
     members: tuple[ModelEndpoint, ...]
 
-    @property
-    def kind(self) -> str:
-        return "ensemble" if isinstance(self.config, EnsembleConfig) else "cascade"
-
 
 class Endpoints:
     """An immutable table of endpoints, with errors that help."""

@@ -10,7 +10,7 @@ from convoy.errors import ConfigError
 from models.artifact import Manifest
 from serve.batcher import Line
 from serve.cascade import Cascade, Stage
-from serve.config import CascadeConfig, EnsembleConfig, MemberConfig, StageConfig, Voter
+from serve.config import CascadeConfig, Catalog, EnsembleConfig, MemberConfig, StageConfig, Voter
 from serve.ensemble import Ensemble, Member
 from serve.looks import Geometry
 
@@ -41,6 +41,13 @@ def stages_of(config: CompositionConfig, ensembles: Mapping[str, EnsembleConfig]
 def _alone(stage: StageConfig) -> EnsembleConfig:
     member = MemberConfig(model=stage.model, views=stage.views, calibrated=stage.calibrated)
     return EnsembleConfig(name=stage.model, members=(member,))
+
+
+def check_compositions(catalog: Catalog, manifests: Mapping[str, Manifest]) -> None:
+    """Raises ConfigError for the first ensemble or cascade that cannot be made of its members."""
+    ensembles = {one.name: one for one in catalog.ensembles}
+    for config in (*catalog.ensembles, *catalog.cascades):
+        check_composition(config, ensembles, manifests)
 
 
 def check_composition(

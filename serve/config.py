@@ -6,7 +6,7 @@ import difflib
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -107,6 +107,8 @@ class MemberConfig(Voter):
 class EnsembleConfig(Named):
     """A model made of models that answer at the same time."""
 
+    kind: ClassVar[str] = "ensemble"
+
     members: tuple[MemberConfig, ...] = Field(min_length=1)
     combine: Rule = "mean_probability"
     min_members: int = Field(1, ge=1, description="fewer answers fail the request")
@@ -142,6 +144,8 @@ class StageConfig(Voter):
 
 class CascadeConfig(Named):
     """A model that asks the next network only for the images of which the one before was unsure."""
+
+    kind: ClassVar[str] = "cascade"
 
     stages: tuple[StageConfig, ...] = Field(min_length=2)
     deadline_ms: float | None = Field(None, gt=0, description="the last answer by then counts; null: the request's")

@@ -6,8 +6,8 @@ from typing import Any
 
 import convoy
 from convoy.tensors import BYTES, NAMES
+from models.ensembles.views import count_looks
 from serve.catalog import ComposedEndpoint, Endpoint, ModelEndpoint
-from serve.explain import costs_of
 from serve.infer import OUTPUT
 
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration"]
@@ -48,15 +48,16 @@ def _single(endpoint: ModelEndpoint) -> dict[str, Any]:
 
 def _composed(endpoint: ComposedEndpoint) -> dict[str, Any]:
     """`params` counts each member once; `macs` are those of an image that every member looks at."""
-    manifests = [member.manifest for member in endpoint.members]
+    manifests = {member.name: member.manifest for member in endpoint.members}
+    voters = [member for _, stage in endpoint.stages for member in stage.members]
     return {
-        "architecture": endpoint.kind,
-        "dataset": ", ".join(dict.fromkeys(manifest.dataset for manifest in manifests)),
-        "members": [member.name for member in endpoint.members],
-        "params": sum(manifest.params for manifest in manifests),
-        "macs": sum(cost.macs for cost in costs_of(endpoint)),
+        "architecture": endpoint.config.kind,
+        "dataset": ", ".join(dict.fromkeys(manifest.dataset for manifest in manifests.values())),
+        "members": list(manifests),
+        "params": sum(manifest.params for manifest in manifests.values()),
+        "macs": sum(count_looks(one.views) * manifests[one.model].macs for one in voters),
         "accuracy": {},
-        "placement": endpoint.kind,
+        "placement": endpoint.config.kind,
     }
 
 
