@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from convoy.errors import ConfigError
 from models.ensembles.confidence import Measure, entropy, margin
 
 LOSSES = tuple(np.arange(0, 0.1001, 0.0005))  # tried for a budget, in order: the first that keeps to it is taken
@@ -65,10 +66,10 @@ def fit_for_budget(
 ) -> Fitted:
     """The cascade that loses least against the most accurate stage at a cost of at most `budget` per image.
 
-    Raises ValueError when even the first stage alone costs more.
+    Raises ConfigError when even the first stage alone costs more.
     """
     if stages[0].cost > budget:
-        raise ValueError(
+        raise ConfigError(
             f"{stages[0].name} alone costs {stages[0].cost:g} per image, more than the budget of {budget:g}"
         )
     best = max(float((stage.scores.argmax(axis=1) == labels).mean()) for stage in stages)

@@ -199,13 +199,13 @@ def test_the_plan_shows_members_and_cost_before_anything_runs(server: Settings, 
     macs = Artifact.load(BUNDLED / "resnet20-cifar10").manifest.macs
     assert second["members"][0]["macs_per_image"] == 2 * macs
     url = f"http://127.0.0.1:{server.listen.http_port}"
-    shown = CliRunner().invoke(main, ["explain", "--live", "--url", url])
+    shown = CliRunner().invoke(main, ["explain", "--live", "--url", url], env={"COLUMNS": "160"})
     assert shown.exit_code == 0, shown.output
     assert "cifar10-cascade" in shown.output
     listed = json.loads(CliRunner().invoke(main, ["models", "--json", "--url", url]).output)
     kinds = {one["name"]: one["architecture"] for one in listed}
     assert (kinds["cifar10-looks"], kinds["cifar10-cascade"]) == ("ensemble", "cascade")
-    assert "cifar10-looks" in CliRunner().invoke(main, ["models", "--url", url]).output
+    assert "cifar10-looks" in CliRunner().invoke(main, ["models", "--url", url], env={"COLUMNS": "160"}).output
 
 
 def test_metrics_tell_members_apart(server: Settings, http: httpx.Client) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from convoy.errors import ConfigError
 from models.ensembles.calibration import calibrate, expected_calibration_error, fit_temperature, negative_log_likelihood
 from models.ensembles.combine import combine, log_softmax
 from models.ensembles.confidence import unsure
@@ -133,7 +134,7 @@ def test_a_budget_is_kept(skills: list[float], budget: float) -> None:
 
 def test_a_budget_that_the_first_stage_breaks_is_refused() -> None:
     stages, labels = cascade([1, 2])
-    with pytest.raises(ValueError, match="stage0 alone costs 1"):
+    with pytest.raises(ConfigError, match="stage0 alone costs 1"):
         fit_for_budget(stages, labels, 0.5)
 
 

@@ -1,0 +1,62 @@
+"""`python -m models.calibrate MODEL…`: fits each model's temperature on held-out labels and writes it into its manifest."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.artifact import MANIFEST, Artifact
+from models.data import load_data
+from models.engine import load_engine
+from models.ensembles.calibration import calibrate
+
+BATCH = 100
+BUNDLED = Path(__file__).parent / "bundled"
+DATA_SETS = frozenset({"mnist", "cifar10"})  # those whose last training images are held out
+
+log = logging.getLogger("convoy.calibrate")
+
+
+def fit_calibration(artifact: Artifact, threads: int = 0) -> dict[str, Any]:
+    """The manifest's `calibration`; empty for a data set of which there are no held-out labels."""
+    manifest = artifact.manifest
+    if manifest.dataset not in DATA_SETS:
+        return {}
+    held_out = load_data(manifest.dataset).held_out
+    engine = load_engine(artifact.image_model, threads)
+    batches = (held_out.images[start : start + BATCH] for start in range(0, len(held_out.images), BATCH))
+    logits = np.concatenate([engine.run(batch) for batch in batches])
+    return dataclasses.asdict(calibrate(logits, held_out.labels)) | {"split": "held-out"}
+
+
+def write_calibration(folder: Path) -> Artifact:
+    """Fits the temperature of an artifact and writes it into its manifest. Raises ArtifactError."""
+    artifact = Artifact.load(folder)
+    manifest = dataclasses.replace(artifact.manifest, calibration=fit_calibration(artifact))
+    (folder / MANIFEST).write_text(manifest.to_json())
+    return Artifact.load(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m models.calibrate", description=__doc__)
+    parser.add_argument("models", nargs="+", help="names of bundled models, or folders of artifacts")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in parser.parse_args().models:
+        folder = BUNDLED / name if (BUNDLED / name).is_dir() else Path(name)
+        found = write_calibration(folder).manifest.calibration
+        if not found:
+            log.info("%s: no held-out labels, no temperature", name)
+            continue
+        log.info(
+            "%s: temperature %.3f, calibration error %.2f %% before, %.2f %% after, on %d held-out images",
+            name, found["temperature"], 100 * found["ece_before"], 100 * found["ece_after"], found["images"],
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
