@@ -18,7 +18,7 @@ from convoy.open_inference import InferRequest, InferResponse, RequestedOutput
 from convoy.tensors import Tensor
 from convoy.transports import GrpcTransport, HttpTransport, Transport, error_of, unreadable
 
-__all__ = ["Class", "Classification", "Client", "Image", "ModelSummary", "Prediction", "error_of"]
+__all__ = ["Class", "Classification", "Client", "Image", "Member", "ModelSummary", "Prediction", "error_of"]
 
 Image = bytes | Path
 
@@ -40,6 +40,19 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Member:
+    """Who took part in the answer of an ensemble or cascade; `outcome` is answered, late or failed."""
+
+    model: str
+    version: str
+    images: int
+    outcome: str
+    ms: float
+    engine_ms: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Classification:
     """A server's answer: a prediction per image, and its own times in milliseconds."""
 
@@ -49,6 +62,7 @@ class Classification:
     predictions: tuple[Prediction, ...]
     timings_ms: Mapping[str, float]
     batch_size: int
+    members: tuple[Member, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,4 +157,5 @@ def _classification(document: Mapping[str, Any]) -> Classification:
         predictions,
         document["timings_ms"],
         document["batch_size"],
+        tuple(Member(**member) for member in document.get("members", ())),
     )

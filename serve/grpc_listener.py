@@ -166,6 +166,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
                 predictions=predictions,
                 timings_ms=classifier.ClassifyResponse.Timings(**timings(trace, calls.clock())),
                 batch_size=trace.batch_size,
+                members=[classifier.ClassifyResponse.Member(**part.document()) for part in answers[0].parts],
             )
         raise AssertionError("unreachable: abort raises")
 

@@ -118,8 +118,13 @@ def test_both_protocols_answer_alike(
     server: Settings, http: httpx.Client, inference: GRPCInferenceServiceStub, samples: Path
 ) -> None:
     image = (samples / "cifar10-12-dog.png").read_bytes()
-    with Client(f"grpc://127.0.0.1:{server.listen.grpc_port}") as client:
-        over_grpc = client.classify("cifar10-looks", image, top_k=10).predictions[0].classes
+    told = []
+    for url in (f"http://127.0.0.1:{server.listen.http_port}", f"grpc://127.0.0.1:{server.listen.grpc_port}"):
+        with Client(url) as client:
+            answer_of_client = client.classify("cifar10-looks", image, top_k=10)
+            told.append([(one.model, one.outcome, one.images) for one in answer_of_client.members])
+    assert told[0] == told[1] == [("resnet20-cifar10", "answered", 1)] * 2
+    over_grpc = answer_of_client.predictions[0].classes
     over_http = ask(http, "cifar10-looks", image)["predictions"][0]["classes"]
     for one, other in zip(over_grpc, over_http, strict=True):
         assert (one.label, one.probability) == (other["label"], pytest.approx(other["probability"], abs=1e-5))
