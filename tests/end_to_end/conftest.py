@@ -61,7 +61,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int
                     "min_members": 2,
                     "members": [{"model": "faulty"}, {"model": "slow"}],
                 },
-                {"name": "quadrants-soon", "deadline_ms": 20, "members": [{"model": "faulty"}, {"model": "slow"}]},
+                {"name": "quadrants-soon", "deadline_ms": 500, "members": [{"model": "faulty"}, {"model": "slow"}]},
             ],
             "cascades": [
                 {

