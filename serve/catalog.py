@@ -16,7 +16,7 @@ from convoy.errors import NotFound
 from models.artifact import Artifact, Manifest
 from models.engine import TensorSpec
 from serve.batcher import Batcher, BatcherLimits, Line
-from serve.compose import CompositionConfig, compose, stages_of
+from serve.compose import CompositionConfig, compose, compositions_of, stages_of
 from serve.composition import Composition, PollRecorder
 from serve.config import TENSOR_SUFFIX, Catalog, EnsembleConfig, Limits, ModelConfig
 from serve.decode import Decoder
@@ -147,8 +147,7 @@ class CatalogLoader:
         """Ensembles and cascades are made anew each time, over the models that are there now: that costs nothing."""
         served = {endpoint.name: endpoint for endpoint in models if endpoint.form == "image"}
         ensembles = {one.name: one for one in catalog.ensembles}
-        configs: list[CompositionConfig] = [*catalog.ensembles, *catalog.cascades]
-        return [self._compose(config, ensembles, served) for config in configs]
+        return [self._compose(config, ensembles, served) for config in compositions_of(catalog)]
 
     def _compose(
         self, config: CompositionConfig, ensembles: Mapping[str, EnsembleConfig], served: Mapping[str, ModelEndpoint]

@@ -28,6 +28,11 @@ class Served(Protocol):
     def batcher(self) -> Line: ...
 
 
+def compositions_of(catalog: Catalog) -> list[CompositionConfig]:
+    """Everything that is made of models."""
+    return [*catalog.ensembles, *catalog.cascades]
+
+
 def stages_of(config: CompositionConfig, ensembles: Mapping[str, EnsembleConfig]) -> list[tuple[str, EnsembleConfig]]:
     """Each stage's name and the ensemble that it asks; an ensemble is its own only stage, a model an ensemble of one."""
     if isinstance(config, EnsembleConfig):
@@ -46,7 +51,7 @@ def _alone(stage: StageConfig) -> EnsembleConfig:
 def check_compositions(catalog: Catalog, manifests: Mapping[str, Manifest]) -> None:
     """Raises ConfigError for the first ensemble or cascade that cannot be made of its members."""
     ensembles = {one.name: one for one in catalog.ensembles}
-    for config in (*catalog.ensembles, *catalog.cascades):
+    for config in compositions_of(catalog):
         check_composition(config, ensembles, manifests)
 
 

@@ -71,7 +71,8 @@ class Voter:
 
     def rows(self, image: bytes | Pixels) -> Pixels:
         """Its looks at an image, [looks, size, size, channels]."""
-        return self._decoder.decode(image).rows[0][0]
+        looks: Pixels = self._decoder.decode(image).rows[0][0]
+        return looks
 
     def run(self, rows: Pixels) -> None:
         self._engine.run(rows)

@@ -19,7 +19,7 @@ def static_plan(settings: Settings) -> dict[str, Any]:
     from dataclasses import asdict
 
     from models.artifact import Artifact
-    from serve.compose import check_compositions, stages_of
+    from serve.compose import check_compositions, compositions_of, stages_of
     from serve.composition_plan import Known, plan_document
     from serve.threads import plan_threads
 
@@ -32,8 +32,7 @@ def static_plan(settings: Settings) -> dict[str, Any]:
         "limits": settings.limits.model_dump(),
         "models": [model.model_dump() for model in settings.models],
         "compositions": [
-            plan_document(config, stages_of(config, ensembles), known)
-            for config in (*settings.ensembles, *settings.cascades)
+            plan_document(config, stages_of(config, ensembles), known) for config in compositions_of(settings.catalog)
         ],
     }
 

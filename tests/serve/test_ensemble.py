@@ -49,7 +49,8 @@ class Net:
         return self.logits(rows)
 
     def logits(self, rows: NDArray[Any]) -> NDArray[np.float32]:
-        return np.eye(CLASSES, dtype=np.float32)[rows[:, 0, 0, 0]] * np.float32(self.certainty)
+        seen: NDArray[np.float32] = np.eye(CLASSES, dtype=np.float32)[rows[:, 0, 0, 0]]
+        return seen * np.float32(self.certainty)
 
     def member(self, name: str = "net", geometry: int = 0, **how: float) -> Member:
         return Member(name, "1", self.batcher, geometry, **how)
