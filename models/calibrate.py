@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from models.artifact import MANIFEST, Artifact
-from models.data import load_data
+from models.artifact import MANIFEST, Artifact, Preprocessing
+from models.data import Images, load_data
 from models.engine import load_engine
 from models.ensembles.calibration import calibrate
+from models.preprocess import flatten_colours, resample
 
 BATCH = 100
 BUNDLED = Path(__file__).parent / "bundled"
@@ -23,15 +25,23 @@ log = logging.getLogger("convoy.calibrate")
 
 
 def fit_calibration(artifact: Artifact, threads: int = 0) -> dict[str, Any]:
-    """The manifest's `calibration`; empty for a data set of which there are no held-out labels."""
+    """The manifest's `calibration`; empty where there are no held-out images with the model's labels."""
     manifest = artifact.manifest
     if manifest.dataset not in DATA_SETS:
         return {}
-    held_out = load_data(manifest.dataset).held_out
+    data = load_data(manifest.dataset)
+    if data.labels != manifest.labels:
+        return {}
     engine = load_engine(artifact.image_model, threads)
-    batches = (held_out.images[start : start + BATCH] for start in range(0, len(held_out.images), BATCH))
-    logits = np.concatenate([engine.run(batch) for batch in batches])
-    return dataclasses.asdict(calibrate(logits, held_out.labels)) | {"split": "held-out"}
+    images, labels = data.held_out.images, data.held_out.labels
+    batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+    logits = np.concatenate([engine.run(_rows(batch, manifest.preprocessing)) for batch in batches])
+    return dataclasses.asdict(calibrate(logits, labels)) | {"split": "held-out"}
+
+
+def _rows(images: Images, steps: Preprocessing) -> Images:
+    modes = (flatten_colours(Image.fromarray(image.squeeze()), steps.channels) for image in images)
+    return np.stack([resample(image, steps) for image in modes])
 
 
 def write_calibration(folder: Path) -> Artifact:
