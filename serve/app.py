@@ -48,7 +48,8 @@ def applications(settings: Settings) -> Iterator[RunTarget]:
     """The meter, a host application per dedicated model, and the gateway."""
     folder = str(settings.node_dir)
     threads = plan_threads(settings)
-    yield RunTarget(Meter.bind(settings.listen.model_dump(), folder), name="meter", route_prefix=None)  # type: ignore[attr-defined]
+    meter = Meter.bind(settings.listen.model_dump(), settings.power.model_dump(), folder)  # type: ignore[attr-defined]
+    yield RunTarget(meter, name="meter", route_prefix=None)
     for model in settings.models:
         if model.placement == "dedicated":
             host = Host.options(num_replicas=model.replicas).bind(model.model_dump(), threads.dedicated, folder)  # type: ignore[attr-defined]

@@ -37,6 +37,7 @@ class Trace:
     ran: float = 0.0
     answered: float = 0.0
     batch_size: int = 0
+    engine_seconds: float = 0.0  # of each batch the part of this request's rows
 
     def stages(self, sent: float) -> tuple[float, ...]:
         """Seconds of receive, decode, queue, run, post and send; their sum is the whole time."""
@@ -140,6 +141,8 @@ class DataPlane:
             answers = await self._run_in_parts(endpoint, rows, terms, watch)
         last = answers[-1].run
         trace.batched, trace.ran, trace.batch_size = last.started, last.finished, last.size
+        trace.engine_seconds = sum(answer.engine_seconds for answer in answers)
+        endpoint.recorder.engine_share(trace.engine_seconds)
         return answers
 
     async def _run_in_parts(self, endpoint: Endpoint, rows: Rows, terms: Terms, watch: Watch) -> list[Answer]:

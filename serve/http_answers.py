@@ -13,7 +13,7 @@ from convoy.errors import ConvoyError, Overloaded
 from serve.batcher import Answer
 from serve.catalog import Endpoint
 from serve.dataplane import Trace
-from serve.http_body import Send
+from serve.http_body import ClassifyCall, Send
 from serve.ranking import TOP, rank
 
 Headers = list[tuple[bytes, bytes]]
@@ -35,7 +35,7 @@ def top_classes(answers: Sequence[Answer], top_k: int) -> list[tuple[list[int], 
 
 
 def classification(
-    endpoint: Endpoint, identifier: str, answers: Sequence[Answer], top_k: int, trace: Trace, now: float
+    endpoint: Endpoint, identifier: str, answers: Sequence[Answer], call: ClassifyCall, trace: Trace, now: float
 ) -> bytes:
     """The JSON document of a classify answer."""
     labels = endpoint.manifest.labels
@@ -50,12 +50,23 @@ def classification(
                     for index, probability in zip(classes, probabilities, strict=True)
                 ]
             }
-            for classes, probabilities in top_classes(answers, top_k)
+            for classes, probabilities in top_classes(answers, call.top_k)
         ],
         "timings_ms": timings(trace, now),
         "batch_size": trace.batch_size,
     }
+    if call.energy:
+        document |= energy(endpoint, trace)
     return orjson.dumps(document)
+
+
+def energy(endpoint: Endpoint, trace: Trace) -> dict[str, Any]:
+    """What an answer cost in millijoules: its engine time at the meter's present price. Null where none is known."""
+    price = endpoint.recorder.price()
+    if price is None:
+        return {"energy_mj": None}
+    joules = price.joules_per_second * trace.engine_seconds
+    return {"energy_mj": round(joules * 1000, 4), "energy_source": price.source, "energy_method": "estimated"}
 
 
 def timings(trace: Trace, now: float) -> dict[str, float]:

@@ -6,7 +6,7 @@ import base64
 import binascii
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -28,6 +28,7 @@ Headers = Mapping[bytes, bytes]
 
 WINDOW_BITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 DEFAULT_TOP_K = 5
+FLAGS = {"true": True, "false": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class ClassifyCall:
     images: Sequence[ImageBytes]
     top_k: int = DEFAULT_TOP_K
     id: str = ""
+    energy: bool = False  # tell what the answer cost in joules
 
 
 async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
@@ -97,7 +99,7 @@ async def parse_classify(scope: Scope, headers: Headers, body: bytes, limits: Li
         return await _parse_form(scope, body, options, limits)
     if not body:
         raise InvalidInput("the body is empty; send an image, for example with curl --data-binary @photo.jpg")
-    return ClassifyCall([body], options.top_k, options.id)
+    return replace(options, images=[body])
 
 
 def parse_options(query: bytes) -> ClassifyCall:
@@ -106,7 +108,8 @@ def parse_options(query: bytes) -> ClassifyCall:
         fields = parse_qs(query.decode("ascii"), max_num_fields=32)
     except ValueError as error:
         raise InvalidInput("the query string is malformed") from error
-    return ClassifyCall([], _top_k(fields.get("top_k", [DEFAULT_TOP_K])[-1]), fields.get("id", [""])[-1])
+    top_k, energy = fields.get("top_k", [DEFAULT_TOP_K])[-1], fields.get("energy", ["false"])[-1]
+    return ClassifyCall([], _top_k(top_k), fields.get("id", [""])[-1], _flag("energy", FLAGS.get(energy, energy)))
 
 
 def _top_k(value: Any) -> int:
@@ -117,6 +120,12 @@ def _top_k(value: Any) -> int:
     if number < 1 or isinstance(value, (bool, float)):
         raise InvalidInput(f"top_k is {value}; it must be a whole number of at least 1")
     return number
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidInput(f"{name} is {str(value)[:40]!r}; it must be true or false")
+    return value
 
 
 def _parse_json(body: bytes, options: ClassifyCall) -> ClassifyCall:
@@ -130,7 +139,8 @@ def _parse_json(body: bytes, options: ClassifyCall) -> ClassifyCall:
     identifier = document.get("id", options.id)
     if not isinstance(identifier, str):
         raise InvalidInput("id must be a string")
-    return ClassifyCall(images, _top_k(document.get("top_k", options.top_k)), identifier)
+    energy = _flag("energy", document.get("energy", options.energy))
+    return ClassifyCall(images, _top_k(document.get("top_k", options.top_k)), identifier, energy)
 
 
 def _from_base64(position: int, text: object) -> bytes:
@@ -153,12 +163,15 @@ async def _parse_form(scope: Scope, body: bytes, options: ClassifyCall, limits: 
         raise InvalidInput(f"the form cannot be read: {getattr(error, 'message', None) or error}") from error
     images: list[ImageBytes] = []
     top_k: Any = options.top_k
+    energy: Any = options.energy
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
             images.append(await value.read())
         elif name == "top_k":
             top_k = value
+        elif name == "energy":
+            energy = FLAGS.get(value, value)
     await form.close()
     if not images:
         raise InvalidInput("the form holds no file; send images as file fields, for example curl -F image=@photo.jpg")
-    return ClassifyCall(images, _top_k(top_k), options.id)
+    return ClassifyCall(images, _top_k(top_k), options.id, _flag("energy", energy))

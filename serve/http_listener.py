@@ -91,7 +91,7 @@ class HttpApp:
         watch = scope[WATCH] = Watch()
         answers = await self._plane.classify(endpoint, call.images, terms, trace, watch)
         identifier = call.id or self._plane.new_id()
-        document = classification(endpoint, identifier, answers, call.top_k, trace, self._clock())
+        document = classification(endpoint, identifier, answers, call, trace, self._clock())
         return document, [(b"content-type", JSON)]
 
     async def _infer(self, endpoint: Endpoint, scope: Scope, receive: Receive, trace: Trace) -> tuple[bytes, Headers]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 
 from serve.metric_pages import Labels, PageWriter, Series, Values
+from serve.power.prices import Price, read_prices
 
 Kind = Literal["counter", "gauge", "histogram"]
 
@@ -31,6 +33,7 @@ class Definition:
     help: str
     labels: tuple[str, ...]
     bounds: tuple[float, ...] = ()
+    alike: bool = False  # a gauge that every process sets alike: the largest counts, not the sum
 
     @property
     def slots(self) -> int:
@@ -43,6 +46,18 @@ REQUESTS = Definition(
 SAMPLES = Definition("convoy_samples", "counter", "Images or tensor rows answered.", ("model", "version"))
 BATCHES = Definition("convoy_batches", "counter", "Batches run.", ("model", "version"))
 BUSY = Definition("convoy_busy_seconds", "counter", "Time an engine was running.", ("model", "version"))
+WORK = Definition(
+    "convoy_work_seconds",
+    "counter",
+    "Time an engine was running, times the cores (or accelerators) it may use.",
+    ("model", "version", "device"),
+)
+ENGINE_SHARE = Definition(
+    "convoy_engine_share_seconds",
+    "counter",
+    "Engine time of answered requests: of each batch the part of their rows.",
+    ("model", "version", "experiment", "arm"),
+)
 SHED = Definition("convoy_shed", "counter", "Requests refused under load.", ("model", "version", "reason"))
 CANCELLED = Definition(
     "convoy_cancelled", "counter", "Requests whose client left before the answer.", ("model", "version")
@@ -60,9 +75,36 @@ TOTAL = Definition(
 )
 QUEUE = Definition("convoy_queue_rows", "gauge", "Rows that wait for an engine.", ("model", "version"))
 IN_FLIGHT = Definition("convoy_requests_in_flight", "gauge", "Requests being answered.", ("protocol",))
+TARGET = Definition(
+    "convoy_target_seconds", "gauge", "Longest run of one batch that is wanted.", ("model", "version"), alike=True
+)
+ENGINES = Definition("convoy_engine_replicas", "gauge", "Processes that hold a model's engine.", ("model", "version"))
+ENERGY = Definition(
+    "convoy_energy_joules",
+    "counter",
+    "Energy by what it was used for (part: model, idle, other); the parts of a chip add up to its counter.",
+    ("part", "model", "version", "experiment", "arm", "chip", "source", "method"),
+)
+CHIP_ENERGY = Definition(
+    "convoy_chip_energy_joules", "counter", "Energy counter of a chip.", ("chip", "source", "method")
+)
+POWER = Definition("convoy_power_watts", "gauge", "Power of a chip over the last second.", ("chip", "source", "method"))
+IDLE_POWER = Definition(
+    "convoy_idle_power_watts", "gauge", "Power of a chip at rest, learnt or declared.", ("chip", "source", "method")
+)
+POWER_CAP = Definition(
+    "convoy_power_cap_watts", "gauge", "The most that a chip may draw.", ("chip", "source", "method")
+)
+CPU_BUSY = Definition(
+    "convoy_node_busy_core_seconds", "counter", "Core-seconds in which anything ran on this node.", ()
+)
+CORES = Definition("convoy_node_cores", "gauge", "Cores of this node.", ())
 BUILD = Definition("convoy_build_info", "gauge", "Version of Convoy; the value is 1.", ("version", "ray", "engine"))
 
-ALL = (REQUESTS, SAMPLES, BATCHES, BUSY, SHED, CANCELLED, BATCH_ROWS, STAGE, TOTAL, QUEUE, IN_FLIGHT, BUILD)
+ALL = (
+    REQUESTS, SAMPLES, BATCHES, BUSY, WORK, ENGINE_SHARE, SHED, CANCELLED, BATCH_ROWS, STAGE, TOTAL, QUEUE, IN_FLIGHT,
+    TARGET, ENGINES, ENERGY, CHIP_ENERGY, POWER, IDLE_POWER, POWER_CAP, CPU_BUSY, CORES, BUILD,
+)  # fmt: skip
 DEFINITIONS = {definition.name: definition for definition in ALL}
 
 
@@ -71,6 +113,11 @@ class Metrics:
 
     def __init__(self, page: PageWriter) -> None:
         self._page = page
+
+    @property
+    def folder(self) -> Path:
+        """The node's folder of pages."""
+        return self._page.folder
 
     def values(self, definition: Definition, **labels: str) -> Values:
         """The series' values: one number, or a histogram's bucket counts followed by its sum."""
@@ -82,7 +129,27 @@ class Metrics:
         self.values(definition, **labels)[0] += 1
 
     def set(self, definition: Definition, value: float, **labels: str) -> None:
+        """Sets a gauge; NaN makes it absent."""
         self.values(definition, **labels)[0] = value
+
+
+class EngineTime:
+    """Counters of the time one engine ran; `units` is the cores (or accelerators) that it may use."""
+
+    def __init__(self, metrics: Metrics, model: str, version: str, units: int, device: str = "cpu") -> None:
+        self._busy = metrics.values(BUSY, model=model, version=version)
+        self._work = metrics.values(WORK, model=model, version=version, device=device)
+        self._units = units
+        self._loaded = metrics.values(ENGINES, model=model, version=version)
+        self._loaded[0] = 1
+
+    def add(self, seconds: float) -> None:
+        self._busy[0] += seconds
+        self._work[0] += seconds * self._units
+
+    def close(self) -> None:
+        """The engine is unloaded."""
+        self._loaded[0] = np.nan
 
 
 def observe(histogram: Values, bounds: Values, observations: Values) -> None:
@@ -96,8 +163,10 @@ class ModelRecorder:
 
     FLUSH_ROWS = 64
 
-    def __init__(self, metrics: Metrics, model: str, version: str) -> None:
+    def __init__(self, metrics: Metrics, model: str, version: str, engine: str = "") -> None:
+        """`model` is the name that clients call, `engine` the model whose engine answers (empty: the same)."""
         self._metrics = metrics
+        self._engine = engine or model
         self._labels = {"model": model, "version": version}
         self._rows: list[tuple[float, ...]] = []
         self._bounds = np.array(SECONDS)
@@ -109,6 +178,7 @@ class ModelRecorder:
         self._batches = metrics.values(BATCHES, **self._labels)
         self._queue = metrics.values(QUEUE, **self._labels)
         self._codes: dict[tuple[str, str], Values] = {}
+        self._shares: dict[tuple[str, str], Values] = {}
 
     def request(self, stages: tuple[float, ...]) -> None:
         """An answered request: seconds of each of STAGES, in their order."""
@@ -127,6 +197,18 @@ class ModelRecorder:
         self._samples[0] += size
         self._batch_rows[self._row_bounds.searchsorted(size)] += 1
         self._batch_rows[-1] += size
+
+    def engine_share(self, seconds: float, experiment: str = "", arm: str = "") -> None:
+        """Engine time of a request: of each of its batches the part of its rows."""
+        key = (experiment, arm)
+        if key not in self._shares:
+            labels = {"model": self._engine, "version": self._labels["version"], "experiment": experiment, "arm": arm}
+            self._shares[key] = self._metrics.values(ENGINE_SHARE, **labels)
+        self._shares[key][0] += seconds
+
+    def price(self) -> Price | None:
+        """What the meter last found that engine time of this model costs; None without a source of power figures."""
+        return read_prices(self._metrics.folder).models.get(self._engine)
 
     def shed(self, reason: str) -> None:
         self._metrics.increment(SHED, reason=reason, **self._labels)
@@ -149,14 +231,19 @@ class ModelRecorder:
 
 
 def collect(series: Iterable[Series]) -> Iterator[Metric]:
-    """Prometheus families of all processes' series: counters and histograms summed, gauges of the living summed."""
+    """Prometheus families of all processes' series: counters and histograms summed, gauges of the living too."""
     sums: dict[str, dict[tuple[tuple[str, str], ...], Values]] = defaultdict(dict)
     for one in series:
         definition = DEFINITIONS.get(one.metric)
-        if definition is None or (definition.kind == "gauge" and not one.alive):
+        if definition is None or (definition.kind == "gauge" and not (one.alive and np.isfinite(one.values[0]))):
             continue
         of_metric = sums[one.metric]
-        of_metric[one.labels] = of_metric[one.labels] + one.values if one.labels in of_metric else one.values
+        if one.labels not in of_metric:
+            of_metric[one.labels] = one.values
+        elif definition.alike:
+            of_metric[one.labels] = np.maximum(of_metric[one.labels], one.values)
+        else:
+            of_metric[one.labels] = of_metric[one.labels] + one.values
     for name, of_metric in sorted(sums.items()):
         yield _family(DEFINITIONS[name], of_metric)
 
