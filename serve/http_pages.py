@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -10,17 +9,14 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import Route
 
 from convoy.errors import ConvoyError, NotFound, NotReady
 from serve import describe
-from serve.config import BUNDLED, Settings
+from serve.config import Settings
 from serve.dataplane import DataPlane
 from serve.explain import explain
-
-PAGE = Path(__file__).parent / "page"
-SAMPLES = BUNDLED / "samples"
+from serve.page_routes import page_routes
 
 
 class Pages:
@@ -29,9 +25,6 @@ class Pages:
     def __init__(self, plane: DataPlane, settings: Settings) -> None:
         self._plane = plane
         self._settings = settings
-
-    async def home(self, request: Request) -> Response:
-        return Response((PAGE / "index.html").read_bytes(), media_type="text/html")
 
     async def healthz(self, request: Request) -> Response:
         """KubeRay's probe."""
@@ -117,7 +110,7 @@ def build_pages(plane: DataPlane, settings: Settings) -> Starlette:
     ]
     return Starlette(
         routes=[
-            Route("/", pages.home),
+            *page_routes(plane, settings),
             Route("/-/healthz", pages.healthz),
             Route("/v1/models", pages.models),
             Route("/v1/explain", pages.explain),
@@ -129,8 +122,6 @@ def build_pages(plane: DataPlane, settings: Settings) -> Starlette:
             Route("/v2/health/ready", pages.ready),
             Route("/v2/models", pages.model_names),
             *of_model,
-            Mount("/page", StaticFiles(directory=PAGE)),
-            Mount("/samples", StaticFiles(directory=SAMPLES)),
         ],
         exception_handlers={ConvoyError: convoy_error, HTTPException: http_error},
     )
