@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import convoy
 from models.artifact import IMAGE_MODEL, MANIFEST, TENSOR_MODEL, WEIGHTS, Artifact, Manifest, Preprocessing, file_hash
-from models.counts import count_macs, count_params
 from models.export import OPSET, export
-from models.zoo.published import SOURCE, TOP1
-from models.zoo.registry import ARCHITECTURES, find_architecture
+from models.facts import Facts, read_facts
+from models.zoo.registry import find_architecture
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-IMAGENET_SIDE = 224
+RECIPE = "torchvision IMAGENET1K_V1"  # one recipe and one crop for all, so that networks are compared and not recipes
 
 
 def imagenet_architectures() -> list[str]:
-    """Architectures for ImageNet-sized images whose accuracy is published."""
-    return [name for name, one in ARCHITECTURES.items() if one.input[1] >= IMAGENET_SIDE and name in TOP1]
+    """Architectures whose accuracy on ImageNet is published for one and the same recipe."""
+    return [name for name, one in read_facts().items() if one.published_by == RECIPE]
 
 
 def export_untrained(name: str, folder: Path) -> Artifact:
@@ -30,7 +30,7 @@ def export_untrained(name: str, folder: Path) -> Artifact:
     net = architecture.build()
     channels, side, _ = architecture.input
     steps = Preprocessing(channels, side * 256 // 224, side, MEAN[:channels], STD[:channels])
-    params, macs = count_params(net), count_macs(net, architecture.input)
+    facts = read_facts()[name]
     folder.mkdir(parents=True, exist_ok=True)
     parity = export(net, steps, folder)
     manifest = Manifest(
@@ -38,11 +38,11 @@ def export_untrained(name: str, folder: Path) -> Artifact:
         version="1",
         architecture=name,
         dataset="imagenet1k",
-        labels=tuple(str(index) for index in range(1000)),
+        labels=tuple(str(index) for index in range(facts.classes)),
         preprocessing=steps,
-        params=params,
-        macs=macs,
-        accuracy={"top1": TOP1[name], "images": 50_000, "split": "ImageNet validation", "how": SOURCE},
+        params=facts.params,
+        macs=facts.macs,
+        accuracy=published(facts),
         files={file: file_hash(folder / file) for file in (IMAGE_MODEL, TENSOR_MODEL, WEIGHTS)},
         parity=parity,
         made={
@@ -56,3 +56,11 @@ def export_untrained(name: str, folder: Path) -> Artifact:
     )
     (folder / MANIFEST).write_text(manifest.to_json())
     return Artifact.load(folder)
+
+
+def published(facts: Facts) -> dict[str, Any]:
+    """The accuracy that somebody else reported, as a manifest has it."""
+    if facts.published_top1 is None:
+        return {}
+    how = f"published: {facts.published_by}; not measured here"
+    return {"top1": facts.published_top1, "images": 50_000, "split": "ImageNet validation", "how": how}
