@@ -9,20 +9,17 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from convoy.errors import ConfigError
+from serve.frozen import Frozen
 
 BUNDLED = Path(__file__).resolve().parent.parent / "models" / "bundled"
 TENSOR_SUFFIX = "-tensor"
 
 Placement = Literal["local", "dedicated"]
 GrpcServer = Literal["native", "grpcio"]
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Listen(Frozen):
