@@ -13,8 +13,11 @@ from ray import serve as ray_serve
 from ray.serve import RunTarget
 from ray.serve.schema import LoggingConfig
 
+from convoy.errors import ConfigError
 from models.artifact import Artifact
 from serve.config import Catalog, Settings
+from serve.experiments.ledger.store import Ledger
+from serve.experiments.steward import STEWARD_APP, ExperimentSteward
 from serve.gateway import Gateway
 from serve.host import APP_PREFIX, Host
 from serve.meter import Meter
@@ -38,10 +41,24 @@ def check(settings: Settings) -> None:
     """Everything that can be known to fail before anything starts. Raises ConfigError or ArtifactError."""
     for model in settings.models:
         Artifact.load(model.folder)
+    check_labels(settings)
     prepare_folder(settings.node_dir)
+    if settings.ledger_url:
+        Ledger(settings.ledger_url).close()
     listen = settings.listen
     for port in (listen.http_port, listen.grpc_port, listen.metrics_port):
         bind(listen.host, port).close()
+
+
+def check_labels(settings: Settings) -> None:
+    """Arms whose classes differ cannot be compared. Raises ConfigError."""
+    labels = {model.name: Artifact.load(model.folder).manifest.labels for model in settings.models}
+    for experiment in settings.experiments:
+        for arm in experiment.arms[1:]:
+            if labels[arm.model] != labels[experiment.control.model]:
+                raise ConfigError(
+                    f"arms of {experiment.name} have different labels: {experiment.control.model} and {arm.model}"
+                )
 
 
 def applications(settings: Settings) -> Iterator[RunTarget]:
@@ -53,9 +70,14 @@ def applications(settings: Settings) -> Iterator[RunTarget]:
         if model.placement == "dedicated":
             host = Host.options(num_replicas=model.replicas).bind(model.model_dump(), threads.dedicated, folder)  # type: ignore[attr-defined]
             yield RunTarget(host, name=APP_PREFIX + model.name, route_prefix=None)
+    if settings.ledger_url:
+        ledger = settings.ledger.model_copy(update={"url": settings.ledger_url}).model_dump()
+        steward = ExperimentSteward.bind(ledger, folder)  # type: ignore[attr-defined]
+        yield RunTarget(steward, name=STEWARD_APP, route_prefix=None)
     gateway = Gateway.options(num_replicas=settings.gateways, user_config=settings.catalog.model_dump(mode="json"))  # type: ignore[attr-defined]
     # The catalog travels as user_config alone: an argument that changes would make Ray replace the replicas.
     node = settings.model_dump(mode="json", exclude=set(Catalog.model_fields))
+    node["ledger"]["url"] = settings.ledger_url
     yield RunTarget(gateway.bind(node), name="gateway", route_prefix=None)
 
 

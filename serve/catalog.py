@@ -35,6 +35,7 @@ class Endpoint:
     executor: Executor
     batcher: Batcher
     recorder: ModelRecorder
+    experiment: str = ""  # the experiment that assigns each request to the endpoint of an arm
 
     @property
     def version(self) -> str:
@@ -46,13 +47,25 @@ class Endpoints:
 
     def __init__(self, endpoints: Iterable[Endpoint] = ()) -> None:
         self.by_name: Mapping[str, Endpoint] = {endpoint.name: endpoint for endpoint in endpoints}
+        self.fronts: Mapping[str, Endpoint] = {}
+
+    def with_fronts(self, fronts: Iterable[Endpoint]) -> Endpoints:
+        """The same endpoints and, under names of their own, the experiments that stand before them."""
+        table = Endpoints(self.by_name.values())
+        table.fronts = {front.name: front for front in fronts}
+        return table
+
+    @property
+    def callable(self) -> Mapping[str, Endpoint]:
+        """Every name that clients may call."""
+        return {**self.by_name, **self.fronts}
 
     def find(self, name: str, version: str = "") -> Endpoint:
         """Raises NotFound that names the nearest known model or the version that is there."""
-        endpoint = self.by_name.get(name)
+        endpoint = self.by_name.get(name) or self.fronts.get(name)
         if endpoint is None:
-            near = difflib.get_close_matches(name, self.by_name, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"models here: {', '.join(sorted(self.by_name))}"
+            near = difflib.get_close_matches(name, self.callable, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"models here: {', '.join(sorted(self.callable))}"
             raise NotFound(f"unknown model {name[:200]!r}; {hint}")
         if version and version != endpoint.version:
             raise NotFound(f"model {name!r} has no version {version[:50]!r}; the version here is {endpoint.version!r}")

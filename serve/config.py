@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from convoy.errors import ConfigError
+from serve.experiments.definition import Experiment
 from serve.frozen import Frozen
 
 BUNDLED = Path(__file__).resolve().parent.parent / "models" / "bundled"
@@ -77,6 +78,21 @@ class Catalog(Frozen):
     """What a gateway serves; travels as Ray Serve `user_config`."""
 
     models: tuple[ModelConfig, ...]
+    experiments: tuple[Experiment, ...] = ()
+
+    @model_validator(mode="after")
+    def _arms_are_served(self) -> Catalog:
+        """Experiments share the models' name space; their arms are names that are served."""
+        served = {model.name for model in self.models}
+        for experiment in self.experiments:
+            if experiment.name in served or [one.name for one in self.experiments].count(experiment.name) > 1:
+                raise ValueError(f"the name {experiment.name} is taken twice")
+            for arm in experiment.arms:
+                if arm.model not in served:
+                    near = difflib.get_close_matches(arm.model, served, n=1)
+                    hint = f"did you mean {near[0]!r}?" if near else f"models: {', '.join(sorted(served))}"
+                    raise ValueError(f"arm {arm.name} of {experiment.name}: unknown model {arm.model!r}; {hint}")
+        return self
 
     @model_validator(mode="after")
     def _unique(self) -> Catalog:
@@ -85,6 +101,17 @@ class Catalog(Frozen):
         if doubled:
             raise ValueError(f"models named twice: {', '.join(doubled)}")
         return self
+
+
+class LedgerConfig(Frozen):
+    """Where assignments, outcomes and decisions are kept."""
+
+    url: str = Field(
+        "", description="empty: an SQLite file in runtime_dir; else sqlite:///PATH or postgresql+psycopg://…"
+    )
+    flush_seconds: float = Field(0.25, gt=0, le=60, description="the most that a killed gateway loses")
+    events: int = Field(50_000, ge=100, description="events that may wait for a ledger that is away; more are dropped")
+    retention_days: float = Field(90, gt=0, description="requests of ended revisions are kept so long")
 
 
 class Settings(Frozen):
@@ -103,14 +130,23 @@ class Settings(Frozen):
         ModelConfig(name="squeezenet1_1-imagenet", placement="dedicated"),
     )
 
+    experiments: tuple[Experiment, ...] = ()
+    ledger: LedgerConfig = LedgerConfig()
+
     @model_validator(mode="after")
     def _catalog_is_valid(self) -> Settings:
-        Catalog(models=self.models)
+        Catalog(models=self.models, experiments=self.experiments)
         return self
 
     @property
     def catalog(self) -> Catalog:
-        return Catalog(models=self.models)
+        return Catalog(models=self.models, experiments=self.experiments)
+
+    @property
+    def ledger_url(self) -> str:
+        """Empty where there is neither an experiment nor a ledger: then nothing is kept."""
+        default = f"sqlite:///{self.node_dir / 'ledger.db'}" if self.experiments else ""
+        return self.ledger.url or default
 
     @property
     def node_dir(self) -> Path:

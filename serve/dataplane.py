@@ -9,10 +9,10 @@ import asyncio
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor as ThreadPool
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ class Trace:
     ran: float = 0.0
     answered: float = 0.0
     batch_size: int = 0
+    arm: str = ""  # of the experiment that was called
 
     def stages(self, sent: float) -> tuple[float, ...]:
         """Seconds of receive, decode, queue, run, post and send; their sum is the whole time."""
@@ -58,6 +59,16 @@ class Terms:
     priority: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sends a request, as far as an experiment needs it: `header` also finds gRPC metadata, in lower case."""
+
+    id: str
+    address: str
+    header: Callable[[str], str | None]
+    fields: Mapping[str, Any]  # of a JSON body, or parameters
+
+
 @dataclass
 class Watch:
     """Tells a request that waits that its client has gone."""
@@ -70,12 +81,22 @@ class Watch:
                 future.set_exception(Cancelled("the client left before the answer"))
 
 
+Work = Callable[[Endpoint, Terms, Trace, Watch], Awaitable[list[Answer]]]
+
+
+class Experiment(Protocol):
+    """Has `work` done on the endpoint of the arm that is the caller's. See `serve.experiments.live`."""
+
+    async def serve(self, caller: Caller, terms: Terms, trace: Trace, watch: Watch, work: Work) -> list[Answer]: ...
+
+
 class DataPlane:
     """Answers classification and tensor requests for the endpoints it holds. Lives on one event loop."""
 
     def __init__(self, limits: Limits, decoders: ThreadPool) -> None:
         self.limits = limits
         self.endpoints = Endpoints()
+        self.experiments: Mapping[str, Experiment] = {}
         self.draining = False
         self.in_flight = 0
         self.on_change: list[Callable[[], None]] = []
@@ -97,8 +118,22 @@ class DataPlane:
         longest = self.limits.deadline_ms / 1000
         return Terms(started + (longest if timeout is None else min(timeout, longest)), priority)
 
+    async def answer(
+        self,
+        endpoint: Endpoint,
+        caller: Callable[[], Caller],
+        terms: Terms,
+        trace: Trace,
+        watch: Watch,
+        work: Work,
+    ) -> list[Answer]:
+        """Has work done on an endpoint; where the endpoint is an experiment, on that of the caller's arm."""
+        if not endpoint.experiment:
+            return await work(endpoint, terms, trace, watch)
+        return await self.experiments[endpoint.experiment].serve(caller(), terms, trace, watch, work)
+
     async def classify(
-        self, endpoint: Endpoint, images: Sequence[ImageBytes], terms: Terms, trace: Trace, watch: Watch
+        self, images: Sequence[ImageBytes], endpoint: Endpoint, terms: Terms, trace: Trace, watch: Watch
     ) -> list[Answer]:
         """Decodes and runs encoded images; the answers hold a row per image, in their order."""
         rows = await self.decode(endpoint, images)

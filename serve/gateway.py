@@ -20,6 +20,8 @@ from serve.catalog import CatalogLoader, close_endpoints
 from serve.config import Catalog, ModelConfig, Settings
 from serve.dataplane import DataPlane
 from serve.executors import Executor, LocalExecutor, load_local
+from serve.experiments.gateway import Experiments
+from serve.experiments.ledger.store import Ledger
 from serve.grpc_listener import GrpcListener
 from serve.host import connect_host
 from serve.http_listener import HttpListener
@@ -61,6 +63,7 @@ class Gateway:
         self._grpc: GrpcListener | None = None
         self._handover: Handover | None = None
         self._changing = asyncio.Lock()
+        self._experiments = self._open_experiments()
         self._ticker = asyncio.create_task(self._flush_metrics())
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -77,6 +80,8 @@ class Gateway:
                     raise
                 log.exception("the new catalog was not taken; the present one stays")
                 return
+            if self._experiments is not None:
+                endpoints = await self._experiments.declare(Catalog.model_validate(user_config).experiments, endpoints)
             self._plane.replace(endpoints)
             if self._http is None:
                 await self._open()
@@ -99,7 +104,16 @@ class Gateway:
             await asyncio.gather(asyncio.sleep(LINGER_SECONDS), self._grpc.stop(DRAIN_SECONDS))
             await self._http.stop(DRAIN_SECONDS)
         await close_endpoints(self._plane.endpoints.by_name.values())
+        if self._experiments is not None:
+            await self._experiments.close()
         self._ticker.cancel()
+
+    def _open_experiments(self) -> Experiments | None:
+        config = self._settings.ledger
+        if not config.url:
+            return None
+        ledger = Ledger(config.url)
+        return Experiments(self._plane, self._metrics, ledger, config, self._changing)
 
     async def _connect(self, model: ModelConfig, artifact: Artifact) -> Executor:
         if model.placement == "dedicated":
@@ -111,8 +125,8 @@ class Gateway:
         folder = self._settings.node_dir
         listener = await self._find_listener(folder)
         self._handover = Handover(folder / f"gateway-{os.getpid()}.sock", listener)
-        self._http = HttpListener(self._plane, self._metrics, self._settings, listener)
-        self._grpc = GrpcListener(self._plane, self._metrics, self._settings)
+        self._http = HttpListener(self._plane, self._metrics, self._settings, listener, self._experiments)
+        self._grpc = GrpcListener(self._plane, self._metrics, self._settings, self._experiments)
         await self._grpc.start()
         await self._http.start()
 
@@ -129,6 +143,6 @@ class Gateway:
     async def _flush_metrics(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
-            for endpoint in self._plane.endpoints.by_name.values():
+            for endpoint in self._plane.endpoints.callable.values():
                 endpoint.recorder.flush()
                 endpoint.recorder.queue(endpoint.batcher.waiting_rows)

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -16,12 +17,15 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from convoy.errors import Cancelled, ConfigError, ConvoyError
 from convoy.open_inference_grpc import parse_message, render_message
 from convoy.protos import classifier_pb2 as classifier
-from convoy.protos import classifier_pb2_grpc, open_inference_pb2_grpc
+from convoy.protos import classifier_pb2_grpc, experiments_pb2_grpc, open_inference_pb2_grpc
 from convoy.protos import open_inference_pb2 as pb
 from serve import describe
+from serve.callers import arm_metadata, grpc_caller
 from serve.catalog import Endpoint
 from serve.config import GrpcServer, Settings
 from serve.dataplane import DataPlane, Terms, Trace, Watch
+from serve.experiments.gateway import Experiments
+from serve.experiments.grpc_feedback import FeedbackServicer
 from serve.http_answers import timings, top_classes
 from serve.http_body import DEFAULT_TOP_K
 from serve.infer import infer, request_terms
@@ -93,7 +97,12 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             terms = self._calls.terms(context, trace)
             if parsed.parameters:
                 terms = request_terms(self._plane, parsed, trace, terms)
-            return render_message(await infer(self._plane, endpoint, parsed, terms, trace, watch))
+            identifier = parsed.id or self._plane.new_id()
+            caller = partial(grpc_caller, identifier, context, parsed.parameters)
+            response = await infer(self._plane, endpoint, parsed, caller, terms, trace, watch)
+            if trace.arm:
+                context.set_trailing_metadata(tuple(arm_metadata(identifier, trace)))
+            return render_message(response)
         raise AssertionError("unreachable: abort raises")
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:  # noqa: N802
@@ -147,7 +156,12 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
         async with calls.call(request.model, request.version, context) as (endpoint, trace, watch):
             trace.received = trace.started
             terms = calls.terms(context, trace)
-            answers = await calls.plane.classify(endpoint, list(request.images), terms, trace, watch)
+            identifier = request.id or calls.plane.new_id()
+            caller = partial(grpc_caller, identifier, context, {})
+            work = partial(calls.plane.classify, list(request.images))
+            answers = await calls.plane.answer(endpoint, caller, terms, trace, watch, work)
+            if trace.arm:
+                context.set_trailing_metadata(tuple(arm_metadata(identifier, trace)))
             labels = endpoint.manifest.labels
             rows = top_classes(answers, request.top_k or DEFAULT_TOP_K)
             predictions = [
@@ -160,7 +174,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
                 for classes, probabilities in rows
             ]
             return classifier.ClassifyResponse(
-                id=request.id or calls.plane.new_id(),
+                id=identifier,
                 model=endpoint.name,
                 version=endpoint.version,
                 predictions=predictions,
@@ -173,7 +187,9 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
 class GrpcListener:
     """Serves a gateway's gRPC. Several gateways of a node share the port (SO_REUSEPORT)."""
 
-    def __init__(self, plane: DataPlane, metrics: Metrics, settings: Settings) -> None:
+    def __init__(
+        self, plane: DataPlane, metrics: Metrics, settings: Settings, experiments: Experiments | None = None
+    ) -> None:
         listen = settings.listen
         # A message holds a tensor's bytes and little else: the body's limit with room for the rest.
         size = settings.limits.body_bytes + 64 * 1024
@@ -186,6 +202,7 @@ class GrpcListener:
         calls = Calls(plane, metrics)
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(InferenceServicer(calls), self._server)  # type: ignore[no-untyped-call]
         classifier_pb2_grpc.add_ClassifierServicer_to_server(ClassifierServicer(calls), self._server)  # type: ignore[no-untyped-call]
+        experiments_pb2_grpc.add_ExperimentsServicer_to_server(FeedbackServicer(experiments), self._server)  # type: ignore[no-untyped-call]
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         address = f"[{listen.host}]" if ":" in listen.host else listen.host
@@ -198,7 +215,7 @@ class GrpcListener:
 
     async def start(self) -> None:
         await self._server.start()
-        for service in ("", "inference.GRPCInferenceService", "convoy.v1.Classifier"):
+        for service in ("", "inference.GRPCInferenceService", "convoy.v1.Classifier", "convoy.v1.Experiments"):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self, seconds: float) -> None:

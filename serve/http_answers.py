@@ -55,6 +55,8 @@ def classification(
         "timings_ms": timings(trace, now),
         "batch_size": trace.batch_size,
     }
+    if trace.arm:
+        document["arm"] = trace.arm
     return orjson.dumps(document)
 
 

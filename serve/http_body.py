@@ -6,7 +6,7 @@ import base64
 import binascii
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -37,6 +37,7 @@ class ClassifyCall:
     images: Sequence[ImageBytes]
     top_k: int = DEFAULT_TOP_K
     id: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict)  # of a JSON body
 
 
 async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
@@ -130,7 +131,7 @@ def _parse_json(body: bytes, options: ClassifyCall) -> ClassifyCall:
     identifier = document.get("id", options.id)
     if not isinstance(identifier, str):
         raise InvalidInput("id must be a string")
-    return ClassifyCall(images, _top_k(document.get("top_k", options.top_k)), identifier)
+    return ClassifyCall(images, _top_k(document.get("top_k", options.top_k)), identifier, document)
 
 
 def _from_base64(position: int, text: object) -> bytes:

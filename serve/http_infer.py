@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from convoy.errors import InvalidInput
 from convoy.open_inference import HEADER_LENGTH, InferRequest, parse_request, raw_request, render_response
+from serve.callers import arm_headers, http_caller
 from serve.catalog import Endpoint
 from serve.dataplane import DataPlane, Trace, Watch
 from serve.http_answers import JSON, Headers
 from serve.http_body import Headers as RequestHeaders
+from serve.http_body import Scope
 from serve.infer import infer, request_terms
 from serve.timeouts import http_terms
 
@@ -16,18 +20,27 @@ OCTETS = b"application/octet-stream"
 
 
 async def infer_http(
-    plane: DataPlane, endpoint: Endpoint, headers: RequestHeaders, body: bytes, trace: Trace, watch: Watch
+    plane: DataPlane,
+    endpoint: Endpoint,
+    scope: Scope,
+    headers: RequestHeaders,
+    body: bytes,
+    trace: Trace,
+    watch: Watch,
 ) -> tuple[bytes, Headers]:
     """Body and headers of the answer. Raises ConvoyError."""
     request = _parse(endpoint, headers, body)
     terms = http_terms(plane, headers, trace)
     if request.parameters:
         terms = request_terms(plane, request, trace, terms)
-    response = await infer(plane, endpoint, request, terms, trace, watch)
+    identifier = request.id or plane.new_id()
+    caller = partial(http_caller, identifier, scope, headers, request.parameters)
+    response = await infer(plane, endpoint, request, caller, terms, trace, watch)
     document, json_length = render_response(response, request)
+    extra = arm_headers(identifier, trace)
     if json_length is None:
-        return document, [(b"content-type", JSON)]
-    return document, [(b"content-type", OCTETS), (HEADER_LENGTH_NAME, b"%d" % json_length)]
+        return document, [(b"content-type", JSON), *extra]
+    return document, [(b"content-type", OCTETS), (HEADER_LENGTH_NAME, b"%d" % json_length), *extra]
 
 
 def _parse(endpoint: Endpoint, headers: RequestHeaders, body: bytes) -> InferRequest:

@@ -11,6 +11,7 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import cast
 
 import uvicorn
@@ -18,9 +19,11 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from convoy.errors import ConvoyError
+from serve.callers import arm_headers, http_caller
 from serve.catalog import Endpoint
 from serve.config import Settings
 from serve.dataplane import DataPlane, Trace, Watch
+from serve.experiments.gateway import Experiments
 from serve.http_answers import JSON, Headers, classification, send_answer, send_error
 from serve.http_body import Receive, Scope, Send, parse_classify, read_body
 from serve.http_infer import infer_http
@@ -50,7 +53,7 @@ class HttpApp:
 
     def _map_routes(self) -> None:
         routes: dict[str, tuple[Endpoint, Handler]] = {}
-        for endpoint in self._plane.endpoints.by_name.values():
+        for endpoint in self._plane.endpoints.callable.values():
             for version in ("", f"/versions/{endpoint.version}"):
                 routes[f"/v1/models/{endpoint.name}{version}/classify"] = (endpoint, self._classify)
                 routes[f"/v2/models/{endpoint.name}{version}/infer"] = (endpoint, self._infer)
@@ -89,17 +92,19 @@ class HttpApp:
         call = await parse_classify(scope, headers, body, self._plane.limits)
         terms = http_terms(self._plane, headers, trace)
         watch = scope[WATCH] = Watch()
-        answers = await self._plane.classify(endpoint, call.images, terms, trace, watch)
         identifier = call.id or self._plane.new_id()
+        caller = partial(http_caller, identifier, scope, headers, call.fields)
+        work = partial(self._plane.classify, call.images)
+        answers = await self._plane.answer(endpoint, caller, terms, trace, watch, work)
         document = classification(endpoint, identifier, answers, call.top_k, trace, self._clock())
-        return document, [(b"content-type", JSON)]
+        return document, [(b"content-type", JSON), *arm_headers(identifier, trace)]
 
     async def _infer(self, endpoint: Endpoint, scope: Scope, receive: Receive, trace: Trace) -> tuple[bytes, Headers]:
         headers = dict(scope["headers"])
         body = await read_body(headers, receive, self._plane.limits.body_bytes)
         trace.received = self._clock()
         watch = scope[WATCH] = Watch()
-        return await infer_http(self._plane, endpoint, headers, body, trace, watch)
+        return await infer_http(self._plane, endpoint, scope, headers, body, trace, watch)
 
     async def _send(self, send: Send, body: bytes, headers: Headers) -> None:
         if self._plane.draining:
@@ -136,8 +141,15 @@ class EmbeddedServer(uvicorn.Server):
 class HttpListener:
     """Serves a gateway's HTTP on a listening socket that other processes may share."""
 
-    def __init__(self, plane: DataPlane, metrics: Metrics, settings: Settings, listener: socket.socket) -> None:
-        pages = build_pages(plane, settings)
+    def __init__(
+        self,
+        plane: DataPlane,
+        metrics: Metrics,
+        settings: Settings,
+        listener: socket.socket,
+        experiments: Experiments | None = None,
+    ) -> None:
+        pages = build_pages(plane, settings, experiments)
         config = uvicorn.Config(
             HttpApp(plane, metrics, pages),
             http=Connection,

@@ -17,6 +17,8 @@ from convoy.errors import ConvoyError, NotFound, NotReady
 from serve import describe
 from serve.config import BUNDLED, Settings
 from serve.dataplane import DataPlane
+from serve.experiments.gateway import Experiments
+from serve.experiments.pages import experiment_routes
 from serve.explain import explain
 
 PAGE = Path(__file__).parent / "page"
@@ -54,7 +56,7 @@ class Pages:
         )
 
     async def model_names(self, request: Request) -> Response:
-        return answer({"models": sorted(self._plane.endpoints.by_name)})
+        return answer({"models": sorted(self._plane.endpoints.callable)})
 
     async def model_ready(self, request: Request) -> Response:
         endpoint = self._find(request)
@@ -102,7 +104,7 @@ async def http_error(request: Request, error: Exception) -> Response:
     )
 
 
-def build_pages(plane: DataPlane, settings: Settings) -> Starlette:
+def build_pages(plane: DataPlane, settings: Settings, experiments: Experiments | None = None) -> Starlette:
     """The Starlette application of the cold routes."""
     pages = Pages(plane, settings)
     of_model = [
@@ -129,6 +131,7 @@ def build_pages(plane: DataPlane, settings: Settings) -> Starlette:
             Route("/v2/health/ready", pages.ready),
             Route("/v2/models", pages.model_names),
             *of_model,
+            *experiment_routes(plane, experiments),
             Mount("/page", StaticFiles(directory=PAGE)),
             Mount("/samples", StaticFiles(directory=SAMPLES)),
         ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,26 +12,40 @@ from numpy.typing import NDArray
 from convoy.errors import InvalidInput, TooLarge
 from convoy.open_inference import InferRequest, InferResponse, RequestedOutput
 from convoy.tensors import BYTES, NAMES, Tensor
+from serve.batcher import Answer
 from serve.catalog import Endpoint
-from serve.dataplane import DataPlane, Terms, Trace, Watch, all_logits
+from serve.dataplane import Caller, DataPlane, Terms, Trace, Watch, all_logits
 
 OUTPUT = "logits"
 MAX_PRIORITY = 2**31
 
 
 async def infer(
-    plane: DataPlane, endpoint: Endpoint, request: InferRequest, terms: Terms, trace: Trace, watch: Watch
+    plane: DataPlane,
+    endpoint: Endpoint,
+    request: InferRequest,
+    caller: Callable[[], Caller],
+    terms: Terms,
+    trace: Trace,
+    watch: Watch,
 ) -> InferResponse:
     """Answers a request. Raises InvalidInput when it does not fit the model."""
     for output in request.outputs:
         if output.name != OUTPUT:
             raise InvalidInput(f"unknown output {output.name[:60]!r}; {endpoint.name} has {OUTPUT!r}")
-    tensor = _single_input(endpoint, request)
-    rows = await plane.decode(endpoint, _images(tensor)) if tensor.datatype == BYTES else _rows(plane, endpoint, tensor)
-    logits = all_logits(await plane.run(endpoint, rows, terms, trace, watch))
+    work = partial(_work, plane, request)
+    logits = all_logits(await plane.answer(endpoint, caller, terms, trace, watch, work))
     asked = request.outputs or (RequestedOutput(OUTPUT),)
     outputs = tuple(_output(endpoint, logits, one.classes) for one in asked)
     return InferResponse(endpoint.name, endpoint.version, request.id, outputs)
+
+
+async def _work(
+    plane: DataPlane, request: InferRequest, endpoint: Endpoint, terms: Terms, trace: Trace, watch: Watch
+) -> list[Answer]:
+    tensor = _single_input(endpoint, request)
+    rows = await plane.decode(endpoint, _images(tensor)) if tensor.datatype == BYTES else _rows(plane, endpoint, tensor)
+    return await plane.run(endpoint, rows, terms, trace, watch)
 
 
 def request_terms(plane: DataPlane, request: InferRequest, trace: Trace, default: Terms) -> Terms:

@@ -60,9 +60,43 @@ TOTAL = Definition(
 )
 QUEUE = Definition("convoy_queue_rows", "gauge", "Rows that wait for an engine.", ("model", "version"))
 IN_FLIGHT = Definition("convoy_requests_in_flight", "gauge", "Requests being answered.", ("protocol",))
+ARM_REQUESTS = Definition(
+    "convoy_experiment_requests",
+    "counter",
+    "Requests and copies by the arm that took them, answered or failed.",
+    ("experiment", "revision", "arm", "outcome"),
+)
+ARM_COPIES = Definition(
+    "convoy_experiment_copies",
+    "counter",
+    "Copies of requests for other arms, run or dropped under load.",
+    ("experiment", "revision", "arm", "outcome"),
+)
+LEDGER_EVENTS = Definition(
+    "convoy_ledger_events",
+    "counter",
+    "Events for the ledger: written, or dropped because it was away too long.",
+    ("outcome",),
+)
 BUILD = Definition("convoy_build_info", "gauge", "Version of Convoy; the value is 1.", ("version", "ray", "engine"))
 
-ALL = (REQUESTS, SAMPLES, BATCHES, BUSY, SHED, CANCELLED, BATCH_ROWS, STAGE, TOTAL, QUEUE, IN_FLIGHT, BUILD)
+ALL = (
+    REQUESTS,
+    SAMPLES,
+    BATCHES,
+    BUSY,
+    SHED,
+    CANCELLED,
+    BATCH_ROWS,
+    STAGE,
+    TOTAL,
+    QUEUE,
+    IN_FLIGHT,
+    ARM_REQUESTS,
+    ARM_COPIES,
+    LEDGER_EVENTS,
+    BUILD,
+)
 DEFINITIONS = {definition.name: definition for definition in ALL}
 
 

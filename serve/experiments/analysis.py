@@ -9,7 +9,7 @@ import numpy as np
 
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.ledger.tables import Clusters, Tables, Tally, latency_edges
-from serve.experiments.report import ArmReport, Bounds, ClassReport, Comparison, Energy
+from serve.experiments.report import ArmReport, Bounds, ClassReport, Comparison, Energy, Price
 from serve.experiments.revision import Revision
 from serve.experiments.stats import bernoulli, clusters, mixture, ratio
 from serve.experiments.stats.mixture import Array, Estimate
@@ -20,7 +20,7 @@ ENGINE_EFFECT = 0.05  # of the mean: where the interval of engine time is sharpe
 LABEL_EFFECT = 0.05
 ALARM_ALPHA = 0.01
 
-Prices = Callable[[str], Energy | None]  # joules per second of a model's engine
+Prices = Callable[[str], Price | None]  # by model
 
 
 @dataclass(frozen=True)
@@ -185,10 +185,10 @@ class Analysis:
         for arm, _, *row in self.tables.calibration(CALIBRATION_BINS):
             by_arm.setdefault(arm, []).append(tuple(row))
         found = {}
-        for arm, columns in ((arm, np.array(rows, float).T) for arm, rows in by_arm.items()):
-            images, right, confidence, squares = columns
-            total = images.sum()
-            found[arm] = (float(squares.sum() / total), float(np.abs(confidence - right).sum() / total))
+        for arm, rows in by_arm.items():
+            table = np.array(rows, float)
+            total = table[:, 0].sum()
+            found[arm] = (float(table[:, 3].sum() / total), float(np.abs(table[:, 2] - table[:, 1]).sum() / total))
         return found
 
     def classes(self) -> list[ClassReport]:

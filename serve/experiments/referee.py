@@ -125,9 +125,9 @@ class Referee:
         p_value = analysis.mismatch(self._ledger.shares(definition.name, revision.revision))
         if p_value is not None and p_value < ALARM_ALPHA:
             alarms.append(f"units are not split as promised (sample-ratio mismatch, p = {p_value:.1g})")
-        for arm in analysis.late_labels(self._clock() - definition.label_seconds):
-            alarms.append(f"labels of {arm} come at another rate than those of {definition.control.name}")
-        return alarms
+        late = analysis.late_labels(self._clock() - definition.label_seconds)
+        control = definition.control.name
+        return alarms + [f"labels of {arm} come at another rate than those of {control}" for arm in late]
 
     def _notes(self, revision: Revision) -> list[str]:
         notes = [
@@ -148,8 +148,8 @@ class Referee:
         moments = []
         for at in np.linspace(span[0], span[1] + 1e-6, MOMENTS + 1)[1:]:
             then = Analysis.of(self._ledger, revision, self._prices, until=float(at))
-            for arm in revision.definition.arms[1:]:
-                moments.append(Moment(float(at), arm.name, *then.difference(arm.name)))
+            arms = [arm.name for arm in revision.definition.arms[1:]]
+            moments += [Moment(float(at), arm, *then.difference(arm)) for arm in arms]
         return moments
 
     def _guard(self, name: str, revision: Revision) -> bool:

@@ -23,6 +23,14 @@ class Bounds:
 
 
 @dataclass(frozen=True)
+class Price:
+    """Active joules per second that a model's engine runs, and where the figure is from."""
+
+    joules_per_second: float
+    source: str
+
+
+@dataclass(frozen=True)
 class Energy:
     """Active joules per image: engine time times the price of a model's engine second, and where the price is from."""
 

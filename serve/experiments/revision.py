@@ -23,6 +23,7 @@ class Revision:
     state: State
     definition: Experiment
     allocation: Allocation
+    by_command: bool = False  # and not declared in the configuration, from which it could be removed
 
     @property
     def salt(self) -> str:
@@ -64,7 +65,9 @@ class Revision:
         weights = definition.weights()
         known = set(self.allocation.shares) & set(weights)
         allocation = self.allocation.moved_to(weights) if known else allocate(weights)
-        return Revision(self.serial + 1, self.revision + 1, self.stage + 1, 0, "running", definition, allocation)
+        return Revision(
+            self.serial + 1, self.revision + 1, self.stage + 1, 0, "running", definition, allocation, self.by_command
+        )
 
     def _must_run(self) -> None:
         if self.state != "running":

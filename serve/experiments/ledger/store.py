@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, Table, create_engine, event, func, select, text
+from sqlalchemy import Connection, Engine, Table, create_engine, delete, event, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -54,6 +54,25 @@ class Ledger:
 
     def close(self) -> None:
         self.engine.dispose()
+
+    def forget(self, before: float) -> int:
+        """Deletes the requests of revisions that ended before that time, and outcomes that match none; answers how many.
+
+        Tallies and decisions stay: they are small.
+        """
+        newest = select(revisions.c.experiment, func.max(revisions.c.revision)).group_by(revisions.c.experiment)
+        states = self.current()
+        with self.engine.begin() as connection:
+            removed = 0
+            for name, revision in connection.execute(newest).all():
+                ended = states[name].state != "running"
+                old = predictions.c.revision <= revision if ended else predictions.c.revision < revision
+                where = (predictions.c.experiment == name, predictions.c.at < before, old)
+                removed += connection.execute(delete(predictions).where(*where)).rowcount
+            known = select(predictions.c.request_id)
+            orphans = (outcomes.c.at < before, outcomes.c.request_id.not_in(known))
+            connection.execute(delete(outcomes).where(*orphans))
+            return removed
 
     def changed_at(self, revision: Revision) -> float:
         """Unix time at which a revision took effect."""
@@ -107,11 +126,6 @@ class Ledger:
             _upsert(connection, decisions, [decision._asdict()], ())
             return True
 
-    def note(self, decision: Decision) -> None:
-        """A decision that changes no revision."""
-        with self.engine.begin() as connection:
-            _upsert(connection, decisions, [decision._asdict()], ())
-
     def current(self) -> dict[str, Revision]:
         """The newest revision of every experiment."""
         newest = select(revisions.c.experiment, func.max(revisions.c.serial)).group_by(revisions.c.experiment)
@@ -161,7 +175,14 @@ def _row(revision: Revision, declared: str) -> dict[str, Any]:
 def _revision(row: Any) -> Revision:
     definition = Experiment.model_validate_json(row["definition"])
     return Revision(
-        row["serial"], row["revision"], row["stage"], row["step"], row["state"], definition, _allocation(row["spans"])
+        row["serial"],
+        row["revision"],
+        row["stage"],
+        row["step"],
+        row["state"],
+        definition,
+        _allocation(row["spans"]),
+        not row["declared"],
     )
 
 

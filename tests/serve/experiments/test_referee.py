@@ -10,12 +10,12 @@ from serve.experiments.definition import Arm, Experiment
 from serve.experiments.ledger.records import Decision
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.referee import Referee
-from serve.experiments.report import Bounds, Energy
+from serve.experiments.report import Price
 from serve.experiments.revision import Revision
 from tests.serve.experiments.traffic import Traffic
 
 ARMS = (Arm(name="old", model="a"), Arm(name="new", model="b"))
-PRICE = Energy(Bounds(None, 0, 0), 20.0, "declared")
+PRICE = Price(20.0, "declared")
 
 Send = Callable[..., None]
 
