@@ -238,8 +238,8 @@ def _label_clusters(rows: list[tuple[str, int, int, int]], arm: str) -> Clusters
         else:
             patterns.append((side, images, labelled, 1))
     counts, sums = np.zeros((1, len(patterns), 2)), np.zeros((1, len(patterns), 2))
-    for index, (side, images, labelled, _) in enumerate(patterns):
-        counts[0, index, side], sums[0, index, side] = images, labelled
+    for index, (side, count, known, _) in enumerate(patterns):
+        counts[0, index, side], sums[0, index, side] = count, known
     return Clusters(counts, sums, np.array([times for *_, times in patterns], float))
 
 

@@ -76,7 +76,7 @@ def gateway(models: tuple[ModelConfig, ...], ledger_url: str, tmp_path: Path) ->
         endpoints = await CatalogLoader(connect, metrics, Limits()).load(Catalog(models=models), Endpoints())
         plane.replace(await experiments.declare(definitions, endpoints))
         app = HttpApp(plane, metrics, build_pages(plane, Settings(models=models), experiments))
-        transport = httpx.ASGITransport(app)  # type: ignore[arg-type] # ours is raw ASGI
+        transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
             yield client, experiments
         await experiments.close()
@@ -89,7 +89,7 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 
 
 async def until(true: Callable[[], Awaitable[Any]]) -> None:
-    while not await true():
+    while not await true():  # noqa: ASYNC110 what comes true is in other threads and processes
         await asyncio.sleep(0.02)
 
 
