@@ -10,14 +10,21 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 from PIL import Image
 from sqlalchemy import func, select
 
+from convoy.protos import classifier_pb2 as classifier_pb
+from convoy.protos import experiments_pb2 as experiments_pb
+from convoy.protos import open_inference_pb2 as inference_pb
+from convoy.protos.classifier_pb2_grpc import ClassifierStub
+from convoy.protos.experiments_pb2_grpc import ExperimentsStub
+from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from models.artifact import Artifact
 from serve.catalog import CatalogLoader, Endpoints
-from serve.config import Catalog, LedgerConfig, Limits, ModelConfig, Settings
+from serve.config import Catalog, LedgerConfig, Limits, Listen, ModelConfig, Settings
 from serve.dataplane import DataPlane
 from serve.executors import Executor, load_local
 from serve.experiments.definition import Experiment
@@ -25,6 +32,7 @@ from serve.experiments.gateway import Experiments
 from serve.experiments.ledger.schema import predictions
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.referee import Referee
+from serve.grpc_listener import GrpcListener
 from serve.http_listener import HttpApp
 from serve.http_pages import build_pages
 from serve.metric_pages import PageWriter
@@ -183,6 +191,49 @@ def test_an_experiment_over_unknown_or_unlike_models_is_refused(gateway: Gateway
             assert (await client.get("/v1/experiments")).json() == {"experiments": []}
 
     run(test())
+
+
+def test_both_protocols_give_a_key_the_same_arm(gateway: Gateway, free_ports: Callable[[int], list[int]]) -> None:
+    http_port, grpc_port, metrics_port = free_ports(3)
+    listen = Listen(http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port)
+
+    async def test() -> None:
+        async with gateway(define("both", sticky="header:x-user")) as (client, experiments):
+            listener = GrpcListener(experiments._plane, experiments._metrics, Settings(listen=listen), experiments)
+            await listener.start()
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+                for user in (f"user-{number}" for number in range(8)):
+                    wanted = await arm(client, "both", user, id=f"http-{user}")
+                    await check_grpc(channel, user, wanted)
+                    raw = {"x-user": user, "inference-header-content-length": "0"}
+                    infer = await client.post("/v2/models/both/infer", content=png(2), headers=raw)
+                    assert (infer.status_code, infer.headers["x-convoy-arm"]) == (200, wanted)
+                stub = ExperimentsStub(channel)  # type: ignore[no-untyped-call]
+                item = {"id": "http-user-0", "label": "top left"}
+                assert (await stub.SendFeedback(experiments_pb.FeedbackRequest(feedback=[item]))).accepted == 1
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await stub.SendFeedback(experiments_pb.FeedbackRequest(feedback=[{"id": "x"}]))
+                assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+            await listener.stop(1)
+
+    run(test())
+
+
+async def check_grpc(channel: grpc.aio.Channel, user: str, wanted: str) -> None:
+    metadata = (("x-user", user),)
+    classify = ClassifierStub(channel).Classify(  # type: ignore[no-untyped-call]
+        classifier_pb.ClassifyRequest(model="both", images=[png(1)]), metadata=metadata
+    )
+    answer = await classify
+    assert (answer.model, answer.predictions[0].classes[0].label) == ("both", "top right")
+    assert dict(await classify.trailing_metadata())["x-convoy-arm"] == wanted
+    tensor = inference_pb.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
+    tensor.contents.bytes_contents.append(png(3))
+    request = inference_pb.ModelInferRequest(model_name="both", inputs=[tensor], id=f"oip-{user}")
+    infer = GRPCInferenceServiceStub(channel).ModelInfer(request, metadata=metadata)  # type: ignore[no-untyped-call]
+    assert (await infer).model_name == "both"
+    trailing = dict(await infer.trailing_metadata())
+    assert (trailing["x-convoy-arm"], trailing["x-convoy-request-id"]) == (wanted, f"oip-{user}")
 
 
 def test_a_removed_declaration_is_no_name_any_more(gateway: Gateway) -> None:
