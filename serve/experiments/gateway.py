@@ -128,7 +128,9 @@ class Experiments:
                 log.warning("the ledger is away, the present experiments stay: %s", type(error).__name__)
                 continue
             async with self._changing:
-                self._revisions = revisions
+                for name, revision in revisions.items():  # read before the lock: some may be newer here by now
+                    if name not in self._revisions or revision.serial > self._revisions[name].serial:
+                        self._revisions[name] = revision
                 self._plane.replace(self._bind(Endpoints(self._plane.endpoints.by_name.values())))
 
     def _class_index(self, label: str, experiment: str) -> int:
