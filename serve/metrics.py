@@ -43,6 +43,9 @@ REQUESTS = Definition(
 SAMPLES = Definition("convoy_samples", "counter", "Images or tensor rows answered.", ("model", "version"))
 BATCHES = Definition("convoy_batches", "counter", "Batches run.", ("model", "version"))
 BUSY = Definition("convoy_busy_seconds", "counter", "Time an engine was running.", ("model", "version"))
+HOST_CALLS = Definition("convoy_host_calls", "counter", "Batches that arrived at hosts.", ("model", "version"))
+LOOP_BUSY = Definition("convoy_loop_busy_seconds", "counter", "CPU time of the gateways' event loops.", ())
+DECODE_BUSY = Definition("convoy_decode_busy_seconds", "counter", "Time that decode threads were decoding.", ())
 SHED = Definition("convoy_shed", "counter", "Requests refused under load.", ("model", "version", "reason"))
 CANCELLED = Definition(
     "convoy_cancelled", "counter", "Requests whose client left before the answer.", ("model", "version")
@@ -62,7 +65,10 @@ QUEUE = Definition("convoy_queue_rows", "gauge", "Rows that wait for an engine."
 IN_FLIGHT = Definition("convoy_requests_in_flight", "gauge", "Requests being answered.", ("protocol",))
 BUILD = Definition("convoy_build_info", "gauge", "Version of Convoy; the value is 1.", ("version", "ray", "engine"))
 
-ALL = (REQUESTS, SAMPLES, BATCHES, BUSY, SHED, CANCELLED, BATCH_ROWS, STAGE, TOTAL, QUEUE, IN_FLIGHT, BUILD)
+ALL = (
+    REQUESTS, SAMPLES, BATCHES, BUSY, HOST_CALLS, LOOP_BUSY, DECODE_BUSY, SHED, CANCELLED, BATCH_ROWS, STAGE, TOTAL,
+    QUEUE, IN_FLIGHT, BUILD,
+)  # fmt: skip
 DEFINITIONS = {definition.name: definition for definition in ALL}
 
 
