@@ -10,7 +10,6 @@ import itertools
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor as ThreadPool
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +20,7 @@ from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, InvalidInput
 from serve.batcher import Answer
 from serve.catalog import Endpoint, Endpoints
 from serve.config import Limits
+from serve.decode_pool import DecodePool
 
 Rows = NDArray[Any]
 ImageBytes = bytes | memoryview
@@ -73,14 +73,13 @@ class Watch:
 class DataPlane:
     """Answers classification and tensor requests for the endpoints it holds. Lives on one event loop."""
 
-    def __init__(self, limits: Limits, decoders: ThreadPool) -> None:
+    def __init__(self, limits: Limits, decoders: DecodePool) -> None:
         self.limits = limits
         self.endpoints = Endpoints()
         self.draining = False
         self.in_flight = 0
         self.on_change: list[Callable[[], None]] = []
         self._decoders = decoders
-        self._loop = asyncio.get_running_loop()
         self._prefix = secrets.token_hex(6)
         self._ids = itertools.count()
 
@@ -101,31 +100,23 @@ class DataPlane:
         self, endpoint: Endpoint, images: Sequence[ImageBytes], terms: Terms, trace: Trace, watch: Watch
     ) -> list[Answer]:
         """Decodes and runs encoded images; the answers hold a row per image, in their order."""
-        rows = await self.decode(endpoint, images)
+        rows = await self.decode(endpoint, images, terms)
         return await self.run(endpoint, rows, terms, trace, watch)
 
-    async def decode(self, endpoint: Endpoint, images: Sequence[ImageBytes]) -> Rows:
-        """Encoded images to UINT8 rows [n, size, size, channels]."""
+    async def decode(self, endpoint: Endpoint, images: Sequence[ImageBytes], terms: Terms) -> Rows:
+        """Encoded images to UINT8 rows [n, size, size, channels]. What the queue would refuse is not decoded."""
         if endpoint.form != "image":
             raise InvalidInput(f"{endpoint.name} takes tensors; images go to {endpoint.config.name}")
         if not images:
             raise InvalidInput("no image in the request")
         if len(images) > self.limits.images_per_request:
             raise TooLarge(f"{len(images)} images in one request; the limit is {self.limits.images_per_request}")
-        decoder = endpoint.decoder
-        if len(images) == 1:
-            body = images[0]
-            if decoder.is_small(body):  # a hop to a thread costs more than a small image
-                return decoder.decode(body)[np.newaxis]
-            return (await self._loop.run_in_executor(self._decoders, decoder.decode, body))[np.newaxis]
-        hops = (self._loop.run_in_executor(self._decoders, decoder.decode, body) for body in images)
-        decoded = await asyncio.gather(*hops, return_exceptions=True)
-        for position, image in enumerate(decoded):
-            if isinstance(image, ConvoyError):
-                raise type(image)(f"image {position}: {image}")
-            if isinstance(image, BaseException):
-                raise image
-        return np.stack([image for image in decoded if not isinstance(image, BaseException)])
+        decoder, batcher = endpoint.decoder, endpoint.batcher
+        if len(images) == 1 and decoder.is_small(images[0]):  # a hop to a thread costs more than a small image
+            batcher.admit(1, terms.deadline)
+            return decoder.decode(images[0])[np.newaxis]
+        with batcher.arrival(len(images), terms.deadline):
+            return await self._decoders.decode(decoder, images)
 
     async def run(self, endpoint: Endpoint, rows: Rows, terms: Terms, trace: Trace, watch: Watch) -> list[Answer]:
         """Runs rows that have the endpoint's input shape, in as many entries as its batch limit asks for."""

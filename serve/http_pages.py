@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,16 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from convoy.errors import ConvoyError, NotFound, NotReady
+from convoy.errors import ConvoyError, InvalidInput, NotFound, NotReady
 from serve import describe
 from serve.config import BUNDLED, Settings
 from serve.dataplane import DataPlane
 from serve.explain import explain
+from serve.profile import Window, profile, read
 
 PAGE = Path(__file__).parent / "page"
 SAMPLES = BUNDLED / "samples"
+SHORTEST_WINDOW, LONGEST_WINDOW = 0.1, 60.0  # seconds of a profile
 
 
 class Pages:
@@ -69,6 +72,15 @@ class Pages:
     async def explain(self, request: Request) -> Response:
         return answer(explain(self._plane, self._settings))
 
+    async def profile(self, request: Request) -> Response:
+        """Looks at the whole node for some seconds."""
+        seconds = _seconds(request.query_params.get("seconds", "2"))
+        folder = self._settings.node_dir / "metrics"
+        before = await asyncio.to_thread(read, folder)
+        await asyncio.sleep(seconds)
+        after = await asyncio.to_thread(read, folder)
+        return answer(profile(Window(before, after), self._settings))
+
     async def unknown_model(self, request: Request) -> Response:
         """Hot paths of known models never come here."""
         endpoint = self._find(request)
@@ -78,6 +90,16 @@ class Pages:
         if not self._plane.endpoints.by_name:
             raise NotReady("no model is loaded yet")
         return self._plane.endpoints.find(request.path_params["name"], request.path_params.get("version", ""))
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not SHORTEST_WINDOW <= seconds <= LONGEST_WINDOW:
+        raise InvalidInput(f"seconds is {text[:40]!r}; it must be from {SHORTEST_WINDOW} to {LONGEST_WINDOW}")
+    return seconds
 
 
 def answer(document: Any, status: int = 200) -> Response:
@@ -121,6 +143,7 @@ def build_pages(plane: DataPlane, settings: Settings) -> Starlette:
             Route("/-/healthz", pages.healthz),
             Route("/v1/models", pages.models),
             Route("/v1/explain", pages.explain),
+            Route("/v1/profile", pages.profile),
             Route("/v1/models/{name}/classify", pages.unknown_model, methods=["POST"]),
             Route("/v1/models/{name}/versions/{version}/classify", pages.unknown_model, methods=["POST"]),
             Route("/v2", pages.server),

@@ -25,7 +25,10 @@ async def infer(
         if output.name != OUTPUT:
             raise InvalidInput(f"unknown output {output.name[:60]!r}; {endpoint.name} has {OUTPUT!r}")
     tensor = _single_input(endpoint, request)
-    rows = await plane.decode(endpoint, _images(tensor)) if tensor.datatype == BYTES else _rows(plane, endpoint, tensor)
+    if tensor.datatype == BYTES:
+        rows = await plane.decode(endpoint, _images(tensor), terms)
+    else:
+        rows = _rows(plane, endpoint, tensor)
     logits = all_logits(await plane.run(endpoint, rows, terms, trace, watch))
     asked = request.outputs or (RequestedOutput(OUTPUT),)
     outputs = tuple(_output(endpoint, logits, one.classes) for one in asked)
