@@ -46,9 +46,10 @@ class Bench:
         self, net: Net, ours: Mapping[str, str], connections: int, seconds: int, tensor: bool, peers: str
     ) -> list[Result]:
         """Over HTTP. `ours` maps names to URLs; `peers` names those to run beside the limit."""
+        chosen = {"BENCH_PEERS": peers} if peers else {"BENCH_NO_PEERS": "1"}
         load = (str(connections), str(seconds))
         command: list[str | Path] = [self.scripts / "compare.sh", net.onnx, net.image, *load, *ours.values()]
-        text = self._run(command, net, {"BENCH_PEERS": peers} | ({"BENCH_TENSOR": "1"} if tensor else {}))
+        text = self._run(command, net, chosen | ({"BENCH_TENSOR": "1"} if tensor else {}))
         names = {url: name for name, url in ours.items()}
         return [
             Result(names.get(name, name), int(at), float(rps), float(p50), float(p99), int(status) + int(errors))

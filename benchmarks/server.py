@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,21 +79,28 @@ def _name(pid: int) -> str:
 
 
 @contextmanager
-def serving(folder: Path, models: Iterable[Mapping[str, Any]], port: int = 18300, **settings: Any) -> Iterator[Server]:
-    """`convoy up` with these models until the block ends."""
-    listen = {"http_port": port, "grpc_port": port + 1, "metrics_port": port + 2}
+def serving(folder: Path, models: Iterable[Mapping[str, Any]], **settings: Any) -> Iterator[Server]:
+    """`convoy up` with these models, on ports that are free, until the block ends."""
+    http_port, grpc_port, metrics_port = _free_ports(3)
+    listen = {"http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port}
     config = folder / "convoy.yaml"
     config.write_text(yaml.safe_dump({"listen": listen, "models": [dict(one) for one in models], **settings}))
     command = [str(Path(sys.executable).parent / "convoy"), "up", "--config", str(config)]
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{http_port}"
     start = time.monotonic()
     with (folder / "server.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             _wait_ready(url, process, folder / "server.log")
-            yield Server(process.pid, url, port + 1, time.monotonic() - start)
+            yield Server(process.pid, url, grpc_port, time.monotonic() - start)
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(60)
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(one.getsockname()[1]) for one in sockets]
 
 
 def _wait_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

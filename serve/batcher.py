@@ -196,7 +196,7 @@ class Batcher:
         return runs * self._slowdown * self.curve.predict(self.limits.batch) / self.slots.count
 
     def _pump(self) -> None:
-        while self._line and self.slots.take():
+        while self._line and self.slots.take(full=self._line.rows >= self.limits.batch):
             now = self._clock()
             # Only a crowded engine refuses on an estimate: otherwise a wrong estimate would never be corrected by a run.
             crowded = self._line.rows >= self.limits.batch

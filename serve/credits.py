@@ -34,6 +34,11 @@ class Credits:
         self._shares: dict[Hashable, tuple[float, float]] = {}
         self.count = SLOTS_PER_HOST * hosts
 
+    @property
+    def eager(self) -> int:
+        """How many of them may be less than full: one for each host to run."""
+        return max(1, self.count // SLOTS_PER_HOST)
+
     def told(self, host: Hashable, callers: int, now: float) -> int:
         """Notes an answer and returns how many batches may be under way: at least one, or nothing would ever be told."""
         self._shares[host] = (SLOTS_PER_HOST / callers, now)

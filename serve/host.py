@@ -97,7 +97,7 @@ class HostExecutor:
 
     def __init__(self, handle: DeploymentHandle[Any], facts: HostFacts, replicas: int) -> None:
         self._credits = Credits(replicas)
-        self.slots = Slots(self._credits.count)
+        self.slots = Slots(self._credits.count, self._credits.eager)
         self.inputs: Mapping[Form, TensorSpec] = facts.inputs
         self.curve = facts.curve
         self._handle = handle
@@ -106,7 +106,8 @@ class HostExecutor:
     async def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
         """Inference has no effects, so a batch may run twice. Raises what the engine raises, NotReady without a host."""
         answer = await self._ask(form, rows)
-        self.slots.resize(self._credits.told((answer.node, answer.pid), answer.callers, time.monotonic()))
+        self._credits.told((answer.node, answer.pid), answer.callers, time.monotonic())
+        self.slots.resize(self._credits.count, self._credits.eager)
         return answer.logits
 
     async def _ask(self, form: Form, rows: NDArray[Any]) -> HostAnswer:

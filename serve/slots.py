@@ -7,14 +7,16 @@ from collections.abc import Callable
 
 
 class Slots:
-    """At most `count` runs at a time. Lives on one event loop.
+    """At most `count` runs at a time, of which those beyond the first `eager` are for full batches. Lives on one event loop.
 
     Whoever waits leaves a callback; when a permit is free they are called in turn, and take it then: work is bound to the
-    engine at the last moment.
+    engine at the last moment. A run beyond `eager` only travels while the engine is at another one: that is worth it for
+    a full batch, while a smaller one fills up meanwhile.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, eager: int | None = None) -> None:
         self.count = count
+        self.eager = count if eager is None else eager
         self.taken = 0
         self._callbacks: deque[Callable[[], None]] = deque()
 
@@ -25,9 +27,9 @@ class Slots:
     def leave(self, wake: Callable[[], None]) -> None:
         self._callbacks.remove(wake)
 
-    def take(self) -> bool:
-        """Takes a permit if there is one."""
-        if self.taken >= self.count:
+    def take(self, full: bool) -> bool:
+        """Takes a permit, if there is one, for a batch that is `full` or not."""
+        if self.taken >= (self.count if full else self.eager):
             return False
         self.taken += 1
         return True
@@ -36,10 +38,10 @@ class Slots:
         self.taken -= 1
         self._wake()
 
-    def resize(self, count: int) -> None:
+    def resize(self, count: int, eager: int) -> None:
         """Another number of permits; those taken beyond it run out by themselves."""
-        grown = count > self.count
-        self.count = count
+        grown = count > self.count or eager > self.eager
+        self.count, self.eager = count, eager
         if grown:
             self._wake()
 

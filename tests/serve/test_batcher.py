@@ -259,16 +259,34 @@ def test_lines_that_share_an_engine_take_turns() -> None:
     run(scenario)
 
 
+def test_slots_beyond_the_eager_ones_are_for_full_batches() -> None:
+    async def scenario() -> None:
+        engine, slots = Engine(4, 2), Slots(2, eager=1)
+        engine.gate.clear()
+        batcher = Batcher(engine.run, slots, BatcherLimits(4, 100), CURVE)
+        futures = [batcher.submit(rows(0.0), FOREVER) for _ in range(4)]
+        await asyncio.sleep(0)
+        assert [len(batch) for batch in engine.batches] == [1]
+        futures += [batcher.submit(rows(0.0), FOREVER) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert [len(batch) for batch in engine.batches] == [1, 4]
+        engine.gate.set()
+        await asyncio.gather(*futures)
+        assert [len(batch) for batch in engine.batches] == [1, 4, 1]
+
+    run(scenario)
+
+
 def test_more_slots_are_used_at_once() -> None:
     async def scenario() -> None:
         engine, slots = Engine(1, 3), Slots(1)
         engine.gate.clear()
         batcher = Batcher(engine.run, slots, BatcherLimits(1, 100), CURVE)
         futures = [batcher.submit(rows(0.0), FOREVER) for _ in range(4)]
-        slots.resize(3)
+        slots.resize(3, 3)
         await asyncio.sleep(0)
         assert engine.running == 3
-        slots.resize(1)
+        slots.resize(1, 1)
         engine.gate.set()
         await asyncio.gather(*futures)
         assert slots.taken == 0
