@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from ray import serve as ray_serve
+from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 
-from convoy.errors import ConvoyError, NotReady
+from convoy.errors import ConvoyError, EngineFailed, NotReady
 from models.artifact import Artifact
 from models.engine import TensorSpec
 from serve.config import ModelConfig
@@ -118,6 +119,8 @@ class HostExecutor:
                 answer: HostAnswer = await self._handle.run.remote(form, rows, self._id)
             except ConvoyError:
                 raise
+            except RayTaskError as error:
+                raise EngineFailed("the model's host could not run the batch") from error
             except Exception as error:
                 log.warning("a host was lost during a call: %s", type(error).__name__)
                 if time.monotonic() + pause > give_up:

@@ -37,7 +37,7 @@ class Outcomes:
         """Returns after `more` further outcomes of this kind."""
         with self.changed:
             wanted = self.counts[outcome] + more
-            assert self.changed.wait_for(lambda: self.counts[outcome] >= wanted, 120), self.counts
+            assert self.changed.wait_for(lambda: self.counts[outcome] >= wanted, 300), self.counts
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from convoy.errors import EngineFailed
 from serve.batcher import Answer, Batcher, BatcherLimits
 from serve.config import ModelConfig, Settings
 from serve.host import HostAnswer, HostExecutor, connect_host
@@ -103,6 +104,17 @@ def test_one_call_per_batch(server: Settings) -> None:
         return total(after, name, **labels) - total(before, name, **labels)
 
     assert grown("convoy_host_calls_total") == grown("convoy_batches_total") < 60
+
+
+def test_a_batch_that_the_engine_refuses_is_not_run_again(server: Settings) -> None:
+    async def scenario() -> None:
+        executor = await connect_host(hosted(server), 60)
+        calls = total(scrape(server), "convoy_host_calls_total", model="hosted")
+        with pytest.raises(EngineFailed, match="ONNX Runtime"):
+            await executor.run("image", np.zeros((1, 3, 3, 1), np.uint8))
+        assert total(scrape(server), "convoy_host_calls_total", model="hosted") == calls + 1
+
+    asyncio.run(scenario())
 
 
 def test_a_dying_host_loses_no_request(server: Settings) -> None:
