@@ -47,6 +47,13 @@ def render(name: str, rows: Sequence[Row], plots: Path) -> list[str]:
         return [
             _table(("", "median", "all"), [(one["name"], _number(one["median"]), _list(one["all"])) for one in rows])
         ]
+    if name == "metrics_cost":
+        heads = (
+            "recording a request, µs",
+            "the event loop's whole work on it, µs",
+            "rate with metrics, of that without",
+        )
+        return [_table(heads, [tuple(_number(value) for value in one.values()) for one in rows])]
     if name == "overload":
         return [_overload(rows)]
     if name == "memory":

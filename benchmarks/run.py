@@ -35,6 +35,8 @@ SECTIONS: dict[str, Callable[[Setup], list[Row]]] = {
         sections.lenet5_tensors,
         sections.lenet5_grpc,
         sections.resnet18_images,
+        sections.attempts,
+        sections.metrics_cost,
         sections.start_up,
         pressure.overload,
         pressure.memory,

@@ -22,6 +22,8 @@ from benchmarks.server import Server, serving
 from convoy.protos import classifier_pb2
 from models.engine import load_engine
 from serve.decode import Decoder
+from serve.metric_pages import PageWriter
+from serve.metrics import Metrics, ModelRecorder
 
 Row = dict[str, Any]
 OCTETS = {"Content-Type": "application/octet-stream"}
@@ -123,6 +125,47 @@ def tight_loop(net: Net, seconds: float, batch: int = 16) -> float:
             engine.run(np.stack(list(pool.map(decoder.decode, [body] * batch))))
             done += batch
     return done / (time.monotonic() - start)
+
+
+def attempts(setup: Setup) -> list[Row]:
+    """What was tried on LeNet-5 images, local and dedicated, 32 connections and one, beside the limit of the same run."""
+    net, rows = setup.lenet5(), []
+
+    def drive(name: str, url: str) -> None:
+        for count in (32, 1):
+            load = wrk(url, net.image, count, setup.seconds, OCTETS)
+            rows.append({"name": name, "connections": count, **dataclasses.asdict(load)})
+
+    with peers.limit(net) as url:
+        drive("limit", url)
+    hosted = model(net, "hosted", placement="dedicated")
+    with serving(setup.scratch, [model(net, threads=1), model(net, "two", threads=2), hosted]) as server:
+        drive("engine of 1 thread", classify(server, net.name))
+        drive("engine of 2 threads", classify(server, "two"))
+        drive("dedicated", classify(server, "hosted"))
+        server.set_niceness(15)
+        drive("engine of 1 thread, niceness 15 as Ray's default", classify(server, net.name))
+        drive("dedicated, niceness 15", classify(server, "hosted"))
+    return rows
+
+
+def metrics_cost(setup: Setup) -> list[Row]:
+    """CPU time of recording a request in the metrics, beside all that the event loop spends on one."""
+    net, count, batch = setup.lenet5(), 100_000, 16
+    recorder = ModelRecorder(Metrics(PageWriter(setup.scratch / "metrics")), "net", "1")
+    start = time.thread_time()
+    for number in range(count):
+        recorder.request((0.0001, 0.0002, 0.001, 0.0005, 0.0001, 0.0001))
+        recorder.code("http", "200")
+        if number % batch == 0:
+            recorder.batch(batch)
+    recording = (time.thread_time() - start) / count * 1e6
+    with serving(setup.scratch, [model(net)]) as server:
+        row = profiled(server, partial(wrk, classify(server, net.name), net.image, 32, 6, OCTETS))
+    (answered,) = row["profile"]["models"]
+    busy = {one["name"]: one["busy"] for one in row["profile"]["resources"]}
+    whole = busy["event loop"] / answered["requests_per_second"] * 1e6
+    return [{"recording_us": recording, "request_us": whole, "rate_with_of_without": 1 - recording / whole}]
 
 
 def profiled(server: Server, load: Callable[[], Any]) -> Row:

@@ -59,8 +59,11 @@ class Server:
             total += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) * 1024
         return total
 
-    def gateways(self) -> list[int]:
-        return [pid for pid in self.processes() if "ServeReplica:gateway" in _name(pid)]
+    def set_niceness(self, value: int) -> None:
+        """Of every thread of the gateways and hosts."""
+        replicas = [pid for pid in self.processes() if "ServeReplica:" in _name(pid)]
+        for task in (task for pid in replicas for task in Path(f"/proc/{pid}/task").iterdir()):
+            os.setpriority(os.PRIO_PROCESS, int(task.name), value)
 
 
 def _stat(pid: int) -> list[str]:
