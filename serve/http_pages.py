@@ -79,7 +79,8 @@ class Pages:
         before = await asyncio.to_thread(read, folder)
         await asyncio.sleep(seconds)
         after = await asyncio.to_thread(read, folder)
-        return answer(profile(Window(before, after), self._settings))
+        served = [one.config for one in self._plane.endpoints.by_name.values() if one.form == "image"]
+        return answer(profile(Window(before, after), self._settings, served))
 
     async def unknown_model(self, request: Request) -> Response:
         """Hot paths of known models never come here."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from serve.config import Settings
+from serve.config import TENSOR_SUFFIX, ModelConfig, Settings
 from serve.metric_pages import Labels, Values, read_pages
 from serve.metrics import BUSY, DECODE_BUSY, LOOP_BUSY, SAMPLES, SECONDS, STAGE, STAGES, TOTAL, Definition
 from serve.threads import plan_threads
@@ -71,10 +72,10 @@ class Window:
         return float(self.grown(definition, **labels)[-1]) / self.seconds
 
 
-def profile(window: Window, settings: Settings) -> dict[str, Any]:
-    """The profile as a JSON-ready document; times in milliseconds, `busy` from 0 to 1."""
-    resources = _resources(window, settings)
-    models = [one for model in settings.models for one in _models(window, model.name, model.version)]
+def profile(window: Window, settings: Settings, served: Sequence[ModelConfig]) -> dict[str, Any]:
+    """The profile of the models served as a JSON-ready document; times in milliseconds, `busy` from 0 to 1."""
+    resources = _resources(window, settings, served)
+    models = [one for model in served for one in _models(window, model.name, model.version)]
     return {
         "seconds": round(window.seconds, 3),
         "models": models,
@@ -84,7 +85,7 @@ def profile(window: Window, settings: Settings) -> dict[str, Any]:
 
 
 def _models(window: Window, name: str, version: str) -> list[dict[str, Any]]:
-    forms = ({"model": form, "version": version} for form in (name, name + "-tensor"))
+    forms = ({"model": form, "version": version} for form in (name, name + TENSOR_SUFFIX))
     return [_model(window, labels) for labels in forms if window.grown(TOTAL, **labels)[:-1].sum() > 0]
 
 
@@ -115,13 +116,13 @@ def quantile(counts: Values, share: float) -> float:
     return float(low + (SECONDS[bucket] - low) * (wanted - below) / counts[bucket])
 
 
-def _resources(window: Window, settings: Settings) -> dict[str, float]:
+def _resources(window: Window, settings: Settings, served: Sequence[ModelConfig]) -> dict[str, float]:
     threads = plan_threads(settings)
     busy = {
         "event loop": window.rate(LOOP_BUSY) / settings.gateways,
         "decode threads": window.rate(DECODE_BUSY) / (threads.decode * settings.gateways),
     }
-    for model in settings.models:
+    for model in served:
         engines = model.replicas if model.placement == "dedicated" else settings.gateways
         rate = window.rate(BUSY, model=model.name, version=model.version)
         busy[f"engine of {model.name}"] = rate / engines

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
+from ray import serve as ray_serve
+
 from serve import app
 from serve.config import parse_settings
 
@@ -17,6 +19,6 @@ def say(word: str) -> None:
 app.start(parse_settings(json.loads(sys.argv[1])))
 say("ready")
 for line in sys.stdin:
-    app.deploy(parse_settings(json.loads(line)))
+    ray_serve.run_many(list(app.applications(parse_settings(json.loads(line)))), wait_for_applications_running=True)
     say("done")
 app.stop()

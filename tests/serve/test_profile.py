@@ -37,7 +37,7 @@ def profiled(tmp_path: Path, settings: Settings, engine: float, loop: float, cor
     metrics.values(LOOP_BUSY)[0] += loop
     after = read(tmp_path)
     start, end = Reading(100.0, 50.0, before.totals), Reading(102.0, 50.0 + cores, after.totals)
-    document = profile(Window(start, end), settings)
+    document = profile(Window(start, end), settings, settings.models)
     assert orjson.loads(orjson.dumps(document)) == document
     return document
 
@@ -70,7 +70,7 @@ def test_a_machine_that_others_fill_is_the_bottleneck(tmp_path: Path, settings: 
 
 def test_no_requests_no_stages(tmp_path: Path, settings: Settings) -> None:
     reading = read(tmp_path)
-    document = profile(Window(reading, Reading(reading.at + 1, reading.cores_busy, {})), settings)
+    document = profile(Window(reading, Reading(reading.at + 1, reading.cores_busy, {})), settings, settings.models)
     assert document["models"] == []
     assert document["bottleneck"].startswith("none: no request")
 
