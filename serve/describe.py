@@ -5,20 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import convoy
+from convoy import metadata
+from convoy.metadata import ModelInfo, ServerInfo, TensorInfo
 from convoy.tensors import BYTES, NAMES
 from serve.catalog import Endpoint
 from serve.infer import OUTPUT
 
-EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration"]
+SERVER = ServerInfo(
+    name="convoy",
+    version=convoy.__version__,
+    extensions=("binary_tensor_data", "classification", "model_configuration", "schedule_policy"),
+)
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"
-# Names in Triton's model configuration, and their numbers on gRPC.
-CONFIG_TYPES = {BYTES: ("TYPE_STRING", 13), "UINT8": ("TYPE_UINT8", 2), "FP32": ("TYPE_FP32", 11)}
 
 
-def server() -> dict[str, Any]:
+def server() -> metadata.Document:
     """Server metadata."""
-    return {"name": "convoy", "version": convoy.__version__, "extensions": EXTENSIONS}
+    return metadata.server_metadata(SERVER)
 
 
 def model(endpoint: Endpoint) -> dict[str, Any]:
@@ -40,34 +44,22 @@ def model(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def wire_input(endpoint: Endpoint) -> tuple[str, list[int]]:
-    """Datatype and shape of the input that clients see: encoded images for an image endpoint, the tensor otherwise."""
+def wire_input(endpoint: Endpoint) -> TensorInfo:
+    """The input that clients see: encoded images for an image endpoint, the tensor otherwise."""
     if endpoint.form == "image":
-        return BYTES, [-1, 1]
-    return NAMES[endpoint.input.dtype], list(endpoint.input.shape)
+        return TensorInfo(endpoint.input.name, BYTES, (-1, 1))
+    return TensorInfo(endpoint.input.name, NAMES[endpoint.input.dtype], tuple(endpoint.input.shape))
 
 
-def metadata(endpoint: Endpoint) -> dict[str, Any]:
-    """Open Inference Protocol model metadata."""
-    datatype, shape = wire_input(endpoint)
-    return {
-        "name": endpoint.name,
-        "versions": [endpoint.version],
-        "platform": PLATFORM,
-        "inputs": [{"name": endpoint.input.name, "datatype": datatype, "shape": shape}],
-        "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, len(endpoint.manifest.labels)]}],
-    }
-
-
-def config(endpoint: Endpoint) -> dict[str, Any]:
-    """Triton's model configuration, as far as its tools read it; dims are without the batch dimension."""
-    datatype, shape = wire_input(endpoint)
-    return {
-        "name": endpoint.name,
-        "platform": PLATFORM,
-        "backend": BACKEND,
-        "max_batch_size": endpoint.batcher.limits.batch,
-        "input": [{"name": endpoint.input.name, "data_type": CONFIG_TYPES[datatype][0], "dims": shape[1:]}],
-        "output": [{"name": OUTPUT, "data_type": "TYPE_FP32", "dims": [len(endpoint.manifest.labels)]}],
-        "dynamic_batching": {"preferred_batch_size": [endpoint.batcher.limits.batch]},
-    }
+def info(endpoint: Endpoint) -> ModelInfo:
+    """A model as the Open Inference Protocol describes it."""
+    return ModelInfo(
+        name=endpoint.name,
+        versions=(endpoint.version,),
+        platform=PLATFORM,
+        backend=BACKEND,
+        inputs=(wire_input(endpoint),),
+        outputs=(TensorInfo(OUTPUT, "FP32", (-1, len(endpoint.manifest.labels))),),
+        max_batch=endpoint.batcher.limits.batch,
+        properties={"architecture": endpoint.manifest.architecture, "dataset": endpoint.manifest.dataset},
+    )

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import orjson
 
 from convoy.errors import ConvoyError, Overloaded
@@ -14,48 +13,38 @@ from serve.batcher import Answer
 from serve.catalog import Endpoint
 from serve.dataplane import Trace
 from serve.http_body import Send
-from serve.ranking import TOP, rank
+from serve.options import ClassifyOptions
+from serve.predictions import Classes, best_classes
 
 Headers = list[tuple[bytes, bytes]]
 
 JSON = b"application/json"
 
 
-def top_classes(answers: Sequence[Answer], top_k: int) -> list[tuple[list[int], list[float]]]:
-    """Per row the best class indices and their probabilities."""
-    rows: list[tuple[list[int], list[float]]] = []
-    for answer in answers:
-        if top_k <= TOP:
-            ranking, start, stop = answer.run.ranking, answer.start, answer.stop
-        else:
-            ranking, start, stop = rank(np.asarray(answer.logits), top_k), 0, answer.stop - answer.start
-        pairs = zip(ranking.classes[start:stop], ranking.probabilities[start:stop], strict=True)
-        rows.extend((classes[:top_k], probabilities[:top_k]) for classes, probabilities in pairs)
-    return rows
-
-
 def classification(
-    endpoint: Endpoint, identifier: str, answers: Sequence[Answer], top_k: int, trace: Trace, now: float
+    endpoint: Endpoint, identifier: str, answers: Sequence[Answer], options: ClassifyOptions, trace: Trace, now: float
 ) -> bytes:
     """The JSON document of a classify answer."""
-    labels = endpoint.manifest.labels
     document: dict[str, Any] = {
         "id": identifier,
         "model": endpoint.name,
         "version": endpoint.version,
-        "predictions": [
-            {
-                "classes": [
-                    {"index": index, "label": labels[index], "probability": probability}
-                    for index, probability in zip(classes, probabilities, strict=True)
-                ]
-            }
-            for classes, probabilities in top_classes(answers, top_k)
-        ],
+        "predictions": [_prediction(endpoint, options, row) for row in best_classes(answers, options)],
         "timings_ms": timings(trace, now),
         "batch_size": trace.batch_size,
     }
     return orjson.dumps(document)
+
+
+def _prediction(endpoint: Endpoint, options: ClassifyOptions, row: Classes) -> dict[str, Any]:
+    labels, pairs = endpoint.manifest.labels, zip(*row, strict=True)
+    if not options.labels:
+        return {"classes": [{"index": index, "probability": probability} for index, probability in pairs]}
+    return {
+        "classes": [
+            {"index": index, "label": labels[index], "probability": probability} for index, probability in pairs
+        ]
+    }
 
 
 def timings(trace: Trace, now: float) -> dict[str, float]:
@@ -77,9 +66,11 @@ async def send_answer(send: Send, status: int, body: bytes, headers: Headers) ->
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_error(send: Send, error: ConvoyError) -> None:
+async def send_error(send: Send, error: ConvoyError, request_id: bytes | None = None) -> None:
     """The error as `{"error": …}`; a connection whose body was not read to its end is closed."""
     headers: Headers = [(b"content-type", JSON)]
+    if request_id is not None:
+        headers.append((b"x-request-id", request_id[:128]))
     if isinstance(error, Overloaded):
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
     if error.http_status == 413:

@@ -22,7 +22,10 @@ from serve.catalog import Endpoint
 from serve.config import Settings
 from serve.dataplane import DataPlane, Trace, Watch
 from serve.http_answers import JSON, Headers, classification, send_answer, send_error
-from serve.http_body import Receive, Scope, Send, parse_classify, read_body
+from serve.http_body import Headers as RequestHeaders
+from serve.http_body import Receive, Scope, Send, read_body
+from serve.http_classify import REQUEST_ID, parse_classify
+from serve.http_encoding import encode_answer
 from serve.http_infer import infer_http
 from serve.http_pages import build_pages
 from serve.metrics import IN_FLIGHT, Metrics
@@ -33,7 +36,7 @@ KEEP_ALIVE_SECONDS = 75
 
 log = logging.getLogger("convoy.http")
 
-Handler = Callable[[Endpoint, Scope, Receive, Trace], Awaitable[tuple[bytes, Headers]]]
+Handler = Callable[[Endpoint, Scope, RequestHeaders, Receive, Trace], Awaitable[tuple[bytes, Headers]]]
 
 
 class HttpApp:
@@ -63,48 +66,47 @@ class HttpApp:
             return
         endpoint, handler = route
         trace = Trace(self._clock())
+        asked = dict(scope["headers"])
         status = 200
         self._in_flight[0] += 1
         self._plane.in_flight += 1
         try:
-            body, headers = await handler(endpoint, scope, receive, trace)
+            body, headers = await handler(endpoint, scope, asked, receive, trace)
+            body = await encode_answer(asked, body, headers)
             trace.answered = self._clock()
-            await self._send(send, body, headers)
+            if self._plane.draining:
+                headers.append((b"connection", b"close"))
+            await send_answer(send, 200, body, headers)
             endpoint.recorder.request(trace.stages(self._clock()))
         except ConvoyError as error:
             status = error.http_status
             self._plane.record_failure(endpoint, error)
-            await send_error(send, error)
+            await send_error(send, error, asked.get(REQUEST_ID))
         finally:
             self._in_flight[0] -= 1
             self._plane.in_flight -= 1
             endpoint.recorder.code("http", str(status))
 
     async def _classify(
-        self, endpoint: Endpoint, scope: Scope, receive: Receive, trace: Trace
+        self, endpoint: Endpoint, scope: Scope, asked: RequestHeaders, receive: Receive, trace: Trace
     ) -> tuple[bytes, Headers]:
-        headers = dict(scope["headers"])
-        body = await read_body(headers, receive, self._plane.limits.body_bytes)
+        body = await read_body(asked, receive, self._plane.limits.body_bytes)
         trace.received = self._clock()
-        call = await parse_classify(scope, headers, body, self._plane.limits)
-        terms = http_terms(self._plane, headers, trace)
+        call = await parse_classify(scope, asked, body, self._plane.limits)
+        terms = http_terms(self._plane, asked, trace)
         watch = scope[WATCH] = Watch()
         answers = await self._plane.classify(endpoint, call.images, terms, trace, watch)
-        identifier = call.id or self._plane.new_id()
-        document = classification(endpoint, identifier, answers, call.top_k, trace, self._clock())
-        return document, [(b"content-type", JSON)]
+        identifier = call.options.id or self._plane.new_id()
+        document = classification(endpoint, identifier, answers, call.options, trace, self._clock())
+        return document, [(b"content-type", JSON), (REQUEST_ID, identifier.encode())]
 
-    async def _infer(self, endpoint: Endpoint, scope: Scope, receive: Receive, trace: Trace) -> tuple[bytes, Headers]:
-        headers = dict(scope["headers"])
-        body = await read_body(headers, receive, self._plane.limits.body_bytes)
+    async def _infer(
+        self, endpoint: Endpoint, scope: Scope, asked: RequestHeaders, receive: Receive, trace: Trace
+    ) -> tuple[bytes, Headers]:
+        body = await read_body(asked, receive, self._plane.limits.body_bytes)
         trace.received = self._clock()
         watch = scope[WATCH] = Watch()
-        return await infer_http(self._plane, endpoint, headers, body, trace, watch)
-
-    async def _send(self, send: Send, body: bytes, headers: Headers) -> None:
-        if self._plane.draining:
-            headers.append((b"connection", b"close"))
-        await send_answer(send, 200, body, headers)
+        return await infer_http(self._plane, endpoint, asked, body, trace, watch)
 
 
 class Connection(HttpToolsProtocol):

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from convoy import metadata
 from convoy.errors import ConvoyError, NotFound, NotReady
 from serve import describe
 from serve.config import BUNDLED, Settings
@@ -38,12 +39,12 @@ class Pages:
         return Response("draining" if self._plane.draining else "success", 503 if self._plane.draining else 200)
 
     async def live(self, request: Request) -> Response:
-        return answer({"live": True})
+        return answer(metadata.live(True))
 
     async def ready(self, request: Request) -> Response:
         if self._plane.draining:
-            return answer({"ready": False, "live": False, "error": "the server is draining"}, 503)
-        return answer({"ready": True, "live": True})
+            return answer(metadata.ready(False, "the server is draining"), 503)
+        return answer(metadata.ready(True))
 
     async def server(self, request: Request) -> Response:
         return answer(describe.server())
@@ -58,13 +59,13 @@ class Pages:
 
     async def model_ready(self, request: Request) -> Response:
         endpoint = self._find(request)
-        return answer({"name": endpoint.name, "ready": True})
+        return answer(metadata.model_ready(endpoint.name, True))
 
     async def model_metadata(self, request: Request) -> Response:
-        return answer(describe.metadata(self._find(request)))
+        return answer(metadata.model_metadata(describe.info(self._find(request))))
 
     async def model_config(self, request: Request) -> Response:
-        return answer(describe.config(self._find(request)))
+        return answer(metadata.model_config(describe.info(self._find(request))))
 
     async def explain(self, request: Request) -> Response:
         return answer(explain(self._plane, self._settings))

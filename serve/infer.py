@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convoy.classification import classify_output
 from convoy.errors import InvalidInput, TooLarge
 from convoy.open_inference import InferRequest, InferResponse, RequestedOutput
 from convoy.tensors import BYTES, NAMES, Tensor
@@ -77,12 +78,5 @@ def _rows(plane: DataPlane, endpoint: Endpoint, tensor: Tensor) -> NDArray[Any]:
 
 
 def _output(endpoint: Endpoint, logits: NDArray[np.float32], classes: int) -> Tensor:
-    if classes == 0:
-        return Tensor(OUTPUT, "FP32", logits.shape, logits)
-    count = min(classes, logits.shape[1])
-    order = np.argsort(-logits, axis=1, kind="stable")[:, :count]
-    labels = endpoint.manifest.labels
-    texts = [
-        f"{logits[row, index]:f}:{index}:{labels[index]}".encode() for row, best in enumerate(order) for index in best
-    ]
-    return Tensor(OUTPUT, BYTES, (len(logits), count), texts)
+    tensor = Tensor(OUTPUT, "FP32", logits.shape, logits)
+    return classify_output(tensor, classes, endpoint.manifest.labels) if classes else tensor

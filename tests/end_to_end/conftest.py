@@ -27,7 +27,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int
     return parse_settings(
         {
             "listen": {"http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port},
-            "limits": {"body_bytes": 8 * 2**20, "pixels": 4_000_000, "queue_rows": 64},
+            "limits": {"body_bytes": 12 * 2**20, "pixels": 4_000_000, "queue_rows": 64},
             "runtime_dir": str(folder / "node"),
             "models": [
                 {"name": "lenet5-mnist"},

@@ -1,0 +1,103 @@
+"""What every gRPC call shares: counting, tracing, errors as status codes, streams that are answered in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+
+from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, Overloaded
+from serve.catalog import Endpoint
+from serve.dataplane import DataPlane, Trace, Watch
+from serve.metrics import IN_FLIGHT, Metrics
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+STREAM_DEPTH = 32  # requests of one stream that may be under way: enough to fill a batch, too few to fill the queue
+
+
+class Calls:
+    """Counts and times calls, whichever service they belong to."""
+
+    def __init__(self, plane: DataPlane, metrics: Metrics) -> None:
+        self.plane = plane
+        self.clock = time.monotonic
+        self._in_flight = metrics.values(IN_FLIGHT, protocol="grpc")
+
+    @contextlib.contextmanager
+    def call(self, name: str, version: str, remaining: float | None) -> Iterator[tuple[Endpoint, Trace, Watch]]:
+        """A call from its first line to its answer; `remaining` are the seconds its client gives it. Raises ConvoyError."""
+        trace, watch = Trace(self.clock()), Watch()
+        endpoint: Endpoint | None = None
+        code = "OK"
+        self._in_flight[0] += 1
+        self.plane.in_flight += 1
+        try:
+            endpoint = self.plane.endpoints.find(name, version)
+            yield endpoint, trace, watch
+            trace.answered = self.clock()
+            endpoint.recorder.request(trace.stages(self.clock()))
+        except ConvoyError as error:
+            code = error.grpc_code
+            if endpoint is not None:
+                self.plane.record_failure(endpoint, error)
+            raise
+        except asyncio.CancelledError:
+            # The server cancels alike when the client leaves and when its deadline passes.
+            late = remaining is not None and self.clock() >= trace.started + remaining
+            ended = DeadlineExceeded("the deadline passed") if late else Cancelled("the client left")
+            code = ended.grpc_code
+            watch.client_gone()
+            if endpoint is not None:
+                self.plane.record_failure(endpoint, ended)
+            raise
+        finally:
+            self._in_flight[0] -= 1
+            self.plane.in_flight -= 1
+            if endpoint is not None:
+                endpoint.recorder.code("grpc", code)
+
+
+async def abort(context: Context, error: ConvoyError) -> NoReturn:
+    """Ends a call with an error's status; an overload says in the trailing metadata when to come back."""
+    trailing: tuple[tuple[str, str], ...] = ()
+    if isinstance(error, Overloaded):
+        trailing = (("retry-after", str(max(1, math.ceil(error.retry_after_s)))),)
+    await context.abort(grpc.StatusCode[error.grpc_code], str(error), trailing)
+    raise AssertionError("abort raises")
+
+
+async def pipelined(
+    requests: AsyncIterator[Request], answer: Callable[[Request], Awaitable[Response]], depth: int = STREAM_DEPTH
+) -> AsyncIterator[Response]:
+    """The answers to a stream's requests, in their order; up to `depth` are worked on at a time."""
+    room = asyncio.Semaphore(depth)
+    started: asyncio.Queue[asyncio.Task[Response] | None] = asyncio.Queue()
+
+    async def read() -> None:
+        try:
+            async for request in requests:
+                await room.acquire()
+                started.put_nowait(asyncio.ensure_future(answer(request)))
+        finally:
+            started.put_nowait(None)
+
+    reader = asyncio.create_task(read())
+    try:
+        while (task := await started.get()) is not None:
+            yield await task
+            room.release()
+        await reader
+    finally:
+        reader.cancel()
+        while not started.empty():
+            left = started.get_nowait()
+            if left is not None:
+                left.cancel()

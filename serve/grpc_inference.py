@@ -1,0 +1,90 @@
+"""The Open Inference Protocol over gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from convoy import metadata
+from convoy.errors import ConvoyError
+from convoy.metadata import to_message
+from convoy.open_inference_grpc import parse_message, render_message
+from convoy.protos import open_inference_pb2 as pb
+from convoy.protos import open_inference_pb2_grpc
+from serve import describe
+from serve.catalog import Endpoint
+from serve.grpc_calls import Calls, Context, abort, pipelined
+from serve.infer import infer, request_terms
+
+WANTS_FINAL = "triton_enable_empty_final_response"
+FINAL = "triton_final_response"
+
+
+class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
+    """inference.GRPCInferenceService."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._plane = calls.plane
+
+    async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:  # noqa: N802
+        try:
+            return await self._infer(request, context.time_remaining())
+        except ConvoyError as error:
+            await abort(context, error)
+
+    async def ModelStreamInfer(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.ModelInferRequest], context: Context
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        async def answer(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
+            try:
+                response = await self._infer(request, context.time_remaining())
+            except ConvoyError as error:
+                failed = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
+                return pb.ModelStreamInferResponse(error_message=str(error), infer_response=failed)
+            if WANTS_FINAL in request.parameters and request.parameters[WANTS_FINAL].bool_param:
+                response.parameters[FINAL].bool_param = True  # each request has exactly one response
+            return pb.ModelStreamInferResponse(infer_response=response)
+
+        async for response in pipelined(request_iterator, answer):
+            yield response
+
+    async def _infer(self, request: pb.ModelInferRequest, remaining: float | None) -> pb.ModelInferResponse:
+        with self._calls.call(request.model_name, request.model_version, remaining) as (endpoint, trace, watch):
+            parsed = parse_message(request)
+            trace.received = self._calls.clock()
+            terms = self._plane.terms(trace.started, remaining)
+            if parsed.parameters:
+                terms = request_terms(self._plane, parsed, trace, terms)
+            return render_message(await infer(self._plane, endpoint, parsed, terms, trace, watch))
+
+    async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:  # noqa: N802
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:  # noqa: N802
+        return pb.ServerReadyResponse(ready=not self._plane.draining)
+
+    async def ServerMetadata(  # noqa: N802
+        self, request: pb.ServerMetadataRequest, context: Context
+    ) -> pb.ServerMetadataResponse:
+        return to_message(describe.server(), pb.ServerMetadataResponse())
+
+    async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:  # noqa: N802
+        await self._find(request.name, request.version, context)
+        return pb.ModelReadyResponse(ready=True)
+
+    async def ModelMetadata(  # noqa: N802
+        self, request: pb.ModelMetadataRequest, context: Context
+    ) -> pb.ModelMetadataResponse:
+        endpoint = await self._find(request.name, request.version, context)
+        return to_message(metadata.model_metadata(describe.info(endpoint)), pb.ModelMetadataResponse())
+
+    async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:  # noqa: N802
+        endpoint = await self._find(request.name, request.version, context)
+        config = to_message(metadata.model_config(describe.info(endpoint)), pb.ModelConfig())
+        return pb.ModelConfigResponse(config=config)
+
+    async def _find(self, name: str, version: str, context: Context) -> Endpoint:
+        try:
+            return self._plane.endpoints.find(name, version)
+        except ConvoyError as error:
+            await abort(context, error)
