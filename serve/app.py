@@ -20,6 +20,7 @@ from serve.host import APP_PREFIX, Host
 from serve.meter import Meter
 from serve.metric_pages import clear_pages
 from serve.sockets import bind, prepare_folder
+from serve.steward import STEWARD_APP, Steward
 from serve.threads import plan_threads
 
 # A batch of 32 photos is 4.8 MB and Ray's default limit between replicas is 4 MiB; gRPC halves what a handle call costs.
@@ -45,10 +46,11 @@ def check(settings: Settings) -> None:
 
 
 def applications(settings: Settings) -> Iterator[RunTarget]:
-    """The meter, a host application per dedicated model, and the gateway."""
+    """The meter, the steward, a host application per dedicated model, and the gateway."""
     folder = str(settings.node_dir)
     threads = plan_threads(settings)
     yield RunTarget(Meter.bind(settings.listen.model_dump(), folder), name="meter", route_prefix=None)  # type: ignore[attr-defined]
+    yield RunTarget(Steward.bind(), name=STEWARD_APP, route_prefix=None)  # type: ignore[attr-defined]
     for model in settings.models:
         if model.placement == "dedicated":
             host = Host.options(num_replicas=model.replicas).bind(model.model_dump(), threads.dedicated, folder)  # type: ignore[attr-defined]

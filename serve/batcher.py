@@ -96,7 +96,7 @@ class Batcher:
         execute: Execute,
         limits: BatcherLimits,
         curve: LatencyCurve,
-        on_run: Callable[[int], None] = lambda size: None,
+        on_run: Callable[[int, float], None] = lambda size, seconds: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits = limits
@@ -220,7 +220,7 @@ class Batcher:
                 else:
                     entry.future.set_result(Answer(run, start, stop))
             start = stop
-        self._on_run(run.size)
+        self._on_run(run.size, seconds)
 
     def _arm(self, deadline: float) -> None:
         if self._alarm is None or deadline < self._alarm_at:

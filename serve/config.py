@@ -89,6 +89,10 @@ class Catalog(Frozen):
             raise ValueError(f"models named twice: {', '.join(doubled)}")
         return self
 
+    def without(self, names: frozenset[str]) -> Catalog:
+        """The catalog without some of its models."""
+        return self.model_copy(update={"models": tuple(model for model in self.models if model.name not in names)})
+
 
 class Settings(Frozen):
     """The whole of `convoy.yaml`."""

@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor as ThreadPool
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,6 +76,7 @@ class DataPlane:
     def __init__(self, limits: Limits, decoders: ThreadPool) -> None:
         self.limits = limits
         self.endpoints = Endpoints()
+        self.absent: Mapping[str, ConvoyError] = {}  # models of the catalog that do not serve now, and why
         self.draining = False
         self.in_flight = 0
         self.on_change: list[Callable[[], None]] = []
@@ -88,6 +89,13 @@ class DataPlane:
         self.endpoints = endpoints
         for callback in self.on_change:
             callback()
+
+    def find(self, name: str, version: str = "") -> Endpoint:
+        """The endpoint of a name. Raises NotFound, or NotReady while it is being loaded."""
+        absence = self.absent.get(name)
+        if absence is not None:
+            raise type(absence)(str(absence))
+        return self.endpoints.find(name, version)
 
     def new_id(self) -> str:
         return f"{self._prefix}-{next(self._ids):x}"
@@ -156,8 +164,9 @@ class DataPlane:
                 if not future.cancel() and not future.cancelled():
                     future.exception()  # marks a second part's failure as seen: the first has answered the request
 
-    def record_failure(self, endpoint: Endpoint, error: ConvoyError) -> None:
-        """Counts why a request got no answer."""
+    def record_failure(self, endpoint: Endpoint, error: ConvoyError, seconds: float) -> None:
+        """Counts why a request got no answer, `seconds` after it began."""
+        endpoint.recorder.failed(seconds)
         if isinstance(error, Cancelled):
             endpoint.recorder.cancelled()
         elif isinstance(error, Overloaded):

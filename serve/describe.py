@@ -14,7 +14,15 @@ from serve.infer import OUTPUT
 SERVER = ServerInfo(
     name="convoy",
     version=convoy.__version__,
-    extensions=("binary_tensor_data", "classification", "model_configuration", "schedule_policy"),
+    extensions=(
+        "binary_tensor_data",
+        "classification",
+        "model_configuration",
+        "model_repository",
+        "model_repository(unload_dependents)",
+        "schedule_policy",
+        "statistics",
+    ),
 )
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import ray
 from ray import serve as ray_serve
 
 import convoy
-from convoy.errors import ConvoyError, NotReady
+from convoy.errors import NotReady
 from models.artifact import Artifact
 from serve.catalog import CatalogLoader, close_endpoints
 from serve.config import Catalog, ModelConfig, Settings
@@ -25,7 +26,9 @@ from serve.host import connect_host
 from serve.http_listener import HttpListener
 from serve.metric_pages import PageWriter
 from serve.metrics import BUILD, BUSY, Metrics
+from serve.repository import Repository
 from serve.sockets import Handover, find_listener
+from serve.steward import StewardClient
 from serve.threads import plan_threads
 
 HOST_PATIENCE_SECONDS = 120.0
@@ -60,28 +63,25 @@ class Gateway:
         self._http: HttpListener | None = None
         self._grpc: GrpcListener | None = None
         self._handover: Handover | None = None
-        self._changing = asyncio.Lock()
+        self._repository = Repository(
+            self._plane, self._serve, StewardClient(), f"{socket.gethostname()}-{os.getpid()}"
+        )
+        self._repository.start()
         self._ticker = asyncio.create_task(self._flush_metrics())
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Loads what is new in the catalog, swaps, then frees what is gone. The first call opens the listeners.
+        """A new declared catalog. One that cannot be loaded leaves the present one in service."""
+        await self._repository.declare(Catalog.model_validate(user_config))
 
-        A later catalog that cannot be loaded leaves the present one in service.
-        """
-        async with self._changing:
-            present = self._plane.endpoints
-            try:
-                endpoints = await self._loader.load(Catalog.model_validate(user_config), present)
-            except ConvoyError:
-                if not present.by_name:
-                    raise
-                log.exception("the new catalog was not taken; the present one stays")
-                return
-            self._plane.replace(endpoints)
-            if self._http is None:
-                await self._open()
-            kept = set(map(id, endpoints.by_name.values()))
-            await close_endpoints(one for one in present.by_name.values() if id(one) not in kept)
+    async def _serve(self, catalog: Catalog) -> None:
+        """Loads what is new in the catalog, swaps, then frees what is gone. The first call opens the listeners."""
+        present = self._plane.endpoints
+        endpoints = await self._loader.load(catalog, present)
+        self._plane.replace(endpoints)
+        if self._http is None:
+            await self._open()
+        kept = set(map(id, endpoints.by_name.values()))
+        await close_endpoints(one for one in present.by_name.values() if id(one) not in kept)
 
     async def check_health(self) -> None:
         """Fails when an engine of this process no longer answers."""
@@ -92,6 +92,7 @@ class Gateway:
     async def __del__(self) -> None:
         """Drains: no new connections, the living ones told to leave, what is in flight finished."""
         self._plane.draining = True
+        self._repository.close()
         if self._handover is not None:
             self._handover.close()
         if self._http is not None and self._grpc is not None:
@@ -111,8 +112,8 @@ class Gateway:
         folder = self._settings.node_dir
         listener = await self._find_listener(folder)
         self._handover = Handover(folder / f"gateway-{os.getpid()}.sock", listener)
-        self._http = HttpListener(self._plane, self._metrics, self._settings, listener)
-        self._grpc = GrpcListener(self._plane, self._metrics, self._settings)
+        self._http = HttpListener(self._plane, self._repository, self._metrics, self._settings, listener)
+        self._grpc = GrpcListener(self._plane, self._repository, self._metrics, self._settings)
         await self._grpc.start()
         await self._http.start()
 

@@ -40,14 +40,14 @@ class Calls:
         self._in_flight[0] += 1
         self.plane.in_flight += 1
         try:
-            endpoint = self.plane.endpoints.find(name, version)
+            endpoint = self.plane.find(name, version)
             yield endpoint, trace, watch
             trace.answered = self.clock()
             endpoint.recorder.request(trace.stages(self.clock()))
         except ConvoyError as error:
             code = error.grpc_code
             if endpoint is not None:
-                self.plane.record_failure(endpoint, error)
+                self.plane.record_failure(endpoint, error, self.clock() - trace.started)
             raise
         except asyncio.CancelledError:
             # The server cancels alike when the client leaves and when its deadline passes.
@@ -56,7 +56,7 @@ class Calls:
             code = ended.grpc_code
             watch.client_gone()
             if endpoint is not None:
-                self.plane.record_failure(endpoint, ended)
+                self.plane.record_failure(endpoint, ended, self.clock() - trace.started)
             raise
         finally:
             self._in_flight[0] -= 1

@@ -12,8 +12,13 @@ from convoy.protos import open_inference_pb2 as pb
 from convoy.protos import open_inference_pb2_grpc
 from serve import describe
 from serve.catalog import Endpoint
+from serve.config import Settings
 from serve.grpc_calls import Calls, Context, abort, pipelined
 from serve.infer import infer, request_terms
+from serve.repository import Repository, check_load, check_unload
+from serve.statistics import statistics
+
+Change = pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest
 
 WANTS_FINAL = "triton_enable_empty_final_response"
 FINAL = "triton_final_response"
@@ -22,9 +27,11 @@ FINAL = "triton_final_response"
 class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     """inference.GRPCInferenceService."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: Calls, repository: Repository, settings: Settings) -> None:
         self._calls = calls
         self._plane = calls.plane
+        self._repository = repository
+        self._pages = settings.node_dir / "metrics"
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:  # noqa: N802
         try:
@@ -83,8 +90,57 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         config = to_message(metadata.model_config(describe.info(endpoint)), pb.ModelConfig())
         return pb.ModelConfigResponse(config=config)
 
-    async def _find(self, name: str, version: str, context: Context) -> Endpoint:
+    async def ModelStatistics(  # noqa: N802
+        self, request: pb.ModelStatisticsRequest, context: Context
+    ) -> pb.ModelStatisticsResponse:
         try:
-            return self._plane.endpoints.find(name, version)
+            document = await statistics(self._plane, self._pages, request.name, request.version)
+            return to_message(document, pb.ModelStatisticsResponse())
         except ConvoyError as error:
             await abort(context, error)
+
+    async def RepositoryIndex(  # noqa: N802
+        self, request: pb.RepositoryIndexRequest, context: Context
+    ) -> pb.RepositoryIndexResponse:
+        index = metadata.repository_index(self._repository.index(request.ready))
+        return to_message({"models": index}, pb.RepositoryIndexResponse())
+
+    async def RepositoryModelLoad(  # noqa: N802
+        self, request: pb.RepositoryModelLoadRequest, context: Context
+    ) -> pb.RepositoryModelLoadResponse:
+        name = named(request)
+        try:
+            check_load(parameters_of(request))
+            await self._repository.load(name)
+        except ConvoyError as error:
+            await abort(context, error)
+        return pb.RepositoryModelLoadResponse(model_name=name, isLoaded=True)
+
+    async def RepositoryModelUnload(  # noqa: N802
+        self, request: pb.RepositoryModelUnloadRequest, context: Context
+    ) -> pb.RepositoryModelUnloadResponse:
+        name = named(request)
+        try:
+            check_unload(parameters_of(request))
+            await self._repository.unload(name)
+        except ConvoyError as error:
+            await abort(context, error)
+        return pb.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True)
+
+    async def _find(self, name: str, version: str, context: Context) -> Endpoint:
+        try:
+            return self._plane.find(name, version)
+        except ConvoyError as error:
+            await abort(context, error)
+
+
+def named(request: Change) -> str:
+    """The model of a load or unload: field 2 in Triton's form of the message, field 1 in KServe's."""
+    return request.model_name or request.repository_name
+
+
+def parameters_of(request: Change) -> dict[str, object]:
+    """The parameters of a load or unload as plain values."""
+    return {
+        key: getattr(one, one.WhichOneof("parameter_choice") or "", None) for key, one in request.parameters.items()
+    }

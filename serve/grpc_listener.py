@@ -15,6 +15,7 @@ from serve.grpc_calls import Calls
 from serve.grpc_classifier import ClassifierServicer
 from serve.grpc_inference import InferenceServicer
 from serve.metrics import Metrics
+from serve.repository import Repository
 
 INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 CLASSIFIER = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
@@ -23,7 +24,7 @@ CLASSIFIER = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 class GrpcListener:
     """Serves a gateway's gRPC. Several gateways of a node share the port (SO_REUSEPORT)."""
 
-    def __init__(self, plane: DataPlane, metrics: Metrics, settings: Settings) -> None:
+    def __init__(self, plane: DataPlane, repository: Repository, metrics: Metrics, settings: Settings) -> None:
         listen = settings.listen
         # A message holds a tensor's bytes and little else: the body's limit with room for the rest.
         size = settings.limits.body_bytes + 64 * 1024
@@ -34,7 +35,9 @@ class GrpcListener:
         ]
         self._server = _make_server(listen.grpc_server, options)
         calls = Calls(plane, metrics)
-        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(InferenceServicer(calls), self._server)  # type: ignore[no-untyped-call]
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+            InferenceServicer(calls, repository, settings), self._server
+        )  # type: ignore[no-untyped-call]
         classifier_pb2_grpc.add_ClassifierServicer_to_server(ClassifierServicer(calls), self._server)  # type: ignore[no-untyped-call]
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
-from convoy.errors import ConvoyError, Overloaded
+from convoy.errors import ConvoyError, Overloaded, TooLarge
 from serve.batcher import Answer
 from serve.catalog import Endpoint
 from serve.dataplane import Trace
-from serve.http_body import Send
+from serve.http_body import Receive, Send
 from serve.options import ClassifyOptions
 from serve.predictions import Classes, best_classes
 
 Headers = list[tuple[bytes, bytes]]
 
 JSON = b"application/json"
+LINGER_SECONDS = 5.0
 
 
 def classification(
@@ -66,13 +69,27 @@ async def send_answer(send: Send, status: int, body: bytes, headers: Headers) ->
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_error(send: Send, error: ConvoyError, request_id: bytes | None = None) -> None:
+async def send_error(send: Send, receive: Receive, error: ConvoyError, request_id: bytes | None = None) -> None:
     """The error as `{"error": …}`; a connection whose body was not read to its end is closed."""
     headers: Headers = [(b"content-type", JSON)]
     if request_id is not None:
         headers.append((b"x-request-id", request_id[:128]))
     if isinstance(error, Overloaded):
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
-    if error.http_status == 413:
-        headers.append((b"connection", b"close"))
-    await send_answer(send, error.http_status, orjson.dumps({"error": str(error)}), headers)
+    body = orjson.dumps({"error": str(error)})
+    if isinstance(error, TooLarge):
+        headers += [(b"connection", b"close"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await _linger(receive)
+        await send({"type": "http.response.body", "body": b""})
+    else:
+        await send_answer(send, error.http_status, body, headers)
+
+
+async def _linger(receive: Receive) -> None:
+    """Lets the client finish its body, for a while: a close while it sends would reset the connection under the answer."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while (await receive()).get("more_body"):
+                pass

@@ -29,6 +29,7 @@ from serve.http_encoding import encode_answer
 from serve.http_infer import infer_http
 from serve.http_pages import build_pages
 from serve.metrics import IN_FLIGHT, Metrics
+from serve.repository import Repository
 from serve.timeouts import http_terms
 
 WATCH = "convoy.watch"  # key of the scope under which a waiting request can be told that its client has gone
@@ -80,8 +81,8 @@ class HttpApp:
             endpoint.recorder.request(trace.stages(self._clock()))
         except ConvoyError as error:
             status = error.http_status
-            self._plane.record_failure(endpoint, error)
-            await send_error(send, error, asked.get(REQUEST_ID))
+            self._plane.record_failure(endpoint, error, self._clock() - trace.started)
+            await send_error(send, receive, error, asked.get(REQUEST_ID))
         finally:
             self._in_flight[0] -= 1
             self._plane.in_flight -= 1
@@ -138,8 +139,15 @@ class EmbeddedServer(uvicorn.Server):
 class HttpListener:
     """Serves a gateway's HTTP on a listening socket that other processes may share."""
 
-    def __init__(self, plane: DataPlane, metrics: Metrics, settings: Settings, listener: socket.socket) -> None:
-        pages = build_pages(plane, settings)
+    def __init__(
+        self,
+        plane: DataPlane,
+        repository: Repository,
+        metrics: Metrics,
+        settings: Settings,
+        listener: socket.socket,
+    ) -> None:
+        pages = build_pages(plane, repository, settings)
         config = uvicorn.Config(
             HttpApp(plane, metrics, pages),
             http=Connection,

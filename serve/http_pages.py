@@ -14,12 +14,16 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from convoy import metadata
-from convoy.errors import ConvoyError, NotFound, NotReady
+from convoy.errors import ConvoyError, InvalidInput, NotFound
 from serve import describe
 from serve.config import BUNDLED, Settings
 from serve.dataplane import DataPlane
 from serve.explain import explain
+from serve.http_body import read_body
+from serve.repository import Repository, check_load, check_unload
+from serve.statistics import statistics
 
+COLD_BODY_BYTES = 1024 * 1024
 PAGE = Path(__file__).parent / "page"
 SAMPLES = BUNDLED / "samples"
 
@@ -27,8 +31,9 @@ SAMPLES = BUNDLED / "samples"
 class Pages:
     """Handlers of the cold routes. A model's name may be percent-encoded; a version is digits."""
 
-    def __init__(self, plane: DataPlane, settings: Settings) -> None:
+    def __init__(self, plane: DataPlane, repository: Repository, settings: Settings) -> None:
         self._plane = plane
+        self._repository = repository
         self._settings = settings
 
     async def home(self, request: Request) -> Response:
@@ -67,6 +72,28 @@ class Pages:
     async def model_config(self, request: Request) -> Response:
         return answer(metadata.model_config(describe.info(self._find(request))))
 
+    async def statistics(self, request: Request) -> Response:
+        asked = (request.path_params.get("name", ""), request.path_params.get("version", ""))
+        return answer(await statistics(self._plane, self._settings.node_dir / "metrics", *asked))
+
+    async def repository_index(self, request: Request) -> Response:
+        wanted = (await read_document(request)).get("ready", False)
+        if not isinstance(wanted, bool):
+            raise InvalidInput("ready must be true or false")
+        return answer(metadata.repository_index(self._repository.index(wanted)))
+
+    async def load(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        check_load(await read_parameters(request))
+        await self._repository.load(name)
+        return answer({"name": name, "load": True})
+
+    async def unload(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        check_unload(await read_parameters(request))
+        await self._repository.unload(name)
+        return answer({"name": name, "unload": True})
+
     async def explain(self, request: Request) -> Response:
         return answer(explain(self._plane, self._settings))
 
@@ -76,9 +103,27 @@ class Pages:
         raise NotFound(f"model {endpoint.name!r} has no such method")
 
     def _find(self, request: Request) -> Any:
-        if not self._plane.endpoints.by_name:
-            raise NotReady("no model is loaded yet")
-        return self._plane.endpoints.find(request.path_params["name"], request.path_params.get("version", ""))
+        return self._plane.find(request.path_params["name"], request.path_params.get("version", ""))
+
+
+async def read_document(request: Request) -> dict[str, Any]:
+    """The JSON object in a body, empty when there is no body. Raises InvalidInput or TooLarge."""
+    body = await read_body(dict(request.scope["headers"]), request.receive, COLD_BODY_BYTES)
+    try:
+        document = orjson.loads(body or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"the body is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidInput("the body must be a JSON object")
+    return document
+
+
+async def read_parameters(request: Request) -> dict[str, Any]:
+    """The `parameters` in a body. Raises InvalidInput or TooLarge."""
+    parameters = (await read_document(request)).get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise InvalidInput("parameters must be an object")
+    return parameters
 
 
 def answer(document: Any, status: int = 200) -> Response:
@@ -103,9 +148,9 @@ async def http_error(request: Request, error: Exception) -> Response:
     )
 
 
-def build_pages(plane: DataPlane, settings: Settings) -> Starlette:
+def build_pages(plane: DataPlane, repository: Repository, settings: Settings) -> Starlette:
     """The Starlette application of the cold routes."""
-    pages = Pages(plane, settings)
+    pages = Pages(plane, repository, settings)
     of_model = [
         Route(f"/v2/models/{{name}}{version}{tail}", handler, methods=methods)
         for version in ("", "/versions/{version}")
@@ -113,6 +158,7 @@ def build_pages(plane: DataPlane, settings: Settings) -> Starlette:
             ("", pages.model_metadata, ["GET"]),
             ("/ready", pages.model_ready, ["GET"]),
             ("/config", pages.model_config, ["GET"]),
+            ("/stats", pages.statistics, ["GET"]),
             ("/infer", pages.unknown_model, ["POST"]),
         )
     ]
@@ -129,7 +175,11 @@ def build_pages(plane: DataPlane, settings: Settings) -> Starlette:
             Route("/v2/health/live", pages.live),
             Route("/v2/health/ready", pages.ready),
             Route("/v2/models", pages.model_names),
+            Route("/v2/models/stats", pages.statistics),
             *of_model,
+            Route("/v2/repository/index", pages.repository_index, methods=["POST"]),
+            Route("/v2/repository/models/{name}/load", pages.load, methods=["POST"]),
+            Route("/v2/repository/models/{name}/unload", pages.unload, methods=["POST"]),
             Mount("/page", StaticFiles(directory=PAGE)),
             Mount("/samples", StaticFiles(directory=SAMPLES)),
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ class Definition:
     help: str
     labels: tuple[str, ...]
     bounds: tuple[float, ...] = ()
+    alike: bool = False  # a gauge that every process sets alike: the largest counts, not the sum
 
     @property
     def slots(self) -> int:
@@ -43,6 +45,16 @@ REQUESTS = Definition(
 SAMPLES = Definition("convoy_samples", "counter", "Images or tensor rows answered.", ("model", "version"))
 BATCHES = Definition("convoy_batches", "counter", "Batches run.", ("model", "version"))
 BUSY = Definition("convoy_busy_seconds", "counter", "Time an engine was running.", ("model", "version"))
+SIZE_RUNS = Definition("convoy_batch_runs", "counter", "Batches run, by size.", ("model", "version", "size"))
+SIZE_SECONDS = Definition(
+    "convoy_batch_run_seconds", "counter", "Time that batches ran, by size.", ("model", "version", "size")
+)
+FAILED_SECONDS = Definition(
+    "convoy_failed_seconds", "counter", "Time of requests that ended in an error.", ("model", "version")
+)
+LAST_RUN = Definition(
+    "convoy_last_run_timestamp_seconds", "gauge", "When the last batch ended.", ("model", "version"), alike=True
+)
 SHED = Definition("convoy_shed", "counter", "Requests refused under load.", ("model", "version", "reason"))
 CANCELLED = Definition(
     "convoy_cancelled", "counter", "Requests whose client left before the answer.", ("model", "version")
@@ -62,7 +74,10 @@ QUEUE = Definition("convoy_queue_rows", "gauge", "Rows that wait for an engine."
 IN_FLIGHT = Definition("convoy_requests_in_flight", "gauge", "Requests being answered.", ("protocol",))
 BUILD = Definition("convoy_build_info", "gauge", "Version of Convoy; the value is 1.", ("version", "ray", "engine"))
 
-ALL = (REQUESTS, SAMPLES, BATCHES, BUSY, SHED, CANCELLED, BATCH_ROWS, STAGE, TOTAL, QUEUE, IN_FLIGHT, BUILD)
+ALL = (
+    REQUESTS, SAMPLES, BATCHES, BUSY, SIZE_RUNS, SIZE_SECONDS, FAILED_SECONDS, LAST_RUN, SHED, CANCELLED, BATCH_ROWS,
+    STAGE, TOTAL, QUEUE, IN_FLIGHT, BUILD,
+)  # fmt: skip
 DEFINITIONS = {definition.name: definition for definition in ALL}
 
 
@@ -109,6 +124,9 @@ class ModelRecorder:
         self._batches = metrics.values(BATCHES, **self._labels)
         self._queue = metrics.values(QUEUE, **self._labels)
         self._codes: dict[tuple[str, str], Values] = {}
+        self._sizes: dict[int, tuple[Values, Values]] = {}
+        self._failed_seconds = metrics.values(FAILED_SECONDS, **self._labels)
+        self._last_run = metrics.values(LAST_RUN, **self._labels)
 
     def request(self, stages: tuple[float, ...]) -> None:
         """An answered request: seconds of each of STAGES, in their order."""
@@ -122,11 +140,25 @@ class ModelRecorder:
             self._codes[key] = self._metrics.values(REQUESTS, protocol=protocol, code=code, **self._labels)
         self._codes[key][0] += 1
 
-    def batch(self, size: int) -> None:
+    def failed(self, seconds: float) -> None:
+        """A request that ended in an error after `seconds`."""
+        self._failed_seconds[0] += seconds
+
+    def batch(self, size: int, seconds: float) -> None:
+        """A batch of `size` rows that ran for `seconds`."""
         self._batches[0] += 1
+        runs, time_of_runs = self._sizes.get(size) or self._size(size)
+        runs[0] += 1
+        time_of_runs[0] += seconds
+        self._last_run[0] = time.time()
         self._samples[0] += size
         self._batch_rows[self._row_bounds.searchsorted(size)] += 1
         self._batch_rows[-1] += size
+
+    def _size(self, size: int) -> tuple[Values, Values]:
+        labels = self._labels | {"size": str(size)}
+        self._sizes[size] = (self._metrics.values(SIZE_RUNS, **labels), self._metrics.values(SIZE_SECONDS, **labels))
+        return self._sizes[size]
 
     def shed(self, reason: str) -> None:
         self._metrics.increment(SHED, reason=reason, **self._labels)
@@ -148,16 +180,29 @@ class ModelRecorder:
         observe(self._total, self._bounds, table.sum(axis=1))
 
 
-def collect(series: Iterable[Series]) -> Iterator[Metric]:
-    """Prometheus families of all processes' series: counters and histograms summed, gauges of the living summed."""
-    sums: dict[str, dict[tuple[tuple[str, str], ...], Values]] = defaultdict(dict)
+Totals = dict[str, dict[tuple[tuple[str, str], ...], Values]]  # by metric and labels
+
+
+def total(series: Iterable[Series]) -> Totals:
+    """All processes' series together: counters and histograms summed, gauges of the living summed too."""
+    totals: Totals = defaultdict(dict)
     for one in series:
         definition = DEFINITIONS.get(one.metric)
         if definition is None or (definition.kind == "gauge" and not one.alive):
             continue
-        of_metric = sums[one.metric]
-        of_metric[one.labels] = of_metric[one.labels] + one.values if one.labels in of_metric else one.values
-    for name, of_metric in sorted(sums.items()):
+        of_metric = totals[one.metric]
+        if one.labels not in of_metric:
+            of_metric[one.labels] = one.values
+        elif definition.alike:
+            of_metric[one.labels] = np.maximum(of_metric[one.labels], one.values)
+        else:
+            of_metric[one.labels] = of_metric[one.labels] + one.values
+    return totals
+
+
+def collect(series: Iterable[Series]) -> Iterator[Metric]:
+    """Prometheus families of all processes' series."""
+    for name, of_metric in sorted(total(series).items()):
         yield _family(DEFINITIONS[name], of_metric)
 
 

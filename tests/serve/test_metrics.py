@@ -26,7 +26,7 @@ def record(folder: Path, requests: int) -> None:
     for _ in range(requests):
         recorder.request((0.001,) * len(STAGES))
         recorder.code("http", "200")
-    recorder.batch(requests)
+    recorder.batch(requests, 0.5)
     recorder.queue(5)
     recorder.flush()
 

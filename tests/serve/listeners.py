@@ -1,0 +1,108 @@
+"""A gateway's real listeners, engines and repository in this process, without Ray: for tests of the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from models.artifact import Artifact
+from serve.catalog import CatalogLoader, close_endpoints
+from serve.config import Catalog, ModelConfig, Settings
+from serve.dataplane import DataPlane
+from serve.executors import Executor, load_local
+from serve.grpc_listener import GrpcListener
+from serve.http_listener import HttpListener
+from serve.metric_pages import PageWriter
+from serve.metrics import BUSY, Metrics
+from serve.repository import Decides, Repository
+from serve.sockets import bind
+from serve.steward import Revisions
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Where a gateway listens, and its parts."""
+
+    http: str
+    grpc: str
+    plane: DataPlane
+    metrics: Metrics
+    repository: Repository
+    loop: asyncio.AbstractEventLoop
+
+
+class InProcess:
+    """One gateway on one event loop. Several may share a `steward`."""
+
+    def __init__(self, settings: Settings, steward: Decides, name: str) -> None:
+        self.settings = settings
+        self.metrics = Metrics(PageWriter(settings.node_dir / "metrics"))
+        self.decoders = ThreadPoolExecutor(2)
+        self.plane = DataPlane(settings.limits, self.decoders)
+        self.loader = CatalogLoader(self.connect, self.metrics, settings.limits)
+        self.repository = Repository(self.plane, self.serve, steward, name)
+
+    async def open(self) -> None:
+        listen = self.settings.listen
+        self.repository.start()
+        await self.repository.declare(self.settings.catalog)
+        socket = bind(listen.host, listen.http_port)
+        self.http = HttpListener(self.plane, self.repository, self.metrics, self.settings, socket)
+        self.grpc = GrpcListener(self.plane, self.repository, self.metrics, self.settings)
+        await self.grpc.start()
+        await self.http.start()
+        self.ticker = asyncio.create_task(self.flush())
+
+    async def flush(self) -> None:
+        while True:
+            await asyncio.sleep(0.05)
+            for endpoint in self.plane.endpoints.by_name.values():
+                endpoint.recorder.flush()
+                endpoint.recorder.queue(endpoint.batcher.waiting_rows)
+
+    async def close(self) -> None:
+        self.ticker.cancel()
+        self.repository.close()
+        await self.http.stop(1)
+        await self.grpc.stop(1)
+        await close_endpoints(self.plane.endpoints.by_name.values())
+        self.decoders.shutdown()
+
+    async def serve(self, catalog: Catalog) -> None:
+        present = self.plane.endpoints
+        endpoints = await self.loader.load(catalog, present)
+        self.plane.replace(endpoints)
+        kept = set(map(id, endpoints.by_name.values()))
+        await close_endpoints(one for one in present.by_name.values() if id(one) not in kept)
+
+    async def connect(self, model: ModelConfig, artifact: Artifact) -> Executor:
+        busy = self.metrics.values(BUSY, model=model.name, version=model.version)
+        return await asyncio.to_thread(load_local, model, artifact, 1, busy)
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[Serving]:
+    """A gateway on a thread of its own, until the block ends; every model is local."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    async def begin() -> InProcess:
+        gateway = InProcess(settings, Revisions(), "gateway")
+        await gateway.open()
+        return gateway
+
+    gateway = asyncio.run_coroutine_threadsafe(begin(), loop).result(60)
+    listen = settings.listen
+    http, grpc = f"http://{listen.host}:{listen.http_port}", f"grpc://{listen.host}:{listen.grpc_port}"
+    try:
+        yield Serving(http, grpc, gateway.plane, gateway.metrics, gateway.repository, loop)
+    finally:
+        asyncio.run_coroutine_threadsafe(gateway.close(), loop).result(30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
