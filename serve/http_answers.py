@@ -10,11 +10,11 @@ from typing import Any
 
 import orjson
 
-from convoy.errors import ConvoyError, Overloaded, TooLarge
+from convoy.errors import ConvoyError, Overloaded
 from serve.batcher import Answer
 from serve.catalog import Endpoint
 from serve.dataplane import Trace
-from serve.http_body import Receive, Send
+from serve.http_body import Receive, Send, UnreadBody
 from serve.options import ClassifyOptions
 from serve.predictions import Classes, best_classes
 
@@ -77,7 +77,7 @@ async def send_error(send: Send, receive: Receive, error: ConvoyError, request_i
     if isinstance(error, Overloaded):
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
     body = orjson.dumps({"error": str(error)})
-    if isinstance(error, TooLarge):
+    if isinstance(error, UnreadBody):
         headers += [(b"connection", b"close"), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": True})

@@ -17,11 +17,15 @@ Headers = Mapping[bytes, bytes]
 WINDOW_BITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 
 
+class UnreadBody(TooLarge):
+    """The body is larger than allowed, and was not read to its end."""
+
+
 async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
     """The whole body, decompressed. Raises TooLarge before it is kept, Cancelled when the client leaves."""
     declared = headers.get(b"content-length")
     if declared is not None and int(declared) > limit:
-        raise TooLarge(f"body of {int(declared)} bytes; the limit is {limit}")
+        raise UnreadBody(f"body of {int(declared)} bytes; the limit is {limit}")
     message = await receive()
     body: bytes = message.get("body", b"")
     if message.get("more_body"):
@@ -40,9 +44,9 @@ async def _read_rest(first: bytes, receive: Receive, limit: int) -> bytes:
             raise Cancelled("the client left before the end of its request")
         pieces.append(message.get("body", b""))
         total += len(pieces[-1])
-        if total > limit:
-            raise TooLarge(f"body of more than {limit} bytes, the limit")
         more = message.get("more_body", False)
+        if total > limit:
+            raise (UnreadBody if more else TooLarge)(f"body of more than {limit} bytes, the limit")
     return b"".join(pieces)
 
 
