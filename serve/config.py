@@ -64,6 +64,12 @@ class ModelConfig(Frozen):
     threads: int = Field(0, ge=0, description="intra-op threads of the engine; 0: by the thread plan")
     max_batch: int = Field(32, ge=1, le=1024)
     target_ms: float = Field(50, gt=0, description="longest run of one batch; the batch limit follows from the curve")
+    cache_mb: float = Field(
+        0, ge=0, description="memory for answers to images seen before, in each gateway; 0: no cache"
+    )
+    cache_least_hit_rate: float = Field(
+        0.05, ge=0, le=1, description="below this share of hits the cache rests for a while"
+    )
 
     @model_validator(mode="after")
     def _name_is_free(self) -> ModelConfig:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor as ThreadPool
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 
 from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, InvalidInput, Overloaded, TooLarge
 from serve.batcher import Answer
+from serve.cache import ResponseCache
 from serve.catalog import Endpoint, Endpoints
-from serve.config import Limits
+from serve.config import Limits, ModelConfig
 
 Rows = NDArray[Any]
 ImageBytes = bytes | memoryview
@@ -37,6 +39,7 @@ class Trace:
     ran: float = 0.0
     answered: float = 0.0
     batch_size: int = 0
+    cached: bool = False
 
     def stages(self, sent: float) -> tuple[float, ...]:
         """Seconds of receive, decode, queue, run, post and send; their sum is the whole time."""
@@ -80,12 +83,19 @@ class DataPlane:
         self.draining = False
         self.in_flight = 0
         self.on_change: list[Callable[[], None]] = []
+        self._caches: dict[str, ResponseCache] = {}
         self._decoders = decoders
         self._loop = asyncio.get_running_loop()
         self._prefix = secrets.token_hex(6)
         self._ids = itertools.count()
 
     def replace(self, endpoints: Endpoints) -> None:
+        self._caches = {
+            name: (self.endpoints.by_name.get(name) is endpoint and self._caches.get(name))
+            or make_cache(endpoint.config)
+            for name, endpoint in endpoints.by_name.items()
+            if endpoint.form == "image" and endpoint.config.cache_mb
+        }
         self.endpoints = endpoints
         for callback in self.on_change:
             callback()
@@ -109,6 +119,23 @@ class DataPlane:
         self, endpoint: Endpoint, images: Sequence[ImageBytes], terms: Terms, trace: Trace, watch: Watch
     ) -> list[Answer]:
         """Decodes and runs encoded images; the answers hold a row per image, in their order."""
+        cache = self._caches.get(endpoint.name)
+        if cache is None:
+            return await self._ask(endpoint, images, terms, trace, watch)
+        gone: asyncio.Future[Answer] = self._loop.create_future()
+        watch.futures = (gone,)
+        compute = partial(self._ask, endpoint, images, terms, trace, watch)
+        answers, trace.cached = await cache.find(images, compute, terms.deadline, gone)
+        if trace.cached:
+            trace.decoded = trace.batched = trace.ran = time.monotonic()
+            trace.batch_size = 0
+        else:
+            endpoint.recorder.cache_miss()
+        return answers
+
+    async def _ask(
+        self, endpoint: Endpoint, images: Sequence[ImageBytes], terms: Terms, trace: Trace, watch: Watch
+    ) -> list[Answer]:
         rows = await self.decode(endpoint, images)
         return await self.run(endpoint, rows, terms, trace, watch)
 
@@ -164,6 +191,14 @@ class DataPlane:
                 if not future.cancel() and not future.cancelled():
                     future.exception()  # marks a second part's failure as seen: the first has answered the request
 
+    def record_answer(self, endpoint: Endpoint, trace: Trace) -> None:
+        """Times a request whose answer has just been sent."""
+        now = time.monotonic()
+        if trace.cached:
+            endpoint.recorder.cache_hit(now - trace.started)
+        else:
+            endpoint.recorder.request(trace.stages(now))
+
     def record_failure(self, endpoint: Endpoint, error: ConvoyError, seconds: float) -> None:
         """Counts why a request got no answer, `seconds` after it began."""
         endpoint.recorder.failed(seconds)
@@ -173,6 +208,10 @@ class DataPlane:
             endpoint.recorder.shed("queue")
         elif isinstance(error, DeadlineExceeded):
             endpoint.recorder.shed("deadline")
+
+
+def make_cache(config: ModelConfig) -> ResponseCache:
+    return ResponseCache(int(config.cache_mb * 2**20), config.cache_least_hit_rate)
 
 
 def all_logits(answers: Sequence[Answer]) -> NDArray[np.float32]:

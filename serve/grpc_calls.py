@@ -43,7 +43,7 @@ class Calls:
             endpoint = self.plane.find(name, version)
             yield endpoint, trace, watch
             trace.answered = self.clock()
-            endpoint.recorder.request(trace.stages(self.clock()))
+            self.plane.record_answer(endpoint, trace)
         except ConvoyError as error:
             code = error.grpc_code
             if endpoint is not None:

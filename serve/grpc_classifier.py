@@ -57,6 +57,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
                 predictions=[_prediction(endpoint, options, classes) for classes in best_classes(answers, options)],
                 timings_ms=pb.ClassifyResponse.Timings(**timings(trace, calls.clock())),
                 batch_size=trace.batch_size,
+                cached=trace.cached,
             )
 
 

@@ -32,14 +32,17 @@ def classification(
         "id": identifier,
         "model": endpoint.name,
         "version": endpoint.version,
-        "predictions": [_prediction(endpoint, options, row) for row in best_classes(answers, options)],
+        "predictions": [prediction(endpoint, options, row) for row in best_classes(answers, options)],
         "timings_ms": timings(trace, now),
         "batch_size": trace.batch_size,
     }
+    if trace.cached:
+        document["cached"] = True
     return orjson.dumps(document)
 
 
-def _prediction(endpoint: Endpoint, options: ClassifyOptions, row: Classes) -> dict[str, Any]:
+def prediction(endpoint: Endpoint, options: ClassifyOptions, row: Classes) -> dict[str, Any]:
+    """One image's classes as they stand in an answer."""
     labels, pairs = endpoint.manifest.labels, zip(*row, strict=True)
     if not options.labels:
         return {"classes": [{"index": index, "probability": probability} for index, probability in pairs]}

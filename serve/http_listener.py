@@ -11,6 +11,7 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import cast
 
 import uvicorn
@@ -21,10 +22,11 @@ from convoy.errors import ConvoyError
 from serve.catalog import Endpoint
 from serve.config import Settings
 from serve.dataplane import DataPlane, Trace, Watch
-from serve.http_answers import JSON, Headers, classification, send_answer, send_error
+from serve.http_answers import JSON, Headers, send_answer, send_error
 from serve.http_body import Headers as RequestHeaders
 from serve.http_body import Receive, Scope, Send, read_body
-from serve.http_classify import REQUEST_ID, parse_classify
+from serve.http_classify import REQUEST_ID
+from serve.http_dialects import DIALECTS, Dialect
 from serve.http_encoding import encode_answer
 from serve.http_infer import infer_http
 from serve.http_pages import build_pages
@@ -55,8 +57,10 @@ class HttpApp:
     def _map_routes(self) -> None:
         routes: dict[str, tuple[Endpoint, Handler]] = {}
         for endpoint in self._plane.endpoints.by_name.values():
+            for dialect in DIALECTS:
+                for path in dialect.paths:
+                    routes[path.format(endpoint.name, endpoint.version)] = (endpoint, partial(self._classify, dialect))
             for version in ("", f"/versions/{endpoint.version}"):
-                routes[f"/v1/models/{endpoint.name}{version}/classify"] = (endpoint, self._classify)
                 routes[f"/v2/models/{endpoint.name}{version}/infer"] = (endpoint, self._infer)
         self._routes = routes
 
@@ -73,12 +77,14 @@ class HttpApp:
         self._plane.in_flight += 1
         try:
             body, headers = await handler(endpoint, scope, asked, receive, trace)
+            if trace.cached:
+                headers.append((b"x-cache", b"hit"))
             body = await encode_answer(asked, body, headers)
             trace.answered = self._clock()
             if self._plane.draining:
                 headers.append((b"connection", b"close"))
             await send_answer(send, 200, body, headers)
-            endpoint.recorder.request(trace.stages(self._clock()))
+            self._plane.record_answer(endpoint, trace)
         except ConvoyError as error:
             status = error.http_status
             self._plane.record_failure(endpoint, error, self._clock() - trace.started)
@@ -89,16 +95,16 @@ class HttpApp:
             endpoint.recorder.code("http", str(status))
 
     async def _classify(
-        self, endpoint: Endpoint, scope: Scope, asked: RequestHeaders, receive: Receive, trace: Trace
+        self, dialect: Dialect, endpoint: Endpoint, scope: Scope, asked: RequestHeaders, receive: Receive, trace: Trace
     ) -> tuple[bytes, Headers]:
         body = await read_body(asked, receive, self._plane.limits.body_bytes)
         trace.received = self._clock()
-        call = await parse_classify(scope, asked, body, self._plane.limits)
+        call = await dialect.parse(scope, asked, body, self._plane.limits)
         terms = http_terms(self._plane, asked, trace)
         watch = scope[WATCH] = Watch()
         answers = await self._plane.classify(endpoint, call.images, terms, trace, watch)
         identifier = call.options.id or self._plane.new_id()
-        document = classification(endpoint, identifier, answers, call.options, trace, self._clock())
+        document = dialect.render(endpoint, identifier, answers, call.options, trace, self._clock())
         return document, [(b"content-type", JSON), (REQUEST_ID, identifier.encode())]
 
     async def _infer(

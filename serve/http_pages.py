@@ -20,6 +20,8 @@ from serve.config import BUNDLED, Settings
 from serve.dataplane import DataPlane
 from serve.explain import explain
 from serve.http_body import read_body
+from serve.http_dialects import DIALECTS
+from serve.openapi import openapi
 from serve.repository import Repository, check_load, check_unload
 from serve.statistics import statistics
 
@@ -42,6 +44,15 @@ class Pages:
     async def healthz(self, request: Request) -> Response:
         """KubeRay's probe."""
         return Response("draining" if self._plane.draining else "success", 503 if self._plane.draining else 200)
+
+    async def ping(self, request: Request) -> Response:
+        """TorchServe's health check."""
+        return answer(
+            {"status": "Unhealthy" if self._plane.draining else "Healthy"}, 503 if self._plane.draining else 200
+        )
+
+    async def openapi(self, request: Request) -> Response:
+        return answer(openapi(self._plane))
 
     async def live(self, request: Request) -> Response:
         return answer(metadata.live(True))
@@ -168,8 +179,14 @@ def build_pages(plane: DataPlane, repository: Repository, settings: Settings) ->
             Route("/-/healthz", pages.healthz),
             Route("/v1/models", pages.models),
             Route("/v1/explain", pages.explain),
-            Route("/v1/models/{name}/classify", pages.unknown_model, methods=["POST"]),
-            Route("/v1/models/{name}/versions/{version}/classify", pages.unknown_model, methods=["POST"]),
+            *(
+                Route(path.format("{name}", "{version}"), pages.unknown_model, methods=["POST"])
+                for dialect in DIALECTS
+                for path in dialect.paths
+            ),
+            Route("/v1/models/{name}", pages.model_ready),
+            Route("/ping", pages.ping),
+            Route("/openapi.json", pages.openapi),
             Route("/v2", pages.server),
             Route("/v2/", pages.server),
             Route("/v2/health/live", pages.live),

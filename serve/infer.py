@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from convoy.classification import classify_output
 from convoy.errors import InvalidInput, TooLarge
-from convoy.open_inference import InferRequest, InferResponse, RequestedOutput
+from convoy.open_inference import NO_PARAMETERS, InferRequest, InferResponse, RequestedOutput
 from convoy.tensors import BYTES, NAMES, Tensor
 from serve.catalog import Endpoint
 from serve.dataplane import DataPlane, Terms, Trace, Watch, all_logits
@@ -26,11 +26,15 @@ async def infer(
         if output.name != OUTPUT:
             raise InvalidInput(f"unknown output {output.name[:60]!r}; {endpoint.name} has {OUTPUT!r}")
     tensor = _single_input(endpoint, request)
-    rows = await plane.decode(endpoint, _images(tensor)) if tensor.datatype == BYTES else _rows(plane, endpoint, tensor)
-    logits = all_logits(await plane.run(endpoint, rows, terms, trace, watch))
+    if tensor.datatype == BYTES:
+        answers = await plane.classify(endpoint, _images(tensor), terms, trace, watch)
+    else:
+        answers = await plane.run(endpoint, _rows(plane, endpoint, tensor), terms, trace, watch)
+    logits = all_logits(answers)
     asked = request.outputs or (RequestedOutput(OUTPUT),)
     outputs = tuple(_output(endpoint, logits, one.classes) for one in asked)
-    return InferResponse(endpoint.name, endpoint.version, request.id, outputs)
+    parameters = {"cached": True} if trace.cached else NO_PARAMETERS
+    return InferResponse(endpoint.name, endpoint.version, request.id, outputs, parameters)
 
 
 def request_terms(plane: DataPlane, request: InferRequest, trace: Trace, default: Terms) -> Terms:

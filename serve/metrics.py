@@ -55,6 +55,15 @@ FAILED_SECONDS = Definition(
 LAST_RUN = Definition(
     "convoy_last_run_timestamp_seconds", "gauge", "When the last batch ended.", ("model", "version"), alike=True
 )
+CACHE_HITS = Definition(
+    "convoy_cache_hits", "counter", "Requests answered from the response cache.", ("model", "version")
+)
+CACHE_MISSES = Definition(
+    "convoy_cache_misses", "counter", "Requests that the response cache could not answer.", ("model", "version")
+)
+CACHE_SECONDS = Definition(
+    "convoy_cache_hit_seconds", "counter", "Time of requests answered from the response cache.", ("model", "version")
+)
 SHED = Definition("convoy_shed", "counter", "Requests refused under load.", ("model", "version", "reason"))
 CANCELLED = Definition(
     "convoy_cancelled", "counter", "Requests whose client left before the answer.", ("model", "version")
@@ -75,7 +84,8 @@ IN_FLIGHT = Definition("convoy_requests_in_flight", "gauge", "Requests being ans
 BUILD = Definition("convoy_build_info", "gauge", "Version of Convoy; the value is 1.", ("version", "ray", "engine"))
 
 ALL = (
-    REQUESTS, SAMPLES, BATCHES, BUSY, SIZE_RUNS, SIZE_SECONDS, FAILED_SECONDS, LAST_RUN, SHED, CANCELLED, BATCH_ROWS,
+    REQUESTS, SAMPLES, BATCHES, BUSY, SIZE_RUNS, SIZE_SECONDS, FAILED_SECONDS, LAST_RUN, CACHE_HITS, CACHE_MISSES,
+    CACHE_SECONDS, SHED, CANCELLED, BATCH_ROWS,
     STAGE, TOTAL, QUEUE, IN_FLIGHT, BUILD,
 )  # fmt: skip
 DEFINITIONS = {definition.name: definition for definition in ALL}
@@ -139,6 +149,15 @@ class ModelRecorder:
         if key not in self._codes:
             self._codes[key] = self._metrics.values(REQUESTS, protocol=protocol, code=code, **self._labels)
         self._codes[key][0] += 1
+
+    def cache_hit(self, seconds: float) -> None:
+        """A request that the cache answered in `seconds`; it has no stages."""
+        observe(self._total, self._bounds, np.array([seconds]))
+        self._metrics.increment(CACHE_HITS, **self._labels)
+        self._metrics.values(CACHE_SECONDS, **self._labels)[0] += seconds
+
+    def cache_miss(self) -> None:
+        self._metrics.increment(CACHE_MISSES, **self._labels)
 
     def failed(self, seconds: float) -> None:
         """A request that ended in an error after `seconds`."""

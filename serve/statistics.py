@@ -14,6 +14,9 @@ from serve.dataplane import DataPlane
 from serve.metric_pages import Values, read_pages
 from serve.metrics import (
     BATCHES,
+    CACHE_HITS,
+    CACHE_MISSES,
+    CACHE_SECONDS,
     FAILED_SECONDS,
     LAST_RUN,
     REQUESTS,
@@ -55,6 +58,8 @@ def _of_endpoint(endpoint: Endpoint, totals: Totals) -> ModelStatistics:
         compute_input=Span(decode.count, receive.ns + decode.ns),
         compute_infer=run,
         compute_output=Span(post.count, post.ns + send.ns),
+        cache_hit=Span(int(_values(totals, CACHE_HITS, labels)[0]), _ns(_values(totals, CACHE_SECONDS, labels)[0])),
+        cache_miss=Span(int(_values(totals, CACHE_MISSES, labels)[0]), 0),
     )
     return ModelStatistics(
         name=endpoint.name,

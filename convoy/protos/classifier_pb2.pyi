@@ -27,7 +27,7 @@ class ClassifyRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., images: _Optional[_Iterable[bytes]] = ..., top_k: _Optional[int] = ..., id: _Optional[str] = ..., threshold: _Optional[float] = ..., indices_only: bool = ..., priority: _Optional[int] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
-    __slots__ = ("id", "model", "version", "predictions", "timings_ms", "batch_size", "error")
+    __slots__ = ("id", "model", "version", "predictions", "timings_ms", "batch_size", "error", "cached")
     class Class(_message.Message):
         __slots__ = ("index", "label", "probability")
         INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -64,6 +64,7 @@ class ClassifyResponse(_message.Message):
     TIMINGS_MS_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    CACHED_FIELD_NUMBER: _ClassVar[int]
     id: str
     model: str
     version: str
@@ -71,4 +72,5 @@ class ClassifyResponse(_message.Message):
     timings_ms: ClassifyResponse.Timings
     batch_size: int
     error: str
-    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., predictions: _Optional[_Iterable[_Union[ClassifyResponse.Prediction, _Mapping]]] = ..., timings_ms: _Optional[_Union[ClassifyResponse.Timings, _Mapping]] = ..., batch_size: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+    cached: bool
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., predictions: _Optional[_Iterable[_Union[ClassifyResponse.Prediction, _Mapping]]] = ..., timings_ms: _Optional[_Union[ClassifyResponse.Timings, _Mapping]] = ..., batch_size: _Optional[int] = ..., error: _Optional[str] = ..., cached: bool = ...) -> None: ...
