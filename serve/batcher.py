@@ -6,6 +6,7 @@ Every entry's future ends on every path, exactly once: answered, failed with its
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from serve.scheduling import DEFAULT_PRIORITY, WaitingLine
 
 Rows = NDArray[Any]
 Execute = Callable[[Rows], Awaitable[NDArray[np.float32]]]
+
+log = logging.getLogger("convoy.batcher")
 
 SWEEP_SECONDS = 0.05
 SMOOTHING = 0.2  # weight of the newest run in the estimate of how far reality is from the curve
@@ -203,7 +206,8 @@ class Batcher:
         except asyncio.CancelledError:
             _fail_all(batch, NotReady("the server is stopping; retry"))
             raise
-        except Exception as error:  # noqa: BLE001 the batch boundary: a failing batch fails its own requests, once
+        except Exception as error:
+            log.exception("a batch failed")
             _fail_all(batch, EngineFailed(f"the engine failed: {type(error).__name__}"))
         else:
             self._deliver(batch, BatchRun(logits, len(rows), started, self._clock()))

@@ -53,6 +53,22 @@ class Limits(Frozen):
     deadline_ms: float = Field(30_000, gt=0, description="time a request may take when it does not say itself")
 
 
+class Logging(Frozen):
+    """Logs of the gateways: JSON lines in the node's folder."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    access: bool = Field(False, description="a line for every request; costs throughput")
+
+
+class Tracing(Frozen):
+    """OpenTelemetry spans; needs the extra `tracing`."""
+
+    endpoint: str = Field(
+        "", description="OTLP collector, for example http://127.0.0.1:4318/v1/traces; empty: no spans"
+    )
+    sample: float = Field(0.01, ge=0, le=1, description="share of requests without a traceparent that are traced")
+
+
 class ModelConfig(Frozen):
     """One served model."""
 
@@ -105,6 +121,8 @@ class Settings(Frozen):
 
     listen: Listen = Listen()
     limits: Limits = Limits()
+    logging: Logging = Logging()
+    tracing: Tracing = Tracing()
     gateways: int = Field(1, ge=1, description="gateway replicas")
     cores: int = Field(0, ge=0, description="cores to plan for; 0: those of the cgroup")
     runtime_dir: str = Field(

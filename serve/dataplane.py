@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,34 +24,13 @@ from serve.batcher import Answer
 from serve.cache import ResponseCache
 from serve.catalog import Endpoint, Endpoints
 from serve.config import Limits, ModelConfig
+from serve.observe import FIELDS, Finished, Observer
+from serve.timeline import Trace
+
+log = logging.getLogger("convoy.requests")
 
 Rows = NDArray[Any]
 ImageBytes = bytes | memoryview
-
-
-@dataclass(slots=True)
-class Trace:
-    """When a request passed each point, in monotonic seconds; the differences are its stages."""
-
-    started: float
-    received: float = 0.0
-    decoded: float = 0.0
-    batched: float = 0.0
-    ran: float = 0.0
-    answered: float = 0.0
-    batch_size: int = 0
-    cached: bool = False
-
-    def stages(self, sent: float) -> tuple[float, ...]:
-        """Seconds of receive, decode, queue, run, post and send; their sum is the whole time."""
-        return (
-            self.received - self.started,
-            self.decoded - self.received,
-            self.batched - self.decoded,
-            self.ran - self.batched,
-            self.answered - self.ran,
-            sent - self.answered,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +63,7 @@ class DataPlane:
         self.draining = False
         self.in_flight = 0
         self.on_change: list[Callable[[], None]] = []
+        self.observers: list[Observer] = []
         self._caches: dict[str, ResponseCache] = {}
         self._decoders = decoders
         self._loop = asyncio.get_running_loop()
@@ -191,6 +172,11 @@ class DataPlane:
                 if not future.cancel() and not future.cancelled():
                     future.exception()  # marks a second part's failure as seen: the first has answered the request
 
+    def tell(self, finished: Finished) -> None:
+        """A request has ended. Ask for `observers` before: by default there are none."""
+        for observe in self.observers:
+            observe(finished)
+
     def record_answer(self, endpoint: Endpoint, trace: Trace) -> None:
         """Times a request whose answer has just been sent."""
         now = time.monotonic()
@@ -199,9 +185,11 @@ class DataPlane:
         else:
             endpoint.recorder.request(trace.stages(now))
 
-    def record_failure(self, endpoint: Endpoint, error: ConvoyError, seconds: float) -> None:
-        """Counts why a request got no answer, `seconds` after it began."""
-        endpoint.recorder.failed(seconds)
+    def record_failure(self, endpoint: Endpoint, error: ConvoyError, trace: Trace) -> None:
+        """Counts why a request got no answer; a fault of ours is logged with the request's id."""
+        endpoint.recorder.failed(time.monotonic() - trace.started)
+        if error.http_status == 500:
+            log.error("%s", error, extra={FIELDS: {"request_id": trace.id, "model": endpoint.name}})
         if isinstance(error, Cancelled):
             endpoint.recorder.cancelled()
         elif isinstance(error, Overloaded):

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,14 @@ from serve.executors import Executor, LocalExecutor, load_local
 from serve.grpc_listener import GrpcListener
 from serve.host import connect_host
 from serve.http_listener import HttpListener
+from serve.logs import log_request, open_log
 from serve.metric_pages import PageWriter
 from serve.metrics import BUILD, BUSY, Metrics
 from serve.repository import Repository
 from serve.sockets import Handover, find_listener
 from serve.steward import StewardClient
 from serve.threads import plan_threads
+from serve.tracing import request_tracer
 
 HOST_PATIENCE_SECONDS = 120.0
 SOCKET_PATIENCE_SECONDS = 60.0
@@ -59,6 +62,8 @@ class Gateway:
         )
         decoders = ThreadPoolExecutor(self._threads.decode, thread_name_prefix="decode")
         self._plane = DataPlane(self._settings.limits, decoders)
+        self._ends: list[Callable[[], None]] = []
+        self._observe()
         self._loader = CatalogLoader(self._connect, self._metrics, self._settings.limits)
         self._http: HttpListener | None = None
         self._grpc: GrpcListener | None = None
@@ -68,6 +73,16 @@ class Gateway:
         )
         self._repository.start()
         self._ticker = asyncio.create_task(self._flush_metrics())
+
+    def _observe(self) -> None:
+        settings = self._settings
+        self._ends.append(open_log(settings.node_dir / "logs", "gateway", settings.logging).close)
+        if settings.logging.access:
+            self._plane.observers.append(log_request)
+        if settings.tracing.endpoint:
+            tracer, end = request_tracer(settings.tracing)
+            self._plane.observers.append(tracer)
+            self._ends.append(end)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """A new declared catalog. One that cannot be loaded leaves the present one in service."""
@@ -101,6 +116,8 @@ class Gateway:
             await self._http.stop(DRAIN_SECONDS)
         await close_endpoints(self._plane.endpoints.by_name.values())
         self._ticker.cancel()
+        for end in self._ends:
+            await asyncio.to_thread(end)
 
     async def _connect(self, model: ModelConfig, artifact: Artifact) -> Executor:
         if model.placement == "dedicated":

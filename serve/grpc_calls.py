@@ -13,8 +13,10 @@ import grpc
 
 from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, Overloaded
 from serve.catalog import Endpoint
-from serve.dataplane import DataPlane, Trace, Watch
+from serve.dataplane import DataPlane, Watch
 from serve.metrics import IN_FLIGHT, Metrics
+from serve.observe import Finished
+from serve.timeline import Trace
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Request = TypeVar("Request")
@@ -32,11 +34,11 @@ class Calls:
         self._in_flight = metrics.values(IN_FLIGHT, protocol="grpc")
 
     @contextlib.contextmanager
-    def call(self, name: str, version: str, remaining: float | None) -> Iterator[tuple[Endpoint, Trace, Watch]]:
-        """A call from its first line to its answer; `remaining` are the seconds its client gives it. Raises ConvoyError."""
+    def call(self, name: str, version: str, context: Context) -> Iterator[tuple[Endpoint, Trace, Watch]]:
+        """A call from its first line to its answer. Raises ConvoyError."""
         trace, watch = Trace(self.clock()), Watch()
         endpoint: Endpoint | None = None
-        code = "OK"
+        code, reason = "OK", ""
         self._in_flight[0] += 1
         self.plane.in_flight += 1
         try:
@@ -45,24 +47,36 @@ class Calls:
             trace.answered = self.clock()
             self.plane.record_answer(endpoint, trace)
         except ConvoyError as error:
-            code = error.grpc_code
+            code, reason = error.grpc_code, str(error)
             if endpoint is not None:
-                self.plane.record_failure(endpoint, error, self.clock() - trace.started)
+                self.plane.record_failure(endpoint, error, trace)
             raise
         except asyncio.CancelledError:
             # The server cancels alike when the client leaves and when its deadline passes.
-            late = remaining is not None and self.clock() >= trace.started + remaining
+            remaining = context.time_remaining()
+            late = remaining is not None and remaining <= 0
             ended = DeadlineExceeded("the deadline passed") if late else Cancelled("the client left")
-            code = ended.grpc_code
+            code, reason = ended.grpc_code, str(ended)
             watch.client_gone()
             if endpoint is not None:
-                self.plane.record_failure(endpoint, ended, self.clock() - trace.started)
+                self.plane.record_failure(endpoint, ended, trace)
             raise
         finally:
             self._in_flight[0] -= 1
             self.plane.in_flight -= 1
             if endpoint is not None:
                 endpoint.recorder.code("grpc", code)
+                if self.plane.observers:
+                    parent = traceparent_of(context)
+                    finished = Finished(
+                        "grpc", endpoint.name, endpoint.version, code, trace, self.clock(), parent, reason
+                    )
+                    self.plane.tell(finished)
+
+
+def traceparent_of(context: Context) -> str:
+    """The W3C trace context of a call, empty when it has none."""
+    return next((str(value) for key, value in context.invocation_metadata() or () if key == "traceparent"), "")
 
 
 async def abort(context: Context, error: ConvoyError) -> NoReturn:

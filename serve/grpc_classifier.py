@@ -25,7 +25,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
 
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:  # noqa: N802
         try:
-            return await self._classify(request, context.time_remaining())
+            return await self._classify(request, context)
         except ConvoyError as error:
             await abort(context, error)
 
@@ -34,24 +34,25 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
     ) -> AsyncIterator[pb.ClassifyResponse]:
         async def answer(request: pb.ClassifyRequest) -> pb.ClassifyResponse:
             try:
-                return await self._classify(request, context.time_remaining())
+                return await self._classify(request, context)
             except ConvoyError as error:
                 return pb.ClassifyResponse(id=request.id, model=request.model, error=str(error))
 
         async for response in pipelined(request_iterator, answer):
             yield response
 
-    async def _classify(self, request: pb.ClassifyRequest, remaining: float | None) -> pb.ClassifyResponse:
+    async def _classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
         calls, plane = self._calls, self._plane
-        with calls.call(request.model, request.version, remaining) as (endpoint, trace, watch):
+        with calls.call(request.model, request.version, context) as (endpoint, trace, watch):
             trace.received = trace.started
             options = _options(request)
-            deadline = plane.terms(trace.started, remaining).deadline
+            trace.id = options.id or plane.new_id()
+            deadline = plane.terms(trace.started, context.time_remaining()).deadline
             answers = await plane.classify(
                 endpoint, list(request.images), Terms(deadline, request.priority), trace, watch
             )
             return pb.ClassifyResponse(
-                id=options.id or plane.new_id(),
+                id=trace.id,
                 model=endpoint.name,
                 version=endpoint.version,
                 predictions=[_prediction(endpoint, options, classes) for classes in best_classes(answers, options)],

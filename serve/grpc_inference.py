@@ -35,7 +35,7 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:  # noqa: N802
         try:
-            return await self._infer(request, context.time_remaining())
+            return await self._infer(request, context)
         except ConvoyError as error:
             await abort(context, error)
 
@@ -44,7 +44,7 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         async def answer(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
             try:
-                response = await self._infer(request, context.time_remaining())
+                response = await self._infer(request, context)
             except ConvoyError as error:
                 failed = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
                 return pb.ModelStreamInferResponse(error_message=str(error), infer_response=failed)
@@ -55,11 +55,12 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         async for response in pipelined(request_iterator, answer):
             yield response
 
-    async def _infer(self, request: pb.ModelInferRequest, remaining: float | None) -> pb.ModelInferResponse:
-        with self._calls.call(request.model_name, request.model_version, remaining) as (endpoint, trace, watch):
+    async def _infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+        with self._calls.call(request.model_name, request.model_version, context) as (endpoint, trace, watch):
+            trace.id = request.id
             parsed = parse_message(request)
             trace.received = self._calls.clock()
-            terms = self._plane.terms(trace.started, remaining)
+            terms = self._plane.terms(trace.started, context.time_remaining())
             if parsed.parameters:
                 terms = request_terms(self._plane, parsed, trace, terms)
             return render_message(await infer(self._plane, endpoint, parsed, terms, trace, watch))

@@ -13,10 +13,10 @@ import orjson
 from convoy.errors import ConvoyError, Overloaded
 from serve.batcher import Answer
 from serve.catalog import Endpoint
-from serve.dataplane import Trace
 from serve.http_body import Receive, Send, UnreadBody
 from serve.options import ClassifyOptions
 from serve.predictions import Classes, best_classes
+from serve.timeline import Trace
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -72,10 +72,10 @@ async def send_answer(send: Send, status: int, body: bytes, headers: Headers) ->
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_error(send: Send, receive: Receive, error: ConvoyError, request_id: bytes | None = None) -> None:
+async def send_error(send: Send, receive: Receive, error: ConvoyError, request_id: bytes = b"") -> None:
     """The error as `{"error": …}`; a connection whose body was not read to its end is closed."""
     headers: Headers = [(b"content-type", JSON)]
-    if request_id is not None:
+    if request_id:
         headers.append((b"x-request-id", request_id[:128]))
     if isinstance(error, Overloaded):
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))

@@ -16,12 +16,12 @@ from convoy.errors import InvalidInput
 from serve.batcher import Answer
 from serve.catalog import Endpoint
 from serve.config import Limits
-from serve.dataplane import Trace
 from serve.http_answers import classification, prediction
 from serve.http_body import Headers, Scope
 from serve.http_classify import ClassifyCall, from_base64, parse_classify
 from serve.options import ClassifyOptions
 from serve.predictions import best_classes
+from serve.timeline import Trace
 
 Parse = Callable[[Scope, Headers, bytes, Limits], Awaitable[ClassifyCall]]
 Render = Callable[[Endpoint, str, Sequence[Answer], ClassifyOptions, Trace, float], bytes]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from convoy.errors import InvalidInput
 from convoy.open_inference import HEADER_LENGTH, InferRequest, parse_request, raw_request, render_response
 from serve.catalog import Endpoint
-from serve.dataplane import DataPlane, Trace, Watch
+from serve.dataplane import DataPlane, Watch
 from serve.describe import wire_input
 from serve.http_answers import JSON, Headers
 from serve.http_body import Headers as RequestHeaders
 from serve.http_classify import REQUEST_ID, request_id
 from serve.infer import infer, request_terms
+from serve.timeline import Trace
 from serve.timeouts import http_terms
 
 HEADER_LENGTH_NAME = HEADER_LENGTH.encode()
@@ -23,6 +24,7 @@ async def infer_http(
     """Body and headers of the answer. Raises ConvoyError."""
     request = _parse(endpoint, headers, body)
     answered = [(REQUEST_ID, request_id(headers).encode())] if REQUEST_ID in headers else []
+    trace.id = request.id or (answered[0][1].decode() if answered else "")
     terms = http_terms(plane, headers, trace)
     if request.parameters:
         terms = request_terms(plane, request, trace, terms)

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from convoy.errors import ConvoyError
 from serve.catalog import Endpoint
 from serve.config import Settings
-from serve.dataplane import DataPlane, Trace, Watch
+from serve.dataplane import DataPlane, Watch
 from serve.http_answers import JSON, Headers, send_answer, send_error
 from serve.http_body import Headers as RequestHeaders
 from serve.http_body import Receive, Scope, Send, read_body
@@ -31,10 +31,13 @@ from serve.http_encoding import encode_answer
 from serve.http_infer import infer_http
 from serve.http_pages import build_pages
 from serve.metrics import IN_FLIGHT, Metrics
+from serve.observe import Finished
 from serve.repository import Repository
+from serve.timeline import Trace
 from serve.timeouts import http_terms
 
 WATCH = "convoy.watch"  # key of the scope under which a waiting request can be told that its client has gone
+TRACEPARENT = b"traceparent"
 KEEP_ALIVE_SECONDS = 75
 
 log = logging.getLogger("convoy.http")
@@ -72,7 +75,7 @@ class HttpApp:
         endpoint, handler = route
         trace = Trace(self._clock())
         asked = dict(scope["headers"])
-        status = 200
+        status, reason = 200, ""
         self._in_flight[0] += 1
         self._plane.in_flight += 1
         try:
@@ -86,13 +89,19 @@ class HttpApp:
             await send_answer(send, 200, body, headers)
             self._plane.record_answer(endpoint, trace)
         except ConvoyError as error:
-            status = error.http_status
-            self._plane.record_failure(endpoint, error, self._clock() - trace.started)
-            await send_error(send, receive, error, asked.get(REQUEST_ID))
+            status, reason = error.http_status, str(error)
+            self._plane.record_failure(endpoint, error, trace)
+            await send_error(send, receive, error, asked.get(REQUEST_ID) or trace.id.encode())
         finally:
             self._in_flight[0] -= 1
             self._plane.in_flight -= 1
             endpoint.recorder.code("http", str(status))
+            if self._plane.observers:
+                parent = asked.get(TRACEPARENT, b"").decode("latin-1")
+                finished = Finished(
+                    "http", endpoint.name, endpoint.version, str(status), trace, self._clock(), parent, reason
+                )
+                self._plane.tell(finished)
 
     async def _classify(
         self, dialect: Dialect, endpoint: Endpoint, scope: Scope, asked: RequestHeaders, receive: Receive, trace: Trace
@@ -100,12 +109,12 @@ class HttpApp:
         body = await read_body(asked, receive, self._plane.limits.body_bytes)
         trace.received = self._clock()
         call = await dialect.parse(scope, asked, body, self._plane.limits)
+        trace.id = call.options.id or self._plane.new_id()
         terms = http_terms(self._plane, asked, trace)
         watch = scope[WATCH] = Watch()
         answers = await self._plane.classify(endpoint, call.images, terms, trace, watch)
-        identifier = call.options.id or self._plane.new_id()
-        document = dialect.render(endpoint, identifier, answers, call.options, trace, self._clock())
-        return document, [(b"content-type", JSON), (REQUEST_ID, identifier.encode())]
+        document = dialect.render(endpoint, trace.id, answers, call.options, trace, self._clock())
+        return document, [(b"content-type", JSON), (REQUEST_ID, trace.id.encode())]
 
     async def _infer(
         self, endpoint: Endpoint, scope: Scope, asked: RequestHeaders, receive: Receive, trace: Trace

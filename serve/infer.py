@@ -12,7 +12,8 @@ from convoy.errors import InvalidInput, TooLarge
 from convoy.open_inference import NO_PARAMETERS, InferRequest, InferResponse, RequestedOutput
 from convoy.tensors import BYTES, NAMES, Tensor
 from serve.catalog import Endpoint
-from serve.dataplane import DataPlane, Terms, Trace, Watch, all_logits
+from serve.dataplane import DataPlane, Terms, Watch, all_logits
+from serve.timeline import Trace
 
 OUTPUT = "logits"
 MAX_PRIORITY = 2**31

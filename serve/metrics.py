@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 
 from serve.metric_pages import Labels, PageWriter, Series, Values
+from serve.timeline import STAGES
 
 Kind = Literal["counter", "gauge", "histogram"]
 
@@ -20,7 +21,6 @@ SECONDS = (
     0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
-STAGES = ("receive", "decode", "queue", "run", "post", "send")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import pytest
 
 from convoy.errors import InvalidInput
 from serve.config import Limits
-from serve.dataplane import DataPlane, Terms, Trace
+from serve.dataplane import DataPlane, Terms
+from serve.timeline import Trace
 from serve.timeouts import http_terms
 
 
