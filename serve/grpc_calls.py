@@ -53,8 +53,7 @@ class Calls:
             raise
         except asyncio.CancelledError:
             # The server cancels alike when the client leaves and when its deadline passes.
-            remaining = context.time_remaining()
-            late = remaining is not None and remaining <= 0
+            late = _passed(context.time_remaining())
             ended = DeadlineExceeded("the deadline passed") if late else Cancelled("the client left")
             code, reason = ended.grpc_code, str(ended)
             watch.client_gone()
@@ -72,6 +71,11 @@ class Calls:
                         "grpc", endpoint.name, endpoint.version, code, trace, self.clock(), parent, reason
                     )
                     self.plane.tell(finished)
+
+
+def _passed(remaining: float | None) -> bool:
+    """Whether a deadline has passed; a call without one has None."""
+    return remaining is not None and remaining <= 0
 
 
 def traceparent_of(context: Context) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import gzip
+import io
 import json
 import zlib
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from PIL import Image
 
 from convoy.protos import classifier_pb2, open_inference_pb2
 from convoy.protos.classifier_pb2_grpc import ClassifierStub
@@ -205,3 +209,72 @@ def test_a_message_of_nine_megabytes(inference: GRPCInferenceServiceStub, large_
 @pytest.fixture(scope="module")
 def large_message() -> bytes:
     return np.zeros((16, 3, 224, 224), np.float32).tobytes()
+
+
+def test_torchserve_and_kserve_clients_are_answered(http: httpx.Client, digit: bytes) -> None:
+    alone = http.post(f"/v1/models/{MODEL}/classify", content=digit).json()["predictions"][0]["classes"]
+    by_label = http.post(f"/predictions/{MODEL}", content=digit).json()
+    assert list(by_label) == [one["label"] for one in alone]
+    assert list(http.post(f"/predictions/{MODEL}/1", files={"data": digit}).json()) == list(by_label)
+    assert http.get("/ping").json() == {"status": "Healthy"}
+    text = base64.b64encode(digit).decode()
+    with Image.open(io.BytesIO(digit)) as image:
+        pixels = np.asarray(image).tolist()
+    instances = [{"b64": text}, {"image_bytes": {"b64": text}}, {"data": text}, pixels, {"data": pixels}]
+    answer = http.post(f"/v1/models/{MODEL}:predict", json={"instances": instances}).json()
+    for prediction in answer["predictions"]:
+        assert [one["index"] for one in prediction["classes"]] == [one["index"] for one in alone]
+    assert http.get(f"/v1/models/{MODEL}").json() == {"name": MODEL, "ready": True}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"[]",
+        b'{"instances": []}',
+        b'{"instances": [1]}',
+        b'{"instances": ["***"]}',
+        b'{"instances": [[[1, 2], [3]]]}',
+        b'{"instances": [[[256]]]}',
+        b'{"instances": [[[1.5]]]}',
+        b'{"instances": [[]]}',
+        b'{"instances": [{"b64": 1}]}',
+    ],
+)
+def test_malformed_instances(http: httpx.Client, body: bytes) -> None:
+    answer = http.post(f"/v1/models/{MODEL}:predict", content=body)
+    assert answer.status_code == 400
+    assert list(answer.json()) == ["error"]
+
+
+def test_a_thousand_mixed_batches_at_once_equal_their_single_runs(http: httpx.Client) -> None:
+    generator = np.random.default_rng(3)
+    questions = [generator.normal(size=(size, 1, 32, 32)).astype(np.float32) for size in (1, 2, 3, 5, 8, 13)]
+
+    def body(floats: np.ndarray) -> tuple[bytes, dict[str, str]]:
+        parameters = {"binary_data_size": floats.nbytes}
+        tensor = {"name": "input", "datatype": "FP32", "shape": floats.shape, "parameters": parameters}
+        head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+        return head + floats.tobytes(), {"inference-header-content-length": str(len(head))}
+
+    def logits(answer: httpx.Response) -> np.ndarray:
+        assert answer.status_code == 200, answer.text
+        return np.frombuffer(answer.content[int(answer.headers["inference-header-content-length"]) :], np.float32)
+
+    requests = [body(floats) for floats in questions]
+    path = f"/v2/models/{MODEL}-tensor/infer"
+    alone = [logits(http.post(path, content=content, headers=headers)) for content, headers in requests]
+
+    async def ask_all() -> list[tuple[int, np.ndarray]]:
+        limits = httpx.Limits(max_connections=48)
+        async with httpx.AsyncClient(base_url=str(http.base_url), timeout=120, limits=limits) as client:
+
+            async def ask(number: int) -> tuple[int, np.ndarray]:
+                content, headers = requests[number]
+                return number, logits(await client.post(path, content=content, headers=headers))
+
+            return list(await asyncio.gather(*(ask(int(one)) for one in generator.integers(0, 6, 1000))))
+
+    for number, found in asyncio.run(ask_all()):
+        np.testing.assert_allclose(found, alone[number], rtol=1e-4, atol=1e-4)

@@ -1,0 +1,106 @@
+"""`python -m tests.end_to_end.triton_script CLIENT HOST:PORT IMAGE`: an unmodified tritonclient against a running Convoy.
+
+CLIENT is http, http.aio, grpc or grpc.aio. A process of its own: tritonclient registers the same protobuf package as Convoy.
+Exits with 0 when all is as it should be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tritonclient.utils import InferenceServerException
+
+MODEL = "lenet5-mnist"
+
+
+async def settle(value: Any) -> Any:
+    """The value of a call of either kind of client."""
+    return await value if inspect.isawaitable(value) else value
+
+
+def field(document: Any, name: str) -> Any:
+    """A field of a JSON document (HTTP) or a message (gRPC)."""
+    return document[name] if isinstance(document, dict) else getattr(document, name)
+
+
+async def check_metadata(client: Any) -> None:
+    for question in (client.is_server_live(), client.is_server_ready(), client.is_model_ready(MODEL)):
+        assert await settle(question)
+    assert field(await settle(client.get_server_metadata()), "name") == "convoy"
+    metadata = await settle(client.get_model_metadata(MODEL))
+    assert [field(one, "datatype") for one in field(metadata, "inputs")] == ["BYTES"]
+    config = await settle(client.get_model_config(MODEL))
+    config = config if isinstance(config, dict) else config.config
+    assert field(config, "max_batch_size") > 0
+    statistics = await settle(client.get_inference_statistics(MODEL))
+    assert field(field(statistics, "model_stats")[0], "name") == MODEL
+    index = await settle(client.get_model_repository_index())
+    entries = index if isinstance(index, list) else index.models
+    assert MODEL in [field(one, "name") for one in entries]
+
+
+async def check_infer(kit: Any, client: Any, image: bytes, options: list[dict[str, Any]]) -> None:
+    asked = kit.InferInput("image", [1, 1], "BYTES")
+    asked.set_data_from_numpy(np.array([[image]], np.object_))
+    for more in [{}, {"request_id": "7"}, {"priority": 1, "timeout": 5_000_000}, *options]:
+        result = await settle(client.infer(MODEL, [asked], **more))
+        assert result.as_numpy("logits").shape == (1, 10)
+        assert result.as_numpy("logits").argmax() == 7
+    wanted = kit.InferRequestedOutput("logits", class_count=2)
+    best = (await settle(client.infer(MODEL, [asked], outputs=[wanted]))).as_numpy("logits")
+    assert best.shape == (1, 2)
+    assert best[0, 0].split(b":")[1:] == [b"7", b"7"]
+    floats = np.random.default_rng(0).normal(size=(3, 1, 32, 32)).astype(np.float32)
+    tensor = kit.InferInput("input", list(floats.shape), "FP32")
+    tensor.set_data_from_numpy(floats)
+    assert (await settle(client.infer(f"{MODEL}-tensor", [tensor]))).as_numpy("logits").shape == (3, 10)
+    for model, text in (("nobody", "unknown model"), (f"{MODEL}-tensor", "image")):
+        with pytest.raises(InferenceServerException, match=text):
+            await settle(client.infer(model, [asked]))
+
+
+async def check_repository(client: Any, model: str) -> None:
+    await settle(client.unload_model(model))
+    with pytest.raises(InferenceServerException):
+        if not await settle(client.is_model_ready(model)):  # over HTTP it is a no, over gRPC an error
+            raise InferenceServerException("not ready")
+    await settle(client.load_model(model))
+    assert await settle(client.is_model_ready(model))
+
+
+def check_stream(kit: Any, client: Any, image: bytes) -> None:
+    """gRPC's streaming call, with an error in the middle that does not end it."""
+    answers: list[tuple[Any, Any]] = []
+    client.start_stream(lambda result, error: answers.append((result, error)))
+    good, bad = (kit.InferInput("image", [1, 1], "BYTES") for _ in range(2))
+    good.set_data_from_numpy(np.array([[image]], np.object_))
+    bad.set_data_from_numpy(np.array([[b"no image"]], np.object_))
+    for tensor in (good, bad, good):
+        client.async_stream_infer(MODEL, [tensor])
+    client.stop_stream()
+    assert [error is None for _, error in answers] == [True, False, True]
+    assert answers[2][0].as_numpy("logits").argmax() == 7
+
+
+async def main(kind: str, address: str, image: bytes) -> None:
+    kit = importlib.import_module(f"tritonclient.{kind}")
+    client = kit.InferenceServerClient(address)
+    codings = [("request_compression_algorithm", "response_compression_algorithm"), ("compression_algorithm",)]
+    options = [dict.fromkeys(codings["grpc" in kind], name) for name in ("gzip", "deflate")]
+    await check_metadata(client)
+    await check_infer(kit, client, image, options)
+    await check_repository(client, "faulty")
+    if kind == "grpc":
+        check_stream(kit, client, image)
+    await settle(client.close())
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2], Path(sys.argv[3]).read_bytes()))
