@@ -49,7 +49,8 @@ async def check_metadata(client: Any) -> None:
 async def check_infer(kit: Any, client: Any, image: bytes, options: list[dict[str, Any]]) -> None:
     asked = kit.InferInput("image", [1, 1], "BYTES")
     asked.set_data_from_numpy(np.array([[image]], np.object_))
-    for more in [{}, {"request_id": "7"}, {"priority": 1, "timeout": 5_000_000}, *options]:
+    calls: list[dict[str, Any]] = [{}, {"request_id": "7"}, {"priority": 1, "timeout": 5_000_000}, *options]
+    for more in calls:
         result = await settle(client.infer(MODEL, [asked], **more))
         assert result.as_numpy("logits").shape == (1, 10)
         assert result.as_numpy("logits").argmax() == 7

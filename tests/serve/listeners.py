@@ -96,7 +96,7 @@ def serving(settings: Settings) -> Iterator[Serving]:
         await gateway.open()
         return gateway
 
-    gateway = asyncio.run_coroutine_threadsafe(begin(), loop).result(60)
+    gateway = asyncio.run_coroutine_threadsafe(begin(), loop).result(300)
     listen = settings.listen
     http, grpc = f"http://{listen.host}:{listen.http_port}", f"grpc://{listen.host}:{listen.grpc_port}"
     try:
