@@ -3,17 +3,20 @@ PYTHON ?= python3
 SERVE := .venv-serve
 DEV := .venv
 SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
-# Debian packages that tests start: the other load generators, a database for the ledger.
+# Debian packages that tests start: other load generators, a database for the ledger, Prometheus, a browser.
 TEST_PACKAGES := \
+	chromium \
+	chromium-driver \
 	hey \
 	postgresql \
+	prometheus \
 	wrk
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up setup test-setup test test-slow lint bench artifacts lock clean
+.PHONY: help demo up setup test-setup test test-slow lint bench artifacts page-libraries lock clean
 
 help: ## show what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(SERVE)/ready: requirements/serve.lock pyproject.toml
 	$(PYTHON) -m venv $(SERVE)
@@ -59,6 +62,12 @@ bench: $(DEV)/ready ## measure the data plane against the limit and its peers, w
 artifacts: $(DEV)/ready ## train and compile the bundled models again
 	$(DEV)/bin/python -m models.train lenet5-mnist --out runs/lenet5-mnist
 	$(DEV)/bin/python -m models.train resnet20-cifar10 --out runs/resnet20-cifar10
+
+page-libraries: ## fetch the page's chart libraries again, at their versions
+	scratch=$$(mktemp -d) && npm install --silent --no-fund --prefix $$scratch d3@7.9.0 @observablehq/plot@0.6.17 && \
+	cp $$scratch/node_modules/d3/dist/d3.min.js $$scratch/node_modules/@observablehq/plot/dist/plot.umd.min.js serve/page/libraries/ && \
+	cp $$scratch/node_modules/d3/LICENSE serve/page/libraries/LICENSE.d3 && \
+	cp $$scratch/node_modules/@observablehq/plot/LICENSE serve/page/libraries/LICENSE.plot; rm -rf $$scratch
 
 lock: ## resolve the dependencies again, with hashes
 	$(DEV)/bin/python -m pip install --quiet uv

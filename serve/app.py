@@ -49,7 +49,8 @@ def applications(settings: Settings) -> Iterator[RunTarget]:
     """The meter, the steward, a host application per dedicated model, and the gateway."""
     folder = str(settings.node_dir)
     threads = plan_threads(settings)
-    yield RunTarget(Meter.bind(settings.listen.model_dump(), folder), name="meter", route_prefix=None)  # type: ignore[attr-defined]
+    meter = Meter.bind(settings.listen.model_dump(), settings.power.model_dump(), folder)  # type: ignore[attr-defined]
+    yield RunTarget(meter, name="meter", route_prefix=None)
     yield RunTarget(Steward.bind(), name=STEWARD_APP, route_prefix=None)  # type: ignore[attr-defined]
     for model in settings.models:
         if model.placement == "dedicated":

@@ -78,6 +78,12 @@ class Answer:
     def logits(self) -> NDArray[np.float32]:
         return self.run.logits[self.start : self.stop]
 
+    @property
+    def engine_seconds(self) -> float:
+        """Of the run's time the part of these rows."""
+        run = self.run
+        return (run.finished - run.started) * (self.stop - self.start) / run.size
+
 
 @dataclass(frozen=True)
 class BatcherLimits:

@@ -15,7 +15,7 @@ from serve.batcher import Batcher, BatcherLimits
 from serve.config import TENSOR_SUFFIX, Catalog, Limits, ModelConfig
 from serve.decode import Decoder
 from serve.executors import FORMS, Executor, Form
-from serve.metrics import Metrics, ModelRecorder
+from serve.metrics import TARGET, Metrics, ModelRecorder
 
 MAX_DEDICATED_SLOTS = 2
 
@@ -91,7 +91,8 @@ class CatalogLoader:
 
     def _endpoint(self, model: ModelConfig, manifest: Manifest, executor: Executor, form: Form) -> Endpoint:
         name = model.name if form == "image" else model.name + TENSOR_SUFFIX
-        recorder = ModelRecorder(self._metrics, name, model.version)
+        recorder = ModelRecorder(self._metrics, name, model.version, model.name)
+        self._metrics.set(TARGET, model.target_ms / 1000, model=name, version=model.version)
         batch = executor.curve.limit(model.target_ms / 1000)
         limits = BatcherLimits(batch, executor.slots, self._limits.queue_rows)
         batcher = Batcher(partial(executor.run, form), limits, executor.curve, recorder.batch)

@@ -69,6 +69,25 @@ class Tracing(Frozen):
     sample: float = Field(0.01, ge=0, le=1, description="share of requests without a traceparent that are traced")
 
 
+class Power(Frozen):
+    """What is known of the machine's power where it has no counter that may be read: one watt figure needs the other."""
+
+    idle_watts: float | None = Field(None, ge=0, description="watts of the machine at rest")
+    busy_watts: float | None = Field(None, gt=0, description="watts with every core in use")
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Power:
+        if (self.idle_watts is None) != (self.busy_watts is None):
+            raise ValueError("idle_watts and busy_watts need each other")
+        if self.idle_watts is not None and self.busy_watts is not None and self.idle_watts >= self.busy_watts:
+            raise ValueError("busy_watts must be more than idle_watts")
+        return self
+
+    @property
+    def declared(self) -> bool:
+        return self.idle_watts is not None
+
+
 class ModelConfig(Frozen):
     """One served model."""
 
@@ -123,11 +142,13 @@ class Settings(Frozen):
     limits: Limits = Limits()
     logging: Logging = Logging()
     tracing: Tracing = Tracing()
+    power: Power = Power()
     gateways: int = Field(1, ge=1, description="gateway replicas")
     cores: int = Field(0, ge=0, description="cores to plan for; 0: those of the cgroup")
     runtime_dir: str = Field(
         "", description="sockets and metric pages of this node; empty: a folder under the temporary one"
     )
+    atlas: str = Field("", description="what `convoy atlas` measured; empty: the file it writes by default")
     models: tuple[ModelConfig, ...] = (
         ModelConfig(name="lenet5-mnist"),
         ModelConfig(name="resnet20-cifar10"),
@@ -144,11 +165,21 @@ class Settings(Frozen):
         return Catalog(models=self.models)
 
     @property
+    def atlas_path(self) -> Path:
+        return Path(self.atlas).expanduser() if self.atlas else default_atlas()
+
+    @property
     def node_dir(self) -> Path:
         """Folder of this server on each of its nodes, one per HTTP port and user."""
         if self.runtime_dir:
             return Path(self.runtime_dir)
         return Path(tempfile.gettempdir()) / f"convoy-{os.getuid()}-{self.listen.http_port}"
+
+
+def default_atlas() -> Path:
+    """Where `convoy atlas` writes: the user's data folder (XDG Base Directory Specification)."""
+    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(home) / "convoy" / "atlas.json"
 
 
 def load_settings(path: Path | None = None) -> Settings:

@@ -156,6 +156,8 @@ class DataPlane:
             answers = await self._run_in_parts(endpoint, rows, terms, watch)
         last = answers[-1].run
         trace.batched, trace.ran, trace.batch_size = last.started, last.finished, last.size
+        trace.engine_seconds = sum(answer.engine_seconds for answer in answers)
+        endpoint.recorder.engine_share(trace.engine_seconds)
         return answers
 
     async def _run_in_parts(self, endpoint: Endpoint, rows: Rows, terms: Terms, watch: Watch) -> list[Answer]:

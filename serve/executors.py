@@ -15,7 +15,7 @@ from models.artifact import Artifact
 from models.engine import Engine, TensorSpec, load_engine
 from serve.config import ModelConfig
 from serve.curve import LatencyCurve, bucket_sizes, measure_curve
-from serve.metric_pages import Values
+from serve.metrics import EngineTime, Metrics
 
 PROBE_AFTER_SECONDS = 20.0
 
@@ -36,13 +36,10 @@ class Executor(Protocol):
 
 
 class Engines:
-    """Both engines of an artifact, loaded and warm, with the latency curve of the image form. Thread-safe.
+    """Both engines of an artifact, loaded and warm, with the latency curve of the image form. Thread-safe."""
 
-    `busy` is the process's counter of seconds its engine ran.
-    """
-
-    def __init__(self, artifact: Artifact, threads: int, max_batch: int, busy: Values) -> None:
-        self._busy = busy
+    def __init__(self, artifact: Artifact, threads: int, max_batch: int, engine_time: EngineTime) -> None:
+        self._time = engine_time
         self._ran_at = time.monotonic()
         self._engines: dict[Form, Engine] = {
             "image": load_engine(artifact.image_model, threads),
@@ -55,8 +52,11 @@ class Engines:
         start = time.monotonic()
         logits = self._engines[form].run(rows)
         self._ran_at = time.monotonic()
-        self._busy[0] += self._ran_at - start
+        self._time.add(self._ran_at - start)
         return logits
+
+    def close(self) -> None:
+        self._time.close()
 
     def probe(self) -> None:
         """A real inference, only when nothing ran lately: a busy engine shows its health by its work."""
@@ -85,8 +85,10 @@ class LocalExecutor:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False)
+        self._engines.close()
 
 
-def load_local(config: ModelConfig, artifact: Artifact, threads: int, busy: Values) -> LocalExecutor:
-    """Loads and warms a model's engines here; takes seconds, so call it off the event loop. Raises ArtifactError."""
-    return LocalExecutor(Engines(artifact, config.threads or threads, config.max_batch, busy), config.name)
+def load_engines(config: ModelConfig, artifact: Artifact, threads: int, metrics: Metrics) -> Engines:
+    """A model's engines, loaded and warm; takes seconds, so call it off the event loop. Raises ArtifactError."""
+    units = config.threads or threads
+    return Engines(artifact, units, config.max_batch, EngineTime(metrics, config.name, config.version, units))

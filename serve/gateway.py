@@ -21,13 +21,13 @@ from models.artifact import Artifact
 from serve.catalog import CatalogLoader, close_endpoints
 from serve.config import Catalog, ModelConfig, Settings
 from serve.dataplane import DataPlane
-from serve.executors import Executor, LocalExecutor, load_local
+from serve.executors import Executor, LocalExecutor, load_engines
 from serve.grpc_listener import GrpcListener
 from serve.host import connect_host
 from serve.http_listener import HttpListener
 from serve.logs import log_request, open_log
 from serve.metric_pages import PageWriter
-from serve.metrics import BUILD, BUSY, Metrics
+from serve.metrics import BUILD, Metrics
 from serve.repository import Repository
 from serve.sockets import Handover, find_listener
 from serve.steward import StewardClient
@@ -122,8 +122,8 @@ class Gateway:
     async def _connect(self, model: ModelConfig, artifact: Artifact) -> Executor:
         if model.placement == "dedicated":
             return await connect_host(model, HOST_PATIENCE_SECONDS)
-        busy = self._metrics.values(BUSY, model=model.name, version=model.version)
-        return await asyncio.to_thread(load_local, model, artifact, self._threads.local, busy)
+        engines = await asyncio.to_thread(load_engines, model, artifact, self._threads.local, self._metrics)
+        return LocalExecutor(engines, model.name)
 
     async def _open(self) -> None:
         folder = self._settings.node_dir

@@ -20,9 +20,9 @@ from models.artifact import Artifact
 from models.engine import TensorSpec
 from serve.config import ModelConfig
 from serve.curve import LatencyCurve
-from serve.executors import Engines, Form
+from serve.executors import Form, load_engines
 from serve.metric_pages import PageWriter
-from serve.metrics import BUSY, Metrics
+from serve.metrics import Metrics
 
 APP_PREFIX = "host-"
 SLOTS_PER_HOST = 2  # one batch runs while the next one travels
@@ -53,9 +53,7 @@ class Host:
     def __init__(self, model: dict[str, object], threads: int, folder: str) -> None:
         config = ModelConfig.model_validate(model)
         metrics = Metrics(PageWriter(Path(folder) / "metrics"))
-        busy = metrics.values(BUSY, model=config.name, version=config.version)
-        artifact = Artifact.load(config.folder)
-        self._engines = Engines(artifact, config.threads or threads, config.max_batch, busy)
+        self._engines = load_engines(config, Artifact.load(config.folder), threads, metrics)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="engine")
 
     async def facts(self) -> HostFacts:

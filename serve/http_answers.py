@@ -38,7 +38,18 @@ def classification(
     }
     if trace.cached:
         document["cached"] = True
+    if options.energy:
+        document |= energy(endpoint, trace)
     return orjson.dumps(document)
+
+
+def energy(endpoint: Endpoint, trace: Trace) -> dict[str, Any]:
+    """What an answer cost in millijoules: its engine time at the meter's present price. Null where none is known."""
+    price = endpoint.recorder.price()
+    if price is None:
+        return {"energy_mj": None}
+    joules = price.joules_per_second * trace.engine_seconds
+    return {"energy_mj": round(joules * 1000, 4), "energy_source": price.source, "energy_method": "estimated"}
 
 
 def prediction(endpoint: Endpoint, options: ClassifyOptions, row: Classes) -> dict[str, Any]:

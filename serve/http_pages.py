@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -10,24 +9,22 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import Route
 
 from convoy import metadata
 from convoy.errors import ConvoyError, InvalidInput, NotFound
 from serve import describe
-from serve.config import BUNDLED, Settings
+from serve.config import Settings
 from serve.dataplane import DataPlane
 from serve.explain import explain
 from serve.http_body import read_body
 from serve.http_dialects import DIALECTS
 from serve.openapi import openapi
+from serve.page_routes import page_routes
 from serve.repository import Repository, check_load, check_unload
 from serve.statistics import statistics
 
 COLD_BODY_BYTES = 1024 * 1024
-PAGE = Path(__file__).parent / "page"
-SAMPLES = BUNDLED / "samples"
 
 
 class Pages:
@@ -37,9 +34,6 @@ class Pages:
         self._plane = plane
         self._repository = repository
         self._settings = settings
-
-    async def home(self, request: Request) -> Response:
-        return Response((PAGE / "index.html").read_bytes(), media_type="text/html")
 
     async def healthz(self, request: Request) -> Response:
         """KubeRay's probe."""
@@ -175,7 +169,7 @@ def build_pages(plane: DataPlane, repository: Repository, settings: Settings) ->
     ]
     return Starlette(
         routes=[
-            Route("/", pages.home),
+            *page_routes(plane, settings),
             Route("/-/healthz", pages.healthz),
             Route("/v1/models", pages.models),
             Route("/v1/explain", pages.explain),
@@ -197,8 +191,6 @@ def build_pages(plane: DataPlane, repository: Repository, settings: Settings) ->
             Route("/v2/repository/index", pages.repository_index, methods=["POST"]),
             Route("/v2/repository/models/{name}/load", pages.load, methods=["POST"]),
             Route("/v2/repository/models/{name}/unload", pages.unload, methods=["POST"]),
-            Mount("/page", StaticFiles(directory=PAGE)),
-            Mount("/samples", StaticFiles(directory=SAMPLES)),
         ],
         exception_handlers={ConvoyError: convoy_error, HTTPException: http_error},
     )

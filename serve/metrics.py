@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 
 from serve.metric_pages import Labels, PageWriter, Series, Values
+from serve.power.prices import Price, read_prices
 from serve.timeline import STAGES
 
 Kind = Literal["counter", "gauge", "histogram"]
@@ -64,6 +66,18 @@ CACHE_MISSES = Definition(
 CACHE_SECONDS = Definition(
     "convoy_cache_hit_seconds", "counter", "Time of requests answered from the response cache.", ("model", "version")
 )
+WORK = Definition(
+    "convoy_work_seconds",
+    "counter",
+    "Time an engine was running, times the cores (or accelerators) it may use.",
+    ("model", "version", "device"),
+)
+ENGINE_SHARE = Definition(
+    "convoy_engine_share_seconds",
+    "counter",
+    "Engine time of answered requests: of each batch the part of their rows.",
+    ("model", "version", "experiment", "arm"),
+)
 SHED = Definition("convoy_shed", "counter", "Requests refused under load.", ("model", "version", "reason"))
 CANCELLED = Definition(
     "convoy_cancelled", "counter", "Requests whose client left before the answer.", ("model", "version")
@@ -81,12 +95,36 @@ TOTAL = Definition(
 )
 QUEUE = Definition("convoy_queue_rows", "gauge", "Rows that wait for an engine.", ("model", "version"))
 IN_FLIGHT = Definition("convoy_requests_in_flight", "gauge", "Requests being answered.", ("protocol",))
+TARGET = Definition(
+    "convoy_target_seconds", "gauge", "Longest run of one batch that is wanted.", ("model", "version"), alike=True
+)
+ENGINES = Definition("convoy_engine_replicas", "gauge", "Processes that hold a model's engine.", ("model", "version"))
+ENERGY = Definition(
+    "convoy_energy_joules",
+    "counter",
+    "Energy by what it was used for (part: model, idle, other); the parts of a chip add up to its counter.",
+    ("part", "model", "version", "experiment", "arm", "chip", "source", "method"),
+)
+CHIP_ENERGY = Definition(
+    "convoy_chip_energy_joules", "counter", "Energy counter of a chip.", ("chip", "source", "method")
+)
+POWER = Definition("convoy_power_watts", "gauge", "Power of a chip over the last second.", ("chip", "source", "method"))
+IDLE_POWER = Definition(
+    "convoy_idle_power_watts", "gauge", "Power of a chip at rest, learnt or declared.", ("chip", "source", "method")
+)
+POWER_CAP = Definition(
+    "convoy_power_cap_watts", "gauge", "The most that a chip may draw.", ("chip", "source", "method")
+)
+CPU_BUSY = Definition(
+    "convoy_node_busy_core_seconds", "counter", "Core-seconds in which anything ran on this node.", ()
+)
+CORES = Definition("convoy_node_cores", "gauge", "Cores of this node.", ())
 BUILD = Definition("convoy_build_info", "gauge", "Version of Convoy; the value is 1.", ("version", "ray", "engine"))
 
 ALL = (
     REQUESTS, SAMPLES, BATCHES, BUSY, SIZE_RUNS, SIZE_SECONDS, FAILED_SECONDS, LAST_RUN, CACHE_HITS, CACHE_MISSES,
-    CACHE_SECONDS, SHED, CANCELLED, BATCH_ROWS,
-    STAGE, TOTAL, QUEUE, IN_FLIGHT, BUILD,
+    CACHE_SECONDS, WORK, ENGINE_SHARE, SHED, CANCELLED, BATCH_ROWS, STAGE, TOTAL, QUEUE, IN_FLIGHT, TARGET, ENGINES, ENERGY,
+    CHIP_ENERGY, POWER, IDLE_POWER, POWER_CAP, CPU_BUSY, CORES, BUILD,
 )  # fmt: skip
 DEFINITIONS = {definition.name: definition for definition in ALL}
 
@@ -96,6 +134,11 @@ class Metrics:
 
     def __init__(self, page: PageWriter) -> None:
         self._page = page
+
+    @property
+    def folder(self) -> Path:
+        """The node's folder of pages."""
+        return self._page.folder
 
     def values(self, definition: Definition, **labels: str) -> Values:
         """The series' values: one number, or a histogram's bucket counts followed by its sum."""
@@ -107,7 +150,27 @@ class Metrics:
         self.values(definition, **labels)[0] += 1
 
     def set(self, definition: Definition, value: float, **labels: str) -> None:
+        """Sets a gauge; NaN makes it absent."""
         self.values(definition, **labels)[0] = value
+
+
+class EngineTime:
+    """Counters of the time one engine ran; `units` is the cores (or accelerators) that it may use."""
+
+    def __init__(self, metrics: Metrics, model: str, version: str, units: int, device: str = "cpu") -> None:
+        self._busy = metrics.values(BUSY, model=model, version=version)
+        self._work = metrics.values(WORK, model=model, version=version, device=device)
+        self._units = units
+        self._loaded = metrics.values(ENGINES, model=model, version=version)
+        self._loaded[0] = 1
+
+    def add(self, seconds: float) -> None:
+        self._busy[0] += seconds
+        self._work[0] += seconds * self._units
+
+    def close(self) -> None:
+        """The engine is unloaded."""
+        self._loaded[0] = np.nan
 
 
 def observe(histogram: Values, bounds: Values, observations: Values) -> None:
@@ -121,8 +184,10 @@ class ModelRecorder:
 
     FLUSH_ROWS = 64
 
-    def __init__(self, metrics: Metrics, model: str, version: str) -> None:
+    def __init__(self, metrics: Metrics, model: str, version: str, engine: str = "") -> None:
+        """`model` is the name that clients call, `engine` the model whose engine answers (empty: the same)."""
         self._metrics = metrics
+        self._engine = engine or model
         self._labels = {"model": model, "version": version}
         self._rows: list[tuple[float, ...]] = []
         self._bounds = np.array(SECONDS)
@@ -137,6 +202,7 @@ class ModelRecorder:
         self._sizes: dict[int, tuple[Values, Values]] = {}
         self._failed_seconds = metrics.values(FAILED_SECONDS, **self._labels)
         self._last_run = metrics.values(LAST_RUN, **self._labels)
+        self._shares: dict[tuple[str, str], Values] = {}
 
     def request(self, stages: tuple[float, ...]) -> None:
         """An answered request: seconds of each of STAGES, in their order."""
@@ -179,6 +245,18 @@ class ModelRecorder:
         self._sizes[size] = (self._metrics.values(SIZE_RUNS, **labels), self._metrics.values(SIZE_SECONDS, **labels))
         return self._sizes[size]
 
+    def engine_share(self, seconds: float, experiment: str = "", arm: str = "") -> None:
+        """Engine time of a request: of each of its batches the part of its rows."""
+        key = (experiment, arm)
+        if key not in self._shares:
+            labels = {"model": self._engine, "version": self._labels["version"], "experiment": experiment, "arm": arm}
+            self._shares[key] = self._metrics.values(ENGINE_SHARE, **labels)
+        self._shares[key][0] += seconds
+
+    def price(self) -> Price | None:
+        """What the meter last found that engine time of this model costs; None without a source of power figures."""
+        return read_prices(self._metrics.folder).models.get(self._engine)
+
     def shed(self, reason: str) -> None:
         self._metrics.increment(SHED, reason=reason, **self._labels)
 
@@ -207,7 +285,7 @@ def total(series: Iterable[Series]) -> Totals:
     totals: Totals = defaultdict(dict)
     for one in series:
         definition = DEFINITIONS.get(one.metric)
-        if definition is None or (definition.kind == "gauge" and not one.alive):
+        if definition is None or (definition.kind == "gauge" and not (one.alive and np.isfinite(one.values[0]))):
             continue
         of_metric = totals[one.metric]
         if one.labels not in of_metric:

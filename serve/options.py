@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from convoy.errors import InvalidInput
@@ -22,6 +23,7 @@ class ClassifyOptions:
     top_k: int = 5
     threshold: float = 0.0
     labels: bool = True
+    energy: bool = False  # tell what the answer cost in joules
     id: str = ""
 
 
@@ -44,7 +46,7 @@ def _typed(name: str, text: str) -> Any:
         return int(text)
     if name == "threshold" and DECIMAL.fullmatch(text):
         return float(text)
-    if name == "labels":
+    if name in ("labels", "energy"):
         return FLAGS.get(text, text)
     return text
 
@@ -61,9 +63,9 @@ def _check_threshold(value: Any) -> float:
     return float(value)
 
 
-def _check_labels(value: Any) -> bool:
+def _check_flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise InvalidInput(f"labels is {str(value)[:40]!r}; it must be true or false")
+        raise InvalidInput(f"{name} is {str(value)[:40]!r}; it must be true or false")
     return value
 
 
@@ -74,4 +76,10 @@ def check_id(value: Any) -> str:
     return value
 
 
-CHECKS = {"top_k": _check_top_k, "threshold": _check_threshold, "labels": _check_labels, "id": check_id}
+CHECKS = {
+    "top_k": _check_top_k,
+    "threshold": _check_threshold,
+    "labels": partial(_check_flag, "labels"),
+    "energy": partial(_check_flag, "energy"),
+    "id": check_id,
+}

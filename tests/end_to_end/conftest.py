@@ -29,6 +29,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int
             "listen": {"http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port},
             "limits": {"body_bytes": 12 * 2**20, "pixels": 4_000_000, "queue_rows": 64},
             "runtime_dir": str(folder / "node"),
+            "atlas": str(folder / "atlas.json"),
+            "power": {"idle_watts": 40, "busy_watts": 95},
             "models": [
                 {"name": "lenet5-mnist"},
                 {"name": "resnet20-cifar10"},
