@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -76,7 +76,7 @@ def check_id(value: Any) -> str:
     return value
 
 
-CHECKS = {
+CHECKS: dict[str, Callable[[Any], Any]] = {
     "top_k": _check_top_k,
     "threshold": _check_threshold,
     "labels": partial(_check_flag, "labels"),

@@ -107,6 +107,8 @@ def ask(prometheus: httpx.Client, expression: str) -> list[Any]:
         answer = prometheus.get("/query", params={"query": expression})
     except httpx.TransportError:
         return []
+    if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:  # it reads its log and is not ready yet
+        return []
     document = answer.json()
     assert document["status"] == "success", f"{expression}: {document.get('error')}"
     series: list[Any] = document["data"]["result"]

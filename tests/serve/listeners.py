@@ -13,11 +13,11 @@ from models.artifact import Artifact
 from serve.catalog import CatalogLoader, close_endpoints
 from serve.config import Catalog, ModelConfig, Settings
 from serve.dataplane import DataPlane
-from serve.executors import Executor, load_local
+from serve.executors import Executor, LocalExecutor, load_engines
 from serve.grpc_listener import GrpcListener
 from serve.http_listener import HttpListener
 from serve.metric_pages import PageWriter
-from serve.metrics import BUSY, Metrics
+from serve.metrics import Metrics
 from serve.repository import Decides, Repository
 from serve.sockets import bind
 from serve.steward import Revisions
@@ -80,8 +80,8 @@ class InProcess:
         await close_endpoints(one for one in present.by_name.values() if id(one) not in kept)
 
     async def connect(self, model: ModelConfig, artifact: Artifact) -> Executor:
-        busy = self.metrics.values(BUSY, model=model.name, version=model.version)
-        return await asyncio.to_thread(load_local, model, artifact, 1, busy)
+        engines = await asyncio.to_thread(load_engines, model, artifact, 1, self.metrics)
+        return LocalExecutor(engines, model.name)
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from prometheus_client.exposition import generate_latest
 
 from serve.meter import PagesCollector
 from serve.metric_pages import PageWriter
-from serve.metrics import STAGES, Metrics, ModelRecorder
+from serve.metrics import Metrics, ModelRecorder
 from serve.power.nvml import find_gpus
+from serve.timeline import STAGES
 from tests.serve.power.simulated import Driver
 
 MODEL = {"model": "m", "version": "1"}
@@ -29,7 +30,7 @@ def test_requests_batches_and_times_have_tritons_names(tmp_path: Path) -> None:
     recorder.code("grpc", "OK")
     for code in ("503", "RESOURCE_EXHAUSTED", "499", "400"):
         recorder.code("http", code)
-    recorder.batch(3)
+    recorder.batch(3, 0.012)
     recorder.queue(7)
     recorder.flush()
     page = registry_of(tmp_path)
