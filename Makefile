@@ -3,10 +3,9 @@ PYTHON ?= python3
 SERVE := .venv-serve
 DEV := .venv
 SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
-# Debian packages that tests start: the other load generators, a database for the ledger.
+# Debian packages that tests start: the other load generators.
 TEST_PACKAGES := \
 	hey \
-	postgresql \
 	wrk
 
 .DEFAULT_GOAL := help
@@ -65,6 +64,7 @@ artifacts: $(DEV)/ready ## train and compile the bundled models again, one after
 	  $(DEV)/bin/python -m models.compile $$recipe --checkpoint runs/$$recipe/checkpoint.pt || exit 1; \
 	done
 	$(DEV)/bin/python -m models.zoo
+	$(DEV)/bin/python -m models.readme
 
 lock: ## resolve the dependencies again, with hashes
 	$(DEV)/bin/python -m pip install --quiet uv
