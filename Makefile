@@ -59,9 +59,15 @@ lint: $(DEV)/ready ## ruff, mypy, import rules
 bench: $(DEV)/ready ## measure the data plane against the limit and its peers, write docs/performance.md
 	$(DEV)/bin/python -m benchmarks.run
 
-artifacts: $(DEV)/ready ## train and compile the bundled models again
-	$(DEV)/bin/python -m models.train lenet5-mnist --out runs/lenet5-mnist
-	$(DEV)/bin/python -m models.train resnet20-cifar10 --out runs/resnet20-cifar10
+RECIPES := lenet5-mnist resnet20-cifar10 squeezenet-cifar10 vgg-cifar10 preresnet-cifar10 densenet-cifar10 nin-cifar10 \
+	alexnet-cifar10 zfnet-cifar10 googlenet-cifar10 stochastic-depth-cifar10 wide-resnet-cifar10 resnext-cifar10 fractalnet-cifar10
+
+artifacts: $(DEV)/ready ## train and compile the bundled models again, one after the other
+	for recipe in $(RECIPES); do \
+	  $(DEV)/bin/python -m models.train $$recipe --out runs/$$recipe && \
+	  $(DEV)/bin/python -m models.compile $$recipe --checkpoint runs/$$recipe/checkpoint.pt || exit 1; \
+	done
+	$(DEV)/bin/python -m models.zoo
 
 page-libraries: ## fetch the page's chart libraries again, at their versions
 	scratch=$$(mktemp -d) && npm install --silent --no-fund --prefix $$scratch d3@7.9.0 @observablehq/plot@0.6.17 && \

@@ -130,4 +130,4 @@ def to_input(images: NDArray[np.uint8], steps: Preprocessing) -> Tensor:
 def _relative_difference(logits: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
     if logits.shape != reference.shape:
         raise ArtifactError(f"the graph answers {logits.shape}, torch {reference.shape}")
-    return float(np.abs(logits - reference).max() / max(1.0, np.abs(reference).max()))
+    return float(np.abs(logits - reference).max() / (np.abs(reference).max() or 1.0))

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from models.data import load_data
-from models.train.recipes import RECIPES, find_recipe
+from models.train.recipes import RECIPES, find_recipe, full_budget
 from models.train.trainer import Trainer
 
 log = logging.getLogger("convoy.train")
@@ -21,12 +21,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m models.train", description=__doc__)
     parser.add_argument("recipe", help=f"one of: {', '.join(RECIPES)}")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an unfinished run in it goes on")
+    parser.add_argument(
+        "--budget", choices=("short", "full"), default="short", help="full: 200 epochs, what a GPU would run"
+    )
     parser.add_argument("--epochs", type=int, help="another number of epochs than the recipe's")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(arguments.threads)
     recipe = find_recipe(arguments.recipe)
+    if arguments.budget == "full":
+        recipe = full_budget(recipe)
     if arguments.epochs is not None:
         recipe = replace(recipe, epochs=arguments.epochs)
     result = Trainer(recipe, load_data(recipe.dataset), arguments.out).run()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from convoy.errors import NotFound
@@ -78,6 +78,11 @@ RECIPES = {
         cifar10("fractalnet_cifar", "fractalnet-cifar10", epochs=12, peak_rate=0.1, early_epochs=0),
     )
 }  # fmt: skip
+
+
+def full_budget(recipe: Recipe) -> Recipe:
+    """What a GPU would run: whole images from the first epoch, for as many epochs as papers of that time took."""
+    return replace(recipe, epochs=200, early_epochs=0, early_side=0)
 
 
 def find_recipe(name: str) -> Recipe:

@@ -9,8 +9,9 @@ import torch
 
 from convoy.errors import NotFound
 from models.data import DataSet, Split
-from models.train.recipes import RECIPES, find_recipe
+from models.train.recipes import RECIPES, find_recipe, full_budget
 from models.train.trainer import Trainer, augmented_batches, map_loss, normalise
+from models.zoo.registry import ARCHITECTURES
 
 
 def toy_data(count: int = 256) -> DataSet:
@@ -91,3 +92,16 @@ def test_normalised_background_is_minus_a_tenth() -> None:
 def test_unknown_recipe_names_the_nearest() -> None:
     with pytest.raises(NotFound, match="lenet5-mnist"):
         find_recipe("lenet-mnist")
+
+
+def test_the_full_budget_sees_whole_images_from_the_first_epoch() -> None:
+    recipe = full_budget(RECIPES["resnet20-cifar10"])
+    assert (recipe.epochs, recipe.early_epochs) == (200, 0)
+    data = replace(toy_data(16), train=Split(np.zeros((256, 32, 32, 3), np.uint8), np.zeros(256, np.int64)))
+    images, _ = next(augmented_batches(data.train, recipe, 0, torch.Generator().manual_seed(0)))
+    assert images.shape[2:] == (32, 32)
+
+
+def test_every_cifar_form_has_a_recipe() -> None:
+    trained = {recipe.architecture for recipe in RECIPES.values()}
+    assert {name for name in ARCHITECTURES if name.endswith("_cifar")} <= trained
