@@ -68,6 +68,7 @@ artifacts: $(DEV)/ready ## train and compile the bundled models again, one after
 	  $(DEV)/bin/python -m models.compile $$recipe --checkpoint runs/$$recipe/checkpoint.pt || exit 1; \
 	done
 	$(DEV)/bin/python -m models.zoo
+	$(DEV)/bin/python -m models.readme
 
 page-libraries: ## fetch the page's chart libraries again, at their versions
 	scratch=$$(mktemp -d) && npm install --silent --no-fund --prefix $$scratch d3@7.9.0 @observablehq/plot@0.6.17 && \

@@ -17,6 +17,8 @@ ConvoyError                 500 INTERNAL
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -108,3 +110,11 @@ class ConfigError(ConvoyError):
 
 class ArtifactError(ConvoyError):
     """An artifact is missing, corrupt, or differs from its reference."""
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> NotFound:
+    """Says that there is no `what` of this name, and which known one is nearest, or all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+    return NotFound(f"unknown {what} {name[:200]!r}; {hint}")

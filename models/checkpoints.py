@@ -30,6 +30,21 @@ def load_weights(path: Path) -> Weights:
         raise ArtifactError(f"{path} holds no weights: {error}") from error
 
 
+def trained_by(checkpoint: Path) -> str:
+    """How `models.train` made a checkpoint. Raises ArtifactError for an unfinished run, and for what it did not make."""
+    try:
+        state = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        recipe, done = state["recipe"], state["epoch"]
+    except Exception as error:
+        raise ArtifactError(f"{checkpoint} is no checkpoint of models.train") from error
+    if done < recipe["epochs"]:
+        raise ArtifactError(
+            f"{checkpoint} has done {done} of {recipe['epochs']} epochs; "
+            f"finish it with: python -m models.train {recipe['name']} --out {checkpoint.parent}"
+        )
+    return f"trained by models.train, recipe {recipe['name']}, seed {recipe['seed']}, {done} epochs"
+
+
 def adapt(weights: Weights) -> Weights:
     """Other layouts to ours: timm's VGG head, DenseNet keys of old torch; GoogLeNet's untrained auxiliary heads go."""
     adapted = {}

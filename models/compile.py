@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import difflib
 import logging
 import shutil
 import tempfile
@@ -18,9 +17,9 @@ import torch
 from torch import nn
 
 import convoy
-from convoy.errors import ArtifactError, NotFound
+from convoy.errors import ArtifactError, unknown
 from models.artifact import IMAGE_MODEL, MANIFEST, TENSOR_MODEL, WEIGHTS, Artifact, Manifest, Preprocessing, file_hash
-from models.checkpoints import load_into, load_weights
+from models.checkpoints import load_into, load_weights, trained_by
 from models.counts import count_macs, count_params
 from models.data import load_data
 from models.engine import load_engine
@@ -38,7 +37,10 @@ log = logging.getLogger("convoy.compile")
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known of a checkpoint before it is compiled. An empty accuracy is measured on the data set's test images."""
+    """What is known of a checkpoint before it is compiled.
+
+    An empty accuracy is measured on the data set's test images; an empty source is what the checkpoint says of its training.
+    """
 
     architecture: str
     dataset: str
@@ -74,7 +76,7 @@ PLANS = {
         recipe.architecture,
         recipe.dataset,
         _steps(recipe),
-        source=f"trained by models.train, recipe {recipe.name}, seed {recipe.seed}, {recipe.epochs} epochs",
+        source="",
         licence="Apache-2.0",
         accuracy={},
     )
@@ -85,10 +87,7 @@ PLANS = {
 def find_plan(name: str) -> Plan:
     """Raises NotFound that names the nearest known model."""
     if name not in PLANS:
-        near = difflib.get_close_matches(name, PLANS, n=1)
-        raise NotFound(
-            f"unknown model {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(PLANS)}")
-        )
+        raise unknown("model", name, PLANS)
     return PLANS[name]
 
 
@@ -96,6 +95,7 @@ def compile_artifact(name: str, plan: Plan, checkpoint: Path, out: Path) -> Arti
     """Exports, checks and describes a checkpoint; `out` appears whole or not at all. Raises ArtifactError."""
     architecture = find_architecture(plan.architecture)
     labels = plan.labels or read_labels(plan.dataset)
+    source = plan.source or trained_by(checkpoint)
     net = build_for(architecture, len(labels))
     load_into(net, load_weights(checkpoint), str(checkpoint))
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,7 @@ def compile_artifact(name: str, plan: Plan, checkpoint: Path, out: Path) -> Arti
                 "opset": OPSET,
                 "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             },
-            source=plan.source,
+            source=source,
             licence=plan.licence,
         )
         (folder / MANIFEST).write_text(manifest.to_json())

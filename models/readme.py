@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from models.artifact import Artifact
+from models.architectures_page import bundled_manifests
+from models.artifact import Manifest
 
-BUNDLED = Path(__file__).parent / "bundled"
 README = Path(__file__).parent.parent / "README.md"
 HEAD = "| model | data set | top-1 | measured on | parameters | from |"
 RULE = "| --- | --- | --- | --- | --- | --- |"
@@ -14,8 +14,7 @@ RULE = "| --- | --- | --- | --- | --- | --- |"
 
 def table() -> str:
     """The Markdown table, a row per bundled model."""
-    folders = sorted(path.parent for path in BUNDLED.glob("*/manifest.json"))
-    return "\n".join([HEAD, RULE, *map(_row, folders)])
+    return "\n".join([HEAD, RULE, *map(_row, bundled_manifests())])
 
 
 def update(text: str) -> str:
@@ -25,8 +24,7 @@ def update(text: str) -> str:
     return f"{before}{table()}\n\n{after}"
 
 
-def _row(folder: Path) -> str:
-    manifest = Artifact.load(folder).manifest
+def _row(manifest: Manifest) -> str:
     accuracy = manifest.accuracy
     measured = f"{accuracy['images']:,} images ({accuracy['split']})"
     return (

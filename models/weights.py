@@ -6,10 +6,9 @@ part of its name; those are what a download is verified by.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 
-from convoy.errors import NotFound
+from convoy.errors import unknown
 from models.artifact import Preprocessing
 from models.facts import read_facts
 
@@ -85,7 +84,5 @@ def find_public(name: str) -> PublicWeights:
     """By `resnet50-imagenet` or `resnet50`. Raises NotFound that names the nearest."""
     full = name if name.endswith("-imagenet") else f"{name}-imagenet"
     if full not in PUBLIC:
-        near = difflib.get_close_matches(full, PUBLIC, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(PUBLIC)}"
-        raise NotFound(f"no public weights {name!r}; {hint}")
+        raise unknown("public weights", full, PUBLIC)
     return PUBLIC[full]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from convoy.errors import NotFound
+from convoy.errors import unknown
 
 Loss = Literal["cross_entropy", "map"]
 
@@ -88,8 +87,5 @@ def full_budget(recipe: Recipe) -> Recipe:
 def find_recipe(name: str) -> Recipe:
     """Raises NotFound that names the nearest known recipe."""
     if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, n=1)
-        raise NotFound(
-            f"unknown recipe {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(RECIPES)}")
-        )
+        raise unknown("recipe", name, RECIPES)
     return RECIPES[name]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from convoy.errors import ConfigError
 from models.data import DataSet, Split
 from models.train.recipes import Recipe
 from models.zoo.registry import find_architecture
@@ -67,6 +70,19 @@ def augmented_batches(
         yield images[place], labels[chosen]
 
 
+@contextmanager
+def sole_use(folder: Path) -> Iterator[None]:
+    """Two runs that save to one folder would undo each other. Raises ConfigError when another one is under way."""
+    with (folder / "lock").open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"another training is running in {folder}; wait for it or choose another --out"
+            ) from error
+        yield
+
+
 class Trainer:
     """A run of a recipe in a folder; `run` goes on where a former one stopped."""
 
@@ -90,12 +106,13 @@ class Trainer:
 
     def run(self, until: int | None = None) -> dict[str, Any]:
         """Trains to the end, or to epoch `until`, and reports accuracy on the held-out and the test images."""
-        while self.epoch < (self.recipe.epochs if until is None else until):
-            loss = self._train_epoch()
-            self.epoch += 1
-            self._save()
-            held_out = accuracy(self.net, self.data.held_out, self.recipe)
-            log.info("epoch %d/%d: loss %.4f, held out %.2f %%", self.epoch, self.recipe.epochs, loss, 100 * held_out)
+        with sole_use(self.checkpoint.parent):
+            while self.epoch < (self.recipe.epochs if until is None else until):
+                loss = self._train_epoch()
+                self.epoch += 1
+                self._save()
+                held_out = 100 * accuracy(self.net, self.data.held_out, self.recipe)
+                log.info("epoch %d/%d: loss %.4f, held out %.2f %%", self.epoch, self.recipe.epochs, loss, held_out)
         return {split: accuracy(self.net, getattr(self.data, split), self.recipe) for split in ("held_out", "test")}
 
     def _train_epoch(self) -> float:

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["hidden_classifier", "initialise", "normed_conv"]
+__all__ = ["PlainNet", "hidden_classifier", "initialise", "normed_conv"]
+
+
+class PlainNet(nn.Module):
+    """Convolutional features, flattened, then a classifier: AlexNet's outline, which ZFNet and VGG kept."""
+
+    def __init__(self, features: nn.Sequential, classifier: nn.Module) -> None:
+        super().__init__()
+        self.features = features
+        self.classifier = classifier
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.features(x).flatten(1))
+        return logits
 
 
 def hidden_classifier(inputs: int, hidden: int, classes: int) -> nn.Sequential:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 
@@ -126,10 +128,11 @@ class LeNet5(nn.Module):
         return logits
 
     def for_export(self) -> LeNet5:
-        """This network with the partial convolution as a dense one; the function is the same."""
-        if isinstance(self.c3, PartialConv):
-            self.c3 = self.c3.dense()
-        return self
+        """A copy with the partial convolution as a dense one; the function is the same."""
+        copy = deepcopy(self)
+        if isinstance(copy.c3, PartialConv):
+            copy.c3 = copy.c3.dense()
+        return copy
 
 
 def lenet5() -> LeNet5:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
-from convoy.errors import NotFound
+from convoy.errors import unknown
 from models.zoo import (
     alexnet,
     densenet,
@@ -46,7 +45,5 @@ ARCHITECTURES = _register(one for family in FAMILIES for one in family.ARCHITECT
 def find_architecture(name: str) -> Architecture:
     """Raises NotFound that names the nearest known architecture."""
     if name not in ARCHITECTURES:
-        near = difflib.get_close_matches(name, ARCHITECTURES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(ARCHITECTURES)}"
-        raise NotFound(f"unknown architecture {name!r}; {hint}")
+        raise unknown("architecture", name, ARCHITECTURES)
     return ARCHITECTURES[name]

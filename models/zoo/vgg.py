@@ -6,10 +6,10 @@ checkpoints; the forms with batch norm are theirs, not the paper's.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from models.zoo.architecture import CIFAR, Family
-from models.zoo.layers import hidden_classifier, initialise
+from models.zoo.layers import PlainNet, hidden_classifier
 
 __all__ = ["ARCHITECTURES", "VGG"]
 
@@ -29,18 +29,8 @@ def stages(depths: tuple[int, ...], widths: tuple[int, ...], norm: bool) -> nn.S
     return nn.Sequential(*layers)
 
 
-class VGG(nn.Module):
+class VGG(PlainNet):
     """Input [n, 3, 224, 224] (or 32 for the CIFAR form), output [n, classes]."""
-
-    def __init__(self, features: nn.Sequential, classifier: nn.Module) -> None:
-        super().__init__()
-        self.features = features
-        self.classifier = classifier
-        initialise(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.features(x).flatten(1))
-        return logits
 
 
 def _vgg(layers: int, norm: bool, classes: int) -> VGG:

@@ -5,27 +5,17 @@ AlexNet in one tower whose first filters are 7x7 at stride 2, after pictures of 
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from models.zoo.alexnet import ResponseNorm
 from models.zoo.architecture import CIFAR, Family
-from models.zoo.layers import hidden_classifier, initialise, normed_conv
+from models.zoo.layers import PlainNet, hidden_classifier, normed_conv
 
 __all__ = ["ARCHITECTURES", "ZFNet"]
 
 
-class ZFNet(nn.Module):
+class ZFNet(PlainNet):
     """Output [n, classes]."""
-
-    def __init__(self, features: nn.Sequential, classifier: nn.Sequential) -> None:
-        super().__init__()
-        self.features = features
-        self.classifier = classifier
-        initialise(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.features(x).flatten(1))
-        return logits
 
 
 def _pool() -> nn.MaxPool2d:

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from convoy.errors import NotFound
+from convoy.errors import ArtifactError, ConfigError, NotFound
+from models.checkpoints import trained_by
 from models.data import DataSet, Split
 from models.train.recipes import RECIPES, find_recipe, full_budget
-from models.train.trainer import Trainer, augmented_batches, map_loss, normalise
+from models.train.trainer import Trainer, augmented_batches, map_loss, normalise, sole_use
 from models.zoo.registry import ARCHITECTURES
 
 
@@ -50,6 +51,23 @@ def test_another_recipe_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     Trainer(replace(RECIPE, epochs=1), data, tmp_path).run()
     with pytest.raises(ValueError, match="another recipe"):
         Trainer(replace(RECIPE, epochs=1, seed=1), data, tmp_path)
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
+    trainer = Trainer(replace(RECIPE, epochs=1), toy_data(64), tmp_path)
+    with sole_use(tmp_path), pytest.raises(ConfigError, match="another --out"):
+        trainer.run()
+
+
+def test_an_unfinished_run_is_not_compiled(tmp_path: Path) -> None:
+    Trainer(RECIPE, toy_data(64), tmp_path).run(until=1)
+    with pytest.raises(ArtifactError, match=r"has done 1 of 8 epochs; finish it with: python -m models\.train"):
+        trained_by(tmp_path / "checkpoint.pt")
+
+
+def test_a_finished_run_says_how_it_was_made(tmp_path: Path) -> None:
+    Trainer(replace(RECIPE, epochs=2, seed=3), toy_data(64), tmp_path).run()
+    assert trained_by(tmp_path / "checkpoint.pt") == "trained by models.train, recipe lenet5-mnist, seed 3, 2 epochs"
 
 
 def test_batches_are_seeded_and_keep_labels_with_images() -> None:
