@@ -62,7 +62,7 @@ RECIPES = {
             name="lenet5-mnist", architecture="lenet5", dataset="mnist", mean=(LENET_MEAN,), std=(LENET_STD,), pad=2,
             epochs=20, batch=64, peak_rate=0.003, weight_decay=0.0, shift=2, flip=False, loss="map",
         ),
-        cifar10("resnet20", "resnet20-cifar10", epochs=30, peak_rate=0.3, early_epochs=20),
+        cifar10("resnet20", "resnet20-cifar10", epochs=38, peak_rate=0.3, early_epochs=24),
         cifar10("squeezenet_cifar", "squeezenet-cifar10", epochs=10, peak_rate=0.2, early_epochs=7),
         cifar10("vgg_cifar", "vgg-cifar10", epochs=10, peak_rate=0.1, early_epochs=0),
         cifar10("preresnet_cifar", "preresnet-cifar10", epochs=12, peak_rate=0.2, early_epochs=9),
