@@ -34,7 +34,7 @@ def export(
         net = net.for_export()
     side = steps.size + 2 * steps.pad
     _export_tensor(net, (steps.channels, side, side), folder)
-    _add_preprocessing(steps, folder)
+    add_preprocessing(steps, folder)
     return check_parity(net, steps, folder, batches)
 
 
@@ -72,8 +72,8 @@ def _forget_origin(graph: Any) -> None:
         item.doc_string = ""
 
 
-def _add_preprocessing(steps: Preprocessing, folder: Path) -> None:
-    """image.onnx: UINT8 NHWC to the float graph's input, before that graph; the weights stay where they are."""
+def add_preprocessing(steps: Preprocessing, folder: Path) -> None:
+    """Writes image.onnx beside tensor.onnx: UINT8 NHWC to that graph's input, `input`; the weights stay where they are."""
     model = onnx.load(str(folder / TENSOR_MODEL), load_external_data=False)
     graph = model.graph
     scale = [1 / (255 * std) for std in steps.std]

@@ -29,6 +29,7 @@ RAY_ENVIRONMENT = {
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(256 * 2**20),
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_worker_niceness": "0",  # Ray's default of 15 starves gateways beside anything else that runs
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
 }
@@ -80,6 +81,11 @@ def start(settings: Settings) -> None:
     ray_serve.start(
         proxy_location="Disabled", logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False)
     )
+    deploy(settings)
+
+
+def deploy(settings: Settings) -> None:
+    """Brings the applications to `settings`; Ray replaces their replicas, one after the other."""
     ray_serve.run_many(list(applications(settings)), wait_for_applications_running=True)
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from convoy.errors import ConvoyError, DeadlineExceeded, EngineFailed, NotReady, Overloaded
 from serve.curve import LatencyCurve
 from serve.ranking import TOP, Ranking, rank
-from serve.scheduling import DEFAULT_PRIORITY, WaitingLine
+from serve.scheduling import DEFAULT_PRIORITY, NEVER, WaitingLine
+from serve.slots import Slots
 
 Rows = NDArray[Any]
 Execute = Callable[[Rows], Awaitable[NDArray[np.float32]]]
@@ -27,6 +29,7 @@ Execute = Callable[[Rows], Awaitable[NDArray[np.float32]]]
 log = logging.getLogger("convoy.batcher")
 
 SWEEP_SECONDS = 0.05
+ALARM_SECONDS = 0.002  # deadlines are told this much late at most; an alarm looks at the whole line
 SMOOTHING = 0.2  # weight of the newest run in the estimate of how far reality is from the curve
 
 
@@ -87,15 +90,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class BatcherLimits:
-    """`batch` rows per run, `slots` runs at a time, `queue` rows waiting."""
+    """`batch` rows per run, `queue` rows waiting."""
 
     batch: int
-    slots: int
     queue: int
 
 
 class Batcher:
-    """Batches rows for one engine. Lives on one event loop; not thread-safe.
+    """Batches rows for one engine, whose `slots` it may share with others. Lives on one event loop; not thread-safe.
 
     `execute` gets [n, …] and answers [n, classes]; whatever it raises fails its own batch, once, and nothing else.
     """
@@ -103,6 +105,7 @@ class Batcher:
     def __init__(
         self,
         execute: Execute,
+        slots: Slots,
         limits: BatcherLimits,
         curve: LatencyCurve,
         on_run: Callable[[int, float], None] = lambda size, seconds: None,
@@ -110,17 +113,20 @@ class Batcher:
     ) -> None:
         self.limits = limits
         self.curve = curve
+        self.slots = slots
         self._execute = execute
         self._on_run = on_run
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._line: WaitingLine[Entry] = WaitingLine()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], Sequence[Entry]] = {}
+        self._arriving = 0
         self._slowdown = 1.0
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
         self._swept_at = float("-inf")
         self._closed = False
+        slots.join(self._pump)
 
     @property
     def waiting_rows(self) -> int:
@@ -131,17 +137,29 @@ class Batcher:
 
         Raises Overloaded when the line is full or could not be served in time, NotReady when closed.
         """
-        self._admit(len(rows), deadline)
+        if len(rows) > self.limits.batch:
+            raise ValueError(f"{len(rows)} rows in one entry, the batch limit is {self.limits.batch}")
+        self.admit(len(rows), deadline)
         entry = Entry(rows, deadline, priority or DEFAULT_PRIORITY, self._loop.create_future())
         self._line.push(entry)
         self._pump()
-        if self._line:
-            self._arm(deadline)
+        self._arm(deadline)
         return entry.future
+
+    @contextmanager
+    def arrival(self, size: int, deadline: float) -> Iterator[None]:
+        """Admits rows that are still being made: for that time they count as waiting. Raises as `submit` does."""
+        self.admit(size, deadline)
+        self._arriving += size
+        try:
+            yield
+        finally:
+            self._arriving -= size
 
     async def close(self) -> None:
         """Lets what runs finish and refuses what waits."""
         self._closed = True
+        self.slots.leave(self._pump)
         for entry in self._line.expire(float("inf")):
             entry.fail(NotReady("the model was unloaded while the request waited; retry"))
         if self._alarm is not None:
@@ -149,16 +167,15 @@ class Batcher:
         if self._running:
             await asyncio.wait(self._running)
 
-    def _admit(self, size: int, deadline: float) -> None:
+    def admit(self, size: int, deadline: float) -> None:
+        """Raises Overloaded or NotReady when `size` more rows would be refused now."""
         if self._closed:
             raise NotReady("the model is being unloaded; retry")
-        if size > self.limits.batch:
-            raise ValueError(f"{size} rows in one entry, the batch limit is {self.limits.batch}")
-        if self._line.rows < self.limits.batch:
+        if self._line.rows + self._arriving < self.limits.batch:
             return
-        if self._line.rows + size > self.limits.queue:
+        if self._line.rows + self._arriving + size > self.limits.queue:
             self._sweep()
-        waiting = self._line.rows
+        waiting = self._line.rows + self._arriving
         wait = self._expected_wait(waiting)
         if waiting + size > self.limits.queue:
             raise Overloaded(f"queue full: {waiting} images wait, the limit is {self.limits.queue}", wait)
@@ -177,14 +194,18 @@ class Batcher:
     def _expire(self, now: float) -> None:
         for entry in self._line.expire(now):
             entry.fail(DeadlineExceeded("the deadline passed while the request waited"))
+        for batch in self._running.values():
+            for entry in batch:
+                if entry.deadline < now:
+                    entry.fail(DeadlineExceeded("the deadline passed while the engine ran"))
 
     def _expected_wait(self, waiting: int) -> float:
         """Seconds until rows that join the line now are answered: the runs before theirs, and their own."""
         runs = waiting // self.limits.batch + 1 + len(self._running) / 2
-        return runs * self._slowdown * self.curve.predict(self.limits.batch) / self.limits.slots
+        return runs * self._slowdown * self.curve.predict(self.limits.batch) / self.slots.count
 
     def _pump(self) -> None:
-        while self._line and len(self._running) < self.limits.slots:
+        while self._line and self.slots.take(full=self._line.rows >= self.limits.batch):
             now = self._clock()
             # Only a crowded engine refuses on an estimate: otherwise a wrong estimate would never be corrected by a run.
             crowded = self._line.rows >= self.limits.batch
@@ -194,12 +215,14 @@ class Batcher:
                 entry.fail(DeadlineExceeded("the deadline passed while the request waited"))
             if batch:
                 task = self._loop.create_task(self._run(batch, now))
-                self._running.add(task)
+                self._running[task] = batch
                 task.add_done_callback(self._free)
+            else:
+                self.slots.give_back()
 
     def _free(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._pump()
+        del self._running[task]
+        self.slots.give_back()
 
     async def _run(self, batch: Sequence[Entry], started: float) -> None:
         try:
@@ -237,13 +260,14 @@ class Batcher:
             if self._alarm is not None:
                 self._alarm.cancel()
             self._alarm_at = deadline
-            self._alarm = self._loop.call_later(max(0.0, deadline - self._clock()), self._ring)
+            self._alarm = self._loop.call_later(max(ALARM_SECONDS, deadline - self._clock()), self._ring)
 
     def _ring(self) -> None:
         self._alarm = None
         self._expire(self._clock())
-        upcoming = self._line.next_deadline()
-        if upcoming is not None:
+        running = (entry.deadline for batch in self._running.values() for entry in batch if not entry.gone)
+        upcoming = min(self._line.next_deadline(), min(running, default=NEVER))
+        if upcoming < NEVER:
             self._arm(upcoming)
 
 

@@ -17,8 +17,6 @@ from serve.decode import Decoder
 from serve.executors import FORMS, Executor, Form
 from serve.metrics import TARGET, Metrics, ModelRecorder
 
-MAX_DEDICATED_SLOTS = 2
-
 Connect = Callable[[ModelConfig, Artifact], Awaitable[Executor]]
 
 
@@ -94,8 +92,8 @@ class CatalogLoader:
         recorder = ModelRecorder(self._metrics, name, model.version, model.name)
         self._metrics.set(TARGET, model.target_ms / 1000, model=name, version=model.version)
         batch = executor.curve.limit(model.target_ms / 1000)
-        limits = BatcherLimits(batch, executor.slots, self._limits.queue_rows)
-        batcher = Batcher(partial(executor.run, form), limits, executor.curve, recorder.batch)
+        limits = BatcherLimits(batch, self._limits.queue_rows)
+        batcher = Batcher(partial(executor.run, form), executor.slots, limits, executor.curve, recorder.batch)
         decoder = Decoder(manifest.preprocessing, self._limits.pixels)
         return Endpoint(name, form, model, manifest, executor.inputs[form], decoder, executor, batcher, recorder)
 

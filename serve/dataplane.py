@@ -11,7 +11,6 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor as ThreadPool
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -24,6 +23,7 @@ from serve.batcher import Answer
 from serve.cache import ResponseCache
 from serve.catalog import Endpoint, Endpoints
 from serve.config import Limits, ModelConfig
+from serve.decode_pool import DecodePool
 from serve.observe import FIELDS, Finished, Observer
 from serve.timeline import Trace
 
@@ -56,7 +56,7 @@ class Watch:
 class DataPlane:
     """Answers classification and tensor requests for the endpoints it holds. Lives on one event loop."""
 
-    def __init__(self, limits: Limits, decoders: ThreadPool) -> None:
+    def __init__(self, limits: Limits, decoders: DecodePool) -> None:
         self.limits = limits
         self.endpoints = Endpoints()
         self.absent: Mapping[str, ConvoyError] = {}  # models of the catalog that do not serve now, and why
@@ -66,7 +66,6 @@ class DataPlane:
         self.observers: list[Observer] = []
         self._caches: dict[str, ResponseCache] = {}
         self._decoders = decoders
-        self._loop = asyncio.get_running_loop()
         self._prefix = secrets.token_hex(6)
         self._ids = itertools.count()
 
@@ -103,7 +102,7 @@ class DataPlane:
         cache = self._caches.get(endpoint.name)
         if cache is None:
             return await self._ask(endpoint, images, terms, trace, watch)
-        gone: asyncio.Future[Answer] = self._loop.create_future()
+        gone: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         watch.futures = (gone,)
         compute = partial(self._ask, endpoint, images, terms, trace, watch)
         answers, trace.cached = await cache.find(images, compute, terms.deadline, gone)
@@ -117,31 +116,23 @@ class DataPlane:
     async def _ask(
         self, endpoint: Endpoint, images: Sequence[ImageBytes], terms: Terms, trace: Trace, watch: Watch
     ) -> list[Answer]:
-        rows = await self.decode(endpoint, images)
+        rows = await self.decode(endpoint, images, terms)
         return await self.run(endpoint, rows, terms, trace, watch)
 
-    async def decode(self, endpoint: Endpoint, images: Sequence[ImageBytes]) -> Rows:
-        """Encoded images to UINT8 rows [n, size, size, channels]."""
+    async def decode(self, endpoint: Endpoint, images: Sequence[ImageBytes], terms: Terms) -> Rows:
+        """Encoded images to UINT8 rows [n, size, size, channels]. What the queue would refuse is not decoded."""
         if endpoint.form != "image":
             raise InvalidInput(f"{endpoint.name} takes tensors; images go to {endpoint.config.name}")
         if not images:
             raise InvalidInput("no image in the request")
         if len(images) > self.limits.images_per_request:
             raise TooLarge(f"{len(images)} images in one request; the limit is {self.limits.images_per_request}")
-        decoder = endpoint.decoder
-        if len(images) == 1:
-            body = images[0]
-            if decoder.is_small(body):  # a hop to a thread costs more than a small image
-                return decoder.decode(body)[np.newaxis]
-            return (await self._loop.run_in_executor(self._decoders, decoder.decode, body))[np.newaxis]
-        hops = (self._loop.run_in_executor(self._decoders, decoder.decode, body) for body in images)
-        decoded = await asyncio.gather(*hops, return_exceptions=True)
-        for position, image in enumerate(decoded):
-            if isinstance(image, ConvoyError):
-                raise type(image)(f"image {position}: {image}")
-            if isinstance(image, BaseException):
-                raise image
-        return np.stack([image for image in decoded if not isinstance(image, BaseException)])
+        decoder, batcher = endpoint.decoder, endpoint.batcher
+        if len(images) == 1 and decoder.is_small(images[0]):  # a hop to a thread costs more than a small image
+            batcher.admit(1, terms.deadline)
+            return decoder.decode(images[0])[np.newaxis]
+        with batcher.arrival(len(images), terms.deadline):
+            return await self._decoders.decode(decoder, images)
 
     async def run(self, endpoint: Endpoint, rows: Rows, terms: Terms, trace: Trace, watch: Watch) -> list[Answer]:
         """Runs rows that have the endpoint's input shape, in as many entries as its batch limit asks for."""

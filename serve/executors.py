@@ -16,6 +16,7 @@ from models.engine import Engine, TensorSpec, load_engine
 from serve.config import ModelConfig
 from serve.curve import LatencyCurve, bucket_sizes, measure_curve
 from serve.metrics import EngineTime, Metrics
+from serve.slots import Slots
 
 PROBE_AFTER_SECONDS = 20.0
 
@@ -24,9 +25,9 @@ FORMS: tuple[Form, Form] = ("image", "tensor")
 
 
 class Executor(Protocol):
-    """Runs batches of either form. `slots` runs may be under way at a time."""
+    """Runs batches of either form, each under one of its `slots`."""
 
-    slots: int
+    slots: Slots
     inputs: Mapping[Form, TensorSpec]
     curve: LatencyCurve
 
@@ -68,13 +69,12 @@ class Engines:
 class LocalExecutor:
     """The engine in this process, on a thread of its own: runs release the GIL."""
 
-    slots = 1
-
     def __init__(self, engines: Engines, name: str) -> None:
+        self.slots = Slots(1)
         self.inputs: Mapping[Form, TensorSpec] = engines.inputs
         self.curve = engines.curve
         self._engines = engines
-        self._pool = ThreadPoolExecutor(self.slots, thread_name_prefix=f"engine-{name}")
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{name}")
 
     async def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._engines.run, form, rows)

@@ -36,7 +36,7 @@ def _explain_model(endpoint: Endpoint) -> dict[str, Any]:
         "replicas": endpoint.config.replicas if endpoint.config.placement == "dedicated" else None,
         "batch_limit": limits.batch,
         "batch_limit_reason": f"largest batch that runs within target_ms = {endpoint.config.target_ms:g}",
-        "batches_in_flight": limits.slots,
+        "batches_in_flight": endpoint.executor.slots.count,
         "queue_limit": limits.queue,
         "waiting": endpoint.batcher.waiting_rows,
         "curve_ms": {

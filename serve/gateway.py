@@ -6,8 +6,8 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from models.artifact import Artifact
 from serve.catalog import CatalogLoader, close_endpoints
 from serve.config import Catalog, ModelConfig, Settings
 from serve.dataplane import DataPlane
+from serve.decode_pool import DecodePool
 from serve.executors import Executor, LocalExecutor, load_engines
 from serve.grpc_listener import GrpcListener
 from serve.host import connect_host
 from serve.http_listener import HttpListener
 from serve.logs import log_request, open_log
 from serve.metric_pages import PageWriter
-from serve.metrics import BUILD, Metrics
+from serve.metrics import BUILD, DECODE_BUSY, LOOP_BUSY, Metrics
 from serve.repository import Repository
 from serve.sockets import Handover, find_listener
 from serve.steward import StewardClient
@@ -60,7 +61,7 @@ class Gateway:
         self._metrics.set(
             BUILD, 1, version=convoy.__version__, ray=ray.__version__, engine=f"onnxruntime {onnxruntime.__version__}"
         )
-        decoders = ThreadPoolExecutor(self._threads.decode, thread_name_prefix="decode")
+        decoders = DecodePool(self._threads.decode, self._metrics.values(DECODE_BUSY))
         self._plane = DataPlane(self._settings.limits, decoders)
         self._ends: list[Callable[[], None]] = []
         self._observe()
@@ -145,8 +146,10 @@ class Gateway:
             await asyncio.sleep(0.05)
 
     async def _flush_metrics(self) -> None:
+        loop_busy = self._metrics.values(LOOP_BUSY)
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
+            loop_busy[0] = time.thread_time()
             for endpoint in self._plane.endpoints.by_name.values():
                 endpoint.recorder.flush()
                 endpoint.recorder.queue(endpoint.batcher.waiting_rows)

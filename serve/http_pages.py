@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -21,10 +22,12 @@ from serve.http_body import read_body
 from serve.http_dialects import DIALECTS
 from serve.openapi import openapi
 from serve.page_routes import page_routes
+from serve.profile import Window, profile, read
 from serve.repository import Repository, check_load, check_unload
 from serve.statistics import statistics
 
 COLD_BODY_BYTES = 1024 * 1024
+SHORTEST_WINDOW, LONGEST_WINDOW = 0.1, 60.0  # seconds of a profile
 
 
 class Pages:
@@ -102,6 +105,16 @@ class Pages:
     async def explain(self, request: Request) -> Response:
         return answer(explain(self._plane, self._settings))
 
+    async def profile(self, request: Request) -> Response:
+        """Looks at the whole node for some seconds."""
+        seconds = _seconds(request.query_params.get("seconds", "2"))
+        folder = self._settings.node_dir / "metrics"
+        before = await asyncio.to_thread(read, folder)
+        await asyncio.sleep(seconds)
+        after = await asyncio.to_thread(read, folder)
+        served = [one.config for one in self._plane.endpoints.by_name.values() if one.form == "image"]
+        return answer(profile(Window(before, after), self._settings, served))
+
     async def unknown_model(self, request: Request) -> Response:
         """Hot paths of known models never come here."""
         endpoint = self._find(request)
@@ -129,6 +142,16 @@ async def read_parameters(request: Request) -> dict[str, Any]:
     if not isinstance(parameters, dict):
         raise InvalidInput("parameters must be an object")
     return parameters
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not SHORTEST_WINDOW <= seconds <= LONGEST_WINDOW:
+        raise InvalidInput(f"seconds is {text[:40]!r}; it must be from {SHORTEST_WINDOW} to {LONGEST_WINDOW}")
+    return seconds
 
 
 def answer(document: Any, status: int = 200) -> Response:
@@ -173,6 +196,7 @@ def build_pages(plane: DataPlane, repository: Repository, settings: Settings) ->
             Route("/-/healthz", pages.healthz),
             Route("/v1/models", pages.models),
             Route("/v1/explain", pages.explain),
+            Route("/v1/profile", pages.profile),
             *(
                 Route(path.format("{name}", "{version}"), pages.unknown_model, methods=["POST"])
                 for dialect in DIALECTS

@@ -47,6 +47,9 @@ REQUESTS = Definition(
 SAMPLES = Definition("convoy_samples", "counter", "Images or tensor rows answered.", ("model", "version"))
 BATCHES = Definition("convoy_batches", "counter", "Batches run.", ("model", "version"))
 BUSY = Definition("convoy_busy_seconds", "counter", "Time an engine was running.", ("model", "version"))
+HOST_CALLS = Definition("convoy_host_calls", "counter", "Batches that arrived at hosts.", ("model", "version"))
+LOOP_BUSY = Definition("convoy_loop_busy_seconds", "counter", "CPU time of the gateways' event loops.", ())
+DECODE_BUSY = Definition("convoy_decode_busy_seconds", "counter", "Time that decode threads were decoding.", ())
 SIZE_RUNS = Definition("convoy_batch_runs", "counter", "Batches run, by size.", ("model", "version", "size"))
 SIZE_SECONDS = Definition(
     "convoy_batch_run_seconds", "counter", "Time that batches ran, by size.", ("model", "version", "size")
@@ -122,9 +125,9 @@ CORES = Definition("convoy_node_cores", "gauge", "Cores of this node.", ())
 BUILD = Definition("convoy_build_info", "gauge", "Version of Convoy; the value is 1.", ("version", "ray", "engine"))
 
 ALL = (
-    REQUESTS, SAMPLES, BATCHES, BUSY, SIZE_RUNS, SIZE_SECONDS, FAILED_SECONDS, LAST_RUN, CACHE_HITS, CACHE_MISSES,
-    CACHE_SECONDS, WORK, ENGINE_SHARE, SHED, CANCELLED, BATCH_ROWS, STAGE, TOTAL, QUEUE, IN_FLIGHT, TARGET, ENGINES, ENERGY,
-    CHIP_ENERGY, POWER, IDLE_POWER, POWER_CAP, CPU_BUSY, CORES, BUILD,
+    REQUESTS, SAMPLES, BATCHES, BUSY, HOST_CALLS, LOOP_BUSY, DECODE_BUSY, SIZE_RUNS, SIZE_SECONDS, FAILED_SECONDS, LAST_RUN,
+    CACHE_HITS, CACHE_MISSES, CACHE_SECONDS, WORK, ENGINE_SHARE, SHED, CANCELLED, BATCH_ROWS, STAGE, TOTAL, QUEUE, IN_FLIGHT,
+    TARGET, ENGINES, ENERGY, CHIP_ENERGY, POWER, IDLE_POWER, POWER_CAP, CPU_BUSY, CORES, BUILD,
 )  # fmt: skip
 DEFINITIONS = {definition.name: definition for definition in ALL}
 

@@ -7,17 +7,12 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-import hypothesis
 import pytest
 from hypothesis import settings
 
 # How long an example takes says something of the machine, not of the code.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
-
-# How long an example takes says nothing on a machine that others use too.
-hypothesis.settings.register_profile("convoy", deadline=None)
-hypothesis.settings.load_profile("convoy")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

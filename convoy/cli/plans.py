@@ -27,10 +27,12 @@ def static_plan(settings: Settings) -> dict[str, Any]:
     }
 
 
-def live_plan(url: str) -> dict[str, Any]:
-    """The running server's plan. Raises NotReady when nobody answers."""
+def live_plan(url: str, seconds: float) -> dict[str, Any]:
+    """The running server's plan and the profile of its next `seconds`. Raises NotReady when nobody answers."""
     try:
         plan: dict[str, Any] = httpx.get(f"{url}/v1/explain", timeout=10).raise_for_status().json()
+        profile = httpx.get(f"{url}/v1/profile", params={"seconds": seconds}, timeout=seconds + 10)
+        plan["profile"] = profile.raise_for_status().json()
     except httpx.HTTPError as error:
         raise NotReady(f"no plan from {url} ({error}); start a server with: convoy up") from error
     return plan
@@ -54,5 +56,19 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
             "  ".join(f"{size}: {ms:g}" for size, ms in curve.items()) or "measured when it runs (--live)",
         )
     console.print(table)
-    for stage in plan.get("stages", ()):
-        console.print(stage)
+    if "profile" in plan:
+        print_profile(plan["profile"], console)
+
+
+def print_profile(profile: dict[str, Any], console: Console) -> None:
+    """Milliseconds by stage, which add up to the total, how busy everything was, and what limits."""
+    if models := profile["models"]:
+        title = f"mean milliseconds by stage over {profile['seconds']:.1f} s"
+        table = Table("model", "requests/s", *models[0]["stages_ms"], "total", "p50", "p99", box=None, title=title)
+        for model in models:
+            times = (*model["stages_ms"].values(), model["total_ms"], model["p50_ms"], model["p99_ms"])
+            table.add_row(model["name"], f"{model['requests_per_second']:,.0f}", *(f"{ms:.3f}" for ms in times))
+        console.print(table)
+    busy = ", ".join(f"{one['name']} {one['busy']:.0%}" for one in profile["resources"])
+    console.print(f"busy: {busy}")
+    console.print(f"bottleneck: {profile['bottleneck']}")

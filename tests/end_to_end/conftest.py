@@ -15,7 +15,7 @@ from serve import app
 from serve.config import Settings, parse_settings
 from tests.artifacts import write_artifact
 
-SLOW_LOOPS = 25_000  # some 40 ms a run
+SLOW_LOOPS = 25_000  # some 40 ms a run, whatever the batch
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +37,14 @@ def settings(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int
                 {"name": "squeezenet1_1-imagenet", "placement": "dedicated"},
                 {"name": "slow", "artifact": str(slow), "max_batch": 2},
                 {"name": "faulty", "artifact": str(faulty)},
+                {
+                    "name": "hosted",
+                    "artifact": str(slow),
+                    "max_batch": 4,
+                    "target_ms": 10_000,
+                    "placement": "dedicated",
+                    "replicas": 2,
+                },
             ],
         }
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,11 +12,12 @@ from models.artifact import Artifact
 from serve.catalog import CatalogLoader, close_endpoints
 from serve.config import Catalog, ModelConfig, Settings
 from serve.dataplane import DataPlane
+from serve.decode_pool import DecodePool
 from serve.executors import Executor, LocalExecutor, load_engines
 from serve.grpc_listener import GrpcListener
 from serve.http_listener import HttpListener
 from serve.metric_pages import PageWriter
-from serve.metrics import Metrics
+from serve.metrics import DECODE_BUSY, Metrics
 from serve.repository import Decides, Repository
 from serve.sockets import bind
 from serve.steward import Revisions
@@ -41,7 +41,7 @@ class InProcess:
     def __init__(self, settings: Settings, steward: Decides, name: str) -> None:
         self.settings = settings
         self.metrics = Metrics(PageWriter(settings.node_dir / "metrics"))
-        self.decoders = ThreadPoolExecutor(2)
+        self.decoders = DecodePool(2, self.metrics.values(DECODE_BUSY))
         self.plane = DataPlane(settings.limits, self.decoders)
         self.loader = CatalogLoader(self.connect, self.metrics, settings.limits)
         self.repository = Repository(self.plane, self.serve, steward, name)
@@ -70,7 +70,6 @@ class InProcess:
         await self.http.stop(1)
         await self.grpc.stop(1)
         await close_endpoints(self.plane.endpoints.by_name.values())
-        self.decoders.shutdown()
 
     async def serve(self, catalog: Catalog) -> None:
         present = self.plane.endpoints
