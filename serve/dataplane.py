@@ -14,22 +14,22 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor as ThreadPool
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, InvalidInput, Overloaded, TooLarge
-from serve.batcher import Answer
+from serve.batcher import Answer, run_in_parts
 from serve.cache import ResponseCache
-from serve.catalog import Endpoint, Endpoints
-from serve.config import Limits, ModelConfig
+from serve.catalog import Endpoint, Endpoints, ModelEndpoint, Rows
+from serve.config import TENSOR_SUFFIX, Limits, ModelConfig
+from serve.looks import Looks
 from serve.observe import FIELDS, Finished, Observer
+from serve.resample import Pixels
 from serve.timeline import Trace
 
 log = logging.getLogger("convoy.requests")
 
-Rows = NDArray[Any]
 ImageBytes = bytes | memoryview
 
 
@@ -75,7 +75,7 @@ class DataPlane:
             name: (self.endpoints.by_name.get(name) is endpoint and self._caches.get(name))
             or make_cache(endpoint.config)
             for name, endpoint in endpoints.by_name.items()
-            if endpoint.form == "image" and endpoint.config.cache_mb
+            if isinstance(endpoint, ModelEndpoint) and endpoint.form == "image" and endpoint.config.cache_mb
         }
         self.endpoints = endpoints
         for callback in self.on_change:
@@ -120,20 +120,24 @@ class DataPlane:
         rows = await self.decode(endpoint, images)
         return await self.run(endpoint, rows, terms, trace, watch)
 
-    async def decode(self, endpoint: Endpoint, images: Sequence[ImageBytes]) -> Rows:
-        """Encoded images to UINT8 rows [n, size, size, channels]."""
+    async def decode(self, endpoint: Endpoint, images: Sequence[ImageBytes | Pixels]) -> Rows:
+        """Encoded images to UINT8 rows [n, size, size, channels], or to the looks of a model that is made of others."""
         if endpoint.form != "image":
-            raise InvalidInput(f"{endpoint.name} takes tensors; images go to {endpoint.config.name}")
+            raise InvalidInput(
+                f"{endpoint.name} takes tensors; images go to {endpoint.name.removesuffix(TENSOR_SUFFIX)}"
+            )
         if not images:
             raise InvalidInput("no image in the request")
-        if len(images) > self.limits.images_per_request:
-            raise TooLarge(f"{len(images)} images in one request; the limit is {self.limits.images_per_request}")
+        if len(images) > endpoint.most_images:
+            raise TooLarge(
+                f"{len(images)} images in one request; the limit of {endpoint.name} is {endpoint.most_images}"
+            )
         decoder = endpoint.decoder
         if len(images) == 1:
             body = images[0]
             if decoder.is_small(body):  # a hop to a thread costs more than a small image
-                return decoder.decode(body)[np.newaxis]
-            return (await self._loop.run_in_executor(self._decoders, decoder.decode, body))[np.newaxis]
+                return decoder.stack([decoder.decode(body)])
+            return decoder.stack([await self._loop.run_in_executor(self._decoders, decoder.decode, body)])
         hops = (self._loop.run_in_executor(self._decoders, decoder.decode, body) for body in images)
         decoded = await asyncio.gather(*hops, return_exceptions=True)
         for position, image in enumerate(decoded):
@@ -141,36 +145,23 @@ class DataPlane:
                 raise type(image)(f"image {position}: {image}")
             if isinstance(image, BaseException):
                 raise image
-        return np.stack([image for image in decoded if not isinstance(image, BaseException)])
+        return decoder.stack([image for image in decoded if not isinstance(image, BaseException)])
 
     async def run(self, endpoint: Endpoint, rows: Rows, terms: Terms, trace: Trace, watch: Watch) -> list[Answer]:
         """Runs rows that have the endpoint's input shape, in as many entries as its batch limit asks for."""
         trace.decoded = time.monotonic()
         batcher = endpoint.batcher
-        limit = batcher.limits.batch
-        if len(rows) <= limit:
+        if isinstance(rows, Looks) or len(rows) <= batcher.limits.batch:
             future = batcher.submit(rows, terms.deadline, terms.priority)
             watch.futures = (future,)
             answers = [await future]
         else:
-            answers = await self._run_in_parts(endpoint, rows, terms, watch)
+            futures: list[asyncio.Future[Answer]] = []
+            watch.futures = futures
+            answers = await run_in_parts(batcher, rows, terms.deadline, terms.priority, futures)
         last = answers[-1].run
         trace.batched, trace.ran, trace.batch_size = last.started, last.finished, last.size
         return answers
-
-    async def _run_in_parts(self, endpoint: Endpoint, rows: Rows, terms: Terms, watch: Watch) -> list[Answer]:
-        limit = endpoint.batcher.limits.batch
-        futures: list[asyncio.Future[Answer]] = []
-        watch.futures = futures
-        try:
-            for start in range(0, len(rows), limit):  # one by one: a refused part must not lose the parts before it
-                future = endpoint.batcher.submit(rows[start : start + limit], terms.deadline, terms.priority)
-                futures.append(future)
-            return list(await asyncio.gather(*futures))
-        finally:
-            for future in futures:
-                if not future.cancel() and not future.cancelled():
-                    future.exception()  # marks a second part's failure as seen: the first has answered the request
 
     def tell(self, finished: Finished) -> None:
         """A request has ended. Ask for `observers` before: by default there are none."""

@@ -38,12 +38,14 @@ def classification(
     }
     if trace.cached:
         document["cached"] = True
+    if answers[0].parts:
+        document["members"] = [part.document() for part in answers[0].parts]
     return orjson.dumps(document)
 
 
 def prediction(endpoint: Endpoint, options: ClassifyOptions, row: Classes) -> dict[str, Any]:
     """One image's classes as they stand in an answer."""
-    labels, pairs = endpoint.manifest.labels, zip(*row, strict=True)
+    labels, pairs = endpoint.labels, zip(*row, strict=True)
     if not options.labels:
         return {"classes": [{"index": index, "probability": probability} for index, probability in pairs]}
     return {

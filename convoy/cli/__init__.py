@@ -8,6 +8,7 @@ import click
 
 from convoy import __version__
 from convoy.cli.ask import classify, models
+from convoy.cli.ensemble import ensemble
 from convoy.cli.importing import import_model
 from convoy.cli.run import demo, explain, up
 from convoy.errors import ConvoyError
@@ -36,8 +37,9 @@ def main() -> None:
     convoy models --architectures              every network of the zoo; NAME shows one layer by layer
     convoy import resnet50-imagenet            a model of public weights, or of your own
     convoy explain                             threads, placement and batch limits, and why
+    convoy ensemble suggest                    which models to combine, by held-out labels
     """
 
 
-for command in (up, demo, classify, models, import_model, explain):
+for command in (up, demo, classify, models, import_model, explain, ensemble):
     main.add_command(command)
