@@ -29,6 +29,19 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Member:
+    """Who took part in the answer of an ensemble or cascade; `outcome` is answered, late or failed."""
+
+    model: str
+    version: str
+    images: int
+    outcome: str
+    ms: float
+    engine_ms: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Classification:
     """A server's answer: a prediction per image, and its own times in milliseconds."""
 
@@ -38,6 +51,7 @@ class Classification:
     predictions: tuple[Prediction, ...]
     timings_ms: Mapping[str, float]
     batch_size: int
+    members: tuple[Member, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,6 +88,7 @@ def parse_classification(server: str, document: Document) -> Classification:
             tuple(_prediction(entry) for entry in document["predictions"]),
             document["timings_ms"],
             document["batch_size"],
+            tuple(Member(**member) for member in document.get("members", ())),
         )
     except (KeyError, TypeError) as error:
         raise unreadable(server, error) from error

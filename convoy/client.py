@@ -20,6 +20,7 @@ from convoy.answers import (
     Class,
     Classification,
     FileAnswer,
+    Member,
     ModelSummary,
     Prediction,
     parse_classification,
@@ -33,7 +34,17 @@ from convoy.retries import Retries, call
 from convoy.tensors import Tensor
 from convoy.transports import transport_for
 
-__all__ = ["Class", "Classification", "Client", "FileAnswer", "Image", "ModelSummary", "Prediction", "Retries"]
+__all__ = [
+    "Class",
+    "Classification",
+    "Client",
+    "FileAnswer",
+    "Image",
+    "Member",
+    "ModelSummary",
+    "Prediction",
+    "Retries",
+]
 
 
 class Client:

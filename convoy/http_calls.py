@@ -98,7 +98,9 @@ def failure_of(server: str, timeout: float, error: httpx.HTTPError) -> ConvoyErr
     """What it means that no answer came."""
     if isinstance(error, httpx.TimeoutException):
         return DeadlineExceeded(f"{server} did not answer in {timeout:g} s")
-    return NotReady(f"no server at {server} ({error}); start one with: convoy up")
+    if isinstance(error, httpx.ConnectError):
+        return NotReady(f"no server at {server} ({error}); start one with: convoy up")
+    return NotReady(f"{server} closed the connection before it answered ({type(error).__name__}); retry")
 
 
 def _error_text(response: httpx.Response) -> str:

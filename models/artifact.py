@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ MANIFEST = "manifest.json"
 IMAGE_MODEL = "image.onnx"
 TENSOR_MODEL = "tensor.onnx"
 WEIGHTS = "weights.bin"
+OPTIONAL = frozenset({"calibration"})  # keys that manifests may lack
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,11 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known of an artifact. `accuracy` has `top1` (0..1), `images`, `split` and `how`; `macs` are for one image."""
+    """What is known of an artifact. `accuracy` has `top1` (0..1), `images`, `split` and `how`; `macs` are for one image.
+
+    `calibration`, where it was fitted: `temperature`, expected calibration error `ece_before` and `ece_after` (0..1),
+    `images` and `split`.
+    """
 
     name: str
     version: str
@@ -55,6 +60,7 @@ class Manifest:
     made: Mapping[str, Any]
     source: str
     licence: str
+    calibration: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
@@ -64,9 +70,9 @@ class Manifest:
         """Raises ArtifactError on keys that are missing or unknown."""
         try:
             document = json.loads(text)
-            given, known = set(document), {field.name for field in dataclasses.fields(cls)}
-            if given != known:
-                raise ArtifactError(f"manifest keys differ: {', '.join(sorted(given ^ known))}")
+            given, known = set(document), {one.name for one in dataclasses.fields(cls)}
+            if given | OPTIONAL != known:
+                raise ArtifactError(f"manifest keys differ: {', '.join(sorted((given | OPTIONAL) ^ known))}")
             steps = document["preprocessing"]
             preprocessing = Preprocessing(**steps | {"mean": tuple(steps["mean"]), "std": tuple(steps["std"])})
             return cls(**document | {"labels": tuple(document["labels"]), "preprocessing": preprocessing})

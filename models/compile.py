@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import logging
 import shutil
@@ -19,6 +20,7 @@ from torch import nn
 import convoy
 from convoy.errors import ArtifactError, unknown
 from models.artifact import IMAGE_MODEL, MANIFEST, TENSOR_MODEL, WEIGHTS, Artifact, Manifest, Preprocessing, file_hash
+from models.calibrate import fit_calibration
 from models.checkpoints import load_into, load_weights, trained_by
 from models.counts import count_macs, count_params
 from models.data import load_data
@@ -125,7 +127,8 @@ def compile_artifact(name: str, plan: Plan, checkpoint: Path, out: Path) -> Arti
             source=source,
             licence=plan.licence,
         )
-        (folder / MANIFEST).write_text(manifest.to_json())
+        calibration = fit_calibration(Artifact(folder, manifest))
+        (folder / MANIFEST).write_text(dataclasses.replace(manifest, calibration=calibration).to_json())
         for file in folder.iterdir():
             file.chmod(0o644)
         install(folder, out)

@@ -14,6 +14,7 @@ from ray.serve import RunTarget
 from ray.serve.schema import LoggingConfig
 
 from models.artifact import Artifact
+from serve.compose import check_compositions
 from serve.config import Catalog, Settings
 from serve.gateway import Gateway
 from serve.host import APP_PREFIX, Host
@@ -38,8 +39,8 @@ OBJECT_STORE_BYTES = 80 * 2**20
 
 def check(settings: Settings) -> None:
     """Everything that can be known to fail before anything starts. Raises ConfigError or ArtifactError."""
-    for model in settings.models:
-        Artifact.load(model.folder)
+    manifests = {model.name: Artifact.load(model.folder).manifest for model in settings.models}
+    check_compositions(settings.catalog, manifests)
     prepare_folder(settings.node_dir)
     listen = settings.listen
     for port in (listen.http_port, listen.grpc_port, listen.metrics_port):

@@ -9,16 +9,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convoy.errors import ConvoyError, DeadlineExceeded, EngineFailed, NotReady, Overloaded
 from serve.curve import LatencyCurve
+from serve.parts import Part
 from serve.ranking import TOP, Ranking, rank
 from serve.scheduling import DEFAULT_PRIORITY, NEVER, WaitingLine
 from serve.slots import Slots
@@ -71,11 +72,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Where an entry's rows are in a run."""
+    """Where an entry's rows are in a run. `parts`: who took part, when the model is made of others."""
 
     run: BatchRun
     start: int
     stop: int
+    parts: tuple[Part, ...] = ()
 
     @property
     def logits(self) -> NDArray[np.float32]:
@@ -94,6 +96,23 @@ class BatcherLimits:
 
     batch: int
     queue: int
+
+
+class Line(Protocol):
+    """Where the rows of an endpoint wait: for an engine, or for the models that it is made of."""
+
+    limits: BatcherLimits
+
+    @property
+    def waiting_rows(self) -> int: ...
+
+    def admit(self, size: int, deadline: float) -> None: ...
+
+    def arrival(self, size: int, deadline: float) -> AbstractContextManager[None]: ...
+
+    def submit(self, rows: Any, deadline: float, priority: int = 0) -> asyncio.Future[Answer]: ...
+
+    async def close(self) -> None: ...
 
 
 class Batcher:
@@ -269,6 +288,25 @@ class Batcher:
         upcoming = min(self._line.next_deadline(), min(running, default=NEVER))
         if upcoming < NEVER:
             self._arm(upcoming)
+
+
+async def run_in_parts(
+    line: Line, rows: Rows, deadline: float, priority: int, futures: list[asyncio.Future[Answer]]
+) -> list[Answer]:
+    """The answers to rows that may be more than a batch, in as many entries as its limit asks for.
+
+    The entries' futures are added to `futures` while they wait. Raises what the first failing part raises.
+    """
+    limit = line.limits.batch
+    try:
+        for start in range(0, len(rows), limit):
+            part = line.submit(rows[start : start + limit], deadline, priority)
+            futures.append(part)  # one by one: a refused part must not lose the parts before it
+        return list(await asyncio.gather(*futures))
+    finally:
+        for future in futures:
+            if not future.cancel() and not future.cancelled():
+                future.exception()  # marks a second part's failure as seen: the first has answered the request
 
 
 def _fail_all(batch: Sequence[Entry], error: ConvoyError) -> None:

@@ -6,16 +6,20 @@ import difflib
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from convoy.errors import ConfigError
+from models.ensembles.combine import Rule
+from models.ensembles.views import View, check_views
 
 BUNDLED = Path(__file__).resolve().parent.parent / "models" / "bundled"
 TENSOR_SUFFIX = "-tensor"
+NAME = r"^[a-z0-9][a-z0-9_.\-]*$"
+VERSION = r"^[0-9]+$"
 
 Placement = Literal["local", "dedicated"]
 GrpcServer = Literal["native", "grpcio"]
@@ -88,11 +92,22 @@ class Power(Frozen):
         return self.idle_watts is not None
 
 
-class ModelConfig(Frozen):
+class Named(Frozen):
+    """What clients call."""
+
+    name: str = Field(pattern=NAME)
+    version: str = Field("1", pattern=VERSION)
+
+    @model_validator(mode="after")
+    def _name_is_free(self) -> Self:
+        if self.name.endswith(TENSOR_SUFFIX):
+            raise ValueError(f"a name ending in {TENSOR_SUFFIX} is kept for the float form of a model")
+        return self
+
+
+class ModelConfig(Named):
     """One served model."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.\-]*$")
-    version: str = Field("1", pattern=r"^[0-9]+$")
     artifact: str = Field("", description="folder of the artifact; empty: the bundled one of the same name")
     placement: Placement = Field("local", description="local: engine inside the gateway; dedicated: hosts of its own")
     replicas: int = Field(1, ge=1, description="hosts, when dedicated")
@@ -106,33 +121,128 @@ class ModelConfig(Frozen):
         0.05, ge=0, le=1, description="below this share of hits the cache rests for a while"
     )
 
-    @model_validator(mode="after")
-    def _name_is_free(self) -> ModelConfig:
-        if self.name.endswith(TENSOR_SUFFIX):
-            raise ValueError(f"a name ending in {TENSOR_SUFFIX} is kept for the float form of a model")
-        return self
-
     @property
     def folder(self) -> Path:
         return Path(self.artifact).expanduser() if self.artifact else BUNDLED / self.name
+
+
+class Voter(Frozen):
+    """A model that takes part in another one."""
+
+    model: str
+    views: tuple[View, ...] = Field(("identity",), description="looks it takes, from left to right; each one votes")
+    calibrated: bool = Field(False, description="divide its logits by the temperature of its manifest")
+
+    @model_validator(mode="after")
+    def _views_fit(self) -> Self:
+        check_views(self.views)
+        return self
+
+
+class MemberConfig(Voter):
+    """A model that votes in an ensemble."""
+
+    weight: float = Field(1.0, gt=0, description="how much it counts; only proportions matter")
+
+
+class EnsembleConfig(Named):
+    """A model made of models that answer at the same time."""
+
+    kind: ClassVar[str] = "ensemble"
+
+    members: tuple[MemberConfig, ...] = Field(min_length=1)
+    combine: Rule = "mean_probability"
+    min_members: int = Field(1, ge=1, description="fewer answers fail the request")
+    deadline_ms: float | None = Field(
+        None, gt=0, description="what has answered by then is combined; null: the request's"
+    )
+
+    @model_validator(mode="after")
+    def _enough_members(self) -> Self:
+        if self.min_members > len(self.members):
+            raise ValueError(f"min_members is {self.min_members}, but there are {len(self.members)} members")
+        return self
+
+
+class StageConfig(Voter):
+    """A model or ensemble of a cascade. Its answer is kept when it is sure enough; the last one's always."""
+
+    margin: float | None = Field(
+        None, ge=0, le=1, description="keep when the two best probabilities are this far apart"
+    )
+    entropy: float | None = Field(None, ge=0, description="keep when the entropy is at most this, in nats")
+
+    @model_validator(mode="after")
+    def _one_threshold(self) -> Self:
+        if self.margin is not None and self.entropy is not None:
+            raise ValueError("a stage is judged by margin or by entropy, not by both")
+        return self
+
+    @property
+    def has_threshold(self) -> bool:
+        return self.margin is not None or self.entropy is not None
+
+
+class CascadeConfig(Named):
+    """A model that asks the next network only for the images of which the one before was unsure."""
+
+    kind: ClassVar[str] = "cascade"
+
+    stages: tuple[StageConfig, ...] = Field(min_length=2)
+    deadline_ms: float | None = Field(None, gt=0, description="the last answer by then counts; null: the request's")
+
+    @model_validator(mode="after")
+    def _thresholds_decide(self) -> Self:
+        *before, last = self.stages
+        for stage in before:
+            if not stage.has_threshold:
+                raise ValueError(
+                    f"stage {stage.model} needs a margin or an entropy, else the next stage is never asked"
+                )
+        if last.has_threshold:
+            raise ValueError(f"{last.model} is the last stage: nothing comes after it, leave out its threshold")
+        return self
 
 
 class Catalog(Frozen):
     """What a gateway serves; travels as Ray Serve `user_config`."""
 
     models: tuple[ModelConfig, ...]
+    ensembles: tuple[EnsembleConfig, ...] = ()
+    cascades: tuple[CascadeConfig, ...] = ()
 
     @model_validator(mode="after")
-    def _unique(self) -> Catalog:
-        names = [model.name for model in self.models]
+    def _names_fit(self) -> Self:
+        names = [one.name for one in (*self.models, *self.ensembles, *self.cascades)]
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
             raise ValueError(f"models named twice: {', '.join(doubled)}")
+        models, ensembles = {one.name for one in self.models}, {one.name for one in self.ensembles}
+        for ensemble in self.ensembles:
+            for member in ensemble.members:
+                _check_known(ensemble.name, member.model, models)
+        for cascade in self.cascades:
+            for stage in cascade.stages:
+                _check_known(cascade.name, stage.model, models | ensembles)
+                if stage.model in ensembles and (stage.calibrated or stage.views != ("identity",)):
+                    raise ValueError(f"{cascade.name}: {stage.model} is an ensemble; set views and calibrated there")
         return self
 
     def without(self, names: frozenset[str]) -> Catalog:
-        """The catalog without some of its models."""
-        return self.model_copy(update={"models": tuple(model for model in self.models if model.name not in names)})
+        """The catalog without some of its models, and without what is made of them."""
+        models = tuple(one for one in self.models if one.name not in names)
+        known = {one.name for one in models}
+        ensembles = tuple(one for one in self.ensembles if known.issuperset(member.model for member in one.members))
+        known |= {one.name for one in ensembles}
+        cascades = tuple(one for one in self.cascades if known.issuperset(stage.model for stage in one.stages))
+        return Catalog(models=models, ensembles=ensembles, cascades=cascades)
+
+
+def _check_known(name: str, member: str, known: set[str]) -> None:
+    if member not in known:
+        near = difflib.get_close_matches(member, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
+        raise ValueError(f"{name} is made of {member!r}, which is not served; {hint}")
 
 
 class Settings(Frozen):
@@ -154,15 +264,17 @@ class Settings(Frozen):
         ModelConfig(name="resnet20-cifar10"),
         ModelConfig(name="squeezenet1_1-imagenet", placement="dedicated"),
     )
+    ensembles: tuple[EnsembleConfig, ...] = ()
+    cascades: tuple[CascadeConfig, ...] = ()
 
     @model_validator(mode="after")
     def _catalog_is_valid(self) -> Settings:
-        Catalog(models=self.models)
+        self.catalog  # noqa: B018 checks the parts against one another
         return self
 
     @property
     def catalog(self) -> Catalog:
-        return Catalog(models=self.models)
+        return Catalog(models=self.models, ensembles=self.ensembles, cascades=self.cascades)
 
     @property
     def atlas_path(self) -> Path:

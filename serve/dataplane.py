@@ -13,23 +13,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, InvalidInput, Overloaded, TooLarge
-from serve.batcher import Answer
+from serve.batcher import Answer, run_in_parts
 from serve.cache import ResponseCache
-from serve.catalog import Endpoint, Endpoints
-from serve.config import Limits, ModelConfig
+from serve.catalog import Endpoint, Endpoints, ModelEndpoint, Rows, engine_work
+from serve.config import TENSOR_SUFFIX, Limits, ModelConfig
 from serve.decode_pool import DecodePool
+from serve.looks import Looks
 from serve.observe import FIELDS, Finished, Observer
+from serve.resample import Pixels
 from serve.timeline import Trace
 
 log = logging.getLogger("convoy.requests")
 
-Rows = NDArray[Any]
 ImageBytes = bytes | memoryview
 
 
@@ -74,7 +74,7 @@ class DataPlane:
             name: (self.endpoints.by_name.get(name) is endpoint and self._caches.get(name))
             or make_cache(endpoint.config)
             for name, endpoint in endpoints.by_name.items()
-            if endpoint.form == "image" and endpoint.config.cache_mb
+            if isinstance(endpoint, ModelEndpoint) and endpoint.form == "image" and endpoint.config.cache_mb
         }
         self.endpoints = endpoints
         for callback in self.on_change:
@@ -119,51 +119,45 @@ class DataPlane:
         rows = await self.decode(endpoint, images, terms)
         return await self.run(endpoint, rows, terms, trace, watch)
 
-    async def decode(self, endpoint: Endpoint, images: Sequence[ImageBytes], terms: Terms) -> Rows:
-        """Encoded images to UINT8 rows [n, size, size, channels]. What the queue would refuse is not decoded."""
+    async def decode(self, endpoint: Endpoint, images: Sequence[ImageBytes | Pixels], terms: Terms) -> Rows:
+        """Encoded images to UINT8 rows [n, size, size, channels], or to the looks of a model that is made of others.
+
+        What the queue would refuse is not decoded.
+        """
         if endpoint.form != "image":
-            raise InvalidInput(f"{endpoint.name} takes tensors; images go to {endpoint.config.name}")
+            raise InvalidInput(
+                f"{endpoint.name} takes tensors; images go to {endpoint.name.removesuffix(TENSOR_SUFFIX)}"
+            )
         if not images:
             raise InvalidInput("no image in the request")
-        if len(images) > self.limits.images_per_request:
-            raise TooLarge(f"{len(images)} images in one request; the limit is {self.limits.images_per_request}")
+        if len(images) > endpoint.most_images:
+            raise TooLarge(
+                f"{len(images)} images in one request; the limit of {endpoint.name} is {endpoint.most_images}"
+            )
         decoder, batcher = endpoint.decoder, endpoint.batcher
         if len(images) == 1 and decoder.is_small(images[0]):  # a hop to a thread costs more than a small image
             batcher.admit(1, terms.deadline)
-            return decoder.decode(images[0])[np.newaxis]
+            return decoder.stack([decoder.decode(images[0])])
         with batcher.arrival(len(images), terms.deadline):
-            return await self._decoders.decode(decoder, images)
+            return decoder.stack(await self._decoders.decode(decoder, images))
 
     async def run(self, endpoint: Endpoint, rows: Rows, terms: Terms, trace: Trace, watch: Watch) -> list[Answer]:
         """Runs rows that have the endpoint's input shape, in as many entries as its batch limit asks for."""
         trace.decoded = time.monotonic()
         batcher = endpoint.batcher
-        limit = batcher.limits.batch
-        if len(rows) <= limit:
+        if isinstance(rows, Looks) or len(rows) <= batcher.limits.batch:
             future = batcher.submit(rows, terms.deadline, terms.priority)
             watch.futures = (future,)
             answers = [await future]
         else:
-            answers = await self._run_in_parts(endpoint, rows, terms, watch)
+            futures: list[asyncio.Future[Answer]] = []
+            watch.futures = futures
+            answers = await run_in_parts(batcher, rows, terms.deadline, terms.priority, futures)
         last = answers[-1].run
         trace.batched, trace.ran, trace.batch_size = last.started, last.finished, last.size
-        trace.engine_seconds = sum(answer.engine_seconds for answer in answers)
-        endpoint.recorder.engine_share(trace.engine_seconds)
+        for recorder, seconds in engine_work(endpoint, answers):
+            recorder.engine_share(seconds)
         return answers
-
-    async def _run_in_parts(self, endpoint: Endpoint, rows: Rows, terms: Terms, watch: Watch) -> list[Answer]:
-        limit = endpoint.batcher.limits.batch
-        futures: list[asyncio.Future[Answer]] = []
-        watch.futures = futures
-        try:
-            for start in range(0, len(rows), limit):  # one by one: a refused part must not lose the parts before it
-                future = endpoint.batcher.submit(rows[start : start + limit], terms.deadline, terms.priority)
-                futures.append(future)
-            return list(await asyncio.gather(*futures))
-        finally:
-            for future in futures:
-                if not future.cancel() and not future.cancelled():
-                    future.exception()  # marks a second part's failure as seen: the first has answered the request
 
     def tell(self, finished: Finished) -> None:
         """A request has ended. Ask for `observers` before: by default there are none."""

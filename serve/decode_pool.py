@@ -6,14 +6,16 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-
-import numpy as np
+from typing import Any, Protocol
 
 from convoy.errors import ConvoyError
-from serve.decode import Decoder
-from serve.image_segments import ImageBytes
 from serve.metric_pages import Values
-from serve.resample import Pixels
+
+
+class Decodes(Protocol):
+    """Makes rows, or looks, of one image. Blocks; thread-safe."""
+
+    def decode(self, image: Any, /) -> Any: ...
 
 
 class DecodePool:
@@ -23,27 +25,27 @@ class DecodePool:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._busy = busy
 
-    async def decode(self, decoder: Decoder, bodies: Sequence[ImageBytes]) -> Pixels:
-        """UINT8 rows [n, size, size, channels]. Raises InvalidInput or TooLarge that names the image among several."""
+    async def decode(self, decoder: Decodes, images: Sequence[Any]) -> list[Any]:
+        """What the decoder makes of each image. Raises InvalidInput or TooLarge that names the image among several."""
         loop = asyncio.get_running_loop()
-        hops = [loop.run_in_executor(self._threads, _timed_decode, decoder, body) for body in bodies]
+        hops = [loop.run_in_executor(self._threads, _timed_decode, decoder, image) for image in images]
         results = await asyncio.gather(*hops)
         self._busy[0] += sum(seconds for _, seconds in results)
         if len(results) == 1:
-            return _checked(results[0][0])[np.newaxis]
-        return np.stack([_checked(image, f"image {place}: ") for place, (image, _) in enumerate(results)])
+            return [_checked(results[0][0])]
+        return [_checked(image, f"image {place}: ") for place, (image, _) in enumerate(results)]
 
 
-def _timed_decode(decoder: Decoder, body: ImageBytes) -> tuple[Pixels | ConvoyError, float]:
+def _timed_decode(decoder: Decodes, image: Any) -> tuple[Any, float]:
     start = time.monotonic()
     try:
-        image: Pixels | ConvoyError = decoder.decode(body)
+        decoded = decoder.decode(image)
     except ConvoyError as error:
-        image = error
-    return image, time.monotonic() - start
+        decoded = error
+    return decoded, time.monotonic() - start
 
 
-def _checked(image: Pixels | ConvoyError, prefix: str = "") -> Pixels:
-    if isinstance(image, ConvoyError):
-        raise type(image)(f"{prefix}{image}") from image
-    return image
+def _checked(decoded: Any, prefix: str = "") -> Any:
+    if isinstance(decoded, ConvoyError):
+        raise type(decoded)(f"{prefix}{decoded}") from decoded
+    return decoded

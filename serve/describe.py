@@ -8,7 +8,8 @@ import convoy
 from convoy import metadata
 from convoy.metadata import ModelInfo, ServerInfo, TensorInfo
 from convoy.tensors import BYTES, NAMES
-from serve.catalog import Endpoint
+from models.ensembles.views import count_looks
+from serve.catalog import ComposedEndpoint, Endpoint, ModelEndpoint
 from serve.infer import OUTPUT
 
 SERVER = ServerInfo(
@@ -26,6 +27,7 @@ SERVER = ServerInfo(
 )
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"
+ENSEMBLE = "ensemble"
 
 
 def server() -> metadata.Document:
@@ -35,13 +37,17 @@ def server() -> metadata.Document:
 
 def model(endpoint: Endpoint) -> dict[str, Any]:
     """A model as people ask for it."""
+    known = {"name": endpoint.name, "version": endpoint.version, "classes": len(endpoint.labels)}
+    if isinstance(endpoint, ComposedEndpoint):
+        return known | _composed(endpoint)
+    return known | _single(endpoint) if isinstance(endpoint, ModelEndpoint) else known
+
+
+def _single(endpoint: ModelEndpoint) -> dict[str, Any]:
     manifest, steps = endpoint.manifest, endpoint.manifest.preprocessing
     return {
-        "name": endpoint.name,
-        "version": endpoint.version,
         "architecture": manifest.architecture,
         "dataset": manifest.dataset,
-        "classes": len(manifest.labels),
         "input": [steps.size, steps.size, steps.channels],
         "params": manifest.params,
         "macs": manifest.macs,
@@ -49,6 +55,21 @@ def model(endpoint: Endpoint) -> dict[str, Any]:
         "placement": endpoint.config.placement,
         "source": manifest.source,
         "licence": manifest.licence,
+    }
+
+
+def _composed(endpoint: ComposedEndpoint) -> dict[str, Any]:
+    """`params` counts each member once; `macs` are those of an image that every member looks at."""
+    manifests = {member.name: member.manifest for member in endpoint.members}
+    voters = [member for _, stage in endpoint.stages for member in stage.members]
+    return {
+        "architecture": endpoint.config.kind,
+        "dataset": ", ".join(dict.fromkeys(manifest.dataset for manifest in manifests.values())),
+        "members": list(manifests),
+        "params": sum(manifest.params for manifest in manifests.values()),
+        "macs": sum(count_looks(one.views) * manifests[one.model].macs for one in voters),
+        "accuracy": {},
+        "placement": endpoint.config.kind,
     }
 
 
@@ -60,14 +81,16 @@ def wire_input(endpoint: Endpoint) -> TensorInfo:
 
 
 def info(endpoint: Endpoint) -> ModelInfo:
-    """A model as the Open Inference Protocol describes it."""
+    """A model as the Open Inference Protocol describes it; what is made of others has Triton's platform for that."""
+    single = isinstance(endpoint, ModelEndpoint)
+    described = model(endpoint)
     return ModelInfo(
         name=endpoint.name,
         versions=(endpoint.version,),
-        platform=PLATFORM,
-        backend=BACKEND,
+        platform=PLATFORM if single else ENSEMBLE,
+        backend=BACKEND if single else "",
         inputs=(wire_input(endpoint),),
-        outputs=(TensorInfo(OUTPUT, "FP32", (-1, len(endpoint.manifest.labels))),),
+        outputs=(TensorInfo(OUTPUT, "FP32", (-1, len(endpoint.labels))),),
         max_batch=endpoint.batcher.limits.batch,
-        properties={"architecture": endpoint.manifest.architecture, "dataset": endpoint.manifest.dataset},
+        properties={"architecture": described["architecture"], "dataset": described["dataset"]},
     )

@@ -1,10 +1,11 @@
-"""What a gateway decided and why: threads, placement, batch limits, latency curves."""
+"""What a gateway decided and why: threads, placement, batch limits, latency curves, and what compositions cost."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from serve.catalog import Endpoint
+from serve.catalog import ComposedEndpoint, ModelEndpoint
+from serve.composition_plan import Known, plan_document
 from serve.config import Settings
 from serve.dataplane import DataPlane
 from serve.threads import plan_threads
@@ -12,8 +13,9 @@ from serve.threads import plan_threads
 
 def explain(plane: DataPlane, settings: Settings) -> dict[str, Any]:
     """The plan of a running gateway as a JSON-ready document; times in milliseconds."""
-    endpoints = [endpoint for endpoint in plane.endpoints.by_name.values() if endpoint.form == "image"]
-    threads = plan_threads(settings.model_copy(update={"models": tuple(one.config for one in endpoints)}))
+    endpoints = plane.endpoints.by_name.values()
+    models = [one for one in endpoints if isinstance(one, ModelEndpoint) and one.form == "image"]
+    threads = plan_threads(settings.model_copy(update={"models": tuple(one.config for one in models)}))
     return {
         "threads": {
             "cores": threads.cores,
@@ -22,11 +24,12 @@ def explain(plane: DataPlane, settings: Settings) -> dict[str, Any]:
             "dedicated": threads.dedicated,
         },
         "limits": settings.limits.model_dump(),
-        "models": [_explain_model(endpoint) for endpoint in endpoints],
+        "models": [_explain_model(endpoint) for endpoint in models],
+        "compositions": [_explain_composition(one) for one in endpoints if isinstance(one, ComposedEndpoint)],
     }
 
 
-def _explain_model(endpoint: Endpoint) -> dict[str, Any]:
+def _explain_model(endpoint: ModelEndpoint) -> dict[str, Any]:
     curve = endpoint.executor.curve
     limits = endpoint.batcher.limits
     return {
@@ -43,3 +46,11 @@ def _explain_model(endpoint: Endpoint) -> dict[str, Any]:
             str(size): round(seconds * 1000, 3) for size, seconds in zip(curve.sizes, curve.seconds, strict=True)
         },
     }
+
+
+def _explain_composition(endpoint: ComposedEndpoint) -> dict[str, Any]:
+    known = {
+        member.name: Known(member.manifest, member.executor.curve, member.batcher.limits.batch)
+        for member in endpoint.members
+    }
+    return plan_document(endpoint.config, endpoint.stages, known) | {"images_per_request": endpoint.most_images}

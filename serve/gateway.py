@@ -18,7 +18,7 @@ from ray import serve as ray_serve
 import convoy
 from convoy.errors import NotReady
 from models.artifact import Artifact
-from serve.catalog import CatalogLoader, close_endpoints
+from serve.catalog import CatalogLoader, ModelEndpoint, close_endpoints
 from serve.config import Catalog, ModelConfig, Settings
 from serve.dataplane import DataPlane
 from serve.decode_pool import DecodePool
@@ -102,7 +102,9 @@ class Gateway:
     async def check_health(self) -> None:
         """Fails when an engine of this process no longer answers."""
         for endpoint in self._plane.endpoints.by_name.values():
-            if endpoint.form == "image" and isinstance(endpoint.executor, LocalExecutor):
+            if not isinstance(endpoint, ModelEndpoint) or endpoint.form != "image":
+                continue
+            if isinstance(endpoint.executor, LocalExecutor):
                 await endpoint.executor.probe()
 
     async def __del__(self) -> None:

@@ -59,6 +59,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
                 timings_ms=pb.ClassifyResponse.Timings(**timings(trace, calls.clock())),
                 batch_size=trace.batch_size,
                 cached=trace.cached,
+                members=[pb.ClassifyResponse.Member(**part.document()) for part in answers[0].parts],
             )
 
 
@@ -72,7 +73,7 @@ def _options(request: pb.ClassifyRequest) -> ClassifyOptions:
 
 
 def _prediction(endpoint: Endpoint, options: ClassifyOptions, classes: Classes) -> pb.ClassifyResponse.Prediction:
-    labels = endpoint.manifest.labels
+    labels = endpoint.labels
     of = pb.ClassifyResponse.Class
     return pb.ClassifyResponse.Prediction(
         classes=[

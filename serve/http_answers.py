@@ -12,7 +12,7 @@ import orjson
 
 from convoy.errors import ConvoyError, Overloaded
 from serve.batcher import Answer
-from serve.catalog import Endpoint
+from serve.catalog import Endpoint, engine_work
 from serve.http_body import Receive, Send, UnreadBody
 from serve.options import ClassifyOptions
 from serve.predictions import Classes, best_classes
@@ -39,22 +39,31 @@ def classification(
     if trace.cached:
         document["cached"] = True
     if options.energy:
-        document |= energy(endpoint, trace)
+        document |= energy(endpoint, answers, trace)
+    if answers[0].parts:
+        document["members"] = [part.document() for part in answers[0].parts]
     return orjson.dumps(document)
 
 
-def energy(endpoint: Endpoint, trace: Trace) -> dict[str, Any]:
+def energy(endpoint: Endpoint, answers: Sequence[Answer], trace: Trace) -> dict[str, Any]:
     """What an answer cost in millijoules: its engine time at the meter's present price. Null where none is known."""
-    price = endpoint.recorder.price()
-    if price is None:
-        return {"energy_mj": None}
-    joules = price.joules_per_second * trace.engine_seconds
-    return {"energy_mj": round(joules * 1000, 4), "energy_source": price.source, "energy_method": "estimated"}
+    joules, sources = 0.0, set[str]()
+    for recorder, seconds in engine_work(endpoint, answers):
+        price = recorder.price()
+        if price is None:
+            return {"energy_mj": None}
+        joules += 0.0 if trace.cached else price.joules_per_second * seconds
+        sources.update(price.source.split("+"))
+    return {
+        "energy_mj": round(joules * 1000, 4),
+        "energy_source": "+".join(sorted(sources)),
+        "energy_method": "estimated",
+    }
 
 
 def prediction(endpoint: Endpoint, options: ClassifyOptions, row: Classes) -> dict[str, Any]:
     """One image's classes as they stand in an answer."""
-    labels, pairs = endpoint.manifest.labels, zip(*row, strict=True)
+    labels, pairs = endpoint.labels, zip(*row, strict=True)
     if not options.labels:
         return {"classes": [{"index": index, "probability": probability} for index, probability in pairs]}
     return {

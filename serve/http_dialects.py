@@ -87,7 +87,7 @@ def _render_probabilities(
     endpoint: Endpoint, identifier: str, answers: Sequence[Answer], options: ClassifyOptions, trace: Trace, now: float
 ) -> bytes:
     """TorchServe's image classifier: probabilities by label, best first; a list of them for several images."""
-    labels = endpoint.manifest.labels
+    labels = endpoint.labels
     of_images = [
         {labels[index]: probability for index, probability in zip(*row, strict=True)}
         for row in best_classes(answers, options)

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from convoy import metadata
 from convoy.errors import ConvoyError, InvalidInput, NotFound
 from serve import describe
+from serve.catalog import ModelEndpoint
 from serve.config import Settings
 from serve.dataplane import DataPlane
 from serve.explain import explain
@@ -112,7 +113,8 @@ class Pages:
         before = await asyncio.to_thread(read, folder)
         await asyncio.sleep(seconds)
         after = await asyncio.to_thread(read, folder)
-        served = [one.config for one in self._plane.endpoints.by_name.values() if one.form == "image"]
+        endpoints = self._plane.endpoints.by_name.values()
+        served = [one.config for one in endpoints if isinstance(one, ModelEndpoint) and one.form == "image"]
         return answer(profile(Window(before, after), self._settings, served))
 
     async def unknown_model(self, request: Request) -> Response:

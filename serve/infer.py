@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from convoy.classification import classify_output
 from convoy.errors import InvalidInput, TooLarge
-from convoy.open_inference import NO_PARAMETERS, InferRequest, InferResponse, RequestedOutput
+from convoy.open_inference import InferRequest, InferResponse, Parameters, RequestedOutput
 from convoy.tensors import BYTES, NAMES, Tensor
-from serve.catalog import Endpoint
+from serve.batcher import Answer
+from serve.catalog import ComposedEndpoint, Endpoint, Rows
 from serve.dataplane import DataPlane, Terms, Watch, all_logits
+from serve.parts import OUTCOMES
 from serve.timeline import Trace
 
 OUTPUT = "logits"
@@ -30,12 +30,11 @@ async def infer(
     if tensor.datatype == BYTES:
         answers = await plane.classify(endpoint, _images(tensor), terms, trace, watch)
     else:
-        answers = await plane.run(endpoint, _rows(plane, endpoint, tensor), terms, trace, watch)
+        answers = await plane.run(endpoint, await _rows(plane, endpoint, tensor, terms), terms, trace, watch)
     logits = all_logits(answers)
     asked = request.outputs or (RequestedOutput(OUTPUT),)
     outputs = tuple(_output(endpoint, logits, one.classes) for one in asked)
-    parameters = {"cached": True} if trace.cached else NO_PARAMETERS
-    return InferResponse(endpoint.name, endpoint.version, request.id, outputs, parameters)
+    return InferResponse(endpoint.name, endpoint.version, request.id, outputs, _parameters(answers[0], trace))
 
 
 def request_terms(plane: DataPlane, request: InferRequest, trace: Trace, default: Terms) -> Terms:
@@ -67,21 +66,37 @@ def _images(tensor: Tensor) -> list[bytes]:
     return tensor.elements
 
 
-def _rows(plane: DataPlane, endpoint: Endpoint, tensor: Tensor) -> NDArray[Any]:
+async def _rows(plane: DataPlane, endpoint: Endpoint, tensor: Tensor, terms: Terms) -> Rows:
     spec = endpoint.input
     wanted = NAMES[spec.dtype]
     if tensor.datatype != wanted:
         also = f" or {BYTES} (encoded images)" if endpoint.form == "image" else ""
         raise InvalidInput(f"input {spec.name!r} is {tensor.datatype}; {endpoint.name} takes {wanted}{also}")
-    if len(tensor.shape) != len(spec.shape) or tensor.shape[1:] != spec.shape[1:] or tensor.shape[0] < 1:
+    if not _has_shape(tensor.shape, spec.shape):
         raise InvalidInput(
             f"input {spec.name!r} has shape {list(tensor.shape)}; {endpoint.name} takes {list(spec.shape)}"
         )
-    if tensor.shape[0] > plane.limits.images_per_request:
-        raise TooLarge(f"{tensor.shape[0]} rows in one request; the limit is {plane.limits.images_per_request}")
+    if tensor.shape[0] > endpoint.most_images:
+        raise TooLarge(f"{tensor.shape[0]} rows in one request; the limit of {endpoint.name} is {endpoint.most_images}")
+    if isinstance(endpoint, ComposedEndpoint):
+        return await plane.decode(endpoint, list(tensor.array), terms)
     return tensor.array
+
+
+def _has_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether a shape is the wanted one, in which -1 stands for any size from 1."""
+    return len(shape) == len(wanted) and all(
+        size == want or (want == -1 and size >= 1) for size, want in zip(shape, wanted, strict=True)
+    )
+
+
+def _parameters(answer: Answer, trace: Trace) -> Parameters:
+    """`cached`, and who took part as the protocol's flat parameters: `members_answered`, `_late` and `_failed`."""
+    names = {outcome: [part.model for part in answer.parts if part.outcome == outcome] for outcome in OUTCOMES}
+    members = {f"members_{outcome}": ",".join(models) for outcome, models in names.items() if models}
+    return members | ({"cached": True} if trace.cached else {})
 
 
 def _output(endpoint: Endpoint, logits: NDArray[np.float32], classes: int) -> Tensor:
     tensor = Tensor(OUTPUT, "FP32", logits.shape, logits)
-    return classify_output(tensor, classes, endpoint.manifest.labels) if classes else tensor
+    return classify_output(tensor, classes, endpoint.labels) if classes else tensor

@@ -96,6 +96,31 @@ TOTAL = Definition(
     ("model", "version"),
     SECONDS,
 )
+MEMBER = Definition(
+    "convoy_member_requests",
+    "counter",
+    "Questions to the members of an ensemble or cascade by outcome: answered, late, failed.",
+    ("model", "version", "member", "outcome"),
+)
+MEMBER_TIME = Definition(
+    "convoy_member_seconds",
+    "histogram",
+    "Time until a member of an ensemble or cascade answered, failed or was given up.",
+    ("model", "version", "member"),
+    SECONDS,
+)
+MEMBER_ENGINE = Definition(
+    "convoy_member_engine_seconds",
+    "counter",
+    "Engine time of a member that an ensemble or cascade accounts for, by its rows' share of each batch.",
+    ("model", "version", "member"),
+)
+STAGE_IMAGES = Definition(
+    "convoy_cascade_stage_images",
+    "counter",
+    "Images that a stage of a cascade was asked for.",
+    ("model", "version", "stage"),
+)
 QUEUE = Definition("convoy_queue_rows", "gauge", "Rows that wait for an engine.", ("model", "version"))
 IN_FLIGHT = Definition("convoy_requests_in_flight", "gauge", "Requests being answered.", ("protocol",))
 TARGET = Definition(
@@ -128,6 +153,7 @@ ALL = (
     REQUESTS, SAMPLES, BATCHES, BUSY, HOST_CALLS, LOOP_BUSY, DECODE_BUSY, SIZE_RUNS, SIZE_SECONDS, FAILED_SECONDS, LAST_RUN,
     CACHE_HITS, CACHE_MISSES, CACHE_SECONDS, WORK, ENGINE_SHARE, SHED, CANCELLED, BATCH_ROWS, STAGE, TOTAL, QUEUE, IN_FLIGHT,
     TARGET, ENGINES, ENERGY, CHIP_ENERGY, POWER, IDLE_POWER, POWER_CAP, CPU_BUSY, CORES, BUILD,
+    MEMBER, MEMBER_TIME, MEMBER_ENGINE, STAGE_IMAGES,
 )  # fmt: skip
 DEFINITIONS = {definition.name: definition for definition in ALL}
 

@@ -45,7 +45,7 @@ class PageRoutes:
 
     async def vitals(self, request: Request) -> Response:
         folder = self._settings.node_dir / "metrics"
-        names = sorted({endpoint.config.name for endpoint in self._plane.endpoints.by_name.values()})
+        names = sorted(one.name for one in self._plane.endpoints.by_name.values() if one.form == "image")
         return _json(await asyncio.to_thread(vitals, folder, names))
 
     async def atlas(self, request: Request) -> Response:

@@ -97,7 +97,7 @@ class Repository:
     def _entries(self) -> Iterator[RepositoryEntry]:
         serving = self._plane.endpoints.by_name
         for endpoint in serving.values():
-            state: State = "UNLOADING" if endpoint.config.name in self._known.unloaded else "READY"
+            state: State = "UNLOADING" if endpoint.name.removesuffix(TENSOR_SUFFIX) in self._known.unloaded else "READY"
             yield RepositoryEntry(endpoint.name, endpoint.version, state)
         for model in self._declared.models:
             for name in (model.name, model.name + TENSOR_SUFFIX):

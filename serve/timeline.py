@@ -18,7 +18,6 @@ class Trace:
     ran: float = 0.0
     answered: float = 0.0
     batch_size: int = 0
-    engine_seconds: float = 0.0  # of each batch the part of this request's rows
     cached: bool = False
     id: str = ""
 

@@ -18,12 +18,22 @@ def static_plan(settings: Settings) -> dict[str, Any]:
     """What follows from the configuration and this machine; curves are known only to a running server."""
     from dataclasses import asdict
 
+    from models.artifact import Artifact
+    from serve.compose import check_compositions, compositions_of, stages_of
+    from serve.composition_plan import Known, plan_document
     from serve.threads import plan_threads
 
+    manifests = {model.name: Artifact.load(model.folder).manifest for model in settings.models}
+    check_compositions(settings.catalog, manifests)
+    known = {name: Known(manifest) for name, manifest in manifests.items()}
+    ensembles = {one.name: one for one in settings.ensembles}
     return {
         "threads": asdict(plan_threads(settings)),
         "limits": settings.limits.model_dump(),
         "models": [model.model_dump() for model in settings.models],
+        "compositions": [
+            plan_document(config, stages_of(config, ensembles), known) for config in compositions_of(settings.catalog)
+        ],
     }
 
 
@@ -56,6 +66,8 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
             "  ".join(f"{size}: {ms:g}" for size, ms in curve.items()) or "measured when it runs (--live)",
         )
     console.print(table)
+    if plan.get("compositions"):
+        console.print(_compositions(plan["compositions"]))
     if "profile" in plan:
         print_profile(plan["profile"], console)
 
@@ -72,3 +84,26 @@ def print_profile(profile: dict[str, Any], console: Console) -> None:
     busy = ", ".join(f"{one['name']} {one['busy']:.0%}" for one in profile["resources"])
     console.print(f"busy: {busy}")
     console.print(f"bottleneck: {profile['bottleneck']}")
+
+
+def _compositions(compositions: list[dict[str, Any]]) -> Table:
+    """Who is asked, and what an image costs at each member and at all up to its stage."""
+    table = Table(
+        "made of others", "stage", "member", "views", "rows", "M MACs", "engine ms", "ms up to here", box=None
+    )
+    for one in compositions:
+        name = f"{one['name']} ({one['kind']})"
+        for stage in one["stages"]:
+            total = _milliseconds(stage.get("engine_ms_per_image"))
+            label = stage["stage"] if one["kind"] == "cascade" else stage["combine"]
+            for member in stage["members"]:
+                cost = _milliseconds(member.get("engine_ms_per_image"))
+                views = " × ".join(member["views"])
+                macs = f"{member['macs_per_image'] / 1e6:,.1f}"
+                table.add_row(name, label, member["model"], views, str(member["rows_per_image"]), macs, cost, total)
+                name = label = total = ""
+    return table
+
+
+def _milliseconds(value: float | None) -> str:
+    return "--live" if value is None else f"{value:.3f}"

@@ -27,7 +27,7 @@ class ClassifyRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., images: _Optional[_Iterable[bytes]] = ..., top_k: _Optional[int] = ..., id: _Optional[str] = ..., threshold: _Optional[float] = ..., indices_only: bool = ..., priority: _Optional[int] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
-    __slots__ = ("id", "model", "version", "predictions", "timings_ms", "batch_size", "error", "cached")
+    __slots__ = ("id", "model", "version", "predictions", "timings_ms", "batch_size", "error", "cached", "members")
     class Class(_message.Message):
         __slots__ = ("index", "label", "probability")
         INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -57,6 +57,23 @@ class ClassifyResponse(_message.Message):
         post: float
         total: float
         def __init__(self, receive: _Optional[float] = ..., decode: _Optional[float] = ..., queue: _Optional[float] = ..., run: _Optional[float] = ..., post: _Optional[float] = ..., total: _Optional[float] = ...) -> None: ...
+    class Member(_message.Message):
+        __slots__ = ("model", "version", "images", "outcome", "ms", "engine_ms", "reason")
+        MODEL_FIELD_NUMBER: _ClassVar[int]
+        VERSION_FIELD_NUMBER: _ClassVar[int]
+        IMAGES_FIELD_NUMBER: _ClassVar[int]
+        OUTCOME_FIELD_NUMBER: _ClassVar[int]
+        MS_FIELD_NUMBER: _ClassVar[int]
+        ENGINE_MS_FIELD_NUMBER: _ClassVar[int]
+        REASON_FIELD_NUMBER: _ClassVar[int]
+        model: str
+        version: str
+        images: int
+        outcome: str
+        ms: float
+        engine_ms: float
+        reason: str
+        def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., images: _Optional[int] = ..., outcome: _Optional[str] = ..., ms: _Optional[float] = ..., engine_ms: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
     ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -65,6 +82,7 @@ class ClassifyResponse(_message.Message):
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     CACHED_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
     id: str
     model: str
     version: str
@@ -73,4 +91,5 @@ class ClassifyResponse(_message.Message):
     batch_size: int
     error: str
     cached: bool
-    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., predictions: _Optional[_Iterable[_Union[ClassifyResponse.Prediction, _Mapping]]] = ..., timings_ms: _Optional[_Union[ClassifyResponse.Timings, _Mapping]] = ..., batch_size: _Optional[int] = ..., error: _Optional[str] = ..., cached: bool = ...) -> None: ...
+    members: _containers.RepeatedCompositeFieldContainer[ClassifyResponse.Member]
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., predictions: _Optional[_Iterable[_Union[ClassifyResponse.Prediction, _Mapping]]] = ..., timings_ms: _Optional[_Union[ClassifyResponse.Timings, _Mapping]] = ..., batch_size: _Optional[int] = ..., error: _Optional[str] = ..., cached: bool = ..., members: _Optional[_Iterable[_Union[ClassifyResponse.Member, _Mapping]]] = ...) -> None: ...

@@ -179,12 +179,16 @@ def abort(context: Any, error: ConvoyError) -> None:
     context.abort(grpc.StatusCode[error.grpc_code], str(error))
 
 
+class HttpServer(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # of the default of five, a sixth who connects at once may be cut off
+
+
 @contextmanager
 def running() -> Iterator[Server]:
     """The server, until the block ends."""
     server = Server()
-    http = ThreadingHTTPServer(("127.0.0.1", 0), make_handler(server))
-    http.daemon_threads = True
+    http = HttpServer(("127.0.0.1", 0), make_handler(server))
     thread = Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     rpc = grpc.server(ThreadPoolExecutor(4))

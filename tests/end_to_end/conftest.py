@@ -46,6 +46,39 @@ def settings(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int
                     "replicas": 2,
                 },
             ],
+            "ensembles": [
+                {"name": "digits-shifted", "members": [{"model": "lenet5-mnist", "views": ["shift"], "weight": 2}]},
+                {"name": "cifar10-alone", "members": [{"model": "resnet20-cifar10"}]},
+                {
+                    "name": "cifar10-looks",
+                    "combine": "geometric_mean",
+                    "members": [
+                        {"model": "resnet20-cifar10", "views": ["flip"]},
+                        {"model": "resnet20-cifar10", "views": ["five_crops"], "weight": 0.5},
+                    ],
+                },
+                {
+                    "name": "photo-crops",
+                    "members": [{"model": "squeezenet1_1-imagenet", "views": ["ten_crops"]}],
+                },
+                {
+                    "name": "quadrants-any",
+                    "deadline_ms": 10_000,
+                    "members": [{"model": "faulty"}, {"model": "slow"}],
+                },
+                {
+                    "name": "quadrants-both",
+                    "min_members": 2,
+                    "members": [{"model": "faulty"}, {"model": "slow"}],
+                },
+                {"name": "quadrants-soon", "deadline_ms": 500, "members": [{"model": "faulty"}, {"model": "slow"}]},
+            ],
+            "cascades": [
+                {
+                    "name": "cifar10-cascade",
+                    "stages": [{"model": "resnet20-cifar10", "margin": 0.5}, {"model": "cifar10-looks"}],
+                },
+            ],
         }
     )
 

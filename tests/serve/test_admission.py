@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from convoy.errors import Overloaded
 from models.artifact import Artifact
 from serve.batcher import Batcher, BatcherLimits
-from serve.catalog import CatalogLoader, Endpoint, Endpoints
+from serve.catalog import CatalogLoader, Endpoint, Endpoints, ModelEndpoint
 from serve.config import BUNDLED, Catalog, Limits, ModelConfig
 from serve.curve import LatencyCurve
 from serve.dataplane import DataPlane, Terms, Watch
@@ -64,6 +64,7 @@ def with_full_queue(
             return np.zeros((len(rows), 10), np.float32)
 
         endpoint = loaded.find("lenet5-mnist")
+        assert isinstance(endpoint, ModelEndpoint)
         decoder = CountingDecoder(endpoint.manifest.preprocessing)
         batcher = Batcher(hang, Slots(1), BatcherLimits(1, 2), LatencyCurve((1,), (0.001,)))
         row = np.zeros((1, 28, 28, 1), np.uint8)

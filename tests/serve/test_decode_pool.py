@@ -14,10 +14,10 @@ from serve.resample import Pixels
 from tests.serve.pictures import CROPPED, save, scene
 
 
-def decode(bodies: Sequence[bytes]) -> tuple[Pixels, Values]:
+def decode(bodies: Sequence[bytes]) -> tuple[list[Pixels], Values]:
     busy = np.zeros(1)
 
-    async def scenario() -> Pixels:
+    async def scenario() -> list[Pixels]:
         return await DecodePool(2, busy).decode(Decoder(CROPPED), bodies)
 
     return asyncio.run(scenario()), busy
