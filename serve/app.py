@@ -16,6 +16,9 @@ from ray.serve.schema import LoggingConfig
 from models.artifact import Artifact
 from serve.compose import check_compositions
 from serve.config import Catalog, Settings
+from serve.experiments.arms import check_arms
+from serve.experiments.deployment import REFEREE_APP, RefereeDeployment
+from serve.experiments.ledger.store import Ledger
 from serve.gateway import Gateway
 from serve.host import APP_PREFIX, Host
 from serve.meter import Meter
@@ -41,14 +44,17 @@ def check(settings: Settings) -> None:
     """Everything that can be known to fail before anything starts. Raises ConfigError or ArtifactError."""
     manifests = {model.name: Artifact.load(model.folder).manifest for model in settings.models}
     check_compositions(settings.catalog, manifests)
+    check_arms(settings.catalog, manifests)
     prepare_folder(settings.node_dir)
+    if settings.ledger_url:
+        Ledger(settings.ledger_url).close()
     listen = settings.listen
     for port in (listen.http_port, listen.grpc_port, listen.metrics_port):
         bind(listen.host, port).close()
 
 
 def applications(settings: Settings) -> Iterator[RunTarget]:
-    """The meter, the steward, a host application per dedicated model, and the gateway."""
+    """The meter, the steward, the referee of experiments, a host application per dedicated model, and the gateway."""
     folder = str(settings.node_dir)
     threads = plan_threads(settings)
     meter = Meter.bind(settings.listen.model_dump(), settings.power.model_dump(), folder)  # type: ignore[attr-defined]
@@ -58,9 +64,14 @@ def applications(settings: Settings) -> Iterator[RunTarget]:
         if model.placement == "dedicated":
             host = Host.options(num_replicas=model.replicas).bind(model.model_dump(), threads.dedicated, folder)  # type: ignore[attr-defined]
             yield RunTarget(host, name=APP_PREFIX + model.name, route_prefix=None)
+    if settings.ledger_url:
+        ledger = settings.ledger.model_copy(update={"url": settings.ledger_url}).model_dump()
+        referee = RefereeDeployment.bind(ledger, folder)  # type: ignore[attr-defined]
+        yield RunTarget(referee, name=REFEREE_APP, route_prefix=None)
     gateway = Gateway.options(num_replicas=settings.gateways, user_config=settings.catalog.model_dump(mode="json"))  # type: ignore[attr-defined]
     # The catalog travels as user_config alone: an argument that changes would make Ray replace the replicas.
     node = settings.model_dump(mode="json", exclude=set(Catalog.model_fields))
+    node["ledger"]["url"] = settings.ledger_url
     yield RunTarget(gateway.bind(node), name="gateway", route_prefix=None)
 
 

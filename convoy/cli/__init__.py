@@ -10,6 +10,7 @@ from convoy import __version__
 from convoy.cli.ask import classify, models
 from convoy.cli.atlas import atlas
 from convoy.cli.ensemble import ensemble
+from convoy.cli.experiment import experiment, feedback
 from convoy.cli.importing import import_model
 from convoy.cli.run import demo, explain, up
 from convoy.errors import ConvoyError
@@ -39,9 +40,10 @@ def main() -> None:
     convoy import resnet50-imagenet            a model of public weights, or of your own
     convoy explain                             threads, placement and batch limits, and why
     convoy ensemble suggest                    which models to combine, by held-out labels
+    convoy experiment report NAME              which architecture to keep, and why
     convoy atlas                               what networks cost on this machine, in charts
     """
 
 
-for command in (up, demo, classify, models, import_model, explain, ensemble, atlas):
+for command in (up, demo, classify, models, import_model, explain, ensemble, experiment, feedback, atlas):
     main.add_command(command)
