@@ -212,8 +212,8 @@ class Catalog(Frozen):
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
-        served: tuple[Named, ...] = (*self.models, *self.ensembles, *self.cascades)
-        names = [one.name for one in (*served, *self.experiments)]
+        names = [one.name for one in (*self.models, *self.ensembles, *self.cascades)]
+        names += [one.name for one in self.experiments]
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
             raise ValueError(f"models named twice: {', '.join(doubled)}")

@@ -138,8 +138,11 @@ def feedback(files: tuple[Path, ...], url: str) -> None:
     accepted = 0
     for file in files:
         rows = read_parquet(file) if file.suffix == ".parquet" else read_csv(file)
-        while chunk := list(islice(rows, FEEDBACK_ITEMS)):
+        while True:
             try:
+                chunk = list(islice(rows, FEEDBACK_ITEMS))
+                if not chunk:
+                    break
                 accepted += call("POST", url, "/v1/feedback", {"feedback": chunk})["accepted"]
             except ConvoyError as error:
                 raise type(error)(f"{file}: {error} ({accepted} items before were accepted)") from error
@@ -175,7 +178,10 @@ def check_columns(file: Path, names: Iterable[str]) -> None:
 def item(row: dict[str, Any]) -> dict[str, Any]:
     for key, kind in (("position", int), ("reward", float)):
         if key in row:
-            row[key] = kind(row[key])
+            try:
+                row[key] = kind(row[key])
+            except ValueError as error:
+                raise InvalidInput(f"{key} of {row.get('id')!r} is {row[key]!r}, which is no number") from error
     if isinstance(row.get("label"), str) and row["label"].isdigit():
         row["label"] = int(row["label"])
     return row
