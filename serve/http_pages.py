@@ -180,6 +180,11 @@ async def http_error(request: Request, error: Exception) -> Response:
     )
 
 
+async def fault(request: Request, error: Exception) -> Response:
+    """What nobody foresaw: the server logs it, the client gets no part of it."""
+    return answer({"error": "internal error; the server's log has it"}, 500)
+
+
 def build_pages(
     plane: DataPlane, repository: Repository, settings: Settings, experiments: Experiments | None = None
 ) -> Starlette:
@@ -223,5 +228,5 @@ def build_pages(
             Route("/v2/repository/models/{name}/unload", pages.unload, methods=["POST"]),
             *experiment_routes(plane, experiments),
         ],
-        exception_handlers={ConvoyError: convoy_error, HTTPException: http_error},
+        exception_handlers={ConvoyError: convoy_error, HTTPException: http_error, Exception: fault},
     )

@@ -19,5 +19,7 @@ async def ask(app: str, method: str, *arguments: Any) -> Any:
         if isinstance(error.cause, ConvoyError):
             raise error.cause from error
         raise NotReady(f"the {app} failed: {type(error.cause).__name__}") from error
+    except ConvoyError:  # as Serve's gRPC transport hands on what a deployment raises
+        raise
     except Exception as error:  # whatever Ray raises for a deployment that is not there
         raise NotReady(f"the {app} is away ({type(error).__name__}); retry") from error

@@ -116,7 +116,7 @@ class Referee:
             history=self._history(analysis, revision),
             alarms=alarms,
             notes=self._notes(revision),
-            decisions=analysis.tables.decisions(),
+            decisions=[one._asdict() for one in analysis.tables.decisions()],
         )
 
     def _alarms(self, analysis: Analysis, revision: Revision) -> list[str]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Double, Select, and_, case, cast, func, select
 
 from serve.experiments.definition import Metric
-from serve.experiments.ledger.records import Measure
+from serve.experiments.ledger.records import Decision, Measure
 from serve.experiments.ledger.schema import decisions, outcomes, predictions, tallies
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.stats.mixture import Array
@@ -202,11 +202,15 @@ class Tables:
         (row,) = self._rows(query)
         return int(row[0] or 0)
 
-    def decisions(self) -> list[dict[str, Any]]:
+    def decisions(self) -> list[Decision]:
         """Every decision on the experiment, of all revisions, oldest first."""
-        query = select(decisions).where(decisions.c.experiment == self._key[0]).order_by(decisions.c.at)
+        query = (
+            select(*(decisions.c[name] for name in Decision._fields))
+            .where(decisions.c.experiment == self._key[0])
+            .order_by(decisions.c.at)
+        )
         with self._engine.connect() as connection:
-            return [dict(row) for row in connection.execute(query).mappings()]
+            return [Decision(*row) for row in connection.execute(query)]
 
     def _labelled(self, *conditions: ColumnElement[bool]) -> Select[Any]:
         joined = predictions.join(outcomes, _outcome())

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import orjson
 import pytest
 
 from convoy.errors import InvalidInput, NotFound
@@ -108,6 +109,8 @@ def test_a_guardrail_rolls_an_arm_back_with_evidence(
     after = ledger.current()["nets"]
     assert (after.state, after.allocation.shares) == ("stopped", {"old": 1.0})
     (decision,) = heard
+    (told,) = orjson.loads(orjson.dumps(referee.report("nets").document()))["decisions"]
+    assert told["id"] == decision.id
     assert (decision.action, decision.arm, decision.actor) == ("rollback", "new", "steward")
     assert '"guardrail":"error_rate"' in decision.evidence
     referee.tick()
