@@ -10,6 +10,7 @@ from convoy import __version__
 from convoy.cli.ask import classify, models
 from convoy.cli.atlas import atlas
 from convoy.cli.importing import import_model
+from convoy.cli.render import render
 from convoy.cli.run import demo, explain, up
 from convoy.errors import ConvoyError
 
@@ -37,9 +38,10 @@ def main() -> None:
     convoy models --architectures              every network of the zoo; NAME shows one layer by layer
     convoy import resnet50-imagenet            a model of public weights, or of your own
     convoy explain                             threads, placement and batch limits, and why
+    convoy render -c convoy.yaml               the same server as Ray Serve's config document, for a cluster
     convoy atlas                               what networks cost on this machine, in charts
     """
 
 
-for command in (up, demo, classify, models, import_model, explain, atlas):
+for command in (up, demo, classify, models, import_model, explain, render, atlas):
     main.add_command(command)
