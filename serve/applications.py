@@ -17,9 +17,10 @@ from serve.threads import plan_threads
 
 PROXY_LOCATION = "Disabled"  # the gateway owns its listeners
 LOGGING: dict[str, Any] = {"log_level": "WARNING", "enable_access_log": False}
-# Custom resources tie replicas to nodes: a node offers one meter, and as many gateways as it shall have.
+# Custom resources tie replicas to nodes: each offers one meter; a node for gateways also those, and one steward.
 METER_RESOURCE = "convoy_meter"
 GATEWAY_RESOURCE = "convoy_gateway"
+STEWARD_RESOURCE = "convoy_steward"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def _bind(deployment: Any, arguments: dict[str, Any]) -> Application:
 def applications(settings: Settings) -> Iterator[ApplicationSpec]:
     """The meter, the steward, a host application per dedicated model, and the gateway."""
     yield _meter(settings)
-    yield ApplicationSpec(STEWARD_APP, Steward, {})
+    yield _steward(settings)
     for model in settings.models:
         if model.placement == "dedicated":
             yield _host(settings, model)
@@ -94,9 +95,18 @@ def _meter(settings: Settings) -> ApplicationSpec:
     }
     if not cluster.gateway_nodes:
         return ApplicationSpec("meter", Meter, arguments)
-    actor = {"num_cpus": 0, "resources": {METER_RESOURCE: 1}}
-    options = {"num_replicas": cluster.gateway_nodes + cluster.host_nodes, "ray_actor_options": actor}
+    options = {
+        "num_replicas": cluster.gateway_nodes + cluster.host_nodes,
+        "ray_actor_options": {"num_cpus": 0, "resources": {METER_RESOURCE: 1}},
+    }
     return ApplicationSpec("meter", Meter, arguments, options)
+
+
+def _steward(settings: Settings) -> ApplicationSpec:
+    actor = {"num_cpus": 0, "resources": {STEWARD_RESOURCE: 1}}
+    return ApplicationSpec(
+        STEWARD_APP, Steward, {}, {"ray_actor_options": actor} if settings.cluster.gateway_nodes else {}
+    )
 
 
 def _host(settings: Settings, model: ModelConfig) -> ApplicationSpec:

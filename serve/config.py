@@ -139,8 +139,8 @@ class Catalog(Frozen):
 class Cluster(Frozen):
     """Nodes that Ray Serve finds by their resources; all 0: one machine, where no resource need be named.
 
-    A node for gateways offers `convoy_gateway`, one per gateway, and no CPU to Ray; a node for hosts offers its CPUs and GPUs.
-    Both offer one `convoy_meter`.
+    A node for gateways offers `convoy_gateway`, one per gateway, one `convoy_steward`, and no CPU to Ray; a node for hosts its
+    CPUs and GPUs. Both offer one `convoy_meter`.
     """
 
     gateway_nodes: int = Field(0, ge=0, description="nodes with `gateways` gateways each")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
-from serve.applications import GATEWAY_RESOURCE, METER_RESOURCE
+from serve.applications import GATEWAY_RESOURCE, METER_RESOURCE, STEWARD_RESOURCE
 from serve.config import BUNDLED, Settings, parse_settings
 from serve.render import deploy_yaml
 from tests.deploy.ray_node import RayNode, answers, ray_node, wait_until
+
+pytestmark = pytest.mark.slow  # Ray with its dashboard
 
 DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
 DEDICATED = {"name": "resnet20-cifar10", "placement": "dedicated"}
@@ -21,8 +24,8 @@ DEDICATED = {"name": "resnet20-cifar10", "placement": "dedicated"}
 
 @pytest.fixture(scope="module")
 def node(free_ports: Callable[[int], list[int]]) -> Iterator[RayNode]:
-    # One node plays both kinds: it offers a gateway, two meters' room and two CPUs for hosts.
-    with ray_node(free_ports, cpus=2, resources=f'{{"{METER_RESOURCE}": 1, "{GATEWAY_RESOURCE}": 1}}') as started:
+    resources = dict.fromkeys((GATEWAY_RESOURCE, METER_RESOURCE, STEWARD_RESOURCE), 1)
+    with ray_node(free_ports, cpus=2, resources=json.dumps(resources)) as started:
         yield started
 
 
@@ -74,10 +77,10 @@ def test_what_is_rendered_starts_and_answers(served: httpx.Client) -> None:
     assert classify(served, "resnet20-cifar10")["predictions"]
 
 
-def test_the_probes_of_the_manifests_are_answered(node: RayNode, served: httpx.Client) -> None:
+def test_probes_need_no_token_and_the_rest_does(node: RayNode, served: httpx.Client) -> None:
     assert served.get("/-/healthz").text == "success"
-    assert node.probe(f"{node.agent}/api/local_raylet_healthz") == httpx.codes.OK
-    assert node.probe(f"{node.dashboard}/api/gcs_healthz") == httpx.codes.OK
+    assert node.ask(f"{node.agent}/api/healthz").status_code == httpx.codes.OK
+    assert node.ask(f"{node.dashboard}/api/serve/applications/").status_code == httpx.codes.UNAUTHORIZED
 
 
 def test_a_change_of_the_catalog_applies_in_place(
@@ -101,3 +104,20 @@ def test_a_change_of_the_catalog_applies_in_place(
         thread.join()
     assert classify(served, "squeezenet1_1-imagenet")["predictions"]
     assert gateways == {before}
+
+
+def test_a_node_of_the_cluster_is_found_by_its_resources(
+    node: RayNode, document: dict[str, Any], served: httpx.Client, tmp_path: Path
+) -> None:
+    before = gateway_of(classify(served, "lenet5-mnist"))
+    changed = document | {"cluster": {"gateway_nodes": 1}, "models": [{"name": "lenet5-mnist"}]}
+
+    def replaced() -> bool:
+        try:
+            return gateway_of(classify(served, "lenet5-mnist")) != before
+        except httpx.TransportError:  # meter and gateway are replaced at the same time
+            return False
+
+    deploy(node, parse_settings(changed), tmp_path)
+    wait_until(replaced)
+    assert models(served) == {"lenet5-mnist"}
