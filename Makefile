@@ -13,7 +13,7 @@ TEST_PACKAGES := \
 	wrk
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up setup test-setup test test-slow lint bench artifacts page-libraries lock clean
+.PHONY: help demo up setup test-setup test test-slow lint bench artifacts manifests page-libraries lock clean
 
 help: ## show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,11 @@ artifacts: $(DEV)/ready ## train and compile the bundled models again, one after
 	done
 	$(DEV)/bin/python -m models.zoo
 	$(DEV)/bin/python -m models.readme
+
+manifests: $(DEV)/ready ## render the Serve config of every Kubernetes overlay again
+	for overlay in deploy/kubernetes/overlays/*; do \
+	  $(DEV)/bin/convoy render --config $$overlay/convoy.yaml --output $$overlay/serve.yaml || exit 1; \
+	done
 
 page-libraries: ## fetch the page's chart libraries again, at their versions
 	scratch=$$(mktemp -d) && npm install --silent --no-fund --prefix $$scratch d3@7.9.0 @observablehq/plot@0.6.17 && \
