@@ -71,4 +71,5 @@ def ports(template: Document) -> dict[str, int]:
 
 def selects(selector: Document, template: Document) -> bool:
     """Whether a label selector's matchLabels hold for a pod."""
-    return selector.items() <= template["metadata"]["labels"].items()
+    labels: Document = template["metadata"]["labels"]
+    return selector.items() <= labels.items()

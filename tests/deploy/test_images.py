@@ -16,7 +16,7 @@ FOLDER = REPOSITORY / "deploy" / "images"
 DOCKERFILES = sorted(FOLDER.glob("*.Dockerfile"))
 TAGGED = re.compile(r"^[a-z0-9./-]+:[0-9]+\.[0-9]+\.[0-9]+[a-z0-9.-]*$")
 
-each = pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.stem)
+each = pytest.mark.parametrize("file", DOCKERFILES, ids=[file.stem for file in DOCKERFILES])
 
 
 def instructions(file: Path) -> list[tuple[str, str]]:
@@ -36,7 +36,8 @@ def stages(file: Path) -> list[list[tuple[str, str]]]:
 
 
 def lock(file: Path) -> str:
-    (name,) = set(re.findall(r"requirements/[a-z-]+\.lock", file.read_text()))
+    names: set[str] = set(re.findall(r"requirements/[a-z-]+\.lock", file.read_text()))
+    (name,) = names
     return (REPOSITORY / name).read_text()
 
 
