@@ -9,6 +9,7 @@ import click
 from convoy import __version__
 from convoy.cli.ask import classify, models
 from convoy.cli.atlas import atlas
+from convoy.cli.capacity import capacity
 from convoy.cli.importing import import_model
 from convoy.cli.render import render
 from convoy.cli.run import demo, explain, up
@@ -39,9 +40,10 @@ def main() -> None:
     convoy import resnet50-imagenet            a model of public weights, or of your own
     convoy explain                             threads, placement and batch limits, and why
     convoy render -c convoy.yaml               the same server as Ray Serve's config document, for a cluster
+    convoy capacity                            how many gateways and hosts a traffic needs
     convoy atlas                               what networks cost on this machine, in charts
     """
 
 
-for command in (up, demo, classify, models, import_model, explain, render, atlas):
+for command in (up, demo, classify, models, import_model, explain, render, capacity, atlas):
     main.add_command(command)

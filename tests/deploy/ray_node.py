@@ -21,7 +21,7 @@ from tests.conftest import REPOSITORY
 
 RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
 SERVE = [sys.executable, "-c", "from ray.serve.scripts import cli; cli()"]
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 180
 
 
 @dataclass(frozen=True)
@@ -86,4 +86,4 @@ def wait_until(holds: Callable[[], bool]) -> None:
     end = time.monotonic() + PATIENCE_SECONDS
     while not holds():
         assert time.monotonic() < end, "nothing came of it in time"
-        time.sleep(0.1)
+        time.sleep(0.2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,15 +49,21 @@ def places(folder: Path, settings: Settings, free_ports: Callable[[int], list[in
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path, places: dict[str, object]) -> Iterator[None]:
+def server(folder: Path, settings: Settings, places: dict[str, object]) -> Iterator[None]:
     with process(here(SERVICES["server"]["command"], places), folder, "server"):
-        wait_until(lambda: is_healthy(places))
+        wait_until(
+            lambda: answers(f"http://127.0.0.1:{settings.listen.http_port}{health_path(health_command('server')[-1])}")
+        )
         yield
 
 
-def is_healthy(places: dict[str, object]) -> bool:
+@pytest.mark.usefixtures("server")
+def test_its_health_check_finds_it_well(places: dict[str, object], free_ports: Callable[[int], list[int]]) -> None:
     command = here(health_command("server"), places)
-    return subprocess.run(command, env=environment(), capture_output=True, timeout=30, check=False).returncode == 0
+    assert subprocess.run(command, env=environment(), timeout=60, check=False).returncode == 0
+    (nobody,) = free_ports(1)
+    elsewhere = here(health_command("server"), {"127.0.0.1:8000": f"127.0.0.1:{nobody}"})
+    assert subprocess.run(elsewhere, env=environment(), timeout=60, check=False, capture_output=True).returncode == 1
 
 
 @pytest.mark.usefixtures("server")
@@ -81,12 +88,14 @@ def test_prometheus_scrapes_it(folder: Path, places: dict[str, object], free_por
     command = ["prometheus", *here(SERVICES["prometheus"]["command"], elsewhere)]
     url = f"http://127.0.0.1:{port}"
     with process([*command, f"--web.listen-address=127.0.0.1:{port}"], folder, "prometheus"):
-        wait_until(lambda: answers(f"{url}{health_path('prometheus')}"))
+        wait_until(lambda: answers(f"{url}{health_path(health_command('prometheus')[-1])}"))
         wait_until(lambda: bool(series(url, 'up{job="convoy"} == 1')))
 
 
-def health_path(service: str) -> str:
-    return "/" + health_command(service)[-1].split("/", 3)[3]
+def health_path(command: str) -> str:
+    """The path that a health check asks for."""
+    (path,) = re.findall(r"http://127\.0\.0\.1:\d+([^'\s]+)", command)
+    return str(path)
 
 
 def answers(url: str) -> bool:
