@@ -51,9 +51,8 @@ def places(folder: Path, settings: Settings, free_ports: Callable[[int], list[in
 @pytest.fixture(scope="module")
 def server(folder: Path, settings: Settings, places: dict[str, object]) -> Iterator[None]:
     with process(here(SERVICES["server"]["command"], places), folder, "server"):
-        wait_until(
-            lambda: answers(f"http://127.0.0.1:{settings.listen.http_port}{health_path(health_command('server')[-1])}")
-        )
+        url = f"http://127.0.0.1:{settings.listen.http_port}{health_path('server')}"
+        wait_until(lambda: answers(url))
         yield
 
 
@@ -88,13 +87,13 @@ def test_prometheus_scrapes_it(folder: Path, places: dict[str, object], free_por
     command = ["prometheus", *here(SERVICES["prometheus"]["command"], elsewhere)]
     url = f"http://127.0.0.1:{port}"
     with process([*command, f"--web.listen-address=127.0.0.1:{port}"], folder, "prometheus"):
-        wait_until(lambda: answers(f"{url}{health_path(health_command('prometheus')[-1])}"))
+        wait_until(lambda: answers(f"{url}{health_path('prometheus')}"))
         wait_until(lambda: bool(series(url, 'up{job="convoy"} == 1')))
 
 
-def health_path(command: str) -> str:
+def health_path(service: str) -> str:
     """The path that a health check asks for."""
-    (path,) = re.findall(r"http://127\.0\.0\.1:\d+([^'\s]+)", command)
+    (path,) = re.findall(r"http://127\.0\.0\.1:\d+([^'\s]+)", health_command(service)[-1])
     return str(path)
 
 

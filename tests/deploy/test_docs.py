@@ -21,7 +21,7 @@ from tests.conftest import REPOSITORY
 from tests.deploy.manifests import OVERLAYS
 from tests.snippets import Snippet, snippets
 
-PAGES = ("docs/kubernetes.md", "docs/docker.md")
+PAGES = ("docs/kubernetes.md", "docs/docker.md", "SECURITY.md")
 YAML = [one for page in PAGES for one in snippets(page, "yaml") if "models:" in one.text]
 LINES = [line for page in PAGES for one in snippets(page, "bash") for line in one.text.splitlines()]
 
