@@ -9,8 +9,10 @@ import click
 from convoy import __version__
 from convoy.cli.ask import classify, models
 from convoy.cli.atlas import atlas
+from convoy.cli.capacity import capacity
 from convoy.cli.ensemble import ensemble
 from convoy.cli.importing import import_model
+from convoy.cli.render import render
 from convoy.cli.run import demo, explain, up
 from convoy.errors import ConvoyError
 
@@ -39,9 +41,11 @@ def main() -> None:
     convoy import resnet50-imagenet            a model of public weights, or of your own
     convoy explain                             threads, placement and batch limits, and why
     convoy ensemble suggest                    which models to combine, by held-out labels
+    convoy render -c convoy.yaml               the same server as Ray Serve's config document, for a cluster
+    convoy capacity                            how many gateways and hosts a traffic needs
     convoy atlas                               what networks cost on this machine, in charts
     """
 
 
-for command in (up, demo, classify, models, import_model, explain, ensemble, atlas):
+for command in (up, demo, classify, models, import_model, explain, render, ensemble, capacity, atlas):
     main.add_command(command)
