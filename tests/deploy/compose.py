@@ -47,12 +47,12 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def process(command: list[str], folder: Path, name: str) -> Iterator[None]:
+def process(command: list[str], folder: Path, name: str) -> Iterator[subprocess.Popen[bytes]]:
     """Runs a command for the length of a block, then ends it as Docker does. Fails when it does not end well."""
     with (folder / f"{name}.log").open("w") as log:
         started = subprocess.Popen(command, cwd=folder, env=environment(), stdout=log, stderr=log)
     try:
-        yield
+        yield started
     finally:
         started.terminate()
         status = started.wait(60)

@@ -50,9 +50,9 @@ def places(folder: Path, settings: Settings, free_ports: Callable[[int], list[in
 
 @pytest.fixture(scope="module")
 def server(folder: Path, settings: Settings, places: dict[str, object]) -> Iterator[None]:
-    with process(here(SERVICES["server"]["command"], places), folder, "server"):
+    with process(here(SERVICES["server"]["command"], places), folder, "server") as started:
         url = f"http://127.0.0.1:{settings.listen.http_port}{health_path('server')}"
-        wait_until(lambda: answers(url))
+        wait_until(lambda: answers(url) or started.poll() is not None)
         yield
 
 
