@@ -24,6 +24,7 @@ from convoy.cli.capacity import cost_of
 from serve import app
 from serve.capacity import Cost, Fleet, simulate, smallest
 from serve.config import Settings, parse_settings
+from serve.threads import plan_threads
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "capacity.md"
@@ -134,7 +135,7 @@ def measure() -> str:
         folder = Path(name)
         light = load(settings, LIGHT, folder)
         cost, outside = calibrated(settings, light)
-        decoders = app.plan_threads(settings).decode
+        decoders = plan_threads(settings).decode
         seen = {rate: load(settings, rate, folder) for rate in MEASURED}
     blocks = (times(cost, outside), comparison(cost, outside, decoders, seen), needed(cost, decoders))
     return "\n\n".join("\n".join(block) for block in blocks) + "\n"
