@@ -65,7 +65,7 @@ def simulate(cost: Cost, fleet: Fleet, rate: float, requests: int = REQUESTS, se
     arrivals = np.cumsum(np.random.default_rng(seed).exponential(1 / rate, requests))
     ready: list[deque[tuple[float, float]]] = []
     for gateway in range(fleet.gateways):
-        mine = arrivals[gateway :: fleet.gateways].tolist()
+        mine: list[float] = arrivals[gateway :: fleet.gateways].tolist()
         decoded = _pass(_pass(mine, 1, cost.loop), fleet.decoders, cost.decode)
         ready.append(deque(sorted(zip(decoded, mine, strict=True))))
     finished, rows, busy = _run(cost, fleet.hosts, ready)

@@ -54,6 +54,7 @@ def server(folder: Path, settings: Settings, places: dict[str, object]) -> Itera
         url = f"http://127.0.0.1:{settings.listen.http_port}{health_path('server')}"
         wait_until(lambda: answers(url) or started.poll() is not None)
         yield
+    assert "draining" in (folder / "server.log").read_text()
 
 
 @pytest.mark.usefixtures("server")
