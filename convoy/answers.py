@@ -52,6 +52,7 @@ class Classification:
     timings_ms: Mapping[str, float]
     batch_size: int
     members: tuple[Member, ...] = ()
+    arm: str = ""  # of the experiment that was called
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def parse_classification(server: str, document: Document) -> Classification:
             document["timings_ms"],
             document["batch_size"],
             tuple(Member(**member) for member in document.get("members", ())),
+            document.get("arm", ""),
         )
     except (KeyError, TypeError) as error:
         raise unreadable(server, error) from error

@@ -15,6 +15,8 @@ from models.artifact import Artifact
 from serve.applications import LOGGING, PROXY_LOCATION, applications
 from serve.compose import check_compositions
 from serve.config import Settings
+from serve.experiments.arms import check_arms
+from serve.experiments.ledger.store import Ledger
 from serve.metric_pages import clear_pages
 from serve.sockets import bind, prepare_folder
 from serve.threads import plan_threads
@@ -36,7 +38,10 @@ def check(settings: Settings) -> None:
     """Everything that can be known to fail before anything starts. Raises ConfigError or ArtifactError."""
     manifests = {model.name: Artifact.load(model.folder).manifest for model in settings.models}
     check_compositions(settings.catalog, manifests)
+    check_arms(settings.catalog, manifests)
     prepare_folder(settings.node_dir)
+    if settings.ledger_url:
+        Ledger(settings.ledger_url).close()
     listen = settings.listen
     for port in (listen.http_port, listen.grpc_port, listen.metrics_port):
         bind(listen.host, port).close()

@@ -9,6 +9,7 @@ from typing import Any
 from ray.serve import Application, RunTarget
 
 from serve.config import Catalog, ModelConfig, Settings
+from serve.experiments.deployment import REFEREE_APP, RefereeDeployment
 from serve.gateway import Gateway
 from serve.host import APP_PREFIX, Host
 from serve.meter import Meter
@@ -17,7 +18,8 @@ from serve.threads import plan_threads
 
 PROXY_LOCATION = "Disabled"  # the gateway owns its listeners
 LOGGING: dict[str, Any] = {"log_level": "WARNING", "enable_access_log": False}
-# Custom resources tie replicas to nodes: each offers one meter; a node for gateways also those, and one steward.
+# Custom resources tie replicas to nodes: each offers one meter; a node for gateways also those, and a
+# steward, half of it for the referee.
 METER_RESOURCE = "convoy_meter"
 GATEWAY_RESOURCE = "convoy_gateway"
 STEWARD_RESOURCE = "convoy_steward"
@@ -61,6 +63,11 @@ def steward(arguments: dict[str, Any]) -> Application:
     return _bind(Steward, arguments)
 
 
+def referee(arguments: dict[str, Any]) -> Application:
+    """Builder of the config schema."""
+    return _bind(RefereeDeployment, arguments)
+
+
 def host(arguments: dict[str, Any]) -> Application:
     """Builder of the config schema."""
     return _bind(Host, arguments)
@@ -77,9 +84,11 @@ def _bind(deployment: Any, arguments: dict[str, Any]) -> Application:
 
 
 def applications(settings: Settings) -> Iterator[ApplicationSpec]:
-    """The meter, the steward, a host application per dedicated model, and the gateway."""
+    """The meter, the steward, the referee of experiments, a host application per dedicated model, and the gateway."""
     yield _meter(settings)
     yield _steward(settings)
+    if settings.ledger_url:
+        yield _referee(settings)
     for model in settings.models:
         if model.placement == "dedicated":
             yield _host(settings, model)
@@ -103,10 +112,22 @@ def _meter(settings: Settings) -> ApplicationSpec:
 
 
 def _steward(settings: Settings) -> ApplicationSpec:
-    actor = {"num_cpus": 0, "resources": {STEWARD_RESOURCE: 1}}
-    return ApplicationSpec(
-        STEWARD_APP, Steward, {}, {"ray_actor_options": actor} if settings.cluster.gateway_nodes else {}
-    )
+    return ApplicationSpec(STEWARD_APP, Steward, {}, _beside_gateways(settings))
+
+
+def _referee(settings: Settings) -> ApplicationSpec:
+    arguments = {"ledger": _ledger(settings), "folder": str(settings.node_dir)}
+    return ApplicationSpec(REFEREE_APP, RefereeDeployment, arguments, _beside_gateways(settings))
+
+
+def _beside_gateways(settings: Settings) -> dict[str, Any]:
+    if not settings.cluster.gateway_nodes:
+        return {}
+    return {"ray_actor_options": {"num_cpus": 0, "resources": {STEWARD_RESOURCE: 0.5}}}
+
+
+def _ledger(settings: Settings) -> dict[str, Any]:
+    return settings.ledger.model_copy(update={"url": settings.ledger_url}).model_dump(mode="json")
 
 
 def _host(settings: Settings, model: ModelConfig) -> ApplicationSpec:
@@ -126,7 +147,7 @@ def _host(settings: Settings, model: ModelConfig) -> ApplicationSpec:
 def _gateway(settings: Settings) -> ApplicationSpec:
     cluster = settings.cluster
     # The catalog travels as user_config alone, the cluster's size as options: what stays is what a new process needs.
-    node = settings.model_dump(mode="json", exclude={*Catalog.model_fields, "cluster"})
+    node = settings.model_dump(mode="json", exclude={*Catalog.model_fields, "cluster"}) | {"ledger": _ledger(settings)}
     options: dict[str, Any] = {
         "num_replicas": settings.gateways * max(1, cluster.gateway_nodes),
         "user_config": settings.catalog.model_dump(mode="json"),

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from convoy.errors import ConfigError
 from models.ensembles.combine import Rule
 from models.ensembles.views import View, check_views
+from serve.experiments.definition import Experiment
+from serve.frozen import Frozen
 
 BUNDLED = Path(__file__).resolve().parent.parent / "models" / "bundled"
 TENSOR_SUFFIX = "-tensor"
@@ -23,10 +25,6 @@ VERSION = r"^[0-9]+$"
 
 Placement = Literal["local", "dedicated"]
 GrpcServer = Literal["native", "grpcio"]
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Listen(Frozen):
@@ -211,10 +209,12 @@ class Catalog(Frozen):
     models: tuple[ModelConfig, ...]
     ensembles: tuple[EnsembleConfig, ...] = ()
     cascades: tuple[CascadeConfig, ...] = ()
+    experiments: tuple[Experiment, ...] = ()
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
         names = [one.name for one in (*self.models, *self.ensembles, *self.cascades)]
+        names += [one.name for one in self.experiments]
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
             raise ValueError(f"models named twice: {', '.join(doubled)}")
@@ -227,7 +227,19 @@ class Catalog(Frozen):
                 _check_known(cascade.name, stage.model, models | ensembles)
                 if stage.model in ensembles and (stage.calibrated or stage.views != ("identity",)):
                     raise ValueError(f"{cascade.name}: {stage.model} is an ensemble; set views and calibrated there")
+        for experiment in self.experiments:
+            if experiment.name in self.arms:
+                raise ValueError(f"{experiment.name} is also the float form of a model")
+            for arm in experiment.arms:
+                _check_known(experiment.name, arm.model, self.arms)
         return self
+
+    @property
+    def arms(self) -> set[str]:
+        """Every name that an experiment may assign requests to."""
+        models = {one.name for one in self.models}
+        forms = {name + TENSOR_SUFFIX for name in models}
+        return models | forms | {one.name for one in (*self.ensembles, *self.cascades)}
 
     def without(self, names: frozenset[str]) -> Catalog:
         """The catalog without some of its models, and without what is made of them."""
@@ -236,7 +248,9 @@ class Catalog(Frozen):
         ensembles = tuple(one for one in self.ensembles if known.issuperset(member.model for member in one.members))
         known |= {one.name for one in ensembles}
         cascades = tuple(one for one in self.cascades if known.issuperset(stage.model for stage in one.stages))
-        return Catalog(models=models, ensembles=ensembles, cascades=cascades)
+        left = Catalog(models=models, ensembles=ensembles, cascades=cascades)
+        experiments = [one for one in self.experiments if left.arms.issuperset(arm.model for arm in one.arms)]
+        return left.model_copy(update={"experiments": tuple(experiments)})
 
 
 def _check_known(name: str, member: str, known: set[str]) -> None:
@@ -256,6 +270,17 @@ class Cluster(Frozen):
     gateway_nodes: int = Field(0, ge=0, description="nodes with `gateways` gateways each")
     gateway_gpus: float = Field(0, ge=0, description="GPUs of each gateway, for engines placed `local`")
     host_nodes: int = Field(0, ge=0, description="nodes among which the hosts of dedicated models are spread")
+
+
+class LedgerConfig(Frozen):
+    """Where assignments, outcomes and decisions are kept."""
+
+    url: str = Field(
+        "", description="empty: an SQLite file in runtime_dir; else sqlite:///PATH or postgresql+psycopg://…"
+    )
+    flush_seconds: float = Field(0.25, gt=0, le=60, description="the most that a killed gateway loses")
+    events: int = Field(50_000, ge=100, description="events that may wait for a ledger that is away; more are dropped")
+    retention_days: float = Field(90, gt=0, description="requests of ended revisions are kept so long")
 
 
 class Settings(Frozen):
@@ -281,6 +306,9 @@ class Settings(Frozen):
     ensembles: tuple[EnsembleConfig, ...] = ()
     cascades: tuple[CascadeConfig, ...] = ()
 
+    experiments: tuple[Experiment, ...] = ()
+    ledger: LedgerConfig = LedgerConfig()
+
     @model_validator(mode="after")
     def _catalog_is_valid(self) -> Settings:
         self.catalog  # noqa: B018 checks the parts against one another
@@ -294,6 +322,8 @@ class Settings(Frozen):
             return self
         if not (self.cores and self.runtime_dir):
             raise ValueError("a cluster needs cores and runtime_dir: its nodes are not this machine")
+        if self.ledger_url.startswith("sqlite"):
+            raise ValueError("experiments in a cluster need ledger.url: its nodes share no SQLite file")
         hosted = [model.name for model in self.models if model.placement == "dedicated"]
         if hosted and not self.cluster.host_nodes:
             raise ValueError(f"cluster.host_nodes is needed for {', '.join(hosted)}, placed dedicated")
@@ -301,11 +331,19 @@ class Settings(Frozen):
 
     @property
     def catalog(self) -> Catalog:
-        return Catalog(models=self.models, ensembles=self.ensembles, cascades=self.cascades)
+        return Catalog(
+            models=self.models, ensembles=self.ensembles, cascades=self.cascades, experiments=self.experiments
+        )
 
     @property
     def atlas_path(self) -> Path:
         return Path(self.atlas).expanduser() if self.atlas else default_atlas()
+
+    @property
+    def ledger_url(self) -> str:
+        """Empty where there is neither an experiment nor a ledger: then nothing is kept."""
+        default = f"sqlite:///{self.node_dir / 'ledger.db'}" if self.experiments else ""
+        return self.ledger.url or default
 
     @property
     def node_dir(self) -> Path:

@@ -156,7 +156,7 @@ class DataPlane:
         last = answers[-1].run
         trace.batched, trace.ran, trace.batch_size = last.started, last.finished, last.size
         for recorder, seconds in engine_work(endpoint, answers):
-            recorder.engine_share(seconds)
+            recorder.engine_share(seconds, trace.experiment, trace.arm)
         return answers
 
     def tell(self, finished: Finished) -> None:

@@ -10,6 +10,7 @@ from convoy.metadata import ModelInfo, ServerInfo, TensorInfo
 from convoy.tensors import BYTES, NAMES
 from models.ensembles.views import count_looks
 from serve.catalog import ComposedEndpoint, Endpoint, ModelEndpoint
+from serve.experiments.front import ExperimentEndpoint
 from serve.infer import OUTPUT
 
 SERVER = ServerInfo(
@@ -28,6 +29,7 @@ SERVER = ServerInfo(
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"
 ENSEMBLE = "ensemble"
+EXPERIMENT = "experiment"
 
 
 def server() -> metadata.Document:
@@ -38,6 +40,8 @@ def server() -> metadata.Document:
 def model(endpoint: Endpoint) -> dict[str, Any]:
     """A model as people ask for it."""
     known = {"name": endpoint.name, "version": endpoint.version, "classes": len(endpoint.labels)}
+    if isinstance(endpoint, ExperimentEndpoint):
+        return known | _experiment(endpoint)
     if isinstance(endpoint, ComposedEndpoint):
         return known | _composed(endpoint)
     return known | _single(endpoint) if isinstance(endpoint, ModelEndpoint) else known
@@ -70,6 +74,20 @@ def _composed(endpoint: ComposedEndpoint) -> dict[str, Any]:
         "macs": sum(count_looks(one.views) * manifests[one.model].macs for one in voters),
         "accuracy": {},
         "placement": endpoint.config.kind,
+    }
+
+
+def _experiment(endpoint: ExperimentEndpoint) -> dict[str, Any]:
+    """What its control is said to be, and the name behind each arm."""
+    definition = endpoint.live.revision.definition
+    control = model(endpoint.live.arms[definition.control.name])
+    arms = {arm.name: arm.model for arm in definition.arms}
+    return {
+        "architecture": EXPERIMENT,
+        "dataset": control["dataset"],
+        "arms": arms,
+        "accuracy": {},
+        "placement": EXPERIMENT,
     }
 
 

@@ -23,6 +23,9 @@ from serve.config import Catalog, ModelConfig, Settings
 from serve.dataplane import DataPlane
 from serve.decode_pool import DecodePool
 from serve.executors import Executor, LocalExecutor, load_engines
+from serve.experiments.front import lined
+from serve.experiments.gateway import Experiments
+from serve.experiments.ledger.store import Ledger
 from serve.grpc_listener import GrpcListener
 from serve.host import connect_host
 from serve.http_listener import HttpListener
@@ -72,6 +75,7 @@ class Gateway:
         self._repository = Repository(
             self._plane, self._serve, StewardClient(), f"{socket.gethostname()}-{os.getpid()}"
         )
+        self._experiments = self._open_experiments()
         self._repository.start()
         self._ticker = asyncio.create_task(self._flush_metrics())
 
@@ -93,11 +97,13 @@ class Gateway:
         """Loads what is new in the catalog, swaps, then frees what is gone. The first call opens the listeners."""
         present = self._plane.endpoints
         endpoints = await self._loader.load(catalog, present)
+        if self._experiments is not None:
+            endpoints = await self._experiments.declare(catalog.experiments, endpoints)
         self._plane.replace(endpoints)
         if self._http is None:
             await self._open()
         kept = set(map(id, endpoints.by_name.values()))
-        await close_endpoints(one for one in present.by_name.values() if id(one) not in kept)
+        await close_endpoints(one for one in lined(present.by_name.values()) if id(one) not in kept)
 
     async def check_health(self) -> None:
         """Fails when an engine of this process no longer answers."""
@@ -117,10 +123,16 @@ class Gateway:
             self._http.stop_accepting()
             await asyncio.gather(asyncio.sleep(LINGER_SECONDS), self._grpc.stop(DRAIN_SECONDS))
             await self._http.stop(DRAIN_SECONDS)
-        await close_endpoints(self._plane.endpoints.by_name.values())
+        await close_endpoints(lined(self._plane.endpoints.by_name.values()))
+        if self._experiments is not None:
+            await self._experiments.close()
         self._ticker.cancel()
         for end in self._ends:
             await asyncio.to_thread(end)
+
+    def _open_experiments(self) -> Experiments | None:
+        config = self._settings.ledger
+        return Experiments(self._plane, self._metrics, Ledger(config.url), config) if config.url else None
 
     async def _connect(self, model: ModelConfig, artifact: Artifact) -> Executor:
         if model.placement == "dedicated":
@@ -132,8 +144,10 @@ class Gateway:
         folder = self._settings.node_dir
         listener = await self._find_listener(folder)
         self._handover = Handover(folder / f"gateway-{os.getpid()}.sock", listener)
-        self._http = HttpListener(self._plane, self._repository, self._metrics, self._settings, listener)
-        self._grpc = GrpcListener(self._plane, self._repository, self._metrics, self._settings)
+        self._http = HttpListener(
+            self._plane, self._repository, self._metrics, self._settings, listener, self._experiments
+        )
+        self._grpc = GrpcListener(self._plane, self._repository, self._metrics, self._settings, self._experiments)
         await self._grpc.start()
         await self._http.start()
 
@@ -154,4 +168,5 @@ class Gateway:
             loop_busy[0] = time.thread_time()
             for endpoint in self._plane.endpoints.by_name.values():
                 endpoint.recorder.flush()
+            for endpoint in lined(self._plane.endpoints.by_name.values()):
                 endpoint.recorder.queue(endpoint.batcher.waiting_rows)

@@ -10,6 +10,8 @@ from convoy.protos import classifier_pb2 as pb
 from convoy.protos import classifier_pb2_grpc
 from serve.catalog import Endpoint
 from serve.dataplane import Terms
+from serve.experiments.caller import grpc_caller
+from serve.experiments.front import ExperimentEndpoint
 from serve.grpc_calls import Calls, Context, abort, pipelined
 from serve.http_answers import timings
 from serve.options import ClassifyOptions, options_of
@@ -48,9 +50,12 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
             options = _options(request)
             trace.id = options.id or plane.new_id()
             deadline = plane.terms(trace.started, context.time_remaining()).deadline
-            answers = await plane.classify(
-                endpoint, list(request.images), Terms(deadline, request.priority), trace, watch
-            )
+            images, terms = list(request.images), Terms(deadline, request.priority)
+            if isinstance(endpoint, ExperimentEndpoint):
+                caller = grpc_caller(context, trace.id, {})
+                answers = await endpoint.live.classify(plane, images, caller, terms, trace, watch)
+            else:
+                answers = await plane.classify(endpoint, images, terms, trace, watch)
             return pb.ClassifyResponse(
                 id=trace.id,
                 model=endpoint.name,
@@ -59,6 +64,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
                 timings_ms=pb.ClassifyResponse.Timings(**timings(trace, calls.clock())),
                 batch_size=trace.batch_size,
                 cached=trace.cached,
+                arm=trace.arm,
                 members=[pb.ClassifyResponse.Member(**part.document()) for part in answers[0].parts],
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 from convoy import metadata
 from convoy.errors import ConvoyError
@@ -13,6 +14,7 @@ from convoy.protos import open_inference_pb2_grpc
 from serve import describe
 from serve.catalog import Endpoint
 from serve.config import Settings
+from serve.experiments.caller import grpc_caller
 from serve.grpc_calls import Calls, Context, abort, pipelined
 from serve.infer import infer, request_terms
 from serve.repository import Repository, check_load, check_unload
@@ -63,7 +65,8 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             terms = self._plane.terms(trace.started, context.time_remaining())
             if parsed.parameters:
                 terms = request_terms(self._plane, parsed, trace, terms)
-            return render_message(await infer(self._plane, endpoint, parsed, terms, trace, watch))
+            caller = partial(grpc_caller, context)
+            return render_message(await infer(self._plane, endpoint, parsed, caller, terms, trace, watch))
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:  # noqa: N802
         return pb.ServerLiveResponse(live=True)

@@ -8,9 +8,18 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from convoy.errors import ConfigError
-from convoy.protos import classifier_pb2, classifier_pb2_grpc, open_inference_pb2, open_inference_pb2_grpc
+from convoy.protos import (
+    classifier_pb2,
+    classifier_pb2_grpc,
+    experiments_pb2,
+    experiments_pb2_grpc,
+    open_inference_pb2,
+    open_inference_pb2_grpc,
+)
 from serve.config import GrpcServer, Settings
 from serve.dataplane import DataPlane
+from serve.experiments.gateway import Experiments
+from serve.experiments.grpc_feedback import FeedbackServicer
 from serve.grpc_calls import Calls
 from serve.grpc_classifier import ClassifierServicer
 from serve.grpc_inference import InferenceServicer
@@ -19,12 +28,20 @@ from serve.repository import Repository
 
 INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 CLASSIFIER = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
+EXPERIMENTS = experiments_pb2.DESCRIPTOR.services_by_name["Experiments"].full_name
 
 
 class GrpcListener:
     """Serves a gateway's gRPC. Several gateways of a node share the port (SO_REUSEPORT)."""
 
-    def __init__(self, plane: DataPlane, repository: Repository, metrics: Metrics, settings: Settings) -> None:
+    def __init__(
+        self,
+        plane: DataPlane,
+        repository: Repository,
+        metrics: Metrics,
+        settings: Settings,
+        experiments: Experiments | None = None,
+    ) -> None:
         listen = settings.listen
         # A message holds a tensor's bytes and little else: the body's limit with room for the rest.
         size = settings.limits.body_bytes + 64 * 1024
@@ -39,9 +56,10 @@ class GrpcListener:
             InferenceServicer(calls, repository, settings), self._server
         )  # type: ignore[no-untyped-call]
         classifier_pb2_grpc.add_ClassifierServicer_to_server(ClassifierServicer(calls), self._server)  # type: ignore[no-untyped-call]
+        experiments_pb2_grpc.add_ExperimentsServicer_to_server(FeedbackServicer(experiments), self._server)  # type: ignore[no-untyped-call]
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        services = (INFERENCE, CLASSIFIER, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        services = (INFERENCE, CLASSIFIER, EXPERIMENTS, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(services, self._server)
         address = f"[{listen.host}]" if ":" in listen.host else listen.host
         try:
@@ -53,7 +71,7 @@ class GrpcListener:
 
     async def start(self) -> None:
         await self._server.start()
-        for service in ("", INFERENCE, CLASSIFIER):
+        for service in ("", INFERENCE, CLASSIFIER, EXPERIMENTS):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self, seconds: float) -> None:

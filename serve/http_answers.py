@@ -13,6 +13,7 @@ import orjson
 from convoy.errors import ConvoyError, Overloaded
 from serve.batcher import Answer
 from serve.catalog import Endpoint, engine_work
+from serve.experiments.front import ExperimentEndpoint
 from serve.http_body import Receive, Send, UnreadBody
 from serve.options import ClassifyOptions
 from serve.predictions import Classes, best_classes
@@ -36,6 +37,8 @@ def classification(
         "timings_ms": timings(trace, now),
         "batch_size": trace.batch_size,
     }
+    if trace.arm:
+        document["arm"] = trace.arm
     if trace.cached:
         document["cached"] = True
     if options.energy:
@@ -47,6 +50,8 @@ def classification(
 
 def energy(endpoint: Endpoint, answers: Sequence[Answer], trace: Trace) -> dict[str, Any]:
     """What an answer cost in millijoules: its engine time at the meter's present price. Null where none is known."""
+    if isinstance(endpoint, ExperimentEndpoint):
+        endpoint = endpoint.arm_of(trace)
     joules, sources = 0.0, set[str]()
     for recorder, seconds in engine_work(endpoint, answers):
         price = recorder.price()

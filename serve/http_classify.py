@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import parse_qsl
 
 import orjson
@@ -29,6 +30,7 @@ class ClassifyCall:
 
     images: Sequence[ImageBytes]
     options: ClassifyOptions = DEFAULTS
+    fields: Mapping[str, Any] = field(default_factory=dict)  # of a JSON body or a form
 
 
 async def parse_classify(scope: Scope, headers: Headers, body: bytes, limits: Limits) -> ClassifyCall:
@@ -68,7 +70,7 @@ def _parse_json(body: bytes, options: ClassifyOptions) -> ClassifyCall:
     if not isinstance(document, dict) or not isinstance(document.get("images"), list):
         raise InvalidInput('the JSON body must be {"images": ["<base64>", …]}')
     images = [from_base64(f"images[{position}]", text) for position, text in enumerate(document["images"])]
-    return ClassifyCall(images, options_of(document, options))
+    return ClassifyCall(images, options_of(document, options), document)
 
 
 def from_base64(where: str, text: object) -> bytes:
@@ -100,4 +102,4 @@ async def _parse_form(scope: Scope, body: bytes, options: ClassifyOptions, limit
     await form.close()
     if not images:
         raise InvalidInput("the form holds no file; send images as file fields, for example curl -F image=@photo.jpg")
-    return ClassifyCall(images, options_of_text(fields, options))
+    return ClassifyCall(images, options_of_text(fields, options), fields)

@@ -46,7 +46,8 @@ async def _parse_instances(scope: Scope, headers: Headers, body: bytes, limits: 
     instances = document.get("instances") if isinstance(document, dict) else None
     if not isinstance(instances, list) or not instances:
         raise InvalidInput('the JSON body must be {"instances": [{"b64": "<base64>"}, …]}')
-    return ClassifyCall([_image_of(f"instances[{number}]", one) for number, one in enumerate(instances)])
+    images = [_image_of(f"instances[{number}]", one) for number, one in enumerate(instances)]
+    return ClassifyCall(images, fields=document)
 
 
 def _image_of(where: str, instance: Any) -> bytes:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from convoy.errors import InvalidInput
 from convoy.open_inference import HEADER_LENGTH, InferRequest, parse_request, raw_request, render_response
 from serve.catalog import Endpoint
 from serve.dataplane import DataPlane, Watch
 from serve.describe import wire_input
+from serve.experiments.caller import http_caller
 from serve.http_answers import JSON, Headers
 from serve.http_body import Headers as RequestHeaders
+from serve.http_body import Scope
 from serve.http_classify import REQUEST_ID, request_id
 from serve.infer import infer, request_terms
 from serve.timeline import Trace
@@ -19,7 +23,13 @@ OCTETS = b"application/octet-stream"
 
 
 async def infer_http(
-    plane: DataPlane, endpoint: Endpoint, headers: RequestHeaders, body: bytes, trace: Trace, watch: Watch
+    plane: DataPlane,
+    endpoint: Endpoint,
+    scope: Scope,
+    headers: RequestHeaders,
+    body: bytes,
+    trace: Trace,
+    watch: Watch,
 ) -> tuple[bytes, Headers]:
     """Body and headers of the answer. Raises ConvoyError."""
     request = _parse(endpoint, headers, body)
@@ -28,7 +38,7 @@ async def infer_http(
     terms = http_terms(plane, headers, trace)
     if request.parameters:
         terms = request_terms(plane, request, trace, terms)
-    response = await infer(plane, endpoint, request, terms, trace, watch)
+    response = await infer(plane, endpoint, request, partial(http_caller, scope, headers), terms, trace, watch)
     document, json_length = render_response(response, request)
     if json_length is None:
         return document, [(b"content-type", JSON), *answered]

@@ -22,6 +22,9 @@ from convoy.errors import ConvoyError
 from serve.catalog import Endpoint
 from serve.config import Settings
 from serve.dataplane import DataPlane, Watch
+from serve.experiments.caller import ARM_HEADER, http_caller
+from serve.experiments.front import ExperimentEndpoint
+from serve.experiments.gateway import Experiments
 from serve.http_answers import JSON, Headers, send_answer, send_error
 from serve.http_body import Headers as RequestHeaders
 from serve.http_body import Receive, Scope, Send, read_body
@@ -82,6 +85,8 @@ class HttpApp:
             body, headers = await handler(endpoint, scope, asked, receive, trace)
             if trace.cached:
                 headers.append((b"x-cache", b"hit"))
+            if trace.arm:
+                headers.append((ARM_HEADER, trace.arm.encode()))
             body = await encode_answer(asked, body, headers)
             trace.answered = self._clock()
             if self._plane.draining:
@@ -112,7 +117,11 @@ class HttpApp:
         trace.id = call.options.id or self._plane.new_id()
         terms = http_terms(self._plane, asked, trace)
         watch = scope[WATCH] = Watch()
-        answers = await self._plane.classify(endpoint, call.images, terms, trace, watch)
+        if isinstance(endpoint, ExperimentEndpoint):
+            caller = http_caller(scope, asked, trace.id, call.fields)
+            answers = await endpoint.live.classify(self._plane, call.images, caller, terms, trace, watch)
+        else:
+            answers = await self._plane.classify(endpoint, call.images, terms, trace, watch)
         document = dialect.render(endpoint, trace.id, answers, call.options, trace, self._clock())
         return document, [(b"content-type", JSON), (REQUEST_ID, trace.id.encode())]
 
@@ -122,7 +131,7 @@ class HttpApp:
         body = await read_body(asked, receive, self._plane.limits.body_bytes)
         trace.received = self._clock()
         watch = scope[WATCH] = Watch()
-        return await infer_http(self._plane, endpoint, asked, body, trace, watch)
+        return await infer_http(self._plane, endpoint, scope, asked, body, trace, watch)
 
 
 class Connection(HttpToolsProtocol):
@@ -161,8 +170,9 @@ class HttpListener:
         metrics: Metrics,
         settings: Settings,
         listener: socket.socket,
+        experiments: Experiments | None = None,
     ) -> None:
-        pages = build_pages(plane, repository, settings)
+        pages = build_pages(plane, repository, settings, experiments)
         config = uvicorn.Config(
             HttpApp(plane, metrics, pages),
             http=Connection,

@@ -18,6 +18,8 @@ from serve import describe
 from serve.catalog import ModelEndpoint
 from serve.config import Settings
 from serve.dataplane import DataPlane
+from serve.experiments.gateway import Experiments
+from serve.experiments.pages import experiment_routes
 from serve.explain import explain
 from serve.http_body import read_body
 from serve.http_dialects import DIALECTS
@@ -178,7 +180,9 @@ async def http_error(request: Request, error: Exception) -> Response:
     )
 
 
-def build_pages(plane: DataPlane, repository: Repository, settings: Settings) -> Starlette:
+def build_pages(
+    plane: DataPlane, repository: Repository, settings: Settings, experiments: Experiments | None = None
+) -> Starlette:
     """The Starlette application of the cold routes."""
     pages = Pages(plane, repository, settings)
     of_model = [
@@ -217,6 +221,7 @@ def build_pages(plane: DataPlane, repository: Repository, settings: Settings) ->
             Route("/v2/repository/index", pages.repository_index, methods=["POST"]),
             Route("/v2/repository/models/{name}/load", pages.load, methods=["POST"]),
             Route("/v2/repository/models/{name}/unload", pages.unload, methods=["POST"]),
+            *experiment_routes(plane, experiments),
         ],
         exception_handlers={ConvoyError: convoy_error, HTTPException: http_error},
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,8 @@ from convoy.tensors import BYTES, NAMES, Tensor
 from serve.batcher import Answer
 from serve.catalog import ComposedEndpoint, Endpoint, Rows
 from serve.dataplane import DataPlane, Terms, Watch, all_logits
+from serve.experiments.caller import MakeCaller
+from serve.experiments.front import ExperimentEndpoint
 from serve.parts import OUTCOMES
 from serve.timeline import Trace
 
@@ -20,21 +24,38 @@ MAX_PRIORITY = 2**31
 
 
 async def infer(
-    plane: DataPlane, endpoint: Endpoint, request: InferRequest, terms: Terms, trace: Trace, watch: Watch
+    plane: DataPlane,
+    endpoint: Endpoint,
+    request: InferRequest,
+    caller: MakeCaller,
+    terms: Terms,
+    trace: Trace,
+    watch: Watch,
 ) -> InferResponse:
     """Answers a request. Raises InvalidInput when it does not fit the model."""
     for output in request.outputs:
         if output.name != OUTPUT:
             raise InvalidInput(f"unknown output {output.name[:60]!r}; {endpoint.name} has {OUTPUT!r}")
-    tensor = _single_input(endpoint, request)
-    if tensor.datatype == BYTES:
-        answers = await plane.classify(endpoint, _images(tensor), terms, trace, watch)
+    identifier = request.id
+    if isinstance(endpoint, ExperimentEndpoint):
+        identifier = trace.id = trace.id or plane.new_id()  # feedback must be able to name it
+        caller_now, work = caller(identifier, request.parameters), partial(_answers, plane, request)
+        answers = await endpoint.live.serve(caller_now, terms, trace, watch, work)
     else:
-        answers = await plane.run(endpoint, await _rows(plane, endpoint, tensor, terms), terms, trace, watch)
+        answers = await _answers(plane, request, endpoint, terms, trace, watch)
     logits = all_logits(answers)
     asked = request.outputs or (RequestedOutput(OUTPUT),)
     outputs = tuple(_output(endpoint, logits, one.classes) for one in asked)
-    return InferResponse(endpoint.name, endpoint.version, request.id, outputs, _parameters(answers[0], trace))
+    return InferResponse(endpoint.name, endpoint.version, identifier, outputs, _parameters(answers[0], trace))
+
+
+async def _answers(
+    plane: DataPlane, request: InferRequest, endpoint: Endpoint, terms: Terms, trace: Trace, watch: Watch
+) -> list[Answer]:
+    tensor = _single_input(endpoint, request)
+    if tensor.datatype == BYTES:
+        return await plane.classify(endpoint, _images(tensor), terms, trace, watch)
+    return await plane.run(endpoint, await _rows(plane, endpoint, tensor, terms), terms, trace, watch)
 
 
 def request_terms(plane: DataPlane, request: InferRequest, trace: Trace, default: Terms) -> Terms:
@@ -91,10 +112,11 @@ def _has_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 
 
 def _parameters(answer: Answer, trace: Trace) -> Parameters:
-    """`cached`, and who took part as the protocol's flat parameters: `members_answered`, `_late` and `_failed`."""
+    """`arm`, `cached`, and who took part as the protocol's flat parameters: `members_answered`, `_late` and `_failed`."""
     names = {outcome: [part.model for part in answer.parts if part.outcome == outcome] for outcome in OUTCOMES}
     members = {f"members_{outcome}": ",".join(models) for outcome, models in names.items() if models}
-    return members | ({"cached": True} if trace.cached else {})
+    arm = {"arm": trace.arm} if trace.arm else {}
+    return arm | members | ({"cached": True} if trace.cached else {})
 
 
 def _output(endpoint: Endpoint, logits: NDArray[np.float32], classes: int) -> Tensor:

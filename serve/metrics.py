@@ -147,13 +147,31 @@ CPU_BUSY = Definition(
     "convoy_node_busy_core_seconds", "counter", "Core-seconds in which anything ran on this node.", ()
 )
 CORES = Definition("convoy_node_cores", "gauge", "Cores of this node.", ())
+ARM_REQUESTS = Definition(
+    "convoy_experiment_requests",
+    "counter",
+    "Requests and copies by the arm that took them, answered or failed.",
+    ("experiment", "revision", "arm", "outcome"),
+)
+ARM_COPIES = Definition(
+    "convoy_experiment_copies",
+    "counter",
+    "Copies of requests for other arms, run or dropped under load.",
+    ("experiment", "revision", "arm", "outcome"),
+)
+LEDGER_EVENTS = Definition(
+    "convoy_ledger_events",
+    "counter",
+    "Events for the ledger: written, or dropped because it was away too long.",
+    ("outcome",),
+)
 BUILD = Definition("convoy_build_info", "gauge", "Version of Convoy; the value is 1.", ("version", "ray", "engine"))
 
 ALL = (
     REQUESTS, SAMPLES, BATCHES, BUSY, HOST_CALLS, LOOP_BUSY, DECODE_BUSY, SIZE_RUNS, SIZE_SECONDS, FAILED_SECONDS, LAST_RUN,
     CACHE_HITS, CACHE_MISSES, CACHE_SECONDS, WORK, ENGINE_SHARE, SHED, CANCELLED, BATCH_ROWS, STAGE, TOTAL, QUEUE, IN_FLIGHT,
     TARGET, ENGINES, ENERGY, CHIP_ENERGY, POWER, IDLE_POWER, POWER_CAP, CPU_BUSY, CORES, BUILD,
-    MEMBER, MEMBER_TIME, MEMBER_ENGINE, STAGE_IMAGES,
+    MEMBER, MEMBER_TIME, MEMBER_ENGINE, STAGE_IMAGES, ARM_REQUESTS, ARM_COPIES, LEDGER_EVENTS,
 )  # fmt: skip
 DEFINITIONS = {definition.name: definition for definition in ALL}
 
@@ -216,7 +234,7 @@ class ModelRecorder:
     def __init__(self, metrics: Metrics, model: str, version: str, engine: str = "") -> None:
         """`model` is the name that clients call, `engine` the model whose engine answers (empty: the same)."""
         self._metrics = metrics
-        self._engine = engine or model
+        self.engine = engine or model
         self._labels = {"model": model, "version": version}
         self._rows: list[tuple[float, ...]] = []
         self._bounds = np.array(SECONDS)
@@ -278,13 +296,13 @@ class ModelRecorder:
         """Engine time of a request: of each of its batches the part of its rows."""
         key = (experiment, arm)
         if key not in self._shares:
-            labels = {"model": self._engine, "version": self._labels["version"], "experiment": experiment, "arm": arm}
+            labels = {"model": self.engine, "version": self._labels["version"], "experiment": experiment, "arm": arm}
             self._shares[key] = self._metrics.values(ENGINE_SHARE, **labels)
         self._shares[key][0] += seconds
 
     def price(self) -> Price | None:
         """What the meter last found that engine time of this model costs; None without a source of power figures."""
-        return read_prices(self._metrics.folder).models.get(self._engine)
+        return read_prices(self._metrics.folder).models.get(self.engine)
 
     def shed(self, reason: str) -> None:
         self._metrics.increment(SHED, reason=reason, **self._labels)

@@ -11,12 +11,11 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from ray import serve as ray_serve
-from ray.exceptions import RayTaskError
 
-from convoy.errors import ConvoyError, NotReady
+from convoy.errors import NotReady
+from serve.remote import ask
 
 STEWARD_APP = "steward"
 FOLLOW_SECONDS = 5.0  # how long a gateway's question may stay open
@@ -134,24 +133,12 @@ class StewardClient:
     """The steward as gateways see it. Raises NotReady when it is away."""
 
     async def set_loaded(self, model: str, loaded: bool, known: Revision) -> Revision:
-        answer: Revision = await _ask("set_loaded", model, loaded, known)
+        answer: Revision = await ask(STEWARD_APP, "set_loaded", model, loaded, known)
         return answer
 
     async def follow(self, follower: str, known: Revision, effective: int) -> Revision:
-        answer: Revision = await _ask("follow", follower, known, effective)
+        answer: Revision = await ask(STEWARD_APP, "follow", follower, known, effective)
         return answer
 
     async def report(self, follower: str, effective: int) -> None:
-        await _ask("report", follower, effective)
-
-
-async def _ask(method: str, *arguments: Any) -> Any:
-    try:
-        handle = ray_serve.get_app_handle(STEWARD_APP)
-        return await getattr(handle, method).remote(*arguments)
-    except RayTaskError as error:
-        if isinstance(error.cause, ConvoyError):
-            raise error.cause from error
-        raise NotReady(f"the steward failed: {type(error.cause).__name__}") from error
-    except Exception as error:  # whatever Ray raises for a deployment that is not there
-        raise NotReady(f"the steward is away ({type(error).__name__}); retry") from error
+        await ask(STEWARD_APP, "report", follower, effective)

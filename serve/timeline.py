@@ -20,6 +20,8 @@ class Trace:
     batch_size: int = 0
     cached: bool = False
     id: str = ""
+    experiment: str = ""  # that was called, and the arm of it that answers
+    arm: str = ""
 
     def stages(self, sent: float) -> tuple[float, ...]:
         """Seconds of receive, decode, queue, run, post and send; their sum is the whole time."""

@@ -11,6 +11,7 @@ from convoy.cli.ask import classify, models
 from convoy.cli.atlas import atlas
 from convoy.cli.capacity import capacity
 from convoy.cli.ensemble import ensemble
+from convoy.cli.experiment import experiment, feedback
 from convoy.cli.importing import import_model
 from convoy.cli.render import render
 from convoy.cli.run import demo, explain, up
@@ -43,9 +44,13 @@ def main() -> None:
     convoy ensemble suggest                    which models to combine, by held-out labels
     convoy render -c convoy.yaml               the same server as Ray Serve's config document, for a cluster
     convoy capacity                            how many gateways and hosts a traffic needs
+    convoy experiment report NAME              which architecture to keep, and why
     convoy atlas                               what networks cost on this machine, in charts
     """
 
 
-for command in (up, demo, classify, models, import_model, explain, render, ensemble, capacity, atlas):
+COMMANDS = (
+    up, demo, classify, models, import_model, explain, render, ensemble, experiment, feedback, capacity, atlas,
+)  # fmt: skip
+for command in COMMANDS:
     main.add_command(command)

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from convoy.errors import ConfigError
-from serve.config import Frozen
+from serve.frozen import Frozen
 from serve.power.sources import Method
 
 

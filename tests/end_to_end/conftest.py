@@ -18,11 +18,31 @@ from tests.artifacts import write_artifact
 SLOW_LOOPS = 25_000  # some 40 ms a run, whatever the batch
 
 
+def _arms(first: str, first_model: str, second: str, second_model: str) -> list[dict[str, str]]:
+    return [{"name": first, "model": first_model}, {"name": second, "model": second_model}]
+
+
+EXPERIMENTS = [
+    {"name": "split", "arms": _arms("one", "quadrants-a", "two", "quadrants-b"), "sticky": "header:x-user"},
+    {"name": "by-field", "arms": _arms("one", "quadrants-a", "two", "quadrants-b"), "sticky": "field:user"},
+    {"name": "paired", "mode": "paired", "arms": _arms("control", "quadrants-a", "other", "quadrants-b")},
+    {"name": "shadow", "mode": "shadow", "percent": 100, "arms": _arms("good", "quadrants-a", "bad", "faulty")},
+    {"name": "guarded", "arms": _arms("good", "quadrants-a", "bad", "faulty"), "guardrails": {"error_rate": 0.1}},
+    {
+        "name": "canary",
+        "mode": "canary",
+        "ramp": [5, 50, 100],
+        "arms": _arms("old", "quadrants-a", "new", "quadrants-b"),
+    },
+]
+
+
 @pytest.fixture(scope="session")
 def settings(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Settings:
     folder = tmp_path_factory.mktemp("server")
     slow = write_artifact(folder / "slow", "slow", loops=SLOW_LOOPS)
     faulty = write_artifact(folder / "faulty", "faulty", faulty=True)
+    quadrants = write_artifact(folder / "quadrants", "quadrants")
     http_port, grpc_port, metrics_port = free_ports(3)
     return parse_settings(
         {
@@ -45,6 +65,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int
                     "placement": "dedicated",
                     "replicas": 2,
                 },
+                {"name": "quadrants-a", "artifact": str(quadrants)},
+                {"name": "quadrants-b", "artifact": str(quadrants)},
             ],
             "ensembles": [
                 {"name": "digits-shifted", "members": [{"model": "lenet5-mnist", "views": ["shift"], "weight": 2}]},
@@ -79,6 +101,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int
                     "stages": [{"model": "resnet20-cifar10", "margin": 0.5}, {"model": "cifar10-looks"}],
                 },
             ],
+            "experiments": EXPERIMENTS,
+            "ledger": {"flush_seconds": 0.1},
         }
     )
 

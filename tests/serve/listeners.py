@@ -14,6 +14,9 @@ from serve.config import Catalog, ModelConfig, Settings
 from serve.dataplane import DataPlane
 from serve.decode_pool import DecodePool
 from serve.executors import Executor, LocalExecutor, load_engines
+from serve.experiments.front import lined
+from serve.experiments.gateway import Experiments
+from serve.experiments.ledger.store import Ledger
 from serve.grpc_listener import GrpcListener
 from serve.http_listener import HttpListener
 from serve.metric_pages import PageWriter
@@ -45,14 +48,18 @@ class InProcess:
         self.plane = DataPlane(settings.limits, self.decoders)
         self.loader = CatalogLoader(self.connect, self.metrics, settings.limits)
         self.repository = Repository(self.plane, self.serve, steward, name)
+        self.experiments: Experiments | None = None
 
     async def open(self) -> None:
         listen = self.settings.listen
+        if self.settings.ledger_url:
+            ledger = Ledger(self.settings.ledger_url)
+            self.experiments = Experiments(self.plane, self.metrics, ledger, self.settings.ledger)
         self.repository.start()
         await self.repository.declare(self.settings.catalog)
         socket = bind(listen.host, listen.http_port)
-        self.http = HttpListener(self.plane, self.repository, self.metrics, self.settings, socket)
-        self.grpc = GrpcListener(self.plane, self.repository, self.metrics, self.settings)
+        self.http = HttpListener(self.plane, self.repository, self.metrics, self.settings, socket, self.experiments)
+        self.grpc = GrpcListener(self.plane, self.repository, self.metrics, self.settings, self.experiments)
         await self.grpc.start()
         await self.http.start()
         self.ticker = asyncio.create_task(self.flush())
@@ -62,6 +69,7 @@ class InProcess:
             await asyncio.sleep(0.05)
             for endpoint in self.plane.endpoints.by_name.values():
                 endpoint.recorder.flush()
+            for endpoint in lined(self.plane.endpoints.by_name.values()):
                 endpoint.recorder.queue(endpoint.batcher.waiting_rows)
 
     async def close(self) -> None:
@@ -69,14 +77,18 @@ class InProcess:
         self.repository.close()
         await self.http.stop(1)
         await self.grpc.stop(1)
-        await close_endpoints(self.plane.endpoints.by_name.values())
+        await close_endpoints(lined(self.plane.endpoints.by_name.values()))
+        if self.experiments is not None:
+            await self.experiments.close()
 
     async def serve(self, catalog: Catalog) -> None:
         present = self.plane.endpoints
         endpoints = await self.loader.load(catalog, present)
+        if self.experiments is not None:
+            endpoints = await self.experiments.declare(catalog.experiments, endpoints)
         self.plane.replace(endpoints)
         kept = set(map(id, endpoints.by_name.values()))
-        await close_endpoints(one for one in present.by_name.values() if id(one) not in kept)
+        await close_endpoints(one for one in lined(present.by_name.values()) if id(one) not in kept)
 
     async def connect(self, model: ModelConfig, artifact: Artifact) -> Executor:
         engines = await asyncio.to_thread(load_engines, model, artifact, 1, self.metrics)

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from serve.config import parse_settings
+from serve.experiments.pages import experiment_routes
 from tests.serve.listeners import Serving, serving
 
 
@@ -31,3 +32,10 @@ def test_every_route_of_a_model_is_described(gateway: Serving) -> None:
     described = set(document["paths"])
     for of_model in ("", "/ready", "/config", "/stats", "/infer"):
         assert f"/v2/models/{{model}}{of_model}" in described
+
+
+def test_every_route_of_experiments_is_described(gateway: Serving) -> None:
+    described = httpx.get(f"{gateway.http}/openapi.json").json()["paths"]
+    for route in experiment_routes(gateway.plane, None):
+        operations = described[route.path.replace("{name}", "{experiment}")]
+        assert {method.lower() for method in route.methods or ()} - {"head"} <= set(operations)
