@@ -13,7 +13,7 @@ TEST_PACKAGES := \
 	wrk
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up setup test-setup test test-slow lint bench artifacts page-libraries lock clean
+.PHONY: help demo up setup test-setup test test-slow lint bench artifacts manifests page-libraries lock clean
 
 help: ## show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,11 @@ artifacts: $(DEV)/ready ## train and compile the bundled models again, one after
 	$(DEV)/bin/python -m models.zoo
 	$(DEV)/bin/python -m models.readme
 
+manifests: $(DEV)/ready ## render the Serve config of every Kubernetes overlay again
+	for overlay in deploy/kubernetes/overlays/*; do \
+	  $(DEV)/bin/convoy render --config $$overlay/convoy.yaml --output $$overlay/serve.yaml || exit 1; \
+	done
+
 page-libraries: ## fetch the page's chart libraries again, at their versions
 	scratch=$$(mktemp -d) && npm install --silent --no-fund --prefix $$scratch d3@7.9.0 @observablehq/plot@0.6.17 && \
 	cp $$scratch/node_modules/d3/dist/d3.min.js $$scratch/node_modules/@observablehq/plot/dist/plot.umd.min.js serve/page/libraries/ && \
@@ -79,6 +84,9 @@ page-libraries: ## fetch the page's chart libraries again, at their versions
 lock: ## resolve the dependencies again, with hashes
 	$(DEV)/bin/python -m pip install --quiet uv
 	$(DEV)/bin/uv pip compile -q pyproject.toml --extra cpu --generate-hashes --python-version 3.11 --no-emit-index-url --no-header -o requirements/serve.lock
+	for kind in cpu gpu; do \
+	  $(DEV)/bin/uv pip compile -q pyproject.toml --extra $$kind --extra postgres --extra tracing --generate-hashes --python-version 3.11 --no-emit-index-url --no-header -o requirements/image-$$kind.lock || exit 1; \
+	done
 	$(DEV)/bin/uv pip compile -q pyproject.toml --extra cpu --extra compile --extra dev --generate-hashes --python-version 3.11 --no-emit-index-url --no-header -o requirements/dev.lock
 
 clean: ## remove what make made

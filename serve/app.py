@@ -1,30 +1,24 @@
-"""The composition root: settings in, Ray Serve applications out, and the one-machine way to run them."""
+"""The one-machine way to run the applications: Ray started here, without its dashboard."""
 
 from __future__ import annotations
 
 import io
 import logging
 import os
-from collections.abc import Iterator
 from contextlib import redirect_stdout
 
 import ray
 from ray import serve as ray_serve
-from ray.serve import RunTarget
 from ray.serve.schema import LoggingConfig
 
 from models.artifact import Artifact
+from serve.applications import LOGGING, PROXY_LOCATION, applications
 from serve.compose import check_compositions
-from serve.config import Catalog, Settings
+from serve.config import Settings
 from serve.experiments.arms import check_arms
-from serve.experiments.deployment import REFEREE_APP, RefereeDeployment
 from serve.experiments.ledger.store import Ledger
-from serve.gateway import Gateway
-from serve.host import APP_PREFIX, Host
-from serve.meter import Meter
 from serve.metric_pages import clear_pages
 from serve.sockets import bind, prepare_folder
-from serve.steward import STEWARD_APP, Steward
 from serve.threads import plan_threads
 
 # A batch of 32 photos is 4.8 MB and Ray's default limit between replicas is 4 MiB; gRPC halves what a handle call costs.
@@ -53,28 +47,6 @@ def check(settings: Settings) -> None:
         bind(listen.host, port).close()
 
 
-def applications(settings: Settings) -> Iterator[RunTarget]:
-    """The meter, the steward, the referee of experiments, a host application per dedicated model, and the gateway."""
-    folder = str(settings.node_dir)
-    threads = plan_threads(settings)
-    meter = Meter.bind(settings.listen.model_dump(), settings.power.model_dump(), folder)  # type: ignore[attr-defined]
-    yield RunTarget(meter, name="meter", route_prefix=None)
-    yield RunTarget(Steward.bind(), name=STEWARD_APP, route_prefix=None)  # type: ignore[attr-defined]
-    for model in settings.models:
-        if model.placement == "dedicated":
-            host = Host.options(num_replicas=model.replicas).bind(model.model_dump(), threads.dedicated, folder)  # type: ignore[attr-defined]
-            yield RunTarget(host, name=APP_PREFIX + model.name, route_prefix=None)
-    if settings.ledger_url:
-        ledger = settings.ledger.model_copy(update={"url": settings.ledger_url}).model_dump()
-        referee = RefereeDeployment.bind(ledger, folder)  # type: ignore[attr-defined]
-        yield RunTarget(referee, name=REFEREE_APP, route_prefix=None)
-    gateway = Gateway.options(num_replicas=settings.gateways, user_config=settings.catalog.model_dump(mode="json"))  # type: ignore[attr-defined]
-    # The catalog travels as user_config alone: an argument that changes would make Ray replace the replicas.
-    node = settings.model_dump(mode="json", exclude=set(Catalog.model_fields))
-    node["ledger"]["url"] = settings.ledger_url
-    yield RunTarget(gateway.bind(node), name="gateway", route_prefix=None)
-
-
 def start(settings: Settings) -> None:
     """Starts Ray on this machine alone, without its dashboard or proxies, and the applications; returns when they answer."""
     os.environ.update(RAY_ENVIRONMENT)
@@ -90,15 +62,13 @@ def start(settings: Settings) -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
-    ray_serve.start(
-        proxy_location="Disabled", logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False)
-    )
+    ray_serve.start(proxy_location=PROXY_LOCATION, logging_config=LoggingConfig(**LOGGING))
     deploy(settings)
 
 
 def deploy(settings: Settings) -> None:
     """Brings the applications to `settings`; Ray replaces their replicas, one after the other."""
-    ray_serve.run_many(list(applications(settings)), wait_for_applications_running=True)
+    ray_serve.run_many([one.run_target() for one in applications(settings)], wait_for_applications_running=True)
 
 
 def stop() -> None:

@@ -109,6 +109,7 @@ class ModelConfig(Named):
     artifact: str = Field("", description="folder of the artifact; empty: the bundled one of the same name")
     placement: Placement = Field("local", description="local: engine inside the gateway; dedicated: hosts of its own")
     replicas: int = Field(1, ge=1, description="hosts, when dedicated")
+    gpus: float = Field(0, ge=0, description="share of a GPU that Ray keeps for each host, when dedicated")
     threads: int = Field(0, ge=0, description="intra-op threads of the engine; 0: by the thread plan")
     max_batch: int = Field(32, ge=1, le=1024)
     target_ms: float = Field(50, gt=0, description="longest run of one batch; the batch limit follows from the curve")
@@ -259,6 +260,18 @@ def _check_known(name: str, member: str, known: set[str]) -> None:
         raise ValueError(f"{name} is made of {member!r}, which is not served; {hint}")
 
 
+class Cluster(Frozen):
+    """Nodes that Ray Serve finds by their resources; all 0: one machine, where no resource need be named.
+
+    A node for gateways offers `convoy_gateway`, one per gateway, one `convoy_steward`, and no CPU to Ray; a node for hosts its
+    CPUs and GPUs. Both offer one `convoy_meter`.
+    """
+
+    gateway_nodes: int = Field(0, ge=0, description="nodes with `gateways` gateways each")
+    gateway_gpus: float = Field(0, ge=0, description="GPUs of each gateway, for engines placed `local`")
+    host_nodes: int = Field(0, ge=0, description="nodes among which the hosts of dedicated models are spread")
+
+
 class LedgerConfig(Frozen):
     """Where assignments, outcomes and decisions are kept."""
 
@@ -278,8 +291,9 @@ class Settings(Frozen):
     logging: Logging = Logging()
     tracing: Tracing = Tracing()
     power: Power = Power()
-    gateways: int = Field(1, ge=1, description="gateway replicas")
-    cores: int = Field(0, ge=0, description="cores to plan for; 0: those of the cgroup")
+    cluster: Cluster = Cluster()
+    gateways: int = Field(1, ge=1, description="gateway replicas on a node")
+    cores: int = Field(0, ge=0, description="cores of a node to plan for; 0: those of the cgroup")
     runtime_dir: str = Field(
         "", description="sockets and metric pages of this node; empty: a folder under the temporary one"
     )
@@ -298,6 +312,21 @@ class Settings(Frozen):
     @model_validator(mode="after")
     def _catalog_is_valid(self) -> Settings:
         self.catalog  # noqa: B018 checks the parts against one another
+        return self
+
+    @model_validator(mode="after")
+    def _cluster_is_whole(self) -> Settings:
+        if not self.cluster.gateway_nodes:
+            if self.cluster != Cluster():
+                raise ValueError("cluster.gateway_nodes is needed in a cluster")
+            return self
+        if not (self.cores and self.runtime_dir):
+            raise ValueError("a cluster needs cores and runtime_dir: its nodes are not this machine")
+        if self.ledger_url.startswith("sqlite"):
+            raise ValueError("experiments in a cluster need ledger.url: its nodes share no SQLite file")
+        hosted = [model.name for model in self.models if model.placement == "dedicated"]
+        if hosted and not self.cluster.host_nodes:
+            raise ValueError(f"cluster.host_nodes is needed for {', '.join(hosted)}, placed dedicated")
         return self
 
     @property

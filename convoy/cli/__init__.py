@@ -9,9 +9,11 @@ import click
 from convoy import __version__
 from convoy.cli.ask import classify, models
 from convoy.cli.atlas import atlas
+from convoy.cli.capacity import capacity
 from convoy.cli.ensemble import ensemble
 from convoy.cli.experiment import experiment, feedback
 from convoy.cli.importing import import_model
+from convoy.cli.render import render
 from convoy.cli.run import demo, explain, up
 from convoy.errors import ConvoyError
 
@@ -40,10 +42,15 @@ def main() -> None:
     convoy import resnet50-imagenet            a model of public weights, or of your own
     convoy explain                             threads, placement and batch limits, and why
     convoy ensemble suggest                    which models to combine, by held-out labels
+    convoy render -c convoy.yaml               the same server as Ray Serve's config document, for a cluster
+    convoy capacity                            how many gateways and hosts a traffic needs
     convoy experiment report NAME              which architecture to keep, and why
     convoy atlas                               what networks cost on this machine, in charts
     """
 
 
-for command in (up, demo, classify, models, import_model, explain, ensemble, experiment, feedback, atlas):
+COMMANDS = (
+    up, demo, classify, models, import_model, explain, render, ensemble, experiment, feedback, capacity, atlas,
+)  # fmt: skip
+for command in COMMANDS:
     main.add_command(command)

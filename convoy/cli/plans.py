@@ -37,12 +37,13 @@ def static_plan(settings: Settings) -> dict[str, Any]:
     }
 
 
-def live_plan(url: str, seconds: float) -> dict[str, Any]:
-    """The running server's plan and the profile of its next `seconds`. Raises NotReady when nobody answers."""
+def live_plan(url: str, seconds: float = 0.0) -> dict[str, Any]:
+    """The running server's plan and, if any, the profile of its next `seconds`. Raises NotReady when nobody answers."""
     try:
         plan: dict[str, Any] = httpx.get(f"{url}/v1/explain", timeout=10).raise_for_status().json()
-        profile = httpx.get(f"{url}/v1/profile", params={"seconds": seconds}, timeout=seconds + 10)
-        plan["profile"] = profile.raise_for_status().json()
+        if seconds:
+            profile = httpx.get(f"{url}/v1/profile", params={"seconds": seconds}, timeout=seconds + 10)
+            plan["profile"] = profile.raise_for_status().json()
     except httpx.HTTPError as error:
         raise NotReady(f"no plan from {url} ({error}); start a server with: convoy up") from error
     return plan

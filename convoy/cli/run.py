@@ -43,13 +43,18 @@ def up(config: Path | None, host: str | None, **ports: int | None) -> None:
     """
     console = Console()
     stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+    stop_on_signals(stopped)
     with running(settings_of(config, host, ports), console) as settings:
+        stop_on_signals(stopped)  # again: Ray, as it starts, takes SIGTERM for itself and would end without a drain
         console.print(addresses(settings))
         console.print("Ctrl-C stops it.")
         stopped.wait()
         console.print("draining …")
+
+
+def stop_on_signals(stopped: threading.Event) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
 
 
 @click.command()

@@ -57,6 +57,9 @@ def test_default_catalog_uses_both_placements() -> None:
         ({"listen": {"http_port": 8001}}, "three different ports"),
         ({"listen": {"http_port": 0}}, "listen.http_port"),
         ({"gateways": 0}, "gateways"),
+        ({"cluster": {"host_nodes": 1}}, "cluster.gateway_nodes"),
+        ({"cluster": {"gateway_nodes": 1}, "cores": 2}, "runtime_dir"),
+        ({"cluster": {"gateway_nodes": 1}, "cores": 2, "runtime_dir": "/run/convoy"}, "squeezenet1_1-imagenet"),
         ([], "document"),
     ],
 )
