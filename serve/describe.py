@@ -41,7 +41,7 @@ def model(endpoint: Endpoint) -> dict[str, Any]:
     """A model as people ask for it."""
     known = {"name": endpoint.name, "version": endpoint.version, "classes": len(endpoint.labels)}
     if isinstance(endpoint, ExperimentEndpoint):
-        return known | _experiment(endpoint)
+        return _experiment(endpoint)
     if isinstance(endpoint, ComposedEndpoint):
         return known | _composed(endpoint)
     return known | _single(endpoint) if isinstance(endpoint, ModelEndpoint) else known
@@ -81,14 +81,8 @@ def _experiment(endpoint: ExperimentEndpoint) -> dict[str, Any]:
     """What its control is said to be, and the name behind each arm."""
     definition = endpoint.live.revision.definition
     control = model(endpoint.live.arms[definition.control.name])
-    arms = {arm.name: arm.model for arm in definition.arms}
-    return {
-        "architecture": EXPERIMENT,
-        "dataset": control["dataset"],
-        "arms": arms,
-        "accuracy": {},
-        "placement": EXPERIMENT,
-    }
+    own = {"name": endpoint.name, "version": endpoint.version, "architecture": EXPERIMENT, "placement": EXPERIMENT}
+    return control | own | {"arms": {arm.name: arm.model for arm in definition.arms}}
 
 
 def wire_input(endpoint: Endpoint) -> TensorInfo:

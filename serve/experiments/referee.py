@@ -6,7 +6,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from serve.experiments.definition import Experiment
 from serve.experiments.ledger.records import Decision
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.ledger.tables import unmatched
-from serve.experiments.report import Bounds, Moment, Report, conclude
+from serve.experiments.report import Bounds, Moment, Report, conclude, settled_after
 from serve.experiments.revision import Revision, first_revision
 from serve.experiments.stats.multiple import bonferroni
 
@@ -97,7 +97,9 @@ class Referee:
         revision = self._find(name)
         definition = revision.definition
         analysis = Analysis.of(self._ledger, revision, self._source)
-        comparisons, arms = analysis.comparisons(), analysis.arms()
+        history = self._history(analysis, revision)
+        comparisons = [replace(one, settled_after=settled_after(one, history)) for one in analysis.comparisons()]
+        arms = analysis.arms()
         alarms = self._alarms(analysis, revision)
         return Report(
             experiment=name,
@@ -113,7 +115,7 @@ class Referee:
             arms=arms,
             comparisons=comparisons,
             classes=analysis.classes(),
-            history=self._history(analysis, revision),
+            history=history,
             alarms=alarms,
             notes=self._notes(revision),
             decisions=[one._asdict() for one in analysis.tables.decisions()],
@@ -146,7 +148,8 @@ class Referee:
         if span is None:
             return []
         moments = []
-        for at in np.linspace(span[0], span[1] + 1e-6, MOMENTS + 1)[1:]:
+        early = np.linspace(0, 1, MOMENTS + 1)[1:] ** 2  # most is learnt in the beginning
+        for at in span[0] + early * (span[1] + 1e-6 - span[0]):
             then = Analysis.of(self._ledger, revision, self._source, until=float(at))
             arms = [arm.name for arm in revision.definition.arms[1:]]
             moments += [Moment(float(at), arm, *then.difference(arm)) for arm in arms]

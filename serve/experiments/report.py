@@ -17,6 +17,10 @@ class Bounds:
     low: float
     high: float
 
+    @property
+    def excludes_zero(self) -> bool:
+        return self.low > 0 or self.high < 0
+
     def scaled(self, factor: float) -> Bounds:
         low, high = sorted((self.low * factor, self.high * factor))
         return Bounds(None if self.value is None else self.value * factor, low, high)
@@ -54,7 +58,10 @@ class ArmReport:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An arm against the control. `needed`: further samples after which the question is probably settled."""
+    """An arm against the control. `needed`: further samples after which the question is probably settled.
+
+    `settled_after`: samples at the first moment of the history from which on a difference was shown.
+    """
 
     arm: str
     difference: Bounds
@@ -63,6 +70,7 @@ class Comparison:
     p_value: float | None
     adjusted_p_value: float | None
     agreement: Bounds | None
+    settled_after: int | None = None
 
 
 @dataclass(frozen=True)
@@ -129,11 +137,12 @@ def conclude(definition: Experiment, arms: list[ArmReport], comparisons: list[Co
     worse = [one for one in comparisons if one.difference.high < 0]
     if better:
         best = max(better, key=lambda one: one.difference.value or 0.0)
-        return f"Keep {best.arm}: its {definition.metric} is {_points(best.difference)} above that of {control}."
+        above = f"its {definition.metric} is {_points(best.difference)} above that of {control}"
+        return f"Keep {best.arm}: {above}{_settled(best)}."
     if len(worse) == len(comparisons):
         least = max(worse, key=lambda one: one.difference.value or 0.0)
         rest = "every other arm is worse" if len(worse) > 1 else f"{least.arm} is worse"
-        return f"Keep {control}: {rest}, by {_points(least.difference.scaled(-1))}."
+        return f"Keep {control}: {rest}, by {_points(least.difference.scaled(-1))}{_settled(least)}."
     if all(-definition.effect < one.difference.low and one.difference.high < definition.effect for one in comparisons):
         return (
             f"No arm differs by {100 * definition.effect:g} points or more: keep {_cheapest(arms)}, which costs least."
@@ -145,6 +154,22 @@ def conclude(definition: Experiment, arms: list[ArmReport], comparisons: list[Co
         else "more labelled samples than can be told yet"
     )
     return f"Undecided: {more} are needed."
+
+
+def settled_after(comparison: Comparison, history: list[Moment]) -> int | None:
+    """Samples after which the difference was known, and stayed so; None where it is not known."""
+    if not comparison.difference.excludes_zero:
+        return None
+    samples = comparison.samples
+    for moment in reversed([one for one in history if one.arm == comparison.arm]):
+        if not moment.difference.excludes_zero:
+            break
+        samples = moment.samples
+    return samples
+
+
+def _settled(comparison: Comparison) -> str:
+    return "" if comparison.settled_after is None else f"; {comparison.settled_after:,} samples settled it"
 
 
 def _points(difference: Bounds) -> str:

@@ -23,6 +23,7 @@ def _arms(first: str, first_model: str, second: str, second_model: str) -> list[
 
 
 EXPERIMENTS = [
+    {"name": "digits", "arms": _arms("now", "lenet5-mnist", "shifted", "digits-shifted"), "sticky": "header:x-user"},
     {"name": "split", "arms": _arms("one", "quadrants-a", "two", "quadrants-b"), "sticky": "header:x-user"},
     {"name": "by-field", "arms": _arms("one", "quadrants-a", "two", "quadrants-b"), "sticky": "field:user"},
     {"name": "paired", "mode": "paired", "arms": _arms("control", "quadrants-a", "other", "quadrants-b")},

@@ -47,6 +47,8 @@ def test_a_better_arm_is_named_with_its_interval(ledger: Ledger, referee: Refere
     (comparison,) = report.comparisons
     assert comparison.difference.low <= 0.10 <= comparison.difference.high
     assert report.sentence.startswith("Keep new")
+    assert comparison.settled_after in [one.samples for one in report.history]
+    assert f"{comparison.settled_after:,} samples settled it" in report.sentence
     old, new = report.arms
     assert new.metric.low <= 0.90 <= new.metric.high
     assert old.samples + new.samples == 3000
@@ -65,6 +67,7 @@ def test_too_few_samples_are_undecided(ledger: Ledger, referee: Referee, traffic
     report = referee.report("nets")
     assert report.sentence.startswith("Undecided: about")
     assert report.comparisons[0].needed is not None
+    assert report.comparisons[0].settled_after is None
     assert 100 <= report.comparisons[0].needed <= 5000
 
 
