@@ -6,12 +6,14 @@ labels come when all of them have been answered, first with the arms apart and t
 
 from __future__ import annotations
 
+import argparse
 import io
+import json
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -148,19 +150,30 @@ def _arm(mode: str, arm: dict[str, Any]) -> str:
     return f"| {mode}, {arm['name']} | {100 * accuracy:.2f} % | {p99:.0f} | {engine:.2f} | {joules} |"
 
 
-def main() -> None:
+def measure() -> Example:
+    """Trains the second net, serves both, sends everything."""
     data = load_data("cifar10")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         brief = train_briefly(folder, data)
-        ports = [_free_port() for _ in range(3)]
-        settings = configure(folder, brief, ports)
-        accuracy = tuple(Artifact.load(one).manifest.accuracy["top1"] for one in (brief, BUNDLED / MODEL))
+        few, many = (Artifact.load(one).manifest.accuracy["top1"] for one in (brief, BUNDLED / MODEL))
+        settings = configure(folder, brief, [_free_port() for _ in range(3)])
         app.start(settings)
         try:
-            example = play(f"http://127.0.0.1:{ports[0]}", data, (accuracy[0], accuracy[1]), len(data.test.labels))
+            url = f"http://127.0.0.1:{settings.listen.http_port}"
+            return play(url, data, (few, many), len(data.test.labels))
         finally:
             app.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ab_example", description=__doc__)
+    parser.add_argument("--json", type=Path, help="write the reports here, and leave the page as it is")
+    out = parser.parse_args().json
+    example = measure()
+    if out is not None:
+        out.write_text(json.dumps(asdict(example)))
+        return
     head, _, rest = PAGE.read_text().partition(BEGIN)
     PAGE.write_text(f"{head}{BEGIN}" + "\n".join(lines(example)) + f"\n{END}{rest.partition(END)[2]}")
 
