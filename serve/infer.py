@@ -12,6 +12,8 @@ from convoy.tensors import BYTES, NAMES, Tensor
 from serve.batcher import Answer
 from serve.catalog import ComposedEndpoint, Endpoint, Rows
 from serve.dataplane import DataPlane, Terms, Watch, all_logits
+from serve.energy import energy
+from serve.options import check_flag
 from serve.parts import OUTCOMES
 from serve.timeline import Trace
 
@@ -26,6 +28,7 @@ async def infer(
     for output in request.outputs:
         if output.name != OUTPUT:
             raise InvalidInput(f"unknown output {output.name[:60]!r}; {endpoint.name} has {OUTPUT!r}")
+    tells_energy = bool(request.parameters) and check_flag("energy", request.parameters.get("energy", False))
     tensor = _single_input(endpoint, request)
     if tensor.datatype == BYTES:
         answers = await plane.classify(endpoint, _images(tensor), terms, trace, watch)
@@ -34,7 +37,11 @@ async def infer(
     logits = all_logits(answers)
     asked = request.outputs or (RequestedOutput(OUTPUT),)
     outputs = tuple(_output(endpoint, logits, one.classes) for one in asked)
-    return InferResponse(endpoint.name, endpoint.version, request.id, outputs, _parameters(answers[0], trace))
+    parameters = _parameters(answers[0], trace)
+    if tells_energy:
+        told = energy(endpoint, answers, trace)
+        parameters = {**parameters, **{key: value for key, value in told.items() if value is not None}}
+    return InferResponse(endpoint.name, endpoint.version, request.id, outputs, parameters)
 
 
 def request_terms(plane: DataPlane, request: InferRequest, trace: Trace, default: Terms) -> Terms:
