@@ -16,7 +16,7 @@ CONFIG = Path(__file__).parent / "schemathesis.toml"
 CHANGES = ("load", "unload")  # would take from the other operations the models they ask
 BOUNDS = (
     "--max-examples=8",
-    "--max-time=25",
+    "--max-time=18",
     "--seed=1",
     "--generation-database=none",
     "--no-shrink",
