@@ -13,7 +13,7 @@ TEST_PACKAGES := \
 	wrk
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up setup test-setup test test-slow lint bench artifacts manifests page-libraries lock clean
+.PHONY: help demo up setup test-setup test test-slow fuzz lint bench artifacts manifests page-libraries lock clean
 
 help: ## show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ test: $(DEV)/ready ## quick tests and end-to-end tests on real Ray
 
 test-slow: $(DEV)/ready ## tests that need data sets, long runs or many processes
 	$(DEV)/bin/pytest -m "slow and not gpu"
+
+fuzz: $(DEV)/ready ## damaged images against the decoders for five minutes; findings go to runs/fuzz
+	$(DEV)/bin/python -m tests.fuzz --seconds 300
 
 lint: $(DEV)/ready ## ruff, mypy, import rules
 	$(DEV)/bin/ruff check .

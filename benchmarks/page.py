@@ -54,6 +54,8 @@ def render(name: str, rows: Sequence[Row], plots: Path) -> list[str]:
             "rate with metrics, of that without",
         )
         return [_table(heads, [tuple(_number(value) for value in one.values()) for one in rows])]
+    if name == "protocols":
+        return [_protocols(rows)]
     if name == "overload":
         return [_overload(rows)]
     if name == "memory":
@@ -116,6 +118,20 @@ def svg(path: Path, unit: str, label: str, log: bool, points: Sequence[tuple[flo
     start, inside = inside.split(">", 1)
     path.parent.mkdir(exist_ok=True)
     path.write_text(f"{head}{start}><style>{STYLE}</style>{paper}{inside}</svg>\n", "utf-8")
+
+
+def _protocols(rows: Sequence[Row]) -> str:
+    heads = ("", "requests/s", "of classify, median", "least", "most", "failed")
+    lines = [
+        (
+            one["name"],
+            f"{one['rps']:,.0f}",
+            *(f"{one[key]:.2f}" for key in ("of_classify", "least", "most")),
+            str(one["failed"]),
+        )
+        for one in rows
+    ]
+    return _table(heads, lines)
 
 
 def _overload(rows: Sequence[Row]) -> str:

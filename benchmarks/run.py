@@ -20,7 +20,7 @@ from typing import Any
 import onnxruntime
 import ray
 
-from benchmarks import page, pressure, sections
+from benchmarks import page, pressure, protocols, sections
 from benchmarks.peers import Bench
 from benchmarks.sections import Row, Setup
 
@@ -34,6 +34,7 @@ SECTIONS: dict[str, Callable[[Setup], list[Row]]] = {
         sections.lenet5_images,
         sections.lenet5_tensors,
         sections.lenet5_grpc,
+        protocols.protocols,
         sections.resnet18_images,
         sections.attempts,
         sections.metrics_cost,

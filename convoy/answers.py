@@ -42,6 +42,15 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Energy:
+    """What an answer cost in millijoules; None while the server knows no price."""
+
+    millijoules: float | None
+    source: str = ""
+    method: str = ""
+
+
+@dataclass(frozen=True)
 class Classification:
     """A server's answer: a prediction per image, and its own times in milliseconds."""
 
@@ -53,6 +62,7 @@ class Classification:
     batch_size: int
     members: tuple[Member, ...] = ()
     arm: str = ""  # of the experiment that was called
+    energy: Energy | None = None
 
 
 @dataclass(frozen=True)
@@ -79,8 +89,8 @@ def unreadable(server: str, error: Exception) -> ConvoyError:
     return ConvoyError(f"the answer of {server} cannot be read: {error}")
 
 
-def parse_classification(server: str, document: Document) -> Classification:
-    """Raises ConvoyError when the document is none of a classification."""
+def parse_classification(server: str, document: Document, energy: bool = False) -> Classification:
+    """`energy`: whether it was asked for. Raises ConvoyError when the document is none of a classification."""
     try:
         return Classification(
             document["id"],
@@ -91,6 +101,7 @@ def parse_classification(server: str, document: Document) -> Classification:
             document["batch_size"],
             tuple(Member(**member) for member in document.get("members", ())),
             document.get("arm", ""),
+            _energy(document) if energy else None,
         )
     except (KeyError, TypeError) as error:
         raise unreadable(server, error) from error
@@ -98,6 +109,10 @@ def parse_classification(server: str, document: Document) -> Classification:
 
 def _prediction(entry: Document) -> Prediction:
     return Prediction(tuple(Class(one["index"], one.get("label", ""), one["probability"]) for one in entry["classes"]))
+
+
+def _energy(document: Document) -> Energy:
+    return Energy(document.get("energy_mj"), document.get("energy_source", ""), document.get("energy_method", ""))
 
 
 def parse_models(server: str, document: Document) -> list[ModelSummary]:

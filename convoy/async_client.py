@@ -42,12 +42,13 @@ class AsyncClient:
         labels: bool = True,
         version: str = "",
         priority: int = 0,
+        energy: bool = False,
     ) -> Classification:
         """As `Client.classify`."""
         contents = await asyncio.to_thread(read_images, images)
-        question = Question(model, contents, top_k, threshold, labels, version, priority)
+        question = Question(model, contents, top_k, threshold, labels, version, priority, energy)
         document = await call_async(self._retries, timeout, lambda left: self._transport.classify(question, left))
-        return parse_classification(self._url, document)
+        return parse_classification(self._url, document, energy)
 
     async def classify_folder(
         self,

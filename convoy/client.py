@@ -19,6 +19,7 @@ from typing import Self
 from convoy.answers import (
     Class,
     Classification,
+    Energy,
     FileAnswer,
     Member,
     ModelSummary,
@@ -38,6 +39,7 @@ __all__ = [
     "Class",
     "Classification",
     "Client",
+    "Energy",
     "FileAnswer",
     "Image",
     "Member",
@@ -69,6 +71,7 @@ class Client:
         labels: bool = True,
         version: str = "",
         priority: int = 0,
+        energy: bool = False,
     ) -> Classification:
         """Classifies encoded images, given as bytes or files, in at most `timeout` seconds, retries included.
 
@@ -81,13 +84,14 @@ class Client:
             labels: false leaves the labels out.
             version: empty, the server chooses.
             priority: 1 is served first; 0 is the default one.
+            energy: whether the answer tells what it cost.
 
         Raises:
             ConvoyError: as the server says, or NotReady and DeadlineExceeded when it says nothing.
         """
-        question = Question(model, read_images(images), top_k, threshold, labels, version, priority)
+        question = Question(model, read_images(images), top_k, threshold, labels, version, priority, energy)
         document = call(self._retries, timeout, lambda left: self._transport.classify(question, left))
-        return parse_classification(self._url, document)
+        return parse_classification(self._url, document, energy)
 
     def classify_folder(
         self,

@@ -28,6 +28,7 @@ def classify_message(question: Question) -> classifier_pb2.ClassifyRequest:
         threshold=question.threshold,
         indices_only=not question.labels,
         priority=question.priority,
+        energy=question.energy,
         id=question.id,
     )
 

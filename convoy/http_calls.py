@@ -47,6 +47,8 @@ def classify_call(question: Question) -> HttpCall:
     query = f"top_k={question.top_k}&threshold={question.threshold:.9f}&id={quote(question.id, safe='')}"
     if not question.labels:
         query += "&labels=false"
+    if question.energy:
+        query += "&energy=true"
     headers = {PRIORITY_HEADER: str(question.priority)} if question.priority else {}
     path = f"/v1/models/{_path(question.model, question.version)}/classify?{query}"
     if len(question.images) == 1:

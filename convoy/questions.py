@@ -28,18 +28,29 @@ class Question:
     labels: bool = True
     version: str = ""
     priority: int = 0
+    energy: bool = False
     id: str = field(default_factory=new_id)
 
 
 def read_images(images: Image | Sequence[Image]) -> tuple[bytes, ...]:
-    """The encoded images, read where they are files."""
+    """The encoded images, read where they are files. Raises InvalidInput for a file that cannot be read."""
     listed = [images] if isinstance(images, (bytes, Path)) else images
-    return tuple(image if isinstance(image, bytes) else image.read_bytes() for image in listed)
+    try:
+        return tuple(image if isinstance(image, bytes) else image.read_bytes() for image in listed)
+    except OSError as error:
+        raise InvalidInput(f"{error.filename} cannot be read: {error.strerror}") from error
+
+
+def list_folder(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The files of a folder and the folders in it, in order: images by their names, and the others."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    images = [path for path in files if path.suffix.lower() in SUFFIXES]
+    return images, [path for path in files if path.suffix.lower() not in SUFFIXES]
 
 
 def find_images(folder: Path) -> list[Path]:
     """The image files of a folder and the folders in it, in order. Raises InvalidInput when there are none."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not files:
+    images, _ = list_folder(folder)
+    if not images:
         raise InvalidInput(f"no images in {folder}; looked for {', '.join(sorted(SUFFIXES))}")
-    return files
+    return images

@@ -28,6 +28,7 @@ from PIL import (
 from convoy.errors import ConfigError, ConvoyError, InvalidInput, TooLarge
 from models.artifact import Preprocessing
 from models.preprocess import crop_box
+from serve import libtiff
 from serve.image_headers import PNG_SIGNATURE, read_pnm, read_size, sniff
 from serve.image_modes import pnm_pixels, to_plain_mode
 from serve.image_segments import ImageBytes, exif_orientation, plain_jpeg, plain_png, read_jpeg, read_png
@@ -63,6 +64,7 @@ TIFF_COMPRESSIONS = {"raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "p
 
 # Our own limit is checked first, on every path; Pillow's warns through a process-wide filter.
 Image.MAX_IMAGE_PIXELS = None
+libtiff.silence()
 
 
 T = TypeVar("T")

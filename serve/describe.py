@@ -20,8 +20,6 @@ SERVER = ServerInfo(
         "binary_tensor_data",
         "classification",
         "model_configuration",
-        "model_repository",
-        "model_repository(unload_dependents)",
         "schedule_policy",
         "statistics",
     ),

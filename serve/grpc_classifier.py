@@ -10,6 +10,7 @@ from convoy.protos import classifier_pb2 as pb
 from convoy.protos import classifier_pb2_grpc
 from serve.catalog import Endpoint
 from serve.dataplane import Terms
+from serve.energy import energy
 from serve.experiments.caller import grpc_caller
 from serve.experiments.front import ExperimentEndpoint
 from serve.grpc_calls import Calls, Context, abort, pipelined
@@ -66,11 +67,16 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
                 cached=trace.cached,
                 arm=trace.arm,
                 members=[pb.ClassifyResponse.Member(**part.document()) for part in answers[0].parts],
+                **(energy(endpoint, answers, trace) if options.energy else {}),
             )
 
 
 def _options(request: pb.ClassifyRequest) -> ClassifyOptions:
-    asked: dict[str, Any] = {"threshold": request.threshold, "labels": not request.indices_only}
+    asked: dict[str, Any] = {
+        "threshold": request.threshold,
+        "labels": not request.indices_only,
+        "energy": request.energy,
+    }
     if request.top_k:
         asked["top_k"] = request.top_k
     if request.id:

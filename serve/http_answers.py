@@ -12,8 +12,8 @@ import orjson
 
 from convoy.errors import ConvoyError, Overloaded
 from serve.batcher import Answer
-from serve.catalog import Endpoint, engine_work
-from serve.experiments.front import ExperimentEndpoint
+from serve.catalog import Endpoint
+from serve.energy import energy
 from serve.http_body import Receive, Send, UnreadBody
 from serve.options import ClassifyOptions
 from serve.predictions import Classes, best_classes
@@ -46,24 +46,6 @@ def classification(
     if answers[0].parts:
         document["members"] = [part.document() for part in answers[0].parts]
     return orjson.dumps(document)
-
-
-def energy(endpoint: Endpoint, answers: Sequence[Answer], trace: Trace) -> dict[str, Any]:
-    """What an answer cost in millijoules: its engine time at the meter's present price. Null where none is known."""
-    if isinstance(endpoint, ExperimentEndpoint):
-        endpoint = endpoint.arm_of(trace)
-    joules, sources = 0.0, set[str]()
-    for recorder, seconds in engine_work(endpoint, answers):
-        price = recorder.price()
-        if price is None:
-            return {"energy_mj": None}
-        joules += 0.0 if trace.cached else price.joules_per_second * seconds
-        sources.update(price.source.split("+"))
-    return {
-        "energy_mj": round(joules * 1000, 4),
-        "energy_source": "+".join(sorted(sources)),
-        "energy_method": "estimated",
-    }
 
 
 def prediction(endpoint: Endpoint, options: ClassifyOptions, row: Classes) -> dict[str, Any]:

@@ -14,8 +14,10 @@ from convoy.tensors import BYTES, NAMES, Tensor
 from serve.batcher import Answer
 from serve.catalog import ComposedEndpoint, Endpoint, Rows
 from serve.dataplane import DataPlane, Terms, Watch, all_logits
+from serve.energy import energy
 from serve.experiments.caller import MakeCaller
 from serve.experiments.front import ExperimentEndpoint
+from serve.options import check_flag
 from serve.parts import OUTCOMES
 from serve.timeline import Trace
 
@@ -36,6 +38,7 @@ async def infer(
     for output in request.outputs:
         if output.name != OUTPUT:
             raise InvalidInput(f"unknown output {output.name[:60]!r}; {endpoint.name} has {OUTPUT!r}")
+    tells_energy = bool(request.parameters) and check_flag("energy", request.parameters.get("energy", False))
     identifier = request.id
     if isinstance(endpoint, ExperimentEndpoint):
         identifier = trace.id = trace.id or plane.new_id()  # feedback must be able to name it
@@ -46,7 +49,11 @@ async def infer(
     logits = all_logits(answers)
     asked = request.outputs or (RequestedOutput(OUTPUT),)
     outputs = tuple(_output(endpoint, logits, one.classes) for one in asked)
-    return InferResponse(endpoint.name, endpoint.version, identifier, outputs, _parameters(answers[0], trace))
+    parameters = _parameters(answers[0], trace)
+    if tells_energy:
+        told = energy(endpoint, answers, trace)
+        parameters = {**parameters, **{key: value for key, value in told.items() if value is not None}}
+    return InferResponse(endpoint.name, endpoint.version, identifier, outputs, parameters)
 
 
 async def _answers(

@@ -63,7 +63,8 @@ def _check_threshold(value: Any) -> float:
     return float(value)
 
 
-def _check_flag(name: str, value: Any) -> bool:
+def check_flag(name: str, value: Any) -> bool:
+    """A yes or no of a request. Raises InvalidInput."""
     if not isinstance(value, bool):
         raise InvalidInput(f"{name} is {str(value)[:40]!r}; it must be true or false")
     return value
@@ -79,7 +80,7 @@ def check_id(value: Any) -> str:
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "top_k": _check_top_k,
     "threshold": _check_threshold,
-    "labels": partial(_check_flag, "labels"),
-    "energy": partial(_check_flag, "energy"),
+    "labels": partial(check_flag, "labels"),
+    "energy": partial(check_flag, "energy"),
     "id": check_id,
 }

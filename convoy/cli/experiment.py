@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from convoy.cli.ask import json_option, server_option
+from convoy.cli.options import json_option, server_option
 from convoy.errors import ConvoyError, InvalidInput, NotReady
 
 FEEDBACK_ITEMS = 1000  # in one request

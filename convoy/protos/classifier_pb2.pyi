@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ClassifyRequest(_message.Message):
-    __slots__ = ("model", "version", "images", "top_k", "id", "threshold", "indices_only", "priority")
+    __slots__ = ("model", "version", "images", "top_k", "id", "threshold", "indices_only", "priority", "energy")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
@@ -16,6 +16,7 @@ class ClassifyRequest(_message.Message):
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     INDICES_ONLY_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    ENERGY_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     images: _containers.RepeatedScalarFieldContainer[bytes]
@@ -24,10 +25,11 @@ class ClassifyRequest(_message.Message):
     threshold: float
     indices_only: bool
     priority: int
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., images: _Optional[_Iterable[bytes]] = ..., top_k: _Optional[int] = ..., id: _Optional[str] = ..., threshold: _Optional[float] = ..., indices_only: bool = ..., priority: _Optional[int] = ...) -> None: ...
+    energy: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., images: _Optional[_Iterable[bytes]] = ..., top_k: _Optional[int] = ..., id: _Optional[str] = ..., threshold: _Optional[float] = ..., indices_only: bool = ..., priority: _Optional[int] = ..., energy: bool = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
-    __slots__ = ("id", "model", "version", "predictions", "timings_ms", "batch_size", "error", "cached", "members", "arm")
+    __slots__ = ("id", "model", "version", "predictions", "timings_ms", "batch_size", "error", "cached", "members", "energy_mj", "energy_source", "energy_method", "arm")
     class Class(_message.Message):
         __slots__ = ("index", "label", "probability")
         INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -83,6 +85,9 @@ class ClassifyResponse(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     CACHED_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    ENERGY_MJ_FIELD_NUMBER: _ClassVar[int]
+    ENERGY_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    ENERGY_METHOD_FIELD_NUMBER: _ClassVar[int]
     ARM_FIELD_NUMBER: _ClassVar[int]
     id: str
     model: str
@@ -93,5 +98,8 @@ class ClassifyResponse(_message.Message):
     error: str
     cached: bool
     members: _containers.RepeatedCompositeFieldContainer[ClassifyResponse.Member]
+    energy_mj: float
+    energy_source: str
+    energy_method: str
     arm: str
-    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., predictions: _Optional[_Iterable[_Union[ClassifyResponse.Prediction, _Mapping]]] = ..., timings_ms: _Optional[_Union[ClassifyResponse.Timings, _Mapping]] = ..., batch_size: _Optional[int] = ..., error: _Optional[str] = ..., cached: bool = ..., members: _Optional[_Iterable[_Union[ClassifyResponse.Member, _Mapping]]] = ..., arm: _Optional[str] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., predictions: _Optional[_Iterable[_Union[ClassifyResponse.Prediction, _Mapping]]] = ..., timings_ms: _Optional[_Union[ClassifyResponse.Timings, _Mapping]] = ..., batch_size: _Optional[int] = ..., error: _Optional[str] = ..., cached: bool = ..., members: _Optional[_Iterable[_Union[ClassifyResponse.Member, _Mapping]]] = ..., energy_mj: _Optional[float] = ..., energy_source: _Optional[str] = ..., energy_method: _Optional[str] = ..., arm: _Optional[str] = ...) -> None: ...

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.load import Load
 from benchmarks.page import GROWTH, render, write
 from benchmarks.peers import COMPARE, COMPARE_GRPC
+from benchmarks.protocols import beside
 from benchmarks.run import PAGE, SECTIONS
 
 ORIGIN = {"date": "2026-01-01", "machine": "2 cores", "versions": "Python 3.11", "command": "make bench"}
@@ -58,3 +60,10 @@ def test_lines_of_the_compare_scripts_are_read() -> None:
     assert COMPARE.findall(line) == [("limit", "32", "6400.5", "4.90", "7.10", "0", "0")]
     line = "ours:lenet5-tensor tensor in-flight=32 rps=12710.1 20000 succeeded, 0 failed, 0 errored of_limit=1.00\n"
     assert COMPARE_GRPC.findall(line) == [("ours:lenet5-tensor", "tensor", "32", "12710.1", "0", "0")]
+
+
+def test_protocols_are_beside_the_classify_path_of_their_turn(tmp_path: Path) -> None:
+    classify, other = ([Load(rps, 1, 1, 0) for rps in rates] for rates in ((1000, 500, 800), (900, 500, 400)))
+    row = beside("gRPC, Classify", other, classify)
+    assert (row["rps"], row["of_classify"], row["least"], row["most"]) == (500, 0.9, 0.5, 1.0)
+    assert "| gRPC, Classify | 500 | 0.90 | 0.50 | 1.00 | 0 |" in render("protocols", [row], tmp_path)[0]

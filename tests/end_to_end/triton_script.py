@@ -10,6 +10,7 @@ import asyncio
 import importlib
 import inspect
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,15 @@ def field(document: Any, name: str) -> Any:
 async def check_metadata(client: Any) -> None:
     for question in (client.is_server_live(), client.is_server_ready(), client.is_model_ready(MODEL)):
         assert await settle(question)
-    assert field(await settle(client.get_server_metadata()), "name") == "convoy"
+    server = await settle(client.get_server_metadata())
+    assert field(server, "name") == "convoy"
+    assert {"binary_tensor_data", "classification", "statistics"} <= set(field(server, "extensions"))
+    assert "model_repository" not in field(server, "extensions")  # its load takes a config
     metadata = await settle(client.get_model_metadata(MODEL))
     assert [field(one, "datatype") for one in field(metadata, "inputs")] == ["BYTES"]
     config = await settle(client.get_model_config(MODEL))
     config = config if isinstance(config, dict) else config.config
     assert field(config, "max_batch_size") > 0
-    statistics = await settle(client.get_inference_statistics(MODEL))
-    assert field(field(statistics, "model_stats")[0], "name") == MODEL
     index = await settle(client.get_model_repository_index())
     entries = index if isinstance(index, list) else index.models
     assert MODEL in [field(one, "name") for one in entries]
@@ -67,6 +69,12 @@ async def check_infer(kit: Any, client: Any, image: bytes, options: list[dict[st
             await settle(client.infer(model, [asked]))
 
 
+async def count_inferences(client: Any) -> int:
+    (statistics,) = field(await settle(client.get_inference_statistics(MODEL)), "model_stats")
+    assert field(statistics, "name") == MODEL
+    return int(field(statistics, "inference_count"))
+
+
 async def is_ready(client: Any, model: str) -> bool:
     """Over HTTP an unloaded model is a no, over gRPC an error."""
     try:
@@ -82,18 +90,42 @@ async def check_repository(client: Any, model: str) -> None:
     assert await is_ready(client, model)
 
 
+STREAMED = (b"", b"no image", b"")  # in the middle an error, which does not end the stream
+
+
+def stream_inputs(kit: Any, image: bytes) -> list[Any]:
+    inputs = []
+    for body in STREAMED:
+        tensor = kit.InferInput("image", [1, 1], "BYTES")
+        tensor.set_data_from_numpy(np.array([[body or image]], np.object_))
+        inputs.append([tensor])
+    return inputs
+
+
+def check_streamed(answers: list[tuple[Any, Any]]) -> None:
+    """Results and errors of a stream, in the order of its requests."""
+    assert [error is None for _, error in answers] == [not body for body in STREAMED]
+    assert answers[-1][0].as_numpy("logits").argmax() == 7
+
+
 def check_stream(kit: Any, client: Any, image: bytes) -> None:
-    """gRPC's streaming call, with an error in the middle that does not end it."""
+    """gRPC's streaming call."""
     answers: list[tuple[Any, Any]] = []
     client.start_stream(lambda result, error: answers.append((result, error)))
-    good, bad = (kit.InferInput("image", [1, 1], "BYTES") for _ in range(2))
-    good.set_data_from_numpy(np.array([[image]], np.object_))
-    bad.set_data_from_numpy(np.array([[b"no image"]], np.object_))
-    for tensor in (good, bad, good):
-        client.async_stream_infer(MODEL, [tensor])
+    for inputs in stream_inputs(kit, image):
+        client.async_stream_infer(MODEL, inputs)
     client.stop_stream()
-    assert [error is None for _, error in answers] == [True, False, True]
-    assert answers[2][0].as_numpy("logits").argmax() == 7
+    check_streamed(answers)
+
+
+async def check_async_stream(kit: Any, client: Any, image: bytes) -> None:
+    """The same of the asyncio client."""
+
+    async def questions() -> AsyncIterator[dict[str, Any]]:
+        for inputs in stream_inputs(kit, image):
+            yield {"model_name": MODEL, "inputs": inputs}
+
+    check_streamed([answer async for answer in client.stream_infer(questions())])
 
 
 async def main(kind: str, address: str, image: bytes) -> None:
@@ -104,10 +136,14 @@ async def main(kind: str, address: str, image: bytes) -> None:
     if "grpc" in kind:  # the native server knows no deflate
         options = [{"compression_algorithm": "gzip"}]
     await check_metadata(client)
+    before = await count_inferences(client)
     await check_infer(kit, client, image, options)
+    assert await count_inferences(client) >= before + 4
     await check_repository(client, "faulty")
     if kind == "grpc":
         check_stream(kit, client, image)
+    if kind == "grpc.aio":
+        await check_async_stream(kit, client, image)
     await settle(client.close())
 
 
