@@ -20,6 +20,7 @@ from serve.gateway import Gateway
 from serve.host import APP_PREFIX, Host
 from serve.meter import Meter
 from serve.metric_pages import clear_pages
+from serve.on_demand import check_memory
 from serve.sockets import bind, prepare_folder
 from serve.steward import STEWARD_APP, Steward
 from serve.threads import plan_threads
@@ -39,8 +40,9 @@ OBJECT_STORE_BYTES = 80 * 2**20
 
 def check(settings: Settings) -> None:
     """Everything that can be known to fail before anything starts. Raises ConfigError or ArtifactError."""
-    manifests = {model.name: Artifact.load(model.folder).manifest for model in settings.models}
-    check_compositions(settings.catalog, manifests)
+    artifacts = {model.name: Artifact.load(model.folder) for model in settings.models}
+    check_compositions(settings.catalog, {name: artifact.manifest for name, artifact in artifacts.items()})
+    check_memory(settings, artifacts)
     prepare_folder(settings.node_dir)
     listen = settings.listen
     for port in (listen.http_port, listen.grpc_port, listen.metrics_port):
