@@ -3,16 +3,20 @@ PYTHON ?= python3
 SERVE := .venv-serve
 DEV := .venv
 SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
-# Debian packages that tests start: the other load generators.
+# Debian packages that tests start: other load generators, a database for the ledger, Prometheus, a browser.
 TEST_PACKAGES := \
+	chromium \
+	chromium-driver \
 	hey \
+	postgresql \
+	prometheus \
 	wrk
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up setup test-setup test test-slow lint bench artifacts lock clean
+.PHONY: help demo up setup test-setup test test-slow fuzz lint bench artifacts manifests page-libraries lock clean
 
 help: ## show what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(SERVE)/ready: requirements/serve.lock pyproject.toml
 	$(PYTHON) -m venv $(SERVE)
@@ -46,6 +50,9 @@ test: $(DEV)/ready ## quick tests and end-to-end tests on real Ray
 test-slow: $(DEV)/ready ## tests that need data sets, long runs or many processes
 	$(DEV)/bin/pytest -m "slow and not gpu"
 
+fuzz: $(DEV)/ready ## damaged images against the decoders for five minutes; findings go to runs/fuzz
+	$(DEV)/bin/python -m tests.fuzz --seconds 300
+
 lint: $(DEV)/ready ## ruff, mypy, import rules
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/ruff format --check .
@@ -66,9 +73,23 @@ artifacts: $(DEV)/ready ## train and compile the bundled models again, one after
 	$(DEV)/bin/python -m models.zoo
 	$(DEV)/bin/python -m models.readme
 
+manifests: $(DEV)/ready ## render the Serve config of every Kubernetes overlay again
+	for overlay in deploy/kubernetes/overlays/*; do \
+	  $(DEV)/bin/convoy render --config $$overlay/convoy.yaml --output $$overlay/serve.yaml || exit 1; \
+	done
+
+page-libraries: ## fetch the page's chart libraries again, at their versions
+	scratch=$$(mktemp -d) && npm install --silent --no-fund --prefix $$scratch d3@7.9.0 @observablehq/plot@0.6.17 && \
+	cp $$scratch/node_modules/d3/dist/d3.min.js $$scratch/node_modules/@observablehq/plot/dist/plot.umd.min.js serve/page/libraries/ && \
+	cp $$scratch/node_modules/d3/LICENSE serve/page/libraries/LICENSE.d3 && \
+	cp $$scratch/node_modules/@observablehq/plot/LICENSE serve/page/libraries/LICENSE.plot; rm -rf $$scratch
+
 lock: ## resolve the dependencies again, with hashes
 	$(DEV)/bin/python -m pip install --quiet uv
 	$(DEV)/bin/uv pip compile -q pyproject.toml --extra cpu --generate-hashes --python-version 3.11 --no-emit-index-url --no-header -o requirements/serve.lock
+	for kind in cpu gpu; do \
+	  $(DEV)/bin/uv pip compile -q pyproject.toml --extra $$kind --extra postgres --extra tracing --generate-hashes --python-version 3.11 --no-emit-index-url --no-header -o requirements/image-$$kind.lock || exit 1; \
+	done
 	$(DEV)/bin/uv pip compile -q pyproject.toml --extra cpu --extra compile --extra dev --generate-hashes --python-version 3.11 --no-emit-index-url --no-header -o requirements/dev.lock
 
 clean: ## remove what make made

@@ -1,3 +1,20 @@
-"""What a client of Convoy needs: wire types, a client, the command line. Imports neither Ray nor torch."""
+"""What a client of Convoy needs: wire types, clients, the command line. Imports neither Ray nor torch."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from convoy.async_client import AsyncClient as AsyncClient
+    from convoy.client import Client as Client
 
 __version__ = "0.1.0"
+
+LAZY = {"Client": "convoy.client", "AsyncClient": "convoy.async_client"}  # so that `import convoy` stays quick
+
+
+def __getattr__(name: str) -> Any:
+    if name in LAZY:
+        return getattr(import_module(LAZY[name]), name)
+    raise AttributeError(f"module 'convoy' has no attribute {name!r}")

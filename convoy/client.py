@@ -3,82 +3,129 @@
 with Client("grpc://127.0.0.1:8001") as client:
     answer = client.classify("resnet20-cifar10", Path("cat.png"))
     print(answer.predictions[0].classes[0].label)
+
+`convoy.async_client.AsyncClient` is its twin for an event loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from convoy.errors import DeadlineExceeded, InvalidInput, NotReady
+from convoy.answers import (
+    Class,
+    Classification,
+    Energy,
+    FileAnswer,
+    Member,
+    ModelSummary,
+    Prediction,
+    parse_classification,
+    parse_models,
+)
+from convoy.errors import ConvoyError, DeadlineExceeded, NotReady
 from convoy.open_inference import InferRequest, InferResponse, RequestedOutput
+from convoy.progress import progress_bar
+from convoy.questions import Image, Question, find_images, read_images
+from convoy.retries import Retries, call
 from convoy.tensors import Tensor
-from convoy.transports import GrpcTransport, HttpTransport, Transport, error_of, unreadable
+from convoy.transports import transport_for
 
-__all__ = ["Class", "Classification", "Client", "Image", "ModelSummary", "Prediction", "error_of"]
-
-Image = bytes | Path
-
-
-@dataclass(frozen=True)
-class Class:
-    """One class of a prediction."""
-
-    index: int
-    label: str
-    probability: float
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The best classes of one image, best first."""
-
-    classes: tuple[Class, ...]
-
-
-@dataclass(frozen=True)
-class Classification:
-    """A server's answer: a prediction per image, and its own times in milliseconds."""
-
-    id: str
-    model: str
-    version: str
-    predictions: tuple[Prediction, ...]
-    timings_ms: Mapping[str, float]
-    batch_size: int
-
-
-@dataclass(frozen=True)
-class ModelSummary:
-    """A served model."""
-
-    name: str
-    version: str
-    dataset: str
-    classes: int
+__all__ = [
+    "Class",
+    "Classification",
+    "Client",
+    "Energy",
+    "FileAnswer",
+    "Image",
+    "Member",
+    "ModelSummary",
+    "Prediction",
+    "Retries",
+]
 
 
 class Client:
-    """Asks one server. Errors are those of `convoy.errors`; use it in a `with` block or close it. Threads may share it."""
+    """Asks one server. Errors are those of `convoy.errors`; use it in a `with` block or close it. Threads may share it.
 
-    def __init__(self, url: str = "http://127.0.0.1:8000") -> None:
+    What can succeed at another try is tried again, within the call's timeout, as `retries` says.
+    """
+
+    def __init__(self, url: str = "http://127.0.0.1:8000", retries: Retries = Retries()) -> None:  # noqa: B008 frozen
         self._url = url
-        self._transport = _transport(url)
+        self._retries = retries
+        self._transport = transport_for(url)
 
     def classify(
-        self, model: str, images: Image | Sequence[Image], top_k: int = 5, timeout: float = 30.0
+        self,
+        model: str,
+        images: Image | Sequence[Image],
+        top_k: int = 5,
+        timeout: float = 30.0,
+        *,
+        threshold: float = 0.0,
+        labels: bool = True,
+        version: str = "",
+        priority: int = 0,
+        energy: bool = False,
     ) -> Classification:
-        """Classifies encoded images, given as bytes or files, in at most `timeout` seconds. Raises ConvoyError."""
-        listed = [images] if isinstance(images, (bytes, Path)) else images
-        contents = [image if isinstance(image, bytes) else image.read_bytes() for image in listed]
-        document = self._transport.classify(model, contents, top_k, timeout)
-        try:
-            return _classification(document)
-        except (KeyError, TypeError) as error:
-            raise unreadable(self._url, error) from error
+        """Classifies encoded images, given as bytes or files, in at most `timeout` seconds, retries included.
+
+        Args:
+            model: the name of a model.
+            images: one image or several.
+            top_k: how many classes of each image, best first.
+            timeout: seconds for everything.
+            threshold: classes below this probability are left out.
+            labels: false leaves the labels out.
+            version: empty, the server chooses.
+            priority: 1 is served first; 0 is the default one.
+            energy: whether the answer tells what it cost.
+
+        Raises:
+            ConvoyError: as the server says, or NotReady and DeadlineExceeded when it says nothing.
+        """
+        question = Question(model, read_images(images), top_k, threshold, labels, version, priority, energy)
+        document = call(self._retries, timeout, lambda left: self._transport.classify(question, left))
+        return parse_classification(self._url, document, energy)
+
+    def classify_folder(
+        self,
+        model: str,
+        folder: Path,
+        top_k: int = 5,
+        timeout: float = 30.0,
+        *,
+        in_flight: int = 8,
+        progress: bool = False,
+    ) -> Iterator[FileAnswer]:
+        """Classifies the images of a folder and the folders in it, in order, `in_flight` at a time.
+
+        An image that fails is an answer with its error. `timeout` is for each image; `progress` shows a bar on standard
+        error. Raises InvalidInput when there are no images.
+        """
+        files = find_images(folder)
+
+        def ask(path: Path) -> FileAnswer:
+            try:
+                return FileAnswer(path, self.classify(model, path, top_k, timeout))
+            except ConvoyError as error:
+                return FileAnswer(path, error=error)
+
+        waiting: deque[Future[FileAnswer]] = deque()
+        with ThreadPoolExecutor(in_flight) as pool, progress_bar(len(files), progress) as advance:
+            for path in files:
+                waiting.append(pool.submit(ask, path))
+                if len(waiting) == 2 * in_flight:
+                    yield waiting.popleft().result()
+                    advance()
+            while waiting:
+                yield waiting.popleft().result()
+                advance()
 
     def infer(
         self,
@@ -90,17 +137,11 @@ class Client:
     ) -> InferResponse:
         """Runs a model on tensors in at most `timeout` seconds. No outputs: all of them. Raises ConvoyError."""
         request = InferRequest(tuple(inputs), tuple(outputs), binary_output=True, model=model, version=version)
-        return self._transport.infer(request, timeout)
+        return call(self._retries, timeout, lambda left: self._transport.infer(request, left))
 
     def models(self, timeout: float = 30.0) -> list[ModelSummary]:
-        """The models served. Raises ConvoyError."""
-        document = self._transport.models(timeout)
-        try:
-            return [
-                ModelSummary(one["name"], one["version"], one["dataset"], one["classes"]) for one in document["models"]
-            ]
-        except (KeyError, TypeError) as error:
-            raise unreadable(self._url, error) from error
+        """The models that take images. Raises ConvoyError."""
+        return parse_models(self._url, call(self._retries, timeout, self._transport.models))
 
     def ready(self, timeout: float = 5.0) -> bool:
         """Whether the server takes requests; one that is not there or does not answer in time does not."""
@@ -120,27 +161,3 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _transport(url: str) -> Transport:
-    scheme, _, target = url.partition("://")
-    if scheme == "grpc":
-        return GrpcTransport(target)
-    if scheme in ("http", "https"):
-        return HttpTransport(url)
-    raise InvalidInput(f"{url!r} must begin with http://, https:// or grpc://")
-
-
-def _classification(document: Mapping[str, Any]) -> Classification:
-    predictions = tuple(
-        Prediction(tuple(Class(one["index"], one["label"], one["probability"]) for one in entry["classes"]))
-        for entry in document["predictions"]
-    )
-    return Classification(
-        document["id"],
-        document["model"],
-        document["version"],
-        predictions,
-        document["timings_ms"],
-        document["batch_size"],
-    )

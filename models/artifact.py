@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ MANIFEST = "manifest.json"
 IMAGE_MODEL = "image.onnx"
 TENSOR_MODEL = "tensor.onnx"
 WEIGHTS = "weights.bin"
+OPTIONAL = frozenset({"calibration"})  # keys that manifests may lack
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,11 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known of an artifact. `accuracy` has `top1` (0..1), `images`, `split` and `how`; `macs` are for one image."""
+    """What is known of an artifact. `accuracy` has `top1` (0..1), `images`, `split` and `how`; `macs` are for one image.
+
+    `calibration`, where it was fitted: `temperature`, expected calibration error `ece_before` and `ece_after` (0..1),
+    `images` and `split`.
+    """
 
     name: str
     version: str
@@ -55,6 +61,7 @@ class Manifest:
     made: Mapping[str, Any]
     source: str
     licence: str
+    calibration: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
@@ -64,9 +71,9 @@ class Manifest:
         """Raises ArtifactError on keys that are missing or unknown."""
         try:
             document = json.loads(text)
-            given, known = set(document), {field.name for field in dataclasses.fields(cls)}
-            if given != known:
-                raise ArtifactError(f"manifest keys differ: {', '.join(sorted(given ^ known))}")
+            given, known = set(document), {one.name for one in dataclasses.fields(cls)}
+            if given | OPTIONAL != known:
+                raise ArtifactError(f"manifest keys differ: {', '.join(sorted((given | OPTIONAL) ^ known))}")
             steps = document["preprocessing"]
             preprocessing = Preprocessing(**steps | {"mean": tuple(steps["mean"]), "std": tuple(steps["std"])})
             return cls(**document | {"labels": tuple(document["labels"]), "preprocessing": preprocessing})
@@ -115,3 +122,13 @@ def file_hash(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
+
+
+def install(folder: Path, out: Path) -> None:
+    """Puts a finished folder in place; what else lies in an old one (notices) stays."""
+    if out.exists():
+        for other in out.iterdir():
+            if not (folder / other.name).exists():
+                shutil.copy2(other, folder / other.name)
+        shutil.rmtree(out)
+    folder.replace(out)

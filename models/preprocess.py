@@ -22,12 +22,25 @@ def crop_box(width: int, height: int, steps: Preprocessing) -> Box:
 
     Resizing just this box to `size` x `size` equals resizing all and cropping, without ever holding the resized whole.
     """
-    short = min(width, height)
-    resized_width = steps.resize if width == short else int(steps.resize * width / short)
-    resized_height = steps.resize if height == short else int(steps.resize * height / short)
+    resized_width, resized_height = resized_size(width, height, steps.resize)
     left, top = round((resized_width - steps.size) / 2), round((resized_height - steps.size) / 2)
+    return square_box(width, height, steps.resize, left, top, steps.size)
+
+
+def resized_size(width: int, height: int, short: int) -> tuple[int, int]:
+    """Width and height of an image once its short side is `short`, rounded as torchvision does."""
+    shorter = min(width, height)
+    return (
+        short if width == shorter else int(short * width / shorter),
+        short if height == shorter else int(short * height / shorter),
+    )
+
+
+def square_box(width: int, height: int, short: int, left: int, top: int, side: int) -> Box:
+    """The square of `side` at (left, top) of the image resized to `short`, in the pixels of the image itself."""
+    resized_width, resized_height = resized_size(width, height, short)
     across, down = width / resized_width, height / resized_height
-    return (left * across, top * down, (left + steps.size) * across, (top + steps.size) * down)
+    return (left * across, top * down, (left + side) * across, (top + side) * down)
 
 
 def flatten_colours(image: Image.Image, channels: int) -> Image.Image:

@@ -1,24 +1,24 @@
-"""The composition root: settings in, Ray Serve applications out, and the one-machine way to run them."""
+"""The one-machine way to run the applications: Ray started here, without its dashboard."""
 
 from __future__ import annotations
 
 import io
 import logging
 import os
-from collections.abc import Iterator
 from contextlib import redirect_stdout
 
 import ray
 from ray import serve as ray_serve
-from ray.serve import RunTarget
 from ray.serve.schema import LoggingConfig
 
 from models.artifact import Artifact
-from serve.config import Catalog, Settings
-from serve.gateway import Gateway
-from serve.host import APP_PREFIX, Host
-from serve.meter import Meter
+from serve.applications import LOGGING, PROXY_LOCATION, applications
+from serve.compose import check_compositions
+from serve.config import Settings
+from serve.experiments.arms import check_arms
+from serve.experiments.ledger.store import Ledger
 from serve.metric_pages import clear_pages
+from serve.on_demand import check_memory
 from serve.sockets import bind, prepare_folder
 from serve.threads import plan_threads
 
@@ -28,6 +28,7 @@ RAY_ENVIRONMENT = {
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(256 * 2**20),
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_worker_niceness": "0",  # Ray's default of 15 starves gateways beside anything else that runs
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
 }
@@ -36,27 +37,17 @@ OBJECT_STORE_BYTES = 80 * 2**20
 
 def check(settings: Settings) -> None:
     """Everything that can be known to fail before anything starts. Raises ConfigError or ArtifactError."""
-    for model in settings.models:
-        Artifact.load(model.folder)
+    artifacts = {model.name: Artifact.load(model.folder) for model in settings.models}
+    manifests = {name: artifact.manifest for name, artifact in artifacts.items()}
+    check_compositions(settings.catalog, manifests)
+    check_arms(settings.catalog, manifests)
+    check_memory(settings, artifacts)
     prepare_folder(settings.node_dir)
+    if settings.ledger_url:
+        Ledger(settings.ledger_url).close()
     listen = settings.listen
     for port in (listen.http_port, listen.grpc_port, listen.metrics_port):
         bind(listen.host, port).close()
-
-
-def applications(settings: Settings) -> Iterator[RunTarget]:
-    """The meter, a host application per dedicated model, and the gateway."""
-    folder = str(settings.node_dir)
-    threads = plan_threads(settings)
-    yield RunTarget(Meter.bind(settings.listen.model_dump(), folder), name="meter", route_prefix=None)  # type: ignore[attr-defined]
-    for model in settings.models:
-        if model.placement == "dedicated":
-            host = Host.options(num_replicas=model.replicas).bind(model.model_dump(), threads.dedicated, folder)  # type: ignore[attr-defined]
-            yield RunTarget(host, name=APP_PREFIX + model.name, route_prefix=None)
-    gateway = Gateway.options(num_replicas=settings.gateways, user_config=settings.catalog.model_dump(mode="json"))  # type: ignore[attr-defined]
-    # The catalog travels as user_config alone: an argument that changes would make Ray replace the replicas.
-    node = settings.model_dump(mode="json", exclude=set(Catalog.model_fields))
-    yield RunTarget(gateway.bind(node), name="gateway", route_prefix=None)
 
 
 def start(settings: Settings) -> None:
@@ -74,10 +65,13 @@ def start(settings: Settings) -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
-    ray_serve.start(
-        proxy_location="Disabled", logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False)
-    )
-    ray_serve.run_many(list(applications(settings)), wait_for_applications_running=True)
+    ray_serve.start(proxy_location=PROXY_LOCATION, logging_config=LoggingConfig(**LOGGING))
+    deploy(settings)
+
+
+def deploy(settings: Settings) -> None:
+    """Brings the applications to `settings`; Ray replaces their replicas, one after the other."""
+    ray_serve.run_many([one.run_target() for one in applications(settings)], wait_for_applications_running=True)
 
 
 def stop() -> None:

@@ -6,24 +6,31 @@ Every entry's future ends on every path, exactly once: answered, failed with its
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convoy.errors import ConvoyError, DeadlineExceeded, EngineFailed, NotReady, Overloaded
 from serve.curve import LatencyCurve
+from serve.parts import Part
 from serve.ranking import TOP, Ranking, rank
-from serve.scheduling import DEFAULT_PRIORITY, WaitingLine
+from serve.scheduling import DEFAULT_PRIORITY, NEVER, WaitingLine
+from serve.slots import Slots
 
 Rows = NDArray[Any]
 Execute = Callable[[Rows], Awaitable[NDArray[np.float32]]]
 
+log = logging.getLogger("convoy.batcher")
+
 SWEEP_SECONDS = 0.05
+ALARM_SECONDS = 0.002  # deadlines are told this much late at most; an alarm looks at the whole line
 SMOOTHING = 0.2  # weight of the newest run in the estimate of how far reality is from the curve
 
 
@@ -65,28 +72,51 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Where an entry's rows are in a run."""
+    """Where an entry's rows are in a run. `parts`: who took part, when the model is made of others."""
 
     run: BatchRun
     start: int
     stop: int
+    parts: tuple[Part, ...] = ()
 
     @property
     def logits(self) -> NDArray[np.float32]:
         return self.run.logits[self.start : self.stop]
 
+    @property
+    def engine_seconds(self) -> float:
+        """Of the run's time the part of these rows."""
+        run = self.run
+        return (run.finished - run.started) * (self.stop - self.start) / run.size
+
 
 @dataclass(frozen=True)
 class BatcherLimits:
-    """`batch` rows per run, `slots` runs at a time, `queue` rows waiting."""
+    """`batch` rows per run, `queue` rows waiting."""
 
     batch: int
-    slots: int
     queue: int
 
 
+class Line(Protocol):
+    """Where the rows of an endpoint wait: for an engine, or for the models that it is made of."""
+
+    limits: BatcherLimits
+
+    @property
+    def waiting_rows(self) -> int: ...
+
+    def admit(self, size: int, deadline: float) -> None: ...
+
+    def arrival(self, size: int, deadline: float) -> AbstractContextManager[None]: ...
+
+    def submit(self, rows: Any, deadline: float, priority: int = 0) -> asyncio.Future[Answer]: ...
+
+    async def close(self) -> None: ...
+
+
 class Batcher:
-    """Batches rows for one engine. Lives on one event loop; not thread-safe.
+    """Batches rows for one engine, whose `slots` it may share with others. Lives on one event loop; not thread-safe.
 
     `execute` gets [n, …] and answers [n, classes]; whatever it raises fails its own batch, once, and nothing else.
     """
@@ -94,45 +124,65 @@ class Batcher:
     def __init__(
         self,
         execute: Execute,
+        slots: Slots,
         limits: BatcherLimits,
         curve: LatencyCurve,
-        on_run: Callable[[int], None] = lambda size: None,
+        on_run: Callable[[int, float], None] = lambda size, seconds: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits = limits
         self.curve = curve
+        self.slots = slots
         self._execute = execute
         self._on_run = on_run
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._line: WaitingLine[Entry] = WaitingLine()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], Sequence[Entry]] = {}
+        self._arriving = 0
         self._slowdown = 1.0
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
         self._swept_at = float("-inf")
         self._closed = False
+        slots.join(self._pump)
 
     @property
     def waiting_rows(self) -> int:
         return self._line.rows
+
+    def measured(self, limits: BatcherLimits, curve: LatencyCurve) -> None:
+        """What the engine can do is known now. The batch may only grow: whoever waits was cut to the old one."""
+        self.limits, self.curve = limits, curve
 
     def submit(self, rows: Rows, deadline: float, priority: int = 0) -> asyncio.Future[Answer]:
         """Puts at most `limits.batch` rows in line. `deadline` in monotonic seconds; priority 0 is the default one.
 
         Raises Overloaded when the line is full or could not be served in time, NotReady when closed.
         """
-        self._admit(len(rows), deadline)
+        if len(rows) > self.limits.batch:
+            raise ValueError(f"{len(rows)} rows in one entry, the batch limit is {self.limits.batch}")
+        self.admit(len(rows), deadline)
         entry = Entry(rows, deadline, priority or DEFAULT_PRIORITY, self._loop.create_future())
         self._line.push(entry)
         self._pump()
-        if self._line:
-            self._arm(deadline)
+        self._arm(deadline)
         return entry.future
+
+    @contextmanager
+    def arrival(self, size: int, deadline: float) -> Iterator[None]:
+        """Admits rows that are still being made: for that time they count as waiting. Raises as `submit` does."""
+        self.admit(size, deadline)
+        self._arriving += size
+        try:
+            yield
+        finally:
+            self._arriving -= size
 
     async def close(self) -> None:
         """Lets what runs finish and refuses what waits."""
         self._closed = True
+        self.slots.leave(self._pump)
         for entry in self._line.expire(float("inf")):
             entry.fail(NotReady("the model was unloaded while the request waited; retry"))
         if self._alarm is not None:
@@ -140,16 +190,15 @@ class Batcher:
         if self._running:
             await asyncio.wait(self._running)
 
-    def _admit(self, size: int, deadline: float) -> None:
+    def admit(self, size: int, deadline: float) -> None:
+        """Raises Overloaded or NotReady when `size` more rows would be refused now."""
         if self._closed:
             raise NotReady("the model is being unloaded; retry")
-        if size > self.limits.batch:
-            raise ValueError(f"{size} rows in one entry, the batch limit is {self.limits.batch}")
-        if self._line.rows < self.limits.batch:
+        if self._line.rows + self._arriving < self.limits.batch:
             return
-        if self._line.rows + size > self.limits.queue:
+        if self._line.rows + self._arriving + size > self.limits.queue:
             self._sweep()
-        waiting = self._line.rows
+        waiting = self._line.rows + self._arriving
         wait = self._expected_wait(waiting)
         if waiting + size > self.limits.queue:
             raise Overloaded(f"queue full: {waiting} images wait, the limit is {self.limits.queue}", wait)
@@ -168,14 +217,18 @@ class Batcher:
     def _expire(self, now: float) -> None:
         for entry in self._line.expire(now):
             entry.fail(DeadlineExceeded("the deadline passed while the request waited"))
+        for batch in self._running.values():
+            for entry in batch:
+                if entry.deadline < now:
+                    entry.fail(DeadlineExceeded("the deadline passed while the engine ran"))
 
     def _expected_wait(self, waiting: int) -> float:
         """Seconds until rows that join the line now are answered: the runs before theirs, and their own."""
         runs = waiting // self.limits.batch + 1 + len(self._running) / 2
-        return runs * self._slowdown * self.curve.predict(self.limits.batch) / self.limits.slots
+        return runs * self._slowdown * self.curve.predict(self.limits.batch) / self.slots.count
 
     def _pump(self) -> None:
-        while self._line and len(self._running) < self.limits.slots:
+        while self._line and self.slots.take(full=self._line.rows >= self.limits.batch):
             now = self._clock()
             # Only a crowded engine refuses on an estimate: otherwise a wrong estimate would never be corrected by a run.
             crowded = self._line.rows >= self.limits.batch
@@ -185,12 +238,14 @@ class Batcher:
                 entry.fail(DeadlineExceeded("the deadline passed while the request waited"))
             if batch:
                 task = self._loop.create_task(self._run(batch, now))
-                self._running.add(task)
+                self._running[task] = batch
                 task.add_done_callback(self._free)
+            else:
+                self.slots.give_back()
 
     def _free(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._pump()
+        del self._running[task]
+        self.slots.give_back()
 
     async def _run(self, batch: Sequence[Entry], started: float) -> None:
         try:
@@ -203,7 +258,8 @@ class Batcher:
         except asyncio.CancelledError:
             _fail_all(batch, NotReady("the server is stopping; retry"))
             raise
-        except Exception as error:  # noqa: BLE001 the batch boundary: a failing batch fails its own requests, once
+        except Exception as error:
+            log.exception("a batch failed")
             _fail_all(batch, EngineFailed(f"the engine failed: {type(error).__name__}"))
         else:
             self._deliver(batch, BatchRun(logits, len(rows), started, self._clock()))
@@ -220,21 +276,41 @@ class Batcher:
                 else:
                     entry.future.set_result(Answer(run, start, stop))
             start = stop
-        self._on_run(run.size)
+        self._on_run(run.size, seconds)
 
     def _arm(self, deadline: float) -> None:
         if self._alarm is None or deadline < self._alarm_at:
             if self._alarm is not None:
                 self._alarm.cancel()
             self._alarm_at = deadline
-            self._alarm = self._loop.call_later(max(0.0, deadline - self._clock()), self._ring)
+            self._alarm = self._loop.call_later(max(ALARM_SECONDS, deadline - self._clock()), self._ring)
 
     def _ring(self) -> None:
         self._alarm = None
         self._expire(self._clock())
-        upcoming = self._line.next_deadline()
-        if upcoming is not None:
+        running = (entry.deadline for batch in self._running.values() for entry in batch if not entry.gone)
+        upcoming = min(self._line.next_deadline(), min(running, default=NEVER))
+        if upcoming < NEVER:
             self._arm(upcoming)
+
+
+async def run_in_parts(
+    line: Line, rows: Rows, deadline: float, priority: int, futures: list[asyncio.Future[Answer]]
+) -> list[Answer]:
+    """The answers to rows that may be more than a batch, in as many entries as its limit asks for.
+
+    The entries' futures are added to `futures` while they wait. Raises what the first failing part raises.
+    """
+    limit = line.limits.batch
+    try:
+        for start in range(0, len(rows), limit):
+            part = line.submit(rows[start : start + limit], deadline, priority)
+            futures.append(part)  # one by one: a refused part must not lose the parts before it
+        return list(await asyncio.gather(*futures))
+    finally:
+        for future in futures:
+            if not future.cancel() and not future.cancelled():
+                future.exception()  # marks a second part's failure as seen: the first has answered the request
 
 
 def _fail_all(batch: Sequence[Entry], error: ConvoyError) -> None:

@@ -7,47 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor as ThreadPool
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, InvalidInput, Overloaded, TooLarge
-from serve.batcher import Answer
-from serve.catalog import Endpoint, Endpoints
-from serve.config import Limits
+from serve.batcher import Answer, run_in_parts
+from serve.cache import ResponseCache
+from serve.catalog import Endpoint, Endpoints, ModelEndpoint, Rows, engine_work
+from serve.config import TENSOR_SUFFIX, Limits, ModelConfig
+from serve.decode_pool import DecodePool
+from serve.looks import Looks
+from serve.observe import FIELDS, Finished, Observer
+from serve.resample import Pixels
+from serve.timeline import Trace
 
-Rows = NDArray[Any]
+log = logging.getLogger("convoy.requests")
+
 ImageBytes = bytes | memoryview
-
-
-@dataclass(slots=True)
-class Trace:
-    """When a request passed each point, in monotonic seconds; the differences are its stages."""
-
-    started: float
-    received: float = 0.0
-    decoded: float = 0.0
-    batched: float = 0.0
-    ran: float = 0.0
-    answered: float = 0.0
-    batch_size: int = 0
-
-    def stages(self, sent: float) -> tuple[float, ...]:
-        """Seconds of receive, decode, queue, run, post and send; their sum is the whole time."""
-        return (
-            self.received - self.started,
-            self.decoded - self.received,
-            self.batched - self.decoded,
-            self.ran - self.batched,
-            self.answered - self.ran,
-            sent - self.answered,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +56,36 @@ class Watch:
 class DataPlane:
     """Answers classification and tensor requests for the endpoints it holds. Lives on one event loop."""
 
-    def __init__(self, limits: Limits, decoders: ThreadPool) -> None:
+    def __init__(self, limits: Limits, decoders: DecodePool) -> None:
         self.limits = limits
         self.endpoints = Endpoints()
+        self.absent: Mapping[str, ConvoyError] = {}  # models of the catalog that do not serve now, and why
         self.draining = False
         self.in_flight = 0
         self.on_change: list[Callable[[], None]] = []
+        self.observers: list[Observer] = []
+        self._caches: dict[str, ResponseCache] = {}
         self._decoders = decoders
-        self._loop = asyncio.get_running_loop()
         self._prefix = secrets.token_hex(6)
         self._ids = itertools.count()
 
     def replace(self, endpoints: Endpoints) -> None:
+        self._caches = {
+            name: (self.endpoints.by_name.get(name) is endpoint and self._caches.get(name))
+            or make_cache(endpoint.config)
+            for name, endpoint in endpoints.by_name.items()
+            if isinstance(endpoint, ModelEndpoint) and endpoint.form == "image" and endpoint.config.cache_mb
+        }
         self.endpoints = endpoints
         for callback in self.on_change:
             callback()
+
+    def find(self, name: str, version: str = "") -> Endpoint:
+        """The endpoint of a name. Raises NotFound, or NotReady while it is being loaded."""
+        absence = self.absent.get(name)
+        if absence is not None:
+            raise type(absence)(str(absence))
+        return self.endpoints.find(name, version)
 
     def new_id(self) -> str:
         return f"{self._prefix}-{next(self._ids):x}"
@@ -101,69 +99,94 @@ class DataPlane:
         self, endpoint: Endpoint, images: Sequence[ImageBytes], terms: Terms, trace: Trace, watch: Watch
     ) -> list[Answer]:
         """Decodes and runs encoded images; the answers hold a row per image, in their order."""
-        rows = await self.decode(endpoint, images)
+        cache = self._caches.get(endpoint.name)
+        if cache is None:
+            return await self._ask(endpoint, images, terms, trace, watch)
+        gone: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        watch.futures = (gone,)
+        compute = partial(self._ask, endpoint, images, terms, trace, watch)
+        answers, trace.cached = await cache.find(images, compute, terms.deadline, gone)
+        if trace.cached:
+            trace.decoded = trace.batched = trace.ran = time.monotonic()
+            trace.batch_size = 0
+        else:
+            endpoint.recorder.cache_miss()
+        return answers
+
+    async def _ask(
+        self, endpoint: Endpoint, images: Sequence[ImageBytes], terms: Terms, trace: Trace, watch: Watch
+    ) -> list[Answer]:
+        rows = await self.decode(endpoint, images, terms)
         return await self.run(endpoint, rows, terms, trace, watch)
 
-    async def decode(self, endpoint: Endpoint, images: Sequence[ImageBytes]) -> Rows:
-        """Encoded images to UINT8 rows [n, size, size, channels]."""
+    async def decode(self, endpoint: Endpoint, images: Sequence[ImageBytes | Pixels], terms: Terms) -> Rows:
+        """Encoded images to UINT8 rows [n, size, size, channels], or to the looks of a model that is made of others.
+
+        What the queue would refuse is not decoded.
+        """
         if endpoint.form != "image":
-            raise InvalidInput(f"{endpoint.name} takes tensors; images go to {endpoint.config.name}")
+            raise InvalidInput(
+                f"{endpoint.name} takes tensors; images go to {endpoint.name.removesuffix(TENSOR_SUFFIX)}"
+            )
         if not images:
             raise InvalidInput("no image in the request")
-        if len(images) > self.limits.images_per_request:
-            raise TooLarge(f"{len(images)} images in one request; the limit is {self.limits.images_per_request}")
-        decoder = endpoint.decoder
-        if len(images) == 1:
-            body = images[0]
-            if decoder.is_small(body):  # a hop to a thread costs more than a small image
-                return decoder.decode(body)[np.newaxis]
-            return (await self._loop.run_in_executor(self._decoders, decoder.decode, body))[np.newaxis]
-        hops = (self._loop.run_in_executor(self._decoders, decoder.decode, body) for body in images)
-        decoded = await asyncio.gather(*hops, return_exceptions=True)
-        for position, image in enumerate(decoded):
-            if isinstance(image, ConvoyError):
-                raise type(image)(f"image {position}: {image}")
-            if isinstance(image, BaseException):
-                raise image
-        return np.stack([image for image in decoded if not isinstance(image, BaseException)])
+        if len(images) > endpoint.most_images:
+            raise TooLarge(
+                f"{len(images)} images in one request; the limit of {endpoint.name} is {endpoint.most_images}"
+            )
+        decoder, batcher = endpoint.decoder, endpoint.batcher
+        if len(images) == 1 and decoder.is_small(images[0]):  # a hop to a thread costs more than a small image
+            batcher.admit(1, terms.deadline)
+            return decoder.stack([decoder.decode(images[0])])
+        with batcher.arrival(len(images), terms.deadline):
+            return decoder.stack(await self._decoders.decode(decoder, images))
 
     async def run(self, endpoint: Endpoint, rows: Rows, terms: Terms, trace: Trace, watch: Watch) -> list[Answer]:
         """Runs rows that have the endpoint's input shape, in as many entries as its batch limit asks for."""
         trace.decoded = time.monotonic()
         batcher = endpoint.batcher
-        limit = batcher.limits.batch
-        if len(rows) <= limit:
+        if isinstance(rows, Looks) or len(rows) <= batcher.limits.batch:
             future = batcher.submit(rows, terms.deadline, terms.priority)
             watch.futures = (future,)
             answers = [await future]
         else:
-            answers = await self._run_in_parts(endpoint, rows, terms, watch)
+            futures: list[asyncio.Future[Answer]] = []
+            watch.futures = futures
+            answers = await run_in_parts(batcher, rows, terms.deadline, terms.priority, futures)
         last = answers[-1].run
         trace.batched, trace.ran, trace.batch_size = last.started, last.finished, last.size
+        for recorder, seconds in engine_work(endpoint, answers):
+            recorder.engine_share(seconds, trace.experiment, trace.arm)
         return answers
 
-    async def _run_in_parts(self, endpoint: Endpoint, rows: Rows, terms: Terms, watch: Watch) -> list[Answer]:
-        limit = endpoint.batcher.limits.batch
-        futures: list[asyncio.Future[Answer]] = []
-        watch.futures = futures
-        try:
-            for start in range(0, len(rows), limit):  # one by one: a refused part must not lose the parts before it
-                future = endpoint.batcher.submit(rows[start : start + limit], terms.deadline, terms.priority)
-                futures.append(future)
-            return list(await asyncio.gather(*futures))
-        finally:
-            for future in futures:
-                if not future.cancel() and not future.cancelled():
-                    future.exception()  # marks a second part's failure as seen: the first has answered the request
+    def tell(self, finished: Finished) -> None:
+        """A request has ended. Ask for `observers` before: by default there are none."""
+        for observe in self.observers:
+            observe(finished)
 
-    def record_failure(self, endpoint: Endpoint, error: ConvoyError) -> None:
-        """Counts why a request got no answer."""
+    def record_answer(self, endpoint: Endpoint, trace: Trace) -> None:
+        """Times a request whose answer has just been sent."""
+        now = time.monotonic()
+        if trace.cached:
+            endpoint.recorder.cache_hit(now - trace.started)
+        else:
+            endpoint.recorder.request(trace.stages(now))
+
+    def record_failure(self, endpoint: Endpoint, error: ConvoyError, trace: Trace) -> None:
+        """Counts why a request got no answer; a fault of ours is logged with the request's id."""
+        endpoint.recorder.failed(time.monotonic() - trace.started)
+        if error.http_status == 500:
+            log.error("%s", error, extra={FIELDS: {"request_id": trace.id, "model": endpoint.name}})
         if isinstance(error, Cancelled):
             endpoint.recorder.cancelled()
         elif isinstance(error, Overloaded):
             endpoint.recorder.shed("queue")
         elif isinstance(error, DeadlineExceeded):
             endpoint.recorder.shed("deadline")
+
+
+def make_cache(config: ModelConfig) -> ResponseCache:
+    return ResponseCache(int(config.cache_mb * 2**20), config.cache_least_hit_rate)
 
 
 def all_logits(answers: Sequence[Answer]) -> NDArray[np.float32]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import threading
 import warnings
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import simplejpeg
@@ -26,6 +28,7 @@ from PIL import (
 from convoy.errors import ConfigError, ConvoyError, InvalidInput, TooLarge
 from models.artifact import Preprocessing
 from models.preprocess import crop_box
+from serve import libtiff
 from serve.image_headers import PNG_SIGNATURE, read_pnm, read_size, sniff
 from serve.image_modes import pnm_pixels, to_plain_mode
 from serve.image_segments import ImageBytes, exif_orientation, plain_jpeg, plain_png, read_jpeg, read_png
@@ -61,6 +64,25 @@ TIFF_COMPRESSIONS = {"raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "p
 
 # Our own limit is checked first, on every path; Pillow's warns through a process-wide filter.
 Image.MAX_IMAGE_PIXELS = None
+libtiff.silence()
+
+
+T = TypeVar("T")
+
+
+class Decoded(NamedTuple):
+    """An image as it is stored: its pixels, `factor` times smaller than `width` x `height`, turned as EXIF says."""
+
+    pixels: Pixels | Image.Image
+    width: int
+    height: int
+    factor: int = 1
+    orientation: int = 1
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Width and height as people see the image."""
+        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
 class _Canvas:
@@ -106,32 +128,62 @@ class Decoder:
 
     def decode(self, body: ImageBytes) -> Pixels:
         """Blocks. Raises InvalidInput when it is no whole image, TooLarge when it has too many pixels."""
+        return self.read(body, self._centre)
+
+    @staticmethod
+    def stack(images: Sequence[Pixels]) -> Pixels:
+        """Decoded images as the rows of one batch."""
+        return images[0][np.newaxis] if len(images) == 1 else np.stack(images)
+
+    def read(self, body: ImageBytes, use: Callable[[Decoded], T]) -> T:
+        """What `use` makes of the decoded image. Raises as `decode` does."""
         name = "PNG" if body[:8] == PNG_SIGNATURE else sniff(body)
         try:
-            if name == "PNG":
-                return self._decode_png(bytes(body))
-            if name == "JPEG":
-                return self._decode_jpeg(body)
-            if name == "PNM":
-                return self._decode_pnm(body)
-            return self._decode_by_plugin(name, body)
+            return use(self._open(name, body))
         except ConvoyError:
             raise
         except Exception as error:  # the boundary to parsers that raise whatever damaged bytes lead them to
             raise _refusal(name, error) from error
 
-    def _decode_png(self, body: bytes) -> Pixels:
+    def fit(self, decoded: Decoded, box: Box, size: int, channels: int) -> Pixels:
+        """`box` of the upright image as UINT8 [size, size, channels]."""
+        width, height, orientation = decoded.width, decoded.height, decoded.orientation
+        box = stored_box(box, orientation, width, height)
+        if isinstance(decoded.pixels, Image.Image):
+            return self._fit_image(decoded.pixels, box, decoded.factor, orientation, size, channels)
+        return self._fit_pixels(decoded.pixels, box, decoded.factor, orientation, size, channels)
+
+    def _centre(self, decoded: Decoded) -> Pixels:
+        """What the model sees of an image."""
+        steps, pixels = self._steps, decoded.pixels
+        whole = (steps.resize, steps.size, steps.channels)
+        if isinstance(pixels, np.ndarray) and pixels.shape == whole and steps.resize == steps.size:
+            return upright(pixels, decoded.orientation) if decoded.orientation != 1 else pixels
+        return self.fit(decoded, crop_box(*decoded.upright, steps), steps.size, steps.channels)
+
+    def _open(self, name: str, body: ImageBytes) -> Decoded:
+        if name == "PNG":
+            return self._open_png(bytes(body))
+        if name == "JPEG":
+            return self._open_jpeg(body)
+        if name == "PNM":
+            header = read_pnm(body)
+            self._check_pixels(header.width, header.height)
+            return Decoded(pnm_pixels(header, body), header.width, header.height)
+        return self._open_by_plugin(name, body)
+
+    def _open_png(self, body: bytes) -> Decoded:
         parts = read_png(body)
         width, height = parts.width, parts.height
         self._check_pixels(width, height)
         mode = PLAIN_PNG.get(parts.colour) if parts.depth == 8 and not parts.interlaced and not parts.others else None
         if mode is None:
-            return self._decode_by_plugin("PNG", plain_png(body, parts))
+            return self._open_by_plugin("PNG", plain_png(body, parts))
         if width == height == self._steps.size == self._steps.resize:
             canvas = self._canvas()
             if canvas.mode == mode and canvas.works:
-                return canvas.draw(parts.data)
-        return self._fit_image(Image.frombytes(mode, (width, height), parts.data, "zip", mode))
+                return Decoded(canvas.draw(parts.data), width, height)
+        return Decoded(Image.frombytes(mode, (width, height), parts.data, "zip", mode), width, height)
 
     def _canvas(self) -> _Canvas:
         try:
@@ -140,7 +192,7 @@ class Decoder:
             canvas = self._local.canvas = _Canvas(self._steps.size, self._steps.channels)
         return canvas
 
-    def _decode_jpeg(self, body: ImageBytes) -> Pixels:
+    def _open_jpeg(self, body: ImageBytes) -> Decoded:
         header = read_jpeg(body)
         self._check_pixels(header.width, header.height)
         if header.progressive:
@@ -150,7 +202,7 @@ class Decoder:
         except ValueError:  # lossless, 12 bits, unusual subsampling
             colours = None
         if colours not in ("Gray", "YCbCr", "RGB"):
-            return self._decode_by_plugin("JPEG", plain_jpeg(body), header.orientation)
+            return self._open_by_plugin("JPEG", plain_jpeg(body), header.orientation)
         self._check_pixels(width, height)
         factor = self._dct_factor(width, height)
         least = {} if factor == 1 else {"min_width": -(-width // factor), "min_height": -(-height // factor)}
@@ -159,60 +211,52 @@ class Decoder:
         except ValueError as error:
             if "remature end" in str(error):
                 raise InvalidInput("truncated JPEG: the image data is cut short") from error
-            return self._decode_by_plugin("JPEG", plain_jpeg(body), header.orientation)  # it overlooks what is harmless
-        return self._fit(pixels, self._box(width, height, header.orientation), factor, header.orientation)
+            return self._open_by_plugin("JPEG", plain_jpeg(body), header.orientation)  # it overlooks what is harmless
+        return Decoded(pixels, width, height, factor, header.orientation)
 
-    def _decode_pnm(self, body: ImageBytes) -> Pixels:
-        header = read_pnm(body)
-        self._check_pixels(header.width, header.height)
-        return self._fit(pnm_pixels(header, body), self._box(header.width, header.height))
-
-    def _decode_by_plugin(self, name: str, body: ImageBytes, orientation: int = 1) -> Pixels:
+    def _open_by_plugin(self, name: str, body: ImageBytes, orientation: int = 1) -> Decoded:
         self._check_pixels(*read_size(name, body))
         with PLUGINS[name](io.BytesIO(body)) as image:
             self._check_pixels(*image.size)
+            width, height = image.size
+            factor = 1
             if isinstance(image, JpegImagePlugin.JpegImageFile):
-                width, height = image.size
                 factor = self._dct_factor(width, height)
                 image.draft(None, (width // factor, height // factor))
-                return self._fit_image(image, self._box(width, height, orientation), factor, orientation)
-            if name == "TIFF" and image.info["compression"] not in TIFF_COMPRESSIONS:
+            elif name == "TIFF" and image.info["compression"] not in TIFF_COMPRESSIONS:
                 raise InvalidInput(f"TIFF compression {image.info['compression']} is not accepted: use LZW or deflate")
-            if name in ("PNG", "WEBP"):  # Pillow turns TIFF by itself, while it loads
+            elif name in ("PNG", "WEBP"):
                 orientation = exif_orientation(image.info.get("exif", b""))
             image.load()
-            return self._fit_image(image, orientation=orientation)
+            if name == "TIFF":  # Pillow turns it by itself, while it loads
+                width, height = image.size
+            return Decoded(image, width, height, factor, orientation)
 
     def _dct_factor(self, width: int, height: int) -> int:
         """How far libjpeg scales down: by a power of two, for which it has SIMD code, to at least DCT_MARGIN targets."""
         scale = min(width, height) // (DCT_MARGIN * self._steps.resize)
         return 8 if scale >= 8 else 4 if scale >= 4 else 2 if scale >= 2 else 1
 
-    def _box(self, width: int, height: int, orientation: int = 1) -> Box:
-        """What the model sees of a stored image of this size, in its pixels."""
-        if orientation >= 5:
-            return stored_box(crop_box(height, width, self._steps), orientation, width, height)
-        return stored_box(crop_box(width, height, self._steps), orientation, width, height)
-
-    def _fit_image(self, image: Image.Image, box: Box | None = None, factor: int = 1, orientation: int = 1) -> Pixels:
-        """As `_fit`, for a Pillow image of any mode; its pixels are unpacked only where the box needs them."""
+    def _fit_image(
+        self, image: Image.Image, box: Box, factor: int, orientation: int, size: int, channels: int
+    ) -> Pixels:
+        """As `_fit_pixels`, for a Pillow image of any mode; its pixels are unpacked only where the box needs them."""
         width, height = image.size
-        box = within(box or self._box(width, height, orientation), (0, 0, width * factor, height * factor), factor)
-        part, blocks = region(box, self._steps.size, width, height), block_factor(box, self._steps.size)
+        box = within(box, (0, 0, width * factor, height * factor), factor)
+        part, blocks = region(box, size, width, height), block_factor(box, size)
         if blocks > 1 and image.mode in PLAIN_MODES and "transparency" not in image.info:
             image = image.reduce(blocks, part)  # straight from the whole: no copy of a large image
         else:
             image = image.crop(part) if part != (0, 0, width, height) else image
-            image = to_plain_mode(image, self._steps.channels)
+            image = to_plain_mode(image, channels)
             image = image.reduce(blocks) if blocks > 1 else image
-        image, box = to_plain_mode(image, self._steps.channels), within(box, part, blocks)
+        image, box = to_plain_mode(image, channels), within(box, part, blocks)
         pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)
-        return self._fit(pixels, box, 1, orientation)
+        return self._fit_pixels(pixels, box, 1, orientation, size, channels)
 
-    def _fit(self, pixels: Pixels, box: Box, factor: int = 1, orientation: int = 1) -> Pixels:
-        """Grey, RGB or RGBA pixels, stored `factor` times smaller than `box` is told in, to what the model takes."""
+    def _fit_pixels(self, pixels: Pixels, box: Box, factor: int, orientation: int, size: int, channels: int) -> Pixels:
+        """Grey, RGB or RGBA pixels, stored `factor` times smaller than `box` is told in, to what a model takes."""
         height, width, _ = pixels.shape
-        size, channels = self._steps.size, self._steps.channels
         box = within(box, (0, 0, width * factor, height * factor), factor)
         if box != (0, 0, size, size) or (width, height) != (size, size):
             left, top, right, bottom = part = region(box, size, width, height)

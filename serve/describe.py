@@ -5,31 +5,52 @@ from __future__ import annotations
 from typing import Any
 
 import convoy
+from convoy import metadata
+from convoy.metadata import ModelInfo, ServerInfo, TensorInfo
 from convoy.tensors import BYTES, NAMES
-from serve.catalog import Endpoint
+from models.ensembles.views import count_looks
+from serve.catalog import ComposedEndpoint, Endpoint, ModelEndpoint
+from serve.experiments.front import ExperimentEndpoint
 from serve.infer import OUTPUT
+from serve.on_demand import OnDemandExecutor
 
-EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration"]
+SERVER = ServerInfo(
+    name="convoy",
+    version=convoy.__version__,
+    extensions=(
+        "binary_tensor_data",
+        "classification",
+        "model_configuration",
+        "schedule_policy",
+        "statistics",
+    ),
+)
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"
-# Names in Triton's model configuration, and their numbers on gRPC.
-CONFIG_TYPES = {BYTES: ("TYPE_STRING", 13), "UINT8": ("TYPE_UINT8", 2), "FP32": ("TYPE_FP32", 11)}
+ENSEMBLE = "ensemble"
+EXPERIMENT = "experiment"
 
 
-def server() -> dict[str, Any]:
+def server() -> metadata.Document:
     """Server metadata."""
-    return {"name": "convoy", "version": convoy.__version__, "extensions": EXTENSIONS}
+    return metadata.server_metadata(SERVER)
 
 
 def model(endpoint: Endpoint) -> dict[str, Any]:
     """A model as people ask for it."""
+    known = {"name": endpoint.name, "version": endpoint.version, "classes": len(endpoint.labels)}
+    if isinstance(endpoint, ExperimentEndpoint):
+        return _experiment(endpoint)
+    if isinstance(endpoint, ComposedEndpoint):
+        return known | _composed(endpoint)
+    return known | _single(endpoint) if isinstance(endpoint, ModelEndpoint) else known
+
+
+def _single(endpoint: ModelEndpoint) -> dict[str, Any]:
     manifest, steps = endpoint.manifest, endpoint.manifest.preprocessing
     return {
-        "name": endpoint.name,
-        "version": endpoint.version,
         "architecture": manifest.architecture,
         "dataset": manifest.dataset,
-        "classes": len(manifest.labels),
         "input": [steps.size, steps.size, steps.channels],
         "params": manifest.params,
         "macs": manifest.macs,
@@ -40,34 +61,54 @@ def model(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def wire_input(endpoint: Endpoint) -> tuple[str, list[int]]:
-    """Datatype and shape of the input that clients see: encoded images for an image endpoint, the tensor otherwise."""
+def _composed(endpoint: ComposedEndpoint) -> dict[str, Any]:
+    """`params` counts each member once; `macs` are those of an image that every member looks at."""
+    manifests = {member.name: member.manifest for member in endpoint.members}
+    voters = [member for _, stage in endpoint.stages for member in stage.members]
+    return {
+        "architecture": endpoint.config.kind,
+        "dataset": ", ".join(dict.fromkeys(manifest.dataset for manifest in manifests.values())),
+        "members": list(manifests),
+        "params": sum(manifest.params for manifest in manifests.values()),
+        "macs": sum(count_looks(one.views) * manifests[one.model].macs for one in voters),
+        "accuracy": {},
+        "placement": endpoint.config.kind,
+    }
+
+
+def _experiment(endpoint: ExperimentEndpoint) -> dict[str, Any]:
+    """What its control is said to be, and the name behind each arm."""
+    definition = endpoint.live.revision.definition
+    control = model(endpoint.live.arms[definition.control.name])
+    own = {"name": endpoint.name, "version": endpoint.version, "architecture": EXPERIMENT, "placement": EXPERIMENT}
+    return control | own | {"arms": {arm.name: arm.model for arm in definition.arms}}
+
+
+def wire_input(endpoint: Endpoint) -> TensorInfo:
+    """The input that clients see: encoded images for an image endpoint, the tensor otherwise."""
     if endpoint.form == "image":
-        return BYTES, [-1, 1]
-    return NAMES[endpoint.input.dtype], list(endpoint.input.shape)
+        return TensorInfo(endpoint.input.name, BYTES, (-1, 1))
+    return TensorInfo(endpoint.input.name, NAMES[endpoint.input.dtype], tuple(endpoint.input.shape))
 
 
-def metadata(endpoint: Endpoint) -> dict[str, Any]:
-    """Open Inference Protocol model metadata."""
-    datatype, shape = wire_input(endpoint)
-    return {
-        "name": endpoint.name,
-        "versions": [endpoint.version],
-        "platform": PLATFORM,
-        "inputs": [{"name": endpoint.input.name, "datatype": datatype, "shape": shape}],
-        "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, len(endpoint.manifest.labels)]}],
-    }
+def info(endpoint: Endpoint) -> ModelInfo:
+    """A model as the Open Inference Protocol describes it; what is made of others has Triton's platform for that."""
+    single = isinstance(endpoint, ModelEndpoint)
+    described = model(endpoint)
+    return ModelInfo(
+        name=endpoint.name,
+        versions=(endpoint.version,),
+        platform=PLATFORM if single else ENSEMBLE,
+        backend=BACKEND if single else "",
+        inputs=(wire_input(endpoint),),
+        outputs=(TensorInfo(OUTPUT, "FP32", (-1, len(endpoint.labels))),),
+        max_batch=_max_batch(endpoint),
+        properties={"architecture": described["architecture"], "dataset": described["dataset"]},
+    )
 
 
-def config(endpoint: Endpoint) -> dict[str, Any]:
-    """Triton's model configuration, as far as its tools read it; dims are without the batch dimension."""
-    datatype, shape = wire_input(endpoint)
-    return {
-        "name": endpoint.name,
-        "platform": PLATFORM,
-        "backend": BACKEND,
-        "max_batch_size": endpoint.batcher.limits.batch,
-        "input": [{"name": endpoint.input.name, "data_type": CONFIG_TYPES[datatype][0], "dims": shape[1:]}],
-        "output": [{"name": OUTPUT, "data_type": "TYPE_FP32", "dims": [len(endpoint.manifest.labels)]}],
-        "dynamic_batching": {"preferred_batch_size": [endpoint.batcher.limits.batch]},
-    }
+def _max_batch(endpoint: Endpoint) -> int:
+    """The batch limit; before the engine was first loaded and measured, the most that is configured."""
+    if isinstance(endpoint, ModelEndpoint) and isinstance(endpoint.executor, OnDemandExecutor):
+        return endpoint.batcher.limits.batch if endpoint.executor.measured else endpoint.config.max_batch
+    return endpoint.batcher.limits.batch

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
+import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +16,28 @@ import ray
 from ray import serve as ray_serve
 
 import convoy
-from convoy.errors import ConvoyError, NotReady
+from convoy.errors import NotReady
 from models.artifact import Artifact
-from serve.catalog import CatalogLoader, close_endpoints
+from serve.catalog import CatalogLoader, ModelEndpoint, close_endpoints
 from serve.config import Catalog, ModelConfig, Settings
 from serve.dataplane import DataPlane
-from serve.executors import Executor, LocalExecutor, load_local
+from serve.decode_pool import DecodePool
+from serve.executors import Executor, LocalExecutor
+from serve.experiments.front import lined
+from serve.experiments.gateway import Experiments
+from serve.experiments.ledger.store import Ledger
 from serve.grpc_listener import GrpcListener
 from serve.host import connect_host
 from serve.http_listener import HttpListener
+from serve.logs import log_request, open_log
 from serve.metric_pages import PageWriter
-from serve.metrics import BUILD, BUSY, Metrics
+from serve.metrics import BUILD, DECODE_BUSY, LOOP_BUSY, Metrics
+from serve.on_demand import OnDemandExecutor, connect_local, open_memory
+from serve.repository import Repository
 from serve.sockets import Handover, find_listener
+from serve.steward import StewardClient
 from serve.threads import plan_threads
+from serve.tracing import request_tracer
 
 HOST_PATIENCE_SECONDS = 120.0
 SOCKET_PATIENCE_SECONDS = 60.0
@@ -54,65 +65,90 @@ class Gateway:
         self._metrics.set(
             BUILD, 1, version=convoy.__version__, ray=ray.__version__, engine=f"onnxruntime {onnxruntime.__version__}"
         )
-        decoders = ThreadPoolExecutor(self._threads.decode, thread_name_prefix="decode")
+        decoders = DecodePool(self._threads.decode, self._metrics.values(DECODE_BUSY))
         self._plane = DataPlane(self._settings.limits, decoders)
+        self._ends: list[Callable[[], None]] = []
+        self._observe()
+        self._memory = open_memory(self._settings)
         self._loader = CatalogLoader(self._connect, self._metrics, self._settings.limits)
         self._http: HttpListener | None = None
         self._grpc: GrpcListener | None = None
         self._handover: Handover | None = None
-        self._changing = asyncio.Lock()
+        self._repository = Repository(
+            self._plane, self._serve, StewardClient(), f"{socket.gethostname()}-{os.getpid()}"
+        )
+        self._experiments = self._open_experiments()
+        self._repository.start()
         self._ticker = asyncio.create_task(self._flush_metrics())
 
-    async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Loads what is new in the catalog, swaps, then frees what is gone. The first call opens the listeners.
+    def _observe(self) -> None:
+        settings = self._settings
+        self._ends.append(open_log(settings.node_dir / "logs", "gateway", settings.logging).close)
+        if settings.logging.access:
+            self._plane.observers.append(log_request)
+        if settings.tracing.endpoint:
+            tracer, end = request_tracer(settings.tracing)
+            self._plane.observers.append(tracer)
+            self._ends.append(end)
 
-        A later catalog that cannot be loaded leaves the present one in service.
-        """
-        async with self._changing:
-            present = self._plane.endpoints
-            try:
-                endpoints = await self._loader.load(Catalog.model_validate(user_config), present)
-            except ConvoyError:
-                if not present.by_name:
-                    raise
-                log.exception("the new catalog was not taken; the present one stays")
-                return
-            self._plane.replace(endpoints)
-            if self._http is None:
-                await self._open()
-            kept = set(map(id, endpoints.by_name.values()))
-            await close_endpoints(one for one in present.by_name.values() if id(one) not in kept)
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """A new declared catalog. One that cannot be loaded leaves the present one in service."""
+        await self._repository.declare(Catalog.model_validate(user_config))
+
+    async def _serve(self, catalog: Catalog) -> None:
+        """Loads what is new in the catalog, swaps, then frees what is gone. The first call opens the listeners."""
+        present = self._plane.endpoints
+        endpoints = await self._loader.load(catalog, present)
+        if self._experiments is not None:
+            endpoints = await self._experiments.declare(catalog.experiments, endpoints)
+        self._plane.replace(endpoints)
+        if self._http is None:
+            await self._open()
+        kept = set(map(id, endpoints.by_name.values()))
+        await close_endpoints(one for one in lined(present.by_name.values()) if id(one) not in kept)
 
     async def check_health(self) -> None:
         """Fails when an engine of this process no longer answers."""
         for endpoint in self._plane.endpoints.by_name.values():
-            if endpoint.form == "image" and isinstance(endpoint.executor, LocalExecutor):
+            if not isinstance(endpoint, ModelEndpoint) or endpoint.form != "image":
+                continue
+            if isinstance(endpoint.executor, LocalExecutor | OnDemandExecutor):
                 await endpoint.executor.probe()
 
     async def __del__(self) -> None:
         """Drains: no new connections, the living ones told to leave, what is in flight finished."""
         self._plane.draining = True
+        self._repository.close()
         if self._handover is not None:
             self._handover.close()
         if self._http is not None and self._grpc is not None:
             self._http.stop_accepting()
             await asyncio.gather(asyncio.sleep(LINGER_SECONDS), self._grpc.stop(DRAIN_SECONDS))
             await self._http.stop(DRAIN_SECONDS)
-        await close_endpoints(self._plane.endpoints.by_name.values())
+        await close_endpoints(lined(self._plane.endpoints.by_name.values()))
+        if self._experiments is not None:
+            await self._experiments.close()
         self._ticker.cancel()
+        for end in self._ends:
+            await asyncio.to_thread(end)
+
+    def _open_experiments(self) -> Experiments | None:
+        config = self._settings.ledger
+        return Experiments(self._plane, self._metrics, Ledger(config.url), config) if config.url else None
 
     async def _connect(self, model: ModelConfig, artifact: Artifact) -> Executor:
         if model.placement == "dedicated":
             return await connect_host(model, HOST_PATIENCE_SECONDS)
-        busy = self._metrics.values(BUSY, model=model.name, version=model.version)
-        return await asyncio.to_thread(load_local, model, artifact, self._threads.local, busy)
+        return await connect_local(model, artifact, self._threads.local, self._metrics, self._memory)
 
     async def _open(self) -> None:
         folder = self._settings.node_dir
         listener = await self._find_listener(folder)
         self._handover = Handover(folder / f"gateway-{os.getpid()}.sock", listener)
-        self._http = HttpListener(self._plane, self._metrics, self._settings, listener)
-        self._grpc = GrpcListener(self._plane, self._metrics, self._settings)
+        self._http = HttpListener(
+            self._plane, self._repository, self._metrics, self._settings, listener, self._experiments
+        )
+        self._grpc = GrpcListener(self._plane, self._repository, self._metrics, self._settings, self._experiments)
         await self._grpc.start()
         await self._http.start()
 
@@ -127,8 +163,11 @@ class Gateway:
             await asyncio.sleep(0.05)
 
     async def _flush_metrics(self) -> None:
+        loop_busy = self._metrics.values(LOOP_BUSY)
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
+            loop_busy[0] = time.thread_time()
             for endpoint in self._plane.endpoints.by_name.values():
                 endpoint.recorder.flush()
+            for endpoint in lined(self._plane.endpoints.by_name.values()):
                 endpoint.recorder.queue(endpoint.batcher.waiting_rows)

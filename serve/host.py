@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import secrets
+import socket
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,20 +17,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from ray import serve as ray_serve
+from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 
-from convoy.errors import EngineFailed, NotReady
+from convoy.errors import ConvoyError, EngineFailed, NotReady
 from models.artifact import Artifact
 from models.engine import TensorSpec
 from serve.config import ModelConfig
+from serve.credits import Callers, Credits
 from serve.curve import LatencyCurve
-from serve.executors import Engines, Form
+from serve.executors import Form, load_engines
 from serve.metric_pages import PageWriter
-from serve.metrics import BUSY, Metrics
+from serve.metrics import HOST_CALLS, Metrics
+from serve.slots import Slots
 
 APP_PREFIX = "host-"
-SLOTS_PER_HOST = 2  # one batch runs while the next one travels
-TRIES = 2
+PATIENCE_SECONDS = 60.0  # a batch whose host died waits so long for another one; its requests' own deadlines end sooner
+FIRST_PAUSE_SECONDS = 0.02
+LONGEST_PAUSE_SECONDS = 1.0
 
 log = logging.getLogger("convoy.host")
 
@@ -37,6 +45,16 @@ class HostFacts:
 
     inputs: dict[Form, TensorSpec]
     curve: LatencyCurve
+
+
+@dataclass(frozen=True)
+class HostAnswer:
+    """Logits of a batch, from which host (its node and process), and how many gateways share it."""
+
+    logits: NDArray[np.float32]
+    node: str
+    pid: int
+    callers: int
 
 
 @ray_serve.deployment(
@@ -53,40 +71,62 @@ class Host:
     def __init__(self, model: dict[str, object], threads: int, folder: str) -> None:
         config = ModelConfig.model_validate(model)
         metrics = Metrics(PageWriter(Path(folder) / "metrics"))
-        busy = metrics.values(BUSY, model=config.name, version=config.version)
-        artifact = Artifact.load(config.folder)
-        self._engines = Engines(artifact, config.threads or threads, config.max_batch, busy)
+        self._engines = load_engines(config, Artifact.load(config.folder), threads, metrics)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._node = socket.gethostname()
+        self._calls = metrics.values(HOST_CALLS, model=config.name, version=config.version)
+        self._callers = Callers()
 
     async def facts(self) -> HostFacts:
         return HostFacts(self._engines.inputs, self._engines.curve)
 
-    async def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._engines.run, form, rows)
+    async def run(self, form: Form, rows: NDArray[Any], caller: str) -> HostAnswer:
+        """One batch. Raises EngineFailed."""
+        self._calls[0] += 1
+        callers = self._callers.called(caller, time.monotonic())
+        logits = await asyncio.get_running_loop().run_in_executor(self._pool, self._engines.run, form, rows)
+        return HostAnswer(logits, self._node, os.getpid(), callers)
 
     def check_health(self) -> None:
         self._engines.probe()
 
 
 class HostExecutor:
-    """Runs batches on the hosts of a model: one handle call per batch, tried once more if its host dies."""
+    """Runs batches on the hosts of a model: one handle call per batch, made again when its host dies."""
 
     def __init__(self, handle: DeploymentHandle[Any], facts: HostFacts, replicas: int) -> None:
-        self.slots = SLOTS_PER_HOST * replicas
+        self._credits = Credits(replicas)
+        self.slots = Slots(self._credits.count, self._credits.eager)
         self.inputs: Mapping[Form, TensorSpec] = facts.inputs
         self.curve = facts.curve
         self._handle = handle
+        self._id = secrets.token_hex(8)
 
     async def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
-        for left in reversed(range(TRIES)):
+        """Inference has no effects, so a batch may run twice. Raises what the engine raises, NotReady without a host."""
+        answer = await self._ask(form, rows)
+        self._credits.told((answer.node, answer.pid), answer.callers, time.monotonic())
+        self.slots.resize(self._credits.count, self._credits.eager)
+        return answer.logits
+
+    async def _ask(self, form: Form, rows: NDArray[Any]) -> HostAnswer:
+        give_up = time.monotonic() + PATIENCE_SECONDS
+        pause = FIRST_PAUSE_SECONDS
+        while True:
             try:
-                answer: NDArray[np.float32] = await self._handle.run.remote(form, rows)
-            except Exception as error:  # noqa: BLE001 whatever Ray raises for a host that died or failed
-                log.warning("host call failed, %d tries left: %s", left, type(error).__name__)
-                failure = error
+                answer: HostAnswer = await self._handle.run.remote(form, rows, self._id)
+            except ConvoyError:
+                raise
+            except RayTaskError as error:
+                raise EngineFailed("the model's host could not run the batch") from error
+            except Exception as error:
+                log.warning("a host was lost during a call: %s", type(error).__name__)
+                if time.monotonic() + pause > give_up:
+                    raise NotReady(f"no host of the model answered for {PATIENCE_SECONDS:.0f} s; retry") from error
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             else:
                 return answer
-        raise EngineFailed(f"the model's host failed: {type(failure).__name__}")
 
     def close(self) -> None:
         """The host outlives the gateways that use it."""

@@ -2,60 +2,62 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import orjson
 
 from convoy.errors import ConvoyError, Overloaded
 from serve.batcher import Answer
 from serve.catalog import Endpoint
-from serve.dataplane import Trace
-from serve.http_body import Send
-from serve.ranking import TOP, rank
+from serve.energy import energy
+from serve.http_body import Receive, Send, UnreadBody
+from serve.options import ClassifyOptions
+from serve.predictions import Classes, best_classes
+from serve.timeline import Trace
 
 Headers = list[tuple[bytes, bytes]]
 
 JSON = b"application/json"
-
-
-def top_classes(answers: Sequence[Answer], top_k: int) -> list[tuple[list[int], list[float]]]:
-    """Per row the best class indices and their probabilities."""
-    rows: list[tuple[list[int], list[float]]] = []
-    for answer in answers:
-        if top_k <= TOP:
-            ranking, start, stop = answer.run.ranking, answer.start, answer.stop
-        else:
-            ranking, start, stop = rank(np.asarray(answer.logits), top_k), 0, answer.stop - answer.start
-        pairs = zip(ranking.classes[start:stop], ranking.probabilities[start:stop], strict=True)
-        rows.extend((classes[:top_k], probabilities[:top_k]) for classes, probabilities in pairs)
-    return rows
+LINGER_SECONDS = 5.0
 
 
 def classification(
-    endpoint: Endpoint, identifier: str, answers: Sequence[Answer], top_k: int, trace: Trace, now: float
+    endpoint: Endpoint, identifier: str, answers: Sequence[Answer], options: ClassifyOptions, trace: Trace, now: float
 ) -> bytes:
     """The JSON document of a classify answer."""
-    labels = endpoint.manifest.labels
     document: dict[str, Any] = {
         "id": identifier,
         "model": endpoint.name,
         "version": endpoint.version,
-        "predictions": [
-            {
-                "classes": [
-                    {"index": index, "label": labels[index], "probability": probability}
-                    for index, probability in zip(classes, probabilities, strict=True)
-                ]
-            }
-            for classes, probabilities in top_classes(answers, top_k)
-        ],
+        "predictions": [prediction(endpoint, options, row) for row in best_classes(answers, options)],
         "timings_ms": timings(trace, now),
         "batch_size": trace.batch_size,
     }
+    if trace.arm:
+        document["arm"] = trace.arm
+    if trace.cached:
+        document["cached"] = True
+    if options.energy:
+        document |= energy(endpoint, answers, trace)
+    if answers[0].parts:
+        document["members"] = [part.document() for part in answers[0].parts]
     return orjson.dumps(document)
+
+
+def prediction(endpoint: Endpoint, options: ClassifyOptions, row: Classes) -> dict[str, Any]:
+    """One image's classes as they stand in an answer."""
+    labels, pairs = endpoint.labels, zip(*row, strict=True)
+    if not options.labels:
+        return {"classes": [{"index": index, "probability": probability} for index, probability in pairs]}
+    return {
+        "classes": [
+            {"index": index, "label": labels[index], "probability": probability} for index, probability in pairs
+        ]
+    }
 
 
 def timings(trace: Trace, now: float) -> dict[str, float]:
@@ -77,11 +79,27 @@ async def send_answer(send: Send, status: int, body: bytes, headers: Headers) ->
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_error(send: Send, error: ConvoyError) -> None:
+async def send_error(send: Send, receive: Receive, error: ConvoyError, request_id: bytes = b"") -> None:
     """The error as `{"error": …}`; a connection whose body was not read to its end is closed."""
     headers: Headers = [(b"content-type", JSON)]
+    if request_id:
+        headers.append((b"x-request-id", request_id[:128]))
     if isinstance(error, Overloaded):
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
-    if error.http_status == 413:
-        headers.append((b"connection", b"close"))
-    await send_answer(send, error.http_status, orjson.dumps({"error": str(error)}), headers)
+    body = orjson.dumps({"error": str(error)})
+    if isinstance(error, UnreadBody):
+        headers += [(b"connection", b"close"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await _linger(receive)
+        await send({"type": "http.response.body", "body": b""})
+    else:
+        await send_answer(send, error.http_status, body, headers)
+
+
+async def _linger(receive: Receive) -> None:
+    """Lets the client finish its body, for a while: a close while it sends would reset the connection under the answer."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while (await receive()).get("more_body"):
+                pass

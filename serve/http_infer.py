@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from convoy.errors import InvalidInput
 from convoy.open_inference import HEADER_LENGTH, InferRequest, parse_request, raw_request, render_response
 from serve.catalog import Endpoint
-from serve.dataplane import DataPlane, Trace, Watch
+from serve.dataplane import DataPlane, Watch
+from serve.describe import wire_input
+from serve.experiments.caller import http_caller
 from serve.http_answers import JSON, Headers
 from serve.http_body import Headers as RequestHeaders
+from serve.http_body import Scope
+from serve.http_classify import REQUEST_ID, request_id
 from serve.infer import infer, request_terms
+from serve.timeline import Trace
 from serve.timeouts import http_terms
 
 HEADER_LENGTH_NAME = HEADER_LENGTH.encode()
@@ -16,18 +23,26 @@ OCTETS = b"application/octet-stream"
 
 
 async def infer_http(
-    plane: DataPlane, endpoint: Endpoint, headers: RequestHeaders, body: bytes, trace: Trace, watch: Watch
+    plane: DataPlane,
+    endpoint: Endpoint,
+    scope: Scope,
+    headers: RequestHeaders,
+    body: bytes,
+    trace: Trace,
+    watch: Watch,
 ) -> tuple[bytes, Headers]:
     """Body and headers of the answer. Raises ConvoyError."""
     request = _parse(endpoint, headers, body)
+    answered = [(REQUEST_ID, request_id(headers).encode())] if REQUEST_ID in headers else []
+    trace.id = request.id or (answered[0][1].decode() if answered else "")
     terms = http_terms(plane, headers, trace)
     if request.parameters:
         terms = request_terms(plane, request, trace, terms)
-    response = await infer(plane, endpoint, request, terms, trace, watch)
+    response = await infer(plane, endpoint, request, partial(http_caller, scope, headers), terms, trace, watch)
     document, json_length = render_response(response, request)
     if json_length is None:
-        return document, [(b"content-type", JSON)]
-    return document, [(b"content-type", OCTETS), (HEADER_LENGTH_NAME, b"%d" % json_length)]
+        return document, [(b"content-type", JSON), *answered]
+    return document, [(b"content-type", OCTETS), (HEADER_LENGTH_NAME, b"%d" % json_length), *answered]
 
 
 def _parse(endpoint: Endpoint, headers: RequestHeaders, body: bytes) -> InferRequest:
@@ -37,6 +52,7 @@ def _parse(endpoint: Endpoint, headers: RequestHeaders, body: bytes) -> InferReq
     if not declared.isdigit():
         raise InvalidInput(f"{HEADER_LENGTH} must be a whole number of at least 0")
     length = int(declared)
-    if length == 0 and endpoint.form == "image":
-        return raw_request(endpoint.input.name, body)
-    return parse_request(body, length)
+    if length > 0:
+        return parse_request(body, length)
+    given = wire_input(endpoint)
+    return raw_request(given.name, body, given.datatype, (1, *given.shape[1:]))

@@ -11,6 +11,7 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import cast
 
 import uvicorn
@@ -20,20 +21,31 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from convoy.errors import ConvoyError
 from serve.catalog import Endpoint
 from serve.config import Settings
-from serve.dataplane import DataPlane, Trace, Watch
-from serve.http_answers import JSON, Headers, classification, send_answer, send_error
-from serve.http_body import Receive, Scope, Send, parse_classify, read_body
+from serve.dataplane import DataPlane, Watch
+from serve.experiments.caller import ARM_HEADER, http_caller
+from serve.experiments.front import ExperimentEndpoint
+from serve.experiments.gateway import Experiments
+from serve.http_answers import JSON, Headers, send_answer, send_error
+from serve.http_body import Headers as RequestHeaders
+from serve.http_body import Receive, Scope, Send, read_body
+from serve.http_classify import REQUEST_ID
+from serve.http_dialects import DIALECTS, Dialect
+from serve.http_encoding import encode_answer
 from serve.http_infer import infer_http
 from serve.http_pages import build_pages
 from serve.metrics import IN_FLIGHT, Metrics
+from serve.observe import Finished
+from serve.repository import Repository
+from serve.timeline import Trace
 from serve.timeouts import http_terms
 
 WATCH = "convoy.watch"  # key of the scope under which a waiting request can be told that its client has gone
+TRACEPARENT = b"traceparent"
 KEEP_ALIVE_SECONDS = 75
 
 log = logging.getLogger("convoy.http")
 
-Handler = Callable[[Endpoint, Scope, Receive, Trace], Awaitable[tuple[bytes, Headers]]]
+Handler = Callable[[Endpoint, Scope, RequestHeaders, Receive, Trace], Awaitable[tuple[bytes, Headers]]]
 
 
 class HttpApp:
@@ -51,8 +63,10 @@ class HttpApp:
     def _map_routes(self) -> None:
         routes: dict[str, tuple[Endpoint, Handler]] = {}
         for endpoint in self._plane.endpoints.by_name.values():
+            for dialect in DIALECTS:
+                for path in dialect.paths:
+                    routes[path.format(endpoint.name, endpoint.version)] = (endpoint, partial(self._classify, dialect))
             for version in ("", f"/versions/{endpoint.version}"):
-                routes[f"/v1/models/{endpoint.name}{version}/classify"] = (endpoint, self._classify)
                 routes[f"/v2/models/{endpoint.name}{version}/infer"] = (endpoint, self._infer)
         self._routes = routes
 
@@ -63,48 +77,61 @@ class HttpApp:
             return
         endpoint, handler = route
         trace = Trace(self._clock())
-        status = 200
+        asked = dict(scope["headers"])
+        status, reason = 200, ""
         self._in_flight[0] += 1
         self._plane.in_flight += 1
         try:
-            body, headers = await handler(endpoint, scope, receive, trace)
+            body, headers = await handler(endpoint, scope, asked, receive, trace)
+            if trace.cached:
+                headers.append((b"x-cache", b"hit"))
+            if trace.arm:
+                headers.append((ARM_HEADER, trace.arm.encode()))
+            body = await encode_answer(asked, body, headers)
             trace.answered = self._clock()
-            await self._send(send, body, headers)
-            endpoint.recorder.request(trace.stages(self._clock()))
+            if self._plane.draining:
+                headers.append((b"connection", b"close"))
+            await send_answer(send, 200, body, headers)
+            self._plane.record_answer(endpoint, trace)
         except ConvoyError as error:
-            status = error.http_status
-            self._plane.record_failure(endpoint, error)
-            await send_error(send, error)
+            status, reason = error.http_status, str(error)
+            self._plane.record_failure(endpoint, error, trace)
+            await send_error(send, receive, error, asked.get(REQUEST_ID) or trace.id.encode())
         finally:
             self._in_flight[0] -= 1
             self._plane.in_flight -= 1
             endpoint.recorder.code("http", str(status))
+            if self._plane.observers:
+                parent = asked.get(TRACEPARENT, b"").decode("latin-1")
+                finished = Finished(
+                    "http", endpoint.name, endpoint.version, str(status), trace, self._clock(), parent, reason
+                )
+                self._plane.tell(finished)
 
     async def _classify(
-        self, endpoint: Endpoint, scope: Scope, receive: Receive, trace: Trace
+        self, dialect: Dialect, endpoint: Endpoint, scope: Scope, asked: RequestHeaders, receive: Receive, trace: Trace
     ) -> tuple[bytes, Headers]:
-        headers = dict(scope["headers"])
-        body = await read_body(headers, receive, self._plane.limits.body_bytes)
+        body = await read_body(asked, receive, self._plane.limits.body_bytes)
         trace.received = self._clock()
-        call = await parse_classify(scope, headers, body, self._plane.limits)
-        terms = http_terms(self._plane, headers, trace)
+        call = await dialect.parse(scope, asked, body, self._plane.limits)
+        trace.id = call.options.id or self._plane.new_id()
+        terms = http_terms(self._plane, asked, trace)
         watch = scope[WATCH] = Watch()
-        answers = await self._plane.classify(endpoint, call.images, terms, trace, watch)
-        identifier = call.id or self._plane.new_id()
-        document = classification(endpoint, identifier, answers, call.top_k, trace, self._clock())
-        return document, [(b"content-type", JSON)]
+        if isinstance(endpoint, ExperimentEndpoint):
+            caller = http_caller(scope, asked, trace.id, call.fields)
+            answers = await endpoint.live.classify(self._plane, call.images, caller, terms, trace, watch)
+        else:
+            answers = await self._plane.classify(endpoint, call.images, terms, trace, watch)
+        document = dialect.render(endpoint, trace.id, answers, call.options, trace, self._clock())
+        return document, [(b"content-type", JSON), (REQUEST_ID, trace.id.encode())]
 
-    async def _infer(self, endpoint: Endpoint, scope: Scope, receive: Receive, trace: Trace) -> tuple[bytes, Headers]:
-        headers = dict(scope["headers"])
-        body = await read_body(headers, receive, self._plane.limits.body_bytes)
+    async def _infer(
+        self, endpoint: Endpoint, scope: Scope, asked: RequestHeaders, receive: Receive, trace: Trace
+    ) -> tuple[bytes, Headers]:
+        body = await read_body(asked, receive, self._plane.limits.body_bytes)
         trace.received = self._clock()
         watch = scope[WATCH] = Watch()
-        return await infer_http(self._plane, endpoint, headers, body, trace, watch)
-
-    async def _send(self, send: Send, body: bytes, headers: Headers) -> None:
-        if self._plane.draining:
-            headers.append((b"connection", b"close"))
-        await send_answer(send, 200, body, headers)
+        return await infer_http(self._plane, endpoint, scope, asked, body, trace, watch)
 
 
 class Connection(HttpToolsProtocol):
@@ -136,8 +163,16 @@ class EmbeddedServer(uvicorn.Server):
 class HttpListener:
     """Serves a gateway's HTTP on a listening socket that other processes may share."""
 
-    def __init__(self, plane: DataPlane, metrics: Metrics, settings: Settings, listener: socket.socket) -> None:
-        pages = build_pages(plane, settings)
+    def __init__(
+        self,
+        plane: DataPlane,
+        repository: Repository,
+        metrics: Metrics,
+        settings: Settings,
+        listener: socket.socket,
+        experiments: Experiments | None = None,
+    ) -> None:
+        pages = build_pages(plane, repository, settings, experiments)
         config = uvicorn.Config(
             HttpApp(plane, metrics, pages),
             http=Connection,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import asyncio
 from typing import Any
 
 import orjson
@@ -10,40 +10,57 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import Route
 
-from convoy.errors import ConvoyError, NotFound, NotReady
+from convoy import metadata
+from convoy.errors import ConvoyError, InvalidInput, NotFound
 from serve import describe
-from serve.config import BUNDLED, Settings
+from serve.catalog import ModelEndpoint
+from serve.config import Settings
 from serve.dataplane import DataPlane
+from serve.experiments.gateway import Experiments
+from serve.experiments.pages import experiment_routes
 from serve.explain import explain
+from serve.http_body import read_body
+from serve.http_dialects import DIALECTS
+from serve.openapi import openapi
+from serve.page_routes import page_routes
+from serve.profile import Window, profile, read
+from serve.repository import Repository, check_load, check_unload
+from serve.statistics import statistics
 
-PAGE = Path(__file__).parent / "page"
-SAMPLES = BUNDLED / "samples"
+COLD_BODY_BYTES = 1024 * 1024
+SHORTEST_WINDOW, LONGEST_WINDOW = 0.1, 60.0  # seconds of a profile
 
 
 class Pages:
     """Handlers of the cold routes. A model's name may be percent-encoded; a version is digits."""
 
-    def __init__(self, plane: DataPlane, settings: Settings) -> None:
+    def __init__(self, plane: DataPlane, repository: Repository, settings: Settings) -> None:
         self._plane = plane
+        self._repository = repository
         self._settings = settings
-
-    async def home(self, request: Request) -> Response:
-        return Response((PAGE / "index.html").read_bytes(), media_type="text/html")
 
     async def healthz(self, request: Request) -> Response:
         """KubeRay's probe."""
         return Response("draining" if self._plane.draining else "success", 503 if self._plane.draining else 200)
 
+    async def ping(self, request: Request) -> Response:
+        """TorchServe's health check."""
+        return answer(
+            {"status": "Unhealthy" if self._plane.draining else "Healthy"}, 503 if self._plane.draining else 200
+        )
+
+    async def openapi(self, request: Request) -> Response:
+        return answer(openapi(self._plane))
+
     async def live(self, request: Request) -> Response:
-        return answer({"live": True})
+        return answer(metadata.live(True))
 
     async def ready(self, request: Request) -> Response:
         if self._plane.draining:
-            return answer({"ready": False, "live": False, "error": "the server is draining"}, 503)
-        return answer({"ready": True, "live": True})
+            return answer(metadata.ready(False, "the server is draining"), 503)
+        return answer(metadata.ready(True))
 
     async def server(self, request: Request) -> Response:
         return answer(describe.server())
@@ -58,16 +75,49 @@ class Pages:
 
     async def model_ready(self, request: Request) -> Response:
         endpoint = self._find(request)
-        return answer({"name": endpoint.name, "ready": True})
+        return answer(metadata.model_ready(endpoint.name, True))
 
     async def model_metadata(self, request: Request) -> Response:
-        return answer(describe.metadata(self._find(request)))
+        return answer(metadata.model_metadata(describe.info(self._find(request))))
 
     async def model_config(self, request: Request) -> Response:
-        return answer(describe.config(self._find(request)))
+        return answer(metadata.model_config(describe.info(self._find(request))))
+
+    async def statistics(self, request: Request) -> Response:
+        asked = (request.path_params.get("name", ""), request.path_params.get("version", ""))
+        return answer(await statistics(self._plane, self._settings.node_dir / "metrics", *asked))
+
+    async def repository_index(self, request: Request) -> Response:
+        wanted = (await read_document(request)).get("ready", False)
+        if not isinstance(wanted, bool):
+            raise InvalidInput("ready must be true or false")
+        return answer(metadata.repository_index(self._repository.index(wanted)))
+
+    async def load(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        check_load(await read_parameters(request))
+        await self._repository.load(name)
+        return answer({"name": name, "load": True})
+
+    async def unload(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        check_unload(await read_parameters(request))
+        await self._repository.unload(name)
+        return answer({"name": name, "unload": True})
 
     async def explain(self, request: Request) -> Response:
         return answer(explain(self._plane, self._settings))
+
+    async def profile(self, request: Request) -> Response:
+        """Looks at the whole node for some seconds."""
+        seconds = _seconds(request.query_params.get("seconds", "2"))
+        folder = self._settings.node_dir / "metrics"
+        before = await asyncio.to_thread(read, folder)
+        await asyncio.sleep(seconds)
+        after = await asyncio.to_thread(read, folder)
+        endpoints = self._plane.endpoints.by_name.values()
+        served = [one.config for one in endpoints if isinstance(one, ModelEndpoint) and one.form == "image"]
+        return answer(profile(Window(before, after), self._settings, served))
 
     async def unknown_model(self, request: Request) -> Response:
         """Hot paths of known models never come here."""
@@ -75,9 +125,37 @@ class Pages:
         raise NotFound(f"model {endpoint.name!r} has no such method")
 
     def _find(self, request: Request) -> Any:
-        if not self._plane.endpoints.by_name:
-            raise NotReady("no model is loaded yet")
-        return self._plane.endpoints.find(request.path_params["name"], request.path_params.get("version", ""))
+        return self._plane.find(request.path_params["name"], request.path_params.get("version", ""))
+
+
+async def read_document(request: Request) -> dict[str, Any]:
+    """The JSON object in a body, empty when there is no body. Raises InvalidInput or TooLarge."""
+    body = await read_body(dict(request.scope["headers"]), request.receive, COLD_BODY_BYTES)
+    try:
+        document = orjson.loads(body or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"the body is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidInput("the body must be a JSON object")
+    return document
+
+
+async def read_parameters(request: Request) -> dict[str, Any]:
+    """The `parameters` in a body. Raises InvalidInput or TooLarge."""
+    parameters = (await read_document(request)).get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise InvalidInput("parameters must be an object")
+    return parameters
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not SHORTEST_WINDOW <= seconds <= LONGEST_WINDOW:
+        raise InvalidInput(f"seconds is {text[:40]!r}; it must be from {SHORTEST_WINDOW} to {LONGEST_WINDOW}")
+    return seconds
 
 
 def answer(document: Any, status: int = 200) -> Response:
@@ -102,9 +180,16 @@ async def http_error(request: Request, error: Exception) -> Response:
     )
 
 
-def build_pages(plane: DataPlane, settings: Settings) -> Starlette:
+async def fault(request: Request, error: Exception) -> Response:
+    """What nobody foresaw: the server logs it, the client gets no part of it."""
+    return answer({"error": "internal error; the server's log has it"}, 500)
+
+
+def build_pages(
+    plane: DataPlane, repository: Repository, settings: Settings, experiments: Experiments | None = None
+) -> Starlette:
     """The Starlette application of the cold routes."""
-    pages = Pages(plane, settings)
+    pages = Pages(plane, repository, settings)
     of_model = [
         Route(f"/v2/models/{{name}}{version}{tail}", handler, methods=methods)
         for version in ("", "/versions/{version}")
@@ -112,25 +197,36 @@ def build_pages(plane: DataPlane, settings: Settings) -> Starlette:
             ("", pages.model_metadata, ["GET"]),
             ("/ready", pages.model_ready, ["GET"]),
             ("/config", pages.model_config, ["GET"]),
+            ("/stats", pages.statistics, ["GET"]),
             ("/infer", pages.unknown_model, ["POST"]),
         )
     ]
     return Starlette(
         routes=[
-            Route("/", pages.home),
+            *page_routes(plane, settings),
             Route("/-/healthz", pages.healthz),
             Route("/v1/models", pages.models),
             Route("/v1/explain", pages.explain),
-            Route("/v1/models/{name}/classify", pages.unknown_model, methods=["POST"]),
-            Route("/v1/models/{name}/versions/{version}/classify", pages.unknown_model, methods=["POST"]),
+            Route("/v1/profile", pages.profile),
+            *(
+                Route(path.format("{name}", "{version}"), pages.unknown_model, methods=["POST"])
+                for dialect in DIALECTS
+                for path in dialect.paths
+            ),
+            Route("/v1/models/{name}", pages.model_ready),
+            Route("/ping", pages.ping),
+            Route("/openapi.json", pages.openapi),
             Route("/v2", pages.server),
             Route("/v2/", pages.server),
             Route("/v2/health/live", pages.live),
             Route("/v2/health/ready", pages.ready),
             Route("/v2/models", pages.model_names),
+            Route("/v2/models/stats", pages.statistics),
             *of_model,
-            Mount("/page", StaticFiles(directory=PAGE)),
-            Mount("/samples", StaticFiles(directory=SAMPLES)),
+            Route("/v2/repository/index", pages.repository_index, methods=["POST"]),
+            Route("/v2/repository/models/{name}/load", pages.load, methods=["POST"]),
+            Route("/v2/repository/models/{name}/unload", pages.unload, methods=["POST"]),
+            *experiment_routes(plane, experiments),
         ],
-        exception_handlers={ConvoyError: convoy_error, HTTPException: http_error},
+        exception_handlers={ConvoyError: convoy_error, HTTPException: http_error, Exception: fault},
     )

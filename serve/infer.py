@@ -2,34 +2,67 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convoy.classification import classify_output
 from convoy.errors import InvalidInput, TooLarge
-from convoy.open_inference import InferRequest, InferResponse, RequestedOutput
+from convoy.open_inference import InferRequest, InferResponse, Parameters, RequestedOutput
 from convoy.tensors import BYTES, NAMES, Tensor
-from serve.catalog import Endpoint
-from serve.dataplane import DataPlane, Terms, Trace, Watch, all_logits
+from serve.batcher import Answer
+from serve.catalog import ComposedEndpoint, Endpoint, Rows
+from serve.dataplane import DataPlane, Terms, Watch, all_logits
+from serve.energy import energy
+from serve.experiments.caller import MakeCaller
+from serve.experiments.front import ExperimentEndpoint
+from serve.options import check_flag
+from serve.parts import OUTCOMES
+from serve.timeline import Trace
 
 OUTPUT = "logits"
 MAX_PRIORITY = 2**31
 
 
 async def infer(
-    plane: DataPlane, endpoint: Endpoint, request: InferRequest, terms: Terms, trace: Trace, watch: Watch
+    plane: DataPlane,
+    endpoint: Endpoint,
+    request: InferRequest,
+    caller: MakeCaller,
+    terms: Terms,
+    trace: Trace,
+    watch: Watch,
 ) -> InferResponse:
     """Answers a request. Raises InvalidInput when it does not fit the model."""
     for output in request.outputs:
         if output.name != OUTPUT:
             raise InvalidInput(f"unknown output {output.name[:60]!r}; {endpoint.name} has {OUTPUT!r}")
-    tensor = _single_input(endpoint, request)
-    rows = await plane.decode(endpoint, _images(tensor)) if tensor.datatype == BYTES else _rows(plane, endpoint, tensor)
-    logits = all_logits(await plane.run(endpoint, rows, terms, trace, watch))
+    tells_energy = bool(request.parameters) and check_flag("energy", request.parameters.get("energy", False))
+    identifier = request.id
+    if isinstance(endpoint, ExperimentEndpoint):
+        identifier = trace.id = trace.id or plane.new_id()  # feedback must be able to name it
+        caller_now, work = caller(identifier, request.parameters), partial(_answers, plane, request)
+        answers = await endpoint.live.serve(caller_now, terms, trace, watch, work)
+    else:
+        answers = await _answers(plane, request, endpoint, terms, trace, watch)
+    logits = all_logits(answers)
     asked = request.outputs or (RequestedOutput(OUTPUT),)
     outputs = tuple(_output(endpoint, logits, one.classes) for one in asked)
-    return InferResponse(endpoint.name, endpoint.version, request.id, outputs)
+    parameters = _parameters(answers[0], trace)
+    if tells_energy:
+        told = energy(endpoint, answers, trace)
+        parameters = {**parameters, **{key: value for key, value in told.items() if value is not None}}
+    return InferResponse(endpoint.name, endpoint.version, identifier, outputs, parameters)
+
+
+async def _answers(
+    plane: DataPlane, request: InferRequest, endpoint: Endpoint, terms: Terms, trace: Trace, watch: Watch
+) -> list[Answer]:
+    tensor = _single_input(endpoint, request)
+    if tensor.datatype == BYTES:
+        return await plane.classify(endpoint, _images(tensor), terms, trace, watch)
+    return await plane.run(endpoint, await _rows(plane, endpoint, tensor, terms), terms, trace, watch)
 
 
 def request_terms(plane: DataPlane, request: InferRequest, trace: Trace, default: Terms) -> Terms:
@@ -61,28 +94,38 @@ def _images(tensor: Tensor) -> list[bytes]:
     return tensor.elements
 
 
-def _rows(plane: DataPlane, endpoint: Endpoint, tensor: Tensor) -> NDArray[Any]:
+async def _rows(plane: DataPlane, endpoint: Endpoint, tensor: Tensor, terms: Terms) -> Rows:
     spec = endpoint.input
     wanted = NAMES[spec.dtype]
     if tensor.datatype != wanted:
         also = f" or {BYTES} (encoded images)" if endpoint.form == "image" else ""
         raise InvalidInput(f"input {spec.name!r} is {tensor.datatype}; {endpoint.name} takes {wanted}{also}")
-    if len(tensor.shape) != len(spec.shape) or tensor.shape[1:] != spec.shape[1:] or tensor.shape[0] < 1:
+    if not _has_shape(tensor.shape, spec.shape):
         raise InvalidInput(
             f"input {spec.name!r} has shape {list(tensor.shape)}; {endpoint.name} takes {list(spec.shape)}"
         )
-    if tensor.shape[0] > plane.limits.images_per_request:
-        raise TooLarge(f"{tensor.shape[0]} rows in one request; the limit is {plane.limits.images_per_request}")
+    if tensor.shape[0] > endpoint.most_images:
+        raise TooLarge(f"{tensor.shape[0]} rows in one request; the limit of {endpoint.name} is {endpoint.most_images}")
+    if isinstance(endpoint, ComposedEndpoint):
+        return await plane.decode(endpoint, list(tensor.array), terms)
     return tensor.array
 
 
+def _has_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether a shape is the wanted one, in which -1 stands for any size from 1."""
+    return len(shape) == len(wanted) and all(
+        size == want or (want == -1 and size >= 1) for size, want in zip(shape, wanted, strict=True)
+    )
+
+
+def _parameters(answer: Answer, trace: Trace) -> Parameters:
+    """`arm`, `cached`, and who took part as the protocol's flat parameters: `members_answered`, `_late` and `_failed`."""
+    names = {outcome: [part.model for part in answer.parts if part.outcome == outcome] for outcome in OUTCOMES}
+    members = {f"members_{outcome}": ",".join(models) for outcome, models in names.items() if models}
+    arm = {"arm": trace.arm} if trace.arm else {}
+    return arm | members | ({"cached": True} if trace.cached else {})
+
+
 def _output(endpoint: Endpoint, logits: NDArray[np.float32], classes: int) -> Tensor:
-    if classes == 0:
-        return Tensor(OUTPUT, "FP32", logits.shape, logits)
-    count = min(classes, logits.shape[1])
-    order = np.argsort(-logits, axis=1, kind="stable")[:, :count]
-    labels = endpoint.manifest.labels
-    texts = [
-        f"{logits[row, index]:f}:{index}:{labels[index]}".encode() for row, best in enumerate(order) for index in best
-    ]
-    return Tensor(OUTPUT, BYTES, (len(logits), count), texts)
+    tensor = Tensor(OUTPUT, "FP32", logits.shape, logits)
+    return classify_output(tensor, classes, endpoint.labels) if classes else tensor

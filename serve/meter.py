@@ -1,35 +1,54 @@
-"""The meter: one per node. Keeps the node's listening socket and serves the metrics of all its processes."""
+"""The meter: one per node. Keeps the node's listening socket, accounts for its energy and serves its metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from ray import serve as ray_serve
 
-from serve.config import Listen
-from serve.metric_pages import read_pages
-from serve.metrics import collect
+from serve.config import Listen, Power
+from serve.metric_pages import PageWriter, living_processes, read_pages
+from serve.metrics import CORES, Metrics, collect
+from serve.power.accountant import Accountant, keep_account
+from serve.power.cpu_time import machine_cores
+from serve.power.find import find_sources
+from serve.power.nvml import Gpu, find_gpus
+from serve.residency import resident_bytes
 from serve.sockets import KEEPER, Handover, bind, find_listener, has_port, prepare_folder
+from serve.triton_metrics import gpu_metrics, inference_aliases
+
+log = logging.getLogger("convoy.meter")
 
 
 class PagesCollector:
-    """Prometheus collector of the pages of a node."""
+    """Prometheus collector of a node: the pages of its processes, their memory, and its GPUs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, gpus: Sequence[Gpu] = ()) -> None:
         self._folder = folder
+        self._gpus = gpus
 
     def collect(self) -> Iterator[Metric]:
-        return collect(read_pages(self._folder))
+        series = list(read_pages(self._folder))
+        yield from collect(series)
+        yield from inference_aliases(series)
+        yield from gpu_metrics(self._gpus)
+        memory = GaugeMetricFamily("process_resident_memory_bytes", "Memory of this node's Convoy processes.")
+        memory.add_metric([], sum(map(resident_bytes, living_processes(self._folder))))
+        yield memory
 
 
-def serve_metrics(listen: Listen, folder: Path) -> WSGIServer:
+def serve_metrics(listen: Listen, folder: Path, gpus: Sequence[Gpu] = ()) -> WSGIServer:
     """Starts the node's metrics endpoint on a thread."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(PagesCollector(folder))
+    registry.register(PagesCollector(folder, gpus))
     server, _ = start_http_server(listen.metrics_port, listen.host, registry)
     return server
 
@@ -53,12 +72,21 @@ def keep_listener(listen: Listen, folder: Path) -> Handover:
 class Meter:
     """Deployment of the meter."""
 
-    def __init__(self, listen: dict[str, object], folder: str) -> None:
-        parsed = Listen.model_validate(listen)
-        self._handover = keep_listener(parsed, Path(folder))
-        self._server = serve_metrics(parsed, Path(folder) / "metrics")
+    def __init__(self, listen: dict[str, Any], power: dict[str, Any], folder_name: str) -> None:
+        parsed, folder = Listen.model_validate(listen), Path(folder_name)
+        self._handover = keep_listener(parsed, folder)
+        metrics = Metrics(PageWriter(folder / "metrics"))
+        metrics.set(CORES, machine_cores())
+        gpus = find_gpus()
+        self._stopped = threading.Event()
+        sources = find_sources(Power.model_validate(power), gpus)
+        if not sources:
+            log.warning("no source of power figures, so energy metrics are absent; docs/energy.md says how to get one")
+        keep_account(Accountant(sources, metrics), self._stopped)
+        self._server = serve_metrics(parsed, folder / "metrics", gpus)
 
     def __del__(self) -> None:
+        self._stopped.set()
         self._handover.close()
         self._server.shutdown()
         self._server.server_close()

@@ -36,12 +36,13 @@ class PageWriter:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder = folder
         stem = folder / f"{os.getpid()}-{_start_ticks(os.getpid())}"
         self._index = Path(f"{stem}.index")
-        self._index.touch()
         with open(f"{stem}.values", "w+b") as file:
             file.truncate(PAGE_SLOTS * 8)
             self._map = mmap.mmap(file.fileno(), PAGE_SLOTS * 8)
+        self._index.touch()  # last: readers look for it first
         self._values: Values = np.frombuffer(self._map, np.float64)
         self._used = 0
         self._known: dict[tuple[str, tuple[tuple[str, str], ...]], Values] = {}
@@ -69,6 +70,11 @@ def read_pages(folder: Path) -> Iterator[Series]:
             entry = orjson.loads(line)
             span = values[entry["offset"] : entry["offset"] + entry["slots"]]
             yield Series(entry["metric"], tuple(entry["labels"].items()), span, alive)
+
+
+def living_processes(folder: Path) -> list[int]:
+    """Processes that have a page and are still there."""
+    return [int(index.stem.partition("-")[0]) for index in folder.glob("*.index") if _is_alive(index.stem)]
 
 
 def clear_pages(folder: Path) -> None:

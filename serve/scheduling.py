@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 DEFAULT_PRIORITY = 8
+NEVER = float("inf")
 
 
 class Waiting(Protocol):
@@ -73,8 +74,9 @@ class WaitingLine(Generic[E]):
         self.rows = sum(item[3].size for item in self._heap)
         return expired
 
-    def next_deadline(self) -> float | None:
-        return min((item[1] for item in self._heap), default=None)
+    def next_deadline(self) -> float:
+        """The earliest deadline in the line, NEVER when it is empty."""
+        return min((item[1] for item in self._heap if not item[3].gone), default=NEVER)
 
     def _pop(self) -> E:
         entry = heapq.heappop(self._heap)[3]

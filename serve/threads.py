@@ -36,9 +36,10 @@ def plan_threads(settings: Settings, cores: int | None = None) -> ThreadPlan:
     """Every core can decode or run; no stage gets more threads than cores, so that stages share rather than thrash."""
     total = cores or settings.cores or available_cores()
     hosts = sum(model.replicas for model in settings.models if model.placement == "dedicated")
+    on_a_node = math.ceil(hosts / max(1, settings.cluster.host_nodes))
     return ThreadPlan(
         cores=total,
         decode=max(1, total // settings.gateways),
         local=max(1, total // settings.gateways),
-        dedicated=max(1, total // max(1, hosts)),
+        dedicated=max(1, total // max(1, on_a_node)),
     )

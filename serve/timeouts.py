@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from convoy.errors import InvalidInput
-from serve.dataplane import DataPlane, Terms, Trace
+from serve.dataplane import DataPlane, Terms
 from serve.http_body import Headers
+from serve.timeline import Trace
 
 TIMEOUT_HEADER = b"x-request-timeout-ms"
 PRIORITY_HEADER = b"x-request-priority"

@@ -7,8 +7,14 @@ import sys
 import click
 
 from convoy import __version__
-from convoy.cli.ask import classify, models
+from convoy.cli.atlas import atlas
+from convoy.cli.capacity import capacity
+from convoy.cli.classify import classify
+from convoy.cli.ensemble import ensemble
+from convoy.cli.experiment import experiment, feedback
 from convoy.cli.importing import import_model
+from convoy.cli.models import models
+from convoy.cli.render import render
 from convoy.cli.run import demo, explain, up
 from convoy.errors import ConvoyError
 
@@ -31,13 +37,21 @@ def main() -> None:
 
     \b
     convoy up                                  serve the default models on 127.0.0.1
-    convoy classify photo.jpg                  ask every model what a photo shows
+    convoy classify photo.jpg                  ask every model what a photo shows, or every photo of a folder
     convoy models                              what is served, with accuracy and size
     convoy models --architectures              every network of the zoo; NAME shows one layer by layer
     convoy import resnet50-imagenet            a model of public weights, or of your own
     convoy explain                             threads, placement and batch limits, and why
+    convoy ensemble suggest                    which models to combine, by held-out labels
+    convoy render -c convoy.yaml               the same server as Ray Serve's config document, for a cluster
+    convoy capacity                            how many gateways and hosts a traffic needs
+    convoy experiment report NAME              which architecture to keep, and why
+    convoy atlas                               what networks cost on this machine, in charts
     """
 
 
-for command in (up, demo, classify, models, import_model, explain):
+COMMANDS = (
+    up, demo, classify, models, import_model, explain, render, ensemble, experiment, feedback, capacity, atlas,
+)  # fmt: skip
+for command in COMMANDS:
     main.add_command(command)

@@ -18,19 +18,33 @@ def static_plan(settings: Settings) -> dict[str, Any]:
     """What follows from the configuration and this machine; curves are known only to a running server."""
     from dataclasses import asdict
 
+    from models.artifact import Artifact
+    from serve.compose import check_compositions, compositions_of, stages_of
+    from serve.composition_plan import Known, plan_document
     from serve.threads import plan_threads
 
+    manifests = {model.name: Artifact.load(model.folder).manifest for model in settings.models}
+    check_compositions(settings.catalog, manifests)
+    known = {name: Known(manifest) for name, manifest in manifests.items()}
+    ensembles = {one.name: one for one in settings.ensembles}
     return {
         "threads": asdict(plan_threads(settings)),
         "limits": settings.limits.model_dump(),
+        "models_memory_mb": settings.models_memory_mb,
         "models": [model.model_dump() for model in settings.models],
+        "compositions": [
+            plan_document(config, stages_of(config, ensembles), known) for config in compositions_of(settings.catalog)
+        ],
     }
 
 
-def live_plan(url: str) -> dict[str, Any]:
-    """The running server's plan. Raises NotReady when nobody answers."""
+def live_plan(url: str, seconds: float = 0.0) -> dict[str, Any]:
+    """The running server's plan and, if any, the profile of its next `seconds`. Raises NotReady when nobody answers."""
     try:
         plan: dict[str, Any] = httpx.get(f"{url}/v1/explain", timeout=10).raise_for_status().json()
+        if seconds:
+            profile = httpx.get(f"{url}/v1/profile", params={"seconds": seconds}, timeout=seconds + 10)
+            plan["profile"] = profile.raise_for_status().json()
     except httpx.HTTPError as error:
         raise NotReady(f"no plan from {url} ({error}); start a server with: convoy up") from error
     return plan
@@ -42,17 +56,60 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
         f"{threads['cores']} cores: {threads['decode']} decode threads, "
         f"{threads['local']} threads per local engine, {threads['dedicated']} per dedicated host"
     )
+    if budget := plan["models_memory_mb"]:
+        here = [model for model in plan["models"] if model.get("in_memory")]
+        used = sum(model["memory_mb"] for model in here)
+        console.print(f"{used:g} of {budget:g} MB of memory used by {len(here)} local models")
     table = Table("model", "placement", "batch limit", "in flight", "queue", "ms by batch size", box=None)
     for model in plan["models"]:
         curve = model.get("curve_ms", {})
         table.add_row(
             model["name"],
-            model["placement"],
+            model["placement"] + ("" if model.get("in_memory", True) else ", on demand"),
             str(model.get("batch_limit", f"≤ {model.get('max_batch')}")),
             str(model.get("batches_in_flight", "")),
             str(model.get("queue_limit", "")),
             "  ".join(f"{size}: {ms:g}" for size, ms in curve.items()) or "measured when it runs (--live)",
         )
     console.print(table)
-    for stage in plan.get("stages", ()):
-        console.print(stage)
+    if plan.get("compositions"):
+        console.print(_compositions(plan["compositions"]))
+    if "profile" in plan:
+        print_profile(plan["profile"], console)
+
+
+def print_profile(profile: dict[str, Any], console: Console) -> None:
+    """Milliseconds by stage, which add up to the total, how busy everything was, and what limits."""
+    if models := profile["models"]:
+        title = f"mean milliseconds by stage over {profile['seconds']:.1f} s"
+        table = Table("model", "requests/s", *models[0]["stages_ms"], "total", "p50", "p99", box=None, title=title)
+        for model in models:
+            times = (*model["stages_ms"].values(), model["total_ms"], model["p50_ms"], model["p99_ms"])
+            table.add_row(model["name"], f"{model['requests_per_second']:,.0f}", *(f"{ms:.3f}" for ms in times))
+        console.print(table)
+    busy = ", ".join(f"{one['name']} {one['busy']:.0%}" for one in profile["resources"])
+    console.print(f"busy: {busy}")
+    console.print(f"bottleneck: {profile['bottleneck']}")
+
+
+def _compositions(compositions: list[dict[str, Any]]) -> Table:
+    """Who is asked, and what an image costs at each member and at all up to its stage."""
+    table = Table(
+        "made of others", "stage", "member", "views", "rows", "M MACs", "engine ms", "ms up to here", box=None
+    )
+    for one in compositions:
+        name = f"{one['name']} ({one['kind']})"
+        for stage in one["stages"]:
+            total = _milliseconds(stage.get("engine_ms_per_image"))
+            label = stage["stage"] if one["kind"] == "cascade" else stage["combine"]
+            for member in stage["members"]:
+                cost = _milliseconds(member.get("engine_ms_per_image"))
+                views = " × ".join(member["views"])
+                macs = f"{member['macs_per_image'] / 1e6:,.1f}"
+                table.add_row(name, label, member["model"], views, str(member["rows_per_image"]), macs, cost, total)
+                name = label = total = ""
+    return table
+
+
+def _milliseconds(value: float | None) -> str:
+    return "--live" if value is None else f"{value:.3f}"

@@ -43,13 +43,18 @@ def up(config: Path | None, host: str | None, **ports: int | None) -> None:
     """
     console = Console()
     stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+    stop_on_signals(stopped)
     with running(settings_of(config, host, ports), console) as settings:
+        stop_on_signals(stopped)  # again: Ray, as it starts, takes SIGTERM for itself and would end without a drain
         console.print(addresses(settings))
         console.print("Ctrl-C stops it.")
         stopped.wait()
         console.print("draining …")
+
+
+def stop_on_signals(stopped: threading.Event) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
 
 
 @click.command()
@@ -72,12 +77,16 @@ def demo(config: Path | None, **ports: int | None) -> None:
 @config_option
 @click.option("--live", is_flag=True, help="Ask the running server instead of the configuration.")
 @click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="The running server, with --live.")
+@click.option("--seconds", default=2.0, show_default=True, help="How long --live watches the traffic.")
 @click.option("--json", "as_json", is_flag=True, help="JSON for scripts.")
-def explain(config: Path | None, live: bool, url: str, as_json: bool) -> None:
-    """Show threads, placement, batch limits and latency curves, and why they are so."""
+def explain(config: Path | None, live: bool, url: str, seconds: float, as_json: bool) -> None:
+    """Show threads, placement, batch limits and latency curves, and why they are so.
+
+    With --live also where the time of requests goes, stage by stage, and what limits them.
+    """
     from convoy.cli.plans import live_plan, print_plan, static_plan
 
-    plan = live_plan(url) if live else static_plan(settings_of(config, None, {}))
+    plan = live_plan(url, seconds) if live else static_plan(settings_of(config, None, {}))
     if as_json:
         click.echo(json.dumps(plan, indent=2))
     else:

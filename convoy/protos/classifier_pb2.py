@@ -24,23 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63onvoy/protos/classifier.proto\x12\tconvoy.v1\"\\\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06images\x18\x03 \x03(\x0c\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\n\n\x02id\x18\x05 \x01(\t\"\xba\x03\n\x10\x43lassifyResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12;\n\x0bpredictions\x18\x04 \x03(\x0b\x32&.convoy.v1.ClassifyResponse.Prediction\x12\x37\n\ntimings_ms\x18\x05 \x01(\x0b\x32#.convoy.v1.ClassifyResponse.Timings\x12\x12\n\nbatch_size\x18\x06 \x01(\r\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x1a:\n\x05\x43lass\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05label\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\x1a@\n\nPrediction\x12\x32\n\x07\x63lasses\x18\x01 \x03(\x0b\x32!.convoy.v1.ClassifyResponse.Class\x1a\x63\n\x07Timings\x12\x0f\n\x07receive\x18\x01 \x01(\x01\x12\x0e\n\x06\x64\x65\x63ode\x18\x02 \x01(\x01\x12\r\n\x05queue\x18\x03 \x01(\x01\x12\x0b\n\x03run\x18\x04 \x01(\x01\x12\x0c\n\x04post\x18\x05 \x01(\x01\x12\r\n\x05total\x18\x06 \x01(\x01\x32\xa4\x01\n\nClassifier\x12\x45\n\x08\x43lassify\x12\x1a.convoy.v1.ClassifyRequest\x1a\x1b.convoy.v1.ClassifyResponse\"\x00\x12O\n\x0e\x43lassifyStream\x12\x1a.convoy.v1.ClassifyRequest\x1a\x1b.convoy.v1.ClassifyResponse\"\x00(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63onvoy/protos/classifier.proto\x12\tconvoy.v1\"\xa7\x01\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06images\x18\x03 \x03(\x0c\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\n\n\x02id\x18\x05 \x01(\t\x12\x11\n\tthreshold\x18\x06 \x01(\x02\x12\x14\n\x0cindices_only\x18\x07 \x01(\x08\x12\x10\n\x08priority\x18\x08 \x01(\r\x12\x0e\n\x06\x65nergy\x18\t \x01(\x08\"\xda\x05\n\x10\x43lassifyResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12;\n\x0bpredictions\x18\x04 \x03(\x0b\x32&.convoy.v1.ClassifyResponse.Prediction\x12\x37\n\ntimings_ms\x18\x05 \x01(\x0b\x32#.convoy.v1.ClassifyResponse.Timings\x12\x12\n\nbatch_size\x18\x06 \x01(\r\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12\x0e\n\x06\x63\x61\x63hed\x18\x08 \x01(\x08\x12\x33\n\x07members\x18\t \x03(\x0b\x32\".convoy.v1.ClassifyResponse.Member\x12\x16\n\tenergy_mj\x18\n \x01(\x01H\x00\x88\x01\x01\x12\x15\n\renergy_source\x18\x0b \x01(\t\x12\x15\n\renergy_method\x18\x0c \x01(\t\x12\x0b\n\x03\x61rm\x18\r \x01(\t\x1a:\n\x05\x43lass\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05label\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\x1a@\n\nPrediction\x12\x32\n\x07\x63lasses\x18\x01 \x03(\x0b\x32!.convoy.v1.ClassifyResponse.Class\x1a\x63\n\x07Timings\x12\x0f\n\x07receive\x18\x01 \x01(\x01\x12\x0e\n\x06\x64\x65\x63ode\x18\x02 \x01(\x01\x12\r\n\x05queue\x18\x03 \x01(\x01\x12\x0b\n\x03run\x18\x04 \x01(\x01\x12\x0c\n\x04post\x18\x05 \x01(\x01\x12\r\n\x05total\x18\x06 \x01(\x01\x1ax\n\x06Member\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06images\x18\x03 \x01(\r\x12\x0f\n\x07outcome\x18\x04 \x01(\t\x12\n\n\x02ms\x18\x05 \x01(\x01\x12\x11\n\tengine_ms\x18\x06 \x01(\x01\x12\x0e\n\x06reason\x18\x07 \x01(\tB\x0c\n\n_energy_mj2\xa4\x01\n\nClassifier\x12\x45\n\x08\x43lassify\x12\x1a.convoy.v1.ClassifyRequest\x1a\x1b.convoy.v1.ClassifyResponse\"\x00\x12O\n\x0e\x43lassifyStream\x12\x1a.convoy.v1.ClassifyRequest\x1a\x1b.convoy.v1.ClassifyResponse\"\x00(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'convoy.protos.classifier_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CLASSIFYREQUEST']._serialized_start=45
-  _globals['_CLASSIFYREQUEST']._serialized_end=137
-  _globals['_CLASSIFYRESPONSE']._serialized_start=140
-  _globals['_CLASSIFYRESPONSE']._serialized_end=582
-  _globals['_CLASSIFYRESPONSE_CLASS']._serialized_start=357
-  _globals['_CLASSIFYRESPONSE_CLASS']._serialized_end=415
-  _globals['_CLASSIFYRESPONSE_PREDICTION']._serialized_start=417
-  _globals['_CLASSIFYRESPONSE_PREDICTION']._serialized_end=481
-  _globals['_CLASSIFYRESPONSE_TIMINGS']._serialized_start=483
-  _globals['_CLASSIFYRESPONSE_TIMINGS']._serialized_end=582
-  _globals['_CLASSIFIER']._serialized_start=585
-  _globals['_CLASSIFIER']._serialized_end=749
+  _globals['_CLASSIFYREQUEST']._serialized_start=46
+  _globals['_CLASSIFYREQUEST']._serialized_end=213
+  _globals['_CLASSIFYRESPONSE']._serialized_start=216
+  _globals['_CLASSIFYRESPONSE']._serialized_end=946
+  _globals['_CLASSIFYRESPONSE_CLASS']._serialized_start=585
+  _globals['_CLASSIFYRESPONSE_CLASS']._serialized_end=643
+  _globals['_CLASSIFYRESPONSE_PREDICTION']._serialized_start=645
+  _globals['_CLASSIFYRESPONSE_PREDICTION']._serialized_end=709
+  _globals['_CLASSIFYRESPONSE_TIMINGS']._serialized_start=711
+  _globals['_CLASSIFYRESPONSE_TIMINGS']._serialized_end=810
+  _globals['_CLASSIFYRESPONSE_MEMBER']._serialized_start=812
+  _globals['_CLASSIFYRESPONSE_MEMBER']._serialized_end=932
+  _globals['_CLASSIFIER']._serialized_start=949
+  _globals['_CLASSIFIER']._serialized_end=1113
 # @@protoc_insertion_point(module_scope)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from models.data import load_data
-from models.train.recipes import RECIPES, find_recipe, full_budget
+from models.train.recipes import RECIPES, find_recipe, full_budget, of_length
 from models.train.trainer import Trainer
 
 log = logging.getLogger("convoy.train")
@@ -33,7 +32,7 @@ def main() -> None:
     if arguments.budget == "full":
         recipe = full_budget(recipe)
     if arguments.epochs is not None:
-        recipe = replace(recipe, epochs=arguments.epochs)
+        recipe = of_length(recipe, arguments.epochs)
     result = Trainer(recipe, load_data(recipe.dataset), arguments.out).run()
     (arguments.out / "result.json").write_text(json.dumps(result) + "\n")
     log.info("%s: held out %.2f %%, test %.2f %%", recipe.name, 100 * result["held_out"], 100 * result["test"])

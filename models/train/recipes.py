@@ -14,6 +14,8 @@ Loss = Literal["cross_entropy", "map"]
 class Recipe:
     """SGD with Nesterov momentum; the rate rises over `warm_up` of the run and falls by a cosine.
 
+    For the last `restart_epochs` it starts again, at `restart_rate` (warm restarts, arXiv 1608.03983).
+
     Augmentation: a crop from the image padded by `shift` on every side and, if `flip`, a mirror image half the time.
     The first `early_epochs` see only windows of `early_side` pixels, unpadded: a net that ends in global pooling learns
     its filters from them at the cost of their area, and the remaining epochs teach it whole images.
@@ -33,6 +35,8 @@ class Recipe:
     flip: bool
     loss: Loss = "cross_entropy"
     warm_up: float = 0.2
+    restart_epochs: int = 0
+    restart_rate: float = 0.0
     early_epochs: int = 0
     early_side: int = 0
     seed: int = 0
@@ -62,7 +66,10 @@ RECIPES = {
             name="lenet5-mnist", architecture="lenet5", dataset="mnist", mean=(LENET_MEAN,), std=(LENET_STD,), pad=2,
             epochs=20, batch=64, peak_rate=0.003, weight_decay=0.0, shift=2, flip=False, loss="map",
         ),
-        cifar10("resnet20", "resnet20-cifar10", epochs=38, peak_rate=0.3, early_epochs=24),
+        replace(
+            cifar10("resnet20", "resnet20-cifar10", epochs=38, peak_rate=0.3, early_epochs=20),
+            restart_epochs=8, restart_rate=0.1,
+        ),
         cifar10("squeezenet_cifar", "squeezenet-cifar10", epochs=10, peak_rate=0.2, early_epochs=7),
         cifar10("vgg_cifar", "vgg-cifar10", epochs=10, peak_rate=0.1, early_epochs=0),
         cifar10("preresnet_cifar", "preresnet-cifar10", epochs=12, peak_rate=0.2, early_epochs=9),
@@ -81,7 +88,12 @@ RECIPES = {
 
 def full_budget(recipe: Recipe) -> Recipe:
     """What a GPU would run: whole images from the first epoch, for as many epochs as papers of that time took."""
-    return replace(recipe, epochs=200, early_epochs=0, early_side=0)
+    return of_length(replace(recipe, early_epochs=0, early_side=0), 200)
+
+
+def of_length(recipe: Recipe, epochs: int) -> Recipe:
+    """The recipe over another number of epochs, in one cycle of its rate."""
+    return replace(recipe, epochs=epochs, restart_epochs=0, restart_rate=0.0)
 
 
 def find_recipe(name: str) -> Recipe:

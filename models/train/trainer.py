@@ -19,6 +19,7 @@ from tqdm import tqdm
 from convoy.errors import ConfigError
 from models.data import DataSet, Split
 from models.train.recipes import Recipe
+from models.train.schedule import rate_at
 from models.zoo.registry import find_architecture
 
 RUBBISH = 10.0  # j of the paper's equation 9: keeps the penalty of rejected classes finite
@@ -96,11 +97,6 @@ class Trainer:
         self.optimizer = torch.optim.SGD(
             self.net.parameters(), recipe.peak_rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
         )
-        steps = recipe.epochs * (len(data.train.labels) // recipe.batch)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, recipe.peak_rate, total_steps=steps, pct_start=recipe.warm_up, cycle_momentum=False,
-            div_factor=10, final_div_factor=1000,
-        )  # fmt: skip
         self.epoch = 0
         self._resume()
 
@@ -121,14 +117,13 @@ class Trainer:
         self.net.train()
         total, steps = 0.0, len(self.data.train.labels) // self.recipe.batch
         batches = augmented_batches(self.data.train, self.recipe, self.epoch, generator)
-        for images, labels in tqdm(
-            batches, f"epoch {self.epoch + 1}/{self.recipe.epochs}", steps, disable=None, leave=False
-        ):
+        bar = tqdm(batches, f"epoch {self.epoch + 1}/{self.recipe.epochs}", steps, disable=None, leave=False)
+        for step, (images, labels) in enumerate(bar, self.epoch * steps):
+            self.optimizer.param_groups[0]["lr"] = rate_at(step, steps, self.recipe)
             loss = criterion(self.net(normalise(images, self.recipe)), labels)
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
-            self.schedule.step()
             total += loss.item()
         return total / steps
 
@@ -138,7 +133,6 @@ class Trainer:
             "epoch": self.epoch,
             "state_dict": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
         }
         partial = self.checkpoint.with_suffix(f".{os.getpid()}")
         torch.save(state, partial)
@@ -153,7 +147,6 @@ class Trainer:
         self.epoch = state["epoch"]
         self.net.load_state_dict(state["state_dict"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import grpc
 import orjson
@@ -34,6 +34,8 @@ class Server:
     grpc: str = ""
     is_ready: bool = True
     connections: set[Any] = field(default_factory=set)
+    refusals: int = 0  # calls of the model `flaky` that are still to be refused
+    ids: list[str] = field(default_factory=list)  # of the calls of `flaky`
 
 
 def fail(model: str) -> None:
@@ -45,11 +47,15 @@ def fail(model: str) -> None:
         raise kind("as asked")
 
 
-def classify(model: str, images: int) -> dict[str, Any]:
+def classify(server: Server, model: str, images: int, id: str) -> dict[str, Any]:
     fail(model)
+    if model == "flaky":
+        server.ids.append(id)
+        server.refusals -= 1
+        fail("NotReady" if server.refusals >= 0 else model)
     best = {"classes": [{"index": 3, "label": "cat", "probability": 0.75}]}
     return {
-        "id": "7",
+        "id": id,
         "model": model,
         "version": "1",
         "predictions": [best] * images,
@@ -89,7 +95,9 @@ def make_handler(server: Server) -> type[BaseHTTPRequestHandler]:
                 return b"<html>", {}
             if path[1] == "v1":
                 multipart = self.headers.get("content-type", "").startswith("multipart/")
-                return orjson.dumps(classify(model, body.count(b"filename=") if multipart else 1)), {}
+                images = body.count(b"filename=") if multipart else 1
+                query = dict(parse_qsl(urlsplit(self.path).query))
+                return orjson.dumps(classify(server, model, images, query["id"])), {}
             declared = self.headers[HEADER_LENGTH]
             version = path[5] if path[4] == "versions" else ""
             request = parse_request(body, None if declared is None else int(declared), model, version)
@@ -112,9 +120,14 @@ def make_handler(server: Server) -> type[BaseHTTPRequestHandler]:
 class Classifier(classifier_pb2_grpc.ClassifierServicer):
     """The classify API."""
 
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
     def Classify(self, request: classifier_pb2.ClassifyRequest, context: Any) -> classifier_pb2.ClassifyResponse:  # noqa: N802
         try:
-            return classifier_pb2.ClassifyResponse(**classify(request.model, len(request.images)))
+            return classifier_pb2.ClassifyResponse(
+                **classify(self.server, request.model, len(request.images), request.id)
+            )
         except ConvoyError as error:
             abort(context, error)
             raise
@@ -142,6 +155,23 @@ class Inference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> open_inference_pb2.ServerReadyResponse:
         return open_inference_pb2.ServerReadyResponse(ready=self.server.is_ready)
 
+    def RepositoryIndex(  # noqa: N802
+        self, request: open_inference_pb2.RepositoryIndexRequest, context: Any
+    ) -> open_inference_pb2.RepositoryIndexResponse:
+        return open_inference_pb2.RepositoryIndexResponse(models=[{"name": "m"}, {"name": "m-tensor"}])
+
+    def ModelMetadata(  # noqa: N802
+        self, request: open_inference_pb2.ModelMetadataRequest, context: Any
+    ) -> open_inference_pb2.ModelMetadataResponse:
+        taken = "FP32" if request.name == "m-tensor" else "BYTES"
+        return open_inference_pb2.ModelMetadataResponse(
+            name=request.name,
+            versions=["1"],
+            inputs=[{"name": "x", "datatype": taken}],
+            outputs=[{"name": "y", "shape": [-1, 10]}],
+            properties={"dataset": "mnist"},
+        )
+
 
 def abort(context: Any, error: ConvoyError) -> None:
     if isinstance(error, Overloaded):
@@ -149,16 +179,20 @@ def abort(context: Any, error: ConvoyError) -> None:
     context.abort(grpc.StatusCode[error.grpc_code], str(error))
 
 
+class HttpServer(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # of the default of five, a sixth who connects at once may be cut off
+
+
 @contextmanager
 def running() -> Iterator[Server]:
     """The server, until the block ends."""
     server = Server()
-    http = ThreadingHTTPServer(("127.0.0.1", 0), make_handler(server))
-    http.daemon_threads = True
+    http = HttpServer(("127.0.0.1", 0), make_handler(server))
     thread = Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     rpc = grpc.server(ThreadPoolExecutor(4))
-    classifier_pb2_grpc.add_ClassifierServicer_to_server(Classifier(), rpc)  # type: ignore[no-untyped-call]
+    classifier_pb2_grpc.add_ClassifierServicer_to_server(Classifier(server), rpc)  # type: ignore[no-untyped-call]
     open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Inference(server), rpc)  # type: ignore[no-untyped-call]
     server.http = f"http://127.0.0.1:{http.server_port}"
     server.grpc = f"grpc://127.0.0.1:{rpc.add_insecure_port('127.0.0.1:0')}"

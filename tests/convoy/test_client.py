@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from convoy.client import Client, error_of
+from convoy.client import Client
+from convoy.error_codes import error_of
 from convoy.errors import ConvoyError, InvalidInput, NotFound, NotReady, Overloaded
 
 

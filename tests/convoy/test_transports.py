@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convoy.client import Class, Client, Image, ModelSummary
+from convoy.client import Class, Client, Image, ModelSummary, Retries
 from convoy.errors import (
     Cancelled,
     ConvoyError,
@@ -25,6 +25,7 @@ from convoy.open_inference import RequestedOutput
 from convoy.tensors import BYTES, Tensor
 from tests.convoy.identity_server import RETRY_AFTER_S, Server, running
 
+ONE_TRY = Retries(tries=1)
 SAME = [Cancelled, DeadlineExceeded, InvalidInput, MethodNotAllowed, NotFound, NotReady, Overloaded, TooLarge]
 
 
@@ -36,7 +37,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(params=["http", "grpc"])
 def client(server: Server, request: pytest.FixtureRequest) -> Iterator[Client]:
-    with Client(getattr(server, request.param)) as one:
+    with Client(getattr(server, request.param), ONE_TRY) as one:
         yield one
 
 
@@ -89,7 +90,7 @@ def test_an_overload_says_when_to_come_back(client: Client) -> None:
 def test_an_answer_that_is_not_the_protocols(client: Client, server: Server) -> None:
     with pytest.raises(ConvoyError, match="cannot be read"):
         client.infer("garbage", [tensor()])
-    with Client(server.http) as over_http, pytest.raises(ConvoyError, match="cannot be read"):
+    with Client(server.http, ONE_TRY) as over_http, pytest.raises(ConvoyError, match="cannot be read"):
         over_http.classify("garbage", b"")
 
 
@@ -115,11 +116,48 @@ def test_one_connection_serves_many_calls(server: Server) -> None:
     assert len(server.connections) == 1
 
 
-def test_models_are_listed_over_http(server: Server) -> None:
-    with Client(server.http) as client:
-        assert client.models() == [ModelSummary("m", "1", "mnist", 10)]
-    with Client(server.grpc) as client, pytest.raises(InvalidInput, match="http://"):
-        client.models()
+def test_models_are_listed(client: Client) -> None:
+    assert client.models() == [ModelSummary("m", "1", "mnist", 10)]
+
+
+def test_a_call_is_repeated_under_one_id_until_it_succeeds(server: Server, client: Client) -> None:
+    url = client._url
+    with Client(url, Retries(tries=3, first_s=0.01)) as patient:
+        server.refusals, server.ids = 2, []
+        assert patient.classify("flaky", b"png").id == server.ids[0]
+        assert len(server.ids) == 3
+        assert len(set(server.ids)) == 1
+        server.refusals, server.ids = 3, []
+        with pytest.raises(NotReady):
+            patient.classify("flaky", b"png")
+        assert len(server.ids) == 3
+
+
+def test_a_folder_is_answered_in_order(client: Client, tmp_path: Path) -> None:
+    names = [f"{number:02}.png" for number in range(20)]
+    for name in names:
+        (tmp_path / name).write_bytes(b"png")
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / "last.JPG").write_bytes(b"jpg")
+    (tmp_path / "notes.txt").write_text("no image")
+    answers = list(client.classify_folder("m", tmp_path, in_flight=3))
+    assert [one.path.name for one in answers] == [*names, "last.JPG"]
+    assert all(one.answer is not None and one.error is None for one in answers)
+    failed = list(client.classify_folder("NotFound", tmp_path))
+    assert all(isinstance(one.error, NotFound) and one.answer is None for one in failed)
+
+
+def test_a_folder_without_images(client: Client, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"\.jpeg"):
+        next(client.classify_folder("m", tmp_path))
+
+
+def test_progress_goes_to_standard_error(client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.png").write_bytes(b"png")
+    assert len(list(client.classify_folder("m", tmp_path, progress=True))) == 1
+    shown = capsys.readouterr()
+    assert "1/1" in shown.err
+    assert not shown.out
 
 
 def test_an_encoding_is_told_from_an_input_over_http(server: Server) -> None:

@@ -10,6 +10,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -190,3 +191,33 @@ def test_a_client_that_leaves_is_counted_and_not_run(http: httpx.Client, server:
     cancelled = total(after, "convoy_cancelled_total", **labels) - total(before, "convoy_cancelled_total", **labels)
     ran = total(after, "convoy_samples_total", **labels) - total(before, "convoy_samples_total", **labels)
     assert (cancelled, ran) == (12, 50)
+
+
+def test_the_profile_of_a_running_server_adds_up_and_names_what_limits(http: httpx.Client, server: Settings) -> None:
+    body = png(quadrant_image(1))
+
+    async def load_and_look() -> dict[str, Any]:
+        async with httpx.AsyncClient(base_url=str(http.base_url), timeout=60) as client:
+            looking = asyncio.create_task(client.get("/v1/profile", params={"seconds": 1.5}))
+
+            async def ask() -> None:
+                while not looking.done():
+                    (await client.post("/v1/models/slow/classify", content=body)).raise_for_status()
+
+            await asyncio.gather(*(ask() for _ in range(8)))
+            return dict((await looking).raise_for_status().json())
+
+    profile = asyncio.run(load_and_look())
+    (slow,) = profile["models"]
+    assert slow["name"] == "slow"
+    assert sum(slow["stages_ms"].values()) == pytest.approx(slow["total_ms"], abs=0.01)
+    assert slow["stages_ms"]["queue"] > slow["stages_ms"]["decode"]
+    busy = {one["name"]: one["busy"] for one in profile["resources"]}
+    assert busy["engine of slow"] > 0.5
+    assert 0 < busy["event loop"] < 1
+    assert profile["bottleneck"].split(":")[0] in {"engine of slow", "cores of the machine"}
+
+
+def test_a_profile_takes_neither_nonsense_nor_forever(http: httpx.Client) -> None:
+    for seconds in ("x", "nan", "-1", "0", "1e9"):
+        assert http.get("/v1/profile", params={"seconds": seconds}).status_code == 400

@@ -17,7 +17,9 @@ from tests.conftest import REPOSITORY
 from tests.snippets import Snippet, snippets
 
 README = REPOSITORY / "README.md"
-SHELL = [snippet for snippet in snippets("README.md", "bash") if "curl" in snippet.text]
+SHELL = [
+    snippet for snippet in snippets("README.md", "bash") if "squeezenet" in snippet.text and "curl" in snippet.text
+]
 PYTHON = snippets("README.md", "python")
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from convoy.errors import Cancelled, DeadlineExceeded, EngineFailed, NotReady, Overloaded
 from serve.batcher import Answer, Batcher, BatcherLimits
 from serve.curve import LatencyCurve
+from serve.slots import Slots
 
 CURVE = LatencyCurve((1, 8), (0.001, 0.004))
 FOREVER = 1e12
@@ -49,7 +50,7 @@ class Engine:
 
 def make(limit: int = 8, slots: int = 1, queue: int = 10_000) -> tuple[Engine, Batcher]:
     engine = Engine(limit, slots)
-    return engine, Batcher(engine.run, BatcherLimits(limit, slots, queue), CURVE)
+    return engine, Batcher(engine.run, Slots(slots), BatcherLimits(limit, queue), CURVE)
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -130,7 +131,7 @@ def test_an_engine_that_answers_too_few_rows_fails_the_batch() -> None:
         return batch[:-1].astype(np.float32)
 
     async def scenario() -> None:
-        batcher = Batcher(short, BatcherLimits(8, 1, 100), CURVE)
+        batcher = Batcher(short, Slots(1), BatcherLimits(8, 100), CURVE)
         with pytest.raises(EngineFailed, match="1 rows for 2"):
             await batcher.submit(rows(1.0, 2.0), FOREVER)
 
@@ -170,7 +171,7 @@ def test_a_deadline_that_the_queue_cannot_meet_is_refused_at_once() -> None:
         now = 1000.0
         engine = Engine(2, 1)
         engine.gate.clear()
-        batcher = Batcher(engine.run, BatcherLimits(2, 1, 100), CURVE, clock=lambda: now)
+        batcher = Batcher(engine.run, Slots(1), BatcherLimits(2, 100), CURVE, clock=lambda: now)
         futures = [batcher.submit(rows(1.0, 2.0), FOREVER) for _ in range(10)]
         with pytest.raises(Overloaded, match="past the deadline"):
             batcher.submit(rows(1.0), now + 0.002)
@@ -185,7 +186,7 @@ def test_expired_requests_leave_before_they_cost_a_run() -> None:
         now = 0.0
         engine = Engine(8, 1)
         engine.gate.clear()
-        batcher = Batcher(engine.run, BatcherLimits(8, 1, 100), CURVE, clock=lambda: now)
+        batcher = Batcher(engine.run, Slots(1), BatcherLimits(8, 100), CURVE, clock=lambda: now)
         first = batcher.submit(rows(1.0), FOREVER)
         late = batcher.submit(rows(2.0), 5.0)
         await asyncio.sleep(0)
@@ -204,7 +205,7 @@ def test_an_answer_after_the_deadline_is_a_deadline_exceeded() -> None:
         now = 0.0
         engine = Engine(8, 1)
         engine.gate.clear()
-        batcher = Batcher(engine.run, BatcherLimits(8, 1, 100), CURVE, clock=lambda: now)
+        batcher = Batcher(engine.run, Slots(1), BatcherLimits(8, 100), CURVE, clock=lambda: now)
         future = batcher.submit(rows(1.0), 5.0)
         await asyncio.sleep(0)
         now = 6.0
@@ -215,18 +216,80 @@ def test_an_answer_after_the_deadline_is_a_deadline_exceeded() -> None:
     run(scenario)
 
 
-def test_deadline_is_told_while_the_engine_hangs() -> None:
+def test_deadlines_are_told_while_the_engine_hangs() -> None:
     async def scenario() -> None:
         engine, batcher = make()
         engine.gate.clear()
         loop_now = time.monotonic()
-        stuck = batcher.submit(rows(1.0), FOREVER)
+        stuck = batcher.submit(rows(1.0), loop_now + 0.02)
         waiting = batcher.submit(rows(2.0), loop_now + 0.01)
         with pytest.raises(DeadlineExceeded, match="waited"):
             await waiting
-        assert not stuck.done()
+        with pytest.raises(DeadlineExceeded, match="engine ran"):
+            await stuck
         engine.gate.set()
-        await stuck
+        assert (await batcher.submit(rows(3.0), FOREVER)).logits.item() == 3.0
+
+    run(scenario)
+
+
+def test_rows_on_their_way_count_as_waiting() -> None:
+    async def scenario() -> None:
+        _, batcher = make(limit=2, queue=4)
+        with batcher.arrival(2, FOREVER), batcher.arrival(2, FOREVER):
+            with pytest.raises(Overloaded, match="4 images wait"):
+                batcher.admit(1, FOREVER)
+            with pytest.raises(Overloaded), batcher.arrival(1, FOREVER):
+                pass
+        batcher.admit(4, FOREVER)
+
+    run(scenario)
+
+
+def test_lines_that_share_an_engine_take_turns() -> None:
+    async def scenario() -> None:
+        engine, slots = Engine(1, 1), Slots(1)
+        lines = [Batcher(engine.run, slots, BatcherLimits(1, 100), CURVE) for _ in range(2)]
+        futures = [lines[0].submit(rows(0.0), FOREVER) for _ in range(6)]
+        futures += [lines[1].submit(rows(1.0), FOREVER) for _ in range(3)]
+        await asyncio.gather(*futures)
+        assert [batch.item() for batch in engine.batches] == [0, 1, 0, 1, 0, 1, 0, 0, 0]
+        assert slots.taken == 0
+
+    run(scenario)
+
+
+def test_slots_beyond_the_eager_ones_are_for_full_batches() -> None:
+    async def scenario() -> None:
+        engine, slots = Engine(4, 2), Slots(2, eager=1)
+        engine.gate.clear()
+        batcher = Batcher(engine.run, slots, BatcherLimits(4, 100), CURVE)
+        futures = [batcher.submit(rows(0.0), FOREVER) for _ in range(4)]
+        await asyncio.sleep(0)
+        assert [len(batch) for batch in engine.batches] == [1]
+        futures += [batcher.submit(rows(0.0), FOREVER) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert [len(batch) for batch in engine.batches] == [1, 4]
+        engine.gate.set()
+        await asyncio.gather(*futures)
+        assert [len(batch) for batch in engine.batches] == [1, 4, 1]
+
+    run(scenario)
+
+
+def test_more_slots_are_used_at_once() -> None:
+    async def scenario() -> None:
+        engine, slots = Engine(1, 3), Slots(1)
+        engine.gate.clear()
+        batcher = Batcher(engine.run, slots, BatcherLimits(1, 100), CURVE)
+        futures = [batcher.submit(rows(0.0), FOREVER) for _ in range(4)]
+        slots.resize(3, 3)
+        await asyncio.sleep(0)
+        assert engine.running == 3
+        slots.resize(1, 1)
+        engine.gate.set()
+        await asyncio.gather(*futures)
+        assert slots.taken == 0
 
     run(scenario)
 

@@ -30,10 +30,36 @@ def test_default_catalog_uses_both_placements() -> None:
         ({"models": [{"name": "a"}, {"name": "a"}]}, "named twice: a"),
         ({"models": [{"name": "a-tensor"}]}, "-tensor"),
         ({"models": [{"name": "Not A Name"}]}, "models.0.name"),
+        ({"ensembles": [{"name": "e", "members": [{"model": "lenet5-mnst"}]}]}, "did you mean 'lenet5-mnist'?"),
+        ({"ensembles": [{"name": "lenet5-mnist", "members": [{"model": "lenet5-mnist"}]}]}, "named twice"),
+        ({"ensembles": [{"name": "e", "members": []}]}, "ensembles.0.members"),
+        ({"ensembles": [{"name": "e", "members": [{"model": "lenet5-mnist", "viws": ["flip"]}]}]}, "'views'"),
+        ({"ensembles": [{"name": "e", "members": [{"model": "lenet5-mnist", "views": ["flap"]}]}]}, "flip"),
+        ({"ensembles": [{"name": "e", "members": [{"model": "lenet5-mnist", "weight": 0}]}]}, "weight"),
+        (
+            {"ensembles": [{"name": "e", "members": [{"model": "lenet5-mnist"}], "min_members": 2}]},
+            "there are 1 members",
+        ),
+        ({"cascades": [{"name": "c", "stages": [{"model": "lenet5-mnist"}]}]}, "cascades.0.stages"),
+        (
+            {"cascades": [{"name": "c", "stages": [{"model": "lenet5-mnist"}, {"model": "resnet20-cifar10"}]}]},
+            "needs a margin or an entropy",
+        ),
+        (
+            {"cascades": [{"name": "c", "stages": [{"model": "a", "margin": 0.1}, {"model": "b", "margin": 0.1}]}]},
+            "leave out its threshold",
+        ),
+        (
+            {"cascades": [{"name": "c", "stages": [{"model": "a", "margin": 0.1, "entropy": 1}, {"model": "b"}]}]},
+            "not by both",
+        ),
         ({"models": [{"name": "a", "placement": "moon"}]}, "models.0.placement"),
         ({"listen": {"http_port": 8001}}, "three different ports"),
         ({"listen": {"http_port": 0}}, "listen.http_port"),
         ({"gateways": 0}, "gateways"),
+        ({"cluster": {"host_nodes": 1}}, "cluster.gateway_nodes"),
+        ({"cluster": {"gateway_nodes": 1}, "cores": 2}, "runtime_dir"),
+        ({"cluster": {"gateway_nodes": 1}, "cores": 2, "runtime_dir": "/run/convoy"}, "squeezenet1_1-imagenet"),
         ([], "document"),
     ],
 )
@@ -65,3 +91,19 @@ def test_the_environment_is_read_in_one_module_only() -> None:
     command = ["git", "grep", "-lE", r"os\.(environ|getenv)", "--", "serve", "convoy"]
     found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False).stdout.split()
     assert set(found) <= {"serve/config.py", "serve/app.py"}
+
+
+def test_what_is_made_of_an_unloaded_model_goes_with_it() -> None:
+    members = [{"model": "lenet5-mnist"}, {"model": "resnet20-cifar10"}]
+    stages = [{"model": "resnet20-cifar10", "margin": 0.5}, {"model": "both"}]
+    catalog = parse_settings(
+        {
+            "ensembles": [{"name": "both", "members": members}, {"name": "one", "members": members[1:]}],
+            "cascades": [{"name": "steps", "stages": stages}],
+        }
+    ).catalog
+    left = catalog.without(frozenset({"lenet5-mnist"}))
+    assert [one.name for one in left.models] == ["resnet20-cifar10", "squeezenet1_1-imagenet"]
+    assert [one.name for one in left.ensembles] == ["one"]
+    assert left.cascades == ()
+    assert catalog.without(frozenset()) == catalog

@@ -6,6 +6,7 @@ import re
 import struct
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ from PIL import Image
 from convoy.errors import ConvoyError, InvalidInput, TooLarge
 from serve.decode import Decoder
 from serve.resample import Pixels
+from tests.fuzz.images import complaint
 from tests.serve.pictures import CROPPED, GREY, save, scene, small_files, variants
 
 MEGABYTES_16 = 16 << 20
+HOSTILE = Path(__file__).parent / "hostile"  # files that python -m tests.fuzz found
 # The end marks that a picture is complete without.
 UNNEEDED_TAIL = {"gif": 3}
 
@@ -205,3 +208,17 @@ def test_a_hostile_file_does_not_hurt_the_next_one() -> None:
     for _ in range(3):
         refused(broken, decoder)
         assert (decoder.decode(body)[..., 0] == np.asarray(digit)).all()
+
+
+def test_libtiff_says_nothing_on_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+    """Found by the fuzzer: each damaged TIFF wrote lines into the log."""
+    for name, compression in (("checksum", "tiff_adobe_deflate"), ("codes", "tiff_lzw")):
+        body = bytearray(save(scene(160, 120), "TIFF", compression=compression))
+        body[100:2000:7] = bytes(len(body[100:2000:7]))
+        assert isinstance(refused(bytes(body)), InvalidInput), name
+    assert capfd.readouterr().err == ""
+
+
+def test_what_the_fuzzer_found_stays_fixed() -> None:
+    for path in sorted(HOSTILE.glob("*")):
+        assert complaint(path.read_bytes()) == "", path

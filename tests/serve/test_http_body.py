@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convoy.errors import Cancelled, InvalidInput, TooLarge, UnsupportedEncoding
-from serve.config import Limits
-from serve.http_body import Message, Receive, decompress, parse_classify, read_body
+from serve.http_body import Message, Receive, decompress, read_body
 
 LIMIT = 1000
 
@@ -79,14 +78,3 @@ def test_garbage_is_invalid_input(body: bytes) -> None:
 def test_unknown_encoding() -> None:
     with pytest.raises(UnsupportedEncoding, match="br"):
         decompress(b"", b"br", LIMIT)
-
-
-@given(
-    st.binary(max_size=300),
-    st.sampled_from([b"application/json", b"multipart/form-data; boundary=x", b"image/png", b""]),
-)
-def test_any_body_is_parsed_or_refused(body: bytes, kind: bytes) -> None:
-    scope = {"type": "http", "query_string": b"", "headers": [(b"content-type", kind)], "method": "POST"}
-    with contextlib.suppress(InvalidInput, TooLarge):
-        call = asyncio.run(parse_classify(scope, {b"content-type": kind}, body, Limits()))
-        assert all(isinstance(image, bytes) for image in call.images)

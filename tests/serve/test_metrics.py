@@ -11,7 +11,8 @@ from prometheus_client import CollectorRegistry
 
 from serve.meter import PagesCollector
 from serve.metric_pages import PageWriter, clear_pages, read_pages
-from serve.metrics import DEFINITIONS, QUEUE, SECONDS, STAGES, TOTAL, Metrics, ModelRecorder, observe
+from serve.metrics import DEFINITIONS, QUEUE, SECONDS, TOTAL, Metrics, ModelRecorder, observe
+from serve.timeline import STAGES
 
 
 def registry_of(folder: Path) -> CollectorRegistry:
@@ -26,7 +27,7 @@ def record(folder: Path, requests: int) -> None:
     for _ in range(requests):
         recorder.request((0.001,) * len(STAGES))
         recorder.code("http", "200")
-    recorder.batch(requests)
+    recorder.batch(requests, 0.5)
     recorder.queue(5)
     recorder.flush()
 

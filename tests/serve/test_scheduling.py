@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.scheduling import WaitingLine
+from serve.scheduling import NEVER, WaitingLine
 
 
 @dataclass(frozen=True)
@@ -77,4 +77,4 @@ def test_expire_removes_exactly_the_late(entries: list[Item], now: float) -> Non
     assert {entry.number for entry in expired} == {e.number for e in entries if e.deadline < now and not e.gone}
     kept = [entry for entry in entries if entry.deadline >= now and not entry.gone]
     assert line.rows == sum(entry.size for entry in kept)
-    assert line.next_deadline() == min((entry.deadline for entry in kept), default=None)
+    assert line.next_deadline() == min((entry.deadline for entry in kept), default=NEVER)

@@ -24,3 +24,15 @@ def test_plan_shares_cores_among_gateways_and_hosts() -> None:
     )
     assert plan_threads(settings, cores=8) == ThreadPlan(cores=8, decode=4, local=4, dedicated=2)
     assert plan_threads(settings, cores=1) == ThreadPlan(cores=1, decode=1, local=1, dedicated=1)
+
+
+def test_in_a_cluster_the_hosts_of_one_node_share_its_cores() -> None:
+    settings = parse_settings(
+        {
+            "cores": 6,
+            "runtime_dir": "/run/convoy",
+            "cluster": {"gateway_nodes": 1, "host_nodes": 2},
+            "models": [{"name": "a", "placement": "dedicated", "replicas": 3}],
+        }
+    )
+    assert plan_threads(settings) == ThreadPlan(cores=6, decode=6, local=6, dedicated=3)

@@ -1,20 +1,22 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from convoy.errors import InvalidInput
 from serve.config import Limits
-from serve.dataplane import DataPlane, Terms, Trace
+from serve.dataplane import DataPlane, Terms
+from serve.decode_pool import DecodePool
+from serve.timeline import Trace
 from serve.timeouts import http_terms
 
 
 def terms(headers: dict[bytes, bytes]) -> Terms:
     async def ask() -> Terms:
-        with ThreadPoolExecutor(1) as pool:
-            return http_terms(DataPlane(Limits(deadline_ms=1000), pool), headers, Trace(100.0))
+        plane = DataPlane(Limits(deadline_ms=1000), DecodePool(1, np.zeros(1)))
+        return http_terms(plane, headers, Trace(100.0))
 
     return asyncio.run(ask())
 

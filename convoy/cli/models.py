@@ -1,57 +1,15 @@
-"""Commands that ask a running server."""
+"""`convoy models`: what a running server offers, and which networks there are."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.table import Column, Table
 
 from convoy.cli.architectures import list_architectures, show_architecture
-
-server_option = click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="The server.")
-json_option = click.option("--json", "as_json", is_flag=True, help="JSON for scripts.")
-
-
-@click.command()
-@click.argument("images", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--model", "-m", "names", multiple=True, help="Model to ask; may be repeated.  [default: every model]")
-@click.option("--top-k", "-k", default=1, show_default=True, type=click.IntRange(1), help="Classes per image.")
-@click.option("--grpc", help="Ask over gRPC at this address instead, for example 127.0.0.1:8001.")
-@server_option
-@json_option
-def classify(
-    images: tuple[Path, ...], names: tuple[str, ...], top_k: int, grpc: str | None, url: str, as_json: bool
-) -> None:
-    """Classify image files.
-
-    \b
-    convoy classify cat.jpg
-    convoy classify -m squeezenet1_1-imagenet -k 3 *.jpg
-    convoy classify digit.png -m lenet5-mnist --json | jq .
-    """
-    from convoy.client import Client
-
-    with Client(url) as discovery:
-        wanted = names or tuple(model.name for model in discovery.models())
-    table = Table("image", _names(), "label", "probability", "ms", box=None)
-    documents = []
-    with Client(f"grpc://{grpc}" if grpc else url) as client:
-        for path in images:
-            for name in wanted:
-                answer = client.classify(name, path, top_k=top_k)
-                for rank, best in enumerate(answer.predictions[0].classes):
-                    cells = (path.name, name, f"{answer.timings_ms['total']:.1f}") if rank == 0 else ("", "", "")
-                    table.add_row(cells[0], cells[1], best.label, f"{best.probability:.3f}", cells[2])
-                    documents.append(
-                        {"image": str(path), "model": name, "label": best.label, "probability": best.probability}
-                    )
-    if as_json:
-        click.echo(json.dumps(documents, indent=2))
-    else:
-        Console().print(table)
+from convoy.cli.options import json_option, server_option
 
 
 @click.command()

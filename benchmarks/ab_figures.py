@@ -1,0 +1,63 @@
+"""`python -m benchmarks.ab_figures`: what the analysis of experiments promises, by simulation, into docs/experiments.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.ab_simulations import (
+    fixed_sample_size,
+    paired_differences,
+    paired_stops,
+    pairs,
+    single_requests,
+    sticky_keys,
+    watch,
+)
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "experiments.md"
+BEGIN, END = "<!-- figures -->\n", "<!-- end -->"
+RUNS = 2000
+KEYS = ((1000, 0.5, 0.1), (200, 1.0, 0.3), (50, 1.2, 0.5), (10, 1.5, 0.5))
+
+
+def equal_arms() -> Iterator[str]:
+    yield f"| two equal arms, {RUNS:,} runs | claimed a difference | covered at every look |"
+    yield "| --- | --- | --- |"
+    for accuracy, share in ((0.9, 0.5), (0.55, 0.5), (0.98, 0.5), (0.9, 0.05), (0.98, 0.01)):
+        looks = single_requests(np.random.default_rng(1), (accuracy, accuracy), share, 100, RUNS)
+        outcome = watch(looks, 0.0, 0.03)
+        what = f"single requests, accuracy {accuracy:.0%}, {share:.0%} to the second arm, 10 000 samples"
+        yield f"| {what} | {outcome.claimed:.2%} | {outcome.coverage:.2%} |"
+    for keys, skew, correlation in KEYS:
+        outcome = watch(sticky_keys(np.random.default_rng(2), 0.85, keys, skew, correlation, 50, RUNS), 0.0, 0.03)
+        what = f"{keys} sticky keys, Zipf {skew:g}, correlation {correlation:g} within a key, 5 000 samples"
+        yield f"| {what} | {outcome.claimed:.2%} | {outcome.coverage:.2%} |"
+    stops = paired_stops(pairs(np.random.default_rng(5), 0.06, 0.06, 100, RUNS))
+    covered = watch(paired_differences(pairs(np.random.default_rng(5), 0.06, 0.06, 100, RUNS)), 0.0, 0.03)
+    yield f"| paired, 12 % discordant, 10 000 images | {np.isfinite(stops).mean():.2%} | {covered.coverage:.2%} |"
+
+
+def different_arms() -> Iterator[str]:
+    yield f"| 88 % against 91 %, effect 0.03, {RUNS:,} runs | median samples | of the fixed sample size |"
+    yield "| --- | --- | --- |"
+    accuracies = (0.88, 0.91)
+    fixed = fixed_sample_size(accuracies)
+    yield f"| a test that looks once, 80 % power | {fixed:,.0f} | 1.00 |"
+    split = watch(single_requests(np.random.default_rng(4), accuracies, 0.5, 200, RUNS), 0.03, 0.03)
+    yield f"| split | {split.median:,.0f} | {split.median / fixed:.2f} |"
+    stops = float(np.median(paired_stops(pairs(np.random.default_rng(7), 0.02, 0.05, 200, RUNS))))
+    yield f"| paired, 7 % discordant | {stops:,.0f} | {stops / fixed:.2f} |"
+
+
+def main() -> None:
+    page = PAGE.read_text()
+    head, _, rest = page.partition(BEGIN)
+    tables = "\n".join([*equal_arms(), "", *different_arms()])
+    PAGE.write_text(f"{head}{BEGIN}{tables}\n{END}{rest.partition(END)[2]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""`python -m benchmarks.capacity`: the capacity simulator against a running server, and what ten and a hundred times need.
+
+A server with one gateway and one host of ResNet-20 is started; a light load gives the times of its stages, two others are
+measured and simulated with these times. `--write` puts the tables into docs/capacity.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from convoy.cli.capacity import cost_of
+from serve import app
+from serve.capacity import Cost, Fleet, simulate, smallest
+from serve.config import Settings, parse_settings
+from serve.threads import plan_threads
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "capacity.md"
+BEGIN, END = "<!-- made by python -m benchmarks.capacity --write -->\n", "<!-- end -->\n"
+MODEL = "resnet20-cifar10"
+LIGHT, MEASURED = 10, (100, 250)
+DURATION = "20s"
+TARGET_SECONDS = 0.05
+ASKED = (1_000, 10_000, 100_000)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the load generator saw, in seconds."""
+
+    p50: float
+    p99: float
+    stages: dict[str, float]
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Settings]:
+    doors = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    names = ("http_port", "grpc_port", "metrics_port")
+    listen = {name: one.getsockname()[1] for name, one in zip(names, doors, strict=True)}
+    for one in doors:
+        one.close()
+    model = {"name": MODEL, "placement": "dedicated", "threads": 1}
+    settings = parse_settings({"listen": listen, "runtime_dir": str(folder / "node"), "models": [model]})
+    app.start(settings)
+    try:
+        yield settings
+    finally:
+        app.stop()
+
+
+def load(settings: Settings, rate: int, folder: Path) -> Seen:
+    """Open loop at a rate, 32x32 images."""
+    listen, out = settings.listen, folder / f"{rate}.json"
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "loadtest", "run", f"http://127.0.0.1:{listen.http_port}", "-m", MODEL),
+            *("--rate", str(rate), "--duration", DURATION, "--side", "32", "--format", "png", "--json", str(out)),
+            *("--metrics", f"http://127.0.0.1:{listen.metrics_port}/metrics"),
+        ],
+        cwd=ROOT,
+        check=False,  # a verdict on steadiness is no error here
+        stdout=subprocess.DEVNULL,
+    )
+    report: dict[str, Any] = json.loads(out.read_text())
+    quantiles = report["total"]["latency"]["quantiles"]
+    return Seen(
+        quantiles["p50"] / 1e3,
+        quantiles.get("p99", float("nan")) / 1e3,  # too few at a light load
+        {stage: ms / 1e3 for stage, ms in report["server"]["stages_ms"].items()},
+    )
+
+
+def calibrated(settings: Settings, light: Seen) -> tuple[Cost, float]:
+    """The cost of a request, and the seconds of a request that the server's clock does not see."""
+    plan = httpx.get(f"http://127.0.0.1:{settings.listen.http_port}/v1/explain", timeout=10).json()
+    stages = light.stages
+    loop = stages["receive"] + stages["post"] + stages["send"]
+    alone = cost_of(plan, MODEL, loop, stages["decode"], 0.0)
+    hop = max(0.0, stages["run"] - alone.curve.predict(1))
+    return cost_of(plan, MODEL, loop, stages["decode"], hop), max(0.0, light.p50 - sum(stages.values()))
+
+
+def comparison(cost: Cost, outside: float, decoders: int, seen: dict[int, Seen]) -> list[str]:
+    lines = [
+        "| images/s | p50 measured | p50 simulated | p99 measured | p99 simulated | host busy, simulated |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for rate, one in seen.items():
+        outcome = simulate(cost, Fleet(1, decoders, 1), rate)
+        pairs = ((one.p50, outcome.p50 + outside), (one.p99, outcome.p99 + outside))
+        cells = " | ".join(f"{1e3 * measured:.1f} ms | {1e3 * simulated:.1f} ms" for measured, simulated in pairs)
+        lines.append(f"| {rate} | {cells} | {outcome.host_busy:.0%} |")
+    return lines
+
+
+def needed(cost: Cost, decoders: int) -> list[str]:
+    lines = [
+        f"| images/s | gateways | hosts | p99 (wanted: {1e3 * TARGET_SECONDS:.0f} ms) | rows of a batch | breaks first |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for rate in ASKED:
+        fleet = smallest(cost, decoders, rate, TARGET_SECONDS)
+        outcome = simulate(cost, fleet, rate)
+        lines.append(
+            f"| {rate:,} | {fleet.gateways} | {fleet.hosts} | {1e3 * outcome.p99:.1f} ms | {outcome.batch:.1f} "
+            f"| {outcome.busiest} |"
+        )
+    return lines
+
+
+def times(cost: Cost, outside: float) -> list[str]:
+    curve = ", ".join(f"{size}: {1e3 * cost.curve.predict(size):.2f}" for size in cost.curve.sizes)
+    return [
+        f"Of a request: event loop {1e3 * cost.loop:.2f} ms, decode {1e3 * cost.decode:.2f} ms, outside the server's clock "
+        f"{1e3 * outside:.2f} ms. Of a batch: the way to the host and back {1e3 * cost.hop:.2f} ms, and the engine, in ms by "
+        f"rows: {curve}."
+    ]
+
+
+def measure() -> str:
+    with tempfile.TemporaryDirectory() as name, running(Path(name)) as settings:
+        folder = Path(name)
+        light = load(settings, LIGHT, folder)
+        cost, outside = calibrated(settings, light)
+        decoders = plan_threads(settings).decode
+        seen = {rate: load(settings, rate, folder) for rate in MEASURED}
+    blocks = (times(cost, outside), comparison(cost, outside, decoders, seen), needed(cost, decoders))
+    return "\n\n".join("\n".join(block) for block in blocks) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.relative_to(ROOT)}")
+    arguments = parser.parse_args()
+    text = measure()
+    print(text)
+    if arguments.write:
+        before, _, rest = PAGE.read_text().partition(BEGIN)
+        PAGE.write_text(before + BEGIN + text + END + rest.partition(END)[2])
+
+
+if __name__ == "__main__":
+    main()

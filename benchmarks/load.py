@@ -1,0 +1,75 @@
+"""Closed-loop load by programs in C, so that the client takes as little of the machine as it can: wrk and h2load."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from convoy.errors import ConfigError
+
+SCRIPT = Path(__file__).parent / "closed.lua"
+WARM_SECONDS = 2
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a client saw: requests per second, milliseconds, answers that were not a success."""
+
+    rps: float
+    p50_ms: float
+    p99_ms: float
+    failed: int
+
+
+def wrk(
+    url: str, body: Path, connections: int, seconds: float, headers: Mapping[str, str], keep_alive: bool = True
+) -> Load:
+    """Posts `body` over `connections` connections, after a warm-up. Raises ConfigError without wrk."""
+    lines = dict(headers) | ({} if keep_alive else {"Connection": "close"})
+    environment = {
+        "BENCH_BODY": str(body),
+        "BENCH_HEADERS": "\n".join(f"{name}: {value}" for name, value in lines.items()),
+    }
+
+    def run(duration: float) -> str:
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{duration:g}s", "--timeout", "30s", "-s", str(SCRIPT), url]
+        return _run("wrk", command, environment)
+
+    run(WARM_SECONDS)
+    rps, p50, p99, status, errors = re.findall(r"RESULT (\S+) (\S+) (\S+) (\d+) (\d+)", run(seconds))[0]
+    return Load(float(rps), float(p50), float(p99), int(status) + int(errors))
+
+
+def h2load(url: str, message: Path, clients: int, streams: int, requests: int) -> Load:
+    """Sends a framed gRPC message `requests` times over `clients` connections, `streams` at once on each.
+
+    h2load counts HTTP successes and times requests only as mean and extremes: both quantiles are the mean. Raises
+    ConfigError without h2load.
+    """
+
+    def run(count: int) -> str:
+        head = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+        command = ["h2load", "-n", str(count), "-c", str(clients), "-m", str(streams), "-t", "1", "-d", str(message)]
+        return _run("h2load", [*command, *head, url], {})
+
+    run(max(500, requests // 10))
+    text = run(requests)
+    rps = float(re.findall(r"([\d.]+) req/s", text)[0])
+    succeeded = int(re.findall(r"(\d+) succeeded", text)[0])
+    mean = _milliseconds(*re.findall(r"time for request:\s+\S+\s+\S+\s+([\d.]+)(us|ms|s)", text)[0])
+    return Load(rps, mean, mean, requests - succeeded)
+
+
+def _milliseconds(number: str, unit: str) -> float:
+    return float(number) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[unit]
+
+
+def _run(program: str, command: list[str], environment: Mapping[str, str]) -> str:
+    if shutil.which(program) is None:
+        raise ConfigError(f"{program} is not installed: apt-get install wrk nghttp2-client")
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True).stdout

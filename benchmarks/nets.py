@@ -1,0 +1,149 @@
+"""What the benchmarks serve: an ONNX file as users have them, a ResNet-18 of random weights, and the bodies to send."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import shutil
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import orjson
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.artifact import MANIFEST, TENSOR_MODEL, Artifact, Manifest, Preprocessing, file_hash
+from models.export import export
+from models.preprocessing_graph import add_preprocessing
+from serve.config import BUNDLED
+
+DIGIT = Preprocessing(1, 28, 28, (0.0,), (1.0,))
+PHOTO = Preprocessing(3, 256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+PHOTO_SIZE = (500, 375)
+
+
+@dataclass(frozen=True)
+class Net:
+    """An artifact, an image to send, and the float graph that peers load."""
+
+    name: str
+    artifact: Artifact
+    image: Path
+    gray: bool
+
+    @property
+    def onnx(self) -> Path:
+        return self.artifact.tensor_model
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions and a shortcut, with a projection where the shape changes."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        projection = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        self.shortcut: nn.Module = projection if stride > 1 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+
+def resnet18_net() -> nn.Module:
+    """ResNet-18 for 224x224: He et al., arXiv 1512.03385, table 1; 1.8 G multiply-adds."""
+    widths = (64, 64, 128, 256, 512)
+    stages = [
+        nn.Sequential(Block(inputs, outputs, 1 if inputs == outputs else 2), Block(outputs, outputs, 1))
+        for inputs, outputs in itertools.pairwise(widths)
+    ]
+    stem = (nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+    return nn.Sequential(*stem, *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000))
+
+
+def lenet5(source: Path | None, folder: Path) -> Net:
+    """LeNet-5 from a float32 NCHW ONNX file, or the bundled one; the image is a 28x28 grey PNG."""
+    image = BUNDLED / "samples" / "mnist-0-7.png"
+    if source is None:
+        return Net("lenet5", Artifact.load(BUNDLED / "lenet5-mnist"), image, gray=True)
+    out = folder / "lenet5"
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, out / TENSOR_MODEL)
+    add_preprocessing(DIGIT, out)
+    return Net("lenet5", _describe(out, "lenet5", DIGIT, 10), image, gray=True)
+
+
+def resnet18(folder: Path) -> Net:
+    """ResNet-18 with seeded random weights, and a 500x375 JPEG: the work is that of a trained one."""
+    out = folder / "resnet18"
+    image = folder / "photo.jpg"
+    if not (out / MANIFEST).exists():
+        out.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(18)
+        export(resnet18_net(), PHOTO, out)
+        _describe(out, "resnet18", PHOTO, 1000)
+        image.write_bytes(photo(*PHOTO_SIZE))
+    return Net("resnet18", Artifact.load(out), image, gray=False)
+
+
+def _describe(out: Path, name: str, steps: Preprocessing, classes: int) -> Artifact:
+    files = [file.name for file in out.iterdir() if file.suffix in (".onnx", ".bin")]
+    weights = onnx.load(str(out / TENSOR_MODEL)).graph.initializer
+    manifest = Manifest(
+        name=name,
+        version="1",
+        architecture=name,
+        dataset="none",
+        labels=tuple(map(str, range(classes))),
+        preprocessing=steps,
+        params=sum(int(np.prod(one.dims)) for one in weights),
+        macs=0,
+        accuracy={},
+        files={file: file_hash(out / file) for file in sorted(files)},
+        parity={},
+        made={"by": "benchmarks"},
+        source="benchmarks",
+        licence="Apache-2.0",
+    )
+    (out / MANIFEST).write_text(manifest.to_json())
+    return Artifact.load(out)
+
+
+def photo(width: int, height: int) -> bytes:
+    """The bundled coffee cup as a JPEG of quality 90."""
+    with Image.open(BUNDLED / "samples" / "coffee.png") as image:
+        stream = io.BytesIO()
+        image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS).save(stream, "JPEG", quality=90)
+    return stream.getvalue()
+
+
+def noise(size: int) -> bytes:
+    """A grey PNG of about `size` bytes that nothing compresses."""
+    side = max(1, round((size - 100) ** 0.5))
+    pixels = np.random.default_rng(size).integers(0, 256, (side, side), np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
+
+
+def tensor_body(shape: tuple[int, ...], path: Path) -> int:
+    """Writes an Open Inference Protocol request with a binary float tensor; returns the length of its JSON part."""
+    values = np.random.default_rng(0).random(shape, np.float32).tobytes()
+    parameters = {"binary_data_size": len(values)}
+    tensor = {"name": "input", "shape": shape, "datatype": "FP32", "parameters": parameters}
+    head = orjson.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}})
+    path.write_bytes(head + values)
+    return len(head)
+
+
+def grpc_frame(message: bytes) -> bytes:
+    """A gRPC message with its length, as it goes over HTTP/2."""
+    return b"\0" + struct.pack(">I", len(message)) + message

@@ -1,0 +1,282 @@
+"""The measurements, one function each. Every one starts its own server and returns JSON-ready rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from benchmarks import nets, peers
+from benchmarks.load import h2load, wrk
+from benchmarks.nets import Net
+from benchmarks.server import Server, serving
+from convoy.protos import classifier_pb2
+from models.engine import load_engine
+from serve.decode import Decoder
+from serve.metric_pages import PageWriter
+from serve.metrics import Metrics, ModelRecorder
+
+Row = dict[str, Any]
+OCTETS = {"Content-Type": "application/octet-stream"}
+GRPC_PATH = "convoy.v1.Classifier/Classify"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Where to work, how long, and the compare scripts when there are some."""
+
+    scratch: Path
+    seconds: int
+    bench: peers.Bench | None
+    peers: str
+    soak_seconds: float
+
+    def lenet5(self) -> Net:
+        return nets.lenet5(self.bench.scripts / "lenet5.onnx" if self.bench else None, self.scratch)
+
+    def resnet18(self) -> Net:
+        return nets.resnet18(self.scratch)
+
+    def compare(self, net: Net, ours: Mapping[str, str], connections: int, tensor: bool = False) -> list[Row]:
+        if self.bench:
+            results = self.bench.compare(net, ours, connections, self.seconds, tensor, self.peers)
+        else:
+            results = peers.alone(net, ours, connections, self.seconds, tensor, self.scratch)
+        return [dataclasses.asdict(one) for one in results]
+
+
+def model(net: Net, name: str = "", **options: Any) -> Row:
+    return {"name": name or net.name, "artifact": str(net.artifact.folder), **options}
+
+
+def classify(server: Server, name: str) -> str:
+    return f"{server.http}/v1/models/{name}/classify"
+
+
+def lenet5_images(setup: Setup) -> list[Row]:
+    """28x28 PNG over HTTP, engine local and dedicated, with the profile of each under load."""
+    net = setup.lenet5()
+    with serving(setup.scratch, [model(net), model(net, "hosted", placement="dedicated")]) as server:
+        ours = {"Convoy, local": classify(server, net.name), "Convoy, dedicated": classify(server, "hosted")}
+        rows = setup.compare(net, ours, 32)
+        for name, url in ours.items():
+            rows.append({"name": name, **profiled(server, partial(wrk, url, net.image, 32, 6, OCTETS))})
+        return rows
+
+
+def lenet5_tensors(setup: Setup) -> list[Row]:
+    """28x28 float tensor by the Open Inference Protocol, binary over HTTP."""
+    net = setup.lenet5()
+    with serving(setup.scratch, [model(net)]) as server:
+        ours = {"Convoy, local": f"{server.http}/v2/models/{net.name}-tensor/infer"}
+        rows = setup.compare(net, ours, 32, tensor=True)
+        body = setup.scratch / "tensor.bin"
+        headers = OCTETS | {"Inference-Header-Content-Length": str(nets.tensor_body((1, 1, 28, 28), body))}
+        load = partial(wrk, ours["Convoy, local"], body, 32, 6, headers)
+        return [*rows, {"name": "Convoy, local", **profiled(server, load)}]
+
+
+def lenet5_grpc(setup: Setup) -> list[Row]:
+    """The same images and tensors by gRPC, 32 in flight over 4 connections."""
+    net = setup.lenet5()
+    with serving(setup.scratch, [model(net)]) as server:
+        port = server.grpc_port
+        if setup.bench:
+            ours = [f"{port}:{net.name}:image", f"{port}:{net.name}-tensor:tensor"]
+            rows = [dataclasses.asdict(one) for one in setup.bench.compare_grpc(net, ours, 2500 * setup.seconds)]
+        else:
+            rows = []
+        message = setup.scratch / "classify.bin"
+        request = classifier_pb2.ClassifyRequest(model=net.name, images=[net.image.read_bytes()])
+        message.write_bytes(nets.grpc_frame(request.SerializeToString()))
+        url = f"http://127.0.0.1:{port}/{GRPC_PATH}"
+        return [*rows, {"name": "Convoy, Classify", **profiled(server, partial(h2load, url, message, 4, 8, 20_000))}]
+
+
+def resnet18_images(setup: Setup) -> list[Row]:
+    """500x375 JPEG over HTTP into a ResNet-18, 16 connections, and our own tight loop of decode and run."""
+    net = setup.resnet18()
+    with serving(setup.scratch, [model(net, target_ms=2000)]) as server:
+        ours = {"Convoy, local": classify(server, net.name)}
+        rows = setup.compare(net, ours, 16)
+        load = partial(wrk, ours["Convoy, local"], net.image, 16, 8, OCTETS)
+        rows.append({"name": "Convoy, local", **profiled(server, load)})
+    return [*rows, {"name": "tight loop", "connections": 16, "rps": tight_loop(net, setup.seconds), "failed": 0}]
+
+
+def tight_loop(net: Net, seconds: float, batch: int = 16) -> float:
+    """Images per second of decoding on all cores, then running on all cores, batch by batch, and nothing else."""
+    cores = 2
+    engine = load_engine(net.artifact.image_model, cores)
+    decoder = Decoder(net.artifact.manifest.preprocessing)
+    body = net.image.read_bytes()
+    done, start = 0, time.monotonic()
+    with ThreadPoolExecutor(cores) as pool:
+        while time.monotonic() - start < seconds:
+            engine.run(np.stack(list(pool.map(decoder.decode, [body] * batch))))
+            done += batch
+    return done / (time.monotonic() - start)
+
+
+def attempts(setup: Setup) -> list[Row]:
+    """What was tried on LeNet-5 images, local and dedicated, 32 connections and one, beside the limit of the same run."""
+    net, rows = setup.lenet5(), []
+
+    def drive(name: str, url: str) -> None:
+        for count in (32, 1):
+            load = wrk(url, net.image, count, setup.seconds, OCTETS)
+            rows.append({"name": name, "connections": count, **dataclasses.asdict(load)})
+
+    with peers.limit(net) as url:
+        drive("limit", url)
+    hosted = model(net, "hosted", placement="dedicated")
+    with serving(setup.scratch, [model(net, threads=1), model(net, "two", threads=2), hosted]) as server:
+        drive("engine of 1 thread", classify(server, net.name))
+        drive("engine of 2 threads", classify(server, "two"))
+        drive("dedicated", classify(server, "hosted"))
+        server.set_niceness(15)
+        drive("engine of 1 thread, niceness 15 as Ray's default", classify(server, net.name))
+        drive("dedicated, niceness 15", classify(server, "hosted"))
+    return rows
+
+
+def metrics_cost(setup: Setup) -> list[Row]:
+    """CPU time of recording a request in the metrics, beside all that the event loop spends on one."""
+    net, count, batch = setup.lenet5(), 100_000, 16
+    recorder = ModelRecorder(Metrics(PageWriter(setup.scratch / "metrics")), "net", "1")
+    start = time.thread_time()
+    for number in range(count):
+        recorder.request((0.0001, 0.0002, 0.001, 0.0005, 0.0001, 0.0001))
+        recorder.code("http", "200")
+        if number % batch == 0:
+            recorder.batch(batch, 0.001)
+    recording = (time.thread_time() - start) / count * 1e6
+    with serving(setup.scratch, [model(net)]) as server:
+        row = profiled(server, partial(wrk, classify(server, net.name), net.image, 32, 6, OCTETS))
+    (answered,) = row["profile"]["models"]
+    busy = {one["name"]: one["busy"] for one in row["profile"]["resources"]}
+    whole = busy["event loop"] / answered["requests_per_second"] * 1e6
+    return [{"recording_us": recording, "request_us": whole, "rate_with_of_without": 1 - recording / whole}]
+
+
+def profiled(server: Server, load: Callable[[], Any]) -> Row:
+    """The server's own profile while a load runs, and the CPU time that all its processes spent per request."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(load)
+        time.sleep(2.5)  # past the warm-up
+        cpu = server.cpu_seconds()
+        answer = httpx.get(f"{server.http}/v1/profile", params={"seconds": 3}, timeout=60)
+        cpu = server.cpu_seconds() - cpu
+        running.result()
+    profile = answer.raise_for_status().json()
+    requests = sum(one["requests_per_second"] for one in profile["models"]) * profile["seconds"]
+    return {"profile": profile, "cpu_ms_per_request": cpu / max(1.0, requests) * 1000}
+
+
+def start_up(setup: Setup) -> list[Row]:
+    """`convoy up` with the bundled models, from the command to ready, three times, and what it costs idle."""
+    ready, idle, memory = [], [], []
+    bundled = [{"name": "lenet5-mnist"}, {"name": "resnet20-cifar10"}]
+    hosted = {"name": "squeezenet1_1-imagenet", "placement": "dedicated"}
+    for _ in range(3):
+        with serving(setup.scratch, [*bundled, hosted]) as server:
+            ready.append(server.ready_seconds)
+            time.sleep(5)
+            before = server.cpu_seconds()
+            time.sleep(10)
+            idle.append((server.cpu_seconds() - before) / 10)
+            memory.append(server.memory_bytes() / 1e6)
+    return [
+        {"name": "seconds to ready", "median": statistics.median(ready), "all": ready},
+        {"name": "idle cores", "median": statistics.median(idle), "all": idle},
+        {"name": "memory, MB (PSS)", "median": statistics.median(memory), "all": memory},
+    ]
+
+
+def growth_connections(setup: Setup) -> list[Row]:
+    """LeNet-5, PNG, 1 to 512 connections."""
+    net = setup.lenet5()
+    with serving(setup.scratch, [model(net)]) as server:
+        url = classify(server, net.name)
+        return _grow((1, 2, 4, 8, 16, 32, 64, 128, 256, 512), lambda n: wrk(url, net.image, n, 3, OCTETS))
+
+
+def growth_images(setup: Setup) -> list[Row]:
+    """LeNet-5 float tensors, 1 to 64 images in a request, 8 connections."""
+    net, body = setup.lenet5(), setup.scratch / "rows.bin"
+
+    def load(server: Server, rows: int) -> Any:
+        headers = OCTETS | {"Inference-Header-Content-Length": str(nets.tensor_body((rows, 1, 28, 28), body))}
+        return wrk(f"{server.http}/v2/models/{net.name}-tensor/infer", body, 8, 3, headers)
+
+    with serving(setup.scratch, [model(net)]) as server:
+        return _grow((1, 2, 4, 8, 16, 32, 64), partial(load, server))
+
+
+def growth_payload(setup: Setup) -> list[Row]:
+    """PNG of noise from 4 KB to 8 MB into LeNet-5, 8 connections."""
+    net, body = setup.lenet5(), setup.scratch / "noise.png"
+
+    def load(server: Server, kilobytes: int) -> Any:
+        body.write_bytes(nets.noise(kilobytes * 1000))
+        return wrk(classify(server, net.name), body, 8, 3, OCTETS)
+
+    with serving(setup.scratch, [model(net)]) as server:
+        return _grow((4, 16, 64, 256, 1024, 4096, 8192), partial(load, server))
+
+
+def growth_models(setup: Setup) -> list[Row]:
+    """1 to 15 models in one gateway, each asked by its own share of 30 connections."""
+    net, rows = setup.lenet5(), []
+    for count in (1, 5, 15):
+        names = [f"lenet5-{number}" for number in range(count)]
+        with serving(setup.scratch, [model(net, name) for name in names]) as server:
+            urls = [classify(server, name) for name in names]
+            with ThreadPoolExecutor(count) as pool:
+                loads = list(
+                    pool.map(partial(wrk, body=net.image, connections=30 // count, seconds=4, headers=OCTETS), urls)
+                )
+        rows.append(_row(count, sum(one.rps for one in loads), max(one.p99_ms for one in loads), loads))
+    return rows
+
+
+def growth_gateways(setup: Setup) -> list[Row]:
+    """1 and 2 gateways on this machine."""
+    net, rows = setup.lenet5(), []
+    for count in (1, 2):
+        with serving(setup.scratch, [model(net)], gateways=count) as server:
+            load = wrk(classify(server, net.name), net.image, 32, 4, OCTETS)
+        rows.append(_row(count, load.rps, load.p99_ms, [load]))
+    return rows
+
+
+def growth_hosts(setup: Setup) -> list[Row]:
+    """1 and 2 hosts of LeNet-5."""
+    net, rows = setup.lenet5(), []
+    for count in (1, 2):
+        hosted = model(net, placement="dedicated", replicas=count)
+        with serving(setup.scratch, [hosted]) as server:
+            load = wrk(classify(server, net.name), net.image, 32, 4, OCTETS)
+        rows.append(_row(count, load.rps, load.p99_ms, [load]))
+    return rows
+
+
+def _grow(sizes: Iterable[int], load: Callable[[int], Any]) -> list[Row]:
+    rows = []
+    for size in sizes:
+        result = load(size)
+        rows.append(_row(size, result.rps, result.p99_ms, [result]))
+    return rows
+
+
+def _row(size: int, rps: float, p99_ms: float, loads: Sequence[Any]) -> Row:
+    return {"size": size, "rps": rps, "p99_ms": p99_ms, "failed": sum(one.failed for one in loads)}

@@ -1,0 +1,117 @@
+"""A Convoy of its own for a measurement, started by its command, with the CPU time and memory of all its processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+PATIENCE_SECONDS = 180
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server."""
+
+    pid: int
+    http: str
+    grpc_port: int
+    ready_seconds: float
+
+    def processes(self) -> list[int]:
+        """Its process ids: the command's, Ray's and the replicas'."""
+        children: dict[int, list[int]] = {}
+        for entry in Path("/proc").glob("[0-9]*"):
+            stat = _stat(int(entry.name))
+            if stat:
+                children.setdefault(int(stat[1]), []).append(int(entry.name))
+        found, todo = [], [self.pid]
+        while todo:
+            found.append(todo.pop())
+            todo += children.get(found[-1], [])
+        return found
+
+    def cpu_seconds(self) -> float:
+        """CPU time its processes have used."""
+        stats = filter(None, map(_stat, self.processes()))
+        return sum(int(stat[11]) + int(stat[12]) for stat in stats) / TICKS
+
+    def memory_bytes(self) -> int:
+        """Memory of its processes, shared pages counted once (PSS)."""
+        total = 0
+        for pid in self.processes():
+            try:
+                rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            except OSError:
+                continue
+            total += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) * 1024
+        return total
+
+    def set_niceness(self, value: int) -> None:
+        """Of every thread of the gateways and hosts."""
+        replicas = [pid for pid in self.processes() if "ServeReplica:" in _name(pid)]
+        for task in (task for pid in replicas for task in Path(f"/proc/{pid}/task").iterdir()):
+            os.setpriority(os.PRIO_PROCESS, int(task.name), value)
+
+
+def _stat(pid: int) -> list[str]:
+    """Fields of /proc/PID/stat from the state on, or nothing when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+@contextmanager
+def serving(folder: Path, models: Iterable[Mapping[str, Any]], **settings: Any) -> Iterator[Server]:
+    """`convoy up` with these models, on ports that are free, until the block ends."""
+    http_port, grpc_port, metrics_port = _free_ports(3)
+    listen = {"http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port}
+    config = folder / "convoy.yaml"
+    config.write_text(yaml.safe_dump({"listen": listen, "models": [dict(one) for one in models], **settings}))
+    command = [str(Path(sys.executable).parent / "convoy"), "up", "--config", str(config)]
+    url = f"http://127.0.0.1:{http_port}"
+    start = time.monotonic()
+    with (folder / "server.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            _wait_ready(url, process, folder / "server.log")
+            yield Server(process.pid, url, grpc_port, time.monotonic() - start)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
+def _wait_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            if httpx.get(f"{url}/v2/health/ready", timeout=1).is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.05)
+    raise RuntimeError(f"the server did not start: {log.read_text()[-2000:]}")

@@ -1,0 +1,119 @@
+"""The twins of `convoy.transports` for an event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Protocol
+
+import grpc
+import httpx
+
+from convoy import grpc_calls, http_calls
+from convoy.answers import Document
+from convoy.errors import NotReady
+from convoy.http_calls import HttpCall
+from convoy.open_inference import InferRequest, InferResponse
+from convoy.protos import classifier_pb2_grpc
+from convoy.questions import Question
+from convoy.transports import CONNECTIONS, check_scheme
+
+
+class AsyncTransport(Protocol):
+    """What a client needs of its server, within a timeout in seconds. Everything raises ConvoyError."""
+
+    async def classify(self, question: Question, timeout: float) -> Document: ...
+
+    async def infer(self, request: InferRequest, timeout: float) -> InferResponse: ...
+
+    async def models(self, timeout: float) -> Document: ...
+
+    async def check_ready(self, timeout: float) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class AsyncHttpTransport:
+    """The classify API and the Open Inference Protocol over HTTP."""
+
+    def __init__(self, url: str) -> None:
+        self._client = httpx.AsyncClient(base_url=url, limits=CONNECTIONS)
+        self._url = url
+
+    async def classify(self, question: Question, timeout: float) -> Document:
+        return http_calls.document_of(self._url, await self._send(http_calls.classify_call(question), timeout))
+
+    async def infer(self, request: InferRequest, timeout: float) -> InferResponse:
+        return http_calls.infer_response_of(self._url, await self._send(http_calls.infer_call(request), timeout))
+
+    async def models(self, timeout: float) -> Document:
+        return http_calls.document_of(self._url, await self._send(http_calls.MODELS, timeout))
+
+    async def check_ready(self, timeout: float) -> None:
+        http_calls.checked(await self._send(http_calls.READY, timeout))
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _send(self, call: HttpCall, timeout: float) -> httpx.Response:
+        try:
+            return await self._client.request(call.method, call.path, **call.options(timeout))
+        except httpx.HTTPError as error:
+            raise http_calls.failure_of(self._url, timeout, error) from error
+
+
+class AsyncGrpcTransport:
+    """convoy.v1.Classifier and the Open Inference Protocol over gRPC."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._channel = grpc.aio.insecure_channel(target, grpc_calls.OPTIONS)
+        self._classifier = classifier_pb2_grpc.ClassifierStub(self._channel)  # type: ignore[no-untyped-call]
+
+    @cached_property
+    def _inference(self) -> Any:
+        from convoy.protos import open_inference_pb2_grpc
+
+        return open_inference_pb2_grpc.GRPCInferenceServiceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    async def classify(self, question: Question, timeout: float) -> Document:
+        message = await self._call(self._classifier.Classify, grpc_calls.classify_message(question), timeout)
+        return grpc_calls.document_of(message)
+
+    async def infer(self, request: InferRequest, timeout: float) -> InferResponse:
+        from convoy.open_inference_grpc import render_request_message
+
+        message = await self._call(self._inference.ModelInfer, render_request_message(request), timeout)
+        return grpc_calls.infer_response_of(self._target, message)
+
+    async def models(self, timeout: float) -> Document:
+        from convoy.protos import open_inference_pb2 as pb
+
+        index = await self._call(self._inference.RepositoryIndex, pb.RepositoryIndexRequest(ready=True), timeout)
+        questions = [pb.ModelMetadataRequest(name=one.name) for one in index.models]
+        known = [await self._call(self._inference.ModelMetadata, question, timeout) for question in questions]
+        return {"models": [grpc_calls.summary_of(one) for one in known if grpc_calls.takes_images(one)]}
+
+    async def check_ready(self, timeout: float) -> None:
+        from convoy.protos import open_inference_pb2 as pb
+
+        if not (await self._call(self._inference.ServerReady, pb.ServerReadyRequest(), timeout)).ready:
+            raise NotReady(f"{self._target} is not ready")
+
+    async def close(self) -> None:
+        await self._channel.close(None)
+
+    async def _call(self, method: Callable[..., Any], request: Any, timeout: float) -> Any:
+        try:
+            return await method(request, timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            raise grpc_calls.failure_of(error) from error
+
+
+def async_transport_for(url: str) -> AsyncTransport:
+    """Raises InvalidInput for an address without a known scheme."""
+    scheme, _, target = url.partition("://")
+    if scheme == "grpc":
+        return AsyncGrpcTransport(target)
+    check_scheme(url)
+    return AsyncHttpTransport(url)

@@ -1,0 +1,179 @@
+"""`convoy atlas`: what networks cost on this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from models.artifact import Artifact
+    from serve.atlas.choice import Candidate
+    from serve.atlas.data import Atlas, Cell, Network
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The data file; the page goes beside it.  [default: where a server looks for it]",
+)
+@click.option(
+    "--artifact",
+    "-a",
+    "folders",
+    multiple=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="An artifact to measure; repeatable.  [default: the bundled ones]",
+)
+@click.option(
+    "--architecture",
+    "-n",
+    "names",
+    multiple=True,
+    help="An ImageNet architecture of the zoo, untrained; repeatable.",
+)
+@click.option("--zoo", is_flag=True, help="Every such architecture.")
+@click.option(
+    "--batch",
+    "-b",
+    "batches",
+    multiple=True,
+    type=click.IntRange(1, 1024),
+    help="Batch size; repeatable.  [default: 1 2 4 8 16 32]",
+)
+@click.option(
+    "--seconds",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0.01),
+    help="Least time of each cell.",
+)
+@click.option("--threads", default=0, help="Engine threads.  [default: the cores of this machine]")
+@click.option(
+    "--config", "-c", type=click.Path(path_type=Path), help="A convoy.yaml with this machine's declared power."
+)
+@click.option("--dataset", default="imagenet1k", show_default=True, help="With --top1 or --ms: whose accuracies.")
+@click.option("--top1", type=click.FloatRange(0, 100), help="Name the cheapest network of at least this top-1 (%).")
+@click.option("--ms", type=click.FloatRange(0), help="Name the cheapest network that answers a batch in this time.")
+@click.option("--json", "as_json", is_flag=True, help="JSON for scripts.")
+def atlas(
+    out: Path | None, folders: tuple[Path, ...], names: tuple[str, ...], zoo: bool, batches: tuple[int, ...], seconds: float,
+    threads: int, config: Path | None, dataset: str, top1: float | None, ms: float | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Measure what networks cost on this machine; draw the lecture's charts of it.
+
+    What was measured before is kept, so a sweep may be stopped with Ctrl-C and goes on.
+
+    \b
+    convoy atlas                                  the bundled models
+    convoy atlas --zoo                            every ImageNet architecture of the lecture
+    convoy atlas -n resnet18 -n vgg16 -b 1 -b 16
+    convoy atlas --top1 65 --ms 50                the cheapest network that is good and fast enough
+    """
+    from serve.atlas.sweep import BATCHES, Plan, sweep
+    from serve.atlas.view import document, write_page
+    from serve.config import default_atlas, load_settings
+
+    path = out or default_atlas()
+    console = Console(stderr=True)
+    artifacts = [*bundled_or(folders), *untrained(names, zoo, path.parent / "networks", console)]
+    plan = Plan(artifacts, batches or BATCHES, seconds, threads, load_settings(config).power)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("measuring", total=len(artifacts) * len(plan.batches))
+
+        def report(network: Network, batch: int, cell: Cell | None) -> None:
+            progress.update(bar, advance=1, description=f"{network.name}, batch {batch}")
+
+        measured = sweep(plan, path, report)
+    page = path.with_suffix(".html")
+    write_page(measured, page)
+    best = choose(measured, dataset, top1, ms) if top1 is not None or ms is not None else None
+    if as_json:
+        chosen = None if best is None else {"network": best.network.name, "batch": best.cell.batch, "top1": best.top1}
+        click.echo(json.dumps({"data": str(path), "page": str(page), "cheapest": chosen, **document(measured)}))
+        return
+    print_summary(measured, best)
+    click.echo(f"data: {path}\npage: {page}")
+
+
+def bundled_or(folders: Sequence[Path]) -> list[Artifact]:
+    """The artifacts in the folders, or the bundled ones. Raises ArtifactError."""
+    from models.artifact import Artifact
+    from serve.config import Settings
+
+    return [Artifact.load(folder) for folder in folders or [model.folder for model in Settings().models]]
+
+
+def untrained(names: Sequence[str], zoo: bool, folder: Path, console: Console) -> list[Artifact]:
+    """Untrained artifacts of architectures, made once. Raises ConfigError without torch, NotFound."""
+    from convoy.errors import ArtifactError, ConfigError
+    from models.artifact import Artifact
+
+    if not names and not zoo:
+        return []
+    try:
+        from models.untrained import export_untrained, imagenet_architectures
+    except ImportError as error:
+        raise ConfigError(
+            f"architectures of the zoo need torch ({error}): pip install 'convoy-serve[train]'"
+        ) from error
+    made = []
+    for name in names or imagenet_architectures():
+        with console.status(f"{name}: export …"):
+            try:
+                made.append(Artifact.load(folder / name))
+            except ArtifactError:
+                made.append(export_untrained(name, folder / name))
+    return made
+
+
+def choose(measured: Atlas, dataset: str, top1: float | None, ms: float | None) -> Candidate:
+    """Raises NotFound when none is good and fast enough."""
+    from serve.atlas.choice import candidates, cheapest
+
+    seconds = float("inf") if ms is None else ms / 1000
+    return cheapest(candidates(measured, dataset), (top1 or 0) / 100, seconds)
+
+
+def print_summary(measured: Atlas, best: Candidate | None) -> None:
+    from serve.atlas.findings import findings
+
+    table = Table("network", "batch", "ms per image", "95 % interval", "MB", "J per image", box=None)
+    for cell in measured.cells:
+        milliseconds = [
+            1e3 * value / cell.batch for value in (cell.seconds.median, cell.seconds.low, cell.seconds.high)
+        ]
+        table.add_row(
+            measured.network(cell.network).name,
+            str(cell.batch),
+            f"{milliseconds[0]:.3f}",
+            f"{milliseconds[1]:.3f} to {milliseconds[2]:.3f}",
+            f"{cell.memory_bytes / 1e6:.0f}",
+            "unknown" if cell.power is None else f"{cell.power.joules_per_image:.3g} ({cell.power.method})",
+        )
+    console = Console()
+    console.print(table)
+    for failure in measured.failures:
+        console.print(f"{failure.network}, batch {failure.batch}: {failure.reason}")
+    for finding in findings(measured):
+        console.print(f"[bold]{finding.verdict}[/bold]: {finding.claim} {finding.evidence}")
+    if best is not None:
+        console.print(
+            f"cheapest: [bold]{best.network.name}[/bold] at batch {best.cell.batch}: top-1 {best.top1:.1%}, "
+            f"{best.cost * 1e3:.2f} ms per image, {best.cell.seconds.median * 1e3:.1f} ms until a batch is answered"
+        )

@@ -1,0 +1,84 @@
+"""`convoy capacity`: how many gateways and hosts a traffic needs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from convoy.cli.plans import live_plan
+from convoy.errors import ConfigError, NotFound
+
+if TYPE_CHECKING:
+    from serve.capacity import Cost
+
+TIMES = (1, 10, 100)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--rate", required=True, type=click.FloatRange(min=0, min_open=True), help="Images per second.")
+@click.option("--p99", required=True, type=click.FloatRange(min=0, min_open=True), help="Milliseconds.")
+@click.option("--decode-ms", required=True, type=click.FloatRange(min=0), help="Stage decode, per image.")
+@click.option(
+    "--loop-ms", required=True, type=click.FloatRange(min=0), help="Stages receive, post and send, per image."
+)
+@click.option("--hop-ms", default=2.0, show_default=True, type=click.FloatRange(min=0), help="A batch's way to a host.")
+@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="A server that has measured the model.")
+@click.option("--json", "as_json", is_flag=True, help="JSON for scripts.")
+def capacity(
+    model: str, rate: float, p99: float, decode_ms: float, loop_ms: float, hop_ms: float, url: str, as_json: bool
+) -> None:
+    """Say how many gateways and hosts MODEL needs at a rate and a p99, and at 10 and 100 times the rate.
+
+    The latency curve is asked from a running server; times of stages are in its answers' timings_ms and its metrics.
+
+    \b
+    convoy capacity squeezenet1_1-imagenet --rate 200 --p99 200 --decode-ms 9 --loop-ms 0.3
+    """
+    from serve.capacity import simulate, smallest
+
+    plan = live_plan(url)
+    cost = cost_of(plan, model, loop_ms / 1e3, decode_ms / 1e3, hop_ms / 1e3)
+    rows: list[dict[str, Any]] = []
+    for times in TIMES:
+        try:
+            fleet = smallest(cost, plan["threads"]["decode"], rate * times, p99 / 1e3)
+        except ValueError as error:
+            raise ConfigError(f"{model} at {rate * times:g} images/s: {error}") from error
+        outcome = simulate(cost, fleet, rate * times)
+        rows.append(
+            {
+                "rate": rate * times,
+                "gateways": fleet.gateways,
+                "hosts": fleet.hosts,
+                "p50_ms": outcome.p50 * 1e3,
+                "p99_ms": outcome.p99 * 1e3,
+                "batch": outcome.batch,
+                "busiest": outcome.busiest,
+            }
+        )
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    table = Table("images/s", "gateways", "hosts", "p50 ms", "p99 ms", "batch", "breaks first", box=None)
+    for row in rows:
+        figures = (f"{row['p50_ms']:.1f}", f"{row['p99_ms']:.1f}", f"{row['batch']:.1f}")
+        table.add_row(f"{row['rate']:g}", str(row["gateways"]), str(row["hosts"]), *figures, row["busiest"])
+    Console().print(table)
+
+
+def cost_of(plan: dict[str, Any], model: str, loop: float, decode: float, hop: float) -> Cost:
+    """The cost of a request from a running server's plan. Raises NotFound."""
+    from serve.capacity import Cost
+    from serve.curve import LatencyCurve
+
+    known = {one["name"]: one for one in plan["models"]}
+    if model not in known:
+        raise NotFound(f"model {model!r} is not served; there are: {', '.join(known)}")
+    points = {int(size): ms / 1e3 for size, ms in known[model]["curve_ms"].items()}
+    curve = LatencyCurve(tuple(sorted(points)), tuple(points[size] for size in sorted(points)))
+    return Cost(loop, decode, hop, curve, known[model]["batch_limit"])

@@ -1,0 +1,242 @@
+"""Commands for experiments on a running server, and for its ledger."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from convoy.cli.options import json_option, server_option
+from convoy.errors import ConvoyError, InvalidInput, NotReady
+
+FEEDBACK_ITEMS = 1000  # in one request
+
+
+@click.group()
+def experiment() -> None:
+    """Start, watch and end experiments.
+
+    \b
+    convoy experiment start nets.yaml          a name that clients call, and its arms
+    convoy experiment status                   what runs, with the arms' shares
+    convoy experiment report nets              which arm to keep, and why
+    convoy experiment ramp nets                the next step of a canary
+    convoy experiment stop nets                the control answers from now on
+    convoy experiment promote nets new         one arm answers from now on
+    convoy experiment export nets out.parquet  every request with its outcome
+    """
+
+
+@experiment.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@server_option
+def start(file: Path, url: str) -> None:
+    """Start the experiment that a YAML file defines; one that runs with another definition gets a new revision."""
+    import yaml
+
+    try:
+        definition = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise InvalidInput(f"{file}: not valid YAML: {error}") from error
+    document = call("POST", url, "/v1/experiments", definition)
+    click.echo(f"{document['experiment']} runs, revision {document['revision']}")
+
+
+@experiment.command()
+@server_option
+@json_option
+def status(url: str, as_json: bool) -> None:
+    """List experiments with the shares of their arms."""
+    documents = call("GET", url, "/v1/experiments")["experiments"]
+    if as_json:
+        click.echo(json.dumps(documents, indent=2))
+        return
+    table = Table("experiment", "state", "mode", "revision", "stage", "shares", box=None)
+    for one in documents:
+        shares = ", ".join(f"{arm} {share:.1%}" for arm, share in one["shares"].items())
+        table.add_row(one["name"], one["state"], one["mode"], str(one["revision"]), str(one["stage"]), shares)
+    Console().print(table)
+
+
+@experiment.command()
+@click.argument("name")
+@server_option
+@json_option
+def report(name: str, url: str, as_json: bool) -> None:
+    """Show the arms side by side and say which one to keep."""
+    document = call("GET", url, f"/v1/experiments/{name}/report")
+    if as_json:
+        click.echo(json.dumps(document, indent=2))
+    else:
+        print_report(document)
+
+
+@experiment.command()
+@click.argument("name")
+@click.option("--percent", type=float, help="A step of the ramp.  [default: the next one]")
+@server_option
+def ramp(name: str, percent: float | None, url: str) -> None:
+    """Give a canary its next share of the traffic."""
+    call("POST", url, f"/v1/experiments/{name}/ramp", {"percent": percent})
+    click.echo("done")
+
+
+@experiment.command()
+@click.argument("name")
+@click.option("--arm", default="", help="Take out this arm only.")
+@server_option
+def stop(name: str, arm: str, url: str) -> None:
+    """End an experiment: its control answers from now on."""
+    call("POST", url, f"/v1/experiments/{name}/stop", {"arm": arm})
+    click.echo("done")
+
+
+@experiment.command()
+@click.argument("name")
+@click.argument("arm")
+@server_option
+def promote(name: str, arm: str, url: str) -> None:
+    """Let one arm answer every request from now on."""
+    call("POST", url, f"/v1/experiments/{name}/promote", {"arm": arm})
+    click.echo("done")
+
+
+@experiment.command()
+@click.argument("name")
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--config", "-c", type=click.Path(path_type=Path), help="The convoy.yaml that names the ledger.")
+@click.option("--ledger", help="URL of the ledger, instead of a configuration.")
+def export(name: str, out: Path, config: Path | None, ledger: str | None) -> None:
+    """Write every request of an experiment with its outcome to a Parquet file."""
+    from serve.config import load_settings
+    from serve.experiments.ledger.export import export_parquet
+
+    source = ledger or load_settings(config).ledger_url
+    if not source:
+        raise InvalidInput("no ledger: name it with --ledger, or a configuration that declares one with --config")
+    click.echo(f"{export_parquet(source, name, out):,} rows in {out}")
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@server_option
+def feedback(files: tuple[Path, ...], url: str) -> None:
+    """Send true labels or rewards from CSV or Parquet files.
+
+    Columns: id, and label or reward; position and experiment where they are needed.
+
+    \b
+    convoy feedback labels.csv
+    """
+    accepted = 0
+    for file in files:
+        rows = read_parquet(file) if file.suffix == ".parquet" else read_csv(file)
+        while True:
+            try:
+                chunk = list(islice(rows, FEEDBACK_ITEMS))
+                if not chunk:
+                    break
+                accepted += call("POST", url, "/v1/feedback", {"feedback": chunk})["accepted"]
+            except ConvoyError as error:
+                raise type(error)(f"{file}: {error} ({accepted} items before were accepted)") from error
+    click.echo(f"{accepted:,} items accepted")
+
+
+def read_csv(file: Path) -> Iterator[dict[str, Any]]:
+    """Feedback items. A label of digits is a class index."""
+    with file.open(newline="") as lines:
+        rows = csv.DictReader(lines)
+        check_columns(file, rows.fieldnames or ())
+        for row in rows:
+            yield item({key: value for key, value in row.items() if value not in (None, "")})
+
+
+def read_parquet(file: Path) -> Iterator[dict[str, Any]]:
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise InvalidInput("Parquet needs an extra: pip install 'convoy-serve[parquet]'") from error
+    table = parquet.ParquetFile(file)
+    check_columns(file, table.schema_arrow.names)
+    for batch in table.iter_batches():
+        for row in batch.to_pylist():
+            yield item({key: value for key, value in row.items() if value is not None})
+
+
+def check_columns(file: Path, names: Iterable[str]) -> None:
+    if "id" not in names or not {"label", "reward"} & set(names):
+        raise InvalidInput(f"{file}: the columns must be id and label (or reward), not {', '.join(names)[:200]}")
+
+
+def item(row: dict[str, Any]) -> dict[str, Any]:
+    for key, kind in (("position", int), ("reward", float)):
+        if key in row:
+            try:
+                row[key] = kind(row[key])
+            except ValueError as error:
+                raise InvalidInput(f"{key} of {row.get('id')!r} is {row[key]!r}, which is no number") from error
+    if isinstance(row.get("label"), str) and row["label"].isdigit():
+        row["label"] = int(row["label"])
+    return row
+
+
+def call(method: str, url: str, path: str, document: Any = None) -> Any:
+    """Asks a server. Raises NotReady when there is none, InvalidInput with its reason when it refuses."""
+    import httpx
+
+    try:
+        answer = httpx.request(method, f"{url}{path}", json=document, timeout=60)
+    except httpx.TransportError as error:
+        raise NotReady(f"no server at {url} ({error}); start one with: convoy up") from error
+    if answer.is_error:
+        try:
+            reason = answer.json()["error"]
+        except (ValueError, KeyError):
+            reason = f"{url}{path} answered {answer.status_code}"
+        raise InvalidInput(reason)
+    return answer.json()
+
+
+def print_report(document: dict[str, Any]) -> None:
+    console = Console()
+    console.print(f"[bold]{document['sentence']}[/bold]")
+    head = f"{document['experiment']}: {document['mode']}, {document['state']}, revision {document['revision']}"
+    console.print(f"{head}; intervals hold together at {1 - document['alpha']:.0%}, whenever they are read")
+    table = Table(
+        "arm", "model", "share", "answers", document["metric"], "errors", "p99 ms", "engine ms", "J/image", box=None
+    )
+    for arm in document["arms"]:
+        energy = arm["energy"]
+        joules = f"{bounds(energy['joules_per_image'], 4)} {energy['source']}" if energy else "no source"
+        table.add_row(
+            arm["name"],
+            arm["model"],
+            f"{arm['share']:.1%}",
+            f"{arm['answers']:,}",
+            bounds(arm["metric"], 4),
+            bounds(arm["error_rate"], 4),
+            bounds(arm["p99_ms"], 1),
+            bounds(arm["engine_ms"], 2),
+            joules,
+        )
+    console.print(table)
+    for one in document["comparisons"]:
+        more = "" if one["needed"] is None else f", about {one['needed']:,} more samples to settle it"
+        console.print(
+            f"{one['arm']} less control: {bounds(one['difference'], 4)} from {one['samples']:,} samples{more}"
+        )
+    for line in [*(f"ALARM: {one}" for one in document["alarms"]), *document["notes"]]:
+        console.print(line, style="dim")
+
+
+def bounds(one: dict[str, Any], digits: int) -> str:
+    """`0.9120 [0.9010, 0.9220]`, a missing bound as ?."""
+    value, low, high = ("?" if one[key] is None else f"{one[key]:.{digits}f}" for key in ("value", "low", "high"))
+    return rf"{value} \[{low}, {high}]"

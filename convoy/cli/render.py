@@ -1,0 +1,31 @@
+"""`convoy render`: the configuration in the form that Ray Serve deploys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--config", "-c", type=click.Path(path_type=Path), help="A convoy.yaml.  [default: the bundled models]")
+@click.option(
+    "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="File to write.  [default: print]"
+)
+@click.option("--environment", is_flag=True, help="The variables that every Ray node needs, instead of the document.")
+def render(config: Path | None, output: Path | None, environment: bool) -> None:
+    """Write the configuration as Ray Serve's config document, which `serve deploy` and RayService run.
+
+    \b
+    convoy render --config convoy.yaml > serve.yaml && serve deploy serve.yaml
+    convoy render --environment
+    """
+    from serve.app import RAY_ENVIRONMENT
+    from serve.config import load_settings
+    from serve.render import deploy_yaml, environment_lines
+
+    text = environment_lines(RAY_ENVIRONMENT) if environment else deploy_yaml(load_settings(config))
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        output.write_text(text)

@@ -1,0 +1,27 @@
+# Convoy on CPUs. Build from the repository: docker build --file deploy/images/cpu.Dockerfile --tag convoy-cpu:0.1.0 .
+FROM python:3.11.11-slim-bookworm AS build
+WORKDIR /src
+RUN python -m venv /opt/convoy
+COPY requirements/image-cpu.lock requirements/
+RUN /opt/convoy/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements/image-cpu.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY convoy convoy
+COPY models models
+COPY serve serve
+COPY loadtest loadtest
+RUN /opt/convoy/bin/pip install --no-cache-dir --no-deps .
+
+FROM python:3.11.11-slim-bookworm
+RUN useradd --uid 1000 --no-create-home --shell /usr/sbin/nologin convoy
+COPY --from=build /opt/convoy /opt/convoy
+# Everything that is written goes under /tmp, so that the root file system may be read-only.
+ENV PATH=/opt/convoy/bin:$PATH \
+    HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+USER 1000:1000
+WORKDIR /tmp
+EXPOSE 8000 8001 8002
+HEALTHCHECK --interval=5s --timeout=3s --start-period=90s \
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/-/healthz', timeout=2)"]
+CMD ["convoy", "up", "--host", "0.0.0.0"]

@@ -1,0 +1,72 @@
+"""`python -m models.calibrate MODEL…`: fits each model's temperature on held-out labels and writes it into its manifest."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from models.artifact import MANIFEST, Artifact, Preprocessing
+from models.data import Images, load_data
+from models.engine import load_engine
+from models.ensembles.calibration import calibrate
+from models.preprocess import flatten_colours, resample
+
+BATCH = 100
+BUNDLED = Path(__file__).parent / "bundled"
+DATA_SETS = frozenset({"mnist", "cifar10"})  # those whose last training images are held out
+
+log = logging.getLogger("convoy.calibrate")
+
+
+def fit_calibration(artifact: Artifact, threads: int = 0) -> dict[str, Any]:
+    """The manifest's `calibration`; empty where there are no held-out images with the model's labels."""
+    manifest = artifact.manifest
+    if manifest.dataset not in DATA_SETS:
+        return {}
+    data = load_data(manifest.dataset)
+    if data.labels != manifest.labels:
+        return {}
+    engine = load_engine(artifact.image_model, threads)
+    images, labels = data.held_out.images, data.held_out.labels
+    batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+    logits = np.concatenate([engine.run(_rows(batch, manifest.preprocessing)) for batch in batches])
+    return dataclasses.asdict(calibrate(logits, labels)) | {"split": "held-out"}
+
+
+def _rows(images: Images, steps: Preprocessing) -> Images:
+    modes = (flatten_colours(Image.fromarray(image.squeeze()), steps.channels) for image in images)
+    return np.stack([resample(image, steps) for image in modes])
+
+
+def write_calibration(folder: Path) -> Artifact:
+    """Fits the temperature of an artifact and writes it into its manifest. Raises ArtifactError."""
+    artifact = Artifact.load(folder)
+    manifest = dataclasses.replace(artifact.manifest, calibration=fit_calibration(artifact))
+    (folder / MANIFEST).write_text(manifest.to_json())
+    return Artifact.load(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m models.calibrate", description=__doc__)
+    parser.add_argument("models", nargs="+", help="names of bundled models, or folders of artifacts")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in parser.parse_args().models:
+        folder = BUNDLED / name if (BUNDLED / name).is_dir() else Path(name)
+        found = write_calibration(folder).manifest.calibration
+        if not found:
+            log.info("%s: no held-out labels, no temperature", name)
+            continue
+        log.info(
+            "%s: temperature %.3f, calibration error %.2f %% before, %.2f %% after, on %d held-out images",
+            name, found["temperature"], 100 * found["ece_before"], 100 * found["ece_after"], found["images"],
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

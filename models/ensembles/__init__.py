@@ -1,0 +1,1 @@
+"""Several looks and several networks behind one answer: views, combination, cascades, and how they are fitted."""

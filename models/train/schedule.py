@@ -1,0 +1,26 @@
+"""The learning rate as a function of the step, so that a run that goes on needs to know nothing but where it stands."""
+
+from __future__ import annotations
+
+import math
+
+from models.train.recipes import Recipe
+
+LOWEST = 0.1  # of the peak: where the rate begins
+LAST = 1e-4  # of the peak: where it ends
+
+
+def rate_at(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
+    """The rate of step `step`, from 0: one cycle (arXiv 1708.07120), then the falling half of a second one."""
+    first = (recipe.epochs - recipe.restart_epochs) * steps_per_epoch
+    if step >= first:
+        share = (step - first) / max(1, recipe.restart_epochs * steps_per_epoch - 1)
+        return _cosine(recipe.restart_rate, LAST * recipe.restart_rate, share)
+    top = max(recipe.warm_up * first - 1, 1e-9)
+    if step <= top:
+        return _cosine(LOWEST * recipe.peak_rate, recipe.peak_rate, step / top)
+    return _cosine(recipe.peak_rate, LAST * recipe.peak_rate, (step - top) / max(first - 1 - top, 1e-9))
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))

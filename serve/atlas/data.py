@@ -1,0 +1,140 @@
+"""The atlas' data file: networks, and what each batch size of each cost on one machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from convoy.errors import ConfigError
+from serve.frozen import Frozen
+from serve.power.sources import Method
+
+
+class Interval(Frozen):
+    """A median with its distribution-free 95 % interval."""
+
+    median: float
+    low: float
+    high: float
+
+
+class Accuracy(Frozen):
+    """Top-1, 0..1. `measured` here on test images, or `published` elsewhere: never in one chart."""
+
+    top1: float = Field(ge=0, le=1)
+    kind: Literal["measured", "published"]
+    how: str
+
+
+class Network(Frozen):
+    """A network as it was run. `macs` are for one image; operations are twice as many."""
+
+    name: str
+    dataset: str
+    engine: str
+    precision: str
+    params: int
+    macs: int
+    accuracy: Accuracy | None
+
+    @property
+    def key(self) -> str:
+        return f"{self.name} {self.engine} {self.precision}"
+
+
+class Power(Frozen):
+    """Watts while a cell ran, those at rest, and joules per image of what was above rest."""
+
+    watts: float
+    idle_watts: float
+    joules_per_image: float
+    source: str
+    method: Method
+
+
+class Cell(Frozen):
+    """One network at one batch size. Seconds are for a whole batch; memory is what loading and running added."""
+
+    network: str
+    batch: int = Field(ge=1)
+    seconds: Interval
+    runs: int = Field(ge=1)
+    memory_bytes: int
+    power: Power | None
+
+    @property
+    def seconds_per_image(self) -> float:
+        return self.seconds.median / self.batch
+
+
+class Failure(Frozen):
+    """A cell that could not be measured, and why."""
+
+    network: str
+    batch: int
+    reason: str
+
+
+class Machine(Frozen):
+    """Where the atlas was measured. Cells of two machines never share a file."""
+
+    cpu: str
+    cores: int
+    threads: int
+    system: str
+    engine: str
+
+
+class Atlas(Frozen):
+    """Everything measured so far."""
+
+    format: Literal[1] = 1
+    machine: Machine
+    networks: tuple[Network, ...] = ()
+    cells: tuple[Cell, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+    def has(self, network: Network, batch: int) -> bool:
+        measured = {(cell.network, cell.batch) for cell in self.cells}
+        failed = {(failure.network, failure.batch) for failure in self.failures}
+        return (network.key, batch) in measured | failed
+
+    def network(self, key: str) -> Network:
+        return next(one for one in self.networks if one.key == key)
+
+    def with_network(self, network: Network) -> Atlas:
+        others = tuple(one for one in self.networks if one.key != network.key)
+        return self.model_copy(update={"networks": (*others, network)})
+
+
+def load_atlas(path: Path) -> Atlas:
+    """Raises ConfigError that says what is wrong with the file and what to do."""
+    try:
+        atlas = Atlas.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); measure one with: convoy atlas") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise ConfigError(
+            f"{path} is no atlas: {where}: {first['msg']}; move it away and measure again: convoy atlas"
+        ) from error
+    known = {network.key for network in atlas.networks}
+    for cell in atlas.cells:
+        if cell.network not in known:
+            raise ConfigError(
+                f"{path} is no atlas: a cell of {cell.network!r}, which is not among its networks; move it away and "
+                "measure again: convoy atlas"
+            )
+    return atlas
+
+
+def save_atlas(atlas: Atlas, path: Path) -> None:
+    """Replaces the file; whoever reads sees the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_name(f"{path.name}.{os.getpid()}")
+    staged.write_text(atlas.model_dump_json(indent=1) + "\n")
+    staged.replace(path)

@@ -1,0 +1,152 @@
+"""How many gateways and hosts a traffic needs: a simulation of the request path, fed by measured times.
+
+Requests arrive as a Poisson process and are spread evenly over gateways. In each they pass the event loop (one server), the
+decode threads (so many servers) and the queue; a batch is formed when a host has a free slot, of what waits in one gateway
+then. Cores are not shared between stages: a gateway and a host are as fast alone as they were measured.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from serve.curve import LatencyCurve
+
+SLOTS = 2  # batches bound to a host: one runs while the next one travels
+REQUESTS = 20_000
+MOST = 10_000  # gateways or hosts; more is a mistake in the question
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a request costs, in seconds."""
+
+    loop: float  # of the gateway's event loop, per request
+    decode: float  # of a decode thread, per request
+    hop: float  # a batch's way to a host and back; 0: the engine is in the gateway
+    curve: LatencyCurve
+    limit: int  # rows of the largest batch
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What serves: gateways with so many decode threads each, and hosts."""
+
+    gateways: int
+    decoders: int
+    hosts: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Latencies in seconds, mean rows of a batch, and how busy each kind is (0..1)."""
+
+    mean: float
+    p50: float
+    p99: float
+    batch: float
+    loop_busy: float
+    decode_busy: float
+    host_busy: float
+
+    @property
+    def busiest(self) -> str:
+        """What breaks first when there is more to do."""
+        busy = {"event loop": self.loop_busy, "decode": self.decode_busy, "hosts": self.host_busy}
+        return max(busy, key=lambda kind: busy[kind])
+
+
+def simulate(cost: Cost, fleet: Fleet, rate: float, requests: int = REQUESTS, seed: int = 0) -> Outcome:
+    """What `requests` arrivals at `rate` per second meet; the first tenth fills the system and is not counted."""
+    arrivals = np.cumsum(np.random.default_rng(seed).exponential(1 / rate, requests))
+    ready: list[deque[tuple[float, float]]] = []
+    for gateway in range(fleet.gateways):
+        mine: list[float] = arrivals[gateway :: fleet.gateways].tolist()
+        decoded = _pass(_pass(mine, 1, cost.loop), fleet.decoders, cost.decode)
+        ready.append(deque(sorted(zip(decoded, mine, strict=True))))
+    finished, rows, busy = _run(cost, fleet.hosts, ready)
+    latencies = np.array([end - start for start, end in sorted(finished)])[requests // 10 :]
+    p50, p99 = np.quantile(latencies, (0.5, 0.99))
+    span = max(end for _, end in finished)
+    return Outcome(
+        mean=float(np.mean(latencies)),
+        p50=float(p50),
+        p99=float(p99),
+        batch=float(np.mean(rows)),
+        loop_busy=cost.loop * requests / (fleet.gateways * span),
+        decode_busy=cost.decode * requests / (fleet.gateways * fleet.decoders * span),
+        host_busy=busy / (fleet.hosts * span),
+    )
+
+
+def _pass(arrivals: Sequence[float], servers: int, seconds: float) -> list[float]:
+    """When each is through a stage of `servers`, first come, first served."""
+    free = [0.0] * servers
+    ends = []
+    for arrival in arrivals:
+        end = max(arrival, heapq.heappop(free)) + seconds
+        heapq.heappush(free, end)
+        ends.append(end)
+    return ends
+
+
+def _run(
+    cost: Cost, hosts: int, ready: Sequence[deque[tuple[float, float]]]
+) -> tuple[list[tuple[float, float]], list[int], float]:
+    """Arrival and end of every request, rows of every batch, seconds of engines: late binding, as the batcher does it."""
+    slots = [(0.0, host) for host in range(hosts) for _ in range(SLOTS)]
+    heapq.heapify(slots)
+    engine_free = [0.0] * hosts
+    heads = [(queue[0][0], gateway) for gateway, queue in enumerate(ready) if queue]
+    heapq.heapify(heads)
+    finished: list[tuple[float, float]] = []
+    rows: list[int] = []
+    busy = 0.0
+    while heads:
+        free, host = heapq.heappop(slots)
+        head, gateway = heapq.heappop(heads)
+        bound, queue = max(free, head), ready[gateway]
+        batch: list[float] = []
+        while queue and len(batch) < cost.limit and queue[0][0] <= bound:
+            batch.append(queue.popleft()[1])
+        if queue:
+            heapq.heappush(heads, (queue[0][0], gateway))
+        seconds = cost.curve.predict(len(batch))
+        end = max(bound + cost.hop / 2, engine_free[host]) + seconds
+        engine_free[host] = end
+        heapq.heappush(slots, (end + cost.hop / 2, host))
+        finished += [(arrival, end + cost.hop / 2) for arrival in batch]
+        rows.append(len(batch))
+        busy += seconds
+    return finished, rows, busy
+
+
+def smallest(cost: Cost, decoders: int, rate: float, p99: float, requests: int = REQUESTS) -> Fleet:
+    """The smallest fleet that keeps to `p99` seconds at `rate`. Raises ValueError when a lone request takes longer."""
+    alone = cost.loop + cost.decode + cost.hop + cost.curve.predict(1)
+    if alone > p99:
+        raise ValueError(f"a lone request takes {alone * 1e3:.1f} ms: no number of machines makes it faster")
+    per_host = cost.limit / cost.curve.predict(cost.limit)
+    fleet = Fleet(
+        gateways=max(1, int(rate * max(cost.loop, cost.decode / decoders))),
+        decoders=decoders,
+        hosts=max(1, int(rate / per_host)),
+    )
+    while True:
+        outcome = simulate(cost, fleet, rate, requests)
+        if outcome.p99 <= p99:
+            return fleet
+        if max(fleet.gateways, fleet.hosts) >= MOST:
+            raise ValueError(f"more than {MOST} gateways or hosts: ask for less")
+        fleet = _larger(fleet, outcome)
+
+
+def _larger(fleet: Fleet, outcome: Outcome) -> Fleet:
+    """One more, or 2 % more, of what is busiest."""
+    if outcome.busiest == "hosts":
+        return replace(fleet, hosts=fleet.hosts + max(1, fleet.hosts // 50))
+    return replace(fleet, gateways=fleet.gateways + max(1, fleet.gateways // 50))

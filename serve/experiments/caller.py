@@ -1,0 +1,63 @@
+"""Requests to experiments, on both wires: who calls, and the work that an arm is asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from convoy.errors import InvalidInput
+from serve.batcher import Answer
+from serve.catalog import Endpoint
+from serve.dataplane import Terms, Watch
+from serve.http_body import Headers, Scope
+from serve.timeline import Trace
+
+ARM_HEADER = b"x-convoy-arm"
+MAX_ID = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sends a request, as far as an experiment needs it: `header` also finds gRPC metadata, in lower case."""
+
+    id: str
+    address: str
+    header: Callable[[str], str | None]
+    fields: Mapping[str, Any]  # of a JSON body or a form, or parameters
+
+
+Work = Callable[[Endpoint, Terms, Trace, Watch], Awaitable[list[Answer]]]
+MakeCaller = Callable[[str, Mapping[str, Any]], Caller]  # of the request's id and fields; raises InvalidInput
+
+
+def http_caller(scope: Scope, headers: Headers, identifier: str, fields: Mapping[str, Any]) -> Caller:
+    def header(name: str) -> str | None:
+        value = headers.get(name.encode())
+        return None if value is None else value.decode("latin-1")
+
+    client = scope.get("client")
+    return Caller(checked_id(identifier), client[0] if client else "", header, fields)
+
+
+def grpc_caller(context: grpc.aio.ServicerContext[Any, Any], identifier: str, fields: Mapping[str, Any]) -> Caller:
+    def header(name: str) -> str | None:
+        pairs = context.invocation_metadata() or ()
+        value = next((value for key, value in pairs if key == name), None)
+        return value.decode("latin-1") if isinstance(value, bytes) else value
+
+    return Caller(checked_id(identifier), address_of(context.peer()), header, fields)
+
+
+def checked_id(identifier: str) -> str:
+    """A request id that the ledger can keep. Raises InvalidInput."""
+    if len(identifier) > MAX_ID or "\0" in identifier:
+        raise InvalidInput(f"the id of a request to an experiment may have at most {MAX_ID} characters, and no NUL")
+    return identifier
+
+
+def address_of(peer: str) -> str:
+    """The host in a peer such as `ipv4:127.0.0.1:53412` or `ipv6:[::1]:53412`."""
+    return peer.partition(":")[2].rpartition(":")[0] or peer

@@ -1,0 +1,138 @@
+"""The experiments of a gateway: follows the ledger, puts experiments beside their arms' endpoints, takes feedback."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from convoy.errors import InvalidInput, Overloaded
+from serve.catalog import Endpoint, Endpoints
+from serve.config import LedgerConfig
+from serve.dataplane import DataPlane
+from serve.experiments.arms import arms_of
+from serve.experiments.definition import Experiment
+from serve.experiments.feedback import parse_feedback
+from serve.experiments.front import VERSION, ExperimentEndpoint, front, lined
+from serve.experiments.ledger.store import Ledger
+from serve.experiments.ledger.writer import LedgerWriter
+from serve.experiments.live import LiveExperiment
+from serve.experiments.revision import Revision
+from serve.metrics import LEDGER_EVENTS, Metrics, ModelRecorder
+from serve.power.prices import Prices, read_prices
+
+FOLLOW_SECONDS = 0.4  # so that a decision is followed within a second
+
+log = logging.getLogger("convoy.experiments")
+
+
+class Experiments:
+    """Lives on the gateway's event loop."""
+
+    def __init__(self, plane: DataPlane, metrics: Metrics, ledger: Ledger, config: LedgerConfig) -> None:
+        self._plane = plane
+        self._metrics = metrics
+        self._ledger = ledger
+        self._written = metrics.values(LEDGER_EVENTS, outcome="written")
+        self._dropped = metrics.values(LEDGER_EVENTS, outcome="dropped")
+        self._writer = LedgerWriter(ledger, config.flush_seconds, config.events, self._count)
+        self._declared: set[str] = set()
+        self._revisions: dict[str, Revision] = {}
+        self._recorders: dict[str, ModelRecorder] = {}
+        self._prices = Prices()
+        self._follower = asyncio.create_task(self._follow())
+
+    async def declare(self, definitions: Iterable[Experiment], endpoints: Endpoints) -> Endpoints:
+        """The endpoints and every experiment over them: those that configuration declares, and those of commands."""
+        declared = list(definitions)
+        for definition in declared:
+            await asyncio.to_thread(self._ledger.declare, definition)
+        self._declared = {definition.name for definition in declared}
+        self._take(await asyncio.to_thread(self._ledger.current))
+        return self._bind(endpoints)
+
+    def states(self) -> dict[str, Revision]:
+        return {name: one.live.revision for name, one in self._fronts().items()}
+
+    def check(self, definition: Experiment) -> None:
+        """Raises InvalidInput when the arms are not served here or cannot be compared."""
+        arms_of(definition, {one.name: one for one in lined(self._plane.endpoints.by_name.values())})
+        if definition.webhook:
+            raise InvalidInput("a webhook can only be declared in the configuration file")
+
+    def feedback(self, document: object) -> int:
+        """Takes outcomes; how many. Raises InvalidInput, or Overloaded when the ledger has been away for too long."""
+        outcomes = parse_feedback(document, self._class_index)
+        if self._writer.room < len(outcomes):
+            raise Overloaded("the ledger is away and its memory is full; send the feedback again later", 5.0)
+        for outcome in outcomes:
+            self._writer.outcome(outcome)
+        return len(outcomes)
+
+    async def close(self) -> None:
+        self._follower.cancel()
+        await asyncio.to_thread(self._writer.close)
+        self._ledger.close()
+
+    def _fronts(self) -> dict[str, ExperimentEndpoint]:
+        endpoints = self._plane.endpoints.by_name
+        return {name: one for name, one in endpoints.items() if isinstance(one, ExperimentEndpoint)}
+
+    def _bind(self, endpoints: Endpoints) -> Endpoints:
+        served = {one.name: one for one in lined(endpoints.by_name.values())}
+        return Endpoints([*served.values(), *self._bound(served)])
+
+    def _bound(self, served: dict[str, Endpoint]) -> Iterable[ExperimentEndpoint]:
+        for name, revision in self._revisions.items():
+            if name not in self._declared and not revision.by_command:
+                continue
+            try:
+                arms = arms_of(revision.definition, served)
+            except InvalidInput as error:
+                log.error("experiment %s is not served: %s", name, error)
+                continue
+            live = LiveExperiment(revision, arms, self._writer, self._metrics, lambda: self._prices)
+            yield front(live, self._recorder(name))
+
+    def _recorder(self, name: str) -> ModelRecorder:
+        if name not in self._recorders:
+            self._recorders[name] = ModelRecorder(self._metrics, name, VERSION)
+        return self._recorders[name]
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(FOLLOW_SECONDS)
+            self._prices = await asyncio.to_thread(read_prices, self._metrics.folder)
+            try:
+                serials = await asyncio.to_thread(self._ledger.serials)
+                if serials == {name: one.serial for name, one in self._revisions.items()}:
+                    continue
+                revisions = await asyncio.to_thread(self._ledger.current)
+            except SQLAlchemyError as error:
+                log.warning("the ledger is away, the present experiments stay: %s", type(error).__name__)
+                continue
+            self._take(revisions)
+            self._plane.replace(self._bind(self._plane.endpoints))
+
+    def _take(self, revisions: dict[str, Revision]) -> None:
+        """Keeps what is newer than what is known: two readings may end in either order."""
+        for name, revision in revisions.items():
+            if name not in self._revisions or revision.serial > self._revisions[name].serial:
+                self._revisions[name] = revision
+
+    def _class_index(self, label: str, experiment: str) -> int:
+        """The index of a label; without the experiment's name only where all experiments agree on it."""
+        fronts = self._fronts().values()
+        tables = [front.labels for front in fronts if not experiment or front.name == experiment]
+        found = {table.index(label) for table in tables if label in table}
+        if len(found) == 1:
+            return found.pop()
+        if found:
+            raise InvalidInput(f"label {label[:60]!r} means different classes; say which experiment it is for")
+        raise InvalidInput(f"no experiment here has a class {label[:60]!r}")
+
+    def _count(self, written: int, dropped: int) -> None:
+        self._written[0] += written
+        self._dropped[0] += dropped

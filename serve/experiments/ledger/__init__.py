@@ -1,0 +1,1 @@
+"""The ledger: assignments, outcomes and decisions, in SQLite or PostgreSQL."""

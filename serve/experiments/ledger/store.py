@@ -1,0 +1,240 @@
+"""Opening a ledger and writing into it. Every write may be repeated: it is an upsert on what identifies the row."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, Table, create_engine, delete, event, func, select, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from convoy.errors import ConfigError
+from serve.experiments.allocation import Allocation
+from serve.experiments.definition import Experiment
+from serve.experiments.ledger.records import Decision, Outcome, Prediction, TallyKey
+from serve.experiments.ledger.schema import decisions, outcomes, predictions, revisions, tallies
+from serve.experiments.revision import Revision, first_revision
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+LOCK = 0x636F6E766F79  # of PostgreSQL, while the schema is migrated: "convoy"
+BUSY_SECONDS = 30.0
+
+Totals = tuple[int, float, float]  # count, sum, sum of squares
+
+
+class Ledger:
+    """A migrated database. Thread-safe."""
+
+    def __init__(self, url: str) -> None:
+        """Opens and migrates. Raises ConfigError that names the remedy."""
+        try:
+            self.engine = _engine(url)
+            with _one_at_a_time(self.engine) as connection:
+                config = Config()
+                config.set_main_option("script_location", str(MIGRATIONS))
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+            raise ConfigError(
+                "ledger.url is not a database that is known here; use sqlite:///PATH, or"
+                " postgresql+psycopg://USER:PASSWORD@HOST/NAME with the extra convoy-serve[postgres]"
+            ) from error
+        except SQLAlchemyError as error:
+            where = make_url(url).render_as_string(hide_password=True)
+            raise ConfigError(f"the ledger at {where} cannot be opened: {type(error).__name__}") from error
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def forget(self, before: float) -> int:
+        """Deletes the requests of revisions that ended before that time, and outcomes that match none; answers how many.
+
+        Tallies and decisions stay: they are small.
+        """
+        newest = select(revisions.c.experiment, func.max(revisions.c.revision)).group_by(revisions.c.experiment)
+        states = self.current()
+        with self.engine.begin() as connection:
+            removed = 0
+            for name, revision in connection.execute(newest).all():
+                ended = states[name].state != "running"
+                old = predictions.c.revision <= revision if ended else predictions.c.revision < revision
+                where = (predictions.c.experiment == name, predictions.c.at < before, old)
+                removed += connection.execute(delete(predictions).where(*where)).rowcount
+            known = select(predictions.c.request_id)
+            orphans = (outcomes.c.at < before, outcomes.c.request_id.not_in(known))
+            connection.execute(delete(outcomes).where(*orphans))
+            return removed
+
+    def changed_at(self, revision: Revision) -> float:
+        """Unix time at which a revision took effect."""
+        where = (revisions.c.experiment == revision.definition.name, revisions.c.serial == revision.serial)
+        with self.engine.connect() as connection:
+            return float(connection.execute(select(revisions.c.at).where(*where)).scalar_one())
+
+    def shares(self, experiment: str, revision: int) -> dict[int, dict[str, float]]:
+        """What each arm was promised at each stage of a revision."""
+        where = (revisions.c.experiment == experiment, revisions.c.revision == revision)
+        query = select(revisions.c.stage, revisions.c.spans).where(*where).order_by(revisions.c.serial)
+        with self.engine.connect() as connection:
+            return {stage: _allocation(spans).shares for stage, spans in connection.execute(query)}
+
+    def write(
+        self,
+        new_predictions: Sequence[Prediction],
+        new_outcomes: Sequence[Outcome],
+        new_tallies: Mapping[TallyKey, Totals],
+        writer: str,
+    ) -> None:
+        """One transaction. `new_tallies` are the totals since `writer` began."""
+        rows = [
+            key._asdict() | {"writer": writer, "count": count, "total": total, "squares": squares}
+            for key, (count, total, squares) in new_tallies.items()
+        ]
+        latest = {(one.request_id, one.position): one for one in new_outcomes}
+        with self.engine.begin() as connection:
+            _upsert(connection, predictions, (one._asdict() for one in new_predictions), ())
+            _upsert(
+                connection, outcomes, (latest[key]._asdict() for key in sorted(latest)), ("class_index", "reward", "at")
+            )
+            _upsert(connection, tallies, rows, ("count", "total", "squares"))
+
+    def declare(self, definition: Experiment) -> Revision:
+        """The present state of an experiment that configuration declares; a changed declaration is a new revision."""
+        declared = definition.model_dump_json()
+        present = self.current().get(definition.name)
+        if present is None:
+            return self._store(first_revision(definition), declared)
+        if self._declared(definition.name) == declared:
+            return present
+        return self._store(present.redefined(definition), declared)
+
+    def change(self, revision: Revision, decision: Decision) -> bool:
+        """Stores the next revision together with why; False when another one came first."""
+        with self.engine.begin() as connection:
+            row = _row(revision, self._declared(revision.definition.name, connection))
+            if not _upsert(connection, revisions, [row], ()):
+                return False
+            _upsert(connection, decisions, [decision._asdict()], ())
+            return True
+
+    def current(self) -> dict[str, Revision]:
+        """The newest revision of every experiment."""
+        newest = select(revisions.c.experiment, func.max(revisions.c.serial)).group_by(revisions.c.experiment)
+        with self.engine.connect() as connection:
+            keys = {name: serial for name, serial in connection.execute(newest)}  # noqa: C416 rows are not pairs to mypy
+            rows = [
+                connection.execute(
+                    select(revisions).where(revisions.c.experiment == name, revisions.c.serial == serial)
+                ).mappings().one()
+                for name, serial in keys.items()
+            ]  # fmt: skip
+        return {row["experiment"]: _revision(row) for row in rows}
+
+    def serials(self) -> dict[str, int]:
+        """The newest serial of every experiment: cheap enough to ask for twice a second."""
+        newest = select(revisions.c.experiment, func.max(revisions.c.serial)).group_by(revisions.c.experiment)
+        with self.engine.connect() as connection:
+            return {name: serial for name, serial in connection.execute(newest)}  # noqa: C416
+
+    def _store(self, revision: Revision, declared: str) -> Revision:
+        with self.engine.begin() as connection:
+            _upsert(connection, revisions, [_row(revision, declared)], ())
+        return self.current()[revision.definition.name]
+
+    def _declared(self, name: str, connection: Connection | None = None) -> str:
+        query = select(revisions.c.declared).where(revisions.c.experiment == name).order_by(revisions.c.serial.desc())
+        with contextlib.ExitStack() as stack:
+            connection = connection or stack.enter_context(self.engine.connect())
+            return str(connection.execute(query.limit(1)).scalar() or "")
+
+
+def _row(revision: Revision, declared: str) -> dict[str, Any]:
+    return {
+        "experiment": revision.definition.name,
+        "serial": revision.serial,
+        "revision": revision.revision,
+        "stage": revision.stage,
+        "step": revision.step,
+        "state": revision.state,
+        "definition": revision.definition.model_dump_json(),
+        "declared": declared,
+        "spans": orjson.dumps(revision.allocation.spans).decode(),
+        "at": time.time(),
+    }
+
+
+def _revision(row: Any) -> Revision:
+    definition = Experiment.model_validate_json(row["definition"])
+    return Revision(
+        row["serial"],
+        row["revision"],
+        row["stage"],
+        row["step"],
+        row["state"],
+        definition,
+        _allocation(row["spans"]),
+        not row["declared"],
+    )
+
+
+def _allocation(spans: str) -> Allocation:
+    return Allocation(tuple((end, arm) for end, arm in orjson.loads(spans)))
+
+
+def _upsert(connection: Connection, table: Table, rows: Iterable[dict[str, Any]], changed: Sequence[str]) -> int:
+    """Inserts rows; those that are there already get the `changed` columns. A single row answers whether it was written."""
+    values = list(rows)
+    if not values:
+        return 0
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(table)
+    keys = list(table.primary_key.columns)
+    if changed:
+        news = {name: getattr(statement.excluded, name) for name in changed}
+        statement = statement.on_conflict_do_update(index_elements=keys, set_=news)
+    else:
+        statement = statement.on_conflict_do_nothing(index_elements=keys)
+    if len(values) == 1:
+        return len(connection.execute(statement.returning(keys[0]), values[0]).all())
+    connection.execute(statement, values)
+    return len(values)
+
+
+def _engine(url: str) -> Engine:
+    parsed = make_url(url)
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise ArgumentError(parsed.get_backend_name())
+    if parsed.get_backend_name() == "postgresql":
+        return create_engine(parsed, pool_pre_ping=True, pool_size=2)
+    if parsed.database and parsed.database != ":memory:":
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def _tune(connection: Any, record: Any) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    return engine
+
+
+@contextlib.contextmanager
+def _one_at_a_time(engine: Engine) -> Iterator[Connection]:
+    """A connection on which the schema may be changed: other processes that start wait their turn."""
+    with contextlib.ExitStack() as stack:
+        if engine.dialect.name == "sqlite" and engine.url.database:
+            lock = stack.enter_context(open(f"{engine.url.database}.lock", "w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        connection = stack.enter_context(engine.begin())
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
+        yield connection

@@ -1,0 +1,150 @@
+"""The Open Inference Protocol over gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import partial
+
+from convoy import metadata
+from convoy.errors import ConvoyError
+from convoy.metadata import to_message
+from convoy.open_inference_grpc import parse_message, render_message
+from convoy.protos import open_inference_pb2 as pb
+from convoy.protos import open_inference_pb2_grpc
+from serve import describe
+from serve.catalog import Endpoint
+from serve.config import Settings
+from serve.experiments.caller import grpc_caller
+from serve.grpc_calls import Calls, Context, abort, pipelined
+from serve.infer import infer, request_terms
+from serve.repository import Repository, check_load, check_unload
+from serve.statistics import statistics
+
+Change = pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest
+
+WANTS_FINAL = "triton_enable_empty_final_response"
+FINAL = "triton_final_response"
+
+
+class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
+    """inference.GRPCInferenceService."""
+
+    def __init__(self, calls: Calls, repository: Repository, settings: Settings) -> None:
+        self._calls = calls
+        self._plane = calls.plane
+        self._repository = repository
+        self._pages = settings.node_dir / "metrics"
+
+    async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:  # noqa: N802
+        try:
+            return await self._infer(request, context)
+        except ConvoyError as error:
+            await abort(context, error)
+
+    async def ModelStreamInfer(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.ModelInferRequest], context: Context
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        async def answer(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
+            try:
+                response = await self._infer(request, context)
+            except ConvoyError as error:
+                failed = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
+                return pb.ModelStreamInferResponse(error_message=str(error), infer_response=failed)
+            if WANTS_FINAL in request.parameters and request.parameters[WANTS_FINAL].bool_param:
+                response.parameters[FINAL].bool_param = True  # each request has exactly one response
+            return pb.ModelStreamInferResponse(infer_response=response)
+
+        async for response in pipelined(request_iterator, answer):
+            yield response
+
+    async def _infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+        with self._calls.call(request.model_name, request.model_version, context) as (endpoint, trace, watch):
+            trace.id = request.id
+            parsed = parse_message(request)
+            trace.received = self._calls.clock()
+            terms = self._plane.terms(trace.started, context.time_remaining())
+            if parsed.parameters:
+                terms = request_terms(self._plane, parsed, trace, terms)
+            caller = partial(grpc_caller, context)
+            return render_message(await infer(self._plane, endpoint, parsed, caller, terms, trace, watch))
+
+    async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:  # noqa: N802
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:  # noqa: N802
+        return pb.ServerReadyResponse(ready=not self._plane.draining)
+
+    async def ServerMetadata(  # noqa: N802
+        self, request: pb.ServerMetadataRequest, context: Context
+    ) -> pb.ServerMetadataResponse:
+        return to_message(describe.server(), pb.ServerMetadataResponse())
+
+    async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:  # noqa: N802
+        await self._find(request.name, request.version, context)
+        return pb.ModelReadyResponse(ready=True)
+
+    async def ModelMetadata(  # noqa: N802
+        self, request: pb.ModelMetadataRequest, context: Context
+    ) -> pb.ModelMetadataResponse:
+        endpoint = await self._find(request.name, request.version, context)
+        return to_message(metadata.model_metadata(describe.info(endpoint)), pb.ModelMetadataResponse())
+
+    async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:  # noqa: N802
+        endpoint = await self._find(request.name, request.version, context)
+        config = to_message(metadata.model_config(describe.info(endpoint)), pb.ModelConfig())
+        return pb.ModelConfigResponse(config=config)
+
+    async def ModelStatistics(  # noqa: N802
+        self, request: pb.ModelStatisticsRequest, context: Context
+    ) -> pb.ModelStatisticsResponse:
+        try:
+            document = await statistics(self._plane, self._pages, request.name, request.version)
+            return to_message(document, pb.ModelStatisticsResponse())
+        except ConvoyError as error:
+            await abort(context, error)
+
+    async def RepositoryIndex(  # noqa: N802
+        self, request: pb.RepositoryIndexRequest, context: Context
+    ) -> pb.RepositoryIndexResponse:
+        index = metadata.repository_index(self._repository.index(request.ready))
+        return to_message({"models": index}, pb.RepositoryIndexResponse())
+
+    async def RepositoryModelLoad(  # noqa: N802
+        self, request: pb.RepositoryModelLoadRequest, context: Context
+    ) -> pb.RepositoryModelLoadResponse:
+        name = named(request)
+        try:
+            check_load(parameters_of(request))
+            await self._repository.load(name)
+        except ConvoyError as error:
+            await abort(context, error)
+        return pb.RepositoryModelLoadResponse(model_name=name, isLoaded=True)
+
+    async def RepositoryModelUnload(  # noqa: N802
+        self, request: pb.RepositoryModelUnloadRequest, context: Context
+    ) -> pb.RepositoryModelUnloadResponse:
+        name = named(request)
+        try:
+            check_unload(parameters_of(request))
+            await self._repository.unload(name)
+        except ConvoyError as error:
+            await abort(context, error)
+        return pb.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True)
+
+    async def _find(self, name: str, version: str, context: Context) -> Endpoint:
+        try:
+            return self._plane.find(name, version)
+        except ConvoyError as error:
+            await abort(context, error)
+
+
+def named(request: Change) -> str:
+    """The model of a load or unload: field 2 in Triton's form of the message, field 1 in KServe's."""
+    return request.model_name or request.repository_name
+
+
+def parameters_of(request: Change) -> dict[str, object]:
+    """The parameters of a load or unload as plain values."""
+    return {
+        key: getattr(one, one.WhichOneof("parameter_choice") or "", None) for key, one in request.parameters.items()
+    }

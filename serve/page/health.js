@@ -1,0 +1,75 @@
+// Live numbers: the server's counters every two seconds, as rates.
+const EVERY_MS = 2000, KEPT = 90;
+const $ = id => document.getElementById(id);
+const rates = [];
+
+function tile(parent, value, name) {
+  const box = parent.appendChild(document.createElement("span"));
+  box.appendChild(document.createElement("b")).textContent = value;
+  box.append(name);
+}
+
+const number = (value, digits = 1) => Number.isFinite(value) ? value.toFixed(digits) : "–";
+
+function showModels(now, before, seconds) {
+  const body = $("vital-models");
+  body.replaceChildren();
+  for (const model of now.models) {
+    const old = before.models.find(one => one.name === model.name) ?? model;
+    const grown = key => model[key] - old[key];
+    const cells = [
+      number(grown("images") / seconds), number(grown("refused") / seconds), number(1000 * grown("request_seconds") / grown("answered"), 2),
+      model.engines ? `${number(100 * grown("busy_seconds") / seconds / model.engines, 0)} %` : "–", number(model.waiting, 0),
+      model.joules === null ? "–" : number(grown("joules") / seconds),
+      model.joules === null ? "–" : number(grown("joules") / grown("images"), 4),
+    ];
+    const row = body.insertRow();
+    const name = row.appendChild(document.createElement("th"));
+    name.scope = "row";
+    name.textContent = model.name;
+    for (const text of cells) Object.assign(row.insertCell(), { textContent: text, className: "number" });
+  }
+}
+
+function showTiles(now, before, seconds) {
+  const tiles = $("vitals");
+  const sum = (document, key) => document.models.reduce((total, model) => total + model[key], 0);
+  const images = (sum(now, "images") - sum(before, "images")) / seconds;
+  const busy = (now.busy_core_seconds - before.busy_core_seconds) / seconds;
+  tiles.replaceChildren();
+  tile(tiles, number(images), "images per second");
+  tile(tiles, number(now.in_flight, 0), "in flight");
+  tile(tiles, `${number(busy)} of ${number(now.cores, 0)}`, "cores in use");
+  for (const chip of now.chips) tile(tiles, `${number(chip.watts)} W`, `${chip.chip} (${chip.method}, ${chip.source})`);
+  if (!now.chips.length) tile(tiles, "–", "power: no source here");
+  return images;
+}
+
+function showRates() {
+  $("rates").replaceChildren(Plot.plot({
+    className: "plot", width: $("rates").clientWidth, height: 220, marginLeft: 50, ariaLabel: "images per second over the last minutes",
+    x: { type: "time", label: null }, y: { label: "images per second", grid: true, zero: true },
+    marks: [Plot.ruleY([0]), Plot.areaY(rates, { x: "at", y: "images", fill: "var(--accent)", fillOpacity: 0.2 }),
+      Plot.lineY(rates, { x: "at", y: "images", stroke: "var(--accent)" })],
+  }));
+}
+
+export async function watchHealth(getJson) {
+  let before = await getJson("/v1/vitals");
+  const look = async () => {
+    try {
+      const now = await getJson("/v1/vitals");
+      const seconds = now.at - before.at;
+      showModels(now, before, seconds);
+      rates.push({ at: new Date(), images: showTiles(now, before, seconds) });
+      rates.splice(0, rates.length - KEPT);
+      showRates();
+      before = now;
+      $("problem").textContent = "";
+    } catch (error) {
+      $("problem").textContent = `The server does not answer: ${error.message}. Is it still running? Trying again.`;
+    }
+    setTimeout(look, EVERY_MS);
+  };
+  setTimeout(look, EVERY_MS);
+}

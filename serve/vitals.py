@@ -1,0 +1,52 @@
+"""A node's counters as one document, for the live part of the page: sums that only grow, and what is so right now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.samples import Sample
+
+from serve.config import TENSOR_SUFFIX
+from serve.metric_pages import read_pages
+from serve.metrics import collect
+
+
+def vitals(folder: Path, names: Iterable[str]) -> dict[str, Any]:
+    """`names` are the models to tell of; joules are null without a source, chips those with one."""
+    samples = [sample for family in collect(read_pages(folder)) for sample in family.samples]
+    return {
+        "at": time.monotonic(),
+        "in_flight": total(samples, "convoy_requests_in_flight"),
+        "cores": total(samples, "convoy_node_cores"),
+        "busy_core_seconds": total(samples, "convoy_node_busy_core_seconds_total"),
+        "chips": [{**one.labels, "watts": one.value} for one in samples if one.name == "convoy_power_watts"],
+        "models": [_model(samples, name) for name in names],
+    }
+
+
+def total(samples: Iterable[Sample], name: str, **labels: str) -> float:
+    """Sum of the samples that have the labels."""
+    return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
+
+
+def _model(samples: list[Sample], name: str) -> dict[str, Any]:
+    """A model with both its forms: they share the engine."""
+    counted = any(one.name == "convoy_energy_joules_total" for one in samples)
+
+    def both(metric: str) -> float:
+        return sum(total(samples, metric, model=form) for form in (name, name + TENSOR_SUFFIX))
+
+    return {
+        "name": name,
+        "images": both("convoy_samples_total"),
+        "refused": both("convoy_shed_total"),
+        "waiting": both("convoy_queue_rows"),
+        "answered": both("convoy_request_seconds_count"),
+        "request_seconds": both("convoy_request_seconds_sum"),
+        "busy_seconds": total(samples, "convoy_busy_seconds_total", model=name),
+        "engines": total(samples, "convoy_engine_replicas", model=name),
+        "joules": total(samples, "convoy_energy_joules_total", model=name) if counted else None,
+    }

@@ -1,0 +1,59 @@
+"""docker-compose.yml, and its command lines as processes of this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.conftest import REPOSITORY
+
+FILE = REPOSITORY / "docker-compose.yml"
+DOCUMENT: dict[str, Any] = yaml.safe_load(FILE.read_text())
+SERVICES: dict[str, dict[str, Any]] = DOCUMENT["services"]
+
+
+def mounted(service: str) -> dict[str, Path]:
+    """Files and folders of the repository that a container sees, by where it sees them."""
+    pairs = (one.split(":")[:2] for one in SERVICES[service].get("volumes", ()))
+    return {inside: REPOSITORY / outside for outside, inside in pairs if outside.startswith(".")}
+
+
+def health_command(service: str) -> list[str]:
+    kind, *command = SERVICES[service]["healthcheck"]["test"]
+    assert kind == "CMD"
+    return [str(word) for word in command]
+
+
+def here(command: list[str], places: dict[str, object]) -> list[str]:
+    """A container's command line with what is elsewhere on this machine: paths, addresses, sizes."""
+    words = []
+    for word in command:
+        for inside, outside in places.items():
+            word = word.replace(inside, str(outside))
+        words.append(word)
+    return words
+
+
+def environment() -> dict[str, str]:
+    """This environment, in which `convoy` and `python` are those of the tests, as they are the image's in a container."""
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+@contextmanager
+def process(command: list[str], folder: Path, name: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a command for the length of a block, then ends it as Docker does. Fails when it does not end well."""
+    with (folder / f"{name}.log").open("w") as log:
+        started = subprocess.Popen(command, cwd=folder, env=environment(), stdout=log, stderr=log)
+    try:
+        yield started
+    finally:
+        started.terminate()
+        status = started.wait(60)
+    assert status == 0, (folder / f"{name}.log").read_text()

@@ -1,0 +1,45 @@
+"""What docs/experiments.md and README.md show of experiments works as it stands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+import yaml
+
+from serve.config import Settings, parse_settings
+from tests.conftest import REPOSITORY
+from tests.snippets import Snippet, snippets
+
+README = (REPOSITORY / "README.md").read_text()
+PAGES = ("README.md", "docs/experiments.md")
+SHELL = [one for page in PAGES for one in snippets(page, "bash") if "digits" in one.text]
+
+
+@pytest.mark.parametrize("snippet", SHELL, ids=str)
+def test_a_command_works(server: Settings, snippet: Snippet, tmp_path: Path) -> None:
+    (tmp_path / "models").symlink_to(REPOSITORY / "models")
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", snippet.on(server.listen)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout
+    if snippet.page == "README.md":
+        assert orjson.loads(done.stdout.replace("}{", "}\n{").splitlines()[-1])["sentence"] in README
+
+
+def test_the_configuration_is_valid() -> None:
+    (shown,) = snippets("docs/experiments.md", "yaml")
+    settings = parse_settings(yaml.safe_load(shown.text))
+    assert [one.name for one in settings.experiments] == ["digits"]

@@ -1,0 +1,145 @@
+"""Dedicated hosts on real Ray: batches bind late, gateways share fairly, one call per batch, a dying host loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from convoy.errors import EngineFailed
+from serve.batcher import Answer, Batcher, BatcherLimits
+from serve.config import ModelConfig, Settings
+from serve.host import HostAnswer, HostExecutor, connect_host
+from tests.artifacts import quadrant_image
+from tests.end_to_end.test_load import png, scrape, total
+
+BATCH = 4
+CLIENTS = 24  # rows that always want to run: three times what both hosts hold
+FOREVER = 1e12
+
+
+@dataclass
+class Gateway:
+    """A gateway's line in front of the hosts, kept full by closed-loop clients, and what came of it."""
+
+    executor: HostExecutor
+    fills: list[int] = field(default_factory=list)
+    answered: int = 0
+    calls: int = 0
+
+    def __post_init__(self) -> None:
+        run = partial(self._counted, self.executor.run)
+        self.batcher = Batcher(
+            run, self.executor.slots, BatcherLimits(BATCH, 1000), self.executor.curve, self._count_fill
+        )
+
+    def _count_fill(self, size: int, seconds: float) -> None:
+        self.fills.append(size)
+
+    async def _counted(self, run: Callable[..., Any], rows: NDArray[Any]) -> Any:
+        self.calls += 1
+        return await run("image", rows)
+
+    async def client(self, stop: asyncio.Event) -> None:
+        row = quadrant_image(2)[np.newaxis, :, :, np.newaxis]
+        while not stop.is_set():
+            answer: Answer = await self.batcher.submit(row, FOREVER)
+            assert answer.logits.argmax() == 2
+            self.answered += 1
+
+
+def hosted(server: Settings) -> ModelConfig:
+    return next(model for model in server.models if model.name == "hosted")
+
+
+async def drive(gateways: list[Gateway], until: Callable[[], bool]) -> None:
+    stop = asyncio.Event()
+    clients = [asyncio.create_task(one.client(stop)) for one in gateways for _ in range(CLIENTS)]
+    while not until():  # noqa: ASYNC110 the condition belongs to another task's counters
+        await asyncio.sleep(0.02)
+    stop.set()
+    await asyncio.gather(*clients)
+
+
+def test_two_gateways_fill_batches_and_share_two_hosts(server: Settings) -> None:
+    async def scenario() -> None:
+        gateways = [Gateway(await connect_host(hosted(server), 60)) for _ in range(2)]
+        await drive(gateways, lambda: min(one.answered for one in gateways) >= 40)  # shares are known
+        before = [one.answered for one in gateways]
+        for one in gateways:
+            one.fills.clear()
+        await drive(gateways, lambda: sum(one.answered for one in gateways) >= sum(before) + 400)
+        served = [one.answered - start for one, start in zip(gateways, before, strict=True)]
+        assert max(served) <= 1.2 * min(served), served
+        for one in gateways:
+            assert np.mean(one.fills[:-8]) >= 0.9 * BATCH, one.fills
+            assert one.executor.slots.count == 2
+        await asyncio.gather(*(one.batcher.close() for one in gateways))
+
+    asyncio.run(scenario())
+
+
+def test_one_call_per_batch(server: Settings) -> None:
+    """Counted where calls arrive: batches that hosts ran, against batches that the gateway formed."""
+    image = png(quadrant_image(1))
+    labels = {"model": "hosted"}
+
+    async def ask() -> Counter[int]:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.listen.http_port}", timeout=60) as client:
+            answers = [client.post("/v1/models/hosted/classify", content=image) for _ in range(60)]
+            return Counter(answer.status_code for answer in await asyncio.gather(*answers))
+
+    before = scrape(server)
+    assert asyncio.run(ask()) == {200: 60}
+    after = scrape(server)
+
+    def grown(name: str) -> float:
+        return total(after, name, **labels) - total(before, name, **labels)
+
+    assert grown("convoy_host_calls_total") == grown("convoy_batches_total") < 60
+
+
+def test_a_batch_that_the_engine_refuses_is_not_run_again(server: Settings) -> None:
+    async def scenario() -> None:
+        executor = await connect_host(hosted(server), 60)
+        calls = total(scrape(server), "convoy_host_calls_total", model="hosted")
+        with pytest.raises(EngineFailed, match="ONNX Runtime"):
+            await executor.run("image", np.zeros((1, 3, 3, 1), np.uint8))
+        assert total(scrape(server), "convoy_host_calls_total", model="hosted") == calls + 1
+
+    asyncio.run(scenario())
+
+
+def test_a_dying_host_loses_no_request(server: Settings) -> None:
+    async def scenario() -> None:
+        executor = await connect_host(hosted(server), 60)
+        gateway = Gateway(executor)
+        ask: Callable[..., Any] = executor._handle.run.remote
+        row = quadrant_image(0)[np.newaxis, :, :, np.newaxis]
+        answer: HostAnswer = await ask("image", row, "test")
+
+        def killed() -> bool:
+            if gateway.answered < 50:
+                return False
+            os.kill(answer.pid, signal.SIGKILL)
+            return True
+
+        await drive([gateway], killed)
+        failed_over = gateway.answered
+        await drive([gateway], lambda: gateway.answered >= failed_over + 100)
+        with pytest.raises(ProcessLookupError):
+            os.kill(answer.pid, 0)
+        assert sum(gateway.fills) == gateway.answered
+        await gateway.batcher.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 120))

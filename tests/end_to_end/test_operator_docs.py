@@ -1,0 +1,68 @@
+"""What docs/metrics.md, docs/energy.md and docs/atlas.md show works as it stands."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from serve.config import Settings, parse_settings
+from serve.metrics import ALL
+from tests.conftest import REPOSITORY
+from tests.end_to_end.test_load import scrape
+from tests.snippets import Snippet, snippets
+
+METRICS = (REPOSITORY / "docs" / "metrics.md").read_text()
+SHELL = [snippet for page in ("metrics", "energy", "atlas") for snippet in snippets(f"docs/{page}.md", "bash")]
+
+
+def wait_for_metric(server: Settings, name: str) -> None:
+    """The meter's first tick is a second after its start."""
+    end = time.monotonic() + 20
+    while not any(found == name for found, _ in scrape(server)):
+        assert time.monotonic() < end, f"no {name}"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("snippet", SHELL, ids=str)
+def test_a_command_works(http: httpx.Client, server: Settings, samples: Path, snippet: Snippet, tmp_path: Path) -> None:
+    http.post("/v1/models/lenet5-mnist/classify", content=(samples / "mnist-0-7.png").read_bytes())
+    wait_for_metric(server, "convoy_chip_energy_joules_total")
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "XDG_DATA_HOME": str(tmp_path),
+    }
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", snippet.on(server.listen)],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout
+
+
+def test_the_declared_power_is_valid_configuration() -> None:
+    for snippet in snippets("docs/energy.md", "yaml"):
+        assert parse_settings(yaml.safe_load(snippet.text)).power.declared
+
+
+def test_every_metric_is_on_the_page_and_no_other() -> None:
+    named = set(re.findall(r"\bconvoy_[a-z_]+\b", METRICS))
+    defined = {one.name + ("_total" if one.kind == "counter" else "") for one in ALL}
+    assert named == defined
+
+
+def test_every_alert_is_on_the_page() -> None:
+    document = yaml.safe_load((REPOSITORY / "deploy" / "prometheus" / "alerts.yml").read_text())
+    assert all(rule["alert"] in METRICS for group in document["groups"] for rule in group["rules"])

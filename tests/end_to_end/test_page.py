@@ -1,0 +1,241 @@
+"""The page at "/" in a real Chromium against the running server."""
+
+from __future__ import annotations
+
+import base64
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
+
+from serve.atlas.data import save_atlas
+from serve.config import Settings
+from tests.serve.atlas.atlases import atlas_of, cell, network
+
+PATIENCE_SECONDS = 30
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--window-size=1200,1000")
+ONLINE = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+SET = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input', { bubbles: true }))"
+DROP = """
+const [target, name, bytes] = arguments;
+const transfer = new DataTransfer();
+transfer.items.add(new File([Uint8Array.from(atob(bytes), c => c.charCodeAt(0))], name));
+document.getElementById(target).dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, cancelable: true }));
+"""
+PASTE = DROP.replace(
+    'document.getElementById(target).dispatchEvent(new DragEvent("drop", { dataTransfer',
+    'document.dispatchEvent(new ClipboardEvent("paste", { clipboardData',
+)
+
+
+class Page:
+    """The page as a person sees it."""
+
+    def __init__(self, driver: webdriver.Chrome, url: str) -> None:
+        self.driver = driver
+        self.url = url
+
+    def open(self, section: str = "playground") -> None:
+        self.driver.get("about:blank")
+        self.driver.get(f"{self.url}/#{section}")
+        self.wait(lambda: self.script("return document.documentElement.dataset.ready") == "yes")
+
+    def script(self, text: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(text, *arguments)
+
+    def wait(self, condition: Callable[[], Any]) -> Any:
+        return WebDriverWait(self.driver, PATIENCE_SECONDS).until(lambda _: condition(), self.text("body")[:2000])
+
+    def text(self, selector: str) -> str:
+        return str(self.driver.find_element(By.CSS_SELECTOR, selector).text)
+
+    def click(self, selector: str) -> None:
+        self.driver.find_element(By.CSS_SELECTOR, selector).click()
+
+    def choose(self, *models: str) -> None:
+        for box in self.driver.find_elements(By.CSS_SELECTOR, "#models input"):
+            if box.is_selected() != (box.get_attribute("id") in [f"model-{model}" for model in models]):
+                box.click()
+
+    def answers(self, count: int) -> str:
+        """The table once it has so many whole rows."""
+        rows = "const all = document.querySelectorAll('#answers tr');"
+        whole = f"{rows} return all.length === {count} && all[{count - 1}].cells.length > 1"
+        self.wait(lambda: self.script(whole))
+        return self.text("#answers")
+
+    def complaints(self) -> list[str]:
+        """What Chromium's console says, refused requests apart: their status is part of tests."""
+        log: Callable[[str], list[dict[str, str]]] = self.driver.get_log
+        return [one["message"] for one in log("browser") if "Failed to load resource" not in one["message"]]
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for flag in FLAGS:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+    yield chrome
+    chrome.quit()
+
+
+@pytest.fixture
+def page(driver: webdriver.Chrome, server: Settings) -> Iterator[Page]:
+    shown = Page(driver, f"http://127.0.0.1:{server.listen.http_port}")
+    yield shown
+    assert shown.complaints() == []
+
+
+def encoded(image: bytes) -> str:
+    return base64.b64encode(image).decode()
+
+
+@pytest.mark.parametrize("way", [DROP, PASTE], ids=["dropped", "pasted"])
+def test_a_photo_gets_its_label_with_times_and_joules(page: Page, samples: Path, way: str) -> None:
+    page.open()
+    page.choose("squeezenet1_1-imagenet", "resnet20-cifar10")
+    page.script(way, "drop", "cat.png", encoded((samples / "chelsea.png").read_bytes()))
+    shown = page.answers(2)
+    assert any(cat in shown for cat in ("tabby", "tiger cat", "Egyptian cat"))
+    assert "resnet20-cifar10" in shown
+    assert "queue" in page.script("return document.querySelector('.stages').title")
+    page.wait(lambda: page.driver.find_element(By.ID, "preview").is_displayed())
+
+
+def test_a_chosen_file_and_a_sample_are_asked_too(page: Page, samples: Path) -> None:
+    page.open()
+    page.choose("lenet5-mnist")
+    page.driver.find_element(By.ID, "file").send_keys(str((samples / "mnist-0-7.png").resolve()))
+    assert "7" in page.answers(1)
+    page.click("#samples button[title^='4 ']")
+    page.wait(lambda: page.text("#answers tr td b") == "4")
+
+
+def test_a_drawn_digit_is_read(page: Page) -> None:
+    page.open()
+    page.choose("lenet5-mnist")
+    pad = page.driver.find_element(By.ID, "pad")
+    seven = ActionChains(page.driver, duration=40).move_to_element_with_offset(pad, -50, -70).click_and_hold()
+    for step in ((100, 0), (-30, 70), (-30, 70)):
+        seven = seven.move_by_offset(*step)
+    seven.release().perform()
+    page.click("#read")
+    page.answers(1)
+    assert page.text("#answers tr td b") == "7"
+    page.click("#wipe")
+    page.click("#read")
+    page.wait(lambda: "Draw a digit first" in page.text("#problem"))
+
+
+def huge_png() -> bytes:
+    """200 megapixels in a few bytes: a PNG's header and little more."""
+    header = struct.pack(">IIBBBBB", 20_000, 10_000, 8, 0, 0, 0, 0)
+    chunks = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
+    )
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [(huge_png(), "smaller image"), (b"not an image at all", "JPEG, PNG")],
+    ids=["200 megapixels", "no image"],
+)
+def test_what_cannot_be_read_is_explained(page: Page, image: bytes, told: str) -> None:
+    page.open()
+    page.choose("squeezenet1_1-imagenet")
+    page.script(DROP, "drop", "image.png", encoded(image))
+    assert told in page.answers(1)
+    assert not page.driver.find_element(By.ID, "preview").is_displayed()
+
+
+def test_numbers_move_under_load(page: Page, http: httpx.Client, samples: Path) -> None:
+    digit = (samples / "mnist-0-7.png").read_bytes()
+    stopped = threading.Event()
+
+    def send() -> None:
+        while not stopped.is_set():
+            http.post("/v1/models/lenet5-mnist/classify", content=digit)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        page.open("health")
+        rate = "return +document.querySelector('#vitals b')?.textContent > 0"
+        page.wait(lambda: page.script(rate))
+        assert "modelled, declared" in page.text("#vitals")
+        assert "lenet5-mnist" in page.text("#vital-models")
+        page.wait(lambda: page.driver.find_elements(By.CSS_SELECTOR, "#rates svg path"))
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def test_a_server_that_is_gone_is_told(page: Page) -> None:
+    page.open("health")
+    page.driver.execute_cdp_cmd("Network.enable", {})
+    page.driver.execute_cdp_cmd("Network.emulateNetworkConditions", ONLINE | {"offline": True})
+    try:
+        page.wait(lambda: "does not answer" in page.text("#problem"))
+    finally:
+        page.driver.execute_cdp_cmd("Network.emulateNetworkConditions", ONLINE)
+    page.wait(lambda: page.text("#problem") == "")
+
+
+def test_the_atlas_is_drawn_once_there_is_one(page: Page, server: Settings) -> None:
+    server.atlas_path.unlink(missing_ok=True)
+    page.open("atlas")
+    page.wait(lambda: "convoy atlas" in page.text("#problem"))
+    nets = [network(f"net{size}", size * 10**8, 0.5 + 0.02 * size) for size in range(1, 8)]
+    atlas = atlas_of(nets, [cell(one, batch, one.macs / 1e10, 9.0) for one in nets for batch in (1, 2, 16)])
+    save_atlas(atlas, server.atlas_path)
+    try:
+        page.open("atlas")
+        page.wait(lambda: len(page.driver.find_elements(By.CSS_SELECTOR, "#charts svg")) == 9)
+        assert page.text("#charts").count("Holds.") >= 2
+        page.script(SET, page.driver.find_element(By.NAME, "top1"), 61)
+        assert page.text("#cheapest").startswith("net6")
+        server.atlas_path.write_text("{")
+        page.open("atlas")
+        page.wait(lambda: "is no atlas" in page.text("#problem"))
+    finally:
+        server.atlas_path.unlink()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_both_schemes_and_a_phone(page: Page, scheme: str) -> None:
+    cdp = page.driver.execute_cdp_cmd
+    cdp("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    cdp("Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True})
+    try:
+        page.open()
+        ground = page.script("return getComputedStyle(document.body).backgroundColor")
+        light = sum(int(part) for part in ground.removeprefix("rgb(").removesuffix(")").split(",")) / 3
+        assert light > 200 if scheme == "light" else light < 60
+        for section in ("playground", "health", "atlas"):
+            page.open(section)
+            assert page.script("return document.documentElement.scrollWidth <= innerWidth"), section
+    finally:
+        cdp("Emulation.setEmulatedMedia", {"features": []})
+        cdp("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_policy_forbids_what_is_not_ours(http: httpx.Client) -> None:
+    policy = dict(part.strip().split(" ", 1) for part in http.get("/").headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["connect-src"] == "'self'"
+    assert "unsafe" not in str(policy)

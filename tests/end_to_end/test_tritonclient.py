@@ -1,0 +1,21 @@
+"""Unmodified tritonclients against Convoy, each in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from serve.config import Settings
+from tests.conftest import REPOSITORY
+
+
+@pytest.mark.parametrize("client", ["http", "http.aio", "grpc", "grpc.aio"])
+def test_tritonclient(server: Settings, samples: Path, client: str) -> None:
+    port = server.listen.grpc_port if client.startswith("grpc") else server.listen.http_port
+    image = str(samples / "mnist-0-7.png")
+    command = [sys.executable, "-m", "tests.end_to_end.triton_script", client, f"127.0.0.1:{port}", image]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from models.artifact import Preprocessing
+from models.ensembles.views import VIEWS, Look, View, arrange, check_views, count_looks, finest_short, looks_at
+from models.preprocess import crop_box
+
+IMAGENET = Preprocessing(3, 256, 224, (0.0,) * 3, (1.0,) * 3)
+CIFAR = Preprocessing(3, 32, 32, (0.0,) * 3, (1.0,) * 3)
+SIDES = st.integers(8, 3000)
+
+
+def valid() -> list[tuple[View, ...]]:
+    lists: list[tuple[View, ...]] = [(view,) for view in VIEWS]
+    return [*lists, ("shift", "flip"), ("five_crops", "flip"), ("five_crops", "shift", "flip"), ("identity", "flip")]
+
+
+@given(SIDES, SIDES, st.sampled_from(valid()), st.sampled_from([IMAGENET, CIFAR]))
+def test_looks_lie_in_the_image_and_are_as_many_as_said(
+    width: int, height: int, views: tuple[View, ...], steps: Preprocessing
+) -> None:
+    looks = looks_at(views, width, height, steps)
+    assert len(looks) == count_looks(views)
+    finest = finest_short(views, steps)
+    for look in looks:
+        left, top, right, bottom = look.box
+        assert -1e-6 <= left < right <= width + 1e-6
+        assert -1e-6 <= top < bottom <= height + 1e-6
+        # Nothing is enlarged beyond the resolution that decoding was asked to keep.
+        assert min(right - left, bottom - top) >= min(width, height) * steps.size / finest * (1 - 1e-6)
+
+
+@given(SIDES, SIDES, st.sampled_from([IMAGENET, CIFAR]))
+def test_the_first_look_of_identity_flip_and_shift_is_what_the_model_sees_alone(
+    width: int, height: int, steps: Preprocessing
+) -> None:
+    for views in (("identity",), ("flip",), ("shift",), ("shift", "flip")):
+        assert looks_at(views, width, height, steps)[0] == Look(crop_box(width, height, steps))
+
+
+def test_ten_crops_are_alexnets() -> None:
+    """Of a 256 x 256 image: the centre, the four corners, each 224 x 224, and their mirror images."""
+    looks = looks_at(("ten_crops",), 256, 256, IMAGENET)
+    corners = {(0, 0), (32, 0), (0, 32), (32, 32), (16, 16)}
+    assert {look.box for look in looks} == {(x, y, x + 224, y + 224) for x, y in corners}
+    assert sum(look.mirrored for look in looks) == 5
+    assert looks == looks_at(("five_crops", "flip"), 256, 256, IMAGENET)
+
+
+def test_googlenets_crops_are_four_scales_of_three_squares_of_six_boxes_twice() -> None:
+    """The paper's count; the three whole squares are the same ones at every scale."""
+    looks = looks_at(("googlenet_144",), 800, 400, IMAGENET)
+    assert len(looks) == 4 * 3 * 6 * 2
+    assert sum(look.mirrored for look in looks) == 72
+    boxes = {tuple(round(edge) for edge in look.box) for look in looks}
+    assert len(boxes) == 4 * 3 * 5 + 3
+    assert boxes >= {(0, 0, 400, 400), (200, 0, 600, 400), (400, 0, 800, 400)}
+    sides = {round((look.box[2] - look.box[0]) / 400, 3) for look in looks}
+    assert sides == {round(224 / short, 3) for short in (256, 288, 320, 352)} | {1.0}
+
+
+@pytest.mark.parametrize("steps", [CIFAR, IMAGENET])
+def test_a_shift_moves_what_is_seen_and_repeats_the_edge(steps: Preprocessing) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (steps.size, steps.size, 3), np.uint8)
+    step = steps.size // 16
+    right = arrange(pixels, Look((0, 0, 1, 1), shift=(step, 0)))
+    np.testing.assert_array_equal(right[:, step:], pixels[:, :-step])
+    np.testing.assert_array_equal(right[:, :step], np.repeat(pixels[:, :1], step, axis=1))
+    up = arrange(pixels, Look((0, 0, 1, 1), shift=(0, -step)))
+    np.testing.assert_array_equal(up[:-step], pixels[step:])
+    np.testing.assert_array_equal(up[-step:], np.repeat(pixels[-1:], step, axis=0))
+
+
+def test_a_mirror_image_is_pillows() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    mirrored = Image.fromarray(pixels).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    np.testing.assert_array_equal(arrange(pixels, Look((0, 0, 32, 32), mirrored=True)), np.asarray(mirrored))
+
+
+@pytest.mark.parametrize(
+    ("views", "reason"),
+    [
+        ((), "at least one"),
+        (("flip", "flip"), "twice"),
+        (("flip", "five_crops"), "first"),
+        (("five_crops", "googlenet_144"), "first"),
+        (("ten_crops", "flip"), "already holds"),
+    ],
+)
+def test_views_that_cannot_follow_one_another_are_refused(views: tuple[View, ...], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        check_views(views)

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models.train.recipes import RECIPES
+from models.train.schedule import rate_at
+
+STEPS = 7
+RECIPE = replace(RECIPES["resnet20-cifar10"], epochs=10, restart_epochs=3, restart_rate=0.05)
+FIRST = 7 * STEPS
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step:UserWarning")
+def test_the_first_cycle_is_torchs() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1)], RECIPE.peak_rate)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, RECIPE.peak_rate, total_steps=FIRST, pct_start=RECIPE.warm_up, div_factor=10, final_div_factor=1000,
+        cycle_momentum=False,
+    )  # fmt: skip
+    for step in range(FIRST):
+        assert rate_at(step, STEPS, RECIPE) == pytest.approx(theirs.get_last_lr()[0], rel=1e-9)
+        if step < FIRST - 1:
+            theirs.step()
+
+
+def test_the_second_starts_at_its_rate_and_falls_to_the_end() -> None:
+    rates = [rate_at(step, STEPS, RECIPE) for step in range(FIRST, 10 * STEPS)]
+    assert rates[0] == pytest.approx(0.05)
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == pytest.approx(0.05e-4)

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convoy.errors import ConfigError
+from models.artifact import Artifact
+from serve.atlas.data import Cell, Network, load_atlas, save_atlas
+from serve.atlas.measure import median_interval
+from serve.atlas.sweep import Plan, network_of, open_atlas, sweep, this_machine
+from serve.atlas.view import document, write_page
+from serve.config import Power
+from tests.artifacts import write_artifact
+from tests.serve.atlas.atlases import MACHINE, atlas_of, cell, network
+
+EMPTY = json.loads(atlas_of([], []).model_dump_json())
+ORPHAN = json.loads(atlas_of([], [cell(network("n", 1, 0.5), 1, 0.1)]).model_dump_json())
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return Artifact.load(write_artifact(tmp_path_factory.mktemp("atlas") / "quadrants", "quadrants"))
+
+
+def test_a_sweep_that_was_stopped_goes_on(artifact: Artifact, tmp_path: Path) -> None:
+    path = tmp_path / "atlas.json"
+    power = Power(idle_watts=40, busy_watts=95)
+    first = sweep(Plan([artifact], [1], 0.02, 1, power), path)
+    seen: list[tuple[str, int]] = []
+
+    def report(of: Network, batch: int, found: Cell | None) -> None:
+        seen.append((of.name, batch))
+        assert found is not None
+
+    both = sweep(Plan([artifact], [1, 4], 0.02, 1, power), path, report)
+    assert both.cells[0] == first.cells[0], "what was measured is not measured again"
+    assert seen == [("quadrants", 1), ("quadrants", 4)]
+    assert load_atlas(path) == both
+    for one in both.cells:
+        assert one.seconds.low <= one.seconds.median <= one.seconds.high
+        assert one.runs >= 5
+        assert one.memory_bytes > 0
+        assert one.power is not None
+
+
+def test_a_network_that_cannot_run_is_told_and_not_tried_larger(artifact: Artifact, tmp_path: Path) -> None:
+    broken = Artifact(tmp_path, artifact.manifest)
+    broken.image_model.write_bytes(b"no graph")
+    atlas = sweep(Plan([broken], [1, 4], 0.02, 1), tmp_path / "atlas.json")
+    assert atlas.cells == ()
+    assert [one.batch for one in atlas.failures] == [1, 4]
+    assert "cannot be loaded" in atlas.failures[0].reason
+    assert "smaller batch" in atlas.failures[1].reason
+
+
+def test_an_atlas_of_another_machine_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "atlas.json"
+    save_atlas(atlas_of([], []), path)
+    assert open_atlas(path, MACHINE) == atlas_of([], [])
+    with pytest.raises(ConfigError, match="--out"):
+        open_atlas(path, this_machine(2))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"format": 2}',
+        '{"format": 1, "machine": null}',
+        json.dumps(EMPTY | {"cells": [{"network": "x"}]}),
+        json.dumps(EMPTY | {"colour": "red"}),
+        json.dumps(ORPHAN),
+    ],
+)
+def test_a_corrupt_file_is_named_with_the_remedy(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "atlas.json"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=r"atlas\.json is no atlas: .* convoy atlas"):
+        load_atlas(path)
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="convoy atlas"):
+        load_atlas(tmp_path / "atlas.json")
+
+
+@given(st.integers(1, 60), st.integers(0, 2**32 - 1))
+def test_the_interval_holds_the_median(count: int, seed: int) -> None:
+    values = np.random.default_rng(seed).normal(size=count).tolist()
+    interval = median_interval(values)
+    assert interval.low <= interval.median <= interval.high
+    assert {interval.low, interval.high} <= set(values)
+
+
+@pytest.mark.parametrize("count", [6, 9, 15, 40])
+def test_the_interval_covers_as_it_says(count: int) -> None:
+    generator = np.random.default_rng(count)
+    intervals = [median_interval(generator.normal(size=count).tolist()) for _ in range(2000)]
+    assert 0.94 <= np.mean([one.low <= 0 <= one.high for one in intervals]) <= 0.995
+
+
+def test_few_values_give_their_whole_range() -> None:
+    interval = median_interval([3.0, 1.0, 2.0])
+    assert (interval.low, interval.median, interval.high) == (1.0, 2.0, 3.0)
+
+
+def test_the_documents_groups_never_mix_published_and_measured(artifact: Artifact) -> None:
+    nets = [network("a", 5, 0.7), network("b", 5, 0.9, "cifar10"), network_of(artifact.manifest)]
+    shown = document(atlas_of(nets, [cell(one, 1, 0.1) for one in nets]))
+    groups = {(group["dataset"], group["kind"]) for group in shown["groups"]}
+    assert groups == {("imagenet1k", "published"), ("cifar10", "published")}
+    assert [one["top1"] for one in shown["cells"]] == [0.7, 0.9, None]
+
+
+def test_the_page_is_one_file_that_asks_for_nothing(tmp_path: Path) -> None:
+    evil = network("</script><b>", 5, 0.7)
+    write_page(atlas_of([evil], [cell(evil, 1, 0.1)]), tmp_path / "atlas.html")
+    page = (tmp_path / "atlas.html").read_text()
+    assert "</script><b>" not in page
+    assert "default-src 'none'" in page
+    assert 'src="' not in page.partition("<body>")[0]
+    assert 'href="data:,"' in page

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import func, select
+
+from convoy.errors import ConfigError
+from serve.experiments.definition import Arm, Experiment
+from serve.experiments.ledger.records import Decision, Outcome, Prediction, TallyKey
+from serve.experiments.ledger.schema import decisions, metadata, outcomes, predictions, tallies
+from serve.experiments.ledger.store import Ledger
+from serve.experiments.ledger.writer import LedgerWriter
+from serve.experiments.revision import first_revision
+
+EXPERIMENT = Experiment(name="nets", arms=(Arm(name="old", model="a"), Arm(name="new", model="b")))
+KEY = TallyKey("nets", 1, 0, "old", "latency", 7)
+
+
+def prediction(number: int, arm: str = "old") -> Prediction:
+    return Prediction("nets", f"id-{number}", 0, arm, 1, 0, 0, 1, 3, 0.9, 1000.0 + number)
+
+
+def decision(number: int) -> Decision:
+    return Decision(f"{number:032x}", "nets", 1, 1000.0, "ramp", "new", "user", "asked", "{}")
+
+
+def count(ledger: Ledger, table: object) -> int:
+    with ledger.engine.connect() as connection:
+        return int(connection.execute(select(func.count()).select_from(table)).scalar_one())  # type: ignore[arg-type]
+
+
+def test_migrations_lead_to_the_tables_of_the_schema(ledger: Ledger) -> None:
+    with ledger.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_opening_again_changes_nothing(ledger: Ledger, ledger_url: str) -> None:
+    ledger.declare(EXPERIMENT)
+    again = Ledger(ledger_url)
+    assert again.current() == ledger.current()
+    again.close()
+
+
+def test_those_that_open_a_new_ledger_together_agree(ledger_url: str) -> None:
+    with ThreadPoolExecutor(4) as racers:
+        ledgers = list(racers.map(Ledger, [ledger_url] * 4))
+    assert {one.declare(EXPERIMENT) for one in ledgers} == {first_revision(EXPERIMENT)}
+    for one in ledgers:
+        one.close()
+
+
+def test_writing_twice_is_writing_once(ledger: Ledger) -> None:
+    for _ in range(2):
+        ledger.write(
+            [prediction(1), prediction(2)], [Outcome("id-1", 0, 3, None, 1.0)], {KEY: (5, 10.0, 20.0)}, "writer"
+        )
+    assert (count(ledger, predictions), count(ledger, outcomes)) == (2, 1)
+    with ledger.engine.connect() as connection:
+        assert connection.execute(select(func.sum(tallies.c.count))).scalar_one() == 5
+
+
+def test_a_label_that_is_corrected_counts_once(ledger: Ledger) -> None:
+    wrong, right = Outcome("id-1", 0, 3, None, 1.0), Outcome("id-1", 0, 4, None, 2.0)
+    ledger.write([], [wrong, right], {}, "writer")
+    with ledger.engine.connect() as connection:
+        assert connection.execute(select(outcomes.c.class_index)).scalars().all() == [4]
+
+
+def test_a_declaration_is_a_revision_only_when_it_changed(ledger: Ledger) -> None:
+    first = ledger.declare(EXPERIMENT)
+    assert ledger.declare(EXPERIMENT) == first
+    changed = EXPERIMENT.model_copy(update={"effect": 0.05})
+    second = ledger.declare(changed)
+    assert (second.revision, second.serial) == (2, 2)
+    assert ledger.declare(changed) == second
+
+
+def test_what_was_decided_survives_a_redeploy_of_the_same_declaration(ledger: Ledger) -> None:
+    promoted = ledger.declare(EXPERIMENT).ended("new", "promoted")
+    assert ledger.change(promoted, decision(1))
+    assert ledger.declare(EXPERIMENT) == promoted
+    assert count(ledger, decisions) == 1
+
+
+def test_of_two_changes_at_once_one_wins_whole(ledger: Ledger) -> None:
+    first = ledger.declare(EXPERIMENT)
+    results = [
+        ledger.change(first.ended(arm, "promoted"), decision(number)) for number, arm in enumerate(("old", "new"))
+    ]
+    assert results == [True, False]
+    assert ledger.current()["nets"].allocation.shares == {"old": 1.0}
+    assert count(ledger, decisions) == 1
+
+
+def test_a_writer_loses_nothing_on_a_clean_stop(ledger: Ledger) -> None:
+    writer = LedgerWriter(ledger, flush_seconds=3600, capacity=10_000)
+    for number in range(5000):
+        writer.predict(prediction(number))
+        writer.tally(KEY, 2.0)
+    writer.close()
+    assert count(ledger, predictions) == 5000
+    with ledger.engine.connect() as connection:
+        assert connection.execute(select(tallies.c.count, tallies.c.total, tallies.c.squares)).one() == (
+            5000, 10_000.0, 20_000.0,
+        )  # fmt: skip
+
+
+def test_a_full_writer_drops_and_counts(ledger: Ledger) -> None:
+    written: list[tuple[int, int]] = []
+    writer = LedgerWriter(ledger, 3600, 10, on_write=lambda count, dropped: written.append((count, dropped)))
+    for number in range(25):
+        writer.predict(prediction(number))
+    writer.close()
+    assert written == [(10, 15)]
+
+
+def test_events_wait_for_a_database_that_was_away(ledger: Ledger, ledger_url: str) -> None:
+    """Another connection holds the table; the writer's transaction fails or waits, and is repeated whole."""
+    writer = LedgerWriter(ledger, 0.02, 10_000)
+    with ledger.engine.begin() as connection:
+        connection.execute(predictions.insert(), [prediction(0)._asdict()])  # SQLite: the only writer from here on
+        for number in range(100):
+            writer.predict(prediction(number))
+    writer.close()
+    assert count(ledger, predictions) == 100
+
+
+def test_killed_processes_count_nothing_twice(ledger: Ledger, ledger_url: str) -> None:
+    """A process that is killed while it writes, and one that sends the same requests again."""
+    code = f"""
+import os, threading
+from serve.experiments.ledger.store import Ledger
+from serve.experiments.ledger.writer import LedgerWriter
+from tests.serve.experiments.ledger.test_store import prediction
+writer = LedgerWriter(Ledger({ledger_url!r}), 0.001, 100_000)
+for number in range(20_000):
+    writer.predict(prediction(number))
+    if number == 5000:
+        print("begun", flush=True)
+writer.close()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None
+        first.stdout.readline()
+        first.kill()
+    assert count(ledger, predictions) <= 20_000
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    assert count(ledger, predictions) == 20_000
+
+
+def test_two_writers_of_two_gateways_add_up(ledger: Ledger) -> None:
+    writers = [LedgerWriter(ledger, 0.005, 10_000) for _ in range(2)]
+
+    def work(writer: LedgerWriter, offset: int) -> None:
+        for number in range(2000):
+            writer.predict(prediction(offset + number))
+            writer.tally(KEY)
+
+    threads = [threading.Thread(target=work, args=(writer, 5000 * n)) for n, writer in enumerate(writers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for writer in writers:
+        writer.close()
+    assert count(ledger, predictions) == 4000
+    with ledger.engine.connect() as connection:
+        assert connection.execute(select(func.sum(tallies.c.count))).scalar_one() == 4000
+
+
+@pytest.mark.parametrize("url", ["mysql://somewhere/x", "nonsense", "oracle:///x"])
+def test_other_databases_are_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="sqlite:///PATH"):
+        Ledger(url)
+
+
+def test_a_password_is_never_in_the_error() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Ledger("postgresql+psycopg://me:hunter2@127.0.0.1:1/none")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_ledger_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").mkdir()
+    with pytest.raises(ConfigError, match=r"ledger\.db"):
+        Ledger(f"sqlite:///{tmp_path}/ledger.db")
+
+
+def test_revisions_keep_who_stays(ledger: Ledger) -> None:
+    canary = EXPERIMENT.model_copy(update={"mode": "canary"})
+    stage = ledger.declare(canary)
+    for step in range(1, 5):
+        following = stage.ramped(step)
+        assert ledger.change(following, decision(step))
+        assert ledger.current()["nets"] == following
+        stage = following
+    assert stage.allocation.shares == {"new": 1.0}

@@ -1,0 +1,304 @@
+"""Gateways without Ray: real engines behind experiments, two gateways on one ledger, restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import itertools
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import orjson
+import pytest
+from PIL import Image
+from sqlalchemy import func, select
+
+from convoy.protos import classifier_pb2 as classifier_pb
+from convoy.protos import experiments_pb2 as experiments_pb
+from convoy.protos import open_inference_pb2 as inference_pb
+from convoy.protos.classifier_pb2_grpc import ClassifierStub
+from convoy.protos.experiments_pb2_grpc import ExperimentsStub
+from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from serve.config import EnsembleConfig, LedgerConfig, Listen, MemberConfig, ModelConfig, Settings
+from serve.experiments.definition import Experiment
+from serve.experiments.ledger.schema import predictions
+from serve.experiments.ledger.store import Ledger
+from serve.experiments.referee import Referee
+from serve.metric_pages import read_pages
+from serve.metrics import ENGINE_SHARE, total
+from serve.steward import Revisions
+from tests.artifacts import quadrant_image, write_artifact
+from tests.serve.listeners import InProcess
+
+
+def png(bright: int, value: int = 200) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(quadrant_image(bright, value)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelConfig, ...]:
+    folder = tmp_path_factory.mktemp("models")
+    good = write_artifact(folder / "good", "good")
+    faulty = write_artifact(folder / "faulty", "faulty", faulty=True)
+    return (
+        ModelConfig(name="a", artifact=str(good), max_batch=4),
+        ModelConfig(name="b", artifact=str(good), max_batch=4),
+        ModelConfig(name="faulty", artifact=str(faulty), max_batch=4),
+    )
+
+
+def define(name: str, first: str = "a", second: str = "b", **rest: Any) -> Experiment:
+    arms = [{"name": "one", "model": first}, {"name": "two", "model": second}]
+    return Experiment.model_validate({"name": name, "arms": arms} | rest)
+
+
+Gateway = Callable[..., Any]
+
+
+@pytest.fixture
+def gateway(
+    models: tuple[ModelConfig, ...], ledger_url: str, tmp_path: Path, free_ports: Callable[[int], list[int]]
+) -> Gateway:
+    """Opens a gateway on the ledger: (HTTP client, the gateway)."""
+    numbers = itertools.count()
+
+    @asynccontextmanager
+    async def open_gateway(*definitions: Experiment, ensembles: tuple[EnsembleConfig, ...] = ()) -> Any:
+        ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
+        settings = Settings(
+            listen=Listen(**ports),
+            runtime_dir=str(tmp_path / f"gateway-{next(numbers)}"),
+            models=models,
+            ensembles=ensembles,
+            experiments=definitions,
+            ledger=LedgerConfig(url=ledger_url, flush_seconds=0.01),
+        )
+        one = InProcess(settings, Revisions(), "gateway")
+        await one.open()
+        try:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports['http_port']}") as client:
+                yield client, one
+        finally:
+            await one.close()
+
+    return open_gateway
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(test, 120))
+
+
+async def until(true: Callable[[], Awaitable[Any]]) -> None:
+    while not await true():  # noqa: ASYNC110 what comes true is in other threads and processes
+        await asyncio.sleep(0.02)
+
+
+async def arm(client: httpx.AsyncClient, name: str, user: str = "", bright: int = 0, **query: Any) -> str:
+    headers = {"x-user": user} if user else {}
+    answer = await client.post(f"/v1/models/{name}/classify", content=png(bright), headers=headers, params=query)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["arm"] == answer.headers["x-convoy-arm"]
+    return str(answer.json()["arm"])
+
+
+def test_keys_stick_over_two_gateways_and_restarts(gateway: Gateway) -> None:
+    users = [f"user-{number}" for number in range(40)]
+    definition = define("sticky", sticky="header:x-user")
+
+    async def test() -> None:
+        async with gateway(definition) as (first, _), gateway(definition) as (second, _):
+            before = [await arm(first, "sticky", user) for user in users]
+            assert [await arm(second, "sticky", user) for user in users] == before
+            assert set(before) == {"one", "two"}
+        async with gateway(definition) as (third, _):
+            assert [await arm(third, "sticky", user) for user in users] == before
+
+    run(test())
+
+
+def test_every_gateway_follows_a_decision_and_keeps_it_after_a_redeploy(gateway: Gateway, ledger: Ledger) -> None:
+    definition = define("decided")
+
+    async def test() -> None:
+        referee = Referee(ledger, lambda: "")
+        async with gateway(definition) as (first, _), gateway(definition) as (second, _):
+            await asyncio.to_thread(referee.promote, "decided", "two")
+            for client in (first, second):
+
+                async def follows(client: httpx.AsyncClient = client) -> bool:
+                    return {await arm(client, "decided") for _ in range(8)} == {"two"}
+
+                await until(follows)
+        async with gateway(definition) as (again, _):
+            assert {await arm(again, "decided") for _ in range(8)} == {"two"}
+
+    run(test())
+
+
+def test_what_was_sent_is_what_the_report_counts(gateway: Gateway, ledger: Ledger) -> None:
+    """Known truth: the arm that always errs is told apart from the one that never does."""
+
+    async def test() -> None:
+        referee = Referee(ledger, lambda: "")
+        async with gateway(define("counted", mode="paired")) as (client, _):
+            for number in range(60):
+                await arm(client, "counted", bright=number % 4, id=f"n{number}")
+            items = [{"id": f"n{number}", "label": number % 4} for number in range(60)]
+            answer = await client.post("/v1/feedback", json={"feedback": items})
+            assert (answer.status_code, answer.json()) == (202, {"accepted": 60})
+        report = referee.report("counted")
+        dropped = report.arms[1].dropped_copies
+        assert report.arms[0].metric.value == 1.0
+        assert report.comparisons[0].samples == 60 - dropped
+        assert report.comparisons[0].agreement is not None
+        assert report.comparisons[0].agreement.value == 1.0
+
+    run(test())
+
+
+def test_failures_are_the_arms_and_bad_input_is_nobodys(gateway: Gateway, ledger: Ledger) -> None:
+    async def test() -> None:
+        referee = Referee(ledger, lambda: "")
+        async with gateway(define("failing", second="faulty")) as (client, _):
+            for number in range(20):
+                await client.post("/v1/models/failing/classify", content=png(0, 255), params={"id": f"p{number}"})
+            refused = await client.post("/v1/models/failing/classify", content=b"not an image")
+            assert refused.status_code == 400
+            too_long = await client.post("/v1/models/failing/classify", content=png(0), params={"id": "x" * 200})
+            assert too_long.status_code == 400
+        good, bad = referee.report("failing").arms
+        assert (good.failures, bad.answers) == (0, 0)
+        assert good.answers + bad.failures == 20
+
+    run(test())
+
+
+def test_an_experiment_over_unknown_or_unlike_models_is_refused(gateway: Gateway) -> None:
+    async def test() -> None:
+        async with gateway() as (client, _):
+            wrong = define("wrong", second="nowhere").model_dump(mode="json")
+            answer = await client.post("/v1/experiments", json=wrong)
+            assert (answer.status_code, "nowhere" in answer.json()["error"]) == (400, True)
+            assert (await client.post("/v1/models/wrong/classify", content=png(0))).status_code == 404
+            assert (await client.get("/v1/experiments")).json() == {"experiments": []}
+
+    run(test())
+
+
+def test_both_protocols_give_a_key_the_same_arm(gateway: Gateway) -> None:
+    async def test() -> None:
+        async with gateway(define("both", sticky="header:x-user")) as (client, one):
+            address = f"127.0.0.1:{one.settings.listen.grpc_port}"
+            async with grpc.aio.insecure_channel(address) as channel:
+                for user in (f"user-{number}" for number in range(8)):
+                    wanted = await arm(client, "both", user, id=f"http-{user}")
+                    await check_grpc(channel, user, wanted)
+                    await check_infer(client, user, wanted)
+                await check_feedback(channel)
+
+    run(test())
+
+
+async def check_infer(client: httpx.AsyncClient, user: str, wanted: str) -> None:
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(png(2)) + 4}}
+    head = orjson.dumps({"inputs": [tensor], "outputs": [{"name": "logits", "parameters": {"binary_data": False}}]})
+    body = head + len(png(2)).to_bytes(4, "little") + png(2)
+    headers = {"x-user": user, "inference-header-content-length": str(len(head))}
+    infer = await client.post("/v2/models/both/infer", content=body, headers=headers)
+    assert infer.status_code == 200, infer.text
+    document = infer.json()
+    assert (document["parameters"]["arm"], infer.headers["x-convoy-arm"]) == (wanted, wanted)
+    assert document["id"]  # for feedback, though the client gave none
+
+
+async def check_feedback(channel: grpc.aio.Channel) -> None:
+    stub = ExperimentsStub(channel)  # type: ignore[no-untyped-call]
+    item = {"id": "http-user-0", "label": "top left"}
+    assert (await stub.SendFeedback(experiments_pb.FeedbackRequest(feedback=[item]))).accepted == 1
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.SendFeedback(experiments_pb.FeedbackRequest(feedback=[{"id": "x"}]))
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def check_grpc(channel: grpc.aio.Channel, user: str, wanted: str) -> None:
+    metadata = (("x-user", user),)
+    answer = await ClassifierStub(channel).Classify(  # type: ignore[no-untyped-call]
+        classifier_pb.ClassifyRequest(model="both", images=[png(1)]), metadata=metadata
+    )
+    assert (answer.model, answer.predictions[0].classes[0].label) == ("both", "top right")
+    assert answer.arm == wanted
+    tensor = inference_pb.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
+    tensor.contents.bytes_contents.append(png(3))
+    request = inference_pb.ModelInferRequest(model_name="both", inputs=[tensor], id=f"oip-{user}")
+    infer = await GRPCInferenceServiceStub(channel).ModelInfer(request, metadata=metadata)  # type: ignore[no-untyped-call]
+    assert (infer.model_name, infer.id) == ("both", f"oip-{user}")
+    assert infer.parameters["arm"].string_param == wanted
+
+
+def test_a_removed_declaration_is_no_name_any_more(gateway: Gateway) -> None:
+    async def test() -> None:
+        async with gateway(define("gone")) as (client, _):
+            await arm(client, "gone")
+        async with gateway() as (client, _):
+            assert (await client.post("/v1/models/gone/classify", content=png(0))).status_code == 404
+
+    run(test())
+
+
+def test_a_retried_request_is_one_row(gateway: Gateway, ledger: Ledger) -> None:
+    async def test() -> None:
+        async with gateway(define("retried")) as (client, _):
+            arms = {await arm(client, "retried", id="same") for _ in range(5)}
+            assert len(arms) == 1
+
+    run(test())
+    with ledger.engine.connect() as connection:
+        assert connection.execute(select(func.count()).select_from(predictions)).scalar_one() == 1
+
+
+def test_an_ensemble_is_an_arm_and_its_members_engines_worked_for_it(gateway: Gateway) -> None:
+    pair = EnsembleConfig(name="pair", members=(MemberConfig(model="a"), MemberConfig(model="b")))
+
+    async def test() -> None:
+        async with gateway(define("mixed", second="pair", mode="paired"), ensembles=(pair,)) as (client, one):
+            for number in range(20):
+                assert await arm(client, "mixed", bright=number % 4) == "one"
+            folder = one.settings.node_dir / "metrics"
+
+            async def worked() -> bool:
+                shares = total(read_pages(folder))[ENGINE_SHARE.name]
+                users = {(labels["model"], labels["arm"]) for labels in map(dict, shares) if labels["experiment"]}
+                return users == {("a", "one"), ("a", "two"), ("b", "two")}
+
+            await until(worked)
+
+    run(test())
+
+
+def test_an_experiment_whose_arm_is_unloaded_comes_back_with_it(gateway: Gateway) -> None:
+    async def test() -> None:
+        async with gateway(define("whole")) as (client, _):
+            await arm(client, "whole")
+            assert (await client.post("/v2/repository/models/b/unload")).status_code == 200
+            assert (await client.post("/v1/models/whole/classify", content=png(0))).status_code == 404
+            assert (await client.post("/v1/models/a/classify", content=png(0))).status_code == 200
+            assert (await client.post("/v2/repository/models/b/load")).status_code == 200
+            await arm(client, "whole")
+
+    run(test())
+
+
+def test_a_name_that_is_no_experiment_has_no_arm(gateway: Gateway) -> None:
+    async def test() -> None:
+        async with gateway(define("beside")) as (client, _):
+            answer = await client.post("/v1/models/a/classify", content=png(0))
+            assert "arm" not in answer.json()
+            assert "x-convoy-arm" not in answer.headers
+
+    run(test())

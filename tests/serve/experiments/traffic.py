@@ -1,0 +1,62 @@
+"""Traffic of an experiment, written into a ledger as a gateway would."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from serve.experiments.ledger.records import Outcome, Prediction, TallyKey
+from serve.experiments.ledger.store import Ledger
+from serve.experiments.ledger.tables import latency_bucket
+from serve.experiments.ledger.writer import LedgerWriter
+from serve.experiments.revision import Revision
+
+CLASSES = 10
+JOULES_PER_SECOND = 20.0  # of engine time
+
+
+class Traffic:
+    """Requests whose arms are right as often as told; arms make their mistakes on their own."""
+
+    def __init__(self, ledger: Ledger, accuracy: dict[str, float], seed: int = 1) -> None:
+        self._writer = LedgerWriter(ledger, 3600, 1_000_000)
+        self._accuracy = accuracy
+        self._random = np.random.default_rng(seed)
+        self._sent = 0
+        self.latency = dict.fromkeys(accuracy, 0.005)
+        self.failing: dict[str, float] = dict.fromkeys(accuracy, 0.0)
+
+    def send(self, revision: Revision, requests: int, units: int = 0, labelled: float = 1.0) -> None:
+        definition = revision.definition
+        for _ in range(requests):
+            self._sent += 1
+            identifier = f"{definition.name}-{self._sent}"
+            unit = int(self._random.integers(1, units + 1)) if units else 0
+            arm = revision.allocation.arm(revision.salt, str(unit) if unit else identifier)
+            label = int(self._random.integers(CLASSES))
+            both = definition.mode in ("paired", "shadow")
+            for name in [one.name for one in definition.arms] if both else [arm]:
+                self._answer(revision, identifier, name, unit, int(name == arm), label)
+            if self._random.random() < labelled:
+                self._writer.outcome(Outcome(identifier, 0, label, None, 1000.0 + self._sent))
+
+    def _answer(self, revision: Revision, identifier: str, arm: str, unit: int, answered: int, label: int) -> None:
+        key = (revision.definition.name, revision.revision, revision.stage, arm)
+        failed = self._random.random() < self.failing[arm]
+        self._writer.tally(TallyKey(*key, "failed", int(failed)))
+        if failed:
+            return
+        right = self._random.random() < self._accuracy[arm]
+        guess = label if right else (label + 1) % CLASSES
+        at = 1000.0 + self._sent
+        row = Prediction(key[0], identifier, 0, arm, key[1], key[2], unit, answered, guess, 0.9, at)
+        self._writer.predict(row)
+        seconds = self.latency[arm] * float(self._random.lognormal(0, 0.1))
+        self._writer.tally(TallyKey(*key, "latency", latency_bucket(seconds)))
+        self._writer.tally(TallyKey(*key, "engine", 0), seconds / 2)
+        self._writer.tally(TallyKey(*key, "joules", 0), JOULES_PER_SECOND * seconds / 2)
+
+    def done(self) -> None:
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()

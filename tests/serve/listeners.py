@@ -1,0 +1,120 @@
+"""A gateway's real listeners, engines and repository in this process, without Ray: for tests of the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from models.artifact import Artifact
+from serve.catalog import CatalogLoader, close_endpoints
+from serve.config import Catalog, ModelConfig, Settings
+from serve.dataplane import DataPlane
+from serve.decode_pool import DecodePool
+from serve.executors import Executor
+from serve.experiments.front import lined
+from serve.experiments.gateway import Experiments
+from serve.experiments.ledger.store import Ledger
+from serve.grpc_listener import GrpcListener
+from serve.http_listener import HttpListener
+from serve.metric_pages import PageWriter
+from serve.metrics import DECODE_BUSY, Metrics
+from serve.on_demand import connect_local, open_memory
+from serve.repository import Decides, Repository
+from serve.sockets import bind
+from serve.steward import Revisions
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Where a gateway listens, and its parts."""
+
+    http: str
+    grpc: str
+    plane: DataPlane
+    metrics: Metrics
+    repository: Repository
+    loop: asyncio.AbstractEventLoop
+
+
+class InProcess:
+    """One gateway on one event loop. Several may share a `steward`."""
+
+    def __init__(self, settings: Settings, steward: Decides, name: str) -> None:
+        self.settings = settings
+        self.metrics = Metrics(PageWriter(settings.node_dir / "metrics"))
+        self.decoders = DecodePool(2, self.metrics.values(DECODE_BUSY))
+        self.plane = DataPlane(settings.limits, self.decoders)
+        self.memory = open_memory(settings)
+        self.loader = CatalogLoader(self.connect, self.metrics, settings.limits)
+        self.repository = Repository(self.plane, self.serve, steward, name)
+        self.experiments: Experiments | None = None
+
+    async def open(self) -> None:
+        listen = self.settings.listen
+        if self.settings.ledger_url:
+            ledger = Ledger(self.settings.ledger_url)
+            self.experiments = Experiments(self.plane, self.metrics, ledger, self.settings.ledger)
+        self.repository.start()
+        await self.repository.declare(self.settings.catalog)
+        socket = bind(listen.host, listen.http_port)
+        self.http = HttpListener(self.plane, self.repository, self.metrics, self.settings, socket, self.experiments)
+        self.grpc = GrpcListener(self.plane, self.repository, self.metrics, self.settings, self.experiments)
+        await self.grpc.start()
+        await self.http.start()
+        self.ticker = asyncio.create_task(self.flush())
+
+    async def flush(self) -> None:
+        while True:
+            await asyncio.sleep(0.05)
+            for endpoint in self.plane.endpoints.by_name.values():
+                endpoint.recorder.flush()
+            for endpoint in lined(self.plane.endpoints.by_name.values()):
+                endpoint.recorder.queue(endpoint.batcher.waiting_rows)
+
+    async def close(self) -> None:
+        self.ticker.cancel()
+        self.repository.close()
+        await self.http.stop(1)
+        await self.grpc.stop(1)
+        await close_endpoints(lined(self.plane.endpoints.by_name.values()))
+        if self.experiments is not None:
+            await self.experiments.close()
+
+    async def serve(self, catalog: Catalog) -> None:
+        present = self.plane.endpoints
+        endpoints = await self.loader.load(catalog, present)
+        if self.experiments is not None:
+            endpoints = await self.experiments.declare(catalog.experiments, endpoints)
+        self.plane.replace(endpoints)
+        kept = set(map(id, endpoints.by_name.values()))
+        await close_endpoints(one for one in lined(present.by_name.values()) if id(one) not in kept)
+
+    async def connect(self, model: ModelConfig, artifact: Artifact) -> Executor:
+        return await connect_local(model, artifact, 1, self.metrics, self.memory)
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[Serving]:
+    """A gateway on a thread of its own, until the block ends; every model is local."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    async def begin() -> InProcess:
+        gateway = InProcess(settings, Revisions(), "gateway")
+        await gateway.open()
+        return gateway
+
+    gateway = asyncio.run_coroutine_threadsafe(begin(), loop).result(300)
+    listen = settings.listen
+    http, grpc = f"http://{listen.host}:{listen.http_port}", f"grpc://{listen.host}:{listen.grpc_port}"
+    try:
+        yield Serving(http, grpc, gateway.plane, gateway.metrics, gateway.repository, loop)
+    finally:
+        asyncio.run_coroutine_threadsafe(gateway.close(), loop).result(30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
