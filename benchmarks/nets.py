@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.artifact import MANIFEST, TENSOR_MODEL, Artifact, Manifest, Preprocessing, file_hash
-from models.export import add_preprocessing, export
+from models.export import export
+from models.preprocessing_graph import add_preprocessing
 from serve.config import BUNDLED
 
 DIGIT = Preprocessing(1, 28, 28, (0.0,), (1.0,))

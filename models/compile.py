@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import datetime
 import logging
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,11 +18,22 @@ from torch import nn
 
 import convoy
 from convoy.errors import ArtifactError, unknown
-from models.artifact import IMAGE_MODEL, MANIFEST, TENSOR_MODEL, WEIGHTS, Artifact, Manifest, Preprocessing, file_hash
+from models.artifact import (
+    IMAGE_MODEL,
+    MANIFEST,
+    TENSOR_MODEL,
+    WEIGHTS,
+    Artifact,
+    Manifest,
+    Preprocessing,
+    file_hash,
+    install,
+)
 from models.calibrate import fit_calibration
 from models.checkpoints import load_into, load_weights, trained_by
 from models.counts import count_macs, count_params
 from models.data import load_data
+from models.description import imagenet_labels
 from models.engine import load_engine
 from models.export import OPSET, export
 from models.facts import read_facts
@@ -31,8 +41,6 @@ from models.train.recipes import RECIPES, Recipe
 from models.weights import V1
 from models.zoo.architecture import Architecture
 from models.zoo.registry import find_architecture
-
-LABELS = Path(__file__).parent / "labels"
 
 log = logging.getLogger("convoy.compile")
 
@@ -95,25 +103,31 @@ def find_plan(name: str) -> Plan:
 
 def compile_artifact(name: str, plan: Plan, checkpoint: Path, out: Path) -> Artifact:
     """Exports, checks and describes a checkpoint; `out` appears whole or not at all. Raises ArtifactError."""
-    architecture = find_architecture(plan.architecture)
     labels = plan.labels or read_labels(plan.dataset)
+    net = build_for(find_architecture(plan.architecture), len(labels))
     source = plan.source or trained_by(checkpoint)
-    net = build_for(architecture, len(labels))
     load_into(net, load_weights(checkpoint), str(checkpoint))
+    return compile_net(name, dataclasses.replace(plan, labels=labels, source=source), net, out)
+
+
+def compile_net(name: str, plan: Plan, net: nn.Module, out: Path) -> Artifact:
+    """The same for a network that has its weights; the plan says labels and source."""
+    steps = plan.preprocessing
+    side = steps.size + 2 * steps.pad
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         folder = Path(scratch) / "artifact"
         folder.mkdir()
-        parity = export(net, plan.preprocessing, folder)
+        parity = export(net, steps, folder)
         manifest = Manifest(
             name=name,
             version="1",
             architecture=plan.architecture,
             dataset=plan.dataset,
-            labels=labels,
-            preprocessing=plan.preprocessing,
+            labels=plan.labels,
+            preprocessing=steps,
             params=count_params(net),
-            macs=count_macs(net, architecture.input),
+            macs=count_macs(net, (steps.channels, side, side)),
             accuracy=plan.accuracy or measure_accuracy(folder, plan.dataset),
             files={file: file_hash(folder / file) for file in (IMAGE_MODEL, TENSOR_MODEL, WEIGHTS)},
             parity=parity,
@@ -124,7 +138,7 @@ def compile_artifact(name: str, plan: Plan, checkpoint: Path, out: Path) -> Arti
                 "opset": OPSET,
                 "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             },
-            source=source,
+            source=plan.source,
             licence=plan.licence,
         )
         calibration = fit_calibration(Artifact(folder, manifest))
@@ -145,20 +159,10 @@ def build_for(architecture: Architecture, classes: int) -> nn.Module:
         raise ArtifactError(f"{architecture.name} cannot have {classes} classes") from error
 
 
-def install(folder: Path, out: Path) -> None:
-    """Puts a finished folder in place; what else lies in an old one (notices) stays."""
-    if out.exists():
-        for other in out.iterdir():
-            if not (folder / other.name).exists():
-                shutil.copy2(other, folder / other.name)
-        shutil.rmtree(out)
-    folder.replace(out)
-
-
 def read_labels(dataset: str) -> tuple[str, ...]:
     """Class names of a data set, by index."""
     if dataset == "imagenet1k":
-        return tuple((LABELS / "imagenet1k.txt").read_text().splitlines())
+        return imagenet_labels()
     return load_data(dataset).labels
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from convoy.errors import ArtifactError
 from models.artifact import Artifact, Preprocessing
-from models.compile import Plan, compile_artifact
+from models.compile import Plan, compile_artifact, compile_net
 from models.data import cache_folder
+from models.description import Description, check_labels
 from models.download import download
-from models.weights import V1, find_public
+from models.facts import read_facts
+from models.hubs import HubModel
+from models.weights import find_public
 from models.zoo.registry import find_architecture
 
 
@@ -54,12 +59,29 @@ def import_own(name: str, weights: OwnWeights, out: Path) -> Artifact:
     return compile_artifact(name, plan, weights.file, out)
 
 
-def default_steps(
-    architecture: str, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None
-) -> Preprocessing:
-    """ImageNet's mean and deviation where none is given; 224 pixels are cropped from a short side of 256, as is usual."""
+def import_hub(name: str, model: HubModel, said: Description, out: Path) -> Artifact:
+    """Compiles a network of timm or torchvision. Raises ArtifactError."""
+    steps = model.steps(said)
+    with torch.no_grad():
+        answer = model.net.eval()(torch.zeros(1, steps.channels, steps.size, steps.size))
+    if not isinstance(answer, torch.Tensor) or answer.ndim != 2:
+        raise ArtifactError(f"{model.source} is no classifier: it does not answer [images, classes]")
+    plan = Plan(
+        model.source.split(",")[0].replace(" ", "/"),
+        "imported",
+        steps,
+        source=model.source,
+        licence=model.licence,
+        accuracy={"how": "not measured"},
+        labels=check_labels(said.over(model.known).labels, answer.shape[1]),
+    )
+    return compile_net(name, plan, model.net, out)
+
+
+def own_weights(architecture: str, file: Path, said: Description) -> OwnWeights:
+    """A file for a network of the zoo. Raises NotFound, and ArtifactError when something must be said first."""
     channels, side, _ = find_architecture(architecture).input
-    mean, std = mean or V1.mean, std or V1.std
-    if len(mean) != channels or len(std) != channels:
-        raise ArtifactError(f"{architecture} takes {channels} channels: give as many numbers in --mean and --std")
-    return Preprocessing(channels, V1.resize if side == V1.size else side, side, mean, std)
+    labels = said.labels
+    if labels is None:
+        labels = check_labels(None, read_facts()[architecture].classes)
+    return OwnWeights(architecture, file, labels, said.steps(channels, side))

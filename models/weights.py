@@ -20,15 +20,16 @@ HALF = replace(V1, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # what `transform
 
 @dataclass(frozen=True)
 class PublicWeights:
-    """One public file. `name` is ARCHITECTURE-imagenet, as the model made of it is called."""
+    """One public file. `name` is ARCHITECTURE-imagenet, and -v2 of a later recipe, as the model made of it is called."""
 
     architecture: str
     file: str
     preprocessing: Preprocessing
+    second: float | None = None  # top-1 (0..1) of what was trained again by torchvision's later recipe
 
     @property
     def name(self) -> str:
-        return f"{self.architecture}-imagenet"
+        return f"{self.architecture}-imagenet" + ("" if self.second is None else "-v2")
 
     @property
     def url(self) -> str:
@@ -42,6 +43,8 @@ class PublicWeights:
     @property
     def top1(self) -> float:
         """As published (0..1)."""
+        if self.second is not None:
+            return self.second
         top1 = read_facts()[self.architecture].published_top1
         assert top1 is not None
         return top1
@@ -76,13 +79,20 @@ PUBLIC = {
         PublicWeights("resnext50_32x4d", "resnext50_32x4d-7cdf4587.pth", V1),
         PublicWeights("resnext101_32x8d", "resnext101_32x8d-8ba56ff5.pth", V1),
         PublicWeights("resnext101_64x4d", "resnext101_64x4d-173b62eb.pth", V2),
+        PublicWeights("resnet50", "resnet50-11ad3fa6.pth", V2, 0.80858),
+        PublicWeights("resnet101", "resnet101-cd907fc2.pth", V2, 0.81886),
+        PublicWeights("resnet152", "resnet152-f82ba261.pth", V2, 0.82284),
+        PublicWeights("wide_resnet50_2", "wide_resnet50_2-9ba9bcbe.pth", V2, 0.81602),
+        PublicWeights("wide_resnet101_2", "wide_resnet101_2-d733dc28.pth", V2, 0.8251),
+        PublicWeights("resnext50_32x4d", "resnext50_32x4d-1a0047aa.pth", V2, 0.81198),
+        PublicWeights("resnext101_32x8d", "resnext101_32x8d-110c445d.pth", V2, 0.82834),
     )
 }
 
 
 def find_public(name: str) -> PublicWeights:
-    """By `resnet50-imagenet` or `resnet50`. Raises NotFound that names the nearest."""
-    full = name if name.endswith("-imagenet") else f"{name}-imagenet"
+    """By `resnet50-imagenet`, `resnet50` or `resnet50-imagenet-v2`. Raises NotFound that names the nearest."""
+    full = name if "-imagenet" in name else f"{name}-imagenet"
     if full not in PUBLIC:
         raise unknown("public weights", full, PUBLIC)
     return PUBLIC[full]

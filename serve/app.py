@@ -18,6 +18,7 @@ from serve.config import Settings
 from serve.experiments.arms import check_arms
 from serve.experiments.ledger.store import Ledger
 from serve.metric_pages import clear_pages
+from serve.on_demand import check_memory
 from serve.sockets import bind, prepare_folder
 from serve.threads import plan_threads
 
@@ -36,9 +37,11 @@ OBJECT_STORE_BYTES = 80 * 2**20
 
 def check(settings: Settings) -> None:
     """Everything that can be known to fail before anything starts. Raises ConfigError or ArtifactError."""
-    manifests = {model.name: Artifact.load(model.folder).manifest for model in settings.models}
+    artifacts = {model.name: Artifact.load(model.folder) for model in settings.models}
+    manifests = {name: artifact.manifest for name, artifact in artifacts.items()}
     check_compositions(settings.catalog, manifests)
     check_arms(settings.catalog, manifests)
+    check_memory(settings, artifacts)
     prepare_folder(settings.node_dir)
     if settings.ledger_url:
         Ledger(settings.ledger_url).close()

@@ -151,6 +151,10 @@ class Batcher:
     def waiting_rows(self) -> int:
         return self._line.rows
 
+    def measured(self, limits: BatcherLimits, curve: LatencyCurve) -> None:
+        """What the engine can do is known now. The batch may only grow: whoever waits was cut to the old one."""
+        self.limits, self.curve = limits, curve
+
     def submit(self, rows: Rows, deadline: float, priority: int = 0) -> asyncio.Future[Answer]:
         """Puts at most `limits.batch` rows in line. `deadline` in monotonic seconds; priority 0 is the default one.
 

@@ -19,10 +19,12 @@ from serve.batcher import Answer, Batcher, BatcherLimits, Line
 from serve.compose import CompositionConfig, compose, compositions_of, stages_of
 from serve.composition import Composition, PollRecorder
 from serve.config import TENSOR_SUFFIX, Catalog, EnsembleConfig, Limits, ModelConfig
+from serve.curve import LatencyCurve
 from serve.decode import Decoder
 from serve.executors import FORMS, Executor, Form
 from serve.looks import Looks, LooksDecoder
 from serve.metrics import TARGET, Metrics, ModelRecorder
+from serve.on_demand import OnDemandExecutor
 
 Rows = NDArray[Any] | Looks
 Connect = Callable[[ModelConfig, Artifact], Awaitable[Executor]]
@@ -125,8 +127,6 @@ class CatalogLoader:
         name = model.name if form == "image" else model.name + TENSOR_SUFFIX
         recorder = ModelRecorder(self._metrics, name, model.version, model.name)
         self._metrics.set(TARGET, model.target_ms / 1000, model=name, version=model.version)
-        batch = executor.curve.limit(model.target_ms / 1000)
-        limits = BatcherLimits(batch, self._limits.queue_rows)
         return ModelEndpoint(
             name=name,
             version=model.version,
@@ -135,12 +135,22 @@ class CatalogLoader:
             input=executor.inputs[form],
             most_images=self._limits.images_per_request,
             decoder=Decoder(manifest.preprocessing, self._limits.pixels),
-            batcher=Batcher(partial(executor.run, form), executor.slots, limits, executor.curve, recorder.batch),
+            batcher=self._batcher(model, executor, form, recorder),
             recorder=recorder,
             config=model,
             manifest=manifest,
             executor=executor,
         )
+
+    def _batcher(self, model: ModelConfig, executor: Executor, form: Form, recorder: ModelRecorder) -> Batcher:
+        def limits(curve: LatencyCurve) -> BatcherLimits:
+            return BatcherLimits(curve.limit(model.target_ms / 1000), self._limits.queue_rows)
+
+        curve = executor.curve
+        batcher = Batcher(partial(executor.run, form), executor.slots, limits(curve), curve, recorder.batch)
+        if isinstance(executor, OnDemandExecutor):
+            executor.on_measured.append(lambda found: batcher.measured(limits(found), found))
+        return batcher
 
     def _compose_all(self, catalog: Catalog, models: Iterable[ModelEndpoint]) -> list[ComposedEndpoint]:
         """Ensembles and cascades are made anew each time, over the models that are there now: that costs nothing."""
@@ -181,6 +191,12 @@ def engine_work(endpoint: Endpoint, answers: Sequence[Answer]) -> list[tuple[Mod
         recorders = {member.name: member.recorder for member in endpoint.members}
         return [(recorders[part.model], part.engine_seconds) for answer in answers for part in answer.parts]
     return [(endpoint.recorder, sum(answer.engine_seconds for answer in answers))]
+
+
+def trouble_of(endpoint: Endpoint) -> str:
+    """Why a model that is there cannot answer; empty when it can, be it after a load."""
+    executor = endpoint.executor if isinstance(endpoint, ModelEndpoint) else None
+    return executor.problem if isinstance(executor, OnDemandExecutor) else ""
 
 
 async def close_endpoints(endpoints: Iterable[Endpoint]) -> None:

@@ -20,6 +20,7 @@ from serve.frozen import Frozen
 
 BUNDLED = Path(__file__).resolve().parent.parent / "models" / "bundled"
 TENSOR_SUFFIX = "-tensor"
+SMALL_BYTES = 4 * 2**20  # of weights: up to here a bundled model is served in the gateway
 NAME = r"^[a-z0-9][a-z0-9_.\-]*$"
 VERSION = r"^[0-9]+$"
 
@@ -297,12 +298,14 @@ class Settings(Frozen):
     runtime_dir: str = Field(
         "", description="sockets and metric pages of this node; empty: a folder under the temporary one"
     )
-    atlas: str = Field("", description="what `convoy atlas` measured; empty: the file it writes by default")
-    models: tuple[ModelConfig, ...] = (
-        ModelConfig(name="lenet5-mnist"),
-        ModelConfig(name="resnet20-cifar10"),
-        ModelConfig(name="squeezenet1_1-imagenet", placement="dedicated"),
+    models_memory_mb: float = Field(
+        0,
+        ge=0,
+        description="memory for the engines of local models in each gateway: those beyond it are loaded at their first "
+        "request, and the least recently used one goes first; 0: all are loaded at the start",
     )
+    atlas: str = Field("", description="what `convoy atlas` measured; empty: the file it writes by default")
+    models: tuple[ModelConfig, ...] = Field(default_factory=lambda: bundled_models())
     ensembles: tuple[EnsembleConfig, ...] = ()
     cascades: tuple[CascadeConfig, ...] = ()
 
@@ -351,6 +354,17 @@ class Settings(Frozen):
         if self.runtime_dir:
             return Path(self.runtime_dir)
         return Path(tempfile.gettempdir()) / f"convoy-{os.getuid()}-{self.listen.http_port}"
+
+
+def bundled_models() -> tuple[ModelConfig, ...]:
+    """The default catalog: every bundled model, small ones in the gateway."""
+    folders = sorted(path.parent for path in BUNDLED.glob("*/manifest.json"))
+    return tuple(ModelConfig(name=one.name, placement=_default_placement(one)) for one in folders)
+
+
+def _default_placement(folder: Path) -> Placement:
+    weights = folder / "weights.bin"
+    return "dedicated" if weights.stat().st_size > SMALL_BYTES else "local"
 
 
 def default_atlas() -> Path:

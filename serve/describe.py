@@ -12,6 +12,7 @@ from models.ensembles.views import count_looks
 from serve.catalog import ComposedEndpoint, Endpoint, ModelEndpoint
 from serve.experiments.front import ExperimentEndpoint
 from serve.infer import OUTPUT
+from serve.on_demand import OnDemandExecutor
 
 SERVER = ServerInfo(
     name="convoy",
@@ -101,6 +102,13 @@ def info(endpoint: Endpoint) -> ModelInfo:
         backend=BACKEND if single else "",
         inputs=(wire_input(endpoint),),
         outputs=(TensorInfo(OUTPUT, "FP32", (-1, len(endpoint.labels))),),
-        max_batch=endpoint.batcher.limits.batch,
+        max_batch=_max_batch(endpoint),
         properties={"architecture": described["architecture"], "dataset": described["dataset"]},
     )
+
+
+def _max_batch(endpoint: Endpoint) -> int:
+    """The batch limit; before the engine was first loaded and measured, the most that is configured."""
+    if isinstance(endpoint, ModelEndpoint) and isinstance(endpoint.executor, OnDemandExecutor):
+        return endpoint.batcher.limits.batch if endpoint.executor.measured else endpoint.config.max_batch
+    return endpoint.batcher.limits.batch

@@ -39,21 +39,28 @@ class Executor(Protocol):
 class Engines:
     """Both engines of an artifact, loaded and warm, with the latency curve of the image form. Thread-safe."""
 
-    def __init__(self, artifact: Artifact, threads: int, max_batch: int, engine_time: EngineTime) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        threads: int,
+        max_batch: int,
+        engine_time: EngineTime,
+        curve: LatencyCurve | None = None,
+    ) -> None:
+        """`curve` is what was measured before, if it was: then one run is enough to be warm."""
         self._time = engine_time
-        self._ran_at = time.monotonic()
         self._engines: dict[Form, Engine] = {
             "image": load_engine(artifact.image_model, threads),
             "tensor": load_engine(artifact.tensor_model, threads),
         }
         self.inputs = {form: engine.input for form, engine in self._engines.items()}
-        self.curve = measure_curve(self._engines["image"], bucket_sizes(max_batch))
+        measured = measure_curve(self._engines["image"], (1,) if curve else bucket_sizes(max_batch))
+        self.curve = curve or measured
+        self.ran_at = self._proven_at = time.monotonic()  # a probe proves, but is no use that one keeps a model for
 
     def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
-        start = time.monotonic()
-        logits = self._engines[form].run(rows)
-        self._ran_at = time.monotonic()
-        self._time.add(self._ran_at - start)
+        logits = self._run(form, rows)
+        self.ran_at = self._proven_at
         return logits
 
     def close(self) -> None:
@@ -61,9 +68,16 @@ class Engines:
 
     def probe(self) -> None:
         """A real inference, only when nothing ran lately: a busy engine shows its health by its work."""
-        if time.monotonic() - self._ran_at > PROBE_AFTER_SECONDS:
+        if time.monotonic() - self._proven_at > PROBE_AFTER_SECONDS:
             spec = self.inputs["image"]
-            self.run("image", np.zeros((1, *spec.shape[1:]), spec.dtype))
+            self._run("image", np.zeros((1, *spec.shape[1:]), spec.dtype))
+
+    def _run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
+        start = time.monotonic()
+        logits = self._engines[form].run(rows)
+        self._proven_at = time.monotonic()
+        self._time.add(self._proven_at - start)
+        return logits
 
 
 class LocalExecutor:
@@ -75,6 +89,11 @@ class LocalExecutor:
         self.curve = engines.curve
         self._engines = engines
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{name}")
+
+    @property
+    def ran_at(self) -> float:
+        """When it last ran (monotonic seconds)."""
+        return self._engines.ran_at
 
     async def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._engines.run, form, rows)
@@ -88,7 +107,10 @@ class LocalExecutor:
         self._engines.close()
 
 
-def load_engines(config: ModelConfig, artifact: Artifact, threads: int, metrics: Metrics) -> Engines:
+def load_engines(
+    config: ModelConfig, artifact: Artifact, threads: int, metrics: Metrics, curve: LatencyCurve | None = None
+) -> Engines:
     """A model's engines, loaded and warm; takes seconds, so call it off the event loop. Raises ArtifactError."""
     units = config.threads or threads
-    return Engines(artifact, units, config.max_batch, EngineTime(metrics, config.name, config.version, units))
+    engine_time = EngineTime(metrics, config.name, config.version, units)
+    return Engines(artifact, units, config.max_batch, engine_time, curve)

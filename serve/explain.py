@@ -7,7 +7,9 @@ from typing import Any
 from serve.catalog import ComposedEndpoint, ModelEndpoint
 from serve.composition_plan import Known, plan_document
 from serve.config import Settings
+from serve.curve import LatencyCurve
 from serve.dataplane import DataPlane
+from serve.on_demand import OnDemandExecutor
 from serve.threads import plan_threads
 
 
@@ -24,14 +26,15 @@ def explain(plane: DataPlane, settings: Settings) -> dict[str, Any]:
             "dedicated": threads.dedicated,
         },
         "limits": settings.limits.model_dump(),
+        "models_memory_mb": settings.models_memory_mb,
         "models": [_explain_model(endpoint) for endpoint in models],
         "compositions": [_explain_composition(one) for one in endpoints if isinstance(one, ComposedEndpoint)],
     }
 
 
 def _explain_model(endpoint: ModelEndpoint) -> dict[str, Any]:
-    curve = endpoint.executor.curve
     limits = endpoint.batcher.limits
+    measured = curve_of(endpoint)
     return {
         "name": endpoint.name,
         "version": endpoint.version,
@@ -43,14 +46,29 @@ def _explain_model(endpoint: ModelEndpoint) -> dict[str, Any]:
         "queue_limit": limits.queue,
         "waiting": endpoint.batcher.waiting_rows,
         "curve_ms": {
-            str(size): round(seconds * 1000, 3) for size, seconds in zip(curve.sizes, curve.seconds, strict=True)
-        },
-    }
+            str(size): round(seconds * 1000, 3) for size, seconds in zip(measured.sizes, measured.seconds, strict=True)
+        }
+        if measured
+        else {},
+    } | _explain_memory(endpoint)
+
+
+def _explain_memory(endpoint: ModelEndpoint) -> dict[str, Any]:
+    executor = endpoint.executor
+    if not isinstance(executor, OnDemandExecutor):
+        return {}
+    return {"in_memory": executor.loaded, "memory_mb": round(executor.size / 2**20, 1), "problem": executor.problem}
+
+
+def curve_of(endpoint: ModelEndpoint) -> LatencyCurve | None:
+    """The latency curve; None before it was measured."""
+    executor = endpoint.executor
+    return None if isinstance(executor, OnDemandExecutor) and not executor.measured else executor.curve
 
 
 def _explain_composition(endpoint: ComposedEndpoint) -> dict[str, Any]:
     known = {
-        member.name: Known(member.manifest, member.executor.curve, member.batcher.limits.batch)
+        member.name: Known(member.manifest, curve_of(member), member.batcher.limits.batch)
         for member in endpoint.members
     }
     return plan_document(endpoint.config, endpoint.stages, known) | {"images_per_request": endpoint.most_images}

@@ -22,7 +22,7 @@ from serve.catalog import CatalogLoader, ModelEndpoint, close_endpoints
 from serve.config import Catalog, ModelConfig, Settings
 from serve.dataplane import DataPlane
 from serve.decode_pool import DecodePool
-from serve.executors import Executor, LocalExecutor, load_engines
+from serve.executors import Executor, LocalExecutor
 from serve.experiments.front import lined
 from serve.experiments.gateway import Experiments
 from serve.experiments.ledger.store import Ledger
@@ -32,6 +32,7 @@ from serve.http_listener import HttpListener
 from serve.logs import log_request, open_log
 from serve.metric_pages import PageWriter
 from serve.metrics import BUILD, DECODE_BUSY, LOOP_BUSY, Metrics
+from serve.on_demand import OnDemandExecutor, connect_local, open_memory
 from serve.repository import Repository
 from serve.sockets import Handover, find_listener
 from serve.steward import StewardClient
@@ -68,6 +69,7 @@ class Gateway:
         self._plane = DataPlane(self._settings.limits, decoders)
         self._ends: list[Callable[[], None]] = []
         self._observe()
+        self._memory = open_memory(self._settings)
         self._loader = CatalogLoader(self._connect, self._metrics, self._settings.limits)
         self._http: HttpListener | None = None
         self._grpc: GrpcListener | None = None
@@ -110,7 +112,7 @@ class Gateway:
         for endpoint in self._plane.endpoints.by_name.values():
             if not isinstance(endpoint, ModelEndpoint) or endpoint.form != "image":
                 continue
-            if isinstance(endpoint.executor, LocalExecutor):
+            if isinstance(endpoint.executor, LocalExecutor | OnDemandExecutor):
                 await endpoint.executor.probe()
 
     async def __del__(self) -> None:
@@ -137,8 +139,7 @@ class Gateway:
     async def _connect(self, model: ModelConfig, artifact: Artifact) -> Executor:
         if model.placement == "dedicated":
             return await connect_host(model, HOST_PATIENCE_SECONDS)
-        engines = await asyncio.to_thread(load_engines, model, artifact, self._threads.local, self._metrics)
-        return LocalExecutor(engines, model.name)
+        return await connect_local(model, artifact, self._threads.local, self._metrics, self._memory)
 
     async def _open(self) -> None:
         folder = self._settings.node_dir

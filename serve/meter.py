@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,12 +21,11 @@ from serve.power.accountant import Accountant, keep_account
 from serve.power.cpu_time import machine_cores
 from serve.power.find import find_sources
 from serve.power.nvml import Gpu, find_gpus
+from serve.residency import resident_bytes
 from serve.sockets import KEEPER, Handover, bind, find_listener, has_port, prepare_folder
 from serve.triton_metrics import gpu_metrics, inference_aliases
 
 log = logging.getLogger("convoy.meter")
-
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class PagesCollector:
@@ -45,14 +43,6 @@ class PagesCollector:
         memory = GaugeMetricFamily("process_resident_memory_bytes", "Memory of this node's Convoy processes.")
         memory.add_metric([], sum(map(resident_bytes, living_processes(self._folder))))
         yield memory
-
-
-def resident_bytes(pid: int) -> int:
-    """Resident memory of a process; 0 when it has just gone."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
-    except OSError:
-        return 0
 
 
 def serve_metrics(listen: Listen, folder: Path, gpus: Sequence[Gpu] = ()) -> WSGIServer:

@@ -127,6 +127,13 @@ TARGET = Definition(
     "convoy_target_seconds", "gauge", "Longest run of one batch that is wanted.", ("model", "version"), alike=True
 )
 ENGINES = Definition("convoy_engine_replicas", "gauge", "Processes that hold a model's engine.", ("model", "version"))
+LOADS = Definition(
+    "convoy_model_loads", "counter", "Loads of an engine within the memory budget.", ("model", "version")
+)
+LOAD_SECONDS = Definition("convoy_model_load_seconds", "counter", "Time that these loads took.", ("model", "version"))
+EVICTIONS = Definition(
+    "convoy_model_evictions", "counter", "Engines freed because others needed the memory.", ("model", "version")
+)
 ENERGY = Definition(
     "convoy_energy_joules",
     "counter",
@@ -172,6 +179,7 @@ ALL = (
     CACHE_HITS, CACHE_MISSES, CACHE_SECONDS, WORK, ENGINE_SHARE, SHED, CANCELLED, BATCH_ROWS, STAGE, TOTAL, QUEUE, IN_FLIGHT,
     TARGET, ENGINES, ENERGY, CHIP_ENERGY, POWER, IDLE_POWER, POWER_CAP, CPU_BUSY, CORES, BUILD,
     MEMBER, MEMBER_TIME, MEMBER_ENGINE, STAGE_IMAGES, ARM_REQUESTS, ARM_COPIES, LEDGER_EVENTS,
+    LOADS, LOAD_SECONDS, EVICTIONS,
 )  # fmt: skip
 DEFINITIONS = {definition.name: definition for definition in ALL}
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from convoy.errors import ArtifactError, ConvoyError, InvalidInput, NotFound, NotReady
 from convoy.metadata import RepositoryEntry, State
+from serve.catalog import trouble_of
 from serve.config import TENSOR_SUFFIX, Catalog
 from serve.dataplane import DataPlane
 from serve.steward import Revision
@@ -98,7 +99,8 @@ class Repository:
         serving = self._plane.endpoints.by_name
         for endpoint in serving.values():
             state: State = "UNLOADING" if endpoint.name.removesuffix(TENSOR_SUFFIX) in self._known.unloaded else "READY"
-            yield RepositoryEntry(endpoint.name, endpoint.version, state)
+            trouble = trouble_of(endpoint)
+            yield RepositoryEntry(endpoint.name, endpoint.version, "UNAVAILABLE" if trouble else state, trouble)
         for model in self._declared.models:
             for name in (model.name, model.name + TENSOR_SUFFIX):
                 if name not in serving:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 
@@ -51,3 +52,39 @@ class Slots:
             if self.taken >= self.count:
                 return
             wake()
+
+
+class SlotsOnDemand(Slots):
+    """The permit of an engine that may be absent: whoever wants it then makes `fetch` be called, and is woken at `open`."""
+
+    def __init__(self, fetch: Callable[[], None]) -> None:
+        super().__init__(1)
+        self.present = False
+        self._fetch = fetch
+        self._idle: asyncio.Future[None] | None = None
+
+    def take(self, full: bool) -> bool:
+        if self.present:
+            return super().take(full)
+        self._fetch()
+        return False
+
+    def give_back(self) -> None:
+        super().give_back()
+        if self._idle is not None and not self.taken and not self._idle.done():
+            self._idle.set_result(None)
+
+    def open(self) -> None:
+        """The engine is there."""
+        self.present = True
+        self._wake()
+
+    def shut(self) -> None:
+        """No permits from now on: the engine is about to go."""
+        self.present = False
+
+    async def idle(self) -> None:
+        """Returns when the permit that is out has come back."""
+        if self.taken:
+            self._idle = asyncio.get_running_loop().create_future()
+            await self._idle

@@ -30,6 +30,7 @@ def static_plan(settings: Settings) -> dict[str, Any]:
     return {
         "threads": asdict(plan_threads(settings)),
         "limits": settings.limits.model_dump(),
+        "models_memory_mb": settings.models_memory_mb,
         "models": [model.model_dump() for model in settings.models],
         "compositions": [
             plan_document(config, stages_of(config, ensembles), known) for config in compositions_of(settings.catalog)
@@ -55,12 +56,16 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
         f"{threads['cores']} cores: {threads['decode']} decode threads, "
         f"{threads['local']} threads per local engine, {threads['dedicated']} per dedicated host"
     )
+    if budget := plan["models_memory_mb"]:
+        here = [model for model in plan["models"] if model.get("in_memory")]
+        used = sum(model["memory_mb"] for model in here)
+        console.print(f"{used:g} of {budget:g} MB of memory used by {len(here)} local models")
     table = Table("model", "placement", "batch limit", "in flight", "queue", "ms by batch size", box=None)
     for model in plan["models"]:
         curve = model.get("curve_ms", {})
         table.add_row(
             model["name"],
-            model["placement"],
+            model["placement"] + ("" if model.get("in_memory", True) else ", on demand"),
             str(model.get("batch_limit", f"≤ {model.get('max_batch')}")),
             str(model.get("batches_in_flight", "")),
             str(model.get("queue_limit", "")),

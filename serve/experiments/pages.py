@@ -33,7 +33,10 @@ class ExperimentPages:
             raise NotFound(OFF)
         return self._present
 
-    async def states(self, request: Request) -> Response:
+    async def collection(self, request: Request) -> Response:
+        """All experiments, or a new one."""
+        if request.method == "POST":
+            return await self._start(request)
         states = {} if self._present is None else self._present.states()
         return _answer({"experiments": [state(one) for one in states.values()]})
 
@@ -48,7 +51,7 @@ class ExperimentPages:
         self._need()
         return _answer(await ask(REFEREE_APP, "report", request.path_params["name"]))
 
-    async def start(self, request: Request) -> Response:
+    async def _start(self, request: Request) -> Response:
         document = await self._json(request)
         try:
             definition = Experiment.model_validate(document)
@@ -121,8 +124,7 @@ def experiment_routes(plane: DataPlane, experiments: Experiments | None) -> list
     one = "/v1/experiments/{name}"
     return [
         Route("/v1/feedback", pages.feedback, methods=["POST"]),
-        Route("/v1/experiments", pages.states),
-        Route("/v1/experiments", pages.start, methods=["POST"]),
+        Route("/v1/experiments", pages.collection, methods=["GET", "POST"]),
         Route(one, pages.state),
         Route(f"{one}/report", pages.report),
         Route(f"{one}/ramp", pages.ramp, methods=["POST"]),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from models.checkpoints import adapt, load_into, load_weights
 from models.weights import PUBLIC, find_public
 from models.zoo.registry import ARCHITECTURES
 from models.zoo.squeezenet import squeezenet_cifar
+from models.zoo.survey import build_without_numbers
 
 
 def test_every_kind_of_file_loads_the_same(tmp_path: Path) -> None:
@@ -64,3 +66,26 @@ def test_public_weights_are_for_known_architectures_with_a_published_accuracy() 
     assert all(weights.architecture in ARCHITECTURES and 0.5 < weights.top1 < 0.9 for weights in PUBLIC.values())
     assert all(len(weights.sha256) == 8 for weights in PUBLIC.values())
     assert find_public("resnet50").url.endswith("/resnet50-0676ba61.pth")
+    later = find_public("resnet50-imagenet-v2")
+    assert (later.file, later.preprocessing.resize, later.top1) == ("resnet50-11ad3fa6.pth", 232, 0.80858)
+
+
+@pytest.mark.parametrize("name", ["vgg16", "vgg19"])
+def test_timms_vgg_fits_ours(shared: Path, name: str) -> None:
+    dump = json.loads((shared / "reference" / "state_dicts" / f"timm_{name}.json").read_text())
+    theirs = {key: torch.empty(shape, device="meta") for key, shape in dump.items()}
+    ours = build_without_numbers(ARCHITECTURES[name]).state_dict()
+    assert {key: tensor.shape for key, tensor in adapt(theirs).items()} == {key: one.shape for key, one in ours.items()}
+
+
+# Read in torchvision 0.29.1: every classifier of the lecture's families that it publishes weights for.
+TORCHVISION = {
+    "alexnet", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "googlenet", "resnet18",
+    "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2", "resnext50_32x4d",
+    "resnext101_32x8d", "resnext101_64x4d", "densenet121", "densenet161", "densenet169", "densenet201", "squeezenet1_0",
+    "squeezenet1_1",
+}  # fmt: skip
+
+
+def test_every_public_network_of_torchvision_has_its_weights_here() -> None:
+    assert {weights.architecture for weights in PUBLIC.values()} == TORCHVISION

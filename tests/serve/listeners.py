@@ -13,7 +13,7 @@ from serve.catalog import CatalogLoader, close_endpoints
 from serve.config import Catalog, ModelConfig, Settings
 from serve.dataplane import DataPlane
 from serve.decode_pool import DecodePool
-from serve.executors import Executor, LocalExecutor, load_engines
+from serve.executors import Executor
 from serve.experiments.front import lined
 from serve.experiments.gateway import Experiments
 from serve.experiments.ledger.store import Ledger
@@ -21,6 +21,7 @@ from serve.grpc_listener import GrpcListener
 from serve.http_listener import HttpListener
 from serve.metric_pages import PageWriter
 from serve.metrics import DECODE_BUSY, Metrics
+from serve.on_demand import connect_local, open_memory
 from serve.repository import Decides, Repository
 from serve.sockets import bind
 from serve.steward import Revisions
@@ -46,6 +47,7 @@ class InProcess:
         self.metrics = Metrics(PageWriter(settings.node_dir / "metrics"))
         self.decoders = DecodePool(2, self.metrics.values(DECODE_BUSY))
         self.plane = DataPlane(settings.limits, self.decoders)
+        self.memory = open_memory(settings)
         self.loader = CatalogLoader(self.connect, self.metrics, settings.limits)
         self.repository = Repository(self.plane, self.serve, steward, name)
         self.experiments: Experiments | None = None
@@ -91,8 +93,7 @@ class InProcess:
         await close_endpoints(one for one in lined(present.by_name.values()) if id(one) not in kept)
 
     async def connect(self, model: ModelConfig, artifact: Artifact) -> Executor:
-        engines = await asyncio.to_thread(load_engines, model, artifact, 1, self.metrics)
-        return LocalExecutor(engines, model.name)
+        return await connect_local(model, artifact, 1, self.metrics, self.memory)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def test_options_are_the_same_in_a_query_a_form_and_json() -> None:
         parse(form(fields), b"multipart/form-data; boundary=x"),
         parse(orjson.dumps(document), b"application/json"),
     ):
-        assert call == ClassifyCall([b"png"], expected)
+        assert (call.images, call.options) == ([b"png"], expected)
 
 
 def test_the_nearer_word_counts() -> None:

@@ -1,14 +1,25 @@
 from __future__ import annotations
 
+import io
+import json
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx
+import numpy as np
+import onnxruntime
 import pytest
+import yaml
 from click.testing import CliRunner
+from PIL import Image
 from safetensors.torch import save_file
 
 from convoy.cli import main
 from models.artifact import Artifact
 from models.zoo.squeezenet import squeezenet_cifar
+from serve.config import parse_settings
+from tests.models.onnx_nets import SIDE, write_net
+from tests.serve.listeners import serving
 
 # The exporter's own internals warn of each other.
 pytestmark = [
@@ -32,11 +43,39 @@ def test_weights_of_ones_own_become_an_artifact(tmp_path: Path) -> None:
     assert "artifact:" in answer.output
 
 
+def test_an_onnx_file_is_served_after_one_command(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> None:
+    write_net(tmp_path / "net.onnx")
+    description = tmp_path / "d.json"
+    description.write_text(json.dumps({"labels": ["rose", "tulip", "lily", "aster"], "mean": [0, 0, 0]}))
+    arguments = ["--onnx", str(tmp_path / "net.onnx"), "--description", str(description), "--std", "1,1,1"]
+    answer = CliRunner().invoke(main, ["import", "flowers", *arguments, "--out", str(tmp_path / "out")])
+    assert answer.exit_code == 0, answer.output
+    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
+    catalog = yaml.safe_load(answer.output[answer.output.index("models:") :])
+    settings = parse_settings(catalog | {"listen": ports, "runtime_dir": str(tmp_path / "node")})
+    pixels = np.random.default_rng(3).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    png = io.BytesIO()
+    Image.fromarray(pixels).save(png, "PNG")
+    with serving(settings) as gateway:
+        reply = httpx.post(f"{gateway.http}/v1/models/flowers/classify", content=png.getvalue(), timeout=60).json()
+    best = reply["predictions"][0]["classes"][0]
+    original = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"), providers=["CPUExecutionProvider"])
+    (logits,) = original.run(None, {"image": (pixels.transpose(2, 0, 1)[np.newaxis] / 255).astype(np.float32)})
+    assert best["index"] == int(logits.argmax())
+    assert best["label"] == ("rose", "tulip", "lily", "aster")[best["index"]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["resnet5-imagenet"], "did you mean"),
-        (["flowers", "-a", "resnet18"], "--labels"),
+        (["flowers", "-a", "resnet18"], "--weights"),
+        (["flowers", "--weights", __file__], "--architecture"),
+        (["flowers", "-a", "resnet18", "--timm", "resnet18"], "exclude each other"),
+        (["flowers", "-a", "resnet18", "--weights", __file__], "--labels"),
+        (["flowers", "-a", "resnet18", "--weights", __file__, "--mean", "a"], "list of numbers"),
+        (["Flowers", "--onnx", __file__], "Flowers"),
+        (["flowers", "--onnx", __file__, "--labels", "nowhere"], "no labels in nowhere"),
     ],
 )
 def test_refusals_explain_themselves(arguments: list[str], words: str) -> None:

@@ -1,0 +1,136 @@
+"""Networks in ONNX files of others: read, and refused with the reason where they cannot be served."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import TensorProto
+
+from convoy.errors import ArtifactError
+
+OLDEST_OPSET = 7  # the first whose arithmetic broadcasts as numpy's does, which the preprocessing needs
+DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})  # whose operators ONNX Runtime has
+PIXELS = (1, 3)  # channels
+IMAGE_RANK = 4
+
+
+@dataclass(frozen=True)
+class Network:
+    """A graph from images [batch, channels, side, side] in FP32 to logits."""
+
+    model: onnx.ModelProto
+    input: str
+    output: str
+    channels: int
+    side: int
+    opset: int
+
+
+def read_network(path: Path, side: int | None) -> Network:
+    """The network of a file; `side` is that of its images where the file leaves it open. Raises ArtifactError."""
+    model = _read(path)
+    opset = _check_operators(model, path)
+    given = _only("input", _inputs(model.graph), path)
+    result = _only("output", list(model.graph.output), path)
+    channels, side = _check_input(given, side, path)
+    _check_float(result, "output", path)
+    return Network(model, given.name, _before_softmax(model.graph, result.name), channels, side, opset)
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:
+        raise ArtifactError(f"{path} is no ONNX file: {type(error).__name__}") from error
+    if not model.graph.node:
+        raise ArtifactError(f"{path} is no ONNX file: it holds no graph")
+    missing = [name for name in _external_files(model.graph) if not (path.parent / name).is_file()]
+    if missing:
+        raise ArtifactError(
+            f"{path} keeps its weights in {', '.join(missing)}, which is not in {path.parent}: put it there"
+        )
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except Exception as error:
+        raise ArtifactError(f"the weights of {path} cannot be read: {error}") from error
+    return model
+
+
+def _external_files(graph: onnx.GraphProto) -> list[str]:
+    tensors = [one for one in graph.initializer if one.data_location == TensorProto.EXTERNAL]
+    places = {entry.value for one in tensors for entry in one.external_data if entry.key == "location"}
+    return sorted(places)
+
+
+def _check_operators(model: onnx.ModelProto, path: Path) -> int:
+    """The version of ONNX's own operators."""
+    own = {function.domain for function in model.functions}
+    versions = {one.domain: one.version for one in model.opset_import}
+    strange = sorted(set(versions) - DOMAINS - own)
+    used = {node.domain for node in model.graph.node}
+    if foreign := [domain for domain in strange if domain in used]:
+        raise ArtifactError(f"{path} uses operators of {', '.join(foreign)}, which ONNX Runtime does not have")
+    opset = versions.get("", versions.get("ai.onnx", 0))
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= newest:
+        raise ArtifactError(
+            f"{path} is of opset {opset}; {OLDEST_OPSET} to {newest} can be served: "
+            "export it again with opset_version=20, or convert it with onnx.version_converter"
+        )
+    return opset
+
+
+def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """Without the weights, which old files list too."""
+    weights = {one.name for one in graph.initializer}
+    return [one for one in graph.input if one.name not in weights]
+
+
+def _only(what: str, values: Sequence[onnx.ValueInfoProto], path: Path) -> onnx.ValueInfoProto:
+    if len(values) != 1:
+        names = ", ".join(value.name for value in values) or "none"
+        raise ArtifactError(
+            f"{path} has {len(values)} {what}s ({names}); a classifier has one {what}: export only that"
+        )
+    return values[0]
+
+
+def _check_float(value: onnx.ValueInfoProto, what: str, path: Path) -> None:
+    kind = value.type.tensor_type.elem_type
+    if kind != TensorProto.FLOAT:
+        name = TensorProto.DataType.Name(kind)
+        raise ArtifactError(f"the {what} {value.name} of {path} is {name}; export the network with a FLOAT {what}")
+
+
+def _check_input(value: onnx.ValueInfoProto, side: int | None, path: Path) -> tuple[int, int]:
+    """Channels and side of the images."""
+    _check_float(value, "input", path)
+    shape = [one.dim_value if one.HasField("dim_value") else None for one in value.type.tensor_type.shape.dim]
+    text = "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
+    where = f"the input {value.name} {text} of {path}"
+    if len(shape) != IMAGE_RANK:
+        raise ArtifactError(f"{where} has rank {len(shape)}; images are [batch, channels, height, width], rank 4")
+    batch, channels, height, width = shape
+    if channels not in PIXELS:
+        hint = " (it looks like [batch, height, width, channels]: transpose it)" if width in PIXELS else ""
+        raise ArtifactError(f"{where} has no 1 or 3 channels in second place{hint}")
+    if batch not in (None, 1):
+        raise ArtifactError(f"{where} has a batch fixed at {batch}; export it with a dynamic batch")
+    if (height or width) is None and side is None:
+        raise ArtifactError(f"{where} leaves height and width open; say with --size how large its images are")
+    height, width = height or width or side, width or height or side
+    if height != width:
+        raise ArtifactError(f"{where} is not square; Convoy crops squares")
+    assert channels is not None
+    assert height is not None
+    return channels, height
+
+
+def _before_softmax(graph: onnx.GraphProto, output: str) -> str:
+    """The logits, where the graph goes on to probabilities: the server makes those itself."""
+    maker: Any = next((node for node in graph.node if output in node.output), None)
+    return str(maker.input[0]) if maker is not None and maker.op_type == "Softmax" else output

@@ -1,0 +1,43 @@
+"""Sides of the maps in every network, as the lecture's slides and the papers' tables give them."""
+
+from __future__ import annotations
+
+import pytest
+
+from models.counts import trace
+from models.zoo.registry import ARCHITECTURES, find_architecture
+from models.zoo.survey import build_without_numbers
+
+MAPS = 3  # dimensions: [channels, height, width]
+
+HALVED_TO_SEVEN = [112, 56, 28, 14, 7]  # 7x7 at stride 2, then a pool, then four stages
+THREE_STAGES = [32, 16, 8]
+BY_FAMILY = {
+    "ZFNet": [110, 55, 26, 13, 6],
+    "AlexNet": [55, 27, 13, 6],
+    "VGG": [224, 112, 56, 28, 14, 7],
+    "FractalNet": [32, 16, 8, 4, 2],
+}
+BY_NAME = {
+    "lenet5": [28, 14, 10, 5],
+    "lenet5_modern": [28, 14, 10, 5],
+    "nin_imagenet": [54, 27, 13, 6],
+    "squeezenet1_0": [109, 54, 27, 13],
+    "squeezenet1_0_simple_bypass": [109, 54, 27, 13],
+    "squeezenet1_0_complex_bypass": [109, 54, 27, 13],
+    "squeezenet1_1": [111, 55, 27, 13],
+}
+
+
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if not name.endswith("_cifar")])
+def test_maps_have_the_sides_of_the_papers(name: str) -> None:
+    architecture = find_architecture(name)
+    operations = trace(build_without_numbers(architecture), architecture.input).operations
+    sides = {
+        one.output[-1]
+        for one in operations
+        if len(one.output) == MAPS and one.kind.startswith(("conv", "max pool", "a"))
+    }
+    usual = THREE_STAGES if architecture.input[1] == 32 else HALVED_TO_SEVEN
+    expected = BY_NAME.get(name) or BY_FAMILY.get(architecture.family, usual)
+    assert sorted(sides - {1}, reverse=True) == expected
