@@ -12,7 +12,7 @@ from convoy.open_inference_grpc import parse_message, render_message
 from convoy.protos import open_inference_pb2 as pb
 from convoy.protos import open_inference_pb2_grpc
 from serve import describe
-from serve.catalog import Endpoint
+from serve.catalog import Endpoint, trouble_of
 from serve.config import Settings
 from serve.experiments.caller import grpc_caller
 from serve.grpc_calls import Calls, Context, abort, pipelined
@@ -80,8 +80,8 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         return to_message(describe.server(), pb.ServerMetadataResponse())
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:  # noqa: N802
-        await self._find(request.name, request.version, context)
-        return pb.ModelReadyResponse(ready=True)
+        endpoint = await self._find(request.name, request.version, context)
+        return pb.ModelReadyResponse(ready=not trouble_of(endpoint))
 
     async def ModelMetadata(  # noqa: N802
         self, request: pb.ModelMetadataRequest, context: Context

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from convoy import metadata
 from convoy.errors import ConvoyError, InvalidInput, NotFound
 from serve import describe
-from serve.catalog import ModelEndpoint
+from serve.catalog import ModelEndpoint, trouble_of
 from serve.config import Settings
 from serve.dataplane import DataPlane
 from serve.experiments.gateway import Experiments
@@ -75,7 +75,8 @@ class Pages:
 
     async def model_ready(self, request: Request) -> Response:
         endpoint = self._find(request)
-        return answer(metadata.model_ready(endpoint.name, True))
+        trouble = trouble_of(endpoint)
+        return answer(metadata.model_ready(endpoint.name, not trouble, trouble), 503 if trouble else 200)
 
     async def model_metadata(self, request: Request) -> Response:
         return answer(metadata.model_metadata(describe.info(self._find(request))))

@@ -40,7 +40,10 @@ def _outcome(number: int, item: Any, class_index: ClassIndex, now: float) -> Out
         raise InvalidInput(f"{where} needs a label (its name or class index) or a reward (a number)")
     if reward is not None and (type(reward) not in (int, float) or not math.isfinite(reward)):
         raise InvalidInput(f"{where}.reward must be a finite number")
-    index = None if label is None else _index(where, label, str(item.get("experiment", "")), class_index)
+    experiment = item.get("experiment", "")
+    if not isinstance(experiment, str):
+        raise InvalidInput(f"{where}.experiment must be the name of an experiment")
+    index = None if label is None else _index(where, label, experiment, class_index)
     return Outcome(item["id"], position, index, None if reward is None else float(reward), now)
 
 

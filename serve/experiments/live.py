@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -20,7 +21,8 @@ from serve.experiments.ledger.records import Measure, Prediction, TallyKey
 from serve.experiments.ledger.tables import latency_bucket
 from serve.experiments.ledger.writer import LedgerWriter
 from serve.experiments.revision import Revision
-from serve.metrics import ARM_COPIES, ARM_REQUESTS, Metrics
+from serve.metric_pages import Values
+from serve.metrics import ARM_COPIES, ARM_REQUESTS, Definition, Metrics
 from serve.power.prices import Prices
 from serve.timeline import Trace
 
@@ -55,6 +57,7 @@ class LiveExperiment:
         self._metrics = metrics
         self._prices = prices
         self._copies: set[asyncio.Task[None]] = set()
+        self._counters: dict[tuple[str, str, str], Values] = {}
 
     def assign(self, caller: Caller) -> Assigned:
         """The arm of a caller. One without the sticky key counts as a unit of its own."""
@@ -95,16 +98,19 @@ class LiveExperiment:
             raise
         except ConvoyError:
             self._tally(revision, arm, "failed", 1)
-            self._metrics.increment(ARM_REQUESTS, **self._labels(revision, arm), outcome="failed")
+            self._count(ARM_REQUESTS, arm, "failed")
             raise
-        self._record(revision, caller.id, assigned, arm, answers, trace)
+        seconds = time.monotonic() - trace.started
+        record = partial(self._record, caller.id, assigned, arm, answers, seconds, trace.cached)
+        asyncio.get_running_loop().call_soon(record)  # after the answer is on its way
         return answers
 
     def _record(
-        self, revision: Revision, identifier: str, assigned: Assigned, arm: str, answers: Sequence[Answer], trace: Trace
+        self, identifier: str, assigned: Assigned, arm: str, answers: Sequence[Answer], seconds: float, cached: bool
     ) -> None:
+        revision = self.revision
         self._tally(revision, arm, "failed", 0)
-        self._tally(revision, arm, "latency", latency_bucket(time.monotonic() - trace.started))
+        self._tally(revision, arm, "latency", latency_bucket(seconds))
         now, position = time.time(), 0
         head = (revision.definition.name, identifier)
         tail = (revision.revision, revision.stage, assigned.unit, int(arm == assigned.arm))
@@ -114,9 +120,9 @@ class LiveExperiment:
                 guess, confidence = best.classes[row][0], best.probabilities[row][0]
                 self._writer.predict(Prediction(*head, position, arm, *tail, int(guess), float(confidence), now))
                 position += 1
-        if not trace.cached:
+        if not cached:
             self._record_cost(revision, arm, answers, position)
-        self._metrics.increment(ARM_REQUESTS, **self._labels(revision, arm), outcome="answered")
+        self._count(ARM_REQUESTS, arm, "answered")
 
     def _record_cost(self, revision: Revision, arm: str, answers: Sequence[Answer], images: int) -> None:
         """Engine time per image and, where every engine has a price, its joules."""
@@ -142,13 +148,13 @@ class LiveExperiment:
                 continue
             if len(self._copies) >= COPIES or self.arms[arm.name].batcher.waiting_rows > 0:
                 self._tally(revision, arm.name, "dropped", 0)
-                self._metrics.increment(ARM_COPIES, **self._labels(revision, arm.name), outcome="dropped")
+                self._count(ARM_COPIES, arm.name, "dropped")
                 continue
             copy = self._copy(caller, assigned, arm.name, Terms(terms.deadline, LAST_PRIORITY), work)
             task = asyncio.create_task(copy)
             self._copies.add(task)
             task.add_done_callback(self._copies.discard)
-            self._metrics.increment(ARM_COPIES, **self._labels(revision, arm.name), outcome="run")
+            self._count(ARM_COPIES, arm.name, "run")
 
     async def _copy(self, caller: Caller, assigned: Assigned, arm: str, terms: Terms, work: Work) -> None:
         with contextlib.suppress(ConvoyError):  # counted where it happened; nobody waits for a copy
@@ -160,8 +166,12 @@ class LiveExperiment:
         key = TallyKey(revision.definition.name, revision.revision, revision.stage, arm, measure, bucket)
         self._writer.tally(key, value, count)
 
-    def _labels(self, revision: Revision, arm: str) -> dict[str, str]:
-        return {"experiment": revision.definition.name, "revision": str(revision.revision), "arm": arm}
+    def _count(self, definition: Definition, arm: str, outcome: str) -> None:
+        key = (definition.name, arm, outcome)
+        if key not in self._counters:
+            of_revision = {"experiment": self.revision.definition.name, "revision": str(self.revision.revision)}
+            self._counters[key] = self._metrics.values(definition, **of_revision, arm=arm, outcome=outcome)
+        self._counters[key][0] += 1
 
 
 def sticky_key(sticky: str, caller: Caller) -> str | None:

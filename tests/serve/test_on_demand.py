@@ -128,8 +128,10 @@ def test_an_artifact_that_breaks_meanwhile_is_told_and_tried_again(
     assert "could not be loaded" in answer.text
     entry = next(one for one in gateway.repository.index() if one.name == "c")
     assert (entry.state, "image.onnx" in entry.reason) == ("UNAVAILABLE", True)
+    assert httpx.get(f"{gateway.http}/v2/models/c/ready").status_code == 503
     model.write_bytes(whole)
     assert classify(gateway, "c").status_code == 200
+    assert httpx.get(f"{gateway.http}/v2/models/c/ready").status_code == 200
     assert {entry.state for entry in gateway.repository.index()} == {"READY"}
 
 

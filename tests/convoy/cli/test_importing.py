@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -11,6 +12,7 @@ import onnxruntime
 import pytest
 import yaml
 from click.testing import CliRunner
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -29,7 +31,21 @@ pytestmark = [
 ]
 
 
-def test_weights_of_ones_own_become_an_artifact(tmp_path: Path) -> None:
+def ask_served(output: str, pixels: NDArray[np.uint8], folder: Path, ports: list[int]) -> Any:
+    """The answer of a gateway to which the lines that the command printed were given."""
+    listen = dict(zip(("http_port", "grpc_port", "metrics_port"), ports, strict=True))
+    catalog = yaml.safe_load(output[output.index("models:") :])
+    settings = parse_settings(catalog | {"listen": listen, "runtime_dir": str(folder / "node")})
+    png = io.BytesIO()
+    Image.fromarray(pixels).save(png, "PNG")
+    with serving(settings) as gateway:
+        url = f"{gateway.http}/v1/models/flowers/classify"
+        return httpx.post(url, content=png.getvalue(), timeout=60).raise_for_status().json()
+
+
+def test_weights_of_ones_own_are_served_after_one_command(
+    tmp_path: Path, free_ports: Callable[[int], list[int]]
+) -> None:
     save_file(squeezenet_cifar(classes=3).state_dict(), tmp_path / "w.safetensors")
     (tmp_path / "labels.txt").write_text("rose\ntulip\nlily\n")
     arguments = ["-a", "squeezenet_cifar", "--weights", str(tmp_path / "w.safetensors"), "--out", str(tmp_path / "out")]
@@ -40,7 +56,8 @@ def test_weights_of_ones_own_become_an_artifact(tmp_path: Path) -> None:
     manifest = Artifact.load(tmp_path / "out").manifest
     assert manifest.labels == ("rose", "tulip", "lily")
     assert manifest.preprocessing.mean == (0.5, 0.5, 0.5)
-    assert "artifact:" in answer.output
+    reply = ask_served(answer.output, np.zeros((32, 32, 3), np.uint8), tmp_path, free_ports(3))
+    assert {one["label"] for one in reply["predictions"][0]["classes"]} == {"rose", "tulip", "lily"}
 
 
 def test_an_onnx_file_is_served_after_one_command(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> None:
@@ -50,14 +67,8 @@ def test_an_onnx_file_is_served_after_one_command(tmp_path: Path, free_ports: Ca
     arguments = ["--onnx", str(tmp_path / "net.onnx"), "--description", str(description), "--std", "1,1,1"]
     answer = CliRunner().invoke(main, ["import", "flowers", *arguments, "--out", str(tmp_path / "out")])
     assert answer.exit_code == 0, answer.output
-    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
-    catalog = yaml.safe_load(answer.output[answer.output.index("models:") :])
-    settings = parse_settings(catalog | {"listen": ports, "runtime_dir": str(tmp_path / "node")})
     pixels = np.random.default_rng(3).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
-    png = io.BytesIO()
-    Image.fromarray(pixels).save(png, "PNG")
-    with serving(settings) as gateway:
-        reply = httpx.post(f"{gateway.http}/v1/models/flowers/classify", content=png.getvalue(), timeout=60).json()
+    reply = ask_served(answer.output, pixels, tmp_path, free_ports(3))
     best = reply["predictions"][0]["classes"][0]
     original = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"), providers=["CPUExecutionProvider"])
     (logits,) = original.run(None, {"image": (pixels.transpose(2, 0, 1)[np.newaxis] / 255).astype(np.float32)})
