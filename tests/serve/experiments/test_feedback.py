@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from convoy.errors import InvalidInput
+from serve.experiments.feedback import parse_feedback
+
+
+def index(label: str, experiment: str) -> int:
+    return {"cat": 3}[label]
+
+
+def test_a_label_is_a_name_or_an_index() -> None:
+    named, indexed = parse_feedback({"feedback": [{"id": "a", "label": "cat"}, {"id": "b", "label": 4}]}, index)
+    assert (named.class_index, indexed.class_index) == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ({"id": ""}, "by its id"),
+        ({"id": "a", "label": 1, "experiment": {}}, "experiment must be the name"),
+        ({"id": "a", "label": 1, "position": -1}, "position"),
+        ({"id": "a"}, "needs a label"),
+        ({"id": "a", "reward": float("nan")}, "finite"),
+        ({"id": "a", "label": 1, "arm": "b"}, "not known here: arm"),
+    ],
+)
+def test_what_cannot_be_joined_is_refused(item: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        parse_feedback(item, index)
