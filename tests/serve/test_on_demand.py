@@ -66,9 +66,13 @@ def on_loop(gateway: Serving, work: Coroutine[Any, Any, T]) -> T:
 
 
 def count(gateway: Serving, name: str) -> tuple[float, float]:
-    """Loads and evictions so far."""
-    values = [gateway.metrics.values(one, model=name, version="1")[0] for one in (LOADS, EVICTIONS)]
-    return float(values[0]), float(values[1])
+    """Loads and evictions so far, read where they are written: a page of metrics belongs to one thread."""
+
+    async def read() -> tuple[float, float]:
+        loads, evictions = (gateway.metrics.values(one, model=name, version="1") for one in (LOADS, EVICTIONS))
+        return float(loads[0]), float(evictions[0])
+
+    return on_loop(gateway, read())
 
 
 def test_a_model_without_room_is_loaded_by_its_first_request(gateway: Serving) -> None:
