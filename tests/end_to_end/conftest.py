@@ -141,6 +141,6 @@ def classifier(channel: grpc.Channel) -> ClassifierStub:
 
 @pytest.fixture(scope="session")
 def samples() -> Path:
-    from serve.config import BUNDLED
+    from models.artifact import BUNDLED
 
     return BUNDLED / "samples"
