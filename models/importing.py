@@ -81,5 +81,7 @@ def import_hub(name: str, model: HubModel, said: Description, out: Path) -> Arti
 def own_weights(architecture: str, file: Path, said: Description) -> OwnWeights:
     """A file for a network of the zoo. Raises NotFound, and ArtifactError when something must be said first."""
     channels, side, _ = find_architecture(architecture).input
-    labels = check_labels(said.labels, read_facts()[architecture].classes)
+    labels = said.labels
+    if labels is None:
+        labels = check_labels(None, read_facts()[architecture].classes)
     return OwnWeights(architecture, file, labels, said.steps(channels, side))
