@@ -21,18 +21,19 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from models.artifact import Artifact
+from benchmarks.marks import write_between
+from models.artifact import BUNDLED, Artifact
 from models.compile import compile_artifact, find_plan
 from models.data import DataSet, load_data
 from models.train.recipes import find_recipe
 from models.train.trainer import Trainer
 from serve import app
-from serve.config import BUNDLED, Settings, parse_settings
+from serve.config import Settings, parse_settings
 from serve.held_out import BATCH_ROWS
 from serve.sockets import bind
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "experiments.md"
-BEGIN, END = "<!-- example -->\n", "<!-- end of example -->"
+BEGIN, END = "<!-- example -->", "<!-- end of example -->"
 MODEL = "resnet20-cifar10"
 EPOCHS = 3
 EFFECT = 0.03
@@ -174,8 +175,7 @@ def main() -> None:
     if out is not None:
         out.write_text(json.dumps(asdict(example)))
         return
-    head, _, rest = PAGE.read_text().partition(BEGIN)
-    PAGE.write_text(f"{head}{BEGIN}" + "\n".join(lines(example)) + f"\n{END}{rest.partition(END)[2]}")
+    write_between(PAGE, BEGIN, "\n".join(lines(example)), END)
 
 
 def _free_port() -> int:

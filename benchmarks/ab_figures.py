@@ -16,9 +16,10 @@ from benchmarks.ab_simulations import (
     sticky_keys,
     watch,
 )
+from benchmarks.marks import write_between
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "experiments.md"
-BEGIN, END = "<!-- figures -->\n", "<!-- end -->"
+BEGIN, END = "<!-- figures -->", "<!-- end -->"
 RUNS = 2000
 KEYS = ((1000, 0.5, 0.1), (200, 1.0, 0.3), (50, 1.2, 0.5), (10, 1.5, 0.5))
 
@@ -53,10 +54,7 @@ def different_arms() -> Iterator[str]:
 
 
 def main() -> None:
-    page = PAGE.read_text()
-    head, _, rest = page.partition(BEGIN)
-    tables = "\n".join([*equal_arms(), "", *different_arms()])
-    PAGE.write_text(f"{head}{BEGIN}{tables}\n{END}{rest.partition(END)[2]}")
+    write_between(PAGE, BEGIN, "\n".join([*equal_arms(), "", *different_arms()]), END)
 
 
 if __name__ == "__main__":

@@ -14,15 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.load import wrk
+from benchmarks.marks import write_between
 from benchmarks.openloop import offer
 from benchmarks.server import serving
-from serve.config import BUNDLED
+from models.artifact import BUNDLED
 from serve.experiments.ledger.records import Outcome, Prediction
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.ledger.writer import LedgerWriter
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "experiments.md"
-BEGIN, END = "<!-- cost -->\n", "<!-- end of cost -->"
+BEGIN, END = "<!-- cost -->", "<!-- end of cost -->"
 EVENTS = 100_000
 ROUNDS = 6
 SECONDS = 5.0
@@ -71,8 +72,7 @@ def lines() -> Iterator[str]:
 
 
 def main() -> None:
-    head, _, rest = PAGE.read_text().partition(BEGIN)
-    PAGE.write_text(f"{head}{BEGIN}" + "\n".join(lines()) + f"\n{END}{rest.partition(END)[2]}")
+    write_between(PAGE, BEGIN, "\n".join(lines()), END)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks.marks import write_between
 from convoy.cli.capacity import cost_of
 from serve import app
 from serve.capacity import Cost, Fleet, simulate, smallest
@@ -28,7 +29,7 @@ from serve.threads import plan_threads
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "capacity.md"
-BEGIN, END = "<!-- made by python -m benchmarks.capacity --write -->\n", "<!-- end -->\n"
+BEGIN, END = "<!-- made by python -m benchmarks.capacity --write -->", "<!-- end -->"
 MODEL = "resnet20-cifar10"
 LIGHT, MEASURED = 10, (100, 250)
 DURATION = "20s"
@@ -148,8 +149,7 @@ def main() -> None:
     text = measure()
     print(text)
     if arguments.write:
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        PAGE.write_text(before + BEGIN + text + END + rest.partition(END)[2])
+        write_between(PAGE, BEGIN, text, END)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
+from benchmarks.marks import write_between
 from models.artifact import Preprocessing
 from models.preprocess import crop_box, prepare
 from serve.decode import Decoder
@@ -28,7 +29,7 @@ from serve.resample import SimdResampler, pillow_resample
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "models" / "bundled" / "samples"
 PAGE = ROOT / "docs" / "decode.md"
-BEGIN, END = "<!-- made by python -m benchmarks.decode --write -->\n", "<!-- end -->\n"
+BEGIN, END = "<!-- made by python -m benchmarks.decode --write -->", "<!-- end -->"
 ROUND_S = 0.02
 
 DIGIT = Preprocessing(1, 28, 28, (0.0,), (1.0,))
@@ -176,9 +177,7 @@ def main() -> None:
     tables = "\n\n".join("\n".join(measure(arguments.rounds)) for measure in measures) + "\n"
     print(tables)
     if arguments.write:
-        page = PAGE.read_text("utf-8")
-        before, rest = page.split(BEGIN, 1)
-        PAGE.write_text(before + BEGIN + tables + END + rest.split(END, 1)[1], "utf-8")
+        write_between(PAGE, BEGIN, tables, END)
 
 
 if __name__ == "__main__":

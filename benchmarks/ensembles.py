@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.marks import write_between
 from benchmarks.slow_artifact import write_slow_copy
-from models.artifact import IMAGE_MODEL, Artifact
+from models.artifact import BUNDLED, IMAGE_MODEL, Artifact
 from models.data import load_data
 from models.engine import load_engine
 from models.ensembles.calibration import expected_calibration_error
@@ -33,12 +34,12 @@ from models.ensembles.suggest import Choice, Option, pareto_front, select_greedi
 from models.ensembles.thresholds import Candidate, Fitted, fit_for_accuracy
 from models.ensembles.views import View
 from serve import app
-from serve.config import BUNDLED, ModelConfig, Settings, parse_settings
+from serve.config import ModelConfig, Settings, parse_settings
 from serve.held_out import Voter, engine_ms
 from serve.threads import available_cores
 
 PAGE = Path(__file__).parent.parent / "docs" / "ensembles.md"
-BEGIN, END = "<!-- made by python -m benchmarks.ensembles --write -->\n", "<!-- end -->"
+BEGIN, END = "<!-- made by python -m benchmarks.ensembles --write -->", "<!-- end -->"
 PORTS = {"http_port": 18000, "grpc_port": 18001, "metrics_port": 18002}
 PIXELS = 50_000_000
 IMAGES_PER_REQUEST, CONNECTIONS = 25, 4
@@ -349,9 +350,7 @@ def main() -> None:
     tables = "\n".join(measure(arguments.images)) + "\n"
     print(tables)
     if arguments.write:
-        page = PAGE.read_text("utf-8")
-        before, rest = page.split(BEGIN, 1)
-        PAGE.write_text(before + BEGIN + tables + END + rest.split(END, 1)[1], "utf-8")
+        write_between(PAGE, BEGIN, tables, END)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.marks import write_between
 from loadtest.report.charts import Axis, Line, chart
 from loadtest.report.style import STYLE
 
@@ -27,12 +28,8 @@ GROWTH = {
 
 def write(page: Path, name: str, section: Section) -> None:
     """Puts a section's tables between its marks in the page, and its plot beside it."""
-    begin, end = BEGIN.format(name=name), END.format(name=name)
-    text = page.read_text("utf-8")
-    before, rest = text.split(begin, 1)
-    _, after = rest.split(end, 1)
     body = "\n\n".join([_origin(section), *render(name, section["rows"], page.parent / "performance")])
-    page.write_text(f"{before}{begin}\n{body}\n{end}{after}", "utf-8")
+    write_between(page, BEGIN.format(name=name), body, END.format(name=name))
 
 
 def _origin(section: Section) -> str:

@@ -67,7 +67,11 @@ class Bench:
 
     def _run(self, command: Sequence[str | Path], net: Net, extra: Mapping[str, str]) -> str:
         environment = os.environ | {"BENCH_HOME": str(self.home), **extra} | ({"BENCH_GRAY": "1"} if net.gray else {})
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        # Its status is that of the peer it ended last, however that took it.
+        if not done.stdout.strip():
+            raise RuntimeError(f"{command[0]} measured nothing: {done.stderr[-2000:]}")
+        return done.stdout
 
 
 def alone(

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from models.artifact import MANIFEST, Manifest
+from models.artifact import BUNDLED, MANIFEST, Manifest
 from models.facts import Facts
 
 PAGE = Path(__file__).parent.parent / "docs" / "architectures.md"
 PARITY = Path(__file__).parent / "parity.json"
-BUNDLED = Path(__file__).parent / "bundled"
 
 HEAD = """# Architectures
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from convoy.errors import ArtifactError
 
+BUNDLED = Path(__file__).resolve().parent / "bundled"
 MANIFEST = "manifest.json"
 IMAGE_MODEL = "image.onnx"
 TENSOR_MODEL = "tensor.onnx"

@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from models.artifact import MANIFEST, Artifact, Preprocessing
+from models.artifact import BUNDLED, MANIFEST, Artifact, Preprocessing
 from models.data import Images, load_data
 from models.engine import load_engine
 from models.ensembles.calibration import calibrate
 from models.preprocess import flatten_colours, resample
 
 BATCH = 100
-BUNDLED = Path(__file__).parent / "bundled"
 DATA_SETS = frozenset({"mnist", "cifar10"})  # those whose last training images are held out
 
 log = logging.getLogger("convoy.calibrate")

@@ -11,10 +11,9 @@ from typing import Any
 
 from convoy.errors import ArtifactError, unknown
 from models.artifact import Preprocessing
+from models.weights import V1
 
 IMAGENET_LABELS = Path(__file__).parent / "labels" / "imagenet1k.txt"
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-IMAGENET_CROP, IMAGENET_RESIZE = 224, 256
 LISTS = frozenset({"labels", "mean", "std"})
 
 
@@ -39,12 +38,12 @@ class Description:
             raise ArtifactError(
                 f"the network's input is {side} pixels wide, the size given is {self.size}: leave it out"
             )
-        mean, std = self.mean or IMAGENET_MEAN, self.std or IMAGENET_STD
+        mean, std = self.mean or V1.mean, self.std or V1.std
         if len(mean) != channels or len(std) != channels:
             raise ArtifactError(f"the network takes {channels} channels: give as many numbers for mean and for std")
         if min(std) <= 0:
             raise ArtifactError(f"std must be positive, not {', '.join(map(str, std))}")
-        resize = self.resize or (IMAGENET_RESIZE if side == IMAGENET_CROP else side)
+        resize = self.resize or (V1.resize if side == V1.size else side)
         if resize < side:
             raise ArtifactError(
                 f"the short side is resized to {resize}, less than the crop of {side}: give a larger resize"

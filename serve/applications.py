@@ -9,11 +9,12 @@ from typing import Any
 from ray.serve import Application, RunTarget
 
 from serve.config import Catalog, ModelConfig, Settings
-from serve.experiments.deployment import REFEREE_APP, RefereeDeployment
+from serve.experiments.deployment import RefereeDeployment
 from serve.gateway import Gateway
 from serve.host import APP_PREFIX, Host
 from serve.meter import Meter
-from serve.steward import STEWARD_APP, Steward
+from serve.remote import REFEREE_APP, STEWARD_APP
+from serve.steward import Steward
 from serve.threads import plan_threads
 
 PROXY_LOCATION = "Disabled"  # the gateway owns its listeners

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from convoy.errors import NotFound
+from convoy.errors import NotFound, unknown
 from models.artifact import Artifact, Manifest
 from models.engine import TensorSpec
 from serve.batcher import Answer, Batcher, BatcherLimits, Line
@@ -21,6 +20,7 @@ from serve.composition import Composition, PollRecorder
 from serve.config import TENSOR_SUFFIX, Catalog, EnsembleConfig, Limits, ModelConfig
 from serve.curve import LatencyCurve
 from serve.decode import Decoder
+from serve.decode_pool import Decodes
 from serve.executors import FORMS, Executor, Form
 from serve.looks import Looks, LooksDecoder
 from serve.metrics import TARGET, Metrics, ModelRecorder
@@ -30,12 +30,10 @@ Rows = NDArray[Any] | Looks
 Connect = Callable[[ModelConfig, Artifact], Awaitable[Executor]]
 
 
-class ImageDecoder(Protocol):
+class ImageDecoder(Decodes, Protocol):
     """Makes the rows of a line from images: `decode` each, `stack` those of a request. Thread-safe."""
 
     def is_small(self, image: Any, /) -> bool: ...
-
-    def decode(self, image: Any, /) -> Any: ...
 
     def stack(self, images: Sequence[Any], /) -> Rows: ...
 
@@ -83,9 +81,7 @@ class Endpoints:
         """Raises NotFound that names the nearest known model or the version that is there."""
         endpoint = self.by_name.get(name)
         if endpoint is None:
-            near = difflib.get_close_matches(name, self.by_name, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"models here: {', '.join(sorted(self.by_name))}"
-            raise NotFound(f"unknown model {name[:200]!r}; {hint}")
+            raise unknown("model", name, sorted(self.by_name))
         if version and version != endpoint.version:
             raise NotFound(f"model {name!r} has no version {version[:50]!r}; the version here is {endpoint.version!r}")
         return endpoint
@@ -191,6 +187,13 @@ def engine_work(endpoint: Endpoint, answers: Sequence[Answer]) -> list[tuple[Mod
         recorders = {member.name: member.recorder for member in endpoint.members}
         return [(recorders[part.model], part.engine_seconds) for answer in answers for part in answer.parts]
     return [(endpoint.recorder, sum(answer.engine_seconds for answer in answers))]
+
+
+def waiting_rows(endpoint: Endpoint) -> int:
+    """Rows in the endpoint's line, or in those of its members."""
+    if isinstance(endpoint, ComposedEndpoint):
+        return sum(member.batcher.waiting_rows for member in endpoint.members)
+    return endpoint.batcher.waiting_rows
 
 
 def trouble_of(endpoint: Endpoint) -> str:

@@ -77,19 +77,18 @@ class Composition:
     async def _answer(self, future: asyncio.Future[Answer], looks: Looks, deadline: float, priority: int) -> None:
         try:
             poll = await self._plan.poll(looks, deadline, priority)
+            self._on_poll(poll, len(looks))
+            if isinstance(poll.scores, ConvoyError):
+                _finish(future, poll.scores)
+                return
+            run = BatchRun(np.ascontiguousarray(poll.scores), len(looks), poll.started, self._clock())
+            _finish(future, Answer(run, 0, len(looks), poll.parts))
         except asyncio.CancelledError:
             if not future.done():
                 future.set_exception(NotReady("the server is stopping; retry"))
             raise
         except Exception as error:  # noqa: BLE001 the boundary of a request: whatever happens, its future ends
             _finish(future, EngineFailed(f"the answers could not be combined: {type(error).__name__}"))
-            return
-        self._on_poll(poll, len(looks))
-        if isinstance(poll.scores, ConvoyError):
-            _finish(future, poll.scores)
-            return
-        run = BatchRun(np.ascontiguousarray(poll.scores), len(looks), poll.started, self._clock())
-        _finish(future, Answer(run, 0, len(looks), poll.parts))
 
 
 class PollRecorder:

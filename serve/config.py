@@ -12,13 +12,13 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from convoy.errors import ConfigError
+from convoy.errors import ConfigError, unknown
+from models.artifact import BUNDLED, MANIFEST, WEIGHTS
 from models.ensembles.combine import Rule
 from models.ensembles.views import View, check_views
 from serve.experiments.definition import Experiment
 from serve.frozen import Frozen
 
-BUNDLED = Path(__file__).resolve().parent.parent / "models" / "bundled"
 TENSOR_SUFFIX = "-tensor"
 SMALL_BYTES = 4 * 2**20  # of weights: up to here a bundled model is served in the gateway
 NAME = r"^[a-z0-9][a-z0-9_.\-]*$"
@@ -256,9 +256,7 @@ class Catalog(Frozen):
 
 def _check_known(name: str, member: str, known: set[str]) -> None:
     if member not in known:
-        near = difflib.get_close_matches(member, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
-        raise ValueError(f"{name} is made of {member!r}, which is not served; {hint}")
+        raise ValueError(f"{name}: {unknown('model', member, sorted(known))}")
 
 
 class Cluster(Frozen):
@@ -358,12 +356,12 @@ class Settings(Frozen):
 
 def bundled_models() -> tuple[ModelConfig, ...]:
     """The default catalog: every bundled model, small ones in the gateway."""
-    folders = sorted(path.parent for path in BUNDLED.glob("*/manifest.json"))
+    folders = sorted(path.parent for path in BUNDLED.glob(f"*/{MANIFEST}"))
     return tuple(ModelConfig(name=one.name, placement=_default_placement(one)) for one in folders)
 
 
 def _default_placement(folder: Path) -> Placement:
-    weights = folder / "weights.bin"
+    weights = folder / WEIGHTS
     return "dedicated" if weights.stat().st_size > SMALL_BYTES else "local"
 
 

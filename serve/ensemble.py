@@ -11,7 +11,7 @@ import numpy as np
 
 from convoy.errors import ConvoyError, DeadlineExceeded
 from models.ensembles.combine import Rule, Scores, combine
-from serve.batcher import Answer, Line, run_in_parts
+from serve.batcher import Line, run_in_parts
 from serve.looks import Looks
 from serve.parts import Outcome, Part
 
@@ -109,7 +109,7 @@ class Ensemble:
         if member.temperature != 1.0:
             logits = logits / np.float32(member.temperature)
         votes = logits.reshape(*rows.shape[:2], -1).transpose(1, 0, 2)
-        seconds, engine_seconds = self._clock() - begun, sum(map(_engine_share, answers))
+        seconds, engine_seconds = self._clock() - begun, sum(answer.engine_seconds for answer in answers)
         part = Part(member.model, member.version, len(rows), "answered", seconds, engine_seconds)
         return _Ballot(part, votes, min(answer.run.started for answer in answers))
 
@@ -124,9 +124,3 @@ class Ensemble:
         return type(error)(
             f"{answered} of {len(ballots)} members answered, {self._min_members} needed; {model}: {error}"
         )
-
-
-def _engine_share(answer: Answer) -> float:
-    """Seconds of the engine that an answer's rows account for."""
-    run = answer.run
-    return (run.finished - run.started) * (answer.stop - answer.start) / run.size

@@ -21,8 +21,8 @@ from serve.dataplane import DataPlane
 from serve.experiments.gateway import Experiments
 from serve.experiments.pages import experiment_routes
 from serve.explain import explain
-from serve.http_body import read_body
 from serve.http_dialects import DIALECTS
+from serve.http_json import answer, read_document
 from serve.openapi import openapi
 from serve.page_routes import page_routes
 from serve.profile import Window, profile, read
@@ -89,7 +89,7 @@ class Pages:
         return answer(await statistics(self._plane, self._settings.node_dir / "metrics", *asked))
 
     async def repository_index(self, request: Request) -> Response:
-        wanted = (await read_document(request)).get("ready", False)
+        wanted = (await read_document(request, COLD_BODY_BYTES)).get("ready", False)
         if not isinstance(wanted, bool):
             raise InvalidInput("ready must be true or false")
         return answer(metadata.repository_index(self._repository.index(wanted)))
@@ -129,21 +129,9 @@ class Pages:
         return self._plane.find(request.path_params["name"], request.path_params.get("version", ""))
 
 
-async def read_document(request: Request) -> dict[str, Any]:
-    """The JSON object in a body, empty when there is no body. Raises InvalidInput or TooLarge."""
-    body = await read_body(dict(request.scope["headers"]), request.receive, COLD_BODY_BYTES)
-    try:
-        document = orjson.loads(body or b"{}")
-    except orjson.JSONDecodeError as error:
-        raise InvalidInput(f"the body is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise InvalidInput("the body must be a JSON object")
-    return document
-
-
 async def read_parameters(request: Request) -> dict[str, Any]:
     """The `parameters` in a body. Raises InvalidInput or TooLarge."""
-    parameters = (await read_document(request)).get("parameters") or {}
+    parameters = (await read_document(request, COLD_BODY_BYTES)).get("parameters") or {}
     if not isinstance(parameters, dict):
         raise InvalidInput("parameters must be an object")
     return parameters
@@ -157,10 +145,6 @@ def _seconds(text: str) -> float:
     if not SHORTEST_WINDOW <= seconds <= LONGEST_WINDOW:
         raise InvalidInput(f"seconds is {text[:40]!r}; it must be from {SHORTEST_WINDOW} to {LONGEST_WINDOW}")
     return seconds
-
-
-def answer(document: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(document), status, media_type="application/json")
 
 
 async def convoy_error(request: Request, error: Exception) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,10 +121,13 @@ def _has_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 
 def _parameters(answer: Answer, trace: Trace) -> Parameters:
     """`arm`, `cached`, and who took part as the protocol's flat parameters: `members_answered`, `_late` and `_failed`."""
-    names = {outcome: [part.model for part in answer.parts if part.outcome == outcome] for outcome in OUTCOMES}
-    members = {f"members_{outcome}": ",".join(models) for outcome, models in names.items() if models}
-    arm = {"arm": trace.arm} if trace.arm else {}
-    return arm | members | ({"cached": True} if trace.cached else {})
+    parameters: dict[str, Any] = {"arm": trace.arm} if trace.arm else {}
+    if trace.cached:
+        parameters["cached"] = True
+    for outcome in OUTCOMES if answer.parts else ():
+        if models := [part.model for part in answer.parts if part.outcome == outcome]:
+            parameters[f"members_{outcome}"] = ",".join(models)
+    return parameters
 
 
 def _output(endpoint: Endpoint, logits: NDArray[np.float32], classes: int) -> Tensor:

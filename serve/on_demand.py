@@ -140,8 +140,13 @@ class OnDemandExecutor:
     def _refuse(self, problem: str) -> None:
         """Gives permits for a while, so that whoever waits is told; then it may be tried again."""
         self.problem = problem
-        self._again = asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._slots.shut)
+        self._again = asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._forgive)
         self._slots.open()
+
+    def _forgive(self) -> None:
+        """Ready again: who waits for a ready model before it asks would otherwise never have it tried."""
+        self._slots.shut()
+        self.problem = ""
 
     def _free(self) -> None:
         if self._engine is not None:
@@ -154,16 +159,20 @@ async def connect_local(
 ) -> Executor:
     """A model's engine in this process: now, or without room for it at the first request. Raises ArtifactError."""
 
-    async def load(curve: LatencyCurve | None) -> LocalExecutor:
-        present = await asyncio.to_thread(Artifact.load, artifact.folder)
-        if present.manifest != artifact.manifest:
-            raise ArtifactError(f"{artifact.folder} is another artifact than at the start; deploy again")
+    async def start(curve: LatencyCurve | None) -> LocalExecutor:
         engines = await asyncio.to_thread(load_engines, config, artifact, threads, metrics, curve)
         return LocalExecutor(engines, config.name)
 
+    async def verify_and_start(curve: LatencyCurve | None) -> LocalExecutor:
+        """A load may be hours after the artifact was verified."""
+        present = await asyncio.to_thread(Artifact.load, artifact.folder)
+        if present.manifest != artifact.manifest:
+            raise ArtifactError(f"{artifact.folder} is another artifact than at the start; deploy again")
+        return await start(curve)
+
     if memory is None:
-        return await load(None)
-    executor = OnDemandExecutor(config, artifact, load, memory, metrics)
+        return await start(None)
+    executor = OnDemandExecutor(config, artifact, verify_and_start, memory, metrics)
     if memory.has_room(executor.size):
         await executor.load()
     return executor

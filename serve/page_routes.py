@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from convoy.errors import NotFound
+from models.artifact import BUNDLED
 from serve.atlas.data import load_atlas
 from serve.atlas.view import document
-from serve.config import BUNDLED, Settings
+from serve.config import Settings
 from serve.dataplane import DataPlane
+from serve.http_json import answer
 from serve.vitals import vitals
 
 PAGE = Path(__file__).parent / "page"
@@ -49,17 +50,13 @@ class PageRoutes:
     async def vitals(self, request: Request) -> Response:
         folder = self._settings.node_dir / "metrics"
         names = sorted(one.name for one in self._plane.endpoints.by_name.values() if one.form == "image")
-        return _json(await asyncio.to_thread(vitals, folder, names))
+        return answer(await asyncio.to_thread(vitals, folder, names))
 
     async def atlas(self, request: Request) -> Response:
         path = self._settings.atlas_path
         if not path.exists():
             raise NotFound(f"nothing was measured on this machine yet: no {path}; run: convoy atlas")
-        return _json(await asyncio.to_thread(lambda: document(load_atlas(path))))
-
-
-def _json(body: object) -> Response:
-    return Response(orjson.dumps(body), media_type="application/json")
+        return answer(await asyncio.to_thread(lambda: document(load_atlas(path))))
 
 
 def page_routes(plane: DataPlane, settings: Settings) -> list[BaseRoute]:

@@ -6,7 +6,6 @@ something else is busy), so the bottleneck is told from how busy each resource w
 
 from __future__ import annotations
 
-import os
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ import numpy as np
 from serve.config import TENSOR_SUFFIX, ModelConfig, Settings
 from serve.metric_pages import Labels, Values, read_pages
 from serve.metrics import BUSY, DECODE_BUSY, LOOP_BUSY, SAMPLES, SECONDS, STAGE, TOTAL, Definition
+from serve.power.cpu_time import busy_core_seconds, machine_cores
 from serve.threads import plan_threads
 from serve.timeline import STAGES
 
@@ -46,13 +46,7 @@ def read(folder: Path) -> Reading:
     for series in read_pages(folder):
         key = (series.metric, frozenset(series.labels))
         totals[key] = totals[key] + series.values
-    return Reading(time.monotonic(), cores_busy(), dict(totals))
-
-
-def cores_busy(stat: Path = Path("/proc/stat")) -> float:
-    """Seconds that the machine's cores were not idle, added up, since boot."""
-    user, nice, system, _, _, irq, softirq = map(int, stat.read_text().split(maxsplit=8)[1:8])
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+    return Reading(time.monotonic(), busy_core_seconds(), dict(totals))
 
 
 @dataclass(frozen=True)
@@ -128,7 +122,7 @@ def _resources(window: Window, settings: Settings, served: Sequence[ModelConfig]
         rate = window.rate(BUSY, model=model.name, version=model.version)
         busy[f"engine of {model.name}"] = rate / engines
     spent = window.after.cores_busy - window.before.cores_busy
-    return busy | {"cores of the machine": spent / window.seconds / (os.cpu_count() or 1)}
+    return busy | {"cores of the machine": spent / window.seconds / machine_cores()}
 
 
 def _bottleneck(resources: dict[str, float], models: list[dict[str, Any]]) -> str:

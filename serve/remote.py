@@ -9,6 +9,9 @@ from ray.exceptions import RayTaskError
 
 from convoy.errors import ConvoyError, NotReady
 
+STEWARD_APP = "steward"
+REFEREE_APP = "referee"
+
 
 async def ask(app: str, method: str, *arguments: Any) -> Any:
     """What the only deployment of an application answers. Raises its ConvoyErrors, and NotReady when it is away."""

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from ray import serve as ray_serve
 
 from convoy.errors import NotReady
-from serve.remote import ask
+from serve.remote import STEWARD_APP, ask
 
-STEWARD_APP = "steward"
 FOLLOW_SECONDS = 5.0  # how long a gateway's question may stay open
 GONE_SECONDS = 2.0  # a gateway that asks nothing for so long, and owes nothing, has gone
 CHANGE_SECONDS = 60.0  # a large engine takes long to load

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +33,22 @@ class Snippet:
         for default, port in ((8000, listen.http_port), (8001, listen.grpc_port), (8002, listen.metrics_port)):
             text = text.replace(f"127.0.0.1:{default}", f"{listen.host}:{port}")
         return text
+
+    def run(self, listen: Listen, folder: Path, **environment: str) -> str:
+        """What a shell prints that runs it in a folder against a running server; it must succeed and print something."""
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", self.on(listen)],
+            cwd=folder,
+            env=os.environ | environment | {"PATH": path},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout
+        return done.stdout
 
 
 def snippets(page: str, language: str) -> list[Snippet]:

@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from convoy.cli.options import json_option, server_option
 from convoy.cli.plans import live_plan
 from convoy.errors import ConfigError, NotFound
 
@@ -27,8 +28,8 @@ TIMES = (1, 10, 100)
     "--loop-ms", required=True, type=click.FloatRange(min=0), help="Stages receive, post and send, per image."
 )
 @click.option("--hop-ms", default=2.0, show_default=True, type=click.FloatRange(min=0), help="A batch's way to a host.")
-@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="A server that has measured the model.")
-@click.option("--json", "as_json", is_flag=True, help="JSON for scripts.")
+@server_option
+@json_option
 def capacity(
     model: str, rate: float, p99: float, decode_ms: float, loop_ms: float, hop_ms: float, url: str, as_json: bool
 ) -> None:
@@ -72,13 +73,15 @@ def capacity(
 
 
 def cost_of(plan: dict[str, Any], model: str, loop: float, decode: float, hop: float) -> Cost:
-    """The cost of a request from a running server's plan. Raises NotFound."""
+    """The cost of a request from a running server's plan. Raises NotFound or ConfigError."""
     from serve.capacity import Cost
     from serve.curve import LatencyCurve
 
     known = {one["name"]: one for one in plan["models"]}
     if model not in known:
         raise NotFound(f"model {model!r} is not served; there are: {', '.join(known)}")
+    if not known[model]["curve_ms"]:
+        raise ConfigError(f"{model} was not measured yet, since it was never in memory: ask it something first")
     points = {int(size): ms / 1e3 for size, ms in known[model]["curve_ms"].items()}
     curve = LatencyCurve(tuple(sorted(points)), tuple(points[size] for size in sorted(points)))
     return Cost(loop, decode, hop, curve, known[model]["batch_limit"])

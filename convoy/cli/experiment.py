@@ -182,7 +182,7 @@ def item(row: dict[str, Any]) -> dict[str, Any]:
                 row[key] = kind(row[key])
             except ValueError as error:
                 raise InvalidInput(f"{key} of {row.get('id')!r} is {row[key]!r}, which is no number") from error
-    if isinstance(row.get("label"), str) and row["label"].isdigit():
+    if isinstance(row.get("label"), str) and row["label"].isdecimal():
         row["label"] = int(row["label"])
     return row
 

@@ -56,10 +56,12 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
         f"{threads['cores']} cores: {threads['decode']} decode threads, "
         f"{threads['local']} threads per local engine, {threads['dedicated']} per dedicated host"
     )
-    if budget := plan["models_memory_mb"]:
-        here = [model for model in plan["models"] if model.get("in_memory")]
+    if sharing := [model for model in plan["models"] if "in_memory" in model]:
+        here = [model for model in sharing if model["in_memory"]]
         used = sum(model["memory_mb"] for model in here)
-        console.print(f"{used:g} of {budget:g} MB of memory used by {len(here)} local models")
+        console.print(
+            f"{used:g} of {plan['models_memory_mb']:g} MB for local models in use, by {len(here)} of {len(sharing)}"
+        )
     table = Table("model", "placement", "batch limit", "in flight", "queue", "ms by batch size", box=None)
     for model in plan["models"]:
         curve = model.get("curve_ms", {})

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,6 @@ from models.artifact import Preprocessing
 from models.preprocess import Box, crop_box, resized_size, square_box
 
 View = Literal["identity", "flip", "shift", "five_crops", "ten_crops", "googlenet_144"]
-VIEWS: tuple[View, ...] = get_args(View)
 CROPPING: frozenset[View] = frozenset({"five_crops", "ten_crops", "googlenet_144"})
 
 LOOKS = {"identity": 1, "flip": 2, "shift": 5, "five_crops": 5, "ten_crops": 10, "googlenet_144": 144}

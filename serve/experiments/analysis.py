@@ -30,7 +30,7 @@ Source = Callable[[], str]  # where the prices of energy are read on this node; 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Reads a revision's tables once and answers what is asked of them."""
+    """Answers what is asked of a revision's tables."""
 
     revision: Revision
     tables: Tables

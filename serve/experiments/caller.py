@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 
@@ -59,5 +60,5 @@ def checked_id(identifier: str) -> str:
 
 
 def address_of(peer: str) -> str:
-    """The host in a peer such as `ipv4:127.0.0.1:53412` or `ipv6:[::1]:53412`."""
-    return peer.partition(":")[2].rpartition(":")[0] or peer
+    """The host in a peer such as `ipv4:127.0.0.1:53412` or `ipv6:%5B::1%5D:53412`, as HTTP names it."""
+    return unquote(peer.partition(":")[2]).rpartition(":")[0].strip("[]") or peer

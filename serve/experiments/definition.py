@@ -84,9 +84,6 @@ class Experiment(Frozen):
     def control(self) -> Arm:
         return self.arms[0]
 
-    def arm(self, name: str) -> Arm:
-        return next(arm for arm in self.arms if arm.name == name)
-
     def weights(self, stage: int = 0) -> dict[str, float]:
         """Share of the requests that each arm answers at a stage."""
         names = [arm.name for arm in self.arms]

@@ -24,7 +24,6 @@ from serve.experiments.ledger.store import Ledger
 from serve.experiments.referee import Referee
 from serve.power.prices import read_prices
 
-REFEREE_APP = "referee"
 TICK_SECONDS = 1.0
 FORGET_SECONDS = 3600.0
 WEBHOOK_SECONDS = 5.0

@@ -45,12 +45,18 @@ class Experiments:
         self._follower = asyncio.create_task(self._follow())
 
     async def declare(self, definitions: Iterable[Experiment], endpoints: Endpoints) -> Endpoints:
-        """The endpoints and every experiment over them: those that configuration declares, and those of commands."""
+        """The endpoints and every experiment over them: those that configuration declares, and those of commands.
+
+        Models are served without the ledger, and the experiments that are known go on.
+        """
         declared = list(definitions)
-        for definition in declared:
-            await asyncio.to_thread(self._ledger.declare, definition)
+        try:
+            for definition in declared:
+                await asyncio.to_thread(self._ledger.declare, definition)
+            self._take(await asyncio.to_thread(self._ledger.current))
+        except SQLAlchemyError as error:
+            log.warning("the ledger is away, what is declared waits for it: %s", type(error).__name__)
         self._declared = {definition.name for definition in declared}
-        self._take(await asyncio.to_thread(self._ledger.current))
         return self._bind(endpoints)
 
     def states(self) -> dict[str, Revision]:
@@ -104,16 +110,18 @@ class Experiments:
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(FOLLOW_SECONDS)
-            self._prices = await asyncio.to_thread(read_prices, self._metrics.folder)
             try:
-                serials = await asyncio.to_thread(self._ledger.serials)
-                if serials == {name: one.serial for name, one in self._revisions.items()}:
-                    continue
-                revisions = await asyncio.to_thread(self._ledger.current)
+                await self._look()
             except SQLAlchemyError as error:
                 log.warning("the ledger is away, the present experiments stay: %s", type(error).__name__)
-                continue
-            self._take(revisions)
+            except Exception:  # whatever stands in a row, the next decision must be followed
+                log.exception("the ledger could not be followed, the present experiments stay")
+
+    async def _look(self) -> None:
+        self._prices = await asyncio.to_thread(read_prices, self._metrics.folder)
+        serials = await asyncio.to_thread(self._ledger.serials)
+        if serials != {name: one.serial for name, one in self._revisions.items()}:
+            self._take(await asyncio.to_thread(self._ledger.current))
             self._plane.replace(self._bind(self._plane.endpoints))
 
     def _take(self, revisions: dict[str, Revision]) -> None:

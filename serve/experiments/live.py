@@ -13,9 +13,9 @@ from typing import Any
 
 from convoy.errors import Cancelled, ConvoyError, InvalidInput, TooLarge
 from serve.batcher import Answer
-from serve.catalog import Endpoint, engine_work
+from serve.catalog import Endpoint, engine_work, waiting_rows
 from serve.dataplane import DataPlane, ImageBytes, Terms, Watch
-from serve.experiments.allocation import point
+from serve.experiments.allocation import POINTS, point
 from serve.experiments.caller import Caller, Work
 from serve.experiments.ledger.records import Measure, Prediction, TallyKey
 from serve.experiments.ledger.tables import latency_bucket
@@ -141,12 +141,12 @@ class LiveExperiment:
             return
         # Which requests are copied is as much a function of their id as their arm, and independent of it.
         share = definition.percent / 100 if definition.mode == "shadow" else 1.0
-        if point(f"{revision.salt}#copies"[:64], caller.id) >= share * 1_000_000:
+        if point(f"{revision.salt}#copies"[:64], caller.id) >= share * POINTS:
             return
         for arm in definition.arms:
             if arm.name == assigned.arm:
                 continue
-            if len(self._copies) >= COPIES or self.arms[arm.name].batcher.waiting_rows > 0:
+            if len(self._copies) >= COPIES or waiting_rows(self.arms[arm.name]) > 0:
                 self._tally(revision, arm.name, "dropped", 0)
                 self._count(ARM_COPIES, arm.name, "dropped")
                 continue
@@ -188,6 +188,6 @@ def sticky_key(sticky: str, caller: Caller) -> str | None:
 
 
 def unit_of(salt: str, key: str) -> int:
-    """A sticky key in the ledger: a number from which it cannot be read, never 0."""
+    """A sticky key in the ledger: a pseudonym of it, never 0. Who can guess keys can tell which one it is."""
     digest = blake2b(key.encode(), digest_size=8, key=salt.encode(), person=b"convoy unit").digest()
     return (int.from_bytes(digest, "big") >> 1) or 1

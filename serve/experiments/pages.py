@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from convoy.errors import InvalidInput, NotFound, TooLarge, UnsupportedEncoding
+from convoy.errors import InvalidInput, NotFound, UnsupportedEncoding
 from serve.dataplane import DataPlane
 from serve.experiments.definition import Experiment
-from serve.experiments.deployment import REFEREE_APP
 from serve.experiments.gateway import Experiments
 from serve.experiments.revision import Revision
-from serve.remote import ask
+from serve.http_json import answer, read_json
+from serve.remote import REFEREE_APP, ask
 
 OFF = "experiments need a ledger: declare `experiments:` or `ledger: {url: …}` in the configuration"
 
 
 class ExperimentPages:
-    """Handlers. Changes go through the steward; this gateway only passes them on."""
+    """Handlers. Changes go through the referee; this gateway only passes them on."""
 
     def __init__(self, plane: DataPlane, experiments: Experiments | None) -> None:
         self._plane = plane
@@ -38,18 +37,18 @@ class ExperimentPages:
         if request.method == "POST":
             return await self._start(request)
         states = {} if self._present is None else self._present.states()
-        return _answer({"experiments": [state(one) for one in states.values()]})
+        return answer({"experiments": [state(one) for one in states.values()]})
 
     async def state(self, request: Request) -> Response:
         name = request.path_params["name"]
         revision = self._need().states().get(name)
         if revision is None:
             raise NotFound(f"unknown experiment {name[:60]!r}")
-        return _answer(state(revision))
+        return answer(state(revision))
 
     async def report(self, request: Request) -> Response:
         self._need()
-        return _answer(await ask(REFEREE_APP, "report", request.path_params["name"]))
+        return answer(await ask(REFEREE_APP, "report", request.path_params["name"]))
 
     async def _start(self, request: Request) -> Response:
         document = await self._json(request)
@@ -59,7 +58,7 @@ class ExperimentPages:
             problems = [f"{'.'.join(map(str, one['loc'])) or 'document'}: {one['msg']}" for one in error.errors()]
             raise InvalidInput("; ".join(problems)[:2000]) from error
         self._need().check(definition)
-        return _answer(await ask(REFEREE_APP, "start", definition.model_dump_json()), 201)
+        return answer(await ask(REFEREE_APP, "start", definition.model_dump_json()), 201)
 
     async def ramp(self, request: Request) -> Response:
         document = await self._json(request)
@@ -67,21 +66,21 @@ class ExperimentPages:
         if percent is not None and type(percent) not in (int, float):
             raise InvalidInput("percent must be a number, one of the ramp's")
         await ask(REFEREE_APP, "ramp", request.path_params["name"], percent)
-        return _answer({"done": True})
+        return answer({"done": True})
 
     async def stop(self, request: Request) -> Response:
         document = await self._json(request)
         await ask(REFEREE_APP, "stop", request.path_params["name"], _text(document, "arm", required=False))
-        return _answer({"done": True})
+        return answer({"done": True})
 
     async def promote(self, request: Request) -> Response:
         document = await self._json(request)
         await ask(REFEREE_APP, "promote", request.path_params["name"], _text(document, "arm", required=True))
-        return _answer({"done": True})
+        return answer({"done": True})
 
     async def feedback(self, request: Request) -> Response:
         """Taken, not yet written: the ledger has it after the next flush."""
-        return _answer({"accepted": self._need().feedback(await self._body(request))}, 202)
+        return answer({"accepted": self._need().feedback(await self._body(request))}, 202)
 
     async def _json(self, request: Request) -> dict[str, Any]:
         self._need()
@@ -94,16 +93,7 @@ class ExperimentPages:
         """A JSON body. Its type must be said, so that no web page elsewhere can send it unasked."""
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise UnsupportedEncoding("send this with Content-Type: application/json")
-        pieces, size = [], 0
-        async for piece in request.stream():
-            size += len(piece)
-            if size > self._plane.limits.body_bytes:
-                raise TooLarge(f"body of more than {self._plane.limits.body_bytes} bytes, the limit")
-            pieces.append(piece)
-        try:
-            return orjson.loads(b"".join(pieces) or b"{}")
-        except orjson.JSONDecodeError as error:
-            raise InvalidInput(f"the body is not JSON: {error}") from error
+        return await read_json(request, self._plane.limits.body_bytes)
 
 
 def state(revision: Revision) -> dict[str, Any]:
@@ -138,7 +128,3 @@ def _text(document: dict[str, Any], key: str, *, required: bool) -> str:
     if not isinstance(value, str) or (required and not value):
         raise InvalidInput(f"{key} must be the name of an arm")
     return value
-
-
-def _answer(document: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(document), status, media_type="application/json")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from convoy.errors import InvalidInput, NotFound, NotReady
+from convoy.errors import ConvoyError, InvalidInput, NotFound, NotReady
 from serve.experiments.analysis import ALARM_ALPHA, Analysis, Source
 from serve.experiments.definition import Experiment
 from serve.experiments.ledger.records import Decision
@@ -50,9 +50,6 @@ class Referee:
         self._clock = clock
         self._random = np.random.default_rng()
 
-    def states(self) -> dict[str, Revision]:
-        return self._ledger.current()
-
     def start(self, definition: Experiment) -> Revision:
         """Starts an experiment; one of that name that runs with another definition gets a new revision."""
         present = self._ledger.current().get(definition.name)
@@ -88,9 +85,14 @@ class Referee:
     def tick(self) -> None:
         """One round over all running experiments: guardrails first."""
         for name, revision in self._ledger.current().items():
-            if revision.state == "running" and not self._guard(name, revision):
-                self._advance(name, revision)
-                self._explore(name, revision)
+            if revision.state != "running":
+                continue
+            try:
+                if not self._guard(name, revision):
+                    self._advance(name, revision)
+                    self._explore(name, revision)
+            except ConvoyError:  # the others' guardrails must not wait for this one
+                log.exception("experiment %s was passed over in this round", name)
 
     def report(self, name: str) -> Report:
         """Raises NotFound."""
@@ -177,7 +179,7 @@ class Referee:
     def _roll_back(self, name: str, arm: str, guardrail: str, limit: float, bounds: Bounds) -> None:
         reason = f"{guardrail} of {arm} is above {limit:g}: at least {bounds.low:.4g}"
         evidence = {"guardrail": guardrail, "limit": limit} | asdict(bounds)
-        self._change(name, "rollback", arm, "steward", reason, evidence, lambda now: now.without(arm))
+        self._change(name, "rollback", arm, "referee", reason, evidence, lambda now: now.without(arm))
 
     def _advance(self, name: str, revision: Revision) -> None:
         """The next step of a canary, when its time has passed and enough was seen."""
@@ -191,7 +193,7 @@ class Referee:
         if waited >= definition.stage_seconds and answers >= definition.stage_samples:
             evidence = {"seconds": round(waited, 1), "answers": answers}
             reason = f"no guardrail was broken in {waited:.0f} s and {answers} answers"
-            self._change(name, "ramp", arm, "steward", reason, evidence, lambda now: now.ramped(revision.step + 1))
+            self._change(name, "ramp", arm, "referee", reason, evidence, lambda now: now.ramped(revision.step + 1))
 
     def _explore(self, name: str, revision: Revision) -> None:
         """Thompson sampling: each arm's share is the chance that it is the best one, at least LEAST_SHARE."""
@@ -208,7 +210,7 @@ class Referee:
         if max(abs(weights[arm] - present.get(arm, 0.0)) for arm in weights) > LEAST_SHARE:
             evidence = {"samples": {arm.name: arm.samples for arm in arms}, "shares": weights}
             self._change(
-                name, "explore", "", "steward", "Thompson sampling", evidence, lambda now: now.reweighted(weights)
+                name, "explore", "", "referee", "Thompson sampling", evidence, lambda now: now.reweighted(weights)
             )
 
     def _posterior(self, mean: float, samples: int) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -32,7 +32,9 @@ def settings(folder: Path, free_ports: Callable[[int], list[int]]) -> Settings:
     http_port, grpc_port, metrics_port = free_ports(3)
     listen = {"host": "127.0.0.1", "http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port}
     contained = load_settings(mounted("server")[CONFIG])
-    return parse_settings(contained.model_dump() | {"listen": listen, "runtime_dir": str(folder / "node")})
+    ledger = contained.ledger.model_dump() | {"url": f"sqlite:///{folder / 'ledger.db'}"}
+    here = {"listen": listen, "runtime_dir": str(folder / "node"), "ledger": ledger}
+    return parse_settings(contained.model_dump() | here)
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
+from models.artifact import BUNDLED
 from serve.applications import GATEWAY_RESOURCE, METER_RESOURCE, STEWARD_RESOURCE
-from serve.config import BUNDLED, Settings, parse_settings
+from serve.config import Settings, parse_settings
 from serve.render import deploy_yaml
 from tests.deploy.ray_node import RayNode, answers, ray_node, wait_until
 

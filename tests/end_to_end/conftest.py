@@ -99,7 +99,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int
             "cascades": [
                 {
                     "name": "cifar10-cascade",
-                    "stages": [{"model": "resnet20-cifar10", "margin": 0.5}, {"model": "cifar10-looks"}],
+                    "stages": [{"model": "resnet20-cifar10", "margin": 0.9}, {"model": "cifar10-looks"}],
                 },
             ],
             "experiments": EXPERIMENTS,
@@ -141,6 +141,6 @@ def classifier(channel: grpc.Channel) -> ClassifierStub:
 
 @pytest.fixture(scope="session")
 def samples() -> Path:
-    from serve.config import BUNDLED
+    from models.artifact import BUNDLED
 
     return BUNDLED / "samples"

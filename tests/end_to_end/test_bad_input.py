@@ -18,7 +18,8 @@ from PIL import Image
 from convoy.protos import classifier_pb2, open_inference_pb2
 from convoy.protos.classifier_pb2_grpc import ClassifierStub
 from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from serve.config import BUNDLED, Settings
+from models.artifact import BUNDLED
+from serve.config import Settings
 from tests.artifacts import POISON, quadrant_image
 
 GOOD = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()

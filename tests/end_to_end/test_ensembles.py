@@ -20,11 +20,11 @@ from convoy.cli import main
 from convoy.client import Client
 from convoy.protos import open_inference_pb2
 from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from models.artifact import Artifact
+from models.artifact import BUNDLED, Artifact
 from models.engine import load_engine
 from models.ensembles.combine import Rule
 from models.ensembles.views import View, arrange, looks_at
-from serve.config import BUNDLED, Settings
+from serve.config import Settings
 from tests.artifacts import POISON, quadrant_image
 
 
@@ -154,12 +154,12 @@ def test_a_cascade_tells_how_far_each_image_went(http: httpx.Client, samples: Pa
         first = probabilities(ask(http, "resnet20-cifar10", file.read_bytes()))
         document = ask(http, "cifar10-cascade", file.read_bytes())
         best = np.sort(first)[::-1]
-        sure = best[0] - best[1] >= 0.5
+        sure = best[0] - best[1] >= 0.9
         assert [part["images"] for part in document["members"]] == [1] * (1 if sure else 3)
         expected = first if sure else probabilities(ask(http, "cifar10-looks", file.read_bytes()))
         np.testing.assert_allclose(probabilities(document), expected, atol=1e-5)
         went.add(sure)
-    assert went, "there are samples"
+    assert went == {True, False}, "each way is taken by some sample"
 
 
 def test_a_failing_member_is_left_out_while_enough_answer(http: httpx.Client) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
-from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -21,21 +19,13 @@ from convoy.protos.experiments_pb2_grpc import ExperimentsStub
 from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serve.config import Settings
 from tests.artifacts import quadrant_image
+from tests.waiting import until
 
 
 def png(bright: int, value: int = 200) -> bytes:
     file = io.BytesIO()
     Image.fromarray(quadrant_image(bright, value)).save(file, "PNG")
     return file.getvalue()
-
-
-def until(true: Callable[[], Any], patience: float = 60.0) -> Any:
-    """What `true` answers, as soon as it is true."""
-    deadline = time.monotonic() + patience
-    while not (answer := true()):
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.05)
-    return answer
 
 
 def classify(http: httpx.Client, name: str, bright: int, user: str = "", **query: str) -> httpx.Response:
@@ -220,10 +210,13 @@ def test_wrong_experiments_are_refused_with_the_reason(http: httpx.Client, chang
 
 
 def test_arms_are_in_the_metrics(http: httpx.Client, server: Settings) -> None:
-    classify(http, "split", 0, user="metrics")
-    text = httpx.get(f"http://127.0.0.1:{server.listen.metrics_port}/metrics").text
-    assert 'convoy_experiment_requests_total{arm="one"' in text
-    assert "convoy_ledger_events_total" in text
+    arm = classify(http, "split", 0, user="metrics").json()["arm"]
+
+    def there(words: str) -> bool:
+        return words in httpx.get(f"http://127.0.0.1:{server.listen.metrics_port}/metrics").text
+
+    until(lambda: there(f'convoy_experiment_requests_total{{arm="{arm}"'))
+    until(lambda: there("convoy_ledger_events_total"))
 
 
 def test_a_tensor_experiment_field_and_unknown_names(http: httpx.Client) -> None:

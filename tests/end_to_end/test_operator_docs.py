@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -35,21 +32,7 @@ def wait_for_metric(server: Settings, name: str) -> None:
 def test_a_command_works(http: httpx.Client, server: Settings, samples: Path, snippet: Snippet, tmp_path: Path) -> None:
     http.post("/v1/models/lenet5-mnist/classify", content=(samples / "mnist-0-7.png").read_bytes())
     wait_for_metric(server, "convoy_chip_energy_joules_total")
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "XDG_DATA_HOME": str(tmp_path),
-    }
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", snippet.on(server.listen)],
-        cwd=REPOSITORY,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout
+    snippet.run(server.listen, REPOSITORY, XDG_DATA_HOME=str(tmp_path))
 
 
 def test_the_declared_power_is_valid_configuration() -> None:

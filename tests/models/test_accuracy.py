@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from models.artifact import Artifact
+from models.artifact import BUNDLED, Artifact
 from models.calibrate import fit_calibration
 from models.checkpoints import load_weights
 from models.compile import measure_accuracy
@@ -17,7 +17,6 @@ from models.data import load_data
 from models.engine import load_engine
 from models.preprocess import prepare
 from models.zoo.registry import find_architecture
-from serve.config import BUNDLED
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from convoy.errors import ArtifactError
-from models.artifact import MANIFEST, Artifact, Manifest
-from serve.config import BUNDLED
+from models.artifact import BUNDLED, MANIFEST, Artifact, Manifest
 from tests.artifacts import write_artifact
 
 BUNDLES = ["lenet5-mnist", "resnet20-cifar10", "squeezenet1_1-imagenet"]

@@ -13,10 +13,10 @@ import pytest
 from numpy.typing import NDArray
 
 from convoy.errors import Overloaded
-from models.artifact import Artifact
+from models.artifact import BUNDLED, Artifact
 from serve.batcher import Batcher, BatcherLimits
 from serve.catalog import CatalogLoader, Endpoint, Endpoints, ModelEndpoint
-from serve.config import BUNDLED, Catalog, Limits, ModelConfig
+from serve.config import Catalog, Limits, ModelConfig
 from serve.curve import LatencyCurve
 from serve.dataplane import DataPlane, Terms, Watch
 from serve.decode import Decoder

@@ -220,5 +220,7 @@ def test_libtiff_says_nothing_on_standard_error(capfd: pytest.CaptureFixture[str
 
 
 def test_what_the_fuzzer_found_stays_fixed() -> None:
-    for path in sorted(HOSTILE.glob("*")):
+    found = sorted(path for path in HOSTILE.iterdir() if path.suffix != ".md")
+    assert found
+    for path in found:
         assert complaint(path.read_bytes()) == "", path

@@ -18,7 +18,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from convoy.protos import classifier_pb2
 from convoy.protos.classifier_pb2_grpc import ClassifierStub
-from serve.config import BUNDLED, Logging, Tracing, parse_settings
+from models.artifact import BUNDLED
+from serve.config import Logging, Tracing, parse_settings
 from serve.logs import log_request, open_log
 from serve.observe import FIELDS, Finished
 from serve.timeline import STAGES, Trace

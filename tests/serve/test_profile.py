@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from serve.config import ModelConfig, Settings
 from serve.metric_pages import PageWriter
 from serve.metrics import BUSY, LOOP_BUSY, SECONDS, Metrics, ModelRecorder, observe
-from serve.profile import Reading, Window, cores_busy, profile, quantile, read
+from serve.profile import Reading, Window, profile, quantile, read
 from serve.timeline import STAGES
 
 STAGES_OF_ONE = (0.001, 0.002, 0.003, 0.004, 0.005, 0.006)
@@ -84,10 +84,3 @@ def test_quantile_lies_in_the_bucket_of_the_true_one(seconds: list[float], share
     bounds = [0.0, *SECONDS]
     bucket = int(np.searchsorted(SECONDS, true))
     assert bounds[bucket] - 1e-12 <= quantile(histogram[:-1], share) <= bounds[bucket + 1] + 1e-12
-
-
-def test_busy_cores_are_counted_without_idle_and_waiting(tmp_path: Path) -> None:
-    stat = tmp_path / "stat"
-    stat.write_text("cpu  100 20 30 9999 888 5 6 0 0 0\ncpu0 1 2 3\n")
-
-    assert cores_busy(stat) == pytest.approx(161 / os.sysconf("SC_CLK_TCK"))

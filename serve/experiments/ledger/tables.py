@@ -14,7 +14,6 @@ from serve.experiments.definition import Metric
 from serve.experiments.ledger.records import Decision, Measure
 from serve.experiments.ledger.schema import decisions, outcomes, predictions, tallies
 from serve.experiments.ledger.store import Ledger
-from serve.experiments.stats.mixture import Array
 
 Row = Any
 
@@ -27,7 +26,7 @@ def latency_bucket(seconds: float) -> int:
     return min(LAST_BUCKET, max(0, 1 + int(BUCKETS_PER_E * math.log(max(seconds, FIRST_SECONDS) / FIRST_SECONDS))))
 
 
-def latency_edges() -> Array:
+def latency_edges() -> NDArray[np.float64]:
     """Seconds between the buckets, one more than there are buckets."""
     inner = FIRST_SECONDS * np.exp(np.arange(LAST_BUCKET) / BUCKETS_PER_E)
     return np.concatenate([[0.0], inner, [np.inf]])
@@ -37,16 +36,16 @@ def latency_edges() -> Array:
 class Clusters:
     """Tables for `stats.clusters.difference`: counts and sums [stages, clusters, 2], times [clusters]."""
 
-    counts: Array
-    sums: Array
-    times: Array
+    counts: NDArray[np.float64]
+    sums: NDArray[np.float64]
+    times: NDArray[np.float64]
 
     @property
     def samples(self) -> tuple[int, int]:
         first, second = (self.counts * self.times[:, np.newaxis]).sum(axis=(0, 1))
         return int(first), int(second)
 
-    def of_arm(self, side: int) -> tuple[Array, Array, Array]:
+    def of_arm(self, side: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Counts, sums and times [clusters] of one arm over all stages, for `stats.clusters.mean`."""
         return self.counts[..., side].sum(axis=0), self.sums[..., side].sum(axis=0), self.times
 

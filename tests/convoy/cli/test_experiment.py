@@ -19,6 +19,7 @@ from serve.experiments.ledger.store import Ledger
 from serve.experiments.referee import Referee
 from tests.artifacts import write_artifact
 from tests.serve.listeners import Serving, serving
+from tests.waiting import until
 
 ARMS = [{"name": "now", "model": "a"}, {"name": "next", "model": "b"}]
 
@@ -64,8 +65,7 @@ def kept(ledger: Ledger) -> dict[tuple[str, int], tuple[int | None, float | None
 
 
 def wait_for(ledger: Ledger, *ids: str) -> None:
-    while not set(ids) <= {name for name, _ in kept(ledger)}:
-        pass
+    until(lambda: set(ids) <= {name for name, _ in kept(ledger)})
 
 
 def test_labels_of_a_csv_arrive_by_name_and_by_index(gateway: Serving, ledger: Ledger, tmp_path: Path) -> None:

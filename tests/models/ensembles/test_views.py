@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from models.artifact import Preprocessing
-from models.ensembles.views import VIEWS, Look, View, arrange, check_views, count_looks, finest_short, looks_at
+from models.ensembles.views import Look, View, arrange, check_views, count_looks, finest_short, looks_at
 from models.preprocess import crop_box
 
 IMAGENET = Preprocessing(3, 256, 224, (0.0,) * 3, (1.0,) * 3)
@@ -16,7 +18,7 @@ SIDES = st.integers(8, 3000)
 
 
 def valid() -> list[tuple[View, ...]]:
-    lists: list[tuple[View, ...]] = [(view,) for view in VIEWS]
+    lists: list[tuple[View, ...]] = [(view,) for view in get_args(View)]
     return [*lists, ("shift", "flip"), ("five_crops", "flip"), ("five_crops", "shift", "flip"), ("identity", "flip")]
 
 

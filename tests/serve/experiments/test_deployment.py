@@ -18,7 +18,7 @@ from serve.experiments.ledger.records import Decision
 from serve.power.prices import Price, Prices, write_prices
 
 ARMS = (Arm(name="old", model="a"), Arm(name="new", model="b"))
-DECISION = Decision("d1", "nets", 2, 1000.0, "rollback", "new", "steward", "error_rate of new", '{"limit":0.05}')
+DECISION = Decision("d1", "nets", 2, 1000.0, "rollback", "new", "referee", "error_rate of new", '{"limit":0.05}')
 
 
 class Hook:

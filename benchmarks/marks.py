@@ -1,0 +1,12 @@
+"""Generated parts of a page of the documentation: what stands between two marks is written anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def write_between(page: Path, begin: str, body: str, end: str) -> None:
+    """Puts lines between the marks. Raises ValueError when the page has not both, in this order."""
+    before, rest = page.read_text("utf-8").split(begin, 1)
+    _, after = rest.split(end, 1)
+    page.write_text(f"{before}{begin}\n{body.strip()}\n{end}{after}", "utf-8")
