@@ -70,7 +70,7 @@ RECIPES = {
             cifar10("resnet20", "resnet20-cifar10", epochs=38, peak_rate=0.3, early_epochs=20),
             restart_epochs=8, restart_rate=0.1,
         ),
-        cifar10("squeezenet_cifar", "squeezenet-cifar10", epochs=8, peak_rate=0.2, early_epochs=6),
+        cifar10("squeezenet_cifar", "squeezenet-cifar10", epochs=10, peak_rate=0.2, early_epochs=7),
         cifar10("vgg_cifar", "vgg-cifar10", epochs=12, peak_rate=0.1, early_epochs=0),
         cifar10("preresnet_cifar", "preresnet-cifar10", epochs=18, peak_rate=0.2, early_epochs=13),
         cifar10("densenet_cifar", "densenet-cifar10", epochs=16, peak_rate=0.2, early_epochs=12),
