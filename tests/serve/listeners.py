@@ -38,7 +38,12 @@ class Serving:
     metrics: Metrics
     repository: Repository
     loop: asyncio.AbstractEventLoop
+    listener: HttpListener
     admin: dict[str, str]  # headers, or metadata, that may change it
+
+    def connections(self) -> int:
+        """Open HTTP connections."""
+        return len(self.listener._server.server_state.connections)
 
 
 def admin_headers(settings: Settings) -> dict[str, str]:
@@ -123,7 +128,9 @@ def serving(settings: Settings) -> Iterator[Serving]:
     secure = "s" if listen.tls else ""
     http, grpc = f"http{secure}://{listen.host}:{listen.http_port}", f"grpc{secure}://{listen.host}:{listen.grpc_port}"
     try:
-        yield Serving(http, grpc, gateway.plane, gateway.metrics, gateway.repository, loop, admin_headers(settings))
+        yield Serving(
+            http, grpc, gateway.plane, gateway.metrics, gateway.repository, loop, gateway.http, admin_headers(settings)
+        )
     finally:
         asyncio.run_coroutine_threadsafe(gateway.close(), loop).result(30)
         loop.call_soon_threadsafe(loop.stop)
