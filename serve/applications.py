@@ -17,6 +17,7 @@ from serve.remote import REFEREE_APP, STEWARD_APP
 from serve.steward import Steward
 from serve.threads import plan_threads
 
+GATEWAY_APP = "gateway"
 PROXY_LOCATION = "Disabled"  # the gateway owns its listeners
 LOGGING: dict[str, Any] = {"log_level": "WARNING", "enable_access_log": False}
 # Custom resources tie replicas to nodes: each offers one meter; a node for gateways also those, and a
@@ -158,4 +159,4 @@ def _gateway(settings: Settings) -> ApplicationSpec:
     if cluster.gateway_nodes:
         actor = {"num_cpus": 0, "num_gpus": cluster.gateway_gpus, "resources": {GATEWAY_RESOURCE: 1}}
         options["ray_actor_options"] = actor
-    return ApplicationSpec("gateway", Gateway, {"settings": node}, options)
+    return ApplicationSpec(GATEWAY_APP, Gateway, {"settings": node}, options)

@@ -48,6 +48,9 @@ class Listen(Frozen):
         "native", description="native: HTTP/2 in Rust outside the GIL; grpcio: Google's own, always with TLS"
     )
     tls: Tls | None = Field(None, description="on all three ports; null: plain text")
+    notice_seconds: float = Field(
+        2, ge=0, le=10, description="a gateway that leaves serves on so long while it says that it is not ready"
+    )
     cors_origins: tuple[Origin, ...] = Field(
         (), description="sites whose scripts may read answers, each as https://host"
     )
