@@ -35,6 +35,8 @@ APP_PREFIX = "host-"
 PATIENCE_SECONDS = 60.0  # a batch whose host died waits so long for another one; its requests' own deadlines end sooner
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 1.0
+HANG_SECONDS = 5.0  # a call that takes longer, and longer than HANG_RUNS runs, is made anew at another host
+HANG_RUNS = 20
 
 log = logging.getLogger("convoy.host")
 
@@ -111,12 +113,17 @@ class HostExecutor:
 
     async def _ask(self, form: Form, rows: NDArray[Any]) -> HostAnswer:
         give_up = time.monotonic() + PATIENCE_SECONDS
-        pause = FIRST_PAUSE_SECONDS
+        pause, hang = FIRST_PAUSE_SECONDS, max(HANG_SECONDS, HANG_RUNS * self.curve.predict(len(rows)))
         while True:
             try:
-                answer: HostAnswer = await self._handle.run.remote(form, rows, self._id)
+                answer: HostAnswer = await asyncio.wait_for(self._handle.run.remote(form, rows, self._id), hang)
             except ConvoyError:
                 raise
+            except TimeoutError:
+                log.warning("a host did not answer in %.1f s", hang)
+                hang *= 2  # a machine that is merely slow must not get the same work again and again
+                if time.monotonic() > give_up:
+                    raise NotReady(f"no host of the model answered for {PATIENCE_SECONDS:.0f} s; retry") from None
             except RayTaskError as error:
                 raise EngineFailed("the model's host could not run the batch") from error
             except Exception as error:
