@@ -53,9 +53,9 @@ def _licence(name: str) -> dict[str, Any] | None:
         told = metadata.metadata(name)
     except metadata.PackageNotFoundError:
         return None
-    if expression := told.get("License-Expression"):
-        return {"expression": expression}
-    text = told.get("License", "")
+    if "License-Expression" in told:
+        return {"expression": told["License-Expression"]}
+    text = told["License"] if "License" in told else ""  # noqa: SIM401 a message has no get that is typed
     return {"license": {"name": text}} if text and len(text) < 60 and "\n" not in text else None
 
 
