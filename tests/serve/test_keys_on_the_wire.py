@@ -48,7 +48,9 @@ CHANGES = {
     ("POST", "/v1/experiments/{name}/stop"),
     ("POST", "/v1/experiments/{name}/promote"),
 }
-OVERVIEWS = {("GET", path) for path in ("/v1/explain", "/v1/profile", "/v1/vitals", "/v2/models/stats")}
+OVERVIEWS = {
+    ("GET", path) for path in ("/v1/explain", "/v1/profile", "/v1/vitals", "/v1/scrape-targets", "/v2/models/stats")
+}
 
 
 def entry(name: str, **rights: Any) -> dict[str, Any]:
