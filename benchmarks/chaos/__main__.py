@@ -43,7 +43,11 @@ def measure_all(faults: Iterable[Fault], rate: float) -> None:
     KEPT.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="convoy-chaos-") as folder, stage(Path(folder)) as one:
         for fault in faults:
-            result = measure(fault, one, rate)
+            try:
+                result = measure(fault, one, rate)
+            except ValueError as error:
+                print(f"{fault.name}: not measured: {error}", flush=True)
+                continue
             told = result.document() | {"day": time.strftime("%Y-%m-%d"), "cores": os.cpu_count()}
             (KEPT / f"{fault.name}.json").write_text(json.dumps(told, indent=1))
             print(f"{fault.name}: {json.dumps(told)}", flush=True)

@@ -34,10 +34,18 @@ class Result:
 
 
 def judge(fault: Fault, run: Run, at: float, back: float) -> Result:
-    """`at`: seconds from the run's start to the fault. Raises ValueError when a request is unaccounted for."""
+    """`at`: seconds from the run's start to the fault.
+
+    Raises ValueError when a request is unaccounted for, or when requests were slow or failed before the fault: then the
+    machine does not carry the load, and what came after says nothing of the fault.
+    """
     account = run.fold.account
     if account.total() != sum(run.issued.values()):
         raise ValueError(f"{sum(run.issued.values())} requests were sent and {account.total()} accounted for")
+    if steady := spoilt(run, at):
+        raise ValueError(
+            f"{steady} of the windows before {fault.name} were disturbed; free the machine or lower --rate"
+        )
     seen = {outcome_name(code): count for code, count in sorted(account.items()) if not is_ok(code)}
     failed = sum(seen.values())
     disturbed = disturbance(run, at)
@@ -55,8 +63,19 @@ def judge(fault: Fault, run: Run, at: float, back: float) -> Result:
 
 
 def disturbance(run: Run, at: float) -> float:
+    """Seconds from the fault to the end of the last window with a failed or slow request."""
+    disturbed = [end for end in disturbed_ends(run) if end > at]
+    return disturbed[-1] - at if disturbed else 0.0
+
+
+def spoilt(run: Run, at: float) -> int:
+    """Windows before the fault, after the warm-up, in which a request failed or was slow. A request may still be under
+    way when the fault comes, so those that were due within `SLOW_SECONDS` of it are the fault's."""
+    return sum(run.plan.warmup_s < end <= at - SLOW_SECONDS for end in disturbed_ends(run))
+
+
+def disturbed_ends(run: Run) -> list[float]:
     windows = run.fold.windows
     slow = windows.latency[:, int(bins_of(np.array([SLOW_SECONDS]))[0]) + 1 :].sum(axis=1)
     ends = windows.origin + (np.arange(len(windows)) + 1) * windows.seconds
-    disturbed = ends[((windows.failed > 0) | (slow > 0)) & (ends > at)]
-    return float(disturbed[-1] - at) if len(disturbed) else 0.0
+    return [float(end) for end in ends[(windows.failed > 0) | (slow > 0)]]

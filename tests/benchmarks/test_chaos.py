@@ -55,6 +55,11 @@ def test_what_is_not_accounted_for_is_an_error() -> None:
         judge(FAULT, run_of((1, 0.1, 200), issued=2), at=5, back=0)
 
 
+def test_a_load_that_was_too_much_before_says_nothing() -> None:
+    with pytest.raises(ValueError, match="free the machine"):
+        judge(FAULT, run_of((1, 2.0, 200), (6, 0.1, 200)), at=5, back=0)
+
+
 def test_the_page_names_what_was_not_measured() -> None:
     first, *others = FAULTS
     told = judge(first, run_of((5.1, 0, RESET)), at=5, back=1).document() | {"cores": 2, "day": "2026-01-01"}
