@@ -183,6 +183,7 @@ class HttpListener:
             lifespan="off",
             interface="asgi3",
             access_log=False,
+            proxy_headers=False,
             log_config=None,
             server_header=False,
             date_header=False,
