@@ -32,4 +32,4 @@ def _group(listen: Listen, node: Mapping[str, Any]) -> dict[str, Any]:
 
 def ray_nodes() -> list[dict[str, Any]]:
     """Every node that Ray knows of; a question to its head. Empty where there is no Ray."""
-    return list(ray.nodes()) if ray.is_initialized() else []
+    return list(ray.nodes()) if ray.is_initialized() else []  # type: ignore[no-untyped-call]

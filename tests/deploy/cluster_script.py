@@ -17,9 +17,10 @@ import httpx
 import yaml
 
 from models.artifact import BUNDLED
-from serve.applications import GATEWAY_RESOURCE, METER_RESOURCE, STEWARD_RESOURCE
+from serve.applications import GATEWAY_RESOURCE, STEWARD_RESOURCE
 from serve.config import parse_settings
 from serve.render import deploy_yaml
+from serve.scrape_targets import METER_RESOURCE
 from tests.deploy.namespaces import HERE, Cluster, Node, cluster
 from tests.waiting import until
 

@@ -18,9 +18,13 @@ from pathlib import Path
 from serve.app import RAY_ENVIRONMENT
 from tests.conftest import REPOSITORY
 from tests.deploy.ray_node import RAY, SERVE
+from tests.waiting import until
 
 BRIDGE, HERE, HEAD = "convoy0", "10.77.0.254", "10.77.0.1"
 GCS_PORT, DASHBOARD_PORT = 6379, 8265
+PATIENCE_SECONDS = 180.0
+STARTED = "Ray runtime started"
+SLOW_MACHINE = {"RAY_raylet_start_wait_time_s": "120"}
 # In the node: its own runtime folder, its end of the cable, and then Ray. The line that is read says that the cable is there.
 INSIDE = (
     'mount -t tmpfs tmpfs "$1" && read -r _ && ip link set lo up && ip addr add "$2/24" dev "$3" && ip link set "$3" up'
@@ -58,6 +62,7 @@ class Cluster:
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def add(self, cpus: int, resources: dict[str, float]) -> Node:
+        """A node that has started; one after the other, since five at once are too much for a small machine."""
         number = next(self._numbers)
         address, cable = f"10.77.0.{number}", f"cable{number}"
         start = [
@@ -73,7 +78,8 @@ class Cluster:
             start += [f"--address={HEAD}:{GCS_PORT}"]
         own = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
         inside = [*own, "bash", "-c", INSIDE, "node", str(self.runtime), address, f"{cable}n", *start]
-        with (self.folder / f"node-{number}.log").open("w") as log:
+        log_path = self.folder / f"node-{number}.log"
+        with log_path.open("w") as log:
             process = subprocess.Popen(
                 inside, cwd=REPOSITORY, env=self.environment, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True
             )
@@ -85,12 +91,14 @@ class Cluster:
         assert process.stdin is not None
         process.stdin.write("connected\n")
         process.stdin.flush()
+        until(lambda: STARTED in log_path.read_text() or process.poll() is not None, PATIENCE_SECONDS)
+        assert process.poll() is None, log_path.read_text()[-2000:]
         return node
 
     def deploy(self, document: Path) -> None:
         """`serve deploy`, which returns when the document is accepted."""
         command = [*SERVE, "deploy", "--address", f"http://{HEAD}:{DASHBOARD_PORT}", str(document)]
-        subprocess.run(command, cwd=REPOSITORY, env=self.environment, check=True, timeout=300)
+        subprocess.run(command, cwd=REPOSITORY, env=self.environment, check=True, capture_output=True, timeout=300)
 
 
 @contextmanager
@@ -100,7 +108,9 @@ def cluster() -> Iterator[Cluster]:
     ip("link", "add", BRIDGE, "type", "bridge")
     ip("addr", "add", f"{HERE}/24", "dev", BRIDGE)
     ip("link", "set", BRIDGE, "up")
-    environment = os.environ | RAY_ENVIRONMENT | {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(REPOSITORY)}
+    environment = (
+        os.environ | RAY_ENVIRONMENT | SLOW_MACHINE | {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(REPOSITORY)}
+    )
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder, ExitStack() as ends:
         runtime = Path(folder) / "own"
         runtime.mkdir()

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -43,6 +44,10 @@ def hosts() -> int:
     return sum("ServeReplica:host-slow" in title.read_text() for title in titles if title.exists())
 
 
+def there_are(count: int) -> bool:
+    return hosts() == count
+
+
 def test_up_under_load_and_down_after(scaled: Settings) -> None:
     async def load(client: httpx.AsyncClient, codes: Counter[int], ended: asyncio.Event) -> None:
         while not ended.is_set():
@@ -55,7 +60,7 @@ def test_up_under_load_and_down_after(scaled: Settings) -> None:
             for clients, expected in ((CLIENTS, 2), (1, 2), (0, 1)):
                 ended = asyncio.Event()
                 tasks = [asyncio.create_task(load(client, codes, ended)) for _ in range(clients)]
-                await asyncio.to_thread(until, lambda expected=expected: hosts() == expected, PATIENCE_SECONDS)
+                await asyncio.to_thread(until, partial(there_are, expected), PATIENCE_SECONDS)
                 ended.set()
                 await asyncio.gather(*tasks)
         return codes
