@@ -53,10 +53,13 @@ def prometheus_finds(nodes: list[Node], gateway: Node, folder: Path) -> None:
 
     def found() -> set[str]:
         try:
-            answer: dict[str, Any] = httpx.get(f"http://{listen}/api/v1/query", params={"query": "up == 1"}).json()
+            answer = httpx.get(f"http://{listen}/api/v1/query", params={"query": "up == 1"})
         except httpx.TransportError:
             return set()
-        return {one["metric"]["instance"] for one in answer["data"]["result"]}
+        if not answer.is_success:  # it is starting
+            return set()
+        results: list[dict[str, Any]] = answer.json()["data"]["result"]
+        return {one["metric"]["instance"] for one in results}
 
     try:
         until(lambda: found() == {f"{node.address}:8002" for node in nodes}, PATIENCE_SECONDS)
