@@ -120,9 +120,12 @@ class Gateway:
                 await endpoint.executor.probe()
 
     async def __del__(self) -> None:
-        """Drains: no new connections, the living ones told to leave, what is in flight finished."""
+        """Drains: says that it is not ready and serves on, then no new connections, what is in flight finished."""
         self._plane.draining = True
         self._repository.close()
+        if self._http is not None and self._grpc is not None:
+            await self._grpc.say_unready()
+            await asyncio.sleep(self._settings.listen.notice_seconds)
         if self._handover is not None:
             self._handover.close()
         if self._http is not None and self._grpc is not None:

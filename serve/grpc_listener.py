@@ -82,6 +82,10 @@ class GrpcListener:
         for service in ("", INFERENCE, CLASSIFIER, EXPERIMENTS):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
+    async def say_unready(self) -> None:
+        """The health service sends clients elsewhere; calls are served on."""
+        await self._health.enter_graceful_shutdown()
+
     async def stop(self, seconds: float) -> None:
         """Tells clients to go elsewhere, finishes what is in flight, at most `seconds`."""
         await self._health.enter_graceful_shutdown()

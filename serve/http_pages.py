@@ -31,6 +31,7 @@ from serve.openapi import openapi
 from serve.page_routes import page_routes
 from serve.profile import Window, profile, read
 from serve.repository import Repository, check_load, check_unload
+from serve.scrape_targets import ray_nodes, scrape_targets
 from serve.statistics import statistics
 
 COLD_BODY_BYTES = 1024 * 1024
@@ -135,6 +136,11 @@ class Pages:
         served = [one.config for one in endpoints if isinstance(one, ModelEndpoint) and one.form == "image"]
         return answer(profile(Window(before, after), self._settings, served))
 
+    async def scrape_targets(self, request: Request) -> Response:
+        """For Prometheus' HTTP service discovery."""
+        self._rights.check_overview(request)
+        return answer(scrape_targets(self._settings.listen, await asyncio.to_thread(ray_nodes)))
+
     async def unknown_model(self, request: Request) -> Response:
         """Hot paths of known models never come here."""
         endpoint = self._find(request)
@@ -223,6 +229,7 @@ def cold_routes(
         Route("/v1/models", pages.models),
         Route("/v1/explain", pages.explain),
         Route("/v1/profile", pages.profile),
+        Route("/v1/scrape-targets", pages.scrape_targets),
         *(
             Route(path.format("{name}", "{version}"), pages.unknown_model, methods=["POST"])
             for dialect in DIALECTS
