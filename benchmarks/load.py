@@ -38,7 +38,17 @@ def wrk(
     }
 
     def run(duration: float) -> str:
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{math.ceil(duration)}s", "--timeout", "30s", "-s", str(SCRIPT), url]
+        command = [
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{math.ceil(duration)}s",
+            "--timeout",
+            "30s",
+            "-s",
+            str(SCRIPT),
+            url,
+        ]
         return _run("wrk", command, environment)
 
     run(WARM_SECONDS)

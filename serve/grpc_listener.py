@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import grpc
 import pygrpc_native.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -18,13 +20,15 @@ from convoy.protos import (
 )
 from serve.config import GrpcServer, Settings
 from serve.dataplane import DataPlane
-from serve.experiments.gateway import Experiments
 from serve.experiments.grpc_feedback import FeedbackServicer
 from serve.grpc_calls import Calls
 from serve.grpc_classifier import ClassifierServicer
 from serve.grpc_inference import InferenceServicer
 from serve.metrics import Metrics
 from serve.repository import Repository
+
+if TYPE_CHECKING:
+    from serve.experiments.gateway import Experiments
 
 INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 CLASSIFIER = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name

@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -24,7 +24,6 @@ from serve.config import Settings
 from serve.dataplane import DataPlane, Watch
 from serve.experiments.caller import ARM_HEADER, http_caller
 from serve.experiments.front import ExperimentEndpoint
-from serve.experiments.gateway import Experiments
 from serve.http_answers import JSON, Headers, send_answer, send_error
 from serve.http_body import Headers as RequestHeaders
 from serve.http_body import Receive, Scope, Send, read_body
@@ -38,6 +37,9 @@ from serve.observe import Finished
 from serve.repository import Repository
 from serve.timeline import Trace
 from serve.timeouts import http_terms
+
+if TYPE_CHECKING:
+    from serve.experiments.gateway import Experiments
 
 WATCH = "convoy.watch"  # key of the scope under which a waiting request can be told that its client has gone
 TRACEPARENT = b"traceparent"

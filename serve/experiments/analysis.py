@@ -9,9 +9,10 @@ from typing import get_args
 import numpy as np
 
 from serve.experiments.definition import Arm
+from serve.experiments.ledger.latency import latency_edges
 from serve.experiments.ledger.records import Measure
 from serve.experiments.ledger.store import Ledger
-from serve.experiments.ledger.tables import ByBucket, Clusters, Tables, Tally, latencies, latency_edges
+from serve.experiments.ledger.tables import ByBucket, Clusters, Tables, Tally, latencies
 from serve.experiments.report import ArmReport, Bounds, ClassReport, Comparison, Energy
 from serve.experiments.revision import Revision
 from serve.experiments.stats import bernoulli, clusters, mixture, ratio

@@ -11,7 +11,7 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import orjson
@@ -20,9 +20,11 @@ from ray import serve as ray_serve
 from serve.config import LedgerConfig
 from serve.experiments.definition import Experiment
 from serve.experiments.ledger.records import Decision
-from serve.experiments.ledger.store import Ledger
-from serve.experiments.referee import Referee
 from serve.power.prices import read_prices
+
+if TYPE_CHECKING:
+    from serve.experiments.ledger.store import Ledger
+    from serve.experiments.referee import Referee
 
 TICK_SECONDS = 1.0
 FORGET_SECONDS = 3600.0
@@ -43,9 +45,12 @@ class RefereeDeployment:
     """Deployment of the referee."""
 
     def __init__(self, ledger: dict[str, Any], folder: str) -> None:
+        from serve.experiments.ledger.store import Ledger  # as in the gateway: only where there is a ledger
+        from serve.experiments.referee import Referee
+
         self._config = LedgerConfig.model_validate(ledger)
-        self._ledger = Ledger(self._config.url)
-        self._referee = Referee(self._ledger, partial(price_source, Path(folder) / "metrics"), tell_webhook)
+        self._ledger: Ledger = Ledger(self._config.url)
+        self._referee: Referee = Referee(self._ledger, partial(price_source, Path(folder) / "metrics"), tell_webhook)
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name="referee", daemon=True)
         self._thread.start()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from convoy.errors import ConvoyError, NotFound
 from convoy.protos import experiments_pb2 as pb
 from convoy.protos import experiments_pb2_grpc
-from serve.experiments.gateway import Experiments
 from serve.experiments.pages import OFF
+
+if TYPE_CHECKING:
+    from serve.experiments.gateway import Experiments
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

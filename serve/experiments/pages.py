@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from starlette.requests import Request
@@ -12,10 +12,12 @@ from starlette.routing import Route
 from convoy.errors import InvalidInput, NotFound, UnsupportedEncoding
 from serve.dataplane import DataPlane
 from serve.experiments.definition import Experiment
-from serve.experiments.gateway import Experiments
 from serve.experiments.revision import Revision
 from serve.http_json import answer, read_json
 from serve.remote import REFEREE_APP, ask
+
+if TYPE_CHECKING:
+    from serve.experiments.gateway import Experiments
 
 OFF = "experiments need a ledger: declare `experiments:` or `ledger: {url: …}` in the configuration"
 
