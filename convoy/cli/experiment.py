@@ -17,6 +17,7 @@ from convoy.cli.options import json_option, server_option
 from convoy.errors import ConvoyError, InvalidInput, NotReady
 
 FEEDBACK_ITEMS = 1000  # in one request
+CLASSES = 5  # of a report on one screen: those on which the arms differ most
 
 
 @click.group()
@@ -214,7 +215,9 @@ def print_report(document: dict[str, Any]) -> None:
     )
     for arm in document["arms"]:
         energy = arm["energy"]
-        joules = f"{bounds(energy['joules_per_image'], 4)} {energy['source']}" if energy else "no source"
+        joules = "no source"
+        if energy:
+            joules = f"{bounds(energy['joules_per_image'], 4)} {energy['source']}, {energy['method']}"
         table.add_row(
             arm["name"],
             arm["model"],
@@ -227,6 +230,7 @@ def print_report(document: dict[str, Any]) -> None:
             joules,
         )
     console.print(table)
+    print_classes(console, document)
     for one in document["comparisons"]:
         more = "" if one["needed"] is None else f", about {one['needed']:,} more samples to settle it"
         console.print(
@@ -234,6 +238,29 @@ def print_report(document: dict[str, Any]) -> None:
         )
     for line in [*(f"ALARM: {one}" for one in document["alarms"]), *document["notes"]]:
         console.print(line, style="dim")
+
+
+def print_classes(console: Console, document: dict[str, Any]) -> None:
+    """Calibration, and accuracy by class, arms side by side."""
+    if not document["classes"]:
+        return
+    arms = document["arms"]
+    table = Table("", *(arm["name"] for arm in arms), box=None)
+    for name, key in (("Brier score", "brier"), ("calibration error", "calibration_error")):
+        table.add_row(name, *("?" if arm[key] is None else f"{arm[key]:.4f}" for arm in arms))
+    by_class: dict[int, dict[str, dict[str, Any]]] = {}
+    for one in document["classes"]:
+        by_class.setdefault(one["class_index"], {})[one["arm"]] = one
+    for of_class in islice(by_class.values(), CLASSES):
+        label = next(iter(of_class.values()))["label"]
+        table.add_row(label, *(class_cell(of_class.get(arm["name"])) for arm in arms))
+    console.print(table)
+    if len(by_class) > CLASSES:
+        console.print(f"and {len(by_class) - CLASSES} classes on which the arms differ less (--json)", style="dim")
+
+
+def class_cell(one: dict[str, Any] | None) -> str:
+    return "no labels" if one is None else f"{bounds(one['accuracy'], 3)} of {one['samples']:,}"
 
 
 def bounds(one: dict[str, Any], digits: int) -> str:

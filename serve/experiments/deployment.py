@@ -20,6 +20,9 @@ from ray import serve as ray_serve
 from serve.config import LedgerConfig
 from serve.experiments.definition import Experiment
 from serve.experiments.ledger.records import Decision
+from serve.experiments.split_gauge import SplitGauge
+from serve.metric_pages import PageWriter
+from serve.metrics import Metrics
 from serve.power.prices import read_prices
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from serve.experiments.referee import Referee
 
 TICK_SECONDS = 1.0
+SPLIT_SECONDS = 10.0  # counting all units takes longer than a look at guardrails
 FORGET_SECONDS = 3600.0
 WEBHOOK_SECONDS = 5.0
 WEBHOOK_TRIES = 3
@@ -51,6 +55,7 @@ class RefereeDeployment:
         self._config = LedgerConfig.model_validate(ledger)
         self._ledger: Ledger = Ledger(self._config.url)
         self._referee: Referee = Referee(self._ledger, partial(price_source, Path(folder) / "metrics"), tell_webhook)
+        self._splits = SplitGauge(Metrics(PageWriter(Path(folder) / "metrics")))
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name="referee", daemon=True)
         self._thread.start()
@@ -83,11 +88,14 @@ class RefereeDeployment:
 
     def _work(self) -> None:
         """A round each second, or less often where a round takes long: at most a third of the time goes to it."""
-        pause, forgot = TICK_SECONDS, time.monotonic()
+        pause, forgot, counted = TICK_SECONDS, time.monotonic(), -SPLIT_SECONDS
         while not self._ending.wait(pause):
             began = time.monotonic()
             try:
                 self._referee.tick()
+                if began - counted > SPLIT_SECONDS:
+                    counted = began
+                    self._splits.show(self._referee.splits())
                 if began - forgot > FORGET_SECONDS:
                     forgot = began
                     self._ledger.forget(time.time() - self._config.retention_days * 86_400)

@@ -62,6 +62,11 @@ class Experiments:
     def states(self) -> dict[str, Revision]:
         return {name: one.live.revision for name, one in self._fronts().items()}
 
+    def labels(self, name: str) -> tuple[str, ...]:
+        """The classes of an experiment that is served here."""
+        front = self._fronts().get(name)
+        return () if front is None else front.labels
+
     def check(self, definition: Experiment) -> None:
         """Raises InvalidInput when the arms are not served here or cannot be compared."""
         arms_of(definition, {one.name: one for one in lined(self._plane.endpoints.by_name.values())})
