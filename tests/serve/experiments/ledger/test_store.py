@@ -211,6 +211,28 @@ def test_two_writers_of_two_gateways_add_up(ledger: Ledger) -> None:
     assert tally(ledger, "failed")[0] == 4000
 
 
+def test_requests_are_forgotten_when_their_revision_has_ended(ledger: Ledger) -> None:
+    def left() -> set[str]:
+        with ledger.engine.connect() as connection:
+            return set(connection.execute(select(predictions.c.request_id)).scalars())
+
+    first = ledger.declare(EXPERIMENT)
+    second = first.redefined(EXPERIMENT.model_copy(update={"effect": 0.05}))
+    assert ledger.change(second, decision(1))
+    rows = [prediction(number) for number in range(10)]
+    rows += [prediction(number)._replace(revision=2) for number in range(10, 15)]
+    ledger.write(rows, [Outcome(row.request_id, 0, 3, None, row.at) for row in rows], {KEY: (15, 0.0, 0.0)}, "writer")
+
+    assert ledger.forget(before=1004.0) == 4
+    assert left() == {f"id-{number}" for number in range(4, 15)}
+    assert count(ledger, outcomes) == 11
+    assert ledger.forget(before=2000.0) == 6
+    assert left() == {f"id-{number}" for number in range(10, 15)}, "what runs is kept whole"
+    assert ledger.change(second.ended("old", "stopped"), decision(2))
+    assert ledger.forget(before=2000.0) == 5
+    assert (count(ledger, outcomes), count(ledger, tallies), count(ledger, decisions)) == (0, 1, 2)
+
+
 @pytest.mark.parametrize("url", ["mysql://somewhere/x", "nonsense", "oracle:///x"])
 def test_other_databases_are_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="sqlite:///PATH"):
