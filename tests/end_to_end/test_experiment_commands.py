@@ -70,7 +70,7 @@ def test_the_life_of_an_experiment(http: httpx.Client, server: Settings, convoy:
     until(lambda: samples(http, "nightly") == 40)
     shown = convoy("report", "nightly")
     assert "Undecided" in shown
-    assert "declared, estimated" in " ".join(shown.split())
+    assert "declared, estimated" in shown
     assert "calibration error" in shown
     assert "bottom left" in shown
     assert json.loads(convoy("report", "nightly", "--json"))["classes"][0]["label"] in shown

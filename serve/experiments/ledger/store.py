@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Dialect, Engine, Table, create_engine, delete, event, func, select, text
+from sqlalchemy import Connection, Engine, Table, create_engine, delete, event, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -196,18 +196,18 @@ def _upsert(
     if not rows:
         return 0
     if len(rows) == 1:
-        statement = _statement(type(connection.dialect), table, changed, returning=True)
+        statement = _statement(connection.dialect.name, table, changed, returning=True)
         return len(connection.exec_driver_sql(statement, tuple(rows[0])).all())
-    statement = _statement(type(connection.dialect), table, changed, returning=False)
+    statement = _statement(connection.dialect.name, table, changed, returning=False)
     connection.exec_driver_sql(statement, [tuple(row) for row in rows])  # the driver's own way in: a third of the time
     return len(rows)
 
 
 @cache
-def _statement(kind: type[Dialect], table: Table, changed: tuple[str, ...], returning: bool) -> str:
+def _statement(backend: str, table: Table, changed: tuple[str, ...], returning: bool) -> str:
     """SQL of an upsert that takes its values by position."""
-    postgres = kind.name == "postgresql"
-    statement = (postgresql if postgres else sqlite).insert(table)
+    dialect, style = (postgresql, "format") if backend == "postgresql" else (sqlite, "qmark")
+    statement = dialect.insert(table)
     keys = list(table.primary_key.columns)
     if changed:
         news = {name: getattr(statement.excluded, name) for name in changed}
@@ -215,7 +215,7 @@ def _statement(kind: type[Dialect], table: Table, changed: tuple[str, ...], retu
     else:
         statement = statement.on_conflict_do_nothing(index_elements=keys)
     whole = statement.returning(keys[0]) if returning else statement
-    return str(whole.compile(dialect=kind(paramstyle="format" if postgres else "qmark")))
+    return str(whole.compile(dialect=dialect.dialect(paramstyle=style)))
 
 
 def _engine(url: str) -> Engine:

@@ -138,6 +138,8 @@ def test_a_report_is_one_screen(gateway: Serving, ledger: Ledger, capsys: pytest
     assert "kind 4" in shown
     assert "and 3 classes on which the arms differ less" in shown
     assert len(shown.splitlines()) < 40
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "…" not in shown
 
 
 def test_an_export_without_a_ledger_names_the_remedy(tmp_path: Path) -> None:
