@@ -18,7 +18,6 @@ from serve.applications import GATEWAY_APP, LOGGING, PROXY_LOCATION, application
 from serve.compose import check_compositions
 from serve.config import Settings
 from serve.experiments.arms import check_arms
-from serve.experiments.ledger.store import Ledger
 from serve.metric_pages import clear_pages
 from serve.on_demand import check_memory
 from serve.sockets import bind, prepare_folder
@@ -47,6 +46,8 @@ def check(settings: Settings) -> None:
     check_memory(settings, artifacts)
     prepare_folder(settings.node_dir)
     if settings.ledger_url:
+        from serve.experiments.ledger.store import Ledger
+
         Ledger(settings.ledger_url).close()
     listen = settings.listen
     if listen.tls is not None:

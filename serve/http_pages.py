@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from starlette.applications import Starlette
@@ -20,7 +20,6 @@ from serve import describe
 from serve.catalog import ModelEndpoint, trouble_of
 from serve.config import Settings
 from serve.dataplane import DataPlane
-from serve.experiments.gateway import Experiments
 from serve.experiments.pages import experiment_routes
 from serve.explain import explain
 from serve.http_access import Guard, Rights
@@ -33,6 +32,9 @@ from serve.profile import Window, profile, read
 from serve.repository import Repository, check_load, check_unload
 from serve.scrape_targets import ray_nodes, scrape_targets
 from serve.statistics import statistics
+
+if TYPE_CHECKING:
+    from serve.experiments.gateway import Experiments
 
 COLD_BODY_BYTES = 1024 * 1024
 SHORTEST_WINDOW, LONGEST_WINDOW = 0.1, 60.0  # seconds of a profile

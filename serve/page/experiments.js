@@ -32,8 +32,32 @@ function showArms(report) {
     bounds(row, arm.p50_ms, 1);
     bounds(row, arm.p99_ms, 1);
     bounds(row, arm.engine_ms, 2);
-    if (arm.energy) bounds(row, arm.energy.joules_per_image, 4, 1, arm.energy.source);
+    if (arm.energy) bounds(row, arm.energy.joules_per_image, 4, 1, `${arm.energy.source}, ${arm.energy.method}`);
     else add(row, "td", "no source", { class: "number others" });
+  }
+}
+
+function showClasses(report) {
+  find("class-arms").replaceChildren();
+  add(find("class-arms"), "th");
+  for (const arm of report.arms) add(find("class-arms"), "th", arm.name, { class: "number" });
+  const body = find("classes");
+  body.replaceChildren();
+  for (const [title, key] of [["Brier score", "brier"], ["calibration error", "calibration_error"]]) {
+    const row = add(body, "tr");
+    add(row, "td", title);
+    for (const arm of report.arms) add(row, "td", number(arm[key], 4), { class: "number" });
+  }
+  const indices = [...new Set(report.classes.map((one) => one.class_index))]; // most different first
+  for (const index of indices.slice(0, 10)) {
+    const ofClass = report.classes.filter((one) => one.class_index === index);
+    const row = add(body, "tr");
+    add(row, "td", ofClass[0].label);
+    for (const arm of report.arms) {
+      const one = ofClass.find((entry) => entry.arm === arm.name);
+      if (one) bounds(row, one.accuracy, 1, 100, `% of ${one.samples.toLocaleString()}`);
+      else add(row, "td", "no labels", { class: "number others" });
+    }
   }
 }
 
@@ -66,6 +90,7 @@ function show(report) {
   find("sentence").textContent = report.sentence;
   find("facts").textContent = `${report.experiment}: ${report.mode}, ${report.state}, revision ${report.revision}, stage ${report.stage}; unit of assignment: ${report.sticky}; α = ${report.alpha}`;
   showArms(report);
+  showClasses(report);
   find("charts").replaceChildren();
   for (const one of report.comparisons) showChart(report, one.arm);
   find("decisions").replaceChildren();

@@ -20,6 +20,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from serve.atlas.data import save_atlas
 from serve.config import Settings
+from tests.end_to_end.test_experiments import classify
 from tests.serve.atlas.atlases import atlas_of, cell, network
 
 PATIENCE_SECONDS = 30
@@ -232,6 +233,17 @@ def test_both_schemes_and_a_phone(page: Page, scheme: str) -> None:
     finally:
         cdp("Emulation.setEmulatedMedia", {"features": []})
         cdp("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_an_experiment_is_one_screen(page: Page, http: httpx.Client) -> None:
+    for number in range(20):
+        classify(http, "paired", number % 4, id=f"page-{number}")
+    items = [{"id": f"page-{number}", "label": number % 4} for number in range(20)]
+    assert http.post("/v1/feedback", json={"feedback": items}).status_code == 202
+    page.driver.get(f"{page.url}/experiments#paired")
+    page.wait(lambda: "declared, estimated" in page.text("#arms"))
+    page.wait(lambda: "calibration error" in page.text("#classes") and "bottom left" in page.text("#classes"))
+    assert page.text("#class-arms").split() == ["control", "other"]
 
 
 def test_the_policy_forbids_what_is_not_ours(http: httpx.Client) -> None:
