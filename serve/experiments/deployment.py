@@ -9,6 +9,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,12 @@ from serve.experiments.definition import Experiment
 from serve.experiments.ledger.records import Decision
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.referee import Referee
+from serve.metric_pages import PageWriter
+from serve.metrics import ARM_SPLIT, Metrics
 from serve.power.prices import read_prices
 
 TICK_SECONDS = 1.0
+SPLIT_SECONDS = 10.0
 FORGET_SECONDS = 3600.0
 WEBHOOK_SECONDS = 5.0
 WEBHOOK_TRIES = 3
@@ -45,7 +49,9 @@ class RefereeDeployment:
     def __init__(self, ledger: dict[str, Any], folder: str) -> None:
         self._config = LedgerConfig.model_validate(ledger)
         self._ledger = Ledger(self._config.url)
-        self._referee = Referee(self._ledger, partial(price_source, Path(folder) / "metrics"), tell_webhook)
+        metrics = Path(folder) / "metrics"
+        self._referee = Referee(self._ledger, partial(price_source, metrics), tell_webhook)
+        self._splits = Splits(Metrics(PageWriter(metrics)))
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name="referee", daemon=True)
         self._thread.start()
@@ -78,17 +84,34 @@ class RefereeDeployment:
 
     def _work(self) -> None:
         """A round each second, or less often where a round takes long: at most a third of the time goes to it."""
-        pause, forgot = TICK_SECONDS, time.monotonic()
+        pause, forgot, told = TICK_SECONDS, time.monotonic(), float("-inf")
         while not self._ending.wait(pause):
             began = time.monotonic()
             try:
                 self._referee.tick()
+                if began - told > SPLIT_SECONDS:
+                    told = began
+                    self._splits.tell(self._referee.splits())
                 if began - forgot > FORGET_SECONDS:
                     forgot = began
                     self._ledger.forget(time.time() - self._config.retention_days * 86_400)
             except Exception:  # the ledger may be away; the next round tries again
                 log.exception("a round over the experiments failed")
             pause = max(TICK_SECONDS, 2 * (time.monotonic() - began))
+
+
+class Splits:
+    """The gauges of how likely it is that each running experiment splits as promised; absent once it has ended."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._told: set[str] = set()
+
+    def tell(self, p_values: Mapping[str, float | None]) -> None:
+        self._told |= set(p_values)
+        for name in self._told:
+            p_value = p_values.get(name)
+            self._metrics.set(ARM_SPLIT, float("nan") if p_value is None else p_value, experiment=name)
 
 
 def price_source(folder: Path) -> str:

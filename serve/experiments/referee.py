@@ -123,10 +123,18 @@ class Referee:
             decisions=[one._asdict() for one in analysis.tables.decisions()],
         )
 
+    def splits(self) -> dict[str, float | None]:
+        """By running experiment the p-value that units are split as promised; None where nothing is promised."""
+        running = {name: one for name, one in self._ledger.current().items() if one.state == "running"}
+        return {name: self._split(Analysis.of(self._ledger, one, self._source), one) for name, one in running.items()}
+
+    def _split(self, analysis: Analysis, revision: Revision) -> float | None:
+        return analysis.mismatch(self._ledger.shares(revision.definition.name, revision.revision))
+
     def _alarms(self, analysis: Analysis, revision: Revision) -> list[str]:
         definition = revision.definition
         alarms = []
-        p_value = analysis.mismatch(self._ledger.shares(definition.name, revision.revision))
+        p_value = self._split(analysis, revision)
         if p_value is not None and p_value < ALARM_ALPHA:
             alarms.append(f"units are not split as promised (sample-ratio mismatch, p = {p_value:.1g})")
         late = analysis.late_labels(self._clock() - definition.label_seconds)

@@ -13,8 +13,10 @@ import orjson
 import pytest
 
 from serve.experiments.definition import Arm, Experiment
-from serve.experiments.deployment import price_source, tell_webhook
+from serve.experiments.deployment import Splits, price_source, tell_webhook
 from serve.experiments.ledger.records import Decision
+from serve.metric_pages import PageWriter, read_pages
+from serve.metrics import Metrics, collect
 from serve.power.prices import Price, Prices, write_prices
 
 ARMS = (Arm(name="old", model="a"), Arm(name="new", model="b"))
@@ -68,6 +70,19 @@ def test_without_a_webhook_nobody_is_told() -> None:
     threads = threading.active_count()
     tell_webhook(Experiment(name="nets", arms=ARMS), DECISION)
     assert threading.active_count() == threads
+
+
+def test_a_split_is_told_while_its_experiment_runs(tmp_path: Path) -> None:
+    splits = Splits(Metrics(PageWriter(tmp_path)))
+
+    def told() -> dict[str, float]:
+        samples = [sample for family in collect(read_pages(tmp_path)) for sample in family.samples]
+        return {one.labels["experiment"]: one.value for one in samples}
+
+    splits.tell({"even": 0.7, "uneven": 0.001, "bandit": None})
+    assert told() == {"even": 0.7, "uneven": 0.001}
+    splits.tell({"even": 0.6})
+    assert told() == {"even": 0.6}
 
 
 def test_the_source_of_prices_names_each_once(tmp_path: Path) -> None:

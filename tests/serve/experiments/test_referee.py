@@ -191,6 +191,10 @@ def test_a_lost_share_is_an_alarm(ledger: Ledger, referee: Referee, traffic: Tra
     report = referee.report("nets")
     assert "sample-ratio mismatch" in report.alarms[0]
     assert report.sentence.startswith("Do not decide")
+    assert (p_value := referee.splits()["nets"]) is not None
+    assert p_value < 0.01
+    referee.stop("nets")
+    assert referee.splits() == {}
 
 
 def test_labels_that_come_late_on_one_arm_are_an_alarm(ledger: Ledger, referee: Referee, traffic: Traffic) -> None:
