@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import struct
 import threading
 import zlib
@@ -12,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
@@ -20,7 +22,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from serve.atlas.data import save_atlas
 from serve.config import Settings
-from tests.end_to_end.test_experiments import classify
+from tests.artifacts import quadrant_image
 from tests.serve.atlas.atlases import atlas_of, cell, network
 
 PATIENCE_SECONDS = 30
@@ -33,6 +35,7 @@ const transfer = new DataTransfer();
 transfer.items.add(new File([Uint8Array.from(atob(bytes), c => c.charCodeAt(0))], name));
 document.getElementById(target).dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, cancelable: true }));
 """
+DROP_BYTES = DROP.replace("Uint8Array.from(atob(bytes), c => c.charCodeAt(0))", "new Uint8Array(bytes)")
 PASTE = DROP.replace(
     'document.getElementById(target).dispatchEvent(new DragEvent("drop", { dataTransfer',
     'document.dispatchEvent(new ClipboardEvent("paste", { clipboardData',
@@ -164,6 +167,57 @@ def test_what_cannot_be_read_is_explained(page: Page, image: bytes, told: str) -
     assert not page.driver.find_element(By.ID, "preview").is_displayed()
 
 
+def test_a_file_beyond_the_limit_is_explained(page: Page, server: Settings) -> None:
+    page.open()
+    page.choose("squeezenet1_1-imagenet")
+    page.script(DROP_BYTES, "drop", "image.jpg", server.limits.body_bytes + 1)
+    assert "smaller image" in page.answers(1)
+
+
+def quadrant(bright: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(quadrant_image(bright)).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_an_experiment_shows_its_verdict_its_arms_and_what_was_known_when(page: Page, http: httpx.Client) -> None:
+    for number in range(40):
+        image, query = quadrant(number % 4), {"id": f"page-{number}"}
+        assert http.post("/v1/models/paired/classify", content=image, params=query).status_code == 200
+    labels = [{"id": f"page-{number}", "label": number % 4, "experiment": "paired"} for number in range(40)]
+    assert http.post("/v1/feedback", json={"feedback": labels}).status_code == 202
+    page.open("experiments/paired")
+    page.wait(lambda: page.driver.find_elements(By.CSS_SELECTOR, "#differences svg[role=img] path"))
+    report = http.get("/v1/experiments/paired/report").json()
+    assert page.text("#sentence") == report["sentence"]
+    assert [row.split()[0] for row in page.text("#arms").split("\n") if row in ("control", "other")] == [
+        "control",
+        "other",
+    ]
+    assert "100.0 %" in page.text("#arms")
+    assert "estimated, declared" in page.text("#arms")
+    assert "calibration error" in page.text("#classes")
+    assert "bottom left" in page.text("#classes")
+    assert page.text("#class-arms").split() == ["class", "control", "other"]
+    assert "other less control" in page.text("#differences")
+    page.driver.find_element(By.LINK_TEXT, "split").click()
+    page.wait(lambda: page.text("#report-title") == "split")
+
+
+def test_ensembles_and_cascades_show_whom_they_ask_and_what_that_costs(
+    page: Page, http: httpx.Client, samples: Path
+) -> None:
+    ship = (samples / "cifar10-1-ship.png").read_bytes()
+    assert http.post("/v1/models/cifar10-cascade/classify", content=ship).status_code == 200
+    page.open("ensembles")
+    page.wait(lambda: "100.0 % of" in page.text("#compositions"))
+    shown = page.text("#compositions")
+    for plan in http.get("/v1/explain").json()["compositions"]:
+        assert f"{plan['name']} ({plan['kind']})" in shown
+    assert "So far: resnet20-cifar10" in shown
+    assert page.driver.find_elements(By.CSS_SELECTOR, "#compositions svg[role=img] rect")
+
+
 def test_numbers_move_under_load(page: Page, http: httpx.Client, samples: Path) -> None:
     digit = (samples / "mnist-0-7.png").read_bytes()
     stopped = threading.Event()
@@ -227,23 +281,12 @@ def test_both_schemes_and_a_phone(page: Page, scheme: str) -> None:
         ground = page.script("return getComputedStyle(document.body).backgroundColor")
         light = sum(int(part) for part in ground.removeprefix("rgb(").removesuffix(")").split(",")) / 3
         assert light > 200 if scheme == "light" else light < 60
-        for section in ("playground", "health", "atlas"):
+        for section in ("playground", "health", "experiments/paired", "ensembles", "atlas"):
             page.open(section)
             assert page.script("return document.documentElement.scrollWidth <= innerWidth"), section
     finally:
         cdp("Emulation.setEmulatedMedia", {"features": []})
         cdp("Emulation.clearDeviceMetricsOverride", {})
-
-
-def test_an_experiment_is_one_screen(page: Page, http: httpx.Client) -> None:
-    for number in range(20):
-        classify(http, "paired", number % 4, id=f"page-{number}")
-    items = [{"id": f"page-{number}", "label": number % 4} for number in range(20)]
-    assert http.post("/v1/feedback", json={"feedback": items}).status_code == 202
-    page.driver.get(f"{page.url}/experiments#paired")
-    page.wait(lambda: "declared, estimated" in page.text("#arms"))
-    page.wait(lambda: "calibration error" in page.text("#classes") and "bottom left" in page.text("#classes"))
-    assert page.text("#class-arms").split() == ["control", "other"]
 
 
 def test_the_policy_forbids_what_is_not_ours(http: httpx.Client) -> None:

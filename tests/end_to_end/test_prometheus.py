@@ -88,6 +88,7 @@ def traffic(http: httpx.Client, samples: Path) -> Iterator[None]:
     def send() -> None:
         while not stopped.is_set():
             http.post("/v1/models/lenet5-mnist/classify", content=digit)
+            http.post("/v1/models/digits/classify", content=digit)
             http.post("/v1/models/squeezenet1_1-imagenet/classify", content=photo)
             http.post("/v1/models/lenet5-mnist/classify", content=b"no image")
             http.post("/v1/models/slow/classify", content=digit, headers={"x-request-timeout-ms": "1"})
