@@ -72,6 +72,11 @@ class HttpApp:
             for version in ("", f"/versions/{endpoint.version}"):
                 routes[f"/v2/models/{endpoint.name}{version}/infer"] = (endpoint, self._infer)
         self._routes = routes
+        self._urls = frozenset(path.encode() for path in routes)
+
+    def is_hot(self, url: bytes) -> bool:
+        """Whether a POST to exactly this URL goes to a model."""
+        return url in self._urls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._routes.get(scope["path"]) if scope["method"] == "POST" else None
@@ -175,10 +180,10 @@ class HttpListener:
         experiments: Experiments | None = None,
     ) -> None:
         listen, limits = settings.listen, settings.limits
-        app: ASGIApp = HttpApp(plane, metrics, build_pages(plane, repository, settings, experiments))
+        hot = HttpApp(plane, metrics, build_pages(plane, repository, settings, experiments))
         config = uvicorn.Config(
-            allow_origins(app, listen.cors_origins) if listen.cors_origins else app,
-            http=cast(type[asyncio.Protocol], partial(Connection, limits)),
+            allow_origins(hot, listen.cors_origins) if listen.cors_origins else hot,
+            http=cast(type[asyncio.Protocol], partial(Connection, limits, hot.is_hot)),
             ws="none",
             lifespan="off",
             interface="asgi3",
