@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from convoy.errors import NotFound, unknown
 from models.artifact import Artifact, Manifest
-from models.engine import TensorSpec
+from models.engines.engine import TensorSpec
 from serve.batcher import Answer, Batcher, BatcherLimits, Line
 from serve.compose import CompositionConfig, compose, compositions_of, stages_of
 from serve.composition import Composition, PollRecorder

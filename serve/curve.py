@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engine import Engine
+from models.engines.engine import Engine
 
 
 @dataclass(frozen=True)

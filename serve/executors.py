@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.artifact import Artifact
-from models.engine import Engine, TensorSpec, load_engine
+from models.engines.backends import load_engine
+from models.engines.engine import Engine, TensorSpec
 from serve.config import ModelConfig
 from serve.curve import LatencyCurve, bucket_sizes, measure_curve
 from serve.metrics import EngineTime, Metrics

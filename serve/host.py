@@ -22,7 +22,7 @@ from ray.serve.handle import DeploymentHandle
 
 from convoy.errors import ConvoyError, EngineFailed, NotReady
 from models.artifact import Artifact
-from models.engine import TensorSpec
+from models.engines.engine import TensorSpec
 from serve.config import ModelConfig
 from serve.credits import Callers, Credits
 from serve.curve import LatencyCurve

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from convoy.errors import ArtifactError, ConfigError, ConvoyError, EngineFailed
 from models.artifact import WEIGHTS, Artifact, Preprocessing
-from models.engine import TensorSpec
+from models.engines.engine import TensorSpec
 from serve.config import ModelConfig, Settings
 from serve.curve import LatencyCurve
 from serve.executors import Executor, Form, LocalExecutor, load_engines
