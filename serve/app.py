@@ -15,6 +15,7 @@ from models.artifact import Artifact
 from serve.applications import LOGGING, PROXY_LOCATION, applications
 from serve.compose import check_compositions
 from serve.config import Settings
+from serve.engines import check_engines
 from serve.experiments.arms import check_arms
 from serve.experiments.ledger.store import Ledger
 from serve.metric_pages import clear_pages
@@ -42,6 +43,7 @@ def check(settings: Settings) -> None:
     check_compositions(settings.catalog, manifests)
     check_arms(settings.catalog, manifests)
     check_memory(settings, artifacts)
+    check_engines(settings, artifacts)
     prepare_folder(settings.node_dir)
     if settings.ledger_url:
         Ledger(settings.ledger_url).close()

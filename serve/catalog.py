@@ -144,8 +144,7 @@ class CatalogLoader:
 
         curve = executor.curve
         batcher = Batcher(partial(executor.run, form), executor.slots, limits(curve), curve, recorder.batch)
-        if isinstance(executor, OnDemandExecutor):
-            executor.on_measured.append(lambda found: batcher.measured(limits(found), found))
+        executor.on_measured.append(lambda found: batcher.measured(limits(found), found))
         return batcher
 
     def _compose_all(self, catalog: Catalog, models: Iterable[ModelEndpoint]) -> list[ComposedEndpoint]:

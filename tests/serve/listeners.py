@@ -13,6 +13,7 @@ from serve.catalog import CatalogLoader, close_endpoints
 from serve.config import Catalog, ModelConfig, Settings
 from serve.dataplane import DataPlane
 from serve.decode_pool import DecodePool
+from serve.engines import store_of
 from serve.executors import Executor
 from serve.experiments.front import lined
 from serve.experiments.gateway import Experiments
@@ -48,6 +49,7 @@ class InProcess:
         self.decoders = DecodePool(2, self.metrics.values(DECODE_BUSY))
         self.plane = DataPlane(settings.limits, self.decoders)
         self.memory = open_memory(settings)
+        self.store = store_of(settings.engines)
         self.loader = CatalogLoader(self.connect, self.metrics, settings.limits)
         self.repository = Repository(self.plane, self.serve, steward, name)
         self.experiments: Experiments | None = None
@@ -93,7 +95,7 @@ class InProcess:
         await close_endpoints(one for one in lined(present.by_name.values()) if id(one) not in kept)
 
     async def connect(self, model: ModelConfig, artifact: Artifact) -> Executor:
-        return await connect_local(model, artifact, 1, self.metrics, self.memory)
+        return await connect_local(model, artifact, self.store, 1, self.metrics, self.memory)
 
 
 @contextmanager
