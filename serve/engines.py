@@ -20,7 +20,8 @@ from models.engines.order import Order
 from models.engines.store import Store
 from serve.config import ModelConfig, Settings
 
-OWN_ENGINE, OWN_PRECISION = "onnxruntime", "fp32"  # what an artifact's graphs run in as they are
+OWN_ENGINE = "onnxruntime"  # what an artifact's graphs run in as they are
+OWN_PRECISION: Precision = "fp32"
 OWN_STATUS = "reference"
 
 log = logging.getLogger("convoy.engines")

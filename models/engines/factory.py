@@ -125,7 +125,7 @@ class Build:
         reference = self._reference(evidence)
         rows = normalise(evidence.calibrate, order.artifact.manifest.preprocessing)
         tried: list[tuple[Quantization, Judgement]] = []
-        for how in work.LADDER:
+        for how in work.ladder(model):
             self._report(f"calibrating ({how.method})", 0, 1)
             judgement = self._try(model, rows, how, evidence, reference)
             tried.append((how, judgement))

