@@ -13,8 +13,10 @@ EXTERNAL_FROM = 1024  # bytes
 
 def save_graph(model: onnx.ModelProto, path: Path) -> None:
     """Writes a graph and weights.bin, which is empty for a net so small that all of it is in the graph."""
+    written = onnx.ModelProto()
+    written.CopyFrom(model)  # saving takes the weights out of what is saved
     onnx.save_model(
-        model,
+        written,
         str(path),
         save_as_external_data=True,
         all_tensors_to_one_file=True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
 import sys
 import threading
@@ -23,6 +22,8 @@ from serve.config import ModelConfig, Settings
 OWN_ENGINE = "onnxruntime"  # what an artifact's graphs run in as they are
 OWN_PRECISION: Precision = "fp32"
 OWN_STATUS = "reference"
+
+ROOT = Path(__file__).resolve().parent.parent  # whence a process with -m imports these packages and no others
 
 log = logging.getLogger("convoy.engines")
 
@@ -107,7 +108,7 @@ class Builder:
     def __init__(self, model: ModelConfig, artifact: Artifact, store: Store) -> None:
         self._name = model.name
         self._command = [
-            *(sys.executable, "-m", "models.engines", str(artifact.folder)),
+            *(sys.executable, "-m", "models.engines", str(artifact.folder.resolve())),
             *("--engine", model.engine, "--precision", model.precision, "--store", str(store.root)),
         ]
         self._process: subprocess.Popen[str] | None = None
@@ -123,9 +124,8 @@ class Builder:
             self._process.terminate()
 
     def _run(self, done: Callable[[str], None]) -> None:
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._process = subprocess.Popen(
-            self._command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            self._command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         if self._stopped:
             self._process.terminate()

@@ -67,11 +67,7 @@ class Build:
         start = time.monotonic()
         order = self._order
         model = self._fold()
-        if order.precision == "int8":
-            judgement = self._quantize(model)
-        else:
-            self._write(model)
-            judgement = self._judge_floats()
+        judgement = self._quantize(model) if order.precision == "int8" else self._judge_floats()
         if judgement.status == "refused":
             raise self._refusal([f"{order.precision}: {judgement.reason}"])
         files, size = describe_files(self._folder, FILES)
@@ -88,7 +84,7 @@ class Build:
         )
 
     def _fold(self) -> onnx.ModelProto:
-        """Every graph starts so; random images show that it still answers the same."""
+        """What every engine begins with; random images show that it still answers the same."""
         self._report("folding", 0, 1)
         graph = self._order.artifact.tensor_model
         model: onnx.ModelProto = _graph_work().fold(graph, self._folder.parent)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from convoy.errors import ArtifactError, ConfigError
-from models.artifact import Artifact
+from models.artifact import BUNDLED, Artifact
 from models.engines.backends import BACKENDS, find_backend, load_engine
 from models.engines.factory import build_engine
 from models.engines.store import Entry, Store
@@ -90,6 +90,17 @@ def test_half_floats_are_judged_where_the_cpu_has_them(artifact: Artifact, store
         entry = build_engine(order(artifact, precision, "openvino", source()), store)
         assert (entry.status, entry.precision) == ("accepted", precision)
         assert build_engine(order(artifact, precision, "openvino"), store).status == "unproven"
+
+
+def test_networks_whose_weights_lie_beside_the_graph(store: Store) -> None:
+    """Large ones do, and what is written twice must not lose them."""
+    artifact = Artifact.load(BUNDLED / "resnet20-cifar10")
+    entry = build_engine(order(artifact, "fp32", "openvino"), store)
+    assert (entry.folder / "weights.bin").stat().st_size > 10**6
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    np.testing.assert_allclose(
+        answers(entry, images), load_engine(artifact.image_model, 1).run(images), rtol=1e-2, atol=1e-2
+    )
 
 
 def test_what_a_backend_does_not_run_is_not_offered(artifact: Artifact, store: Store) -> None:
