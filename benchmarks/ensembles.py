@@ -27,7 +27,7 @@ from benchmarks.marks import write_between
 from benchmarks.slow_artifact import write_slow_copy
 from models.artifact import BUNDLED, IMAGE_MODEL, Artifact
 from models.data import load_data
-from models.engine import load_engine
+from models.engines.backends import load_engine
 from models.ensembles.calibration import expected_calibration_error
 from models.ensembles.combine import combine
 from models.ensembles.suggest import Choice, Option, pareto_front, select_greedily

@@ -20,7 +20,7 @@ from benchmarks.load import h2load, wrk
 from benchmarks.nets import Net
 from benchmarks.server import RUNTIME_SCRIPTS, Server, serving
 from convoy.protos import classifier_pb2
-from models.engine import load_engine
+from models.engines.backends import load_engine
 from serve.decode import Decoder
 from serve.metric_pages import PageWriter
 from serve.metrics import Metrics, ModelRecorder

@@ -1,4 +1,4 @@
-"""A progress bar on standard error, for whoever waits for many images."""
+"""Progress bars on standard error, for whoever waits for many images."""
 
 from __future__ import annotations
 
@@ -9,13 +9,34 @@ from contextlib import contextmanager
 @contextmanager
 def progress_bar(total: int, shown: bool) -> Iterator[Callable[[], None]]:
     """A bar of `total` steps when `shown`; what it yields is called once a step."""
+    with steps_bar(shown) as report:
+        done = 0
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            report("images", done, total)
+
+        report("images", 0, total)
+        yield advance
+
+
+@contextmanager
+def steps_bar(shown: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each step of a longer work when `shown`; what it yields is told the step, how much is done and of how much."""
     if not shown:
-        yield lambda: None
+        yield lambda step, done, total: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("images", total=total)
-        yield lambda: progress.advance(task)
+
+        def report(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = progress.add_task(step, total=total)
+            progress.update(tasks[step], completed=done, total=total)
+
+        yield report

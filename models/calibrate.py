@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from models.artifact import BUNDLED, MANIFEST, Artifact, Preprocessing
-from models.data import Images, load_data
-from models.engine import load_engine
+from models.artifact import BUNDLED, MANIFEST, Artifact
+from models.data import PACKAGES, load_data
+from models.engines.backends import load_engine
 from models.ensembles.calibration import calibrate
-from models.preprocess import flatten_colours, resample
+from models.preprocess import prepare_pixels
 
 BATCH = 100
-DATA_SETS = frozenset({"mnist", "cifar10"})  # those whose last training images are held out
 
 log = logging.getLogger("convoy.calibrate")
 
@@ -26,7 +24,7 @@ log = logging.getLogger("convoy.calibrate")
 def fit_calibration(artifact: Artifact, threads: int = 0) -> dict[str, Any]:
     """The manifest's `calibration`; empty where there are no held-out images with the model's labels."""
     manifest = artifact.manifest
-    if manifest.dataset not in DATA_SETS:
+    if manifest.dataset not in PACKAGES:
         return {}
     data = load_data(manifest.dataset)
     if data.labels != manifest.labels:
@@ -34,13 +32,8 @@ def fit_calibration(artifact: Artifact, threads: int = 0) -> dict[str, Any]:
     engine = load_engine(artifact.image_model, threads)
     images, labels = data.held_out.images, data.held_out.labels
     batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
-    logits = np.concatenate([engine.run(_rows(batch, manifest.preprocessing)) for batch in batches])
+    logits = np.concatenate([engine.run(prepare_pixels(batch, manifest.preprocessing)) for batch in batches])
     return dataclasses.asdict(calibrate(logits, labels)) | {"split": "held-out"}
-
-
-def _rows(images: Images, steps: Preprocessing) -> Images:
-    modes = (flatten_colours(Image.fromarray(image.squeeze()), steps.channels) for image in images)
-    return np.stack([resample(image, steps) for image in modes])
 
 
 def write_calibration(folder: Path) -> Artifact:

@@ -34,7 +34,7 @@ from models.checkpoints import load_into, load_weights, trained_by
 from models.counts import count_macs, count_params
 from models.data import load_data
 from models.description import imagenet_labels
-from models.engine import load_engine
+from models.engines.backends import load_engine
 from models.export import OPSET, export
 from models.facts import read_facts
 from models.train.recipes import RECIPES, Recipe

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from convoy.errors import ArtifactError
-from models.artifact import IMAGE_MODEL, TENSOR_MODEL, WEIGHTS, Preprocessing
-from models.engine import load_engine
+from models.artifact import IMAGE_MODEL, TENSOR_MODEL, Preprocessing
+from models.engines.backends import load_engine
+from models.engines.reference import TorchEngine, to_input
+from models.graph_file import save_graph
 from models.preprocessing_graph import add_preprocessing
 from models.zoo.lenet import LeNet5
 
@@ -54,14 +55,7 @@ def _export_tensor(net: nn.Module, shape: tuple[int, int, int], folder: Path) ->
     model = program.model_proto
     model.doc_string = ""
     _forget_origin(model.graph)
-    onnx.save_model(
-        model,
-        str(folder / TENSOR_MODEL),
-        save_as_external_data=True,
-        all_tensors_to_one_file=True,
-        location=WEIGHTS,
-        size_threshold=1024,
-    )
+    save_graph(model, folder / TENSOR_MODEL)
 
 
 def _forget_origin(graph: Any) -> None:
@@ -72,30 +66,22 @@ def _forget_origin(graph: Any) -> None:
         item.doc_string = ""
 
 
-@torch.no_grad()
 def check_parity(
     net: nn.Module, steps: Preprocessing, folder: Path, batches: tuple[int, ...] = PARITY_BATCHES
 ) -> dict[str, Any]:
     """Largest difference of both graphs' logits from torch's, relative to the largest logit. Raises ArtifactError."""
     image_engine, tensor_engine = (load_engine(folder / name, 1) for name in (IMAGE_MODEL, TENSOR_MODEL))
+    torch_engine = TorchEngine(net, steps, "image")
     generator = np.random.default_rng(1)
     worst = 0.0
     for batch in batches:
         images = generator.integers(0, 256, (batch, steps.size, steps.size, steps.channels), np.uint8)
-        inputs = to_input(images, steps)
-        reference = net(inputs).numpy()
-        for logits in (image_engine.run(images), tensor_engine.run(inputs.numpy())):
+        reference = torch_engine.run(images)
+        for logits in (image_engine.run(images), tensor_engine.run(to_input(images, steps).numpy())):
             worst = max(worst, _relative_difference(logits, reference))
     if not worst <= TOLERANCE:
         raise ArtifactError(f"the graphs differ from torch by {worst:.2g} of the largest logit; {TOLERANCE} is allowed")
     return {"largest_relative_difference": worst, "batches": list(batches), "tolerance": TOLERANCE}
-
-
-def to_input(images: NDArray[np.uint8], steps: Preprocessing) -> Tensor:
-    """UINT8 [n, h, w, c] to the network's input, in torch: what the graph's preprocessing must equal."""
-    planes = nn.functional.pad(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).float(), (steps.pad,) * 4)
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (steps.mean, steps.std))
-    return (planes / 255 - mean) / std
 
 
 def _relative_difference(logits: NDArray[np.float32], reference: NDArray[np.float32]) -> float:

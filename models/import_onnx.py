@@ -27,7 +27,8 @@ from models.artifact import (
     install,
 )
 from models.description import Description, check_labels
-from models.engine import load_engine
+from models.engines.backends import load_engine
+from models.graph_file import save_graph
 from models.onnx_counts import count_onnx_macs, count_onnx_params
 from models.onnx_file import Network, read_network
 from models.preprocessing_graph import add_preprocessing
@@ -35,7 +36,6 @@ from models.preprocessing_graph import add_preprocessing
 BATCHES = (1, 3, 8)
 TOLERANCE = 1e-4  # largest difference, relative to the largest logit
 PREFIX = "net/"
-EXTERNAL_FROM = 1024  # bytes
 
 Run = Callable[[NDArray[Any]], NDArray[np.float32]]
 
@@ -95,7 +95,7 @@ def _shaped(network: Network, batch: int | str) -> onnx.ModelProto:
 def _original(network: Network, folder: Path) -> Run:
     """Runs the network as it came, image by image."""
     folder.mkdir()
-    _save(_shaped(network, 1), folder / "model.onnx")
+    save_graph(_shaped(network, 1), folder / "model.onnx")
     engine = load_engine(folder / "model.onnx", 1)
     return lambda images: np.concatenate([engine.run(image[np.newaxis]) for image in images])
 
@@ -121,19 +121,7 @@ def _write_tensor(network: Network, first: NDArray[np.float32], folder: Path) ->
     shape: list[str | int | None] = ["batch", network.channels, network.side, network.side]
     graph.input.append(helper.make_tensor_value_info("input", TensorProto.FLOAT, shape))
     graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", first.shape[1]]))
-    _save(model, folder / TENSOR_MODEL)
-
-
-def _save(model: onnx.ModelProto, path: Path) -> None:
-    onnx.save_model(
-        model,
-        str(path),
-        save_as_external_data=True,
-        all_tensors_to_one_file=True,
-        location=WEIGHTS,
-        size_threshold=EXTERNAL_FROM,
-    )
-    (path.parent / WEIGHTS).touch()  # a net so small that all of it is in the graph has an empty one
+    save_graph(model, folder / TENSOR_MODEL)
 
 
 def _compare(original: Run, steps: Preprocessing, folder: Path, file: Path) -> dict[str, Any]:

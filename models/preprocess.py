@@ -75,3 +75,16 @@ def resample(image: Image.Image, steps: Preprocessing) -> NDArray[np.uint8]:
         image = image.resize((steps.size, steps.size), Image.Resampling.BILINEAR, box)
     pixels: NDArray[np.uint8] = np.asarray(image)
     return pixels.reshape(steps.size, steps.size, steps.channels)
+
+
+def prepare_pixels(images: NDArray[np.uint8], steps: Preprocessing) -> NDArray[np.uint8]:
+    """Images of a data set, UINT8 [n, height, width, channels], as rows [n, size, size, channels]."""
+    modes = (flatten_colours(Image.fromarray(image.squeeze()), steps.channels) for image in images)
+    return np.stack([resample(image, steps) for image in modes])
+
+
+def normalise(images: NDArray[np.uint8], steps: Preprocessing) -> NDArray[np.float32]:
+    """Rows UINT8 [n, size, size, channels] as the network's input, FP32 [n, channels, side, side]."""
+    padded = np.pad(images, ((0, 0), (steps.pad,) * 2, (steps.pad,) * 2, (0, 0))).astype(np.float32)
+    mean, std = (np.array(values, np.float32) for values in (steps.mean, steps.std))
+    return np.ascontiguousarray(((padded / np.float32(255) - mean) / std).transpose(0, 3, 1, 2))

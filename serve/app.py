@@ -17,6 +17,7 @@ from serve.access import make_local_key
 from serve.applications import GATEWAY_APP, LOGGING, PROXY_LOCATION, applications
 from serve.compose import check_compositions
 from serve.config import Settings
+from serve.engines import check_engines
 from serve.experiments.arms import check_arms
 from serve.metric_pages import clear_pages
 from serve.on_demand import check_memory
@@ -44,6 +45,7 @@ def check(settings: Settings) -> None:
     check_compositions(settings.catalog, manifests)
     check_arms(settings.catalog, manifests)
     check_memory(settings, artifacts)
+    check_engines(settings, artifacts)
     prepare_folder(settings.node_dir)
     if settings.ledger_url:
         from serve.experiments.ledger.store import Ledger

@@ -142,6 +142,7 @@ def _host(settings: Settings, model: ModelConfig) -> ApplicationSpec:
         "model": model.model_dump(mode="json", exclude={"replicas", "max_replicas"}),
         "threads": threads,
         "folder": str(settings.node_dir),
+        "engines": settings.engines,
     }
     options: dict[str, Any] = {"num_replicas": model.replicas}
     if model.max_replicas:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from convoy.errors import NotFound, unknown
 from models.artifact import Artifact, Manifest
-from models.engine import TensorSpec
+from models.engines.engine import TensorSpec
 from serve.batcher import Answer, Batcher, BatcherLimits, Line
 from serve.compose import CompositionConfig, compose, compositions_of, stages_of
 from serve.composition import Composition, PollRecorder
@@ -144,8 +144,7 @@ class CatalogLoader:
 
         curve = executor.curve
         batcher = Batcher(partial(executor.run, form), executor.slots, limits(curve), curve, recorder.batch)
-        if isinstance(executor, OnDemandExecutor):
-            executor.on_measured.append(lambda found: batcher.measured(limits(found), found))
+        executor.on_measured.append(lambda found: batcher.measured(limits(found), found))
         return batcher
 
     def _compose_all(self, catalog: Catalog, models: Iterable[ModelEndpoint]) -> list[ComposedEndpoint]:

@@ -14,6 +14,8 @@ from pydantic.fields import FieldInfo
 from convoy.credentials import node_folder
 from convoy.errors import ConfigError, unknown
 from models.artifact import BUNDLED, MANIFEST, WEIGHTS
+from models.engines.backends import BackendName
+from models.engines.engine import Precision
 from models.ensembles.combine import Rule
 from models.ensembles.views import View, check_views
 from serve.experiments.definition import Experiment
@@ -147,6 +149,10 @@ class ModelConfig(Named):
     """One served model."""
 
     artifact: str = Field("", description="folder of the artifact; empty: the bundled one of the same name")
+    engine: BackendName = Field("onnxruntime", description="what runs it: onnxruntime, or openvino (an extra)")
+    precision: Precision = Field(
+        "fp32", description="of an engine that `convoy compile` accepts; it is built if the store lacks it"
+    )
     placement: Placement = Field("local", description="local: engine inside the gateway; dedicated: hosts of its own")
     replicas: int = Field(1, ge=1, description="hosts, when dedicated")
     max_replicas: int = Field(
@@ -361,6 +367,7 @@ class Settings(Frozen):
         description="memory for the engines of local models in each gateway: those beyond it are loaded at their first "
         "request, and the least recently used one goes first; 0: all are loaded at the start",
     )
+    engines: str = Field("", description="folder of built engines; empty: one in the user's cache")
     atlas: str = Field("", description="what `convoy atlas` measured; empty: the file it writes by default")
     models: tuple[ModelConfig, ...] = Field(default_factory=lambda: bundled_models())
     ensembles: tuple[EnsembleConfig, ...] = ()

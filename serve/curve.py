@@ -10,15 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engine import Engine
+from models.engines.engine import Engine
 
 
 @dataclass(frozen=True)
 class LatencyCurve:
-    """Batch sizes in ascending order and the seconds each took."""
+    """Batch sizes in ascending order, the seconds each took, and in which engine."""
 
     sizes: tuple[int, ...]
     seconds: tuple[float, ...]
+    engine: str = ""
 
     def predict(self, size: int) -> float:
         """Seconds for a batch of `size` rows: interpolated, and in proportion beyond the last point."""

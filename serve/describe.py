@@ -25,8 +25,6 @@ SERVER = ServerInfo(
         "statistics",
     ),
 )
-PLATFORM = "onnxruntime_onnx"
-BACKEND = "onnxruntime"
 ENSEMBLE = "ensemble"
 EXPERIMENT = "experiment"
 
@@ -48,6 +46,7 @@ def model(endpoint: Endpoint) -> dict[str, Any]:
 
 def _single(endpoint: ModelEndpoint) -> dict[str, Any]:
     manifest, steps = endpoint.manifest, endpoint.manifest.preprocessing
+    facts = endpoint.executor.facts
     return {
         "architecture": manifest.architecture,
         "dataset": manifest.dataset,
@@ -56,6 +55,9 @@ def _single(endpoint: ModelEndpoint) -> dict[str, Any]:
         "macs": manifest.macs,
         "accuracy": dict(manifest.accuracy),
         "placement": endpoint.config.placement,
+        "engine": f"{facts.engine} {facts.version}",
+        "precision": facts.precision,
+        "engine_status": facts.status,
         "source": manifest.source,
         "licence": manifest.licence,
     }
@@ -93,13 +95,13 @@ def wire_input(endpoint: Endpoint) -> TensorInfo:
 
 def info(endpoint: Endpoint) -> ModelInfo:
     """A model as the Open Inference Protocol describes it; what is made of others has Triton's platform for that."""
-    single = isinstance(endpoint, ModelEndpoint)
+    facts = endpoint.executor.facts if isinstance(endpoint, ModelEndpoint) else None
     described = model(endpoint)
     return ModelInfo(
         name=endpoint.name,
         versions=(endpoint.version,),
-        platform=PLATFORM if single else ENSEMBLE,
-        backend=BACKEND if single else "",
+        platform=facts.platform if facts else ENSEMBLE,
+        backend=facts.engine if facts else "",
         inputs=(wire_input(endpoint),),
         outputs=(TensorInfo(OUTPUT, "FP32", (-1, len(endpoint.labels))),),
         max_batch=_max_batch(endpoint),

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convoy.errors import ConvoyError
 from models.artifact import Artifact
-from models.engine import Engine, TensorSpec, load_engine
+from models.engines.engine import Engine, TensorSpec
+from models.engines.store import Store
 from serve.config import ModelConfig
 from serve.curve import LatencyCurve, bucket_sizes, measure_curve
+from serve.engines import Builder, EngineFacts, Opened, open_engines
 from serve.metrics import EngineTime, Metrics
 from serve.slots import Slots
 
@@ -23,47 +30,87 @@ PROBE_AFTER_SECONDS = 20.0
 Form = Literal["image", "tensor"]
 FORMS: tuple[Form, Form] = ("image", "tensor")
 
+log = logging.getLogger("convoy.engines")
+
 
 class Executor(Protocol):
-    """Runs batches of either form, each under one of its `slots`."""
+    """Runs batches of either form, each under one of its `slots`. `on_measured` is told when another engine has its curve."""
 
     slots: Slots
     inputs: Mapping[Form, TensorSpec]
-    curve: LatencyCurve
+    on_measured: list[Callable[[LatencyCurve], None]]
+
+    @property
+    def curve(self) -> LatencyCurve: ...
+
+    @property
+    def facts(self) -> EngineFacts:
+        """What really runs."""
+        ...
 
     async def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]: ...
 
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Warm:
+    """Engines of both forms that have run, with the latency curve of the image form."""
+
+    engines: Mapping[Form, Engine]
+    facts: EngineFacts
+    curve: LatencyCurve
+
+
 class Engines:
-    """Both engines of an artifact, loaded and warm, with the latency curve of the image form. Thread-safe."""
+    """A model's engines, loaded and warm. Thread-safe; where they are not what is asked for, that is built and takes over."""
 
     def __init__(
         self,
+        model: ModelConfig,
         artifact: Artifact,
+        store: Store,
         threads: int,
-        max_batch: int,
         engine_time: EngineTime,
         curve: LatencyCurve | None = None,
     ) -> None:
         """`curve` is what was measured before, if it was: then one run is enough to be warm."""
+        self._open = partial(open_engines, model, artifact, store, threads)
+        self._sizes = bucket_sizes(model.max_batch)
         self._time = engine_time
-        self._engines: dict[Form, Engine] = {
-            "image": load_engine(artifact.image_model, threads),
-            "tensor": load_engine(artifact.tensor_model, threads),
-        }
-        self.inputs = {form: engine.input for form, engine in self._engines.items()}
-        measured = measure_curve(self._engines["image"], (1,) if curve else bucket_sizes(max_batch))
-        self.curve = curve or measured
+        self._warm = self._warm_up(self._open(), curve)
+        self._builder = Builder(model, artifact, store)
+        self.inputs = {form: engine.input for form, engine in self._warm.engines.items()}
+        self.show()
         self.ran_at = self._proven_at = time.monotonic()  # a probe proves, but is no use that one keeps a model for
+
+    @property
+    def curve(self) -> LatencyCurve:
+        return self._warm.curve
+
+    @property
+    def facts(self) -> EngineFacts:
+        return self._warm.facts
 
     def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
         logits = self._run(form, rows)
         self.ran_at = self._proven_at
         return logits
 
+    def complete(self, done: Callable[[], None]) -> None:
+        """Has the engine that is asked for built if it is not there; the next batch after that runs in it.
+
+        `done` is called from another thread when it does, or when it is known that it cannot.
+        """
+        if self.facts.problem:
+            self._builder.start(partial(self._take, done))
+
+    def show(self) -> None:
+        """Brings what runs into the metrics, whose page belongs to the caller's thread."""
+        self._time.runs(f"{self.facts.engine} {self.facts.version}", self.facts.precision, self.facts.status)
+
     def close(self) -> None:
+        self._builder.stop()
         self._time.close()
 
     def probe(self) -> None:
@@ -72,9 +119,29 @@ class Engines:
             spec = self.inputs["image"]
             self._run("image", np.zeros((1, *spec.shape[1:]), spec.dtype))
 
+    def _take(self, done: Callable[[], None], problem: str) -> None:
+        present = self._warm
+        try:
+            opened = None if problem else self._open()
+        except ConvoyError as error:
+            opened, problem = None, str(error)
+        if opened is None:
+            log.warning("%s stays: %s", present.facts.label, problem)
+            self._warm = replace(present, facts=replace(present.facts, problem=problem))
+        else:
+            self._warm = self._warm_up(opened, None)
+        done()
+
+    def _warm_up(self, opened: Opened, known: LatencyCurve | None) -> Warm:
+        label = opened.facts.label
+        curve = known if known is not None and known.engine == label else None
+        measured = measure_curve(opened.image, (1,) if curve else self._sizes)
+        engines: dict[Form, Engine] = {"image": opened.image, "tensor": opened.tensor}
+        return Warm(engines, opened.facts, curve or replace(measured, engine=label))
+
     def _run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
         start = time.monotonic()
-        logits = self._engines[form].run(rows)
+        logits = self._warm.engines[form].run(rows)
         self._proven_at = time.monotonic()
         self._time.add(self._proven_at - start)
         return logits
@@ -86,9 +153,19 @@ class LocalExecutor:
     def __init__(self, engines: Engines, name: str) -> None:
         self.slots = Slots(1)
         self.inputs: Mapping[Form, TensorSpec] = engines.inputs
-        self.curve = engines.curve
+        self.on_measured: list[Callable[[LatencyCurve], None]] = []
         self._engines = engines
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{name}")
+        self._loop = asyncio.get_running_loop()
+        engines.complete(self._completed)
+
+    @property
+    def curve(self) -> LatencyCurve:
+        return self._engines.curve
+
+    @property
+    def facts(self) -> EngineFacts:
+        return self._engines.facts
 
     @property
     def ran_at(self) -> float:
@@ -106,11 +183,24 @@ class LocalExecutor:
         self._pool.shutdown(wait=False)
         self._engines.close()
 
+    def _completed(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
+            self._loop.call_soon_threadsafe(self._show)
+
+    def _show(self) -> None:
+        self._engines.show()
+        for tell in self.on_measured:
+            tell(self.curve)
+
 
 def load_engines(
-    config: ModelConfig, artifact: Artifact, threads: int, metrics: Metrics, curve: LatencyCurve | None = None
+    model: ModelConfig,
+    artifact: Artifact,
+    store: Store,
+    threads: int,
+    metrics: Metrics,
+    curve: LatencyCurve | None = None,
 ) -> Engines:
     """A model's engines, loaded and warm; takes seconds, so call it off the event loop. Raises ArtifactError."""
-    units = config.threads or threads
-    engine_time = EngineTime(metrics, config.name, config.version, units)
-    return Engines(artifact, units, config.max_batch, engine_time, curve)
+    units = model.threads or threads
+    return Engines(model, artifact, store, units, EngineTime(metrics, model.name, model.version, units), curve)

@@ -35,10 +35,14 @@ def explain(plane: DataPlane, settings: Settings) -> dict[str, Any]:
 def _explain_model(endpoint: ModelEndpoint) -> dict[str, Any]:
     limits = endpoint.batcher.limits
     measured = curve_of(endpoint)
+    facts = endpoint.executor.facts
     return {
         "name": endpoint.name,
         "version": endpoint.version,
         "placement": endpoint.config.placement,
+        "engine": facts.label,
+        "engine_status": facts.status,
+        "engine_problem": facts.problem,
         "replicas": endpoint.config.replicas if endpoint.config.placement == "dedicated" else None,
         "batch_limit": limits.batch,
         "batch_limit_reason": f"largest batch that runs within target_ms = {endpoint.config.target_ms:g}",

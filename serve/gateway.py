@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import onnxruntime
 import ray
 from ray import serve as ray_serve
 
@@ -23,6 +22,7 @@ from serve.catalog import CatalogLoader, ModelEndpoint, close_endpoints
 from serve.config import Catalog, ModelConfig, Settings
 from serve.dataplane import DataPlane
 from serve.decode_pool import DecodePool
+from serve.engines import store_of
 from serve.executors import Executor, LocalExecutor
 from serve.experiments.front import lined
 from serve.grpc_listener import GrpcListener
@@ -64,15 +64,14 @@ class Gateway:
         self._settings = Settings.model_validate(settings)
         self._threads = plan_threads(self._settings)
         self._metrics = Metrics(PageWriter(self._settings.node_dir / "metrics"))
-        self._metrics.set(
-            BUILD, 1, version=convoy.__version__, ray=ray.__version__, engine=f"onnxruntime {onnxruntime.__version__}"
-        )
+        self._metrics.set(BUILD, 1, version=convoy.__version__, ray=ray.__version__)
         decoders = DecodePool(self._threads.decode, self._metrics.values(DECODE_BUSY))
         access = Access(local_key=read_local_key(self._settings.node_dir))
         self._plane = DataPlane(self._settings.limits, decoders, access)
         self._ends: list[Callable[[], None]] = []
         self._observe()
         self._memory = open_memory(self._settings)
+        self._store = store_of(self._settings.engines)
         self._loader = CatalogLoader(self._connect, self._metrics, self._settings.limits)
         self._http: HttpListener | None = None
         self._grpc: GrpcListener | None = None
@@ -153,7 +152,7 @@ class Gateway:
     async def _connect(self, model: ModelConfig, artifact: Artifact) -> Executor:
         if model.placement == "dedicated":
             return await connect_host(model, HOST_PATIENCE_SECONDS)
-        return await connect_local(model, artifact, self._threads.local, self._metrics, self._memory)
+        return await connect_local(model, artifact, self._store, self._threads.local, self._metrics, self._memory)
 
     async def _open(self) -> None:
         folder = self._settings.node_dir

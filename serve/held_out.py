@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from convoy.errors import ConfigError
 from models.artifact import Artifact
 from models.data import load_data
-from models.engine import load_engine
+from models.engines.backends import load_engine
 from models.ensembles.combine import combine
 from models.ensembles.views import View
 from serve.config import ModelConfig

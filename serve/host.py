@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +17,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from ray import serve as ray_serve
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from convoy.errors import ConvoyError, EngineFailed, NotReady
 from models.artifact import Artifact
-from models.engine import TensorSpec
+from models.engines.engine import TensorSpec
 from serve.autoscaling import BACKLOG, BUSY
 from serve.config import ModelConfig
 from serve.credits import Callers, Credits
 from serve.curve import LatencyCurve
 from serve.demand import Demand
+from serve.engines import EngineFacts, store_of
 from serve.executors import Form, load_engines
 from serve.metric_pages import PageWriter
 from serve.metrics import HOST_CALLS, Metrics
@@ -49,16 +51,18 @@ class HostFacts:
 
     inputs: dict[Form, TensorSpec]
     curve: LatencyCurve
+    engine: EngineFacts
 
 
 @dataclass(frozen=True)
 class HostAnswer:
-    """Logits of a batch, from which host (its node and process), and how many gateways share it."""
+    """Logits of a batch, from which host (its node and process), how many gateways share it, and what ran."""
 
     logits: NDArray[np.float32]
     node: str
     pid: int
     callers: int
+    engine: EngineFacts
 
 
 @ray_serve.deployment(
@@ -72,10 +76,13 @@ class HostAnswer:
 class Host:
     """Deployment of one model's engine."""
 
-    def __init__(self, model: dict[str, object], threads: int, folder: str) -> None:
+    async def __init__(self, model: dict[str, object], threads: int, folder: str, engines: str) -> None:  # type: ignore[misc] # Ray awaits it
         config = ModelConfig.model_validate(model)
         metrics = Metrics(PageWriter(Path(folder) / "metrics"))
-        self._engines = load_engines(config, Artifact.load(config.folder), threads, metrics)
+        artifact = await asyncio.to_thread(Artifact.load, config.folder)
+        self._engines = await asyncio.to_thread(load_engines, config, artifact, store_of(engines), threads, metrics)
+        loop = asyncio.get_running_loop()
+        self._engines.complete(lambda: loop.call_soon_threadsafe(self._engines.show))
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._node = socket.gethostname()
         self._calls = metrics.values(HOST_CALLS, model=config.name, version=config.version)
@@ -83,7 +90,7 @@ class Host:
         self._demand = Demand()
 
     async def facts(self) -> HostFacts:
-        return HostFacts(self._engines.inputs, self._engines.curve)
+        return HostFacts(self._engines.inputs, self._engines.curve, self._engines.facts)
 
     async def run(self, form: Form, rows: NDArray[Any], caller: str, backlog: float = 0.0) -> HostAnswer:
         """One batch of a gateway in whose line `backlog` seconds of work wait. Raises EngineFailed."""
@@ -91,7 +98,7 @@ class Host:
         callers = self._callers.called(caller, time.monotonic())
         self._demand.called(caller, backlog)
         logits = await asyncio.get_running_loop().run_in_executor(self._pool, self._run, form, rows)
-        return HostAnswer(logits, self._node, os.getpid(), callers)
+        return HostAnswer(logits, self._node, os.getpid(), callers, self._engines.facts)
 
     def _run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
         started = time.monotonic()
@@ -107,6 +114,9 @@ class Host:
     def check_health(self) -> None:
         self._engines.probe()
 
+    async def __del__(self) -> None:
+        self._engines.close()
+
 
 class HostExecutor:
     """Runs batches on the hosts of a model: one handle call per batch, made again when its host dies."""
@@ -116,7 +126,10 @@ class HostExecutor:
         self.slots = Slots(self._credits.count, self._credits.eager)
         self.inputs: Mapping[Form, TensorSpec] = facts.inputs
         self.curve = facts.curve
+        self.facts = facts.engine
+        self.on_measured: list[Callable[[LatencyCurve], None]] = []
         self._handle = handle
+        self._asking: asyncio.Task[None] | None = None
         self._id = secrets.token_hex(8)
 
     async def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
@@ -124,7 +137,27 @@ class HostExecutor:
         answer = await self._ask(form, rows)
         self._credits.told((answer.node, answer.pid), answer.callers, time.monotonic())
         self.slots.resize(self._credits.count, self._credits.eager)
+        if answer.engine != self.facts:
+            self._follow(answer.engine)
         return answer.logits
+
+    def _follow(self, engine: EngineFacts) -> None:
+        """A host runs another engine now: its curve is asked for, beside the traffic."""
+        changed = engine.label != self.facts.label
+        self.facts = engine
+        if changed and self._asking is None:
+            self._asking = asyncio.create_task(self._measured())
+
+    async def _measured(self) -> None:
+        try:
+            facts: HostFacts = await self._handle.facts.remote()
+            self.curve = facts.curve
+            for tell in self.on_measured:
+                tell(facts.curve)
+        except (RayError, RayServeException) as error:
+            log.warning("a host did not tell its curve: %s", type(error).__name__)
+        finally:
+            self._asking = None
 
     async def _ask(self, form: Form, rows: NDArray[Any]) -> HostAnswer:
         give_up = time.monotonic() + PATIENCE_SECONDS
@@ -157,6 +190,8 @@ class HostExecutor:
 
     def close(self) -> None:
         """The host outlives the gateways that use it."""
+        if self._asking is not None:
+            self._asking.cancel()
 
 
 async def connect_host(model: ModelConfig, patience: float) -> HostExecutor:

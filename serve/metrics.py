@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -127,6 +128,12 @@ TARGET = Definition(
     "convoy_target_seconds", "gauge", "Longest run of one batch that is wanted.", ("model", "version"), alike=True
 )
 ENGINES = Definition("convoy_engine_replicas", "gauge", "Processes that hold a model's engine.", ("model", "version"))
+ENGINE_INFO = Definition(
+    "convoy_engine_info",
+    "gauge",
+    "Processes in which a model runs in an engine, by what that is; status is the gate's.",
+    ("model", "version", "engine", "precision", "status"),
+)
 LOADS = Definition(
     "convoy_model_loads", "counter", "Loads of an engine within the memory budget.", ("model", "version")
 )
@@ -179,14 +186,14 @@ LEDGER_EVENTS = Definition(
     "Events for the ledger: written, or dropped because it was away too long.",
     ("outcome",),
 )
-BUILD = Definition("convoy_build_info", "gauge", "Version of Convoy; the value is 1.", ("version", "ray", "engine"))
+BUILD = Definition("convoy_build_info", "gauge", "Version of Convoy; the value is 1.", ("version", "ray"))
 
 ALL = (
     REQUESTS, SAMPLES, BATCHES, BUSY, HOST_CALLS, LOOP_BUSY, DECODE_BUSY, SIZE_RUNS, SIZE_SECONDS, FAILED_SECONDS, LAST_RUN,
     CACHE_HITS, CACHE_MISSES, CACHE_SECONDS, WORK, ENGINE_SHARE, SHED, CANCELLED, BATCH_ROWS, STAGE, TOTAL, QUEUE, IN_FLIGHT,
     TARGET, ENGINES, ENERGY, CHIP_ENERGY, POWER, IDLE_POWER, POWER_CAP, CPU_BUSY, CORES, BUILD,
     MEMBER, MEMBER_TIME, MEMBER_ENGINE, STAGE_IMAGES, ARM_REQUESTS, ARM_COPIES, SPLIT, LEDGER_EVENTS,
-    LOADS, LOAD_SECONDS, EVICTIONS,
+    LOADS, LOAD_SECONDS, EVICTIONS, ENGINE_INFO,
 )  # fmt: skip
 DEFINITIONS = {definition.name: definition for definition in ALL}
 
@@ -225,14 +232,27 @@ class EngineTime:
         self._units = units
         self._loaded = metrics.values(ENGINES, model=model, version=version)
         self._loaded[0] = 1
+        self._info = partial(metrics.values, ENGINE_INFO, model=model, version=version)
+        self._runs: Values | None = None
 
     def add(self, seconds: float) -> None:
         self._busy[0] += seconds
         self._work[0] += seconds * self._units
 
+    def runs(self, engine: str, precision: str, status: str) -> None:
+        """What the engine is from now on."""
+        self._forget()
+        self._runs = self._info(engine=engine, precision=precision, status=status)
+        self._runs[0] = 1
+
     def close(self) -> None:
         """The engine is unloaded."""
         self._loaded[0] = np.nan
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._runs is not None:
+            self._runs[0] = np.nan
 
 
 def observe(histogram: Values, bounds: Values, observations: Values) -> None:

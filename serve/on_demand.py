@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from convoy.errors import ArtifactError, ConfigError, ConvoyError, EngineFailed
 from models.artifact import WEIGHTS, Artifact, Preprocessing
-from models.engine import TensorSpec
+from models.engines.engine import TensorSpec
+from models.engines.store import Store
 from serve.config import ModelConfig, Settings
 from serve.curve import LatencyCurve
+from serve.engines import EngineFacts, asked_for
 from serve.executors import Executor, Form, LocalExecutor, load_engines
 from serve.metrics import EVICTIONS, LOAD_SECONDS, LOADS, Metrics
 from serve.residency import Memory, Resident, resident_bytes
@@ -48,6 +50,7 @@ class OnDemandExecutor:
         self.on_measured: list[Callable[[LatencyCurve], None]] = []
         self.size = memory_of(artifact)
         self._name = config.name
+        self._absent = asked_for(config, "not in memory")
         self._load = load
         self._memory = memory
         self._engine: LocalExecutor | None = None
@@ -59,6 +62,10 @@ class OnDemandExecutor:
     @property
     def loaded(self) -> bool:
         return self._engine is not None
+
+    @property
+    def facts(self) -> EngineFacts:
+        return self._engine.facts if self._engine else self._absent
 
     @property
     def measured(self) -> bool:
@@ -131,11 +138,15 @@ class OnDemandExecutor:
         self._memory.enter(self)
         self._count(LOADS)[0] += 1
         self._count(LOAD_SECONDS)[0] += time.monotonic() - started
-        if not self.measured:
-            self.curve = engine.curve
-            for tell in self.on_measured:
-                tell(engine.curve)
+        engine.on_measured.append(self._measured)
+        if self.curve != engine.curve:
+            self._measured(engine.curve)
         self._slots.open()
+
+    def _measured(self, curve: LatencyCurve) -> None:
+        self.curve = curve
+        for tell in self.on_measured:
+            tell(curve)
 
     def _refuse(self, problem: str) -> None:
         """Gives permits for a while, so that whoever waits is told; then it may be tried again."""
@@ -155,12 +166,12 @@ class OnDemandExecutor:
 
 
 async def connect_local(
-    config: ModelConfig, artifact: Artifact, threads: int, metrics: Metrics, memory: Memory | None
+    config: ModelConfig, artifact: Artifact, store: Store, threads: int, metrics: Metrics, memory: Memory | None
 ) -> Executor:
     """A model's engine in this process: now, or without room for it at the first request. Raises ArtifactError."""
 
     async def start(curve: LatencyCurve | None) -> LocalExecutor:
-        engines = await asyncio.to_thread(load_engines, config, artifact, threads, metrics, curve)
+        engines = await asyncio.to_thread(load_engines, config, artifact, store, threads, metrics, curve)
         return LocalExecutor(engines, config.name)
 
     async def verify_and_start(curve: LatencyCurve | None) -> LocalExecutor:

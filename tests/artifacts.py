@@ -15,11 +15,14 @@ CLASSES = 4
 POISON = 255  # the faulty model breaks on a batch that holds a pixel of this value
 
 
-def write_artifact(folder: Path, name: str, *, loops: int = 0, faulty: bool = False) -> Path:
-    """A grey 8x8 classifier: the class is the quadrant with the brightest mean. `loops` make it slow."""
+def write_artifact(folder: Path, name: str, *, loops: int = 0, faulty: bool = False, convolution: bool = False) -> Path:
+    """A grey 8x8 classifier: the class is the quadrant with the brightest mean, by pooling or by a convolution.
+
+    `loops` make it slow.
+    """
     folder.mkdir(parents=True)
     for file, image in ((IMAGE_MODEL, True), (TENSOR_MODEL, False)):
-        onnx.save_model(_model(image, loops, faulty), str(folder / file))
+        onnx.save_model(_model(image, loops, faulty, convolution), str(folder / file))
     manifest = Manifest(
         name=name,
         version="1",
@@ -49,7 +52,7 @@ def quadrant_image(bright: int, value: int = 200) -> np.ndarray[tuple[int, int],
     return image
 
 
-def _model(image: bool, loops: int, faulty: bool) -> onnx.ModelProto:
+def _model(image: bool, loops: int, faulty: bool, convolution: bool) -> onnx.ModelProto:
     nodes, source = [], "input"
     if image:
         scale = numpy_helper.from_array(np.array(1 / 255, np.float32), "scale")
@@ -72,10 +75,13 @@ def _model(image: bool, loops: int, faulty: bool) -> onnx.ModelProto:
         constants.append(numpy_helper.from_array(np.array(loops, np.int64), "loops"))
         nodes.append(_burn(source))
         source = "burnt"
-    nodes += [
-        helper.make_node("AveragePool", [source], ["means"], kernel_shape=[SIDE // 2] * 2, strides=[SIDE // 2] * 2),
-        helper.make_node("Flatten", ["means"], ["logits"]),
-    ]
+    half = [SIDE // 2] * 2
+    if convolution:
+        constants.append(numpy_helper.from_array(np.full((1, 1, *half), 1 / 16, np.float32), "filter"))
+        nodes.append(helper.make_node("Conv", [source, "filter"], ["means"], strides=half))
+    else:
+        nodes.append(helper.make_node("AveragePool", [source], ["means"], kernel_shape=half, strides=half))
+    nodes.append(helper.make_node("Flatten", ["means"], ["logits"]))
     result = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", CLASSES])
     graph = helper.make_graph(nodes, "quadrants", [given], [result], constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)

@@ -11,6 +11,7 @@ from convoy import __version__
 from convoy.cli.atlas import atlas
 from convoy.cli.capacity import capacity
 from convoy.cli.classify import classify
+from convoy.cli.engines import compile_model, engines
 from convoy.cli.ensemble import ensemble
 from convoy.cli.experiment import experiment, feedback
 from convoy.cli.importing import import_model
@@ -46,6 +47,8 @@ def main(context: click.Context, /, **credentials: Path | None) -> None:
     convoy models                              what is served, with accuracy and size
     convoy models --architectures              every network of the zoo; NAME shows one layer by layer
     convoy import resnet50-imagenet            a model of public weights, or of your own
+    convoy compile MODEL --precision int8      a faster engine, if it is still right
+    convoy engines ls                          which are built
     convoy explain                             threads, placement and batch limits, and why
     convoy ensemble suggest                    which models to combine, by held-out labels
     convoy render -c convoy.yaml               the same server as Ray Serve's config document, for a cluster
@@ -58,7 +61,8 @@ def main(context: click.Context, /, **credentials: Path | None) -> None:
 
 
 COMMANDS = (
-    up, demo, classify, models, import_model, explain, render, ensemble, experiment, feedback, capacity, atlas, keys,
+    up, demo, classify, models, import_model, compile_model, engines, explain, render, ensemble, experiment, feedback,
+    capacity, atlas, keys,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

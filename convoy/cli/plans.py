@@ -64,12 +64,13 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
         console.print(
             f"{used:g} of {plan['models_memory_mb']:g} MB for local models in use, by {len(here)} of {len(sharing)}"
         )
-    table = Table("model", "placement", "batch limit", "in flight", "queue", "ms by batch size", box=None)
+    table = Table("model", "placement", "engine", "batch limit", "in flight", "queue", "ms by batch size", box=None)
     for model in plan["models"]:
         curve = model.get("curve_ms", {})
         table.add_row(
             model["name"],
             model["placement"] + ("" if model.get("in_memory", True) else ", on demand"),
+            _engine(model),
             str(model.get("batch_limit", f"≤ {model.get('max_batch')}")),
             str(model.get("batches_in_flight", "")),
             str(model.get("queue_limit", "")),
@@ -113,6 +114,14 @@ def _compositions(compositions: list[dict[str, Any]]) -> Table:
                 table.add_row(name, label, member["model"], views, str(member["rows_per_image"]), macs, cost, total)
                 name = label = total = ""
     return table
+
+
+def _engine(model: dict[str, Any]) -> str:
+    """What runs, with a remark where it is not what is asked for; without a server, what is asked for."""
+    if "engine_problem" not in model:
+        return f"{model['engine']} {model['precision']}"
+    remark = model["engine_problem"] or {"unproven": "unproven"}.get(model["engine_status"], "")
+    return model["engine"] + (f" ({remark})" if remark else "")
 
 
 def _milliseconds(value: float | None) -> str:

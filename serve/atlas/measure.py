@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from convoy.errors import EngineFailed
-from models.engine import load_engine
+from models.engines.backends import load_engine
 from serve.atlas.data import Cell, Interval, Power
 from serve.config import Power as Declared
 from serve.power.find import find_sources

@@ -21,7 +21,7 @@ from convoy.client import Client
 from convoy.protos import open_inference_pb2
 from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from models.artifact import BUNDLED, Artifact
-from models.engine import load_engine
+from models.engines.backends import load_engine
 from models.ensembles.combine import Rule
 from models.ensembles.views import View, arrange, looks_at
 from serve.config import Settings

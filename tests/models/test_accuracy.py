@@ -14,7 +14,7 @@ from models.calibrate import fit_calibration
 from models.checkpoints import load_weights
 from models.compile import measure_accuracy
 from models.data import load_data
-from models.engine import load_engine
+from models.engines.backends import load_engine
 from models.preprocess import prepare
 from models.train.recipes import RECIPES
 from models.zoo.registry import find_architecture

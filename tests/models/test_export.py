@@ -9,7 +9,7 @@ import torch
 
 from convoy.errors import ArtifactError
 from models.artifact import Preprocessing
-from models.engine import load_engine
+from models.engines.backends import load_engine
 from models.export import PARITY_BATCHES, TOLERANCE, check_parity, export
 from models.zoo.lenet import LeNet5
 from models.zoo.resnet import resnet20

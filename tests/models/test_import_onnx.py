@@ -11,7 +11,7 @@ from onnx import TensorProto
 from convoy.errors import ArtifactError
 from models.artifact import Preprocessing
 from models.description import Description
-from models.engine import load_engine
+from models.engines.backends import load_engine
 from models.import_onnx import import_onnx
 from tests.models.onnx_nets import SIDE, write_net
 

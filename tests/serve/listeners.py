@@ -14,6 +14,7 @@ from serve.catalog import CatalogLoader, close_endpoints
 from serve.config import Catalog, ModelConfig, Settings
 from serve.dataplane import DataPlane
 from serve.decode_pool import DecodePool
+from serve.engines import store_of
 from serve.executors import Executor
 from serve.experiments.front import lined
 from serve.experiments.gateway import Experiments
@@ -63,6 +64,7 @@ class InProcess:
         access = Access(settings.keys, read_local_key(settings.node_dir))
         self.plane = DataPlane(settings.limits, self.decoders, access)
         self.memory = open_memory(settings)
+        self.store = store_of(settings.engines)
         self.loader = CatalogLoader(self.connect, self.metrics, settings.limits)
         self.repository = Repository(self.plane, self.serve, steward, name)
         self.experiments: Experiments | None = None
@@ -108,7 +110,7 @@ class InProcess:
         await close_endpoints(one for one in lined(present.by_name.values()) if id(one) not in kept)
 
     async def connect(self, model: ModelConfig, artifact: Artifact) -> Executor:
-        return await connect_local(model, artifact, 1, self.metrics, self.memory)
+        return await connect_local(model, artifact, self.store, 1, self.metrics, self.memory)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from convoy.errors import Overloaded
 from models.artifact import BUNDLED, Artifact
+from models.engines.store import Store
 from serve.batcher import Batcher, BatcherLimits
 from serve.catalog import CatalogLoader, Endpoint, Endpoints, ModelEndpoint
 from serve.config import Catalog, Limits, ModelConfig
@@ -54,7 +55,7 @@ def with_full_queue(
         plane = DataPlane(Limits(), DecodePool(1, np.zeros(1)))
 
         async def connect(model: ModelConfig, artifact: Artifact) -> Executor:
-            return LocalExecutor(load_engines(model, artifact, 1, metrics), model.name)
+            return LocalExecutor(load_engines(model, artifact, Store(), 1, metrics), model.name)
 
         loaded = await CatalogLoader(connect, metrics, plane.limits).load(Catalog(models=(MODEL,)), Endpoints())
         gate = asyncio.Event()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.engine import TensorSpec
+from models.engines.engine import TensorSpec
 from serve.curve import LatencyCurve, bucket_sizes, measure_curve
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from convoy.errors import ConfigError
 from models.artifact import Artifact, Preprocessing
-from models.engine import load_engine
+from models.engines.backends import load_engine
 from serve.decode import Decoder
 from tests.serve.pictures import (
     CROPPED,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from convoy.errors import ArtifactError, EngineFailed
-from models.engine import load_engine
+from models.engines.backends import load_engine
 from tests.artifacts import CLASSES, POISON, SIDE, quadrant_image, write_artifact
 
 

@@ -1,16 +1,16 @@
-"""Engines: an artifact's graph loaded on a device. ONNX Runtime is the one on CPUs."""
+"""ONNX Runtime, the engine of CPUs by default."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from convoy.errors import ArtifactError, EngineFailed
+from models.engines.engine import Precision, TensorSpec
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(uint8)": np.dtype(np.uint8),
@@ -19,30 +19,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 SILENT = 4  # ONNX Runtime's own log: fatal only; failures are raised
 
 
-@dataclass(frozen=True)
-class TensorSpec:
-    """Name, element type and shape of an input or output; -1 is the batch dimension."""
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-
-
-class Engine(Protocol):
-    """Runs batches. Thread-safe; releases the GIL while it runs."""
-
-    @property
-    def input(self) -> TensorSpec: ...
-
-    @property
-    def output(self) -> TensorSpec: ...
-
-    def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """Logits [n, classes] of a batch [n, …]. Raises EngineFailed."""
-        ...
-
-
-class OnnxEngine:
+class OnnxRuntimeEngine:
     """An ONNX graph in ONNX Runtime on the CPU, `threads` wide, without spinning: cores are shared with decoding."""
 
     def __init__(self, path: Path, threads: int) -> None:
@@ -53,10 +30,10 @@ class OnnxEngine:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self.input = _spec(self._session.get_inputs()[0])
+            self.output = _spec(self._session.get_outputs()[0])
         except Exception as error:
             raise ArtifactError(f"{path} cannot be loaded: {error}") from error
-        self.input = _spec(self._session.get_inputs()[0])
-        self.output = _spec(self._session.get_outputs()[0])
         self._outputs = [self.output.name]
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
@@ -67,9 +44,25 @@ class OnnxEngine:
         return logits
 
 
-def load_engine(path: Path, threads: int) -> Engine:
-    """The engine of a graph. Raises ArtifactError."""
-    return OnnxEngine(path, threads)
+class OnnxRuntime:
+    """The backend. On CPUs it has kernels for fp32 and int8; fp16 and bf16 would be cast to fp32 around every layer."""
+
+    name = "onnxruntime"
+    platform = "onnxruntime_onnx"
+
+    @property
+    def version(self) -> str:
+        return str(onnxruntime.__version__)
+
+    def precisions(self) -> tuple[Precision, ...]:
+        return ("fp32", "int8")
+
+    def load(self, graph: Path, threads: int, precision: Precision) -> OnnxRuntimeEngine:
+        return OnnxRuntimeEngine(graph, threads)
+
+
+def backend() -> OnnxRuntime:
+    return OnnxRuntime()
 
 
 def _spec(value: Any) -> TensorSpec:

@@ -1,0 +1,34 @@
+"""What every engine offers, whatever runs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, element type and shape of an input or output; -1 is the batch dimension."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+class Engine(Protocol):
+    """Runs batches. Thread-safe; releases the GIL while it runs; what it answered stays as it was."""
+
+    @property
+    def input(self) -> TensorSpec: ...
+
+    @property
+    def output(self) -> TensorSpec: ...
+
+    def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """Logits [n, classes] of a batch [n, …]. Raises EngineFailed."""
+        ...

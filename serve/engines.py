@@ -1,0 +1,137 @@
+"""Which engine of a model runs: the one that is asked for if it is in the store, until then the artifact's own graphs."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from convoy.errors import ConfigError
+from models.artifact import IMAGE_MODEL, TENSOR_MODEL, Artifact
+from models.engines.backends import find_backend
+from models.engines.engine import Engine, Precision
+from models.engines.evidence import source_of
+from models.engines.order import Order
+from models.engines.store import Store
+from serve.config import ModelConfig, Settings
+
+OWN_ENGINE = "onnxruntime"  # what an artifact's graphs run in as they are
+OWN_PRECISION: Precision = "fp32"
+OWN_STATUS = "reference"
+
+ROOT = Path(__file__).resolve().parent.parent  # whence a process with -m imports these packages and no others
+
+log = logging.getLogger("convoy.engines")
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """What really runs. `status` is the gate's, or `reference`; `problem` says why it is not what is asked for, if so."""
+
+    engine: str
+    version: str
+    platform: str
+    precision: str
+    status: str
+    problem: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.engine} {self.version} {self.precision}"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The engines of both forms, not yet warm."""
+
+    image: Engine
+    tensor: Engine
+    facts: EngineFacts
+
+
+def serves_artifact(model: ModelConfig) -> bool:
+    """Whether the artifact's own graphs are what is asked for."""
+    return (model.engine, model.precision) == (OWN_ENGINE, OWN_PRECISION)
+
+
+def store_of(folder: str) -> Store:
+    """The store of a configuration; without a folder, the user's."""
+    return Store(Path(folder).expanduser() if folder else None)
+
+
+def order_of(model: ModelConfig, artifact: Artifact) -> Order:
+    """What a configuration asks for."""
+    return Order(artifact, find_backend(model.engine), model.precision, source_of(artifact))
+
+
+def check_engines(settings: Settings, artifacts: Mapping[str, Artifact]) -> None:
+    """Raises ConfigError for an engine that is not installed, or does not run the precision on this machine."""
+    for model in settings.models:
+        try:
+            order_of(model, artifacts[model.name]).check()
+        except ConfigError as error:
+            raise ConfigError(f"{model.name}: {error}") from error
+
+
+def asked_for(model: ModelConfig, problem: str) -> EngineFacts:
+    """What would run, were it not for `problem`."""
+    backend = find_backend(model.engine)
+    return EngineFacts(backend.name, backend.version, backend.platform, model.precision, "", problem)
+
+
+def open_engines(model: ModelConfig, artifact: Artifact, store: Store, threads: int) -> Opened:
+    """The engine that is asked for if it is in the store, else the artifact's own. Raises ArtifactError."""
+    if not serves_artifact(model):
+        order = order_of(model, artifact)
+        entry = store.find(order)
+        if entry is not None:
+            return _open(entry.folder, model.engine, model.precision, entry.status, threads)
+    opened = _open(artifact.folder, OWN_ENGINE, OWN_PRECISION, OWN_STATUS, threads)
+    if serves_artifact(model):
+        return opened
+    return replace(opened, facts=replace(opened.facts, problem=f"{model.engine} {model.precision} is not built yet"))
+
+
+def _open(folder: Path, engine: str, precision: Precision, status: str, threads: int) -> Opened:
+    backend = find_backend(engine)
+    image, tensor = (backend.load(folder / name, threads, precision) for name in (IMAGE_MODEL, TENSOR_MODEL))
+    return Opened(image, tensor, EngineFacts(engine, backend.version, backend.platform, precision, status))
+
+
+class Builder:
+    """Builds a model's engine in a process of low priority, since a server answers meanwhile and a build may be killed."""
+
+    def __init__(self, model: ModelConfig, artifact: Artifact, store: Store) -> None:
+        self._name = model.name
+        self._command = [
+            *(sys.executable, "-m", "models.engines", str(artifact.folder.resolve())),
+            *("--engine", model.engine, "--precision", model.precision, "--store", str(store.root)),
+        ]
+        self._process: subprocess.Popen[str] | None = None
+        self._stopped = False
+
+    def start(self, done: Callable[[str], None]) -> None:
+        """Calls `done` from another thread with the problem, or with an empty string."""
+        threading.Thread(target=self._run, args=(done,), daemon=True, name=f"build-{self._name}").start()
+
+    def stop(self) -> None:
+        self._stopped = True
+        if self._process is not None:
+            self._process.terminate()
+
+    def _run(self, done: Callable[[str], None]) -> None:
+        self._process = subprocess.Popen(
+            self._command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        if self._stopped:
+            self._process.terminate()
+        _, said = self._process.communicate()
+        if self._stopped:
+            return
+        code = self._process.returncode
+        last = said.strip().splitlines()[-1:] or ["it ended without a word"]
+        done("" if code == 0 else f"it could not be built (exit {code}): {last[0]}")

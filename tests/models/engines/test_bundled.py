@@ -1,0 +1,69 @@
+"""Gated int8 of what is bundled, calibrated and judged on real held-out images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convoy.errors import ArtifactError
+from models.artifact import BUNDLED, MANIFEST, Artifact
+from models.data import load_data
+from models.engines.backends import BACKENDS, find_backend
+from models.engines.evidence import Evidence, Source, source_of
+from models.engines.factory import build_engine
+from models.engines.order import Order
+from models.engines.store import Store
+
+# The quantizer warns of itself.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+
+def cifar_nets() -> list[str]:
+    """resnet20 and the two others with the fewest operations."""
+    found = [Artifact.load(file.parent).manifest for file in sorted(BUNDLED.glob(f"*/{MANIFEST}"))]
+    others = [one for one in found if one.dataset == "cifar10" and one.name != "resnet20-cifar10"]
+    return ["resnet20-cifar10", *(one.name for one in sorted(others, key=lambda one: one.macs)[:2])]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", cifar_nets())
+def test_int8_passes_the_gate_and_keeps_its_word_on_test_images(name: str, backend: str, tmp_path: Path) -> None:
+    artifact = Artifact.load(BUNDLED / name)
+    entry = build_engine(Order(artifact, find_backend(backend), "int8", source_of(artifact)), Store(tmp_path))
+    judgement = entry.manifest.judgement
+    assert (entry.status, judgement["images"]) == ("accepted", 4500)
+    assert judgement["loss_bound"] <= 0.005
+    test = load_data("cifar10").test
+    engine = find_backend(backend).load(entry.folder / "image.onnx", 2, "int8")
+    right = sum(
+        int((engine.run(test.images[start : start + 100]).argmax(1) == test.labels[start : start + 100]).sum())
+        for start in range(0, 2000, 100)
+    )
+    own = artifact.manifest.accuracy["top1"]
+    assert right / 2000 > own - 0.03  # 2 000 images: twice the standard error, and what int8 may lose
+
+
+def test_black_images_calibrate_badly_and_are_refused(tmp_path: Path) -> None:
+    artifact = Artifact.load(BUNDLED / "resnet20-cifar10")
+    source = source_of(artifact)
+    assert source is not None
+    real = source.read()
+    black = Evidence(np.zeros_like(real.calibrate[:50]), real.judge, real.labels)
+    order = Order(artifact, find_backend("onnxruntime"), "int8", Source("black images", "0", lambda: black))
+    with pytest.raises(ArtifactError, match="refused, nothing was stored"):
+        build_engine(order, Store(tmp_path))
+    assert Store(tmp_path).entries() == []
+
+
+def test_samples_of_imagenet_calibrate_but_prove_nothing(shared: Path, tmp_path: Path) -> None:
+    artifact = Artifact.load(BUNDLED / "squeezenet1_1-imagenet")
+    source = source_of(artifact, shared / "images" / "imagenet_200")
+    entry = build_engine(Order(artifact, find_backend("openvino"), "int8", source), Store(tmp_path))
+    assert entry.status == "unproven"
+    assert entry.manifest.judgement["agreement"] > 0.9

@@ -1,0 +1,141 @@
+"""What every engine promises: one suite over all backends that are installed, and over torch, which they are compared with."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from convoy.errors import ArtifactError, EngineFailed
+from models.artifact import Preprocessing
+from models.engines.backends import BACKENDS, installed_backends
+from models.engines.engine import Engine
+from models.engines.reference import TorchEngine
+from models.export import export
+
+STEPS = Preprocessing(3, 16, 16, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), pad=1)
+CLASSES = 5
+FORMS = ("image", "tensor")
+
+# The exporter's own internals warn of each other.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning:torch.*"),
+]
+
+
+@pytest.fixture(scope="module")
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(*layers, nn.Linear(16, CLASSES)).eval()
+
+
+@pytest.fixture(scope="module")
+def graphs(net: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("net")
+    export(net, STEPS, folder)
+    return folder
+
+
+@pytest.fixture(params=["torch", *BACKENDS])
+def load(request: pytest.FixtureRequest, net: nn.Module, graphs: Path) -> Callable[[Any], Engine]:
+    """Loads either form in the backend under test."""
+    if request.param == "torch":
+        return partial(TorchEngine, net, STEPS)
+    backend = next(one for one in installed_backends() if one.name == request.param)
+    return lambda form: backend.load(graphs / f"{form}.onnx", 2, "fp32")
+
+
+def rows(engine: Engine, count: int, seed: int = 0) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    shape = (count, *engine.input.shape[1:])
+    if engine.input.dtype == np.uint8:
+        return generator.integers(0, 256, shape, np.uint8)
+    return generator.normal(size=shape).astype(np.float32)
+
+
+def test_it_says_what_it_takes_and_gives(load: Callable[[Any], Engine]) -> None:
+    image, tensor = load("image"), load("tensor")
+    assert (image.input.name, image.input.dtype, image.input.shape) == ("image", np.dtype(np.uint8), (-1, 16, 16, 3))
+    assert (tensor.input.name, tensor.input.dtype, tensor.input.shape) == (
+        "input",
+        np.dtype(np.float32),
+        (-1, 3, 18, 18),
+    )
+    for engine in (image, tensor):
+        assert (engine.output.name, engine.output.dtype, engine.output.shape) == (
+            "logits",
+            np.dtype(np.float32),
+            (-1, CLASSES),
+        )
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_it_answers_as_torch_does_at_every_batch(load: Callable[[Any], Engine], net: nn.Module, form: Any) -> None:
+    engine, reference = load(form), TorchEngine(net, STEPS, form)
+    for count in (1, 3, 8, 2):
+        batch = rows(engine, count, seed=count)
+        logits = engine.run(batch)
+        assert (logits.shape, logits.dtype) == ((count, CLASSES), np.dtype(np.float32))
+        np.testing.assert_allclose(logits, reference.run(batch), rtol=1e-4, atol=1e-4)
+
+
+def test_an_answer_stays_as_it_was(load: Callable[[Any], Engine]) -> None:
+    engine = load("image")
+    first = engine.run(rows(engine, 2, seed=1))
+    kept = first.copy()
+    engine.run(rows(engine, 2, seed=2))
+    np.testing.assert_array_equal(first, kept)
+    first += 1  # whoever got it may write on it
+
+
+def test_rows_of_a_strided_view(load: Callable[[Any], Engine]) -> None:
+    engine = load("image")
+    batch = rows(engine, 6)
+    np.testing.assert_allclose(engine.run(batch[::2]), engine.run(batch)[::2], rtol=1e-4, atol=1e-5)
+
+
+def test_threads_share_an_engine(load: Callable[[Any], Engine]) -> None:
+    engine = load("image")
+    batches = [rows(engine, 1 + seed % 3, seed) for seed in range(40)]
+    expected = [engine.run(batch) for batch in batches]
+    start = threading.Barrier(4)
+
+    def work(first: int) -> list[np.ndarray]:
+        start.wait()
+        return [engine.run(batch) for batch in batches[first::4]]
+
+    with ThreadPoolExecutor(4) as pool:
+        for first, answers in enumerate(pool.map(work, range(4))):
+            for answer, want in zip(answers, expected[first::4], strict=True):
+                np.testing.assert_allclose(answer, want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_that_does_not_fit_fails_and_the_next_one_runs(load: Callable[[Any], Engine]) -> None:
+    engine = load("image")
+    good = rows(engine, 2)
+    for bad in (good[:, :5], good.astype(np.float32), good[0]):
+        with pytest.raises(EngineFailed):
+            engine.run(bad)
+    assert engine.run(good).shape == (2, CLASSES)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("cut", ["absent", "nothing", "half", "without weights"])
+def test_what_is_no_whole_graph_is_refused(name: str, cut: str, graphs: Path, tmp_path: Path) -> None:
+    backend = next(one for one in installed_backends() if one.name == name)
+    whole = (graphs / "tensor.onnx").read_bytes()
+    if cut != "absent":
+        (tmp_path / "tensor.onnx").write_bytes({"nothing": b"", "half": whole[: len(whole) // 2]}.get(cut, whole))
+    with pytest.raises(ArtifactError, match=r"tensor\.onnx cannot be loaded"):
+        backend.load(tmp_path / "tensor.onnx", 1, "fp32")
