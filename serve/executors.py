@@ -97,7 +97,7 @@ class Engines:
         self.ran_at = self._proven_at
         return logits
 
-    def complete(self, done: Callable[[], None]) -> None:
+    def complete(self, done: Callable[[], object]) -> None:
         """Has the engine that is asked for built if it is not there; the next batch after that runs in it.
 
         `done` is called from another thread when it does, or when it is known that it cannot.
@@ -119,7 +119,7 @@ class Engines:
             spec = self.inputs["image"]
             self._run("image", np.zeros((1, *spec.shape[1:]), spec.dtype))
 
-    def _take(self, done: Callable[[], None], problem: str) -> None:
+    def _take(self, done: Callable[[], object], problem: str) -> None:
         present = self._warm
         try:
             opened = None if problem else self._open()

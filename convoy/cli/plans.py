@@ -121,7 +121,7 @@ def _engine(model: dict[str, Any]) -> str:
     if "engine_problem" not in model:
         return f"{model['engine']} {model['precision']}"
     remark = model["engine_problem"] or {"unproven": "unproven"}.get(model["engine_status"], "")
-    return model["engine"] + (f" ({remark})" if remark else "")
+    return str(model["engine"]) + (f" ({remark})" if remark else "")
 
 
 def _milliseconds(value: float | None) -> str:
