@@ -47,7 +47,7 @@ function balls(parent, cells, group) {
   const known = at(cells, 1);
   if (known.length < 2) return;
   chart(parent, `Accuracy against operations: ${group.title}`, "The area of a ball is the number of parameters. Operations are twice the multiply-accumulates.", {
-    x: { ...log("operations per image", short), inset: 40 }, y: { label: "top-1", tickFormat: percent, grid: true, inset: 25 }, r: { range: [0, 40] },
+    x: { ...log("operations per image", short), inset: 40 }, y: { label: "top-1", tickFormat: percent, grid: true, inset: 45 }, r: { range: [0, 40] },
     marks: [
       Plot.dot(known, { x: "operations", y: "top1", r: "params", fill: "network", fillOpacity: 0.45, stroke: "network" }),
       Plot.text(known, { x: "operations", y: "top1", text: "name", fontSize: 11 }),
