@@ -1,0 +1,86 @@
+"""`python -m benchmarks.ab_follow`: how soon every gateway follows a decision on an experiment, into docs/experiments.md.
+
+Connections that stay open, spread over the gateways of a real server, ask for the arm of one request while the arms are promoted
+in turn. A decision is followed when the last of them has answered with its arm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from benchmarks.ab_ledger import BODY, PAGE
+from benchmarks.marks import write_between
+from benchmarks.server import serving
+from serve.access import read_local_key
+from serve.config import Settings
+
+BEGIN, END = "<!-- follow -->", "<!-- end of follow -->"
+NAME, ARMS = "nets", ("one", "two")
+GATEWAYS, CONNECTIONS, DECISIONS = 2, 16, 20
+POLL_SECONDS = 0.02
+
+
+async def follow(url: str, admin: Mapping[str, str]) -> list[float]:
+    """Seconds from each decision's row until the last connection saw its arm."""
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers=admin)) for _ in range(CONNECTIONS)
+        ]
+        await _decide(clients, ARMS[1])
+        return [await _decide(clients, ARMS[number % 2]) for number in range(DECISIONS)]
+
+
+async def _decide(clients: Sequence[httpx.AsyncClient], arm: str) -> float:
+    promoted = await clients[0].post(f"/v1/experiments/{NAME}/promote", json={"arm": arm})
+    promoted.raise_for_status()
+    seen = await asyncio.gather(*(_followed(client, arm) for client in clients))
+    report = (await clients[0].get(f"/v1/experiments/{NAME}/report")).raise_for_status().json()
+    return max(seen) - float(report["decisions"][-1]["at"])
+
+
+async def _followed(client: httpx.AsyncClient, arm: str) -> float:
+    """Unix time at which a connection's answer was of this arm."""
+    while True:
+        answer = await client.post(f"/v1/models/{NAME}/classify", params={"id": "probe"}, content=BODY.read_bytes())
+        if answer.raise_for_status().json()["arm"] == arm:
+            return time.time()
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def measure() -> list[float]:
+    arms = [{"name": arm, "model": "lenet5-mnist"} for arm in ARMS]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        node = Settings(runtime_dir=str(folder / "node"))
+        experiments = [{"name": NAME, "arms": arms}]
+        with serving(
+            folder,
+            [{"name": "lenet5-mnist"}],
+            runtime_dir=node.runtime_dir,
+            gateways=GATEWAYS,
+            experiments=experiments,
+        ) as server:
+            admin = {"authorization": f"Bearer {read_local_key(node.node_dir)}"}
+            return asyncio.run(follow(server.http, admin))
+
+
+def main() -> None:
+    seconds = measure()
+    line = (
+        f"{CONNECTIONS} connections to {GATEWAYS} gateways saw {DECISIONS} decisions {np.median(seconds):.2f} s after their row"
+        f" (median; {min(seconds):.2f} to {max(seconds):.2f} s)."
+    )
+    print(line)
+    write_between(PAGE, BEGIN, line, END)
+
+
+if __name__ == "__main__":
+    main()
