@@ -35,7 +35,6 @@ from serve.steward import Revisions
 from tests.artifacts import quadrant_image, write_artifact
 from tests.serve.listeners import InProcess, admin_headers
 
-
 FOLLOWED_SECONDS = 10.0  # one is promised and measured by benchmarks.ab_follow; machines that test have other work
 
 
@@ -86,8 +85,8 @@ def gateway(
         one = InProcess(settings, Revisions(), "gateway")
         await one.open()
         try:
-            url, admin = f"http://127.0.0.1:{ports['http_port']}", admin_headers(settings)
-            async with httpx.AsyncClient(base_url=url, headers=admin) as client:
+            url = f"http://127.0.0.1:{ports['http_port']}"
+            async with httpx.AsyncClient(base_url=url, headers=admin_headers(settings)) as client:
                 yield client, one
         finally:
             await one.close()
