@@ -1,4 +1,6 @@
 // How the page asks the server, and says what it got.
+import { ask as request } from "./key.js";
+
 export const find = id => document.getElementById(id);
 
 export function element(parent, tag, text = "", kind = "") {
@@ -12,7 +14,7 @@ export function element(parent, tag, text = "", kind = "") {
 export async function ask(path, options) {
   let response;
   try {
-    response = await fetch(path, options);
+    response = await request(path, options);
   } catch (error) {
     throw new Error(`The server does not answer: ${error.message}. Is it still running?`);
   }
