@@ -18,6 +18,7 @@ from torch import nn
 
 import convoy
 from convoy.errors import ArtifactError, unknown
+from models.accuracy import top1_share
 from models.artifact import (
     IMAGE_MODEL,
     MANIFEST,
@@ -128,7 +129,7 @@ def compile_net(name: str, plan: Plan, net: nn.Module, out: Path) -> Artifact:
             preprocessing=steps,
             params=count_params(net),
             macs=count_macs(net, (steps.channels, side, side)),
-            accuracy=plan.accuracy or measure_accuracy(folder, plan.dataset),
+            accuracy=plan.accuracy or measure_accuracy(folder, plan.dataset, steps),
             files={file: file_hash(folder / file) for file in (IMAGE_MODEL, TENSOR_MODEL, WEIGHTS)},
             parity=parity,
             made={
@@ -166,16 +167,12 @@ def read_labels(dataset: str) -> tuple[str, ...]:
     return load_data(dataset).labels
 
 
-def measure_accuracy(folder: Path, dataset: str, batch: int = 100) -> dict[str, Any]:
+def measure_accuracy(folder: Path, dataset: str, steps: Preprocessing) -> dict[str, Any]:
     """Top-1 on the test images, through the graph that will be served."""
-    engine = load_engine(folder / IMAGE_MODEL, torch.get_num_threads())
     test = load_data(dataset).test
-    right = 0
-    for start in range(0, len(test.labels), batch):
-        logits = engine.run(test.images[start : start + batch])
-        right += int((logits.argmax(1) == test.labels[start : start + batch]).sum())
+    top1 = top1_share(load_engine(folder / IMAGE_MODEL, torch.get_num_threads()), test, steps)
     how = "measured by models.compile through the served graph with ONNX Runtime"
-    return {"top1": right / len(test.labels), "images": len(test.labels), "split": "test", "how": how}
+    return {"top1": top1, "images": len(test.labels), "split": "test", "how": how}
 
 
 def main() -> None:

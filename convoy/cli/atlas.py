@@ -11,10 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from convoy.cli.engines import ENGINES, PRECISIONS, store_option
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from models.artifact import Artifact
+    from models.engines.engine import Precision
     from serve.atlas.choice import Candidate
     from serve.atlas.data import Atlas, Cell, Network
 
@@ -42,6 +45,27 @@ if TYPE_CHECKING:
 )
 @click.option("--zoo", is_flag=True, help="Every such architecture.")
 @click.option(
+    "--engine",
+    "-e",
+    "engines",
+    multiple=True,
+    default=("onnxruntime",),
+    type=click.Choice(ENGINES),
+    show_default=True,
+    help="Repeatable; every engine is measured in every precision.",
+)
+@click.option(
+    "--precision",
+    "-p",
+    "precisions",
+    multiple=True,
+    default=("fp32",),
+    type=click.Choice(PRECISIONS),
+    show_default=True,
+    help="Repeatable. What is not in the store yet is built; what its gate refuses is not measured.",
+)
+@store_option
+@click.option(
     "--batch",
     "-b",
     "batches",
@@ -65,8 +89,9 @@ if TYPE_CHECKING:
 @click.option("--ms", type=click.FloatRange(0), help="Name the cheapest network that answers a batch in this time.")
 @click.option("--json", "as_json", is_flag=True, help="JSON for scripts.")
 def atlas(
-    out: Path | None, folders: tuple[Path, ...], names: tuple[str, ...], zoo: bool, batches: tuple[int, ...], seconds: float,
-    threads: int, config: Path | None, dataset: str, top1: float | None, ms: float | None, as_json: bool,
+    out: Path | None, folders: tuple[Path, ...], names: tuple[str, ...], zoo: bool, engines: tuple[str, ...],
+    precisions: tuple[Precision, ...], store: Path | None, batches: tuple[int, ...], seconds: float, threads: int,
+    config: Path | None, dataset: str, top1: float | None, ms: float | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure what networks cost on this machine; draw the lecture's charts of it.
 
@@ -76,8 +101,10 @@ def atlas(
     convoy atlas                                  the bundled models
     convoy atlas --zoo                            every ImageNet architecture of the lecture
     convoy atlas -n resnet18 -n vgg16 -b 1 -b 16
+    convoy atlas -e onnxruntime -e openvino -p fp32 -p int8
     convoy atlas --top1 65 --ms 50                the cheapest network that is good and fast enough
     """
+    from models.engines.store import Store
     from serve.atlas.sweep import BATCHES, Plan, sweep
     from serve.atlas.view import document, write_page
     from serve.config import default_atlas, load_settings
@@ -85,7 +112,8 @@ def atlas(
     path = out or default_atlas()
     console = Console(stderr=True)
     artifacts = [*bundled_or(folders), *untrained(names, zoo, path.parent / "networks", console)]
-    plan = Plan(artifacts, batches or BATCHES, seconds, threads, load_settings(config).power)
+    power = load_settings(config).power
+    plan = Plan(artifacts, batches or BATCHES, seconds, threads, power, engines, precisions, Store(store))
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -94,17 +122,17 @@ def atlas(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("measuring", total=len(artifacts) * len(plan.batches))
+        bar = progress.add_task("measuring", total=len(plan.variants()) * len(plan.batches))
 
         def report(network: Network, batch: int, cell: Cell | None) -> None:
-            progress.update(bar, advance=1, description=f"{network.name}, batch {batch}")
+            progress.update(bar, advance=1, description=f"{network.label}, batch {batch}")
 
-        measured = sweep(plan, path, report)
+        measured = sweep(plan, path, report, lambda what: progress.update(bar, description=what))
     page = path.with_suffix(".html")
     write_page(measured, page)
     best = choose(measured, dataset, top1, ms) if top1 is not None or ms is not None else None
     if as_json:
-        chosen = None if best is None else {"network": best.network.name, "batch": best.cell.batch, "top1": best.top1}
+        chosen = None if best is None else {"network": best.network.label, "batch": best.cell.batch, "top1": best.top1}
         click.echo(json.dumps({"data": str(path), "page": str(page), "cheapest": chosen, **document(measured)}))
         return
     print_summary(measured, best)
@@ -159,7 +187,7 @@ def print_summary(measured: Atlas, best: Candidate | None) -> None:
             1e3 * value / cell.batch for value in (cell.seconds.median, cell.seconds.low, cell.seconds.high)
         ]
         table.add_row(
-            measured.network(cell.network).name,
+            measured.network(cell.network).label,
             str(cell.batch),
             f"{milliseconds[0]:.3f}",
             f"{milliseconds[1]:.3f} to {milliseconds[2]:.3f}",
@@ -174,6 +202,6 @@ def print_summary(measured: Atlas, best: Candidate | None) -> None:
         console.print(f"[bold]{finding.verdict}[/bold]: {finding.claim} {finding.evidence}")
     if best is not None:
         console.print(
-            f"cheapest: [bold]{best.network.name}[/bold] at batch {best.cell.batch}: top-1 {best.top1:.1%}, "
+            f"cheapest: [bold]{best.network.label}[/bold] at batch {best.cell.batch}: top-1 {best.top1:.1%}, "
             f"{best.cost * 1e3:.2f} ms per image, {best.cell.seconds.median * 1e3:.1f} ms until a batch is answered"
         )

@@ -54,6 +54,6 @@ def cheapest(points: Sequence[Candidate], least_top1: float, most_seconds: float
         raise NotFound(f"no network answers within {most_seconds * 1e3:g} ms; allow more time")
     best = max(fast, key=lambda one: one.top1)
     raise NotFound(
-        f"no network reaches {least_top1:.1%} within {most_seconds * 1e3:g} ms; the best there is {best.network.name} "
+        f"no network reaches {least_top1:.1%} within {most_seconds * 1e3:g} ms; the best there is {best.network.label} "
         f"with {best.top1:.1%}"
     )

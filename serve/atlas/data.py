@@ -9,8 +9,11 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from convoy.errors import ConfigError
+from serve.engines import OWN_ENGINE, OWN_PRECISION
 from serve.frozen import Frozen
 from serve.power.sources import Method
+
+PLAIN = (OWN_ENGINE, OWN_PRECISION)
 
 
 class Interval(Frozen):
@@ -30,7 +33,10 @@ class Accuracy(Frozen):
 
 
 class Network(Frozen):
-    """A network as it was run. `macs` are for one image; operations are twice as many."""
+    """A network as it was run. `macs` are for one image; operations are twice as many.
+
+    A built engine has its version in its name.
+    """
 
     name: str
     dataset: str
@@ -43,6 +49,16 @@ class Network(Frozen):
     @property
     def key(self) -> str:
         return f"{self.name} {self.engine} {self.precision}"
+
+    @property
+    def plain(self) -> bool:
+        """Whether an artifact's own graph ran: what networks are compared by, whatever engines make of them."""
+        return (self.engine, self.precision) == PLAIN
+
+    @property
+    def label(self) -> str:
+        """What charts call it."""
+        return self.name if self.plain else f"{self.name} {self.precision}, {self.engine}"
 
 
 class Power(Frozen):
@@ -97,10 +113,8 @@ class Atlas(Frozen):
     cells: tuple[Cell, ...] = ()
     failures: tuple[Failure, ...] = ()
 
-    def has(self, network: Network, batch: int) -> bool:
-        measured = {(cell.network, cell.batch) for cell in self.cells}
-        failed = {(failure.network, failure.batch) for failure in self.failures}
-        return (network.key, batch) in measured | failed
+    def has(self, key: str, batch: int) -> bool:
+        return any((cell.network, cell.batch) == (key, batch) for cell in self.cells)
 
     def network(self, key: str) -> Network:
         return next(one for one in self.networks if one.key == key)
@@ -108,6 +122,17 @@ class Atlas(Frozen):
     def with_network(self, network: Network) -> Atlas:
         others = tuple(one for one in self.networks if one.key != network.key)
         return self.model_copy(update={"networks": (*others, network)})
+
+    def with_cell(self, cell: Cell) -> Atlas:
+        failures = self._failures_without(cell.network, cell.batch)
+        return self.model_copy(update={"cells": (*self.cells, cell), "failures": failures})
+
+    def with_failure(self, failure: Failure) -> Atlas:
+        others = self._failures_without(failure.network, failure.batch)
+        return self.model_copy(update={"failures": (*others, failure)})
+
+    def _failures_without(self, key: str, batch: int) -> tuple[Failure, ...]:
+        return tuple(one for one in self.failures if (one.network, one.batch) != (key, batch))
 
 
 def load_atlas(path: Path) -> Atlas:

@@ -63,13 +63,18 @@ def operations_line(atlas: Atlas, batch: int) -> Line | None:
 
 
 def at_batch(atlas: Atlas, batch: int, known_accuracy: bool = False) -> list[tuple[Network, Cell]]:
-    """Cells of ImageNet networks at a batch size, with their networks."""
+    """Cells of ImageNet networks as they are at a batch size, with their networks."""
     pairs = [(atlas.network(cell.network), cell) for cell in atlas.cells if cell.batch == batch]
     return [
         (network, cell)
         for network, cell in pairs
-        if network.dataset == DATASET and (network.accuracy is not None or not known_accuracy)
+        if _ours(network) and (network.accuracy is not None or not known_accuracy)
     ]
+
+
+def _ours(network: Network) -> bool:
+    """Whether the paper's findings are about it: they compare networks, all in one engine and precision."""
+    return network.dataset == DATASET and network.plain
 
 
 def _operation_counts(pairs: Sequence[tuple[Network, Cell]]) -> Floats:
@@ -78,7 +83,7 @@ def _operation_counts(pairs: Sequence[tuple[Network, Cell]]) -> Floats:
 
 def _power(atlas: Atlas) -> Finding:
     claim = "Power is independent of batch size and architecture."
-    cells = [cell for cell in atlas.cells if atlas.network(cell.network).dataset == DATASET]
+    cells = [cell for cell in atlas.cells if _ours(atlas.network(cell.network))]
     watts = np.array([cell.power.watts - cell.power.idle_watts for cell in cells if _measured(cell) and cell.power])
     if len({cell.network for cell in cells if _measured(cell)}) < LEAST_NETWORKS:
         return Finding(claim, "not testable on this machine", _no_power(cells))

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from convoy.errors import EngineFailed
-from models.engines.backends import load_engine
+from models.engines.backends import find_backend
+from models.engines.engine import Precision
 from serve.atlas.data import Cell, Interval, Power
 from serve.config import Power as Declared
 from serve.power.find import find_sources
@@ -27,10 +28,12 @@ STATUS, CLEAR_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class Task:
-    """What one process measures: a graph, how wide, how many rows, for at least how long."""
+    """What one process measures: a graph in an engine and a precision, how wide, how many rows, for at least how long."""
 
     network: str
     graph: Path
+    engine: str
+    precision: Precision
     threads: int
     batch: int
     seconds: float
@@ -51,7 +54,7 @@ def measure(task: Task) -> Cell:
     """Loads, warms, runs. Time and energy are of the runs after the warm-up."""
     CLEAR_PEAK.write_text("5")
     before = _memory("VmRSS")
-    engine = load_engine(task.graph, task.threads)
+    engine = find_backend(task.engine).load(task.graph, task.threads, task.precision)
     shape = (task.batch, *engine.input.shape[1:])
     rows = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     for _ in range(2):

@@ -1,4 +1,5 @@
-"""The sweep: every network at every batch size, written after each cell, so that it can be stopped and go on."""
+"""The sweep: every network in every engine and precision at every batch size, written after each cell, so that it can be
+stopped and go on."""
 
 from __future__ import annotations
 
@@ -11,10 +12,15 @@ from pathlib import Path
 import onnxruntime
 
 from convoy.errors import ArtifactError, ConfigError, EngineFailed
-from models.artifact import Artifact, Manifest
-from serve.atlas.data import Accuracy, Atlas, Cell, Failure, Machine, Network, load_atlas, save_atlas
+from models.artifact import Artifact
+from models.engines.backends import find_backend
+from models.engines.engine import Precision
+from models.engines.store import Store
+from serve.atlas.data import Atlas, Cell, Failure, Machine, Network, load_atlas, save_atlas
 from serve.atlas.measure import Task, idle_watts, measure_apart
+from serve.atlas.variants import Variant
 from serve.config import Power
+from serve.engines import OWN_ENGINE, OWN_PRECISION
 from serve.threads import available_cores
 
 BATCHES = (1, 2, 4, 8, 16, 32)
@@ -23,50 +29,80 @@ CPUINFO = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure and how: artifacts, batch sizes, seconds per cell, engine threads, the declared power."""
+    """What to measure and how: artifacts in engines and precisions, batch sizes, seconds per cell, engine threads, the
+    declared power, and where engines are kept."""
 
     artifacts: Sequence[Artifact]
     batches: Sequence[int] = BATCHES
     seconds: float = 1.0
     threads: int = 0
     power: Power = field(default_factory=Power)
+    engines: Sequence[str] = (OWN_ENGINE,)
+    precisions: Sequence[Precision] = (OWN_PRECISION,)
+    store: Store = field(default_factory=Store)
+
+    def variants(self) -> list[Variant]:
+        """In order of cost. Raises ConfigError for an engine that is not installed."""
+        backends = [find_backend(engine) for engine in self.engines]
+        found = [
+            Variant(one, backend, precision)
+            for one in self.artifacts
+            for backend in backends
+            for precision in self.precisions
+        ]
+        return sorted(found, key=lambda one: one.artifact.manifest.macs)
 
 
 Report = Callable[[Network, int, Cell | None], None]
+Announce = Callable[[str], None]
 
 
-def sweep(plan: Plan, path: Path, report: Report = lambda network, batch, cell: None) -> Atlas:
-    """Measures what `path` lacks, in order of cost. `report` is called after each cell, with None for a failed one.
+def sweep(
+    plan: Plan,
+    path: Path,
+    report: Report = lambda network, batch, cell: None,
+    announce: Announce = lambda what: None,
+) -> Atlas:
+    """Measures what `path` lacks, in order of cost; what failed before is tried again.
 
-    Raises ConfigError when the file is of another machine.
+    `report` is called for each cell, with None for a failed one; `announce` before what takes long. Raises ConfigError when
+    the file is of another machine or an engine is not installed.
     """
     threads = plan.threads or available_cores()
+    variants = plan.variants()
     atlas = open_atlas(path, this_machine(threads))
-    pairs = [(artifact, network_of(artifact.manifest)) for artifact in plan.artifacts]
     rest = idle_watts(plan.power)
-    for artifact, network in sorted(pairs, key=lambda pair: pair[1].macs):
-        atlas = atlas.with_network(network)
-        failed = False
-        for batch in sorted(plan.batches):
-            if not atlas.has(network, batch):
-                task = Task(network.key, artifact.image_model, threads, batch, plan.seconds, plan.power, rest)
-                atlas, failed = _measure(atlas, task, failed)
+    for variant in variants:
+        key, batches = variant.network.key, sorted(plan.batches)
+        graph, problem = Path(), ""
+        if any(not atlas.has(key, batch) for batch in batches):
+            try:
+                announce(f"{variant.network.label}: getting ready")
+                graph, network = variant.ready(plan.store, threads)
+                atlas = atlas.with_network(network)
+            except (ArtifactError, ConfigError) as error:
+                problem = str(error)
+        for batch in batches:
+            if not atlas.has(key, batch):
+                task = Task(
+                    key, graph, variant.backend.name, variant.precision, threads, batch, plan.seconds, plan.power, rest
+                )
+                atlas, problem = _measure(atlas, task, problem)
                 save_atlas(atlas, path)
-            report(network, batch, find_cell(atlas.cells, network.key, batch))
+            report(variant.network, batch, find_cell(atlas.cells, key, batch))
     save_atlas(atlas, path)
     return atlas
 
 
-def _measure(atlas: Atlas, task: Task, failed: bool) -> tuple[Atlas, bool]:
-    """The atlas with one more cell or failure; after a failure larger batches are not tried."""
+def _measure(atlas: Atlas, task: Task, problem: str) -> tuple[Atlas, str]:
+    """The atlas with one more cell or failure, and why larger batches are not to be tried."""
     try:
-        if failed:
-            raise EngineFailed("a smaller batch failed already")
-        cell = measure_apart(task)
+        if problem:
+            raise EngineFailed(problem)
+        return atlas.with_cell(measure_apart(task)), ""
     except (ArtifactError, EngineFailed) as error:
         failure = Failure(network=task.network, batch=task.batch, reason=str(error))
-        return atlas.model_copy(update={"failures": (*atlas.failures, failure)}), True
-    return atlas.model_copy(update={"cells": (*atlas.cells, cell)}), False
+        return atlas.with_failure(failure), "a smaller batch failed already"
 
 
 def find_cell(cells: Iterable[Cell], network: str, batch: int) -> Cell | None:
@@ -84,27 +120,6 @@ def open_atlas(path: Path, machine: Machine) -> Atlas:
             f"{machine.threads}; name another file with --out"
         )
     return atlas
-
-
-def network_of(manifest: Manifest) -> Network:
-    """What is known of an artifact's network."""
-    return Network(
-        name=manifest.name,
-        dataset=manifest.dataset,
-        engine="onnxruntime",
-        precision="fp32",
-        params=manifest.params,
-        macs=manifest.macs,
-        accuracy=accuracy_of(manifest),
-    )
-
-
-def accuracy_of(manifest: Manifest) -> Accuracy | None:
-    """Measured here on test images, or published with weights from elsewhere; None when nothing is known."""
-    top1, how = manifest.accuracy.get("top1"), str(manifest.accuracy.get("how", ""))
-    if not isinstance(top1, float):
-        return None
-    return Accuracy(top1=top1, kind="measured" if how.startswith("measured") else "published", how=how)
 
 
 def this_machine(threads: int) -> Machine:

@@ -41,7 +41,8 @@ def _cell(atlas: Atlas, cell: Cell, front: bool) -> dict[str, Any]:
     network, power = atlas.network(cell.network), cell.power
     return {
         "network": network.key,
-        "name": network.name,
+        "name": network.label,
+        "plain": network.plain,
         "dataset": network.dataset,
         "params": network.params,
         "operations": 2 * network.macs,

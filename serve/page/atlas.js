@@ -71,7 +71,7 @@ function balls(parent, cells, group) {
 
 function operations(parent, atlas) {
   for (const { batch, r2 } of atlas.lines) {
-    const cells = at(atlas.cells, batch).filter(cell => cell.dataset === "imagenet1k");
+    const cells = at(atlas.cells, batch).filter(cell => cell.dataset === "imagenet1k" && cell.plain);
     chart(parent, `Operations against time, batch ${batch}`, `A straight line explains ${percent(r2)} of the variance. Areas are parameters.`, {
       x: { label: "time per image", tickFormat: times, grid: true, zero: true }, y: { label: "operations per image", tickFormat: short, grid: true, zero: true }, r: { range: [0, 25] },
       marks: [

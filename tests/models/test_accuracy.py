@@ -37,7 +37,7 @@ RESIDUAL_OR_DENSE = {
 @pytest.mark.parametrize("name", [name for name in RECIPES if (BUNDLED / name).is_dir()])
 def test_bundled_accuracy_is_the_manifests(name: str) -> None:
     manifest = Artifact.load(BUNDLED / name).manifest
-    measured = measure_accuracy(BUNDLED / name, manifest.dataset)["top1"]
+    measured = measure_accuracy(BUNDLED / name, manifest.dataset, manifest.preprocessing)["top1"]
     assert measured == pytest.approx(manifest.accuracy["top1"], abs=2e-4)
     assert measured >= LEAST.get(name, 0.85 if name in RESIDUAL_OR_DENSE else 0.78)
 

@@ -7,13 +7,19 @@ from collections.abc import Sequence
 from serve.atlas.data import Accuracy, Atlas, Cell, Interval, Machine, Network, Power
 from serve.power.sources import Method
 
-MACHINE = Machine(cpu="test", cores=2, threads=2, system="Linux", engine="none")
+MACHINE = Machine(cpu="test", cores=2, threads=2, system="Linux", engine="onnxruntime 0")
 
 
 def network(name: str, macs: int, top1: float | None, dataset: str = "imagenet1k") -> Network:
     accuracy = None if top1 is None else Accuracy(top1=top1, kind="published", how="a test")
     return Network(
-        name=name, dataset=dataset, engine="none", precision="fp32", params=macs // 100, macs=macs, accuracy=accuracy
+        name=name,
+        dataset=dataset,
+        engine="onnxruntime",
+        precision="fp32",
+        params=macs // 100,
+        macs=macs,
+        accuracy=accuracy,
     )
 
 

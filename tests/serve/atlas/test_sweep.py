@@ -8,11 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convoy.errors import ConfigError
-from models.artifact import Artifact
+from convoy.errors import ConfigError, NotFound
+from models.artifact import BUNDLED, Artifact
+from models.engines.backends import find_backend
+from models.engines.store import Store
 from serve.atlas.data import Accuracy, Cell, Network, load_atlas, save_atlas
 from serve.atlas.measure import median_interval
-from serve.atlas.sweep import Plan, network_of, open_atlas, sweep, this_machine
+from serve.atlas.sweep import Plan, open_atlas, sweep, this_machine
+from serve.atlas.variants import Variant
 from serve.atlas.view import document, write_page
 from serve.config import Power
 from tests.artifacts import write_artifact
@@ -24,7 +27,7 @@ ORPHAN = json.loads(atlas_of([], [cell(network("n", 1, 0.5), 1, 0.1)]).model_dum
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return Artifact.load(write_artifact(tmp_path_factory.mktemp("atlas") / "quadrants", "quadrants"))
+    return Artifact.load(write_artifact(tmp_path_factory.mktemp("atlas") / "quadrants", "quadrants", convolution=True))
 
 
 def test_a_sweep_that_was_stopped_goes_on(artifact: Artifact, tmp_path: Path) -> None:
@@ -56,6 +59,42 @@ def test_a_network_that_cannot_run_is_told_and_not_tried_larger(artifact: Artifa
     assert [one.batch for one in atlas.failures] == [1, 4]
     assert "cannot be loaded" in atlas.failures[0].reason
     assert "smaller batch" in atlas.failures[1].reason
+    broken.image_model.write_bytes(artifact.image_model.read_bytes())
+    repaired = sweep(Plan([broken], [1, 4], 0.02, 1), tmp_path / "atlas.json")
+    assert ([one.batch for one in repaired.cells], repaired.failures) == ([1, 4], ()), "what failed is tried again"
+
+
+def test_every_engine_is_measured_in_every_precision_that_it_runs(artifact: Artifact, tmp_path: Path) -> None:
+    plan = Plan(
+        [artifact], [1], 0.02, 1, engines=("onnxruntime", "openvino"), precisions=("fp32", "int8"),
+        store=Store(tmp_path / "engines"),
+    )  # fmt: skip
+    atlas = sweep(plan, tmp_path / "atlas.json")
+    assert [atlas.network(one.network).label.partition(" 20")[0] for one in atlas.cells] == [
+        "quadrants",
+        "quadrants fp32, openvino",
+    ]
+    reasons = {one.network.split()[1]: one.reason for one in atlas.failures}
+    assert set(reasons) == {"onnxruntime", "openvino"}
+    assert all("no held-out images" in reason and "--calibration" in reason for reason in reasons.values())
+    assert load_atlas(tmp_path / "atlas.json") == atlas
+
+
+def test_an_engine_that_nobody_knows_is_refused(artifact: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="openvino"):
+        sweep(Plan([artifact], [1], engines=("openvin",)), tmp_path / "atlas.json")
+
+
+@pytest.mark.slow
+def test_the_accuracy_of_a_precision_is_measured_with_its_engine(tmp_path: Path) -> None:
+    lenet = Artifact.load(BUNDLED / "lenet5-mnist")
+    plan = Plan([lenet], [1], 0.02, precisions=("fp32", "int8"), store=Store(tmp_path / "engines"))
+    plain, exact = sweep(plan, tmp_path / "atlas.json").networks
+    assert plain.accuracy is not None
+    assert exact.accuracy is not None
+    assert (exact.precision, exact.accuracy.kind) == ("int8", "measured")
+    assert exact.accuracy.top1 == pytest.approx(plain.accuracy.top1, abs=0.01)
+    assert exact.accuracy.how != plain.accuracy.how
 
 
 def test_an_atlas_of_another_machine_is_left_alone(tmp_path: Path) -> None:
@@ -112,7 +151,11 @@ def test_few_values_give_their_whole_range() -> None:
 
 
 def test_the_documents_groups_never_mix_published_and_measured(artifact: Artifact) -> None:
-    nets = [network("a", 5, 0.7), network("b", 5, 0.9, "cifar10"), network_of(artifact.manifest)]
+    nets = [
+        network("a", 5, 0.7),
+        network("b", 5, 0.9, "cifar10"),
+        Variant(artifact, find_backend("onnxruntime"), "fp32").network,
+    ]
     shown = document(atlas_of(nets, [cell(one, 1, 0.1) for one in nets]))
     groups = {(group["dataset"], group["kind"]) for group in shown["groups"]}
     assert groups == {("imagenet1k", "published"), ("cifar10", "published")}

@@ -1,0 +1,21 @@
+"""Accuracy on a data set's test images, whose labels only report."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.artifact import Preprocessing
+from models.data import Split
+from models.engines.engine import Engine
+from models.preprocess import prepare_pixels
+
+ROWS = 100  # per batch
+
+
+def top1_share(engine: Engine, images: Split, steps: Preprocessing) -> float:
+    """Share of the images whose best class is the label, 0..1."""
+    right = 0
+    for start in range(0, len(images.labels), ROWS):
+        rows = prepare_pixels(images.images[start : start + ROWS], steps)
+        right += int(np.sum(engine.run(rows).argmax(1) == images.labels[start : start + ROWS]))
+    return right / len(images.labels)

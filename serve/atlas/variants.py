@@ -1,0 +1,73 @@
+"""What a sweep runs of an artifact: its own graph, or an engine that is built from it first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.accuracy import top1_share
+from models.artifact import IMAGE_MODEL, Artifact, Manifest
+from models.data import PACKAGES, load_data
+from models.engines.backends import Backend
+from models.engines.engine import Precision
+from models.engines.evidence import source_of
+from models.engines.factory import build_engine
+from models.engines.order import Order
+from models.engines.store import Store
+from serve.atlas.data import Accuracy, Network
+from serve.engines import OWN_ENGINE, OWN_PRECISION
+
+HOW = "measured by convoy atlas on the test images, in this engine and precision"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An artifact in an engine and a precision."""
+
+    artifact: Artifact
+    backend: Backend
+    precision: Precision
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the artifact's own graph, which needs no building."""
+        return (self.backend.name, self.precision) == (OWN_ENGINE, OWN_PRECISION)
+
+    @property
+    def network(self) -> Network:
+        """What is known of it before it runs: fp32 answers alike in every engine, other precisions do not."""
+        manifest = self.artifact.manifest
+        return Network(
+            name=manifest.name,
+            dataset=manifest.dataset,
+            engine=OWN_ENGINE if self.own else f"{self.backend.name} {self.backend.version.partition('-')[0]}",
+            precision=self.precision,
+            params=manifest.params,
+            macs=manifest.macs,
+            accuracy=accuracy_of(manifest) if self.precision == OWN_PRECISION else None,
+        )
+
+    def ready(self, store: Store, threads: int) -> tuple[Path, Network]:
+        """What to load, built into the store if it is not there, and the network with its accuracy.
+
+        That of a precision is measured, where there are test images. Raises ConfigError, ArtifactError.
+        """
+        if self.own:
+            return self.artifact.image_model, self.network
+        order = Order(self.artifact, self.backend, self.precision, source_of(self.artifact))
+        order.check()
+        graph = (store.find(order) or build_engine(order, store)).folder / IMAGE_MODEL
+        manifest = self.artifact.manifest
+        if self.precision == OWN_PRECISION or manifest.dataset not in PACKAGES:
+            return graph, self.network
+        engine = self.backend.load(graph, threads, self.precision)
+        top1 = top1_share(engine, load_data(manifest.dataset).test, manifest.preprocessing)
+        return graph, self.network.model_copy(update={"accuracy": Accuracy(top1=top1, kind="measured", how=HOW)})
+
+
+def accuracy_of(manifest: Manifest) -> Accuracy | None:
+    """Measured here on test images, or published with weights from elsewhere; None when nothing is known."""
+    top1, how = manifest.accuracy.get("top1"), str(manifest.accuracy.get("how", ""))
+    if not isinstance(top1, float):
+        return None
+    return Accuracy(top1=top1, kind="measured" if how.startswith("measured") else "published", how=how)
