@@ -43,8 +43,11 @@ class Experiment(Frozen):
         pattern=r"^(request|address|header:[a-z0-9\-]{1,60}|field:[A-Za-z0-9_]{1,60})$",
         description="unit of assignment: each request, the client's address, or a header (gRPC: metadata) or JSON field",
     )
-    metric: Metric = Field("accuracy", description="accuracy: feedback says the true label; reward: a number")
-    effect: float = Field(0.02, gt=0, lt=1, description="the difference that matters; the analysis is sharpest there")
+    metric: Metric = Field(
+        "accuracy",
+        description="accuracy: feedback says the true label; reward: a number, which a bandit takes to lie in [0, 1]",
+    )
+    effect: float = Field(0.02, gt=0, description="the difference that matters; the analysis is sharpest there")
     alpha: float = Field(0.05, gt=0, le=0.2, description="chance of any false claim in the whole experiment")
     percent: float = Field(10, gt=0, le=100, description="shadow: share of requests that are copied to the other arms")
     ramp: tuple[float, ...] = Field((1, 5, 25, 50, 100), description="canary: percent of the second arm by stage")
@@ -68,6 +71,8 @@ class Experiment(Frozen):
             raise ValueError(f"a canary has two arms, the control and the candidate; {self.name} has {len(self.arms)}")
         if self.paired and self.metric == "reward":
             raise ValueError(f"a reward belongs to the one answer that was given; {self.mode} arms compare accuracy")
+        if self.metric == "accuracy" and self.effect >= 1:
+            raise ValueError(f"effect is a share of the images: below 1, not {self.effect:g}")
         if list(self.ramp) != sorted(set(self.ramp)) or not all(0 < one <= 100 for one in self.ramp):
             raise ValueError("ramp must be ascending percentages up to 100")
         return self

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from convoy.errors import Cancelled, ConvoyError, InvalidInput, TooLarge
+from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, InvalidInput, NotReady, Overloaded, TooLarge
 from serve.batcher import Answer
 from serve.catalog import Endpoint, engine_work, waiting_rows
 from serve.dataplane import DataPlane, ImageBytes, Terms, Watch
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 COPIES = 64  # under way at a time in one experiment
 LAST_PRIORITY = 2**31 - 1
 CLIENTS_FAULT = (InvalidInput, TooLarge, Cancelled)
+SHED = (Overloaded, DeadlineExceeded, NotReady)  # what becomes of a copy under load, whatever its arm is like
 
 
 class Assigned(NamedTuple):
@@ -100,9 +100,10 @@ class LiveExperiment:
             answers = await work(self.arms[arm], terms, trace, watch)
         except CLIENTS_FAULT:
             raise
-        except ConvoyError:
-            self._writer.unanswered(Unanswered(self._places[arm], "failed"))
-            self._count(ARM_REQUESTS, arm, "failed")
+        except ConvoyError as error:
+            if arm == assigned.arm or not isinstance(error, SHED):
+                self._writer.unanswered(Unanswered(self._places[arm], "failed"))
+                self._count(ARM_REQUESTS, arm, "failed")
             raise
         self._record(caller.id, assigned, arm, answers, trace)
         return answers
@@ -143,18 +144,26 @@ class LiveExperiment:
             if arm.name == assigned.arm:
                 continue
             if len(self._copies) >= COPIES or waiting_rows(self.arms[arm.name]) > 0:
-                self._writer.unanswered(Unanswered(self._places[arm.name], "dropped"))
-                self._count(ARM_COPIES, arm.name, "dropped")
+                self._drop(arm.name)
                 continue
             copy = self._copy(caller, assigned, arm.name, Terms(terms.deadline, LAST_PRIORITY), work)
             task = asyncio.create_task(copy)
             self._copies.add(task)
             task.add_done_callback(self._copies.discard)
-            self._count(ARM_COPIES, arm.name, "run")
 
     async def _copy(self, caller: Caller, assigned: Assigned, arm: str, terms: Terms, work: Work) -> None:
-        with contextlib.suppress(ConvoyError):  # counted where it happened; nobody waits for a copy
+        try:
             await self._run(caller, assigned, arm, terms, Trace(time.monotonic()), Watch(), work)
+        except SHED:
+            self._drop(arm)
+            return
+        except ConvoyError:  # counted where it happened; nobody waits for a copy
+            pass
+        self._count(ARM_COPIES, arm, "run")
+
+    def _drop(self, arm: str) -> None:
+        self._writer.unanswered(Unanswered(self._places[arm], "dropped"))
+        self._count(ARM_COPIES, arm, "dropped")
 
     def _count(self, definition: Definition, arm: str, outcome: str) -> None:
         key = (definition.name, arm, outcome)

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from serve.experiments.definition import Experiment
+from serve.experiments.definition import Experiment, Metric
 
 
 @dataclass(frozen=True)
@@ -132,21 +132,20 @@ def conclude(definition: Experiment, arms: list[ArmReport], comparisons: list[Co
     """Which arm to keep and why, in one sentence."""
     if alarms:
         return f"Do not decide on these figures: {alarms[0]}."
-    control = definition.control.name
+    control, metric = definition.control.name, definition.metric
     better = [one for one in comparisons if one.difference.low > 0]
     worse = [one for one in comparisons if one.difference.high < 0]
     if better:
         best = max(better, key=lambda one: one.difference.value or 0.0)
-        above = f"its {definition.metric} is {_points(best.difference)} above that of {control}"
+        above = f"its {metric} is {_gap(metric, best.difference)} above that of {control}"
         return f"Keep {best.arm}: {above}{_settled(best)}."
     if len(worse) == len(comparisons):
         least = max(worse, key=lambda one: one.difference.value or 0.0)
         rest = "every other arm is worse" if len(worse) > 1 else f"{least.arm} is worse"
-        return f"Keep {control}: {rest}, by {_points(least.difference.scaled(-1))}{_settled(least)}."
+        return f"Keep {control}: {rest}, by {_gap(metric, least.difference.scaled(-1))}{_settled(least)}."
     if all(-definition.effect < one.difference.low and one.difference.high < definition.effect for one in comparisons):
-        return (
-            f"No arm differs by {100 * definition.effect:g} points or more: keep {_cheapest(arms)}, which costs least."
-        )
+        effect = f"{100 * definition.effect:g} points" if metric == "accuracy" else f"{definition.effect:g}"
+        return f"No arm differs by {effect} or more: keep {_cheapest(arms)}, which costs least."
     needed = [one.needed for one in comparisons if one.needed is not None and one not in worse]
     more = (
         f"about {_rounded(max(needed))} more labelled samples"
@@ -172,9 +171,12 @@ def _settled(comparison: Comparison) -> str:
     return "" if comparison.settled_after is None else f"; {comparison.settled_after:,} samples settled it"
 
 
-def _points(difference: Bounds) -> str:
-    value = 100 * (difference.value or 0.0)
-    return f"{value:.1f} points ({100 * difference.low:.1f} to {100 * difference.high:.1f})"
+def _gap(metric: Metric, difference: Bounds) -> str:
+    """Accuracy in points, a reward in its own unit."""
+    value, low, high = difference.value or 0.0, difference.low, difference.high
+    if metric == "reward":
+        return f"{value:.4g} ({low:.4g} to {high:.4g})"
+    return f"{100 * value:.1f} points ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def _cheapest(arms: list[ArmReport]) -> str:

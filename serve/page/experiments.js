@@ -5,6 +5,11 @@ import { ask, element, find } from "./server.js";
 const NONE = "No experiment is declared here. docs/experiments.md says how to declare one.";
 const GREY = "var(--quiet)";
 const points = value => `${(100 * value).toFixed(1)}`;
+// Accuracies are shares, rewards numbers in a unit of their own.
+const UNITS = {
+  accuracy: { show: points, of: "points of accuracy", label: "percentage points", most: 1, cell: [1, 100, " %"] },
+  reward: { show: value => `${+value.toPrecision(3)}`, of: "reward", label: "reward", most: Infinity, cell: [3] },
+};
 
 function chosenOf(experiments) {
   const asked = decodeURIComponent(location.hash.split("/")[1] ?? "");
@@ -39,7 +44,7 @@ function showArms(report) {
     element(name, "div", arm.model, "others");
     element(row, "td", `${points(arm.share)} %`, "number");
     element(row, "td", arm.answers.toLocaleString(), "number");
-    bounds(row, arm.metric, 1, 100, " %");
+    bounds(row, arm.metric, ...UNITS[report.metric].cell);
     bounds(row, arm.error_rate, 2, 100, " %");
     bounds(row, arm.p50_ms, 1);
     bounds(row, arm.p99_ms, 1);
@@ -84,19 +89,19 @@ function showDifference(parent, report, comparison) {
     element(parent, "h3", title);
     return void element(parent, "p", "No interval yet: it takes labelled samples, and an arm that is wrong in some of them.", "quiet");
   }
-  const last = moments.at(-1);
-  const reach = Math.min(1, Math.max(3 * report.effect, 2 * Math.abs(last.value), 2 * (last.high - last.low)));
-  const note = `${points(last.value)} points of ${report.metric}, from ${points(last.low)} to ${points(last.high)}, after ${comparison.samples.toLocaleString()} samples.`;
+  const last = moments.at(-1), unit = UNITS[report.metric];
+  const reach = Math.min(unit.most, Math.max(3 * report.effect, 2 * Math.abs(last.value), 2 * (last.high - last.low)));
+  const note = `${unit.show(last.value)} ${unit.of}, from ${unit.show(last.low)} to ${unit.show(last.high)}, after ${comparison.samples.toLocaleString()} samples.`;
   chart(parent, title, note, {
     narrowest: 340, height: 260, marginRight: 20,
-    x: { type: "time", label: "time" }, y: { label: "percentage points", domain: [-reach, reach], tickFormat: points, grid: true },
+    x: { type: "time", label: "time" }, y: { label: unit.label, domain: [-reach, reach], tickFormat: unit.show, grid: true },
     marks: [
       Plot.areaY(moments, { x: "at", y1: "low", y2: "high", fill: "var(--accent)", fillOpacity: 0.25, clip: true }),
       Plot.lineY(moments, { x: "at", y: "value", stroke: "var(--accent)", strokeWidth: 2, clip: true }),
       Plot.ruleY([report.effect, -report.effect], { stroke: GREY, strokeDasharray: "2 4" }),
       Plot.ruleY([0]),
       Plot.tip(moments, Plot.pointerX({ x: "at", y: "value", clip: false, title: one =>
-        `${one.at.toLocaleString()}\n${one.samples.toLocaleString()} samples\n${points(one.low)} to ${points(one.high)} points` })),
+        `${one.at.toLocaleString()}\n${one.samples.toLocaleString()} samples\n${unit.show(one.low)} to ${unit.show(one.high)}` })),
     ],
   });
 }

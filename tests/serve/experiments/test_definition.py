@@ -22,6 +22,7 @@ THIRD = {"name": "c", "model": "lenet5-mnist"}
         ({"mode": "canary", "arms": [ARMS[0] | {"weight": 0.5}, ARMS[1] | {"weight": 0.5}]}, "ramp says the shares"),
         ({"mode": "canary", "ramp": [50, 5]}, "ascending"),
         ({"mode": "paired", "metric": "reward"}, "compare accuracy"),
+        ({"effect": 3}, "below 1, not 3"),
         ({"sticky": "cookie:x"}, "sticky"),
         ({"arms": [ARMS[0], {"name": "b", "model": "lenet5-minst"}]}, "did you mean 'lenet5-mnist'"),
         ({"name": "lenet5-mnist"}, "named twice"),

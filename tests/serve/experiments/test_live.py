@@ -28,6 +28,7 @@ from serve.config import EnsembleConfig, LedgerConfig, Listen, MemberConfig, Mod
 from serve.experiments.definition import Experiment
 from serve.experiments.ledger.schema import decisions, predictions
 from serve.experiments.ledger.store import Ledger
+from serve.experiments.live import COPIES
 from serve.experiments.referee import Referee
 from serve.metric_pages import read_pages
 from serve.metrics import ENGINE_SHARE, total
@@ -72,12 +73,14 @@ def gateway(
     numbers = itertools.count()
 
     @asynccontextmanager
-    async def open_gateway(*definitions: Experiment, ensembles: tuple[EnsembleConfig, ...] = ()) -> Any:
+    async def open_gateway(
+        *definitions: Experiment, ensembles: tuple[EnsembleConfig, ...] = (), more: tuple[ModelConfig, ...] = ()
+    ) -> Any:
         ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
         settings = Settings(
             listen=Listen(**ports),
             runtime_dir=str(tmp_path / f"gateway-{next(numbers)}"),
-            models=models,
+            models=models + more,
             ensembles=ensembles,
             experiments=definitions,
             ledger=LedgerConfig(url=ledger_url, flush_seconds=0.01),
@@ -191,6 +194,25 @@ def test_failures_are_the_arms_and_bad_input_is_nobodys(gateway: Gateway, ledger
         assert good.answers + bad.failures == 20
 
     run(test())
+
+
+def test_copies_for_an_arm_that_has_a_line_are_shed_and_no_answer_waits(
+    gateway: Gateway, ledger: Ledger, tmp_path: Path
+) -> None:
+    loops = 25_000  # some 40 ms a run
+    slow = ModelConfig(name="slow", artifact=str(write_artifact(tmp_path / "slow", "slow", loops=loops)), max_batch=1)
+
+    async def test() -> None:
+        async with gateway(define("shed", second="slow", mode="shadow", percent=100), more=(slow,)) as (client, _):
+            asked = [arm(client, "shed", bright=number % 4, id=f"n{number}") for number in range(100)]
+            assert set(await asyncio.gather(*asked)) == {"one"}
+
+    run(test())
+    control, copied = Referee(ledger, lambda: "").report("shed").arms
+    assert (control.answers, control.failures) == (100, 0)
+    assert copied.answers > 0
+    assert copied.dropped_copies >= 100 - COPIES
+    assert (copied.answers + copied.dropped_copies, copied.failures) == (100, 0)
 
 
 def test_an_experiment_over_unknown_or_unlike_models_is_refused(gateway: Gateway) -> None:

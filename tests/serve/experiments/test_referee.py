@@ -183,6 +183,19 @@ def test_three_arms_share_the_error(ledger: Ledger, referee: Referee, traffic: T
     assert adjusted == pytest.approx(min(1.0, 2 * smallest))
 
 
+@pytest.mark.parametrize("mode", ["split", "bandit"])
+def test_rewards_are_compared_in_their_own_unit(ledger: Ledger, referee: Referee, traffic: Traffic, mode: str) -> None:
+    traffic.send(ledger.declare(define(metric="reward", mode=mode)), 4000)
+    traffic.done()
+    report = referee.report("nets")
+    (comparison,) = report.comparisons
+    assert comparison.difference.low <= 0.10 <= comparison.difference.high
+    assert comparison.difference.low > 0
+    assert [arm.metric.value for arm in report.arms] == pytest.approx([0.80, 0.90], abs=0.03)
+    assert "Keep new: its reward is 0." in report.sentence
+    assert "points" not in report.sentence
+
+
 def test_a_lost_share_is_an_alarm(ledger: Ledger, referee: Referee, traffic: Traffic) -> None:
     revision = ledger.declare(define())
     liar = Revision(1, 1, 0, 0, "running", define(), revision.allocation.moved_to({"old": 0.6, "new": 0.4}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from serve.experiments.definition import Metric
 from serve.experiments.ledger.records import Answered, Outcome, Place, Unanswered
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.ledger.writer import LedgerWriter
@@ -36,7 +37,14 @@ class Traffic:
             for name in [one.name for one in definition.arms] if both else [arm]:
                 self._answer(revision, identifier, name, unit, name == arm, label)
             if self._random.random() < labelled:
-                self._writer.outcome(Outcome(identifier, 0, label, None, 1000.0 + self._sent))
+                self._writer.outcome(self._outcome(definition.metric, identifier, arm, label))
+
+    def _outcome(self, metric: Metric, identifier: str, arm: str, label: int) -> Outcome:
+        """The true label, or a reward whose mean is the arm's accuracy."""
+        at = 1000.0 + self._sent
+        if metric == "accuracy":
+            return Outcome(identifier, 0, label, None, at)
+        return Outcome(identifier, 0, None, float(self._random.normal(self._accuracy[arm], 0.3)), at)
 
     def _answer(self, revision: Revision, identifier: str, arm: str, unit: int, answered: bool, label: int) -> None:
         place = Place(revision.definition.name, revision.revision, revision.stage, arm)
