@@ -9,9 +9,10 @@ from typing import Any
 import httpx
 import pyarrow.parquet as parquet
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from convoy.cli import main
+from convoy.credentials import LOCAL_KEY
 from serve.config import Settings
 from tests.end_to_end.test_experiments import classify, samples
 from tests.waiting import until
@@ -27,18 +28,22 @@ arms:
 
 
 class Convoy:
-    """The command line against one server."""
+    """The command line of a server's admin."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, server: Settings) -> None:
+        self._who = ["--key-file", str(server.node_dir / LOCAL_KEY)]
+        self._where = ["--url", f"http://127.0.0.1:{server.listen.http_port}"]
+
+    def run(self, *words: str) -> Result:
+        return CliRunner().invoke(main, [*self._who, "experiment", *words, *self._where])
 
     def refused(self, *words: str) -> str:
-        done = CliRunner().invoke(main, ["experiment", *words, "--url", self._url])
+        done = self.run(*words)
         assert done.exit_code == 1, done.output
         return done.output
 
     def __call__(self, *words: str) -> str:
-        done = CliRunner().invoke(main, ["experiment", *words, "--url", self._url])
+        done = self.run(*words)
         assert done.exit_code == 0, done.output
         return done.output
 
@@ -47,8 +52,8 @@ class Convoy:
 
 
 @pytest.fixture
-def convoy(http: httpx.Client) -> Convoy:
-    return Convoy(str(http.base_url).rstrip("/"))
+def convoy(server: Settings) -> Convoy:
+    return Convoy(server)
 
 
 def test_the_life_of_an_experiment(http: httpx.Client, server: Settings, convoy: Convoy, tmp_path: Path) -> None:

@@ -82,8 +82,8 @@ def gateway(
         one = InProcess(settings, Revisions(), "gateway")
         await one.open()
         try:
-            url, admin = f"http://127.0.0.1:{ports['http_port']}", admin_headers(settings)
-            async with httpx.AsyncClient(base_url=url, headers=admin) as client:
+            url = f"http://127.0.0.1:{ports['http_port']}"
+            async with httpx.AsyncClient(base_url=url, headers=admin_headers(settings)) as client:
                 yield client, one
         finally:
             await one.close()
