@@ -47,7 +47,7 @@ function balls(parent, cells, group) {
   const known = at(cells, 1);
   if (known.length < 2) return;
   chart(parent, `Accuracy against operations: ${group.title}`, "The area of a ball is the number of parameters. Operations are twice the multiply-accumulates.", {
-    x: { ...log("operations per image", short), inset: 40 }, y: { label: "top-1", tickFormat: percent, grid: true, inset: 25 }, r: { range: [0, 40] },
+    x: { ...log("operations per image", short), inset: 40 }, y: { label: "top-1", tickFormat: percent, grid: true, inset: 45 }, r: { range: [0, 40] },
     marks: [
       Plot.dot(known, { x: "operations", y: "top1", r: "params", fill: "network", fillOpacity: 0.45, stroke: "network" }),
       Plot.text(known, { x: "operations", y: "top1", text: "name", fontSize: 11 }),
@@ -110,14 +110,15 @@ function choice(parent, atlas) {
   const form = element(parent, "form", "", "choice");
   const field = (text, input) => { const label = element(form, "label", text); label.append(input); return input; };
   const groups = field("images", document.createElement("select"));
-  for (const group of atlas.groups) groups.append(new Option(group.title, group.dataset));
+  for (const [place, group] of atlas.groups.entries()) groups.append(new Option(group.title, place));
   const input = (name, value, step) => Object.assign(document.createElement("input"), { type: "number", min: 0, step, value, name });
   const top1 = field("top-1 at least, %", input("top1", 60, 0.1)), most = field("within, ms", input("ms", 100, 1));
   const answer = element(parent, "p");
   answer.id = "cheapest";
   answer.setAttribute("aria-live", "polite");
   const show = () => {
-    const fit = atlas.cells.filter(cell => cell.dataset === groups.value && cell.top1 !== null
+    const group = atlas.groups[groups.value];
+    const fit = group === undefined ? [] : atlas.cells.filter(cell => cell.dataset === group.dataset && cell.kind === group.kind
       && cell.high * cell.batch * 1e3 <= +most.value && cell.top1 * 100 >= +top1.value);
     const best = d3.least(fit, cell => cell.seconds);
     answer.textContent = best

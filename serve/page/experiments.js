@@ -82,7 +82,7 @@ function showDifference(parent, report, comparison) {
   const title = `${comparison.arm} less ${report.arms[0].name}`;
   if (moments.length < 2) {
     element(parent, "h3", title);
-    return void element(parent, "p", "Not enough labelled samples yet for an interval.", "quiet");
+    return void element(parent, "p", "No interval yet: it takes labelled samples, and an arm that is wrong in some of them.", "quiet");
   }
   const last = moments.at(-1);
   const reach = Math.min(1, Math.max(3 * report.effect, 2 * Math.abs(last.value), 2 * (last.high - last.low)));

@@ -130,10 +130,11 @@ const SECTIONS = {
 let opened = 0;
 
 async function look(name, turn) {
-  let problem = "";
-  if (!document.hidden) await Promise.resolve().then(SECTIONS[name].look).catch(error => { problem = error.message; });
+  let problem = null;
+  if (!document.hidden) await Promise.resolve().then(SECTIONS[name].look).catch(error => { problem = error; });
   if (turn !== opened) return;
-  find("problem").textContent = problem;
+  find("problem").textContent = problem?.message ?? "";
+  if (problem?.status === 401) return; // whoever did not give a key is not asked every few seconds
   if (SECTIONS[name].everyMs) setTimeout(() => turn === opened && look(name, turn), SECTIONS[name].everyMs);
 }
 
