@@ -1,7 +1,7 @@
 """`python -m benchmarks.engines`: size, top-1, agreement and images/s of every bundled model, engine and precision.
 
-Engines are built into a store of their own, and what was built or measured stays in `runs/engines`, so that an interrupted run
-goes on. Speeds of a model's engines are measured in rounds that take turns, so that a busy machine hurts all alike. `--write` puts
+Engines are built into a store of their own; what was built or measured stays in `runs/engines`, so that an interrupted run goes
+on. Speeds of a model's engines are measured in rounds that take turns, so that a busy machine hurts all alike. `--write` puts
 the table into docs/engines.md.
 """
 
@@ -107,8 +107,8 @@ def measure_speeds(engines: dict[str, Engine], seconds: float) -> dict[str, tupl
 def table(rows: Sequence[Row], threads: int) -> str:
     """The Markdown that goes onto the page."""
     lines = [
-        f"Measured {datetime.date.today().isoformat()} on {cpu_name()} with {threads} threads per engine, images/s "
-        "by batch size in rounds that take turns. Top-1 is that of the 4,500 held-out images that judge; where a cell is empty, no images could.",
+        f"Measured {datetime.date.today().isoformat()} on {cpu_name()} with {threads} threads per engine; images/s by batch",
+        "size, in rounds that take turns. Top-1 is of the 4,500 held-out images that judge; a cell is empty where none could.",
         "",
         f"| {' | '.join(HEAD)} |",
         f"|{' --- |' * len(HEAD)}",
