@@ -59,7 +59,7 @@ lint: $(DEV)/ready ## ruff, mypy, import rules
 	$(DEV)/bin/mypy
 	$(DEV)/bin/lint-imports
 
-bench: $(DEV)/ready ## measure the data plane against the limit and its peers, write docs/performance.md
+bench: $(DEV)/ready $(SERVE)/ready ## measure the data plane against the limit and its peers, write docs/performance.md
 	$(DEV)/bin/python -m benchmarks.run
 
 RECIPES := lenet5-mnist resnet20-cifar10 squeezenet-cifar10 vgg-cifar10 preresnet-cifar10 densenet-cifar10 nin-cifar10 \

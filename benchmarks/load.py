@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -37,7 +38,17 @@ def wrk(
     }
 
     def run(duration: float) -> str:
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{duration:g}s", "--timeout", "30s", "-s", str(SCRIPT), url]
+        command = [
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{math.ceil(duration)}s",
+            "--timeout",
+            "30s",
+            "-s",
+            str(SCRIPT),
+            url,
+        ]
         return _run("wrk", command, environment)
 
     run(WARM_SECONDS)

@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks import nets, peers
 from benchmarks.load import h2load, wrk
 from benchmarks.nets import Net
-from benchmarks.server import Server, serving
+from benchmarks.server import RUNTIME_SCRIPTS, Server, serving
 from convoy.protos import classifier_pb2
 from models.engines.backends import load_engine
 from serve.decode import Decoder
@@ -183,12 +183,12 @@ def profiled(server: Server, load: Callable[[], Any]) -> Row:
 
 
 def start_up(setup: Setup) -> list[Row]:
-    """`convoy up` with the bundled models, from the command to ready, three times, and what it costs idle."""
+    """`convoy up` of the serving environment with three bundled models, three times, and what it costs idle."""
     ready, idle, memory = [], [], []
     bundled = [{"name": "lenet5-mnist"}, {"name": "resnet20-cifar10"}]
     hosted = {"name": "squeezenet1_1-imagenet", "placement": "dedicated"}
     for _ in range(3):
-        with serving(setup.scratch, [*bundled, hosted]) as server:
+        with serving(setup.scratch, [*bundled, hosted], scripts=RUNTIME_SCRIPTS) as server:
             ready.append(server.ready_seconds)
             time.sleep(5)
             before = server.cpu_seconds()

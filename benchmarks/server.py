@@ -19,6 +19,8 @@ import yaml
 
 PATIENCE_SECONDS = 180
 TICKS = os.sysconf("SC_CLK_TCK")
+SCRIPTS = Path(sys.executable).parent
+RUNTIME_SCRIPTS = Path(__file__).resolve().parents[1] / ".venv-serve" / "bin"
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,15 @@ def _name(pid: int) -> str:
 
 
 @contextmanager
-def serving(folder: Path, models: Iterable[Mapping[str, Any]], **settings: Any) -> Iterator[Server]:
-    """`convoy up` with these models, on ports that are free, until the block ends."""
+def serving(
+    folder: Path, models: Iterable[Mapping[str, Any]], *, scripts: Path = SCRIPTS, **settings: Any
+) -> Iterator[Server]:
+    """`convoy up` of the environment in `scripts` with these models, on ports that are free, until the block ends."""
     http_port, grpc_port, metrics_port = _free_ports(3)
     listen = {"http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port}
     config = folder / "convoy.yaml"
     config.write_text(yaml.safe_dump({"listen": listen, "models": [dict(one) for one in models], **settings}))
-    command = [str(Path(sys.executable).parent / "convoy"), "up", "--config", str(config)]
+    command = [str(scripts / "convoy"), "up", "--config", str(config)]
     url = f"http://127.0.0.1:{http_port}"
     start = time.monotonic()
     with (folder / "server.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:

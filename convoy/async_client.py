@@ -15,6 +15,7 @@ from typing import Self
 
 from convoy.answers import Classification, FileAnswer, ModelSummary, parse_classification, parse_models
 from convoy.async_transports import async_transport_for
+from convoy.credentials import Credentials
 from convoy.errors import ConvoyError, DeadlineExceeded, NotReady
 from convoy.open_inference import InferRequest, InferResponse, RequestedOutput
 from convoy.progress import progress_bar
@@ -26,10 +27,15 @@ from convoy.tensors import Tensor
 class AsyncClient:
     """Asks one server from one event loop; use it in an `async with` block or close it."""
 
-    def __init__(self, url: str = "http://127.0.0.1:8000", retries: Retries = Retries()) -> None:  # noqa: B008 frozen
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        retries: Retries = Retries(),  # noqa: B008 frozen
+        credentials: Credentials = Credentials(),  # noqa: B008 frozen
+    ) -> None:
         self._url = url
         self._retries = retries
-        self._transport = async_transport_for(url)
+        self._transport = async_transport_for(url, credentials)
 
     async def classify(
         self,

@@ -11,12 +11,13 @@ import httpx
 
 from convoy import grpc_calls, http_calls
 from convoy.answers import Document
+from convoy.credentials import Credentials
 from convoy.errors import NotReady
 from convoy.http_calls import HttpCall
 from convoy.open_inference import InferRequest, InferResponse
 from convoy.protos import classifier_pb2_grpc
 from convoy.questions import Question
-from convoy.transports import CONNECTIONS, check_scheme
+from convoy.transports import CONNECTIONS, GRPC_SCHEMES, check_scheme
 
 
 class AsyncTransport(Protocol):
@@ -36,8 +37,8 @@ class AsyncTransport(Protocol):
 class AsyncHttpTransport:
     """The classify API and the Open Inference Protocol over HTTP."""
 
-    def __init__(self, url: str) -> None:
-        self._client = httpx.AsyncClient(base_url=url, limits=CONNECTIONS)
+    def __init__(self, url: str, credentials: Credentials) -> None:
+        self._client = httpx.AsyncClient(limits=CONNECTIONS, **http_calls.connection_options(url, credentials))
         self._url = url
 
     async def classify(self, question: Question, timeout: float) -> Document:
@@ -65,9 +66,13 @@ class AsyncHttpTransport:
 class AsyncGrpcTransport:
     """convoy.v1.Classifier and the Open Inference Protocol over gRPC."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, credentials: Credentials, *, secure: bool) -> None:
         self._target = target
-        self._channel = grpc.aio.insecure_channel(target, grpc_calls.OPTIONS)
+        if secure:
+            self._channel = grpc.aio.secure_channel(target, credentials.channel(), grpc_calls.OPTIONS)
+        else:
+            self._channel = grpc.aio.insecure_channel(target, grpc_calls.OPTIONS)
+        self._metadata = credentials.metadata()
         self._classifier = classifier_pb2_grpc.ClassifierStub(self._channel)  # type: ignore[no-untyped-call]
 
     @cached_property
@@ -105,15 +110,14 @@ class AsyncGrpcTransport:
 
     async def _call(self, method: Callable[..., Any], request: Any, timeout: float) -> Any:
         try:
-            return await method(request, timeout=timeout)
+            return await method(request, timeout=timeout, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise grpc_calls.failure_of(error) from error
 
 
-def async_transport_for(url: str) -> AsyncTransport:
+def async_transport_for(url: str, credentials: Credentials) -> AsyncTransport:
     """Raises InvalidInput for an address without a known scheme."""
-    scheme, _, target = url.partition("://")
-    if scheme == "grpc":
-        return AsyncGrpcTransport(target)
-    check_scheme(url)
-    return AsyncHttpTransport(url)
+    scheme, target = check_scheme(url)
+    if scheme in GRPC_SCHEMES:
+        return AsyncGrpcTransport(target, credentials, secure=scheme == "grpcs")
+    return AsyncHttpTransport(url, credentials)

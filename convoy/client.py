@@ -1,5 +1,7 @@
 """A typed client of Convoy over HTTP (`http://host:8000`) or gRPC (`grpc://host:8001`), with connections kept open.
 
+With TLS: `https://` and `grpcs://`. Keys and certificates are `credentials`.
+
 with Client("grpc://127.0.0.1:8001") as client:
     answer = client.classify("resnet20-cifar10", Path("cat.png"))
     print(answer.predictions[0].classes[0].label)
@@ -27,6 +29,7 @@ from convoy.answers import (
     parse_classification,
     parse_models,
 )
+from convoy.credentials import Credentials
 from convoy.errors import ConvoyError, DeadlineExceeded, NotReady
 from convoy.open_inference import InferRequest, InferResponse, RequestedOutput
 from convoy.progress import progress_bar
@@ -39,6 +42,7 @@ __all__ = [
     "Class",
     "Classification",
     "Client",
+    "Credentials",
     "Energy",
     "FileAnswer",
     "Image",
@@ -55,10 +59,15 @@ class Client:
     What can succeed at another try is tried again, within the call's timeout, as `retries` says.
     """
 
-    def __init__(self, url: str = "http://127.0.0.1:8000", retries: Retries = Retries()) -> None:  # noqa: B008 frozen
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        retries: Retries = Retries(),  # noqa: B008 frozen
+        credentials: Credentials = Credentials(),  # noqa: B008 frozen
+    ) -> None:
         self._url = url
         self._retries = retries
-        self._transport = transport_for(url)
+        self._transport = transport_for(url, credentials)
 
     def classify(
         self,

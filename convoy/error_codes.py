@@ -16,11 +16,11 @@ def error_of(attribute: str, value: object, message: str, retry_after_s: float |
         for kind in vars(errors).values()
         if isinstance(kind, type) and issubclass(kind, ConvoyError) and getattr(kind, attribute) == value
     ]
-    if Overloaded in kinds:
-        if retry_after_s is not None:
-            return Overloaded(message, retry_after_s)
-        kinds.remove(Overloaded)
-    return kinds[0](message) if kinds else ConvoyError(message)
+    overloads = [kind for kind in kinds if issubclass(kind, Overloaded)]
+    if overloads and retry_after_s is not None:
+        return overloads[0](message, retry_after_s)
+    others = [kind for kind in kinds if kind not in overloads]
+    return next(iter(others or overloads), ConvoyError)(message)
 
 
 def seconds(text: str | bytes | None) -> float | None:

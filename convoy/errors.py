@@ -2,12 +2,15 @@
 
 ConvoyError                 500 INTERNAL
 ├── InvalidInput            400 INVALID_ARGUMENT
+├── Unauthenticated         401 UNAUTHENTICATED
+├── Forbidden               403 PERMISSION_DENIED
 ├── NotFound                404 NOT_FOUND
 ├── MethodNotAllowed        405 UNIMPLEMENTED
 ├── TooLarge                413 RESOURCE_EXHAUSTED
 ├── UnsupportedEncoding     415 INVALID_ARGUMENT
 ├── Cancelled               499 CANCELLED
 ├── Overloaded              503 RESOURCE_EXHAUSTED
+│   └── QuotaExceeded       429 RESOURCE_EXHAUSTED
 ├── NotReady                503 UNAVAILABLE
 ├── DeadlineExceeded        504 DEADLINE_EXCEEDED
 ├── EngineFailed            500 INTERNAL
@@ -34,6 +37,20 @@ class InvalidInput(ConvoyError):
 
     http_status = 400
     grpc_code = "INVALID_ARGUMENT"
+
+
+class Unauthenticated(ConvoyError):
+    """No API key, or one that the server does not know."""
+
+    http_status = 401
+    grpc_code = "UNAUTHENTICATED"
+
+
+class Forbidden(ConvoyError):
+    """The API key is known, and not allowed to do this."""
+
+    http_status = 403
+    grpc_code = "PERMISSION_DENIED"
 
 
 class NotFound(ConvoyError):
@@ -84,6 +101,12 @@ class Overloaded(ConvoyError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class QuotaExceeded(Overloaded):
+    """The API key has had its share of requests; try again after `retry_after_s` seconds."""
+
+    http_status = 429
 
 
 class NotReady(ConvoyError):

@@ -11,6 +11,7 @@ import httpx
 import orjson
 
 from convoy.answers import Document, unreadable
+from convoy.credentials import Credentials
 from convoy.error_codes import error_of, seconds
 from convoy.errors import ConvoyError, DeadlineExceeded, InvalidInput, NotReady
 from convoy.open_inference import HEADER_LENGTH, InferRequest, InferResponse
@@ -36,6 +37,12 @@ class HttpCall:
         """Arguments of httpx's `request`."""
         told = {TIMEOUT_HEADER: f"{max(0.0, timeout) * 1000:.0f}"}
         return {"headers": told | dict(self.headers), "timeout": timeout + GRACE_SECONDS, **self.body}
+
+
+def connection_options(url: str, credentials: Credentials) -> dict[str, Any]:
+    """Arguments of httpx's clients. Raises ConfigError."""
+    options: dict[str, Any] = {"base_url": url, "headers": dict(credentials.metadata())}
+    return options | ({"verify": credentials.tls()} if url.startswith("https://") else {})
 
 
 MODELS = HttpCall("GET", "/v1/models")

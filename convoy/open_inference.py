@@ -8,12 +8,25 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import orjson
 
 from convoy.errors import InvalidInput
-from convoy.tensors import BYTES, Buffer, Tensor, check_name, decode_json, decode_raw, encode_raw, layout_of, to_json
+from convoy.tensors import (
+    BYTES,
+    Buffer,
+    Tensor,
+    check_name,
+    check_shape,
+    decode_checked,
+    decode_json,
+    decode_raw,
+    encode_raw,
+    layout_of,
+    to_json,
+)
 
 HEADER_LENGTH = "inference-header-content-length"
 Parameters = Mapping[str, Any]
@@ -21,6 +34,9 @@ Parameters = Mapping[str, Any]
 NO_PARAMETERS: Parameters = {}
 PARAMETER_TYPES = frozenset({str, int, float, bool})
 SHARED_MEMORY = "shared_memory_region"
+NO_DATA = memoryview(b"")
+KEPT_HEADS = 256
+KEPT_HEAD_BYTES = 1024  # beyond, JSON holds data, which differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +84,49 @@ def parse_request(body: Buffer, header_length: int | None, model: str = "", vers
     Raises:
         InvalidInput: what is wrong, and with which tensor.
     """
-    document, tail = split_body("request", body, header_length)
+    text, tail = _split("request", body, header_length)
+    read = _known_head if header_length is not None and len(text) <= KEPT_HEAD_BYTES else _read_head
+    head = read(bytes(text))
+    inputs = _bind("input", head.inputs, tail)
+    return InferRequest(inputs, head.outputs, head.id, head.parameters, head.binary_output, model, version)
+
+
+class _Entry(NamedTuple):
+    """What JSON says of a tensor: its data, or how many bytes of binary data are its own."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    size: int | None
+    tensor: Tensor | None
+
+
+class _Head(NamedTuple):
+    """The JSON part of a request, checked."""
+
+    inputs: tuple[_Entry, ...]
+    outputs: tuple[RequestedOutput, ...]
+    id: str
+    parameters: Parameters
+    binary_output: bool
+
+
+def _read_head(text: bytes) -> _Head:
+    document = _load("request", text)
     parameters = _parameters(document)
     request_id = document.get("id", "")
     if not isinstance(request_id, str):
         raise InvalidInput("id must be a string")
-    return InferRequest(
-        parse_tensors("input", document.get("inputs"), tail),
+    return _Head(
+        _read_entries("input", document.get("inputs")),
         _parse_outputs(document.get("outputs")),
         request_id,
         parameters,
         _flag(parameters, "binary_data_output") or False,
-        model,
-        version,
     )
+
+
+_known_head = lru_cache(KEPT_HEADS)(_read_head)  # a client's requests differ in their binary data alone
 
 
 def raw_request(name: str, body: bytes, datatype: str = BYTES, shape: tuple[int, ...] = (1,)) -> InferRequest:
@@ -105,37 +150,42 @@ def raw_request(name: str, body: bytes, datatype: str = BYTES, shape: tuple[int,
 
 def split_body(what: str, body: Buffer, header_length: int | None) -> tuple[dict[str, Any], memoryview]:
     """The JSON document of a request or an answer, and the binary data behind it. Raises InvalidInput."""
+    text, tail = _split(what, body, header_length)
+    return _load(what, text), tail
+
+
+def _split(what: str, body: Buffer, header_length: int | None) -> tuple[Buffer, memoryview]:
     if header_length is None:
-        head, tail = body, memoryview(b"")
-    elif 0 <= header_length <= len(body):
-        head, tail = body[:header_length], memoryview(body)[header_length:]
-    else:
-        raise InvalidInput(f"{HEADER_LENGTH} is {header_length}; the body has {len(body)} bytes")
+        return body, NO_DATA
+    if 0 <= header_length <= len(body):
+        return body[:header_length], memoryview(body)[header_length:]
+    raise InvalidInput(f"{HEADER_LENGTH} is {header_length}; the {what}'s body has {len(body)} bytes")
+
+
+def _load(what: str, text: Buffer) -> dict[str, Any]:
     try:
-        document = orjson.loads(head)
+        document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"the {what} is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise InvalidInput(f"the {what} must be a JSON object")
-    return document, tail
+    return document
 
 
 def parse_tensors(kind: str, entries: Any, tail: memoryview) -> tuple[Tensor, ...]:
     """The inputs of a request or the outputs of an answer; `tail` is their binary data. Raises InvalidInput."""
+    return _bind(kind, _read_entries(kind, entries), tail)
+
+
+def _read_entries(kind: str, entries: Any) -> tuple[_Entry, ...]:
     if not isinstance(entries, list) or not entries:
         raise InvalidInput(f"{kind}s must be a list of at least one tensor")
-    tensors = []
-    for entry in entries:
-        tensor, tail = _parse_tensor(kind, entry, tail)
-        tensors.append(tensor)
-    if len(tail):
-        raise InvalidInput(f"{len(tail)} bytes are left after the last tensor")
-    check_unique(kind, [tensor.name for tensor in tensors])
-    return tuple(tensors)
+    read = tuple(_read_entry(kind, entry) for entry in entries)
+    check_unique(kind, [one.name for one in read])
+    return read
 
 
-def _parse_tensor(kind: str, entry: Any, tail: memoryview) -> tuple[Tensor, memoryview]:
-    """A tensor, and what is left of the binary data."""
+def _read_entry(kind: str, entry: Any) -> _Entry:
     if not isinstance(entry, dict):
         raise InvalidInput(f"each {kind} must be an object")
     name, datatype, shape = check_name(entry.get("name")), entry.get("datatype"), entry.get("shape")
@@ -145,14 +195,33 @@ def _parse_tensor(kind: str, entry: Any, tail: memoryview) -> tuple[Tensor, memo
     size = parameters.get("binary_data_size")
     if size is None:
         refuse_shared_memory(name, parameters)
-        return decode_json(name, datatype, shape, entry.get("data")), tail
+        tensor = decode_json(name, datatype, shape, entry.get("data"))
+        return _Entry(name, datatype, tensor.shape, None, tensor)
     if "data" in entry:
         raise InvalidInput(f"tensor {name!r} has both data and binary_data_size")
     if type(size) is not int or size < 0:
         raise InvalidInput(f"tensor {name!r}: binary_data_size must be a whole number of at least 0")
-    if size > len(tail):
-        raise InvalidInput(f"tensor {name!r} says {size} bytes; {len(tail)} are left in the body")
-    return decode_raw(name, datatype, shape, tail[:size]), tail[size:]
+    return _Entry(name, datatype, check_shape(name, shape), size, None)
+
+
+def _bind(kind: str, entries: tuple[_Entry, ...], tail: memoryview) -> tuple[Tensor, ...]:
+    """The tensors, those without data of their own with the next bytes of `tail`."""
+    tensors = []
+    start = 0
+    for entry in entries:
+        if entry.tensor is not None:
+            tensors.append(entry.tensor)
+            continue
+        stop = start + (entry.size or 0)
+        if stop > len(tail):
+            raise InvalidInput(
+                f"tensor {entry.name!r} says {entry.size} bytes; {len(tail) - start} are left in the body"
+            )
+        tensors.append(decode_checked(entry.name, entry.datatype, entry.shape, tail[start:stop]))
+        start = stop
+    if start < len(tail):
+        raise InvalidInput(f"{len(tail) - start} bytes are left after the last {kind}")
+    return tuple(tensors)
 
 
 def _parse_outputs(outputs: Any) -> tuple[RequestedOutput, ...]:

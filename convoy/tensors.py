@@ -110,7 +110,11 @@ def layout_of(name: str, datatype: str) -> np.dtype[Any]:
 
 def decode_raw(name: str, datatype: str, shape: Iterable[Any], raw: Buffer) -> Tensor:
     """A tensor from its binary form; numbers are a view of `raw` where they are aligned in it. Raises InvalidInput."""
-    sizes = check_shape(name, shape)
+    return decode_checked(name, datatype, check_shape(name, shape), raw)
+
+
+def decode_checked(name: str, datatype: str, sizes: tuple[int, ...], raw: Buffer) -> Tensor:
+    """The same for a shape that has been checked."""
     if datatype == BYTES:
         return Tensor(name, datatype, sizes, _split_elements(name, math.prod(sizes), raw))
     dtype = layout_of(name, datatype)
@@ -119,7 +123,9 @@ def decode_raw(name: str, datatype: str, shape: Iterable[Any], raw: Buffer) -> T
         raise InvalidInput(f"tensor {name!r} has {len(raw)} bytes; {datatype} of shape {list(sizes)} needs {expected}")
     array = np.frombuffer(raw, dtype).reshape(sizes)
     if not array.flags.aligned:  # JSON of any length lies before it, and engines may read whole words
-        array = array.copy()
+        array = np.frombuffer(bytes(raw), dtype).reshape(
+            sizes
+        )  # array.copy() would release the GIL and wait for it again
     if datatype == "BOOL" and array.size and array.view(np.uint8).max() > 1:
         raise InvalidInput(f"tensor {name!r} is BOOL with bytes other than 0 and 1")
     return Tensor(name, datatype, sizes, array)

@@ -11,6 +11,7 @@ import httpx
 
 from convoy import grpc_calls, http_calls
 from convoy.answers import Document
+from convoy.credentials import Credentials
 from convoy.errors import InvalidInput, NotReady
 from convoy.http_calls import HttpCall
 from convoy.open_inference import InferRequest, InferResponse
@@ -18,6 +19,8 @@ from convoy.protos import classifier_pb2_grpc
 from convoy.questions import Question
 
 CONNECTIONS = httpx.Limits(max_connections=64, max_keepalive_connections=64)
+
+GRPC_SCHEMES = ("grpc", "grpcs")
 
 
 class Transport(Protocol):
@@ -37,8 +40,8 @@ class Transport(Protocol):
 class HttpTransport:
     """The classify API and the Open Inference Protocol over HTTP."""
 
-    def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=url, limits=CONNECTIONS)
+    def __init__(self, url: str, credentials: Credentials) -> None:
+        self._client = httpx.Client(limits=CONNECTIONS, **http_calls.connection_options(url, credentials))
         self._url = url
 
     def classify(self, question: Question, timeout: float) -> Document:
@@ -66,9 +69,13 @@ class HttpTransport:
 class GrpcTransport:
     """convoy.v1.Classifier and the Open Inference Protocol over gRPC."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, credentials: Credentials, *, secure: bool) -> None:
         self._target = target
-        self._channel = grpc.insecure_channel(target, grpc_calls.OPTIONS)
+        if secure:
+            self._channel = grpc.secure_channel(target, credentials.channel(), grpc_calls.OPTIONS)
+        else:
+            self._channel = grpc.insecure_channel(target, grpc_calls.OPTIONS)
+        self._metadata = credentials.metadata()
         self._classifier = classifier_pb2_grpc.ClassifierStub(self._channel)  # type: ignore[no-untyped-call]
 
     # tritonclient registers the same protobuf package as ours, so ours is loaded only for those who infer.
@@ -107,21 +114,22 @@ class GrpcTransport:
 
     def _call(self, method: Callable[..., Any], request: Any, timeout: float) -> Any:
         try:
-            return method(request, timeout=timeout)
+            return method(request, timeout=timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise grpc_calls.failure_of(error) from error
 
 
-def transport_for(url: str) -> Transport:
+def transport_for(url: str, credentials: Credentials) -> Transport:
     """Raises InvalidInput for an address without a known scheme."""
+    scheme, target = check_scheme(url)
+    if scheme in GRPC_SCHEMES:
+        return GrpcTransport(target, credentials, secure=scheme == "grpcs")
+    return HttpTransport(url, credentials)
+
+
+def check_scheme(url: str) -> tuple[str, str]:
+    """Scheme and the rest. Raises InvalidInput for an address without a known scheme."""
     scheme, _, target = url.partition("://")
-    if scheme == "grpc":
-        return GrpcTransport(target)
-    check_scheme(url)
-    return HttpTransport(url)
-
-
-def check_scheme(url: str) -> None:
-    """Raises InvalidInput for an address without a known scheme."""
-    if url.partition("://")[0] not in ("http", "https", "grpc"):
-        raise InvalidInput(f"{url!r} must begin with http://, https:// or grpc://")
+    if scheme not in ("http", "https", *GRPC_SCHEMES):
+        raise InvalidInput(f"{url!r} must begin with http://, https://, grpc:// or grpcs://")
+    return scheme, target

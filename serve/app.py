@@ -12,6 +12,7 @@ from ray import serve as ray_serve
 from ray.serve.schema import LoggingConfig
 
 from models.artifact import Artifact
+from serve.access import make_local_key
 from serve.applications import LOGGING, PROXY_LOCATION, applications
 from serve.compose import check_compositions
 from serve.config import Settings
@@ -22,6 +23,7 @@ from serve.metric_pages import clear_pages
 from serve.on_demand import check_memory
 from serve.sockets import bind, prepare_folder
 from serve.threads import plan_threads
+from serve.tls import server_context
 
 # A batch of 32 photos is 4.8 MB and Ray's default limit between replicas is 4 MiB; gRPC halves what a handle call costs.
 RAY_ENVIRONMENT = {
@@ -48,6 +50,8 @@ def check(settings: Settings) -> None:
     if settings.ledger_url:
         Ledger(settings.ledger_url).close()
     listen = settings.listen
+    if listen.tls is not None:
+        server_context(listen.tls)
     for port in (listen.http_port, listen.grpc_port, listen.metrics_port):
         bind(listen.host, port).close()
 
@@ -58,6 +62,7 @@ def start(settings: Settings) -> None:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     check(settings)
     clear_pages(settings.node_dir / "metrics")
+    make_local_key(settings.node_dir)
     threads = plan_threads(settings)
     ray.init(
         address="local",

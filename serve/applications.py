@@ -98,11 +98,13 @@ def applications(settings: Settings) -> Iterator[ApplicationSpec]:
 
 def _meter(settings: Settings) -> ApplicationSpec:
     cluster = settings.cluster
-    arguments = {
+    arguments: dict[str, Any] = {
         "listen": settings.listen.model_dump(mode="json"),
         "power": settings.power.model_dump(mode="json"),
         "folder_name": str(settings.node_dir),
     }
+    if readers := [key.model_dump(mode="json") for key in settings.keys if key.metrics]:
+        arguments["keys"] = readers
     if not cluster.gateway_nodes:
         return ApplicationSpec("meter", Meter, arguments)
     options = {

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
-import tempfile
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from convoy.credentials import node_folder
 from convoy.errors import ConfigError, unknown
 from models.artifact import BUNDLED, MANIFEST, WEIGHTS
 from models.engines.backends import BackendName
@@ -25,9 +25,18 @@ TENSOR_SUFFIX = "-tensor"
 SMALL_BYTES = 4 * 2**20  # of weights: up to here a bundled model is served in the gateway
 NAME = r"^[a-z0-9][a-z0-9_.\-]*$"
 VERSION = r"^[0-9]+$"
+Origin = Annotated[str, Field(pattern=r"^https?://[a-z0-9.\-]+(:[0-9]+)?$")]
 
 Placement = Literal["local", "dedicated"]
 GrpcServer = Literal["native", "grpcio"]
+
+
+class Tls(Frozen):
+    """Files in PEM, read when a listener opens."""
+
+    certificate: str = Field(description="the server's certificate, and those between it and its root")
+    key: str = Field(description="the certificate's private key")
+    client_ca: str = Field("", description="roots of the certificates that clients must show; empty: they need none")
 
 
 class Listen(Frozen):
@@ -38,7 +47,11 @@ class Listen(Frozen):
     grpc_port: int = Field(8001, ge=1, le=65535)
     metrics_port: int = Field(8002, ge=1, le=65535)
     grpc_server: GrpcServer = Field(
-        "native", description="native: HTTP/2 in Rust outside the GIL; grpcio: Google's own"
+        "native", description="native: HTTP/2 in Rust outside the GIL; grpcio: Google's own, always with TLS"
+    )
+    tls: Tls | None = Field(None, description="on all three ports; null: plain text")
+    cors_origins: tuple[Origin, ...] = Field(
+        (), description="sites whose scripts may read answers, each as https://host"
     )
 
     @model_validator(mode="after")
@@ -46,6 +59,10 @@ class Listen(Frozen):
         if len({self.http_port, self.grpc_port, self.metrics_port}) < 3:
             raise ValueError("http_port, grpc_port and metrics_port must be three different ports")
         return self
+
+    @property
+    def http_scheme(self) -> str:
+        return "https" if self.tls else "http"
 
 
 class Limits(Frozen):
@@ -56,6 +73,25 @@ class Limits(Frozen):
     images_per_request: int = Field(64, ge=1)
     queue_rows: int = Field(1024, ge=1, description="images that may wait for one model; more are answered 503")
     deadline_ms: float = Field(30_000, gt=0, description="time a request may take when it does not say itself")
+    connections: int = Field(10_000, ge=1, description="HTTP connections of a gateway; more are answered 503")
+    header_bytes: int = Field(32 * 1024, ge=1024, description="largest head of a request: its line and its headers")
+    headers: int = Field(100, ge=8, description="most headers of a request")
+    header_seconds: float = Field(10, gt=0, description="time for the head of a request to arrive")
+    idle_seconds: float = Field(75, gt=0, description="time a connection may rest between requests")
+
+
+class ApiKey(Frozen):
+    """What the holder of a key may do. The key itself is kept nowhere: `convoy keys new` makes one, and this entry."""
+
+    name: str = Field(pattern=NAME)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key")
+    models: tuple[str, ...] | None = Field(
+        None, description="models, ensembles and experiments that may be called; null: all"
+    )
+    rate: float | None = Field(None, gt=0, description="requests per second in each gateway; null: no limit")
+    concurrency: int | None = Field(None, ge=1, description="requests at a time in each gateway; null: no limit")
+    admin: bool = Field(False, description="may load and unload, change experiments and see everybody's traffic")
+    metrics: bool = Field(False, description="may read metrics, which from then on need such a key")
 
 
 class Logging(Frozen):
@@ -211,12 +247,21 @@ class CascadeConfig(Named):
 
 
 class Catalog(Frozen):
-    """What a gateway serves; travels as Ray Serve `user_config`."""
+    """What a gateway serves, and to whom; travels as Ray Serve `user_config`."""
 
     models: tuple[ModelConfig, ...]
     ensembles: tuple[EnsembleConfig, ...] = ()
     cascades: tuple[CascadeConfig, ...] = ()
     experiments: tuple[Experiment, ...] = ()
+    keys: tuple[ApiKey, ...] = ()
+
+    @model_validator(mode="after")
+    def _keys_differ(self) -> Self:
+        for kind in ("name", "sha256"):
+            values = [getattr(key, kind) for key in self.keys]
+            if len(set(values)) < len(values):
+                raise ValueError(f"two keys with the same {kind}")
+        return self
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
@@ -255,7 +300,7 @@ class Catalog(Frozen):
         ensembles = tuple(one for one in self.ensembles if known.issuperset(member.model for member in one.members))
         known |= {one.name for one in ensembles}
         cascades = tuple(one for one in self.cascades if known.issuperset(stage.model for stage in one.stages))
-        left = Catalog(models=models, ensembles=ensembles, cascades=cascades)
+        left = Catalog(models=models, ensembles=ensembles, cascades=cascades, keys=self.keys)
         experiments = [one for one in self.experiments if left.arms.issuperset(arm.model for arm in one.arms)]
         return left.model_copy(update={"experiments": tuple(experiments)})
 
@@ -281,7 +326,9 @@ class LedgerConfig(Frozen):
     """Where assignments, outcomes and decisions are kept."""
 
     url: str = Field(
-        "", description="empty: an SQLite file in runtime_dir; else sqlite:///PATH or postgresql+psycopg://…"
+        "",
+        repr=False,  # it may hold a password
+        description="empty: an SQLite file in runtime_dir; else sqlite:///PATH or postgresql+psycopg://…",
     )
     flush_seconds: float = Field(0.25, gt=0, le=60, description="the most that a killed gateway loses")
     events: int = Field(50_000, ge=100, description="events that may wait for a ledger that is away; more are dropped")
@@ -315,6 +362,7 @@ class Settings(Frozen):
     cascades: tuple[CascadeConfig, ...] = ()
 
     experiments: tuple[Experiment, ...] = ()
+    keys: tuple[ApiKey, ...] = Field((), description="none: whoever reaches a listener may ask")
     ledger: LedgerConfig = LedgerConfig()
 
     @model_validator(mode="after")
@@ -339,9 +387,7 @@ class Settings(Frozen):
 
     @property
     def catalog(self) -> Catalog:
-        return Catalog(
-            models=self.models, ensembles=self.ensembles, cascades=self.cascades, experiments=self.experiments
-        )
+        return Catalog(**{name: getattr(self, name) for name in Catalog.model_fields})
 
     @property
     def atlas_path(self) -> Path:
@@ -356,9 +402,7 @@ class Settings(Frozen):
     @property
     def node_dir(self) -> Path:
         """Folder of this server on each of its nodes, one per HTTP port and user."""
-        if self.runtime_dir:
-            return Path(self.runtime_dir)
-        return Path(tempfile.gettempdir()) / f"convoy-{os.getuid()}-{self.listen.http_port}"
+        return Path(self.runtime_dir) if self.runtime_dir else node_folder(self.listen.http_port)
 
 
 def bundled_models() -> tuple[ModelConfig, ...]:

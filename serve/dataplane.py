@@ -17,7 +17,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, InvalidInput, Overloaded, TooLarge
+from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, InvalidInput, Overloaded, QuotaExceeded, TooLarge
+from serve.access import Access
 from serve.batcher import Answer, run_in_parts
 from serve.cache import ResponseCache
 from serve.catalog import Endpoint, Endpoints, ModelEndpoint, Rows, engine_work
@@ -56,8 +57,10 @@ class Watch:
 class DataPlane:
     """Answers classification and tensor requests for the endpoints it holds. Lives on one event loop."""
 
-    def __init__(self, limits: Limits, decoders: DecodePool) -> None:
+    def __init__(self, limits: Limits, decoders: DecodePool, access: Access | None = None) -> None:
+        """Without `access` whoever reaches a listener may ask, and nobody may change anything."""
         self.limits = limits
+        self.access = access or Access()
         self.endpoints = Endpoints()
         self.absent: Mapping[str, ConvoyError] = {}  # models of the catalog that do not serve now, and why
         self.draining = False
@@ -179,6 +182,8 @@ class DataPlane:
             log.error("%s", error, extra={FIELDS: {"request_id": trace.id, "model": endpoint.name}})
         if isinstance(error, Cancelled):
             endpoint.recorder.cancelled()
+        elif isinstance(error, QuotaExceeded):
+            endpoint.recorder.shed("quota")
         elif isinstance(error, Overloaded):
             endpoint.recorder.shed("queue")
         elif isinstance(error, DeadlineExceeded):

@@ -17,6 +17,7 @@ from ray import serve as ray_serve
 import convoy
 from convoy.errors import NotReady
 from models.artifact import Artifact
+from serve.access import Access, read_local_key
 from serve.catalog import CatalogLoader, ModelEndpoint, close_endpoints
 from serve.config import Catalog, ModelConfig, Settings
 from serve.dataplane import DataPlane
@@ -64,7 +65,8 @@ class Gateway:
         self._metrics = Metrics(PageWriter(self._settings.node_dir / "metrics"))
         self._metrics.set(BUILD, 1, version=convoy.__version__, ray=ray.__version__)
         decoders = DecodePool(self._threads.decode, self._metrics.values(DECODE_BUSY))
-        self._plane = DataPlane(self._settings.limits, decoders)
+        access = Access(local_key=read_local_key(self._settings.node_dir))
+        self._plane = DataPlane(self._settings.limits, decoders, access)
         self._ends: list[Callable[[], None]] = []
         self._observe()
         self._memory = open_memory(self._settings)
@@ -92,7 +94,9 @@ class Gateway:
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """A new declared catalog. One that cannot be loaded leaves the present one in service."""
-        await self._repository.declare(Catalog.model_validate(user_config))
+        catalog = Catalog.model_validate(user_config)
+        self._plane.access.declare(catalog.keys)  # first: a key that was taken back is worth nothing, whatever fails
+        await self._repository.declare(catalog)
 
     async def _serve(self, catalog: Catalog) -> None:
         """Loads what is new in the catalog, swaps, then frees what is gone. The first call opens the listeners."""

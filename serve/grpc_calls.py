@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 
 from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, Overloaded
+from serve.access import Holder, key_in
 from serve.catalog import Endpoint
 from serve.dataplane import DataPlane, Watch
 from serve.metrics import IN_FLIGHT, Metrics
@@ -22,6 +24,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
+KEY_NAMES = ("authorization", "x-api-key")
 STREAM_DEPTH = 32  # requests of one stream that may be under way: enough to fill a batch, too few to fill the queue
 
 
@@ -38,10 +41,14 @@ class Calls:
         """A call from its first line to its answer. Raises ConvoyError."""
         trace, watch = Trace(self.clock()), Watch()
         endpoint: Endpoint | None = None
+        holder: Holder | None = None
         code, reason = "OK", ""
         self._in_flight[0] += 1
         self.plane.in_flight += 1
         try:
+            if not self.plane.access.open:
+                endpoint = self.plane.endpoints.by_name.get(name)  # whose refusal is counted
+                holder = self.plane.access.enter(shown_key(context), name)
             endpoint = self.plane.find(name, version)
             yield endpoint, trace, watch
             trace.answered = self.clock()
@@ -61,6 +68,8 @@ class Calls:
                 self.plane.record_failure(endpoint, ended, trace)
             raise
         finally:
+            if holder is not None:
+                holder.leave()
             self._in_flight[0] -= 1
             self.plane.in_flight -= 1
             if endpoint is not None:
@@ -71,6 +80,43 @@ class Calls:
                         "grpc", endpoint.name, endpoint.version, code, trace, self.clock(), parent, reason
                     )
                     self.plane.tell(finished)
+
+    @contextlib.contextmanager
+    def question(self, context: Context, name: str = "") -> Iterator[Holder | None]:
+        """A call that runs nothing: whose it is, None where no key is declared; `name` is the model that it is about.
+
+        Raises Unauthenticated, Forbidden or QuotaExceeded.
+        """
+        if self.plane.access.open:
+            yield None
+            return
+        holder = self.plane.access.find(shown_key(context))
+        if name:
+            holder.check_call(name)
+        holder.enter()
+        try:
+            yield holder
+        finally:
+            holder.leave()
+
+    def check_key(self, context: Context) -> None:
+        """Before a stream, whose requests are then checked one by one. Raises Unauthenticated."""
+        if not self.plane.access.open:
+            self.plane.access.find(shown_key(context))
+
+    def check_change(self, context: Context) -> None:
+        """For whatever changes the server. Raises Unauthenticated or Forbidden, also where no key is declared."""
+        self.plane.access.find_admin(shown_key(context))
+
+
+def shown_key(context: Context) -> bytes:
+    """The key in a call's metadata, empty when there is none."""
+    shown = {key: value for key, value in context.invocation_metadata() or () if key in KEY_NAMES}
+    return key_in(*(_bytes(shown.get(name)) for name in KEY_NAMES))
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value
 
 
 def _passed(remaining: float | None) -> bool:
@@ -90,6 +136,21 @@ async def abort(context: Context, error: ConvoyError) -> NoReturn:
         trailing = (("retry-after", str(max(1, math.ceil(error.retry_after_s)))),)
     await context.abort(grpc.StatusCode[error.grpc_code], str(error), trailing)
     raise AssertionError("abort raises")
+
+
+def aborts(
+    method: Callable[[Any, Request, Context], Awaitable[Response]],
+) -> Callable[[Any, Request, Context], Awaitable[Response]]:
+    """A method of a servicer whose errors end the call with their status."""
+
+    @functools.wraps(method)
+    async def call(servicer: Any, request: Request, context: Context) -> Response:
+        try:
+            return await method(servicer, request, context)
+        except ConvoyError as error:
+            await abort(context, error)
+
+    return call
 
 
 async def pipelined(

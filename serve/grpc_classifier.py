@@ -13,7 +13,7 @@ from serve.dataplane import Terms
 from serve.energy import energy
 from serve.experiments.caller import grpc_caller
 from serve.experiments.front import ExperimentEndpoint
-from serve.grpc_calls import Calls, Context, abort, pipelined
+from serve.grpc_calls import Calls, Context, abort, aborts, pipelined
 from serve.http_answers import timings
 from serve.options import ClassifyOptions, options_of
 from serve.predictions import Classes, best_classes
@@ -26,11 +26,9 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
         self._calls = calls
         self._plane = calls.plane
 
+    @aborts
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:  # noqa: N802
-        try:
-            return await self._classify(request, context)
-        except ConvoyError as error:
-            await abort(context, error)
+        return await self._classify(request, context)
 
     async def ClassifyStream(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.ClassifyRequest], context: Context
@@ -41,6 +39,10 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
             except ConvoyError as error:
                 return pb.ClassifyResponse(id=request.id, model=request.model, error=str(error))
 
+        try:
+            self._calls.check_key(context)
+        except ConvoyError as error:
+            await abort(context, error)
         async for response in pipelined(request_iterator, answer):
             yield response
 

@@ -12,10 +12,10 @@ from convoy.open_inference_grpc import parse_message, render_message
 from convoy.protos import open_inference_pb2 as pb
 from convoy.protos import open_inference_pb2_grpc
 from serve import describe
-from serve.catalog import Endpoint, trouble_of
+from serve.catalog import trouble_of
 from serve.config import Settings
 from serve.experiments.caller import grpc_caller
-from serve.grpc_calls import Calls, Context, abort, pipelined
+from serve.grpc_calls import Calls, Context, abort, aborts, pipelined
 from serve.infer import infer, request_terms
 from serve.repository import Repository, check_load, check_unload
 from serve.statistics import statistics
@@ -35,11 +35,9 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         self._repository = repository
         self._pages = settings.node_dir / "metrics"
 
+    @aborts
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:  # noqa: N802
-        try:
-            return await self._infer(request, context)
-        except ConvoyError as error:
-            await abort(context, error)
+        return await self._infer(request, context)
 
     async def ModelStreamInfer(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.ModelInferRequest], context: Context
@@ -54,6 +52,10 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
                 response.parameters[FINAL].bool_param = True  # each request has exactly one response
             return pb.ModelStreamInferResponse(infer_response=response)
 
+        try:
+            self._calls.check_key(context)
+        except ConvoyError as error:
+            await abort(context, error)
         async for response in pipelined(request_iterator, answer):
             yield response
 
@@ -74,68 +76,72 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:  # noqa: N802
         return pb.ServerReadyResponse(ready=not self._plane.draining)
 
+    @aborts
     async def ServerMetadata(  # noqa: N802
         self, request: pb.ServerMetadataRequest, context: Context
     ) -> pb.ServerMetadataResponse:
-        return to_message(describe.server(), pb.ServerMetadataResponse())
+        with self._calls.question(context):
+            return to_message(describe.server(), pb.ServerMetadataResponse())
 
+    @aborts
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:  # noqa: N802
-        endpoint = await self._find(request.name, request.version, context)
-        return pb.ModelReadyResponse(ready=not trouble_of(endpoint))
+        with self._calls.question(context, request.name):
+            endpoint = self._plane.find(request.name, request.version)
+            return pb.ModelReadyResponse(ready=not trouble_of(endpoint))
 
+    @aborts
     async def ModelMetadata(  # noqa: N802
         self, request: pb.ModelMetadataRequest, context: Context
     ) -> pb.ModelMetadataResponse:
-        endpoint = await self._find(request.name, request.version, context)
-        return to_message(metadata.model_metadata(describe.info(endpoint)), pb.ModelMetadataResponse())
+        with self._calls.question(context, request.name):
+            endpoint = self._plane.find(request.name, request.version)
+            return to_message(metadata.model_metadata(describe.info(endpoint)), pb.ModelMetadataResponse())
 
+    @aborts
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:  # noqa: N802
-        endpoint = await self._find(request.name, request.version, context)
-        config = to_message(metadata.model_config(describe.info(endpoint)), pb.ModelConfig())
-        return pb.ModelConfigResponse(config=config)
+        with self._calls.question(context, request.name):
+            endpoint = self._plane.find(request.name, request.version)
+            config = to_message(metadata.model_config(describe.info(endpoint)), pb.ModelConfig())
+            return pb.ModelConfigResponse(config=config)
 
+    @aborts
     async def ModelStatistics(  # noqa: N802
         self, request: pb.ModelStatisticsRequest, context: Context
     ) -> pb.ModelStatisticsResponse:
-        try:
+        with self._calls.question(context, request.name) as holder:
+            if holder is not None and not request.name:
+                holder.check_admin()
             document = await statistics(self._plane, self._pages, request.name, request.version)
             return to_message(document, pb.ModelStatisticsResponse())
-        except ConvoyError as error:
-            await abort(context, error)
 
+    @aborts
     async def RepositoryIndex(  # noqa: N802
         self, request: pb.RepositoryIndexRequest, context: Context
     ) -> pb.RepositoryIndexResponse:
-        index = metadata.repository_index(self._repository.index(request.ready))
-        return to_message({"models": index}, pb.RepositoryIndexResponse())
+        with self._calls.question(context) as holder:
+            entries = self._repository.index(request.ready)
+            known = [one for one in entries if holder is None or holder.may_call(one.name)]
+            return to_message({"models": metadata.repository_index(known)}, pb.RepositoryIndexResponse())
 
+    @aborts
     async def RepositoryModelLoad(  # noqa: N802
         self, request: pb.RepositoryModelLoadRequest, context: Context
     ) -> pb.RepositoryModelLoadResponse:
+        self._calls.check_change(context)
         name = named(request)
-        try:
-            check_load(parameters_of(request))
-            await self._repository.load(name)
-        except ConvoyError as error:
-            await abort(context, error)
+        check_load(parameters_of(request))
+        await self._repository.load(name)
         return pb.RepositoryModelLoadResponse(model_name=name, isLoaded=True)
 
+    @aborts
     async def RepositoryModelUnload(  # noqa: N802
         self, request: pb.RepositoryModelUnloadRequest, context: Context
     ) -> pb.RepositoryModelUnloadResponse:
+        self._calls.check_change(context)
         name = named(request)
-        try:
-            check_unload(parameters_of(request))
-            await self._repository.unload(name)
-        except ConvoyError as error:
-            await abort(context, error)
+        check_unload(parameters_of(request))
+        await self._repository.unload(name)
         return pb.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True)
-
-    async def _find(self, name: str, version: str, context: Context) -> Endpoint:
-        try:
-            return self._plane.find(name, version)
-        except ConvoyError as error:
-            await abort(context, error)
 
 
 def named(request: Change) -> str:

@@ -16,7 +16,7 @@ from convoy.protos import (
     open_inference_pb2,
     open_inference_pb2_grpc,
 )
-from serve.config import GrpcServer, Settings
+from serve.config import Listen, Settings, Tls
 from serve.dataplane import DataPlane
 from serve.experiments.gateway import Experiments
 from serve.experiments.grpc_feedback import FeedbackServicer
@@ -25,7 +25,10 @@ from serve.grpc_classifier import ClassifierServicer
 from serve.grpc_inference import InferenceServicer
 from serve.metrics import Metrics
 from serve.repository import Repository
+from serve.tls import grpc_credentials
 
+KEEPALIVE_MS = 60_000
+KEEPALIVE_TIMEOUT_MS = 20_000
 INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 CLASSIFIER = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 EXPERIMENTS = experiments_pb2.DESCRIPTOR.services_by_name["Experiments"].full_name
@@ -49,21 +52,26 @@ class GrpcListener:
             ("grpc.max_receive_message_length", size),
             ("grpc.max_send_message_length", size),
             ("grpc.so_reuseport", 1),
+            ("grpc.max_metadata_size", settings.limits.header_bytes),
+            ("grpc.absolute_max_metadata_size", settings.limits.header_bytes),
+            ("grpc.keepalive_time_ms", KEEPALIVE_MS),  # whoever does not answer in KEEPALIVE_TIMEOUT_MS has gone
+            ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+            ("grpc.keepalive_permit_without_calls", 1),
         ]
-        self._server = _make_server(listen.grpc_server, options)
+        self._server = _make_server(listen, options)
         calls = Calls(plane, metrics)
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
             InferenceServicer(calls, repository, settings), self._server
         )  # type: ignore[no-untyped-call]
         classifier_pb2_grpc.add_ClassifierServicer_to_server(ClassifierServicer(calls), self._server)  # type: ignore[no-untyped-call]
-        experiments_pb2_grpc.add_ExperimentsServicer_to_server(FeedbackServicer(experiments), self._server)  # type: ignore[no-untyped-call]
+        experiments_pb2_grpc.add_ExperimentsServicer_to_server(FeedbackServicer(calls, experiments), self._server)  # type: ignore[no-untyped-call]
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         services = (INFERENCE, CLASSIFIER, EXPERIMENTS, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(services, self._server)
         address = f"[{listen.host}]" if ":" in listen.host else listen.host
         try:
-            self._server.add_insecure_port(f"{address}:{listen.grpc_port}")
+            _open_port(self._server, f"{address}:{listen.grpc_port}", listen.tls)
         except RuntimeError as error:
             raise ConfigError(
                 f"cannot listen on {address}:{listen.grpc_port}; stop what uses it or choose another port"
@@ -80,7 +88,15 @@ class GrpcListener:
         await self._server.stop(seconds)
 
 
-def _make_server(kind: GrpcServer, options: list[tuple[str, int]]) -> grpc.aio.Server:
-    if kind == "native":
+def _open_port(server: grpc.aio.Server, address: str, tls: Tls | None) -> None:
+    """Raises RuntimeError when the port is taken."""
+    if tls is None:
+        server.add_insecure_port(address)
+    else:
+        server.add_secure_port(address, grpc_credentials(tls))
+
+
+def _make_server(listen: Listen, options: list[tuple[str, int]]) -> grpc.aio.Server:
+    if listen.grpc_server == "native" and listen.tls is None:  # it knows no TLS
         return pygrpc_native.aio.server(options=options)
     return grpc.aio.server(options=options)

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from convoy.errors import ConvoyError, Overloaded
+from convoy.errors import ConvoyError, Overloaded, Unauthenticated
 from serve.batcher import Answer
 from serve.catalog import Endpoint
 from serve.energy import energy
@@ -84,8 +84,7 @@ async def send_error(send: Send, receive: Receive, error: ConvoyError, request_i
     headers: Headers = [(b"content-type", JSON)]
     if request_id:
         headers.append((b"x-request-id", request_id[:128]))
-    if isinstance(error, Overloaded):
-        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
+    headers += error_headers(error)
     body = orjson.dumps({"error": str(error)})
     if isinstance(error, UnreadBody):
         headers += [(b"connection", b"close"), (b"content-length", b"%d" % len(body))]
@@ -95,6 +94,13 @@ async def send_error(send: Send, receive: Receive, error: ConvoyError, request_i
         await send({"type": "http.response.body", "body": b""})
     else:
         await send_answer(send, error.http_status, body, headers)
+
+
+def error_headers(error: ConvoyError) -> Headers:
+    """What an error says beside its text."""
+    if isinstance(error, Overloaded):
+        return [(b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s)))]
+    return [(b"www-authenticate", b"Bearer")] if isinstance(error, Unauthenticated) else []
 
 
 async def _linger(receive: Receive) -> None:

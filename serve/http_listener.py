@@ -10,13 +10,13 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import cast
 
 import uvicorn
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from convoy.errors import ConvoyError
 from serve.catalog import Endpoint
@@ -25,10 +25,12 @@ from serve.dataplane import DataPlane, Watch
 from serve.experiments.caller import ARM_HEADER, http_caller
 from serve.experiments.front import ExperimentEndpoint
 from serve.experiments.gateway import Experiments
+from serve.http_access import shown_key
 from serve.http_answers import JSON, Headers, send_answer, send_error
 from serve.http_body import Headers as RequestHeaders
 from serve.http_body import Receive, Scope, Send, read_body
 from serve.http_classify import REQUEST_ID
+from serve.http_connection import WATCH, Connection
 from serve.http_dialects import DIALECTS, Dialect
 from serve.http_encoding import encode_answer
 from serve.http_infer import infer_http
@@ -37,11 +39,12 @@ from serve.metrics import IN_FLIGHT, Metrics
 from serve.observe import Finished
 from serve.repository import Repository
 from serve.timeline import Trace
-from serve.timeouts import http_terms
+from serve.timeouts import PRIORITY_HEADER, TIMEOUT_HEADER, http_terms
+from serve.tls import uvicorn_options
 
-WATCH = "convoy.watch"  # key of the scope under which a waiting request can be told that its client has gone
 TRACEPARENT = b"traceparent"
-KEEP_ALIVE_SECONDS = 75
+LOOK_SECONDS = 1.0  # between two looks at whose client takes too long
+CORS_SECONDS = 600  # for which a browser may keep what it was told
 
 log = logging.getLogger("convoy.http")
 
@@ -69,6 +72,11 @@ class HttpApp:
             for version in ("", f"/versions/{endpoint.version}"):
                 routes[f"/v2/models/{endpoint.name}{version}/infer"] = (endpoint, self._infer)
         self._routes = routes
+        self._urls = frozenset(path.encode() for path in routes)
+
+    def is_hot(self, url: bytes) -> bool:
+        """Whether a POST to exactly this URL goes to a model."""
+        return url in self._urls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._routes.get(scope["path"]) if scope["method"] == "POST" else None
@@ -78,10 +86,12 @@ class HttpApp:
         endpoint, handler = route
         trace = Trace(self._clock())
         asked = dict(scope["headers"])
-        status, reason = 200, ""
+        status, reason, holder = 200, "", None
         self._in_flight[0] += 1
         self._plane.in_flight += 1
         try:
+            if not self._plane.access.open:
+                holder = self._plane.access.enter(shown_key(asked), endpoint.name)
             body, headers = await handler(endpoint, scope, asked, receive, trace)
             if trace.cached:
                 headers.append((b"x-cache", b"hit"))
@@ -98,6 +108,8 @@ class HttpApp:
             self._plane.record_failure(endpoint, error, trace)
             await send_error(send, receive, error, asked.get(REQUEST_ID) or trace.id.encode())
         finally:
+            if holder is not None:
+                holder.leave()
             self._in_flight[0] -= 1
             self._plane.in_flight -= 1
             endpoint.recorder.code("http", str(status))
@@ -134,22 +146,17 @@ class HttpApp:
         return await infer_http(self._plane, endpoint, scope, asked, body, trace, watch)
 
 
-class Connection(HttpToolsProtocol):
-    """uvicorn's connection, which also tells the waiting request when its client leaves, and errs in JSON."""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        cycle = cast("RequestResponseCycle | None", self.cycle)  # uvicorn types it as always there
-        if cycle is not None:
-            watch = cast(Scope, cycle.scope).get(WATCH)
-            if watch is not None:
-                watch.client_gone()
-
-    def send_400_response(self, msg: str) -> None:
-        body = b'{"error":"malformed HTTP request"}'
-        head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-        self.transport.write(head % len(body) + body)
-        self.transport.close()
+def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """Lets scripts of these sites, and of no other, read answers; without cookies, which mean nothing here."""
+    asked = [name.decode() for name in (REQUEST_ID, TIMEOUT_HEADER, PRIORITY_HEADER)]
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["authorization", "content-type", "x-api-key", *asked],
+        expose_headers=[REQUEST_ID.decode(), ARM_HEADER.decode(), "retry-after"],
+        max_age=CORS_SECONDS,
+    )
 
 
 class EmbeddedServer(uvicorn.Server):
@@ -172,27 +179,33 @@ class HttpListener:
         listener: socket.socket,
         experiments: Experiments | None = None,
     ) -> None:
-        pages = build_pages(plane, repository, settings, experiments)
+        listen, limits = settings.listen, settings.limits
+        hot = HttpApp(plane, metrics, build_pages(plane, repository, settings, experiments))
         config = uvicorn.Config(
-            HttpApp(plane, metrics, pages),
-            http=Connection,
+            allow_origins(hot, listen.cors_origins) if listen.cors_origins else hot,
+            http=cast(type[asyncio.Protocol], partial(Connection, limits, hot.is_hot)),
             ws="none",
             lifespan="off",
             interface="asgi3",
             access_log=False,
+            proxy_headers=False,
             log_config=None,
             server_header=False,
             date_header=False,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_keep_alive=int(limits.idle_seconds),
+            limit_concurrency=limits.connections,
+            **(uvicorn_options(listen.tls) if listen.tls else {}),
         )
         self._server = EmbeddedServer(config)
         self._listener = listener
         self._task: asyncio.Task[None] | None = None
+        self._looks: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         while not self._server.started:  # noqa: ASYNC110 uvicorn tells no other way
             await asyncio.sleep(0.005)
+        self._looks = asyncio.create_task(self._look())
 
     def stop_accepting(self) -> None:
         """Leaves new connections to whoever else holds the socket; the living ones go on."""
@@ -205,3 +218,13 @@ class HttpListener:
         self._server.should_exit = True
         if self._task is not None:
             await self._task
+        if self._looks is not None:
+            self._looks.cancel()
+
+    async def _look(self) -> None:
+        """Ends connections whose clients take too long."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            for connection in list(self._server.server_state.connections):
+                cast(Connection, connection).check_time(loop.time())

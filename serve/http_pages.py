@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -10,7 +11,8 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
 
 from convoy import metadata
 from convoy.errors import ConvoyError, InvalidInput, NotFound
@@ -21,6 +23,8 @@ from serve.dataplane import DataPlane
 from serve.experiments.gateway import Experiments
 from serve.experiments.pages import experiment_routes
 from serve.explain import explain
+from serve.http_access import Guard, Rights
+from serve.http_answers import error_headers
 from serve.http_dialects import DIALECTS
 from serve.http_json import answer, read_document
 from serve.openapi import openapi
@@ -40,6 +44,7 @@ class Pages:
         self._plane = plane
         self._repository = repository
         self._settings = settings
+        self._rights = Rights(plane.access)
 
     async def healthz(self, request: Request) -> Response:
         """KubeRay's probe."""
@@ -52,7 +57,8 @@ class Pages:
         )
 
     async def openapi(self, request: Request) -> Response:
-        return answer(openapi(self._plane))
+        names = self._callable(request, self._plane.endpoints.by_name)
+        return answer(openapi(names))
 
     async def live(self, request: Request) -> Response:
         return answer(metadata.live(True))
@@ -66,12 +72,12 @@ class Pages:
         return answer(describe.server())
 
     async def models(self, request: Request) -> Response:
-        return answer(
-            {"models": [describe.model(one) for one in self._plane.endpoints.by_name.values() if one.form == "image"]}
-        )
+        served = self._plane.endpoints.by_name
+        endpoints = [served[name] for name in self._callable(request, served)]
+        return answer({"models": [describe.model(one) for one in endpoints if one.form == "image"]})
 
     async def model_names(self, request: Request) -> Response:
-        return answer({"models": sorted(self._plane.endpoints.by_name)})
+        return answer({"models": sorted(self._callable(request, self._plane.endpoints.by_name))})
 
     async def model_ready(self, request: Request) -> Response:
         endpoint = self._find(request)
@@ -85,32 +91,41 @@ class Pages:
         return answer(metadata.model_config(describe.info(self._find(request))))
 
     async def statistics(self, request: Request) -> Response:
-        asked = (request.path_params.get("name", ""), request.path_params.get("version", ""))
-        return answer(await statistics(self._plane, self._settings.node_dir / "metrics", *asked))
+        name, version = request.path_params.get("name", ""), request.path_params.get("version", "")
+        if name:
+            self._rights.check_call(request, name)
+        else:
+            self._rights.check_overview(request)
+        return answer(await statistics(self._plane, self._settings.node_dir / "metrics", name, version))
 
     async def repository_index(self, request: Request) -> Response:
         wanted = (await read_document(request, COLD_BODY_BYTES)).get("ready", False)
         if not isinstance(wanted, bool):
             raise InvalidInput("ready must be true or false")
-        return answer(metadata.repository_index(self._repository.index(wanted)))
+        entries = [one for one in self._repository.index(wanted) if self._rights.may_call(request, one.name)]
+        return answer(metadata.repository_index(entries))
 
     async def load(self, request: Request) -> Response:
+        self._rights.check_change(request)
         name = request.path_params["name"]
         check_load(await read_parameters(request))
         await self._repository.load(name)
         return answer({"name": name, "load": True})
 
     async def unload(self, request: Request) -> Response:
+        self._rights.check_change(request)
         name = request.path_params["name"]
         check_unload(await read_parameters(request))
         await self._repository.unload(name)
         return answer({"name": name, "unload": True})
 
     async def explain(self, request: Request) -> Response:
+        self._rights.check_overview(request)
         return answer(explain(self._plane, self._settings))
 
     async def profile(self, request: Request) -> Response:
         """Looks at the whole node for some seconds."""
+        self._rights.check_overview(request)
         seconds = _seconds(request.query_params.get("seconds", "2"))
         folder = self._settings.node_dir / "metrics"
         before = await asyncio.to_thread(read, folder)
@@ -125,7 +140,11 @@ class Pages:
         endpoint = self._find(request)
         raise NotFound(f"model {endpoint.name!r} has no such method")
 
+    def _callable(self, request: Request, names: Iterable[str]) -> list[str]:
+        return [name for name in names if self._rights.may_call(request, name)]
+
     def _find(self, request: Request) -> Any:
+        self._rights.check_call(request, request.path_params["name"])
         return self._plane.find(request.path_params["name"], request.path_params.get("version", ""))
 
 
@@ -150,7 +169,9 @@ def _seconds(text: str) -> float:
 async def convoy_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, ConvoyError):
         raise error
-    return answer({"error": str(error)}, error.http_status)
+    response = answer({"error": str(error)}, error.http_status)
+    response.raw_headers += error_headers(error)
+    return response
 
 
 async def http_error(request: Request, error: Exception) -> Response:
@@ -172,8 +193,18 @@ async def fault(request: Request, error: Exception) -> Response:
 
 def build_pages(
     plane: DataPlane, repository: Repository, settings: Settings, experiments: Experiments | None = None
-) -> Starlette:
-    """The Starlette application of the cold routes."""
+) -> ASGIApp:
+    """The application of the cold routes."""
+    application = Starlette(
+        routes=cold_routes(plane, repository, settings, experiments),
+        exception_handlers={ConvoyError: convoy_error, HTTPException: http_error, Exception: fault},
+    )
+    return Guard(application, plane.access)
+
+
+def cold_routes(
+    plane: DataPlane, repository: Repository, settings: Settings, experiments: Experiments | None
+) -> list[BaseRoute]:
     pages = Pages(plane, repository, settings)
     of_model = [
         Route(f"/v2/models/{{name}}{version}{tail}", handler, methods=methods)
@@ -186,32 +217,29 @@ def build_pages(
             ("/infer", pages.unknown_model, ["POST"]),
         )
     ]
-    return Starlette(
-        routes=[
-            *page_routes(plane, settings),
-            Route("/-/healthz", pages.healthz),
-            Route("/v1/models", pages.models),
-            Route("/v1/explain", pages.explain),
-            Route("/v1/profile", pages.profile),
-            *(
-                Route(path.format("{name}", "{version}"), pages.unknown_model, methods=["POST"])
-                for dialect in DIALECTS
-                for path in dialect.paths
-            ),
-            Route("/v1/models/{name}", pages.model_ready),
-            Route("/ping", pages.ping),
-            Route("/openapi.json", pages.openapi),
-            Route("/v2", pages.server),
-            Route("/v2/", pages.server),
-            Route("/v2/health/live", pages.live),
-            Route("/v2/health/ready", pages.ready),
-            Route("/v2/models", pages.model_names),
-            Route("/v2/models/stats", pages.statistics),
-            *of_model,
-            Route("/v2/repository/index", pages.repository_index, methods=["POST"]),
-            Route("/v2/repository/models/{name}/load", pages.load, methods=["POST"]),
-            Route("/v2/repository/models/{name}/unload", pages.unload, methods=["POST"]),
-            *experiment_routes(plane, experiments),
-        ],
-        exception_handlers={ConvoyError: convoy_error, HTTPException: http_error, Exception: fault},
-    )
+    return [
+        *page_routes(plane, settings),
+        Route("/-/healthz", pages.healthz),
+        Route("/v1/models", pages.models),
+        Route("/v1/explain", pages.explain),
+        Route("/v1/profile", pages.profile),
+        *(
+            Route(path.format("{name}", "{version}"), pages.unknown_model, methods=["POST"])
+            for dialect in DIALECTS
+            for path in dialect.paths
+        ),
+        Route("/v1/models/{name}", pages.model_ready),
+        Route("/ping", pages.ping),
+        Route("/openapi.json", pages.openapi),
+        Route("/v2", pages.server),
+        Route("/v2/", pages.server),
+        Route("/v2/health/live", pages.live),
+        Route("/v2/health/ready", pages.ready),
+        Route("/v2/models", pages.model_names),
+        Route("/v2/models/stats", pages.statistics),
+        *of_model,
+        Route("/v2/repository/index", pages.repository_index, methods=["POST"]),
+        Route("/v2/repository/models/{name}/load", pages.load, methods=["POST"]),
+        Route("/v2/repository/models/{name}/unload", pages.unload, methods=["POST"]),
+        *experiment_routes(plane, experiments),
+    ]

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from ray import serve as ray_serve
 
-from serve.config import Listen, Power
+from serve.config import ApiKey, Listen, Power
 from serve.metric_pages import PageWriter, living_processes, read_pages
 from serve.metrics import CORES, Metrics, collect
+from serve.metrics_listener import listen_for_scrapes
 from serve.power.accountant import Accountant, keep_account
 from serve.power.cpu_time import machine_cores
 from serve.power.find import find_sources
@@ -45,12 +46,11 @@ class PagesCollector:
         yield memory
 
 
-def serve_metrics(listen: Listen, folder: Path, gpus: Sequence[Gpu] = ()) -> WSGIServer:
+def serve_metrics(listen: Listen, folder: Path, gpus: Sequence[Gpu] = (), keys: Sequence[ApiKey] = ()) -> WSGIServer:
     """Starts the node's metrics endpoint on a thread."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(PagesCollector(folder, gpus))
-    server, _ = start_http_server(listen.metrics_port, listen.host, registry)
-    return server
+    return listen_for_scrapes(listen, registry, keys)
 
 
 def keep_listener(listen: Listen, folder: Path) -> Handover:
@@ -72,7 +72,10 @@ def keep_listener(listen: Listen, folder: Path) -> Handover:
 class Meter:
     """Deployment of the meter."""
 
-    def __init__(self, listen: dict[str, Any], power: dict[str, Any], folder_name: str) -> None:
+    def __init__(
+        self, listen: dict[str, Any], power: dict[str, Any], folder_name: str, keys: Sequence[dict[str, Any]] = ()
+    ) -> None:
+        """`keys` are those that may read metrics; none: everybody may."""
         parsed, folder = Listen.model_validate(listen), Path(folder_name)
         self._handover = keep_listener(parsed, folder)
         metrics = Metrics(PageWriter(folder / "metrics"))
@@ -83,7 +86,8 @@ class Meter:
         if not sources:
             log.warning("no source of power figures, so energy metrics are absent; docs/energy.md says how to get one")
         keep_account(Accountant(sources, metrics), self._stopped)
-        self._server = serve_metrics(parsed, folder / "metrics", gpus)
+        readers = [ApiKey.model_validate(key) for key in keys]
+        self._server = serve_metrics(parsed, folder / "metrics", gpus, readers)
 
     def __del__(self) -> None:
         self._stopped.set()

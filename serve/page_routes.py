@@ -16,6 +16,7 @@ from serve.atlas.data import load_atlas
 from serve.atlas.view import document
 from serve.config import Settings
 from serve.dataplane import DataPlane
+from serve.http_access import Rights
 from serve.http_json import answer
 from serve.vitals import vitals
 
@@ -40,6 +41,7 @@ class PageRoutes:
     def __init__(self, plane: DataPlane, settings: Settings) -> None:
         self._plane = plane
         self._settings = settings
+        self._rights = Rights(plane.access)
 
     async def home(self, request: Request) -> Response:
         return Response((PAGE / "index.html").read_bytes(), media_type="text/html", headers=HEADERS)
@@ -48,6 +50,7 @@ class PageRoutes:
         return Response((PAGE / "experiments.html").read_bytes(), media_type="text/html", headers=HEADERS)
 
     async def vitals(self, request: Request) -> Response:
+        self._rights.check_overview(request)
         folder = self._settings.node_dir / "metrics"
         names = sorted(one.name for one in self._plane.endpoints.by_name.values() if one.form == "image")
         return answer(await asyncio.to_thread(vitals, folder, names))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -14,7 +15,9 @@ from convoy.cli.engines import compile_model, engines
 from convoy.cli.ensemble import ensemble
 from convoy.cli.experiment import experiment, feedback
 from convoy.cli.importing import import_model
+from convoy.cli.keys import keys
 from convoy.cli.models import models
+from convoy.cli.options import credential_options
 from convoy.cli.render import render
 from convoy.cli.run import demo, explain, up
 from convoy.errors import ConvoyError
@@ -33,7 +36,9 @@ class ConvoyGroup(click.Group):
 
 @click.group(cls=ConvoyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="convoy")
-def main() -> None:
+@credential_options
+@click.pass_context
+def main(context: click.Context, **credentials: Path | None) -> None:
     """Serve CNN image classifiers and know which one to keep: its accuracy, its latency, its joules.
 
     \b
@@ -50,12 +55,14 @@ def main() -> None:
     convoy capacity                            how many gateways and hosts a traffic needs
     convoy experiment report NAME              which architecture to keep, and why
     convoy atlas                               what networks cost on this machine, in charts
+    convoy keys new NAME                       an API key, and what to declare for it
     """
+    context.obj = credentials
 
 
 COMMANDS = (
     up, demo, classify, models, import_model, compile_model, engines, explain, render, ensemble, experiment, feedback,
-    capacity, atlas,
+    capacity, atlas, keys,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Column, Table
 
-from convoy.cli.options import server_option
+from convoy.cli.options import credentials_for, server_option
 from convoy.errors import NotFound, NotReady
 
 if TYPE_CHECKING:
@@ -42,11 +42,12 @@ def classify(
 
     for folder in filter(Path.is_dir, images):
         _tell_skipped(folder)
-    with Client(url) as discovery:
+    with Client(url, credentials=credentials_for(url)) as discovery:
         wanted = names or tuple(model.name for model in discovery.models())
     show = Lines() if as_json else Rows()
     failed = 0
-    with Client(f"grpc://{grpc}" if grpc else url) as client:
+    secure = "s" if url.startswith("https:") else ""
+    with Client(f"grpc{secure}://{grpc}" if grpc else url, credentials=credentials_for(url)) as client:
         for path in images:
             for name in wanted:
                 for one in _answers(client, name, path, top_k):

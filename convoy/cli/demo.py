@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from convoy.client import Client
+from convoy.credentials import LOCAL_KEY, Credentials, read_key
 
 if TYPE_CHECKING:
     from serve.config import Settings
@@ -38,13 +39,20 @@ def load_samples() -> list[Sample]:
 def classify_samples(settings: Settings, console: Console) -> bool:
     """Prints the table; True when every label is the expected one and both protocols agree."""
     listen = settings.listen
-    targets = {"HTTP": f"http://{listen.host}:{listen.http_port}", "gRPC": f"grpc://{listen.host}:{listen.grpc_port}"}
+    secure = "s" if listen.tls else ""
+    targets = {
+        "HTTP": f"http{secure}://{listen.host}:{listen.http_port}",
+        "gRPC": f"grpc{secure}://{listen.host}:{listen.grpc_port}",
+    }
+    credentials = Credentials(
+        read_key(settings.node_dir / LOCAL_KEY), Path(listen.tls.certificate) if listen.tls else None
+    )
     table = Table(
         "image", "model", "over", "label", "probability", "shows", *STAGES, box=None, title="milliseconds by stage"
     )
     wrong = 0
     for protocol, target in targets.items():
-        with Client(target) as client:
+        with Client(target, credentials=credentials) as client:
             for sample in load_samples():
                 answer = client.classify(sample.model, sample.path, top_k=1)
                 best = answer.predictions[0].classes[0]

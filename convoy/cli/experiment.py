@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from convoy.cli.options import json_option, server_option
+from convoy.cli.options import json_option, server_option, session
 from convoy.errors import ConvoyError, InvalidInput, NotReady
 
 FEEDBACK_ITEMS = 1000  # in one request
@@ -192,7 +192,8 @@ def call(method: str, url: str, path: str, document: Any = None) -> Any:
     import httpx
 
     try:
-        answer = httpx.request(method, f"{url}{path}", json=document, timeout=60)
+        with session(url, timeout=60) as client:
+            answer = client.request(method, path, json=document)
     except httpx.TransportError as error:
         raise NotReady(f"no server at {url} ({error}); start one with: convoy up") from error
     if answer.is_error:

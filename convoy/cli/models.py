@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from convoy.cli.architectures import list_architectures, show_architecture
-from convoy.cli.options import json_option, server_option
+from convoy.cli.options import json_option, server_option, session
 
 
 @click.command()
@@ -39,12 +39,14 @@ def _list_served(url: str, as_json: bool) -> None:
     import httpx
 
     from convoy.errors import NotReady
+    from convoy.http_calls import checked
 
     try:
-        answer = httpx.get(f"{url}/v1/models", timeout=10)
+        with session(url, timeout=10) as client:
+            answer = checked(client.get("/v1/models"))
     except httpx.TransportError as error:
         raise NotReady(f"no server at {url} ({error}); start one with: convoy up") from error
-    documents = answer.raise_for_status().json()["models"]
+    documents = answer.json()["models"]
     if as_json:
         click.echo(json.dumps(documents, indent=2))
         return

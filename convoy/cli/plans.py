@@ -8,7 +8,9 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
+from convoy.cli.options import session
 from convoy.errors import NotReady
+from convoy.http_calls import checked
 
 if TYPE_CHECKING:
     from serve.config import Settings
@@ -41,10 +43,10 @@ def static_plan(settings: Settings) -> dict[str, Any]:
 def live_plan(url: str, seconds: float = 0.0) -> dict[str, Any]:
     """The running server's plan and, if any, the profile of its next `seconds`. Raises NotReady when nobody answers."""
     try:
-        plan: dict[str, Any] = httpx.get(f"{url}/v1/explain", timeout=10).raise_for_status().json()
-        if seconds:
-            profile = httpx.get(f"{url}/v1/profile", params={"seconds": seconds}, timeout=seconds + 10)
-            plan["profile"] = profile.raise_for_status().json()
+        with session(url, timeout=seconds + 10) as client:
+            plan: dict[str, Any] = checked(client.get("/v1/explain")).json()
+            if seconds:
+                plan["profile"] = checked(client.get("/v1/profile", params={"seconds": seconds})).json()
     except httpx.HTTPError as error:
         raise NotReady(f"no plan from {url} ({error}); start a server with: convoy up") from error
     return plan

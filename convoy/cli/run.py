@@ -121,10 +121,11 @@ def addresses(settings: Settings) -> Table:
     """Where everything is."""
     listen = settings.listen
     table = Table(box=None, show_header=False)
-    table.add_row("page", f"http://{listen.host}:{listen.http_port}/")
+    table.add_row("page", f"{listen.http_scheme}://{listen.host}:{listen.http_port}/")
     table.add_row("classify", f"POST http://{listen.host}:{listen.http_port}/v1/models/MODEL/classify")
     table.add_row(
-        "inference protocol", f"http://{listen.host}:{listen.http_port}/v2, gRPC {listen.host}:{listen.grpc_port}"
+        "inference protocol",
+        f"{listen.http_scheme}://{listen.host}:{listen.http_port}/v2, gRPC {listen.host}:{listen.grpc_port}",
     )
-    table.add_row("metrics", f"http://{listen.host}:{listen.metrics_port}/metrics")
+    table.add_row("metrics", f"{listen.http_scheme}://{listen.host}:{listen.metrics_port}/metrics")
     return table

@@ -22,9 +22,7 @@ from loadtest.selfcheck.figures import (
 
 
 @click.command()
-@click.option(
-    "--duration", type=DURATION, default="4s", show_default=True, help="Time per comparison; the others follow."
-)
+@click.option("--duration", type=DURATION, default="1500ms", show_default=True, help="Time per round of a comparison.")
 @click.option("--against", multiple=True, type=click.Choice(["wrk", "hey"]), help="Compare with these in closed loop.")
 @click.option("--on", "url", metavar="URL", help="Compare on this server too, not only on a simulated engine.")
 @click.option("-m", "--model", help="With --on: its model, which should be bound by its engine.")
@@ -55,7 +53,7 @@ def selfcheck(
         agreements += measure_agreement(
             Subject(f"{model}, {side} px", url, model, payload, concurrency), duration, against
         )
-    figures = as_markdown(measure_costs(duration / 2), measure_queue(3 * duration), agreements)
+    figures = as_markdown(measure_costs(2 * duration), measure_queue(8 * duration), agreements)
     console().print(figures, markup=False)
     if markdown is not None:
         write_between_markers(markdown, figures)

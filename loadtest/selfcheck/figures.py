@@ -7,8 +7,9 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from loadtest.stats.intervals import Interval, ratio_interval
 ENGINE_S = 0.005
 QUEUE_RATE = 160.0
 WARMUP_S = 0.5
-ROUNDS = 4
+ROUNDS = 12
 BEGIN, END = "<!-- figures: python -m loadtest selfcheck -->", "<!-- end of figures -->"
 DIGIT = Payload(side=28, channels=1, format="png", count=16)
 PHOTO = Payload(side=500, count=4)
@@ -125,15 +126,25 @@ def simulated_engine() -> Iterator[Subject]:
 
 
 def measure_agreement(subject: Subject, seconds: float, tools: Sequence[str]) -> list[Agreement]:
-    """Rounds in alternation. Raises ConfigError for a tool that is missing, ConvoyError for one that fails."""
-    found = []
+    """Short rounds, so that the machine's drift meets both; who goes first takes turns as well.
+
+    Raises ConfigError for a tool that is missing, ConvoyError for one that fails.
+    """
     load = Load(concurrency=subject.connections)
+
+    def own() -> float:
+        return _report(subject.url, subject.payload, load, seconds, subject.model).throughput_per_s
+
+    found = []
     for tool in tools:
-        other = _wrk if tool == "wrk" else _hey
-        ours, theirs = [], []
+        other = partial(_wrk if tool == "wrk" else _hey, subject, seconds)
+        ours: list[float] = []
+        theirs: list[float] = []
+        turns: list[tuple[list[float], Callable[[], float]]] = [(ours, own), (theirs, other)]
         for _ in range(ROUNDS):
-            ours.append(_report(subject.url, subject.payload, load, seconds, subject.model).throughput_per_s)
-            theirs.append(other(subject, seconds))
+            for rates, measure in turns:
+                rates.append(measure())
+            turns.reverse()
         found.append(Agreement(subject, tool, tuple(ours), tuple(theirs)))
     return found
 

@@ -74,14 +74,14 @@ RECIPES = {
         cifar10("vgg_cifar", "vgg-cifar10", epochs=12, peak_rate=0.1, early_epochs=0),
         cifar10("preresnet_cifar", "preresnet-cifar10", epochs=18, peak_rate=0.2, early_epochs=13),
         cifar10("densenet_cifar", "densenet-cifar10", epochs=16, peak_rate=0.2, early_epochs=12),
-        cifar10("nin_cifar", "nin-cifar10", epochs=12, peak_rate=0.2, early_epochs=9),
-        cifar10("alexnet_cifar", "alexnet-cifar10", epochs=12, peak_rate=0.1, early_epochs=9),
-        cifar10("zfnet_cifar", "zfnet-cifar10", epochs=12, peak_rate=0.1, early_epochs=9),
-        cifar10("googlenet_cifar", "googlenet-cifar10", epochs=12, peak_rate=0.2, early_epochs=9),
+        cifar10("nin_cifar", "nin-cifar10", epochs=10, peak_rate=0.2, early_epochs=8),
+        cifar10("alexnet_cifar", "alexnet-cifar10", epochs=10, peak_rate=0.1, early_epochs=7),
+        cifar10("zfnet_cifar", "zfnet-cifar10", epochs=10, peak_rate=0.1, early_epochs=7),
+        cifar10("googlenet_cifar", "googlenet-cifar10", epochs=8, peak_rate=0.2, early_epochs=6),
         cifar10("stochastic_depth_cifar", "stochastic-depth-cifar10", epochs=24, peak_rate=0.2, early_epochs=17),
         cifar10("wide_resnet_cifar", "wide-resnet-cifar10", epochs=18, peak_rate=0.2, early_epochs=13),
         cifar10("resnext_cifar", "resnext-cifar10", epochs=16, peak_rate=0.2, early_epochs=12),
-        cifar10("fractalnet_cifar", "fractalnet-cifar10", epochs=10, peak_rate=0.1, early_epochs=0),
+        cifar10("fractalnet_cifar", "fractalnet-cifar10", epochs=8, peak_rate=0.1, early_epochs=0),
     )
 }  # fmt: skip
 

@@ -52,7 +52,7 @@ class Experiment(Frozen):
     stage_samples: int = Field(100, ge=1, description="canary: answers of the second arm that a stage needs")
     label_seconds: float = Field(3600, gt=0, description="time within which most labels come")
     guardrails: Guardrails = Guardrails()
-    webhook: str = Field("", pattern=r"^(|https?://.+)$", description="told every decision by POST")
+    webhook: str = Field("", repr=False, pattern=r"^(|https?://.+)$", description="told every decision by POST")
 
     @model_validator(mode="after")
     def _arms_fit_the_mode(self) -> Experiment:

@@ -26,6 +26,12 @@ def parse_feedback(document: Any, class_index: ClassIndex) -> list[Outcome]:
     return [_outcome(position, item, class_index, now) for position, item in enumerate(items)]
 
 
+def named_experiments(document: Any) -> set[str]:
+    """The experiments that the items of a document name, "" among them when one names none. It must have been parsed."""
+    items = document.get("feedback", [document]) if isinstance(document, dict) else document
+    return {item.get("experiment", "") for item in items}
+
+
 def _outcome(number: int, item: Any, class_index: ClassIndex, now: float) -> Outcome:
     where = f"feedback[{number}]"
     if not isinstance(item, dict) or not isinstance(item.get("id"), str) or not 1 <= len(item["id"]) <= MAX_ID:

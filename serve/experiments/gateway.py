@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -14,7 +14,7 @@ from serve.config import LedgerConfig
 from serve.dataplane import DataPlane
 from serve.experiments.arms import arms_of
 from serve.experiments.definition import Experiment
-from serve.experiments.feedback import parse_feedback
+from serve.experiments.feedback import named_experiments, parse_feedback
 from serve.experiments.front import VERSION, ExperimentEndpoint, front, lined
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.ledger.writer import LedgerWriter
@@ -68,9 +68,14 @@ class Experiments:
         if definition.webhook:
             raise InvalidInput("a webhook can only be declared in the configuration file")
 
-    def feedback(self, document: object) -> int:
-        """Takes outcomes; how many. Raises InvalidInput, or Overloaded when the ledger has been away for too long."""
+    def feedback(self, document: object, check: Callable[[str], None]) -> int:
+        """Takes outcomes; how many. Raises InvalidInput, or Overloaded when the ledger has been away for too long.
+
+        `check` raises for an experiment of which the sender may not speak, or for "", where an item names none.
+        """
         outcomes = parse_feedback(document, self._class_index)
+        for experiment in named_experiments(document):
+            check(experiment)
         if self._writer.room < len(outcomes):
             raise Overloaded("the ledger is away and its memory is full; send the feedback again later", 5.0)
         for outcome in outcomes:

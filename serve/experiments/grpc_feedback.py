@@ -4,31 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
-import grpc
-
-from convoy.errors import ConvoyError, NotFound
+from convoy.errors import NotFound
 from convoy.protos import experiments_pb2 as pb
 from convoy.protos import experiments_pb2_grpc
 from serve.experiments.gateway import Experiments
 from serve.experiments.pages import OFF
-
-Context = grpc.aio.ServicerContext[Any, Any]
+from serve.grpc_calls import Calls, Context, aborts
 
 
 class FeedbackServicer(experiments_pb2_grpc.ExperimentsServicer):
     """convoy.v1.Experiments."""
 
-    def __init__(self, experiments: Experiments | None) -> None:
+    def __init__(self, calls: Calls, experiments: Experiments | None) -> None:
+        self._calls = calls
         self._experiments = experiments
 
+    @aborts
     async def SendFeedback(self, request: pb.FeedbackRequest, context: Context) -> pb.FeedbackResponse:  # noqa: N802
-        try:
+        with self._calls.question(context) as holder:
             if self._experiments is None:
                 raise NotFound(OFF)
-            return pb.FeedbackResponse(accepted=self._experiments.feedback([_item(one) for one in request.feedback]))
-        except ConvoyError as error:
-            await context.abort(grpc.StatusCode[error.grpc_code], str(error))
-        raise AssertionError("unreachable: abort raises")
+            items = [_item(one) for one in request.feedback]
+            check = _anything if holder is None else holder.check_feedback
+            return pb.FeedbackResponse(accepted=self._experiments.feedback(items, check))
+
+
+def _anything(experiment: str) -> None:
+    """Where no key is declared, anybody may speak of every experiment."""
 
 
 def _item(item: pb.FeedbackRequest.Item) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,6 +15,7 @@ from serve.dataplane import DataPlane
 from serve.experiments.definition import Experiment
 from serve.experiments.gateway import Experiments
 from serve.experiments.revision import Revision
+from serve.http_access import Rights
 from serve.http_json import answer, read_json
 from serve.remote import REFEREE_APP, ask
 
@@ -26,6 +28,7 @@ class ExperimentPages:
     def __init__(self, plane: DataPlane, experiments: Experiments | None) -> None:
         self._plane = plane
         self._present = experiments
+        self._rights = Rights(plane.access)
 
     def _need(self) -> Experiments:
         if self._present is None:
@@ -37,10 +40,13 @@ class ExperimentPages:
         if request.method == "POST":
             return await self._start(request)
         states = {} if self._present is None else self._present.states()
-        return answer({"experiments": [state(one) for one in states.values()]})
+        return answer(
+            {"experiments": [state(one) for name, one in states.items() if self._rights.may_call(request, name)]}
+        )
 
     async def state(self, request: Request) -> Response:
         name = request.path_params["name"]
+        self._rights.check_call(request, name)
         revision = self._need().states().get(name)
         if revision is None:
             raise NotFound(f"unknown experiment {name[:60]!r}")
@@ -48,10 +54,11 @@ class ExperimentPages:
 
     async def report(self, request: Request) -> Response:
         self._need()
+        self._rights.check_call(request, request.path_params["name"])
         return answer(await ask(REFEREE_APP, "report", request.path_params["name"]))
 
     async def _start(self, request: Request) -> Response:
-        document = await self._json(request)
+        document = await self._change(request)
         try:
             definition = Experiment.model_validate(document)
         except ValidationError as error:
@@ -61,7 +68,7 @@ class ExperimentPages:
         return answer(await ask(REFEREE_APP, "start", definition.model_dump_json()), 201)
 
     async def ramp(self, request: Request) -> Response:
-        document = await self._json(request)
+        document = await self._change(request)
         percent = document.get("percent")
         if percent is not None and type(percent) not in (int, float):
             raise InvalidInput("percent must be a number, one of the ramp's")
@@ -69,20 +76,23 @@ class ExperimentPages:
         return answer({"done": True})
 
     async def stop(self, request: Request) -> Response:
-        document = await self._json(request)
+        document = await self._change(request)
         await ask(REFEREE_APP, "stop", request.path_params["name"], _text(document, "arm", required=False))
         return answer({"done": True})
 
     async def promote(self, request: Request) -> Response:
-        document = await self._json(request)
+        document = await self._change(request)
         await ask(REFEREE_APP, "promote", request.path_params["name"], _text(document, "arm", required=True))
         return answer({"done": True})
 
     async def feedback(self, request: Request) -> Response:
         """Taken, not yet written: the ledger has it after the next flush."""
-        return answer({"accepted": self._need().feedback(await self._body(request))}, 202)
+        present, document = self._need(), await self._body(request)
+        return answer({"accepted": present.feedback(document, partial(self._rights.check_feedback, request))}, 202)
 
-    async def _json(self, request: Request) -> dict[str, Any]:
+    async def _change(self, request: Request) -> dict[str, Any]:
+        """The JSON object of an admin's request."""
+        self._rights.check_change(request)
         self._need()
         document = await self._body(request)
         if not isinstance(document, dict):

@@ -1,4 +1,4 @@
-"use strict";
+import { ask as request } from "./key.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const find = (id) => document.getElementById(id);
@@ -76,7 +76,7 @@ function show(report) {
 }
 
 async function ask(path) {
-  const answer = await fetch(path);
+  const answer = await request(path);
   const document = await answer.json();
   if (!answer.ok) throw new Error(document.error);
   return document;

@@ -1,4 +1,5 @@
 // The page at "/": sections by the address' fragment, and the playground.
+import { ask as request } from "./key.js";
 import { readDigit, wipe } from "./pad.js";
 import { watchHealth } from "./health.js";
 import { drawAtlas } from "./atlas.js";
@@ -11,7 +12,7 @@ let models = [];
 let asked = 0;
 
 async function getJson(path) {
-  const response = await fetch(path);
+  const response = await request(path);
   const body = await response.json();
   if (!response.ok) throw new Error(body.error);
   return body;
@@ -57,7 +58,7 @@ async function ask(model, blob, round) {
   name.scope = "row";
   element(name, "div", model.dataset ?? "", "others");
   try {
-    const response = await fetch(`/v1/models/${encodeURIComponent(model.name)}/classify?top_k=3&energy=true`,
+    const response = await request(`/v1/models/${encodeURIComponent(model.name)}/classify?top_k=3&energy=true`,
       { method: "POST", body: blob, headers: { "content-type": "application/octet-stream" } });
     const body = await response.json();
     if (round !== asked) return false;

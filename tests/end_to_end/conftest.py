@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -14,6 +15,7 @@ from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serve import app
 from serve.config import Settings, parse_settings
 from tests.artifacts import write_artifact
+from tests.serve.listeners import admin_headers
 
 SLOW_LOOPS = 25_000  # some 40 ms a run, whatever the batch
 
@@ -118,7 +120,8 @@ def server(settings: Settings) -> Iterator[Settings]:
 @pytest.fixture(scope="session")
 def http(server: Settings) -> Iterator[httpx.Client]:
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
-    with httpx.Client(base_url=f"http://127.0.0.1:{server.listen.http_port}", timeout=60, limits=limits) as client:
+    url, admin = f"http://127.0.0.1:{server.listen.http_port}", admin_headers(server)
+    with httpx.Client(base_url=url, timeout=60, limits=limits, headers=admin) as client:
         yield client
 
 
@@ -129,9 +132,20 @@ def channel(server: Settings) -> Iterator[grpc.Channel]:
         yield channel
 
 
+class Admin(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc,type-arg]
+    """Sends the admin's key with every call of one message."""
+
+    def __init__(self, server: Settings) -> None:
+        self._metadata = tuple(admin_headers(server).items())
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        sent = (*(details.metadata or ()), *self._metadata)
+        return continuation(details._replace(metadata=sent), request)
+
+
 @pytest.fixture(scope="session")
-def inference(channel: grpc.Channel) -> GRPCInferenceServiceStub:
-    return GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
+def inference(server: Settings, channel: grpc.Channel) -> GRPCInferenceServiceStub:
+    return GRPCInferenceServiceStub(grpc.intercept_channel(channel, Admin(server)))  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(scope="session")

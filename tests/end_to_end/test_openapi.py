@@ -26,6 +26,7 @@ BOUNDS = (
 
 def schemathesis(http: httpx.Client, folder: Path, *options: str) -> None:
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG), "--no-color", "run"]
+    command += ["--header", f"Authorization: {http.headers['authorization']}"]
     url = f"{http.base_url}/openapi.json"
     done = subprocess.run(
         [*command, url, *BOUNDS, *options], cwd=folder, capture_output=True, text=True, timeout=300, check=False

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from serve.access import read_local_key
 from serve.config import Settings
 from tests.conftest import REPOSITORY
 
@@ -16,6 +17,7 @@ from tests.conftest import REPOSITORY
 def test_tritonclient(server: Settings, samples: Path, client: str) -> None:
     port = server.listen.grpc_port if client.startswith("grpc") else server.listen.http_port
     image = str(samples / "mnist-0-7.png")
-    command = [sys.executable, "-m", "tests.end_to_end.triton_script", client, f"127.0.0.1:{port}", image]
+    key = read_local_key(server.node_dir)
+    command = [sys.executable, "-m", "tests.end_to_end.triton_script", client, f"127.0.0.1:{port}", image, key]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

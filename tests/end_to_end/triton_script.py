@@ -1,4 +1,4 @@
-"""`python -m tests.end_to_end.triton_script CLIENT HOST:PORT IMAGE`: an unmodified tritonclient against a running Convoy.
+"""`python -m tests.end_to_end.triton_script CLIENT HOST:PORT IMAGE KEY`: an unmodified tritonclient against a running Convoy.
 
 CLIENT is http, http.aio, grpc or grpc.aio. A process of its own: tritonclient registers the same protobuf package as Convoy.
 Exits with 0 when all is as it should be.
@@ -83,10 +83,13 @@ async def is_ready(client: Any, model: str) -> bool:
         return False
 
 
-async def check_repository(client: Any, model: str) -> None:
-    await settle(client.unload_model(model))
+async def check_repository(client: Any, model: str, key: str) -> None:
+    with pytest.raises(InferenceServerException, match="API key"):
+        await settle(client.unload_model(model))
+    admin = {"authorization": f"Bearer {key}"}
+    await settle(client.unload_model(model, headers=admin))
     assert not await is_ready(client, model)
-    await settle(client.load_model(model))
+    await settle(client.load_model(model, headers=admin))
     assert await is_ready(client, model)
 
 
@@ -128,7 +131,7 @@ async def check_async_stream(kit: Any, client: Any, image: bytes) -> None:
     check_streamed([answer async for answer in client.stream_infer(questions())])
 
 
-async def main(kind: str, address: str, image: bytes) -> None:
+async def main(kind: str, address: str, image: bytes, key: str) -> None:
     kit = importlib.import_module(f"tritonclient.{kind}")
     client = kit.InferenceServerClient(address)
     over_http = ("request_compression_algorithm", "response_compression_algorithm")
@@ -139,7 +142,7 @@ async def main(kind: str, address: str, image: bytes) -> None:
     before = await count_inferences(client)
     await check_infer(kit, client, image, options)
     assert await count_inferences(client) >= before + 4
-    await check_repository(client, "faulty")
+    await check_repository(client, "faulty", key)
     if kind == "grpc":
         check_stream(kit, client, image)
     if kind == "grpc.aio":
@@ -148,4 +151,4 @@ async def main(kind: str, address: str, image: bytes) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], Path(sys.argv[3]).read_bytes()))
+    asyncio.run(main(sys.argv[1], sys.argv[2], Path(sys.argv[3]).read_bytes(), sys.argv[4]))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from models.artifact import Artifact
+from serve.access import Access, make_local_key, read_local_key
 from serve.catalog import CatalogLoader, close_endpoints
 from serve.config import Catalog, ModelConfig, Settings
 from serve.dataplane import DataPlane
@@ -24,7 +25,7 @@ from serve.metric_pages import PageWriter
 from serve.metrics import DECODE_BUSY, Metrics
 from serve.on_demand import connect_local, open_memory
 from serve.repository import Decides, Repository
-from serve.sockets import bind
+from serve.sockets import bind, prepare_folder
 from serve.steward import Revisions
 
 
@@ -38,6 +39,17 @@ class Serving:
     metrics: Metrics
     repository: Repository
     loop: asyncio.AbstractEventLoop
+    listener: HttpListener
+    admin: dict[str, str]  # headers, or metadata, that may change it
+
+    def connections(self) -> int:
+        """Open HTTP connections."""
+        return len(self.listener._server.server_state.connections)
+
+
+def admin_headers(settings: Settings) -> dict[str, str]:
+    """What the admin of a server that was started here sends."""
+    return {"authorization": f"Bearer {read_local_key(settings.node_dir)}"}
 
 
 class InProcess:
@@ -47,7 +59,10 @@ class InProcess:
         self.settings = settings
         self.metrics = Metrics(PageWriter(settings.node_dir / "metrics"))
         self.decoders = DecodePool(2, self.metrics.values(DECODE_BUSY))
-        self.plane = DataPlane(settings.limits, self.decoders)
+        prepare_folder(settings.node_dir)
+        make_local_key(settings.node_dir)
+        access = Access(settings.keys, read_local_key(settings.node_dir))
+        self.plane = DataPlane(settings.limits, self.decoders, access)
         self.memory = open_memory(settings)
         self.store = store_of(settings.engines)
         self.loader = CatalogLoader(self.connect, self.metrics, settings.limits)
@@ -112,9 +127,12 @@ def serving(settings: Settings) -> Iterator[Serving]:
 
     gateway = asyncio.run_coroutine_threadsafe(begin(), loop).result(300)
     listen = settings.listen
-    http, grpc = f"http://{listen.host}:{listen.http_port}", f"grpc://{listen.host}:{listen.grpc_port}"
+    secure = "s" if listen.tls else ""
+    http, grpc = f"http{secure}://{listen.host}:{listen.http_port}", f"grpc{secure}://{listen.host}:{listen.grpc_port}"
     try:
-        yield Serving(http, grpc, gateway.plane, gateway.metrics, gateway.repository, loop)
+        yield Serving(
+            http, grpc, gateway.plane, gateway.metrics, gateway.repository, loop, gateway.http, admin_headers(settings)
+        )
     finally:
         asyncio.run_coroutine_threadsafe(gateway.close(), loop).result(30)
         loop.call_soon_threadsafe(loop.stop)

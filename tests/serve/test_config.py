@@ -103,7 +103,7 @@ def test_what_is_made_of_an_unloaded_model_goes_with_it() -> None:
         }
     ).catalog
     left = catalog.without(frozenset({"lenet5-mnist"}))
-    assert [one.name for one in left.models] == ["resnet20-cifar10", "squeezenet1_1-imagenet"]
+    assert [one.name for one in left.models] == [one.name for one in catalog.models if one.name != "lenet5-mnist"]
     assert [one.name for one in left.ensembles] == ["one"]
     assert left.cascades == ()
     assert catalog.without(frozenset()) == catalog

@@ -1,0 +1,80 @@
+"""`convoy keys`: API keys. What is printed once is kept nowhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from convoy.cli.options import local_key_file, server_option
+from convoy.credentials import digest, new_key
+from convoy.errors import InvalidInput, NotFound
+
+
+@click.group()
+def keys() -> None:
+    """Make API keys, and find the one of the server here."""
+
+
+@keys.command()
+@click.argument("name")
+@click.option("--model", "-m", "models", multiple=True, help="Model it may call; may be repeated.  [default: all]")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Requests per second, in each gateway.")
+@click.option("--concurrency", type=click.IntRange(1), help="Requests at a time, in each gateway.")
+@click.option("--admin", is_flag=True, help="It may change what is served, and see everybody's traffic.")
+@click.option("--metrics", is_flag=True, help="It may read metrics.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="File for the key, instead of printing it."
+)
+def new(name: str, out: Path | None, **rights: Any) -> None:
+    """Make a key of 256 random bits, and the entry that declares it under `keys:` in convoy.yaml.
+
+    The server needs only the entry, which holds the key's SHA-256.
+
+    \b
+    convoy keys new shop --model resnet20-cifar10 --rate 50
+    convoy keys new operator --admin --out operator.key
+    """
+    import yaml
+
+    from serve.config import ApiKey, parse_settings
+
+    key = new_key()
+    given = {what: list(value) if isinstance(value, tuple) else value for what, value in rights.items() if value}
+    entry = {"name": name, "sha256": digest(key).hex(), **given}
+    parse_settings({"models": [], "keys": [entry]}, "convoy keys new")
+    if out is None:
+        click.echo(f"key, told only now:\n  {key}")
+    else:
+        write_key(out, key)
+        click.echo(f"key written to {out}")
+    text = yaml.safe_dump(
+        [ApiKey.model_validate(entry).model_dump(mode="json", exclude_defaults=True)], sort_keys=False
+    )
+    click.echo(f"keys:\n{text}", nl=False)
+
+
+@keys.command()
+@server_option
+def local(url: str) -> None:
+    """Print the file with the admin's key that `convoy up` made for this user.
+
+    \b
+    curl -X POST -H "Authorization: Bearer $(cat $(convoy keys local))" …
+    """
+    path = local_key_file(url)
+    if path is None:
+        raise NotFound(f"no server of this user was started for {url}; start one with: convoy up")
+    click.echo(path)
+
+
+def write_key(path: Path, key: str) -> None:
+    """For this user alone. Raises InvalidInput when there is such a file: it may hold a key that is in use."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be written ({error.strerror}); name another file") from error
+    with os.fdopen(descriptor, "w") as file:
+        file.write(f"{key}\n")

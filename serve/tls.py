@@ -1,0 +1,37 @@
+"""TLS of the listeners, from the files that the configuration names."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from convoy.errors import ConfigError
+from serve.config import Tls
+
+
+def server_context(tls: Tls) -> ssl.SSLContext:
+    """TLS 1.2 or later. Raises ConfigError when a file is missing, or is not what it should be."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(tls.certificate, tls.key)
+        if tls.client_ca:
+            context.load_verify_locations(tls.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except OSError as error:  # also what is no certificate
+        raise ConfigError(f"listen.tls: {error}; name a certificate, its key and the clients' roots, in PEM") from error
+    return context
+
+
+def uvicorn_options(tls: Tls) -> dict[str, Any]:
+    """Arguments of uvicorn's Config."""
+    options = {"ssl_certfile": tls.certificate, "ssl_keyfile": tls.key}
+    return options | ({"ssl_ca_certs": tls.client_ca, "ssl_cert_reqs": ssl.CERT_REQUIRED} if tls.client_ca else {})
+
+
+def grpc_credentials(tls: Tls) -> grpc.ServerCredentials:
+    roots = Path(tls.client_ca).read_bytes() if tls.client_ca else None
+    pair = (Path(tls.key).read_bytes(), Path(tls.certificate).read_bytes())
+    return grpc.ssl_server_credentials([pair], root_certificates=roots, require_client_auth=bool(tls.client_ca))
