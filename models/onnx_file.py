@@ -14,6 +14,7 @@ from convoy.errors import ArtifactError
 
 OLDEST_OPSET = 7  # the first whose arithmetic broadcasts as numpy's does, which the preprocessing needs
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})  # whose operators ONNX Runtime has
+OWN_DOMAINS = frozenset({"", "ai.onnx"})
 PIXELS = (1, 3)  # channels
 IMAGE_RANK = 4
 
@@ -45,9 +46,11 @@ def _read(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:
-        raise ArtifactError(f"{path} is no ONNX file: {type(error).__name__}") from error
+        raise ArtifactError(
+            f"{path} is no ONNX file, or was cut short ({type(error).__name__}): export or copy it again"
+        ) from error
     if not model.graph.node:
-        raise ArtifactError(f"{path} is no ONNX file: it holds no graph")
+        raise ArtifactError(f"{path} is no ONNX file, or was cut short (it holds no graph): export or copy it again")
     missing = [name for name in _external_files(model.graph) if not (path.parent / name).is_file()]
     if missing:
         raise ArtifactError(
@@ -56,7 +59,7 @@ def _read(path: Path) -> onnx.ModelProto:
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
     except Exception as error:
-        raise ArtifactError(f"the weights of {path} cannot be read: {error}") from error
+        raise ArtifactError(f"the weights of {path} cannot be read, export or copy them again: {error}") from error
     return model
 
 
@@ -74,6 +77,12 @@ def _check_operators(model: onnx.ModelProto, path: Path) -> int:
     used = {node.domain for node in model.graph.node}
     if foreign := [domain for domain in strange if domain in used]:
         raise ArtifactError(f"{path} uses operators of {', '.join(foreign)}, which ONNX Runtime does not have")
+    known = {function.name for function in model.functions}
+    strangers = {node.op_type for node in model.graph.node if node.domain in OWN_DOMAINS and not _is_known(node)}
+    if strangers - known:
+        raise ArtifactError(
+            f"{path} uses {', '.join(sorted(strangers - known))}, which ONNX does not have: export the network with its operators"
+        )
     opset = versions.get("", versions.get("ai.onnx", 0))
     newest = onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= newest:
@@ -82,6 +91,10 @@ def _check_operators(model: onnx.ModelProto, path: Path) -> int:
             "export it again with opset_version=20, or convert it with onnx.version_converter"
         )
     return opset
+
+
+def _is_known(node: onnx.NodeProto) -> bool:
+    return bool(onnx.defs.has(node.op_type))
 
 
 def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:

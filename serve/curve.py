@@ -53,8 +53,14 @@ def measure_curve(
     return LatencyCurve(tuple(sizes), tuple(_best_of(engine, size, repeats, clock) for size in sizes))
 
 
+def warm_up(engine: Engine, sizes: Sequence[int]) -> None:
+    """Runs the engine once at every size, so that no request is the first of its size."""
+    for size in sizes:
+        engine.run(_blank(engine, size))
+
+
 def _best_of(engine: Engine, size: int, repeats: int, clock: Callable[[], float]) -> float:
-    batch: NDArray[np.generic] = np.zeros((size, *engine.input.shape[1:]), engine.input.dtype)
+    batch = _blank(engine, size)
     engine.run(batch)
     best = float("inf")
     for _ in range(repeats):
@@ -62,3 +68,7 @@ def _best_of(engine: Engine, size: int, repeats: int, clock: Callable[[], float]
         engine.run(batch)
         best = min(best, clock() - start)
     return best
+
+
+def _blank(engine: Engine, size: int) -> NDArray[np.generic]:
+    return np.zeros((size, *engine.input.shape[1:]), engine.input.dtype)

@@ -20,7 +20,7 @@ from models.artifact import Artifact
 from models.engines.engine import Engine, TensorSpec
 from models.engines.store import Store
 from serve.config import ModelConfig
-from serve.curve import LatencyCurve, bucket_sizes, measure_curve
+from serve.curve import LatencyCurve, bucket_sizes, measure_curve, warm_up
 from serve.engines import Builder, EngineFacts, Opened, open_engines
 from serve.metrics import EngineTime, Metrics
 from serve.slots import Slots
@@ -80,8 +80,9 @@ class Engines:
         self._time = engine_time
         self._warm = self._warm_up(self._open(), curve)
         self._builder = Builder(model, artifact, store)
+        self._closed = False
         self.inputs = {form: engine.input for form, engine in self._warm.engines.items()}
-        self.show()
+        self._show()
         self.ran_at = self._proven_at = time.monotonic()  # a probe proves, but is no use that one keeps a model for
 
     @property
@@ -97,19 +98,16 @@ class Engines:
         self.ran_at = self._proven_at
         return logits
 
-    def complete(self, done: Callable[[], object]) -> None:
+    def complete(self, done: Callable[[], None] = lambda: None) -> None:
         """Has the engine that is asked for built if it is not there; the next batch after that runs in it.
 
-        `done` is called from another thread when it does, or when it is known that it cannot.
+        `done` is then called, or when it is known that it cannot be, on the event loop that this is called on.
         """
         if self.facts.problem:
-            self._builder.start(partial(self._take, done))
-
-    def show(self) -> None:
-        """Brings what runs into the metrics, whose page belongs to the caller's thread."""
-        self._time.runs(f"{self.facts.engine} {self.facts.version}", self.facts.precision, self.facts.status)
+            self._builder.start(partial(self._take, asyncio.get_running_loop(), done))
 
     def close(self) -> None:
+        self._closed = True
         self._builder.stop()
         self._time.close()
 
@@ -119,7 +117,7 @@ class Engines:
             spec = self.inputs["image"]
             self._run("image", np.zeros((1, *spec.shape[1:]), spec.dtype))
 
-    def _take(self, done: Callable[[], object], problem: str) -> None:
+    def _take(self, loop: asyncio.AbstractEventLoop, done: Callable[[], None], problem: str) -> None:
         present = self._warm
         try:
             opened = None if problem else self._open()
@@ -130,12 +128,25 @@ class Engines:
             self._warm = replace(present, facts=replace(present.facts, problem=problem))
         else:
             self._warm = self._warm_up(opened, None)
-        done()
+        with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
+            loop.call_soon_threadsafe(self._taken, done)
+
+    def _taken(self, done: Callable[[], None]) -> None:
+        if not self._closed:
+            self._show()
+            done()
+
+    def _show(self) -> None:
+        """Brings what runs into the metrics, whose page belongs to one thread."""
+        self._time.runs(f"{self.facts.engine} {self.facts.version}", self.facts.precision, self.facts.status)
+        self._time.measured(self.curve.sizes, self.curve.seconds)
 
     def _warm_up(self, opened: Opened, known: LatencyCurve | None) -> Warm:
         label = opened.facts.label
         curve = known if known is not None and known.engine == label else None
-        measured = measure_curve(opened.image, (1,) if curve else self._sizes)
+        sizes = (1,) if curve else self._sizes
+        measured = measure_curve(opened.image, sizes)
+        warm_up(opened.tensor, sizes)
         engines: dict[Form, Engine] = {"image": opened.image, "tensor": opened.tensor}
         return Warm(engines, opened.facts, curve or replace(measured, engine=label))
 
@@ -156,8 +167,7 @@ class LocalExecutor:
         self.on_measured: list[Callable[[LatencyCurve], None]] = []
         self._engines = engines
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{name}")
-        self._loop = asyncio.get_running_loop()
-        engines.complete(self._completed)
+        engines.complete(self._tell)
 
     @property
     def curve(self) -> LatencyCurve:
@@ -183,12 +193,7 @@ class LocalExecutor:
         self._pool.shutdown(wait=False)
         self._engines.close()
 
-    def _completed(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
-            self._loop.call_soon_threadsafe(self._show)
-
-    def _show(self) -> None:
-        self._engines.show()
+    def _tell(self) -> None:
         for tell in self.on_measured:
             tell(self.curve)
 

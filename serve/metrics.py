@@ -134,6 +134,13 @@ ENGINE_INFO = Definition(
     "Processes in which a model runs in an engine, by what that is; status is the gate's.",
     ("model", "version", "engine", "precision", "status"),
 )
+CURVE = Definition(
+    "convoy_batch_curve_seconds",
+    "gauge",
+    "Time of a batch of this size at warm-up: the latency curve that limits of batches follow from.",
+    ("model", "version", "size"),
+    alike=True,
+)
 LOADS = Definition(
     "convoy_model_loads", "counter", "Loads of an engine within the memory budget.", ("model", "version")
 )
@@ -193,7 +200,7 @@ ALL = (
     CACHE_HITS, CACHE_MISSES, CACHE_SECONDS, WORK, ENGINE_SHARE, SHED, CANCELLED, BATCH_ROWS, STAGE, TOTAL, QUEUE, IN_FLIGHT,
     TARGET, ENGINES, ENERGY, CHIP_ENERGY, POWER, IDLE_POWER, POWER_CAP, CPU_BUSY, CORES, BUILD,
     MEMBER, MEMBER_TIME, MEMBER_ENGINE, STAGE_IMAGES, ARM_REQUESTS, ARM_COPIES, SPLIT, LEDGER_EVENTS,
-    LOADS, LOAD_SECONDS, EVICTIONS, ENGINE_INFO,
+    LOADS, LOAD_SECONDS, EVICTIONS, ENGINE_INFO, CURVE,
 )  # fmt: skip
 DEFINITIONS = {definition.name: definition for definition in ALL}
 
@@ -233,6 +240,7 @@ class EngineTime:
         self._loaded = metrics.values(ENGINES, model=model, version=version)
         self._loaded[0] = 1
         self._info = partial(metrics.values, ENGINE_INFO, model=model, version=version)
+        self._curve = partial(metrics.values, CURVE, model=model, version=version)
         self._runs: Values | None = None
 
     def add(self, seconds: float) -> None:
@@ -244,6 +252,11 @@ class EngineTime:
         self._forget()
         self._runs = self._info(engine=engine, precision=precision, status=status)
         self._runs[0] = 1
+
+    def measured(self, sizes: Iterable[int], seconds: Iterable[float]) -> None:
+        """The latency curve of what runs."""
+        for size, time_of_batch in zip(sizes, seconds, strict=True):
+            self._curve(size=str(size))[0] = time_of_batch
 
     def close(self) -> None:
         """The engine is unloaded."""

@@ -20,6 +20,7 @@ from convoy.cli.models import models
 from convoy.cli.options import credential_options
 from convoy.cli.render import render
 from convoy.cli.run import demo, explain, up
+from convoy.cli.tuning import tune
 from convoy.errors import ConvoyError
 
 
@@ -49,6 +50,7 @@ def main(context: click.Context, /, **credentials: Path | None) -> None:
     convoy import resnet50-imagenet            a model of public weights, or of your own
     convoy compile MODEL --precision int8      a faster engine, if it is still right
     convoy engines ls                          which are built
+    convoy tune MODEL --slo-p99 20ms           the fastest way to serve it on this machine
     convoy explain                             threads, placement and batch limits, and why
     convoy ensemble suggest                    which models to combine, by held-out labels
     convoy render -c convoy.yaml               the same server as Ray Serve's config document, for a cluster
@@ -62,7 +64,7 @@ def main(context: click.Context, /, **credentials: Path | None) -> None:
 
 COMMANDS = (
     up, demo, classify, models, import_model, compile_model, engines, explain, render, ensemble, experiment, feedback,
-    capacity, atlas, keys,
+    capacity, atlas, keys, tune,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

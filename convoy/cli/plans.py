@@ -120,8 +120,8 @@ def _engine(model: dict[str, Any]) -> str:
     """What runs, with a remark where it is not what is asked for; without a server, what is asked for."""
     if "engine_problem" not in model:
         return f"{model['engine']} {model['precision']}"
-    remark = model["engine_problem"] or {"unproven": "unproven"}.get(model["engine_status"], "")
-    return str(model["engine"]) + (f" ({remark})" if remark else "")
+    remark = model["engine_problem"] or ("unproven" if model["engine_status"] == "unproven" else "")
+    return f"{model['engine']} ({remark})" if remark else str(model["engine"])
 
 
 def _milliseconds(value: float | None) -> str:

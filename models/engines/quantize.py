@@ -81,9 +81,11 @@ def quantize(model: onnx.ModelProto, rows: NDArray[np.float32], how: Quantizatio
     Raises ArtifactError for one without a layer that can be.
     """
     out = scratch / "int8.onnx"
+    spent = onnx.ModelProto()
+    spent.CopyFrom(model)  # quantizing takes the weights out of what it is given
     with redirect_stdout(io.StringIO()):  # where the calibration talks
         quantize_static(
-            model,
+            spent,
             str(out),
             Batches(model.graph.input[0].name, rows),
             quant_format=QuantFormat.QDQ,

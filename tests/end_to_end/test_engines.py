@@ -50,6 +50,7 @@ def test_resnet20_in_int8(placement: str, free_ports: Callable[[int], list[int]]
                 image = (folder / one["file"]).read_bytes()
                 answer = client.post(f"{url}/v1/models/resnet20-cifar10/classify", content=image).raise_for_status()
                 assert answer.json()["predictions"][0]["classes"][0]["label"] == one["label"]
+            assert "could not" not in client.get(f"{url}/v1/explain").json()["models"][0]["engine_problem"]
             described = client.get(f"{url}/v1/models").json()["models"][0]
             return f"{described['engine'].split()[0]} {described['precision']} {described['engine_status']}"
 

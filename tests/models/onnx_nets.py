@@ -17,7 +17,7 @@ CLASSES = 4
 def write_net(
     path: Path, *, shape: tuple[Any, ...] = ("n", 3, SIDE, SIDE), kind: int = TensorProto.FLOAT, opset: int = 17,
     softmax: bool = False, flatten: bool = True, fixed: bool = False, external: bool = False, second: bool = False,
-    domain: str = "",
+    domain: str = "", operator: str = "Conv",
 ) -> Path:  # fmt: skip
     """Mean colour of each quadrant by four 4x4 filters at stride 4… then one linear layer over what they see."""
     generator = np.random.default_rng(0)
@@ -27,7 +27,7 @@ def write_net(
         "rows": np.array([1 if fixed else -1, 32], np.int64),
     }
     nodes = [
-        helper.make_node("Conv", ["image", "logits"], ["maps"], strides=[4, 4], domain=domain),
+        helper.make_node(operator, ["image", "logits"], ["maps"], strides=[4, 4], domain=domain),
         helper.make_node("Reshape", ["maps", "rows"], ["flat"]),
         helper.make_node("MatMul", ["flat", "dense"], ["scores"]),
     ]

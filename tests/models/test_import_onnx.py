@@ -56,6 +56,7 @@ def test_a_side_that_the_file_leaves_open_is_said(tmp_path: Path) -> None:
         ({"opset": 6}, "opset 6"),
         ({"opset": 999}, "opset 999"),
         ({"domain": "my.own"}, "operators of my.own"),
+        ({"operator": "Convolve"}, "uses Convolve, which ONNX does not have"),
         ({"second": True}, "2 inputs"),
         ({"flatten": False}, "one image"),
         ({"fixed": True}, "dynamic batch"),
@@ -72,6 +73,24 @@ def test_weights_that_are_not_there(tmp_path: Path) -> None:
     file = write_net(tmp_path / "net.onnx", external=True)
     (tmp_path / "net.data").unlink()
     with pytest.raises(ArtifactError, match=r"net\.data, which is not in"):
+        import_onnx("flowers", file, FLOWERS, tmp_path / "out")
+
+
+def test_weights_that_were_cut_short(tmp_path: Path) -> None:
+    file = write_net(tmp_path / "net.onnx", external=True)
+    data = tmp_path / "net.data"
+    data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(ArtifactError, match=r"weights of .*net\.onnx cannot be read, export or copy them again"):
+        import_onnx("flowers", file, FLOWERS, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_a_file_that_was_cut_short(tmp_path: Path, share: float) -> None:
+    file = write_net(tmp_path / "net.onnx")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(ArtifactError, match="cut short"):
         import_onnx("flowers", file, FLOWERS, tmp_path / "out")
 
 

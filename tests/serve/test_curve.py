@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.engines.engine import TensorSpec
-from serve.curve import LatencyCurve, bucket_sizes, measure_curve
+from serve.curve import LatencyCurve, bucket_sizes, measure_curve, warm_up
 
 
 class Echo:
@@ -52,3 +52,9 @@ def test_measuring_warms_every_size_and_keeps_the_best() -> None:
     curve = measure_curve(engine, (1, 2), repeats=2, clock=lambda: float(next(ticks)))
     assert engine.sizes == [1, 1, 1, 2, 2, 2]
     assert curve == LatencyCurve((1, 2), (1.0, 1.0))
+
+
+def test_warming_runs_every_size_once() -> None:
+    engine = Echo()
+    warm_up(engine, bucket_sizes(8))
+    assert engine.sizes == [1, 2, 4, 8]

@@ -21,7 +21,7 @@ from serve.curve import bucket_sizes
 from serve.engines import check_engines
 from serve.explain import explain
 from serve.metric_pages import read_pages
-from serve.metrics import ENGINE_INFO, total
+from serve.metrics import CURVE, ENGINE_INFO, total
 from tests.artifacts import quadrant_image, write_artifact
 from tests.models.engines.orders import order, source
 from tests.serve.listeners import Serving, serving
@@ -76,6 +76,8 @@ def test_what_is_in_the_store_runs_from_the_start(settings: Callable[..., Settin
         plan = explain(gateway.plane, chosen)["models"][0]
         assert (plan["engine"].split()[::2], plan["engine_problem"]) == (["openvino", "int8"], "")
         assert [int(size) for size in plan["curve_ms"]] == list(bucket_sizes(4))
+        exported = total(read_pages(gateway.metrics.folder))[CURVE.name]
+        assert {int(dict(labels)["size"]) for labels in exported} == set(bucket_sizes(4))
         metadata = httpx.get(f"{gateway.http}/v2/models/a").json()
         config = httpx.get(f"{gateway.http}/v2/models/a/config").json()
         assert (metadata["platform"], config["backend"]) == ("openvino", "openvino")

@@ -1,0 +1,200 @@
+"""`python -m benchmarks.engines`: size, top-1, agreement and images/s of every bundled model, engine and precision.
+
+Engines are built into a store of their own; what was built or measured stays in `runs/engines`, so that an interrupted run goes
+on. Speeds of a model's engines are measured in rounds that take turns, so that a busy machine hurts all alike. `--write` puts
+the table into docs/engines.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.marks import write_between
+from convoy.errors import ArtifactError, ConfigError, ConvoyError
+from models.artifact import BUNDLED, MANIFEST, Artifact
+from models.engines.backends import Backend, installed_backends
+from models.engines.engine import Engine
+from models.engines.evidence import source_of
+from models.engines.factory import build_engine
+from models.engines.hardware import cpu_name
+from models.engines.order import BATCHES, Order
+from models.engines.store import Entry, Store
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "engines.md"
+RUNS = ROOT / "runs" / "engines"
+BEGIN, END = "<!-- made by python -m benchmarks.engines --write -->", "<!-- end -->"
+ROUNDS = 5
+HEAD = ["model", "engine", "precision", "gate", "MB", "top-1", "agreement", *(f"images/s, {n}" for n in BATCHES)]
+
+
+@dataclass(frozen=True)
+class Row:
+    """An engine, or why there is none. Shares are 0..1; `speeds` are images/s by batch size; `key` is that of its order."""
+
+    model: str
+    engine: str
+    precision: str
+    key: str
+    gate: str
+    size: int = 0
+    top1: float | None = None
+    agreement: float | None = None
+    speeds: tuple[float, ...] = ()
+
+
+def bundled() -> list[str]:
+    return sorted(file.parent.name for file in BUNDLED.glob(f"*/{MANIFEST}"))
+
+
+def orders(artifact: Artifact) -> Iterator[Order]:
+    """Every precision that each backend runs on this machine."""
+    source = source_of(artifact)
+    for backend in installed_backends():
+        for precision in backend.precisions():
+            yield Order(artifact, backend, precision, source)
+
+
+def measure_model(name: str, store: Store, known: dict[str, Row], seconds: float) -> list[Row]:
+    """Rows of a model; those whose key is known are not measured again, unless another one of the model has to be."""
+    artifact = Artifact.load(BUNDLED / name)
+    wanted = list(orders(artifact))
+    if all(order.key in known for order in wanted):
+        return [known[order.key] for order in wanted]
+    entries: dict[str, Entry] = {}
+    refused: dict[str, str] = {}
+    for order in wanted:
+        print(f"{name}: {order.backend.name} {order.precision}", flush=True)
+        try:
+            entries[order.key] = build_engine(order, store)
+        except ConfigError:
+            refused[order.key] = "no images to calibrate on"
+        except ArtifactError as error:
+            print(f"  {error}")
+            refused[order.key] = "refused"
+    engines = {order.key: _load(order.backend, entries[order.key]) for order in wanted if order.key in entries}
+    speeds = measure_speeds(engines, seconds)
+    reference = next((one for entry in entries.values() if (one := entry.manifest.judgement["reference_top1"])), None)
+    return [_row(order, entries.get(order.key), refused, speeds, reference) for order in wanted]
+
+
+def measure_speeds(engines: dict[str, Engine], seconds: float) -> dict[str, tuple[float, ...]]:
+    """Images/s at each batch size: the median of rounds in which the engines take turns, `seconds` each in all."""
+    found: dict[str, list[float]] = {key: [] for key in engines}
+    for size in BATCHES:
+        rounds: dict[str, list[float]] = {key: [] for key in engines}
+        for number in range(ROUNDS + 1):
+            for key, engine in engines.items():
+                speed = _speed(engine, size, seconds / ROUNDS)
+                if number:  # the first round warms
+                    rounds[key].append(speed)
+        for key in engines:
+            found[key].append(statistics.median(rounds[key]))
+    return {key: tuple(speeds) for key, speeds in found.items()}
+
+
+def table(rows: Sequence[Row], threads: int) -> str:
+    """The Markdown that goes onto the page."""
+    lines = [
+        f"Measured {datetime.date.today().isoformat()} on {cpu_name()} with {threads} threads per engine; images/s by batch",
+        "size, in rounds that take turns. Top-1 is of the 4,500 held-out images that judge; a cell is empty where none could.",
+        "",
+        f"| {' | '.join(HEAD)} |",
+        f"|{' --- |' * len(HEAD)}",
+    ]
+    for row in rows:
+        cells = [row.model, row.engine, row.precision, row.gate]
+        cells += [f"{row.size / 1e6:.2f}" if row.size else "", _percent(row.top1), _percent(row.agreement)]
+        cells += [f"{speed:,.0f}" for speed in row.speeds] or [""] * len(BATCHES)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _load(backend: Backend, entry: Entry) -> Engine:
+    precision: Any = entry.precision
+    return backend.load(entry.folder / "image.onnx", len(os.sched_getaffinity(0)), precision)
+
+
+def _row(
+    order: Order,
+    entry: Entry | None,
+    refused: dict[str, str],
+    speeds: dict[str, tuple[float, ...]],
+    reference: float | None,
+) -> Row:
+    backend = order.backend
+    row = Row(
+        model=order.artifact.manifest.name,
+        engine=f"{backend.name} {backend.version}".split("-")[0],
+        precision=order.precision,
+        key=order.key,
+        gate=refused.get(order.key, ""),
+    )
+    if entry is None:
+        return row
+    judgement = entry.manifest.judgement
+    top1 = reference if order.precision == "fp32" else judgement["top1"]
+    measured = {"gate": entry.status, "size": entry.manifest.size, "top1": top1, "agreement": judgement["agreement"]}
+    return Row(**{**asdict(row), **measured, "speeds": speeds[order.key]})
+
+
+def _speed(engine: Engine, size: int, seconds: float) -> float:
+    shape = (size, *engine.input.shape[1:])
+    rows = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    start = time.perf_counter()
+    runs = 0
+    while (passed := time.perf_counter() - start) < seconds or not runs:
+        engine.run(rows)
+        runs += 1
+    return runs * size / passed
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.2%}"
+
+
+def _read(path: Path) -> dict[str, Row]:
+    if not path.exists():
+        return {}
+    rows = [Row(**{**row, "speeds": tuple(row["speeds"])}) for row in json.loads(path.read_text())]
+    return {row.key: row for row in rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.engines", description=__doc__)
+    parser.add_argument("--model", action="append", help="a bundled model; may be repeated  [default: all]")
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each engine and batch size")
+    parser.add_argument("--out", type=Path, default=RUNS, help="folder of what was built and measured")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/engines.md")
+    said = parser.parse_args()
+    said.out.mkdir(parents=True, exist_ok=True)
+    path = said.out / "rows.json"
+    known, store = _read(path), Store(said.out / "store")
+    shown: list[Row] = []
+    for name in said.model or bundled():
+        try:
+            rows = measure_model(name, store, known, said.seconds)
+        except ConvoyError as error:
+            parser.exit(1, f"{name}: {error}\n")
+        known |= {row.key: row for row in rows}
+        shown += rows
+        path.write_text(json.dumps([asdict(row) for row in known.values()], indent=1) + "\n")
+    body = table(shown, len(os.sched_getaffinity(0)))
+    print(body)
+    if said.write:
+        write_between(PAGE, BEGIN, body, END)
+
+
+if __name__ == "__main__":
+    main()
