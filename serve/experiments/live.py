@@ -56,6 +56,7 @@ class LiveExperiment:
         self._metrics = metrics
         self._prices = prices
         definition = revision.definition
+        self._key_of = key_reader(definition.sticky)
         self._copied = definition.paired and revision.state == "running"
         self._places = {
             arm.name: Place(definition.name, revision.revision, revision.stage, arm.name) for arm in definition.arms
@@ -65,9 +66,9 @@ class LiveExperiment:
 
     def assign(self, caller: Caller) -> Assigned:
         """The arm of a caller. One without the sticky key counts as a unit of its own."""
-        key = sticky_key(self.revision.definition.sticky, caller)
-        arm = self.revision.allocation.arm(self.revision.salt, caller.id if key is None else key)
-        return Assigned(arm, 0 if key is None else unit_of(self.revision.salt, key))
+        key, salt = self._key_of(caller), self.revision.salt
+        arm = self.revision.allocation.arm(salt, caller.id if key is None else key)
+        return Assigned(arm, 0 if key is None else unit_of(salt, key))
 
     async def serve(self, caller: Caller, terms: Terms, trace: Trace, watch: Watch, work: Work) -> list[Answer]:
         """Answers with the caller's arm. Raises ConvoyError as the arm does."""
@@ -105,14 +106,17 @@ class LiveExperiment:
                 self._writer.unanswered(Unanswered(self._places[arm], "failed"))
                 self._count(ARM_REQUESTS, arm, "failed")
             raise
-        self._record(caller.id, assigned, arm, answers, trace)
+        seconds = time.monotonic() - trace.started
+        # Soon, not now: the answer need not wait for it.
+        asyncio.get_running_loop().call_soon(self._record, caller.id, assigned, arm, answers, seconds, trace.cached)
         return answers
 
-    def _record(self, identifier: str, assigned: Assigned, arm: str, answers: Sequence[Answer], trace: Trace) -> None:
+    def _record(
+        self, identifier: str, assigned: Assigned, arm: str, answers: Sequence[Answer], seconds: float, cached: bool
+    ) -> None:
         """Hands over what came of a request: no more than what must be known now, rows are made of it elsewhere."""
-        seconds = time.monotonic() - trace.started
         images = [best for answer in answers for best in best_classes(answer)]
-        engine, joules = (None, None) if trace.cached else self._cost(arm, answers)
+        engine, joules = (None, None) if cached else self._cost(arm, answers)
         self._writer.answered(
             Answered(
                 self._places[arm], identifier, assigned.unit, arm == assigned.arm, images, seconds, engine, joules,
@@ -180,17 +184,19 @@ def best_classes(answer: Answer) -> Iterator[tuple[int, float]]:
         yield best.classes[row][0], best.probabilities[row][0]
 
 
-def sticky_key(sticky: str, caller: Caller) -> str | None:
-    """The value that decides the arm; None where each request is its own unit or the caller names none."""
+def key_reader(sticky: str) -> Callable[[Caller], str | None]:
+    """What reads the value that decides the arm: None where each request is its own unit or the caller names none."""
     kind, _, name = sticky.partition(":")
-    if kind == "address":
-        return caller.address
-    if kind == "header":
-        return caller.header(name)
-    if kind == "field":
+
+    def field(caller: Caller) -> str | None:
         value: Any = caller.fields.get(name)
         return None if value is None else str(value)
-    return None
+
+    if kind == "field":
+        return field
+    if kind == "header":
+        return lambda caller: caller.header(name)
+    return (lambda caller: caller.address) if kind == "address" else (lambda caller: None)
 
 
 def unit_of(salt: str, key: str) -> int:
