@@ -28,13 +28,23 @@ class Load:
 
 
 def wrk(
-    url: str, body: Path, connections: int, seconds: float, headers: Mapping[str, str], keep_alive: bool = True
+    url: str,
+    body: Path,
+    connections: int,
+    seconds: float,
+    headers: Mapping[str, str],
+    keep_alive: bool = True,
+    pause_ms: int = 0,
 ) -> Load:
-    """Posts `body` over `connections` connections, after a warm-up. Raises ConfigError without wrk."""
+    """Posts `body` over `connections` connections, after a warm-up. Raises ConfigError without wrk.
+
+    With a pause each connection waits that long on average before a request, at random: load below what the server takes.
+    """
     lines = dict(headers) | ({} if keep_alive else {"Connection": "close"})
     environment = {
         "BENCH_BODY": str(body),
         "BENCH_HEADERS": "\n".join(f"{name}: {value}" for name, value in lines.items()),
+        "BENCH_PAUSE_MS": str(pause_ms),
     }
 
     def run(duration: float) -> str:

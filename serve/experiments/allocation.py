@@ -40,7 +40,7 @@ class Allocation:
         return [end for end, _ in self.spans]
 
     def arm(self, salt: str, unit: str) -> str:
-        return self.arm_at(point(salt, unit))
+        return self.spans[bisect_right(self._ends, point(salt, unit))][1]
 
     def arm_at(self, where: int) -> str:
         return self.spans[bisect_right(self._ends, where)][1]

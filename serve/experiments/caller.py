@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote
 
 import grpc
@@ -28,7 +28,12 @@ class Caller(NamedTuple):
     fields: Mapping[str, Any]  # of a JSON body or a form, or parameters
 
 
-Work = Callable[[Endpoint, Terms, Trace, Watch], Awaitable[list[Answer]]]
+class Work(Protocol):
+    """What a request asks, of whichever arm."""
+
+    def __call__(self, endpoint: Endpoint, *, terms: Terms, trace: Trace, watch: Watch) -> Awaitable[list[Answer]]: ...
+
+
 MakeCaller = Callable[[str, Mapping[str, Any]], Caller]  # of the request's id and fields; raises InvalidInput
 
 

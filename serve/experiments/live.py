@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -56,6 +57,7 @@ class LiveExperiment:
         self._metrics = metrics
         self._prices = prices
         definition = revision.definition
+        self._salt = revision.salt
         self._key_of = key_reader(definition.sticky)
         self._copied = definition.paired and revision.state == "running"
         self._places = {
@@ -66,18 +68,19 @@ class LiveExperiment:
 
     def assign(self, caller: Caller) -> Assigned:
         """The arm of a caller. One without the sticky key counts as a unit of its own."""
-        key, salt = self._key_of(caller), self.revision.salt
-        arm = self.revision.allocation.arm(salt, caller.id if key is None else key)
-        return Assigned(arm, 0 if key is None else unit_of(salt, key))
+        key = None if self._key_of is None else self._key_of(caller)
+        if key is None:
+            return Assigned(self.revision.allocation.arm(self._salt, caller.id), 0)
+        return Assigned(self.revision.allocation.arm(self._salt, key), unit_of(self._salt, key))
 
-    async def serve(self, caller: Caller, terms: Terms, trace: Trace, watch: Watch, work: Work) -> list[Answer]:
+    def serve(self, caller: Caller, terms: Terms, trace: Trace, watch: Watch, work: Work) -> Awaitable[list[Answer]]:
         """Answers with the caller's arm. Raises ConvoyError as the arm does."""
         assigned = self.assign(caller)
         if self._copied:
             self._start_copies(caller, assigned, terms, work)
-        return await self._run(caller, assigned, assigned.arm, terms, trace, watch, work)
+        return self._run(caller, assigned, assigned.arm, terms, trace, watch, work)
 
-    async def classify(
+    def classify(
         self,
         plane: DataPlane,
         images: Sequence[ImageBytes],
@@ -85,20 +88,16 @@ class LiveExperiment:
         terms: Terms,
         trace: Trace,
         watch: Watch,
-    ) -> list[Answer]:
+    ) -> Awaitable[list[Answer]]:
         """As `DataPlane.classify`, by the caller's arm."""
-
-        async def work(endpoint: Endpoint, terms: Terms, trace: Trace, watch: Watch) -> list[Answer]:
-            return await plane.classify(endpoint, images, terms, trace, watch)
-
-        return await self.serve(caller, terms, trace, watch, work)
+        return self.serve(caller, terms, trace, watch, partial(plane.classify, images=images))
 
     async def _run(
         self, caller: Caller, assigned: Assigned, arm: str, terms: Terms, trace: Trace, watch: Watch, work: Work
     ) -> list[Answer]:
         trace.experiment, trace.arm = self.revision.definition.name, arm
         try:
-            answers = await work(self.arms[arm], terms, trace, watch)
+            answers = await work(self.arms[arm], terms=terms, trace=trace, watch=watch)
         except CLIENTS_FAULT:
             raise
         except ConvoyError as error:
@@ -106,35 +105,27 @@ class LiveExperiment:
                 self._writer.unanswered(Unanswered(self._places[arm], "failed"))
                 self._count(ARM_REQUESTS, arm, "failed")
             raise
-        seconds = time.monotonic() - trace.started
-        # Soon, not now: the answer need not wait for it.
-        asyncio.get_running_loop().call_soon(self._record, caller.id, assigned, arm, answers, seconds, trace.cached)
+        seconds, prices = time.monotonic() - trace.started, None if trace.cached else self._prices()
+        record = partial(self._record, caller.id, assigned, arm, answers, seconds, prices, time.time())
+        self._writer.later(sum([answer.stop - answer.start for answer in answers]), record)
+        self._count(ARM_REQUESTS, arm, "answered")
         return answers
 
     def _record(
-        self, identifier: str, assigned: Assigned, arm: str, answers: Sequence[Answer], seconds: float, cached: bool
-    ) -> None:
-        """Hands over what came of a request: no more than what must be known now, rows are made of it elsewhere."""
+        self,
+        identifier: str,
+        assigned: Assigned,
+        arm: str,
+        answers: Sequence[Answer],
+        seconds: float,
+        prices: Prices | None,
+        at: float,
+    ) -> Answered:
+        """What came of a request. Without `prices` the cache answered. Runs on the ledger's thread."""
         images = [best for answer in answers for best in best_classes(answer)]
-        engine, joules = (None, None) if cached else self._cost(arm, answers)
-        self._writer.answered(
-            Answered(
-                self._places[arm], identifier, assigned.unit, arm == assigned.arm, images, seconds, engine, joules,
-                time.time(),
-            )
-        )  # fmt: skip
-        self._count(ARM_REQUESTS, arm, "answered")
-
-    def _cost(self, arm: str, answers: Sequence[Answer]) -> tuple[float, float | None]:
-        """Engine time and, where every engine has a price, its joules."""
-        work = engine_work(self.arms[arm], answers)
-        models = self._prices().models
-        engine, joules = 0.0, 0.0
-        for one, seconds in work:
-            engine += seconds
-            price = models.get(one.engine)
-            joules = math.nan if price is None else joules + price.joules_per_second * seconds
-        return engine, None if math.isnan(joules) else joules
+        engine, joules = (None, None) if prices is None else cost(self.arms[arm], answers, prices)
+        place, answered = self._places[arm], arm == assigned.arm
+        return Answered(place, identifier, assigned.unit, answered, images, seconds, engine, joules, at)
 
     def _start_copies(self, caller: Caller, assigned: Assigned, terms: Terms, work: Work) -> None:
         """Copies of a request for the other arms: bounded, last in every line, and none while an arm has a line."""
@@ -177,6 +168,16 @@ class LiveExperiment:
         self._counters[key][0] += 1
 
 
+def cost(endpoint: Endpoint, answers: Sequence[Answer], prices: Prices) -> tuple[float, float | None]:
+    """Engine time of answers and, where every engine has a price, its joules."""
+    engine, joules = 0.0, 0.0
+    for one, seconds in engine_work(endpoint, answers):
+        engine += seconds
+        price = prices.models.get(one.engine)
+        joules = math.nan if price is None else joules + price.joules_per_second * seconds
+    return engine, None if math.isnan(joules) else joules
+
+
 def best_classes(answer: Answer) -> Iterator[tuple[int, float]]:
     """Of each image the best class and its probability."""
     best = answer.run.ranking
@@ -184,8 +185,8 @@ def best_classes(answer: Answer) -> Iterator[tuple[int, float]]:
         yield best.classes[row][0], best.probabilities[row][0]
 
 
-def key_reader(sticky: str) -> Callable[[Caller], str | None]:
-    """What reads the value that decides the arm: None where each request is its own unit or the caller names none."""
+def key_reader(sticky: str) -> Callable[[Caller], str | None] | None:
+    """What reads the value that decides the arm, None where the caller names none; nothing where each request is a unit."""
     kind, _, name = sticky.partition(":")
 
     def field(caller: Caller) -> str | None:
@@ -196,7 +197,7 @@ def key_reader(sticky: str) -> Callable[[Caller], str | None]:
         return field
     if kind == "header":
         return lambda caller: caller.header(name)
-    return (lambda caller: caller.address) if kind == "address" else (lambda caller: None)
+    return (lambda caller: caller.address) if kind == "address" else None
 
 
 def unit_of(salt: str, key: str) -> int:

@@ -18,7 +18,7 @@ class Place(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """A request that an arm answered, as the request path hands it over. `joules` are None where nothing has a price."""
+    """A request that an arm answered. `joules` are None where nothing has a price."""
 
     place: Place
     request_id: str

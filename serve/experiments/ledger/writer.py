@@ -1,4 +1,7 @@
-"""The ledger's way in from the request path: events wait in memory; a thread makes rows of them and writes these in batches."""
+"""The ledger's way in from the request path: events wait in memory; a thread works them out and writes them in batches.
+
+What a request must do itself is one append: the thread does the rest many at a time, for a fraction of what it would cost there.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from serve.experiments.ledger.records import Answered, Outcome, Prediction, Unanswered
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.ledger.tallies import Tallies
+
+Event = Answered | Unanswered | Outcome
 
 RETRY_SECONDS = 1.0
 BATCH = 2000  # events per transaction: few enough to hold the database for some milliseconds only
@@ -38,7 +43,8 @@ class LedgerWriter:
         self._capacity = capacity
         self._on_write = on_write
         self._name = secrets.token_hex(16)
-        self._waiting: deque[Answered | Unanswered | Outcome] = deque()
+        self._waiting: deque[Event | Callable[[], Event]] = deque()  # as the request path left them
+        self._ready: deque[Event] = deque()  # worked out
         self._taken = self._dropped = 0  # images and outcomes: counted by the thread that collects
         self._done = self._told = self._batch = 0  # by the one that writes
         self._predictions: list[Prediction] = []
@@ -56,22 +62,30 @@ class LedgerWriter:
     def answered(self, event: Answered) -> None:
         self._take(event, len(event.images))
 
+    def later(self, images: int, answered: Callable[[], Answered]) -> None:
+        """An answer that the other thread is to work out, within a flush interval also while the database is away."""
+        self._take(answered, images)
+
     def unanswered(self, event: Unanswered) -> None:
         self._take(event, 1)
 
     def outcome(self, event: Outcome) -> None:
         self._take(event, 1)
 
-    def _take(self, event: Answered | Unanswered | Outcome, size: int) -> None:
-        if self.room >= size:
+    def _take(self, event: Event | Callable[[], Event], size: int) -> None:
+        if self._capacity - self._taken + self._done >= size:  # `room`, without a call: a request is on its way
             self._waiting.append(event)
             self._taken += size
         else:
             self._dropped += size
 
     def flush(self) -> None:
-        """Writes what is there now. Raises SQLAlchemyError when the database is away; nothing is lost then."""
+        """Writes what is there now; what comes meanwhile is left to the next flush, or a busy gateway would write without end.
+
+        Raises SQLAlchemyError when the database is away; nothing is lost then.
+        """
         with self._writing:
+            self._work_out()
             while True:
                 self._collect()
                 written = len(self._predictions) + len(self._outcomes)
@@ -86,8 +100,14 @@ class LedgerWriter:
                 self._on_write(written, dropped - self._told)
                 self._told = dropped
 
+    def _work_out(self) -> None:
+        """All that waits: nothing holds on to what requests were answered from."""
+        while self._waiting:
+            event = self._waiting.popleft()
+            self._ready.append(event() if callable(event) else event)
+
     def _collect(self) -> None:
-        """Makes rows of what waits, unless a batch of them is still to be written."""
+        """Makes rows of what is ready, unless a batch of them is still to be written."""
         answers: list[Answered] = []
         for event in self._next():
             if isinstance(event, Answered):
@@ -99,9 +119,9 @@ class LedgerWriter:
                 self._tallies.unanswered(event)
         self._tallies.answered(answers)
 
-    def _next(self) -> Iterator[Answered | Unanswered | Outcome]:
-        while self._waiting and self._batch < BATCH:
-            event = self._waiting.popleft()
+    def _next(self) -> Iterator[Event]:
+        while self._ready and self._batch < BATCH:
+            event = self._ready.popleft()
             self._batch += len(event.images) if isinstance(event, Answered) else 1
             yield event
 
@@ -120,6 +140,8 @@ class LedgerWriter:
             except SQLAlchemyError as error:
                 log.warning("the ledger is away: %s", type(error).__name__)
                 pause = RETRY_SECONDS
+            except Exception:  # what came of one request must not end the account of all others
+                log.exception("some events could not be worked out")
 
 
 def predictions_of(event: Answered) -> Iterator[Prediction]:
