@@ -57,8 +57,8 @@ class Network(Frozen):
 
     @property
     def label(self) -> str:
-        """What charts call it."""
-        return self.name if self.plain else f"{self.name} {self.precision}, {self.engine}"
+        """What charts call it, short."""
+        return self.name if self.plain else f"{self.name} {self.precision} {self.engine.split()[0]}"
 
 
 class Power(Frozen):

@@ -16,7 +16,7 @@ export function chart(parent, title, note, { narrowest = 560, ...options }) {
   if (note) element(parent, "p", note, "quiet");
   const frame = element(parent, "div", "", "chart");
   const width = Math.max(narrowest, Math.min(WIDEST, frame.clientWidth));
-  const drawn = frame.appendChild(Plot.plot({ className: "plot", width, height: 420, marginLeft: 60, marginRight: 150, marginBottom: 45, ariaLabel: title, ...options }));
+  const drawn = frame.appendChild(Plot.plot({ className: "plot", width, height: 420, marginLeft: 60, marginRight: 180, marginBottom: 45, ariaLabel: title, ...options }));
   drawn.setAttribute("role", "img");
 }
 
@@ -44,14 +44,14 @@ function overBatch(parent, title, note, cells, y, low, high, axis) {
 }
 
 function balls(parent, cells, group) {
-  const known = at(cells, 1);
+  const known = at(cells, 1), plain = known.filter(cell => cell.plain); // engines change neither operations nor parameters
   if (known.length < 2) return;
   chart(parent, `Accuracy against operations: ${group.title}`, "The area of a ball is the number of parameters. Operations are twice the multiply-accumulates.", {
     x: { ...log("operations per image", short), inset: 40 }, y: { label: "top-1", tickFormat: percent, grid: true, inset: 45 }, r: { range: [0, 40] },
     marks: [
-      Plot.dot(known, { x: "operations", y: "top1", r: "params", fill: "network", fillOpacity: 0.45, stroke: "network" }),
-      Plot.text(known, { x: "operations", y: "top1", text: "name", fontSize: 11 }),
-      Plot.tip(known, Plot.pointer({ x: "operations", y: "top1", title: cell => `${cell.name}\n${percent(cell.top1)}, ${cell.how}\n${short(cell.params)} parameters` })),
+      Plot.dot(plain, { x: "operations", y: "top1", r: "params", fill: "network", fillOpacity: 0.45, stroke: "network" }),
+      Plot.text(plain, { x: "operations", y: "top1", text: "name", fontSize: 11 }),
+      Plot.tip(plain, Plot.pointer({ x: "operations", y: "top1", title: cell => `${cell.name}\n${percent(cell.top1)}, ${cell.how}\n${short(cell.params)} parameters` })),
     ],
   });
   chart(parent, `Accuracy against time: ${group.title}`, "Batch of one. The line is the Pareto front: no other network is both faster and more accurate.", {
@@ -64,8 +64,8 @@ function balls(parent, cells, group) {
     ],
   });
   chart(parent, `Accuracy per parameter: ${group.title}`, "Percentage points of top-1 per million parameters.", {
-    x: { label: "% per million parameters", grid: true }, y: { label: null }, marginLeft: 150, height: 60 + 24 * known.length,
-    marks: [Plot.barX(known, { x: cell => 1e8 * cell.top1 / cell.params, y: "name", fill: "var(--accent)", sort: { y: "-x" } }), Plot.ruleX([0])],
+    x: { label: "% per million parameters", grid: true }, y: { label: null }, marginLeft: 150, height: 60 + 24 * plain.length,
+    marks: [Plot.barX(plain, { x: cell => 1e8 * cell.top1 / cell.params, y: "name", fill: "var(--accent)", sort: { y: "-x" } }), Plot.ruleX([0])],
   });
 }
 

@@ -70,10 +70,7 @@ def test_every_engine_is_measured_in_every_precision_that_it_runs(artifact: Arti
         store=Store(tmp_path / "engines"),
     )  # fmt: skip
     atlas = sweep(plan, tmp_path / "atlas.json")
-    assert [atlas.network(one.network).label.partition(" 20")[0] for one in atlas.cells] == [
-        "quadrants",
-        "quadrants fp32, openvino",
-    ]
+    assert [atlas.network(one.network).label for one in atlas.cells] == ["quadrants", "quadrants fp32 openvino"]
     reasons = {one.network.split()[1]: one.reason for one in atlas.failures}
     assert set(reasons) == {"onnxruntime", "openvino"}
     assert all("no held-out images" in reason and "--calibration" in reason for reason in reasons.values())
