@@ -13,7 +13,7 @@ TEST_PACKAGES := \
 	wrk
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up setup test-setup test test-slow fuzz lint bench artifacts manifests page-libraries lock clean
+.PHONY: help demo up setup test-setup test test-slow fuzz lint bench artifacts manifests page-libraries lock audit sbom chaos clean
 
 help: ## show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +91,18 @@ lock: ## resolve the dependencies again, with hashes
 	  $(DEV)/bin/uv pip compile -q pyproject.toml --extra $$kind --extra postgres --extra tracing --generate-hashes --python-version 3.11 --no-emit-index-url --no-header -o requirements/image-$$kind.lock || exit 1; \
 	done
 	$(DEV)/bin/uv pip compile -q pyproject.toml --extra cpu --extra compile --extra dev --generate-hashes --python-version 3.11 --no-emit-index-url --no-header -o requirements/dev.lock
+
+ADVISORIES ?= runs/advisories.zip
+
+audit: $(DEV)/ready ## known weaknesses of the locked packages, by OSV's advisories, fetched where they are not there yet
+	test -f $(ADVISORIES) || curl -sSfL --create-dirs -o $(ADVISORIES) https://osv-vulnerabilities.storage.googleapis.com/PyPI/all.zip
+	$(DEV)/bin/python -m supply.audit --advisories $(ADVISORIES) requirements/*.lock
+
+sbom: $(DEV)/ready ## bill of materials (CycloneDX) of what `make up` runs
+	@$(DEV)/bin/python -m supply.sbom requirements/serve.lock
+
+chaos: $(DEV)/ready ## faults under load, one after the other, written into docs/reliability.md
+	$(DEV)/bin/python -m benchmarks.chaos --write
 
 clean: ## remove what make made
 	rm -rf $(SERVE) $(DEV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,7 +1,7 @@
 """`python -m benchmarks.ab_example`: the worked example of docs/experiments.md, measured on a real server.
 
-ResNet-20 and one that was trained for a few epochs only are the arms; the 10 000 CIFAR-10 test images are the traffic, and their
-labels come when all of them have been answered, first with the arms apart and then in pairs.
+Two bundled CIFAR-10 nets are the arms; the 10 000 test images are the traffic, and their labels come when all of them have been
+answered, first with the arms apart and then in pairs.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import io
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -22,81 +23,98 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.marks import write_between
-from models.artifact import BUNDLED, Artifact
-from models.compile import compile_artifact, find_plan
-from models.data import DataSet, load_data
-from models.train.recipes import find_recipe
-from models.train.trainer import Trainer
+from models.artifact import BUNDLED, Artifact, Manifest
+from models.data import Split, load_data
 from serve import app
 from serve.config import Settings, parse_settings
-from serve.held_out import BATCH_ROWS
 from serve.sockets import bind
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "experiments.md"
 BEGIN, END = "<!-- example -->", "<!-- end of example -->"
-MODEL = "resnet20-cifar10"
-EPOCHS = 3
+DATA = "cifar10"
 EFFECT = 0.03
 CONNECTIONS = 8
+LABELS = 100  # in one request
 WATTS = {"idle_watts": 40, "busy_watts": 95}
 MODES = {"split": "apart", "paired": "in-pairs"}
 PATIENCE_SECONDS = 300
 
 
 @dataclass(frozen=True)
+class Arm:
+    """A net and its accuracy on the whole test set."""
+
+    model: str
+    accuracy: float
+
+
+@dataclass(frozen=True)
 class Example:
-    """A report of each mode, and what the whole test set says: accuracy of the short-trained net and of the bundled one."""
+    """A report of each mode, and the arms: the control, and the net that is better."""
 
     reports: dict[str, dict[str, Any]]
-    accuracy: tuple[float, float]
+    control: Arm
+    better: Arm
 
     @property
     def truth(self) -> float:
-        return self.accuracy[1] - self.accuracy[0]
+        """The difference on the whole test set."""
+        return self.better.accuracy - self.control.accuracy
 
 
-def train_briefly(folder: Path, data: DataSet, epochs: int = EPOCHS) -> Path:
-    """An artifact of the same architecture after a few epochs."""
-    recipe = replace(find_recipe(MODEL), epochs=epochs, early_epochs=epochs - 1)
-    Trainer(recipe, data, folder / "run").run()
-    compile_artifact(MODEL, find_plan(MODEL), folder / "run" / "checkpoint.pt", folder / "artifact")
-    return folder / "artifact"
+def choose(manifests: Iterable[Manifest], least: float = EFFECT) -> tuple[Arm, Arm]:
+    """Of the nets that are at least so far apart, the two that are the closest: the hardest question. The worse one first.
+
+    Raises ValueError when there are none.
+    """
+    nets = sorted(
+        (Arm(one.name, one.accuracy["top1"]) for one in manifests if one.dataset == DATA), key=lambda arm: arm.accuracy
+    )
+    apart = [(low, high) for low, high in combinations(nets, 2) if high.accuracy - low.accuracy >= least]
+    if not apart:
+        raise ValueError(f"no two bundled {DATA} nets are {100 * least:g} points apart")
+    return min(apart, key=lambda pair: pair[1].accuracy - pair[0].accuracy)
 
 
-def configure(folder: Path, brief: Path, ports: list[int]) -> Settings:
+def bundled() -> Iterator[Manifest]:
+    for file in sorted(BUNDLED.glob("*/manifest.json")):
+        yield Artifact.load(file.parent).manifest
+
+
+def configure(folder: Path, arms: tuple[Arm, Arm], ports: list[int]) -> Settings:
     """The two nets, and an experiment of each mode over them."""
-    arms = [{"name": "brief", "model": "resnet20-brief"}, {"name": "full", "model": MODEL}]
+    names = [arm.model for arm in arms]
     return parse_settings(
         {
             "listen": dict(zip(("http_port", "grpc_port", "metrics_port"), ports, strict=True)),
             "runtime_dir": str(folder / "node"),
             "power": WATTS,
-            "models": [{"name": MODEL}, {"name": "resnet20-brief", "artifact": str(brief)}],
+            "models": [{"name": name} for name in names],
             "experiments": [
-                {"name": name, "mode": mode, "arms": arms, "effect": EFFECT} for mode, name in MODES.items()
+                {"name": name, "mode": mode, "arms": [{"name": one, "model": one} for one in names], "effect": EFFECT}
+                for mode, name in MODES.items()
             ],
         }
     )
 
 
-def play(url: str, data: DataSet, accuracy: tuple[float, float], images: int) -> Example:
-    """Sends the first test images to both experiments, then their labels."""
+def play(url: str, images: Split) -> dict[str, dict[str, Any]]:
+    """Sends images to both experiments, then their labels; the report of each mode."""
     limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
     with httpx.Client(base_url=url, timeout=60, limits=limits) as client:
-        reports = {mode: _play(client, name, data, images) for mode, name in MODES.items()}
-    return Example(reports, accuracy)
+        return {mode: _play(client, name, images) for mode, name in MODES.items()}
 
 
-def _play(client: httpx.Client, name: str, data: DataSet, images: int) -> dict[str, Any]:
+def _play(client: httpx.Client, name: str, images: Split) -> dict[str, Any]:
     def ask(number: int) -> None:
-        body = _png(data.test.images[number])
+        body = _png(images.images[number])
         client.post(f"/v1/models/{name}/classify", params={"id": f"{name}-{number}"}, content=body).raise_for_status()
 
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        for _ in pool.map(ask, range(images)):
+        for _ in pool.map(ask, range(len(images.labels))):
             pass
-    for first in range(0, images, BATCH_ROWS):
-        labels = data.test.labels[first : min(images, first + BATCH_ROWS)].tolist()
+    for first in range(0, len(images.labels), LABELS):
+        labels = images.labels[first : first + LABELS].tolist()
         items = [{"id": f"{name}-{first + place}", "label": label} for place, label in enumerate(labels)]
         client.post("/v1/feedback", json={"feedback": items}).raise_for_status()
     return _settled(client, name)
@@ -123,9 +141,9 @@ def _png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
 
 def lines(example: Example) -> Iterator[str]:
     """The tables of the page."""
-    few, many = (f"{100 * one:.2f} %" for one in example.accuracy)
-    yield f"On all 10 000 test images `full` is right on {many} and `brief`, after {EPOCHS} epochs, on {few}:"
-    yield f"{100 * example.truth:.2f} points apart."
+    control, better = example.control, example.better
+    yield f"On all 10 000 test images `{better.model}` is right on {100 * better.accuracy:.2f} % and `{control.model}` on"
+    yield f"{100 * control.accuracy:.2f} %: {100 * example.truth:.2f} points apart."
     yield ""
     yield "| mode | difference | samples seen | settled after | sentence |"
     yield "| --- | --- | --- | --- | --- |"
@@ -133,7 +151,7 @@ def lines(example: Example) -> Iterator[str]:
         (one,) = report["comparisons"]
         low, high = (100 * one["difference"][side] for side in ("low", "high"))
         yield (
-            f"| {mode} | {low:.2f} to {high:.2f} points | {one['samples']:,} | {one['settled_after']:,} |"
+            f"| {mode} | {low:.2f} to {high:.2f} points | {one['samples']:,} | {_settled_after(one)} |"
             f" {report['sentence']} |"
         )
     yield ""
@@ -144,6 +162,10 @@ def lines(example: Example) -> Iterator[str]:
             yield _arm(mode, arm)
 
 
+def _settled_after(comparison: dict[str, Any]) -> str:
+    return "undecided" if comparison["settled_after"] is None else f"{comparison['settled_after']:,}"
+
+
 def _arm(mode: str, arm: dict[str, Any]) -> str:
     energy = arm["energy"]
     joules = f"{1000 * energy['joules_per_image']['value']:.1f} | {energy['source']}, {energy['method']}"
@@ -151,27 +173,23 @@ def _arm(mode: str, arm: dict[str, Any]) -> str:
     return f"| {mode}, {arm['name']} | {100 * accuracy:.2f} % | {p99:.0f} | {engine:.2f} | {joules} |"
 
 
-def measure() -> Example:
-    """Trains the second net, serves both, sends everything."""
-    data = load_data("cifar10")
+def measure(images: Split, arms: tuple[Arm, Arm]) -> Example:
+    """Serves both nets and sends everything."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        brief = train_briefly(folder, data)
-        few, many = (Artifact.load(one).manifest.accuracy["top1"] for one in (brief, BUNDLED / MODEL))
-        settings = configure(folder, brief, [_free_port() for _ in range(3)])
+        settings = configure(Path(name), arms, [_free_port() for _ in range(3)])
         app.start(settings)
         try:
-            url = f"http://127.0.0.1:{settings.listen.http_port}"
-            return play(url, data, (few, many), len(data.test.labels))
+            reports = play(f"http://127.0.0.1:{settings.listen.http_port}", images)
         finally:
             app.stop()
+    return Example(reports, *arms)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ab_example", description=__doc__)
     parser.add_argument("--json", type=Path, help="write the reports here, and leave the page as it is")
     out = parser.parse_args().json
-    example = measure()
+    example = measure(load_data(DATA).test, choose(bundled()))
     if out is not None:
         out.write_text(json.dumps(asdict(example)))
         return

@@ -18,7 +18,7 @@ from benchmarks.marks import write_between
 from benchmarks.openloop import offer
 from benchmarks.server import serving
 from models.artifact import BUNDLED
-from serve.experiments.ledger.records import Outcome, Prediction
+from serve.experiments.ledger.records import Answered, Outcome, Place
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.ledger.writer import LedgerWriter
 
@@ -34,10 +34,10 @@ BODY = BUNDLED / "samples" / "mnist-0-7.png"
 def events_per_second(folder: Path) -> float:
     """Predictions and outcomes, half of each, until all are in an SQLite file."""
     ledger = Ledger(f"sqlite:///{folder}/ledger.db")
-    writer = LedgerWriter(ledger, 0.25, EVENTS)
+    writer, place = LedgerWriter(ledger, 0.25, EVENTS), Place("nets", 1, 0, "one")
     start = time.perf_counter()
     for number in range(EVENTS // 2):
-        writer.predict(Prediction("nets", f"request-{number}", 0, "one", 1, 0, 0, 1, number % 10, 0.9, 0.0))
+        writer.answered(Answered(place, f"request-{number}", 0, True, [(number % 10, 0.9)], 0.002, 0.001, 0.02, 0.0))
         writer.outcome(Outcome(f"request-{number}", 0, number % 10, None, 0.0))
     writer.close()
     seconds = time.perf_counter() - start

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+from collections.abc import Callable
 from contextlib import redirect_stdout
 
 import ray
@@ -13,12 +14,11 @@ from ray.serve.schema import LoggingConfig
 
 from models.artifact import Artifact
 from serve.access import make_local_key
-from serve.applications import LOGGING, PROXY_LOCATION, applications
+from serve.applications import GATEWAY_APP, LOGGING, PROXY_LOCATION, applications
 from serve.compose import check_compositions
 from serve.config import Settings
 from serve.engines import check_engines
 from serve.experiments.arms import check_arms
-from serve.experiments.ledger.store import Ledger
 from serve.metric_pages import clear_pages
 from serve.on_demand import check_memory
 from serve.sockets import bind, prepare_folder
@@ -48,6 +48,8 @@ def check(settings: Settings) -> None:
     check_engines(settings, artifacts)
     prepare_folder(settings.node_dir)
     if settings.ledger_url:
+        from serve.experiments.ledger.store import Ledger
+
         Ledger(settings.ledger_url).close()
     listen = settings.listen
     if listen.tls is not None:
@@ -56,8 +58,11 @@ def check(settings: Settings) -> None:
         bind(listen.host, port).close()
 
 
-def start(settings: Settings) -> None:
-    """Starts Ray on this machine alone, without its dashboard or proxies, and the applications; returns when they answer."""
+def start(settings: Settings, ray_started: Callable[[], None] = lambda: None) -> None:
+    """Starts Ray on this machine alone, without its dashboard or proxies, and the applications; returns when they answer.
+
+    `ray_started` is called before anything is served: Ray has then taken SIGTERM for itself.
+    """
     os.environ.update(RAY_ENVIRONMENT)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     check(settings)
@@ -72,6 +77,7 @@ def start(settings: Settings) -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
+    ray_started()
     ray_serve.start(proxy_location=PROXY_LOCATION, logging_config=LoggingConfig(**LOGGING))
     deploy(settings)
 
@@ -82,7 +88,8 @@ def deploy(settings: Settings) -> None:
 
 
 def stop() -> None:
-    """Drains and ends what `start` began."""
+    """Drains and ends what `start` began: the gateways first, while what they call is there."""
     with redirect_stdout(io.StringIO()):  # where Ray prints that its controller, told to end, has ended
+        ray_serve.delete(GATEWAY_APP)
         ray_serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()

@@ -8,20 +8,22 @@ from typing import Any
 
 from ray.serve import Application, RunTarget
 
+from serve import autoscaling
 from serve.config import Catalog, ModelConfig, Settings
 from serve.experiments.deployment import RefereeDeployment
 from serve.gateway import Gateway
 from serve.host import APP_PREFIX, Host
 from serve.meter import Meter
 from serve.remote import REFEREE_APP, STEWARD_APP
+from serve.scrape_targets import METER_RESOURCE
 from serve.steward import Steward
 from serve.threads import plan_threads
 
+GATEWAY_APP = "gateway"
 PROXY_LOCATION = "Disabled"  # the gateway owns its listeners
 LOGGING: dict[str, Any] = {"log_level": "WARNING", "enable_access_log": False}
 # Custom resources tie replicas to nodes: each offers one meter; a node for gateways also those, and a
 # steward, half of it for the referee.
-METER_RESOURCE = "convoy_meter"
 GATEWAY_RESOURCE = "convoy_gateway"
 STEWARD_RESOURCE = "convoy_steward"
 
@@ -137,12 +139,14 @@ def _host(settings: Settings, model: ModelConfig) -> ApplicationSpec:
     threads = plan_threads(settings).dedicated
     arguments = {
         # The number of replicas is an option: more hosts are no reason to replace those that are there.
-        "model": model.model_dump(mode="json", exclude={"replicas"}),
+        "model": model.model_dump(mode="json", exclude={"replicas", "max_replicas"}),
         "threads": threads,
         "folder": str(settings.node_dir),
         "engines": settings.engines,
     }
     options: dict[str, Any] = {"num_replicas": model.replicas}
+    if model.max_replicas:
+        options = {"autoscaling_config": autoscaling.config(model.replicas, model.max_replicas)}
     if settings.cluster.gateway_nodes:
         options["ray_actor_options"] = {"num_cpus": model.threads or threads, "num_gpus": model.gpus}
     return ApplicationSpec(APP_PREFIX + model.name, Host, arguments, options)
@@ -159,4 +163,4 @@ def _gateway(settings: Settings) -> ApplicationSpec:
     if cluster.gateway_nodes:
         actor = {"num_cpus": 0, "num_gpus": cluster.gateway_gpus, "resources": {GATEWAY_RESOURCE: 1}}
         options["ray_actor_options"] = actor
-    return ApplicationSpec("gateway", Gateway, {"settings": node}, options)
+    return ApplicationSpec(GATEWAY_APP, Gateway, {"settings": node}, options)

@@ -145,7 +145,7 @@ class Batcher:
         self._alarm_at = 0.0
         self._swept_at = float("-inf")
         self._closed = False
-        slots.join(self._pump)
+        slots.join(self._pump, lambda: self._line.rows)
 
     @property
     def waiting_rows(self) -> int:

@@ -50,6 +50,9 @@ class Listen(Frozen):
         "native", description="native: HTTP/2 in Rust outside the GIL; grpcio: Google's own, always with TLS"
     )
     tls: Tls | None = Field(None, description="on all three ports; null: plain text")
+    notice_seconds: float = Field(
+        2, ge=0, le=10, description="a gateway that leaves serves on so long while it says that it is not ready"
+    )
     cors_origins: tuple[Origin, ...] = Field(
         (), description="sites whose scripts may read answers, each as https://host"
     )
@@ -152,6 +155,9 @@ class ModelConfig(Named):
     )
     placement: Placement = Field("local", description="local: engine inside the gateway; dedicated: hosts of its own")
     replicas: int = Field(1, ge=1, description="hosts, when dedicated")
+    max_replicas: int = Field(
+        0, ge=0, description="hosts come and go with the load, from `replicas` up to these; 0: always `replicas`"
+    )
     gpus: float = Field(0, ge=0, description="share of a GPU that Ray keeps for each host, when dedicated")
     threads: int = Field(0, ge=0, description="intra-op threads of the engine; 0: by the thread plan")
     max_batch: int = Field(32, ge=1, le=1024)
@@ -162,6 +168,12 @@ class ModelConfig(Named):
     cache_least_hit_rate: float = Field(
         0.05, ge=0, le=1, description="below this share of hits the cache rests for a while"
     )
+
+    @model_validator(mode="after")
+    def _replicas_fit(self) -> Self:
+        if self.max_replicas and self.max_replicas < self.replicas:
+            raise ValueError(f"max_replicas is {self.max_replicas}, but replicas, the fewest, is {self.replicas}")
+        return self
 
     @property
     def folder(self) -> Path:

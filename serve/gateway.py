@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import serve as ray_serve
@@ -25,8 +25,6 @@ from serve.decode_pool import DecodePool
 from serve.engines import store_of
 from serve.executors import Executor, LocalExecutor
 from serve.experiments.front import lined
-from serve.experiments.gateway import Experiments
-from serve.experiments.ledger.store import Ledger
 from serve.grpc_listener import GrpcListener
 from serve.host import connect_host
 from serve.http_listener import HttpListener
@@ -39,6 +37,9 @@ from serve.sockets import Handover, find_listener
 from serve.steward import StewardClient
 from serve.threads import plan_threads
 from serve.tracing import request_tracer
+
+if TYPE_CHECKING:
+    from serve.experiments.gateway import Experiments
 
 HOST_PATIENCE_SECONDS = 120.0
 SOCKET_PATIENCE_SECONDS = 60.0
@@ -119,9 +120,12 @@ class Gateway:
                 await endpoint.executor.probe()
 
     async def __del__(self) -> None:
-        """Drains: no new connections, the living ones told to leave, what is in flight finished."""
+        """Drains: says that it is not ready and serves on, then no new connections, what is in flight finished."""
         self._plane.draining = True
         self._repository.close()
+        if self._http is not None and self._grpc is not None:
+            await self._grpc.say_unready()
+            await asyncio.sleep(self._settings.listen.notice_seconds)
         if self._handover is not None:
             self._handover.close()
         if self._http is not None and self._grpc is not None:
@@ -136,8 +140,14 @@ class Gateway:
             await asyncio.to_thread(end)
 
     def _open_experiments(self) -> Experiments | None:
+        """The database's libraries are imported only here: most servers have no ledger and start the sooner."""
         config = self._settings.ledger
-        return Experiments(self._plane, self._metrics, Ledger(config.url), config) if config.url else None
+        if not config.url:
+            return None
+        from serve.experiments.gateway import Experiments
+        from serve.experiments.ledger.store import Ledger
+
+        return Experiments(self._plane, self._metrics, Ledger(config.url), config)
 
     async def _connect(self, model: ModelConfig, artifact: Artifact) -> Executor:
         if model.placement == "dedicated":

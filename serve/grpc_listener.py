@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import grpc
 import pygrpc_native.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -18,7 +20,6 @@ from convoy.protos import (
 )
 from serve.config import Listen, Settings, Tls
 from serve.dataplane import DataPlane
-from serve.experiments.gateway import Experiments
 from serve.experiments.grpc_feedback import FeedbackServicer
 from serve.grpc_calls import Calls
 from serve.grpc_classifier import ClassifierServicer
@@ -26,6 +27,9 @@ from serve.grpc_inference import InferenceServicer
 from serve.metrics import Metrics
 from serve.repository import Repository
 from serve.tls import grpc_credentials
+
+if TYPE_CHECKING:
+    from serve.experiments.gateway import Experiments
 
 KEEPALIVE_MS = 60_000
 KEEPALIVE_TIMEOUT_MS = 20_000
@@ -81,6 +85,10 @@ class GrpcListener:
         await self._server.start()
         for service in ("", INFERENCE, CLASSIFIER, EXPERIMENTS):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    async def say_unready(self) -> None:
+        """The health service sends clients elsewhere; calls are served on."""
+        await self._health.enter_graceful_shutdown()
 
     async def stop(self, seconds: float) -> None:
         """Tells clients to go elsewhere, finishes what is in flight, at most `seconds`."""

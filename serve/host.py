@@ -24,9 +24,11 @@ from ray.serve.handle import DeploymentHandle
 from convoy.errors import ConvoyError, EngineFailed, NotReady
 from models.artifact import Artifact
 from models.engines.engine import TensorSpec
+from serve.autoscaling import BACKLOG, BUSY
 from serve.config import ModelConfig
 from serve.credits import Callers, Credits
 from serve.curve import LatencyCurve
+from serve.demand import Demand
 from serve.engines import EngineFacts, store_of
 from serve.executors import Form, load_engines
 from serve.metric_pages import PageWriter
@@ -37,6 +39,8 @@ APP_PREFIX = "host-"
 PATIENCE_SECONDS = 60.0  # a batch whose host died waits so long for another one; its requests' own deadlines end sooner
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 1.0
+HANG_SECONDS = 5.0  # a call that takes longer, and longer than HANG_RUNS runs, is made anew at another host
+HANG_RUNS = 20
 
 log = logging.getLogger("convoy.host")
 
@@ -82,16 +86,29 @@ class Host:
         self._node = socket.gethostname()
         self._calls = metrics.values(HOST_CALLS, model=config.name, version=config.version)
         self._callers = Callers()
+        self._demand = Demand()
 
     async def facts(self) -> HostFacts:
         return HostFacts(self._engines.inputs, self._engines.curve, self._engines.facts)
 
-    async def run(self, form: Form, rows: NDArray[Any], caller: str) -> HostAnswer:
-        """One batch. Raises EngineFailed."""
+    async def run(self, form: Form, rows: NDArray[Any], caller: str, backlog: float = 0.0) -> HostAnswer:
+        """One batch of a gateway in whose line `backlog` seconds of work wait. Raises EngineFailed."""
         self._calls[0] += 1
         callers = self._callers.called(caller, time.monotonic())
-        logits = await asyncio.get_running_loop().run_in_executor(self._pool, self._engines.run, form, rows)
+        self._demand.called(caller, backlog)
+        logits = await asyncio.get_running_loop().run_in_executor(self._pool, self._run, form, rows)
         return HostAnswer(logits, self._node, os.getpid(), callers, self._engines.facts)
+
+    def _run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
+        started = time.monotonic()
+        try:
+            return self._engines.run(form, rows)
+        finally:
+            self._demand.ran(time.monotonic() - started)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Ray Serve asks, where hosts are scaled; see `serve.autoscaling`."""
+        return {BUSY: self._demand.busy(), BACKLOG: self._demand.backlog()}
 
     def check_health(self) -> None:
         self._engines.probe()
@@ -143,12 +160,18 @@ class HostExecutor:
 
     async def _ask(self, form: Form, rows: NDArray[Any]) -> HostAnswer:
         give_up = time.monotonic() + PATIENCE_SECONDS
-        pause = FIRST_PAUSE_SECONDS
+        pause, hang = FIRST_PAUSE_SECONDS, max(HANG_SECONDS, HANG_RUNS * self.curve.predict(len(rows)))
         while True:
             try:
-                answer: HostAnswer = await self._handle.run.remote(form, rows, self._id)
+                call = self._handle.run.remote(form, rows, self._id, self._backlog(len(rows)))
+                answer: HostAnswer = await asyncio.wait_for(call, hang)
             except ConvoyError:
                 raise
+            except TimeoutError:
+                log.warning("a host did not answer in %.1f s", hang)
+                hang *= 2  # a machine that is merely slow must not get the same work again and again
+                if time.monotonic() > give_up:
+                    raise NotReady(f"no host of the model answered for {PATIENCE_SECONDS:.0f} s; retry") from None
             except RayTaskError as error:
                 raise EngineFailed("the model's host could not run the batch") from error
             except Exception as error:
@@ -159,6 +182,10 @@ class HostExecutor:
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             else:
                 return answer
+
+    def _backlog(self, size: int) -> float:
+        """Seconds of work in the lines, at the pace of this batch."""
+        return self.slots.waiting * self.curve.predict(size) / size
 
     def close(self) -> None:
         """The host outlives the gateways that use it."""

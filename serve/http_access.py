@@ -11,7 +11,7 @@ from serve.http_answers import send_error
 from serve.http_body import Headers, Receive, Scope, Send
 
 HOLDER = "convoy.holder"  # key of the scope
-OPEN = frozenset({"/", "/experiments", "/-/healthz", "/ping", "/v2/health/live", "/v2/health/ready"})
+OPEN = frozenset({"/", "/-/healthz", "/ping", "/v2/health/live", "/v2/health/ready"})
 OPEN_FOLDERS = ("/page/", "/samples/")
 
 

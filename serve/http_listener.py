@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
 from starlette.middleware.cors import CORSMiddleware
@@ -24,7 +24,6 @@ from serve.config import Settings
 from serve.dataplane import DataPlane, Watch
 from serve.experiments.caller import ARM_HEADER, http_caller
 from serve.experiments.front import ExperimentEndpoint
-from serve.experiments.gateway import Experiments
 from serve.http_access import shown_key
 from serve.http_answers import JSON, Headers, send_answer, send_error
 from serve.http_body import Headers as RequestHeaders
@@ -41,6 +40,9 @@ from serve.repository import Repository
 from serve.timeline import Trace
 from serve.timeouts import PRIORITY_HEADER, TIMEOUT_HEADER, http_terms
 from serve.tls import uvicorn_options
+
+if TYPE_CHECKING:
+    from serve.experiments.gateway import Experiments
 
 TRACEPARENT = b"traceparent"
 LOOK_SECONDS = 1.0  # between two looks at whose client takes too long

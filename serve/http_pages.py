@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from starlette.applications import Starlette
@@ -20,7 +20,6 @@ from serve import describe
 from serve.catalog import ModelEndpoint, trouble_of
 from serve.config import Settings
 from serve.dataplane import DataPlane
-from serve.experiments.gateway import Experiments
 from serve.experiments.pages import experiment_routes
 from serve.explain import explain
 from serve.http_access import Guard, Rights
@@ -31,7 +30,11 @@ from serve.openapi import openapi
 from serve.page_routes import page_routes
 from serve.profile import Window, profile, read
 from serve.repository import Repository, check_load, check_unload
+from serve.scrape_targets import ray_nodes, scrape_targets
 from serve.statistics import statistics
+
+if TYPE_CHECKING:
+    from serve.experiments.gateway import Experiments
 
 COLD_BODY_BYTES = 1024 * 1024
 SHORTEST_WINDOW, LONGEST_WINDOW = 0.1, 60.0  # seconds of a profile
@@ -135,6 +138,11 @@ class Pages:
         served = [one.config for one in endpoints if isinstance(one, ModelEndpoint) and one.form == "image"]
         return answer(profile(Window(before, after), self._settings, served))
 
+    async def scrape_targets(self, request: Request) -> Response:
+        """For Prometheus' HTTP service discovery."""
+        self._rights.check_overview(request)
+        return answer(scrape_targets(self._settings.listen, await asyncio.to_thread(ray_nodes)))
+
     async def unknown_model(self, request: Request) -> Response:
         """Hot paths of known models never come here."""
         endpoint = self._find(request)
@@ -223,6 +231,7 @@ def cold_routes(
         Route("/v1/models", pages.models),
         Route("/v1/explain", pages.explain),
         Route("/v1/profile", pages.profile),
+        Route("/v1/scrape-targets", pages.scrape_targets),
         *(
             Route(path.format("{name}", "{version}"), pages.unknown_model, methods=["POST"])
             for dialect in DIALECTS

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -61,15 +61,49 @@ class PageWriter:
         return self._known[key]
 
 
+@dataclass
+class _Index:
+    """What an index said so far: bytes that were read, and the series in them with their offsets."""
+
+    read: int = 0
+    series: list[tuple[str, tuple[tuple[str, str], ...], slice]] = field(default_factory=list)
+
+    def follow(self, file: Path, wanted: Container[str] | None) -> None:
+        """Takes in what was added; a line that is still being written waits for the next time."""
+        with file.open("rb") as index:
+            index.seek(self.read)
+            added, _, _ = index.read().rpartition(b"\n")
+        self.read += len(added) + 1 if added else 0
+        for line in added.splitlines():
+            entry = orjson.loads(line)
+            if wanted is None or entry["metric"] in wanted:
+                span = slice(entry["offset"], entry["offset"] + entry["slots"])
+                self.series.append((entry["metric"], tuple(entry["labels"].items()), span))
+
+
+class PageReader:
+    """Reads a folder again and again: what an index said once is not parsed again. `wanted`: names of metrics; None: all."""
+
+    def __init__(self, folder: Path, wanted: Container[str] | None = None) -> None:
+        self._folder = folder
+        self._wanted = wanted
+        self._known: dict[Path, _Index] = {}
+
+    def read(self) -> Iterator[Series]:
+        """Every series of every process that ever wrote into the folder, dead processes included."""
+        self._known = {file: self._known.get(file, _Index()) for file in sorted(self._folder.glob("*.index"))}
+        for file, index in self._known.items():
+            index.follow(file, self._wanted)
+            alive = _is_alive(file.stem)
+            used = max((span.stop for _, _, span in index.series), default=0)
+            values = np.fromfile(file.with_suffix(".values"), np.float64, used)
+            for metric, labels, span in index.series:
+                yield Series(metric, labels, values[span], alive)
+
+
 def read_pages(folder: Path) -> Iterator[Series]:
     """Every series of every process that ever wrote into the folder, dead processes included."""
-    for index in sorted(folder.glob("*.index")):
-        alive = _is_alive(index.stem)
-        values = np.fromfile(index.with_suffix(".values"), np.float64)
-        for line in index.read_bytes().split(b"\n")[:-1]:
-            entry = orjson.loads(line)
-            span = values[entry["offset"] : entry["offset"] + entry["slots"]]
-            yield Series(entry["metric"], tuple(entry["labels"].items()), span, alive)
+    return PageReader(folder).read()
 
 
 def living_processes(folder: Path) -> list[int]:

@@ -180,6 +180,13 @@ ARM_COPIES = Definition(
     "Copies of requests for other arms, run or dropped under load.",
     ("experiment", "revision", "arm", "outcome"),
 )
+SPLIT = Definition(
+    "convoy_experiment_split_p_value",
+    "gauge",
+    "Always-valid p-value that units were split as promised (sample-ratio mismatch).",
+    ("experiment", "revision"),
+    alike=True,
+)
 LEDGER_EVENTS = Definition(
     "convoy_ledger_events",
     "counter",
@@ -192,7 +199,7 @@ ALL = (
     REQUESTS, SAMPLES, BATCHES, BUSY, HOST_CALLS, LOOP_BUSY, DECODE_BUSY, SIZE_RUNS, SIZE_SECONDS, FAILED_SECONDS, LAST_RUN,
     CACHE_HITS, CACHE_MISSES, CACHE_SECONDS, WORK, ENGINE_SHARE, SHED, CANCELLED, BATCH_ROWS, STAGE, TOTAL, QUEUE, IN_FLIGHT,
     TARGET, ENGINES, ENERGY, CHIP_ENERGY, POWER, IDLE_POWER, POWER_CAP, CPU_BUSY, CORES, BUILD,
-    MEMBER, MEMBER_TIME, MEMBER_ENGINE, STAGE_IMAGES, ARM_REQUESTS, ARM_COPIES, LEDGER_EVENTS,
+    MEMBER, MEMBER_TIME, MEMBER_ENGINE, STAGE_IMAGES, ARM_REQUESTS, ARM_COPIES, SPLIT, LEDGER_EVENTS,
     LOADS, LOAD_SECONDS, EVICTIONS, ENGINE_INFO, CURVE,
 )  # fmt: skip
 DEFINITIONS = {definition.name: definition for definition in ALL}

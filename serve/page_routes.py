@@ -46,9 +46,6 @@ class PageRoutes:
     async def home(self, request: Request) -> Response:
         return Response((PAGE / "index.html").read_bytes(), media_type="text/html", headers=HEADERS)
 
-    async def experiments(self, request: Request) -> Response:
-        return Response((PAGE / "experiments.html").read_bytes(), media_type="text/html", headers=HEADERS)
-
     async def vitals(self, request: Request) -> Response:
         self._rights.check_overview(request)
         folder = self._settings.node_dir / "metrics"
@@ -66,7 +63,6 @@ def page_routes(plane: DataPlane, settings: Settings) -> list[BaseRoute]:
     routes = PageRoutes(plane, settings)
     return [
         Route("/", routes.home),
-        Route("/experiments", routes.experiments),
         Route("/v1/vitals", routes.vitals),
         Route("/v1/atlas", routes.atlas),
         Mount("/page", StaticFiles(directory=PAGE)),

@@ -20,13 +20,21 @@ class Slots:
         self.eager = count if eager is None else eager
         self.taken = 0
         self._callbacks: deque[Callable[[], None]] = deque()
+        self._lines: dict[Callable[[], None], Callable[[], int]] = {}
 
-    def join(self, wake: Callable[[], None]) -> None:
-        """Calls `wake` from now on when a permit may be free."""
+    @property
+    def waiting(self) -> int:
+        """Rows in all lines that wait for a permit."""
+        return sum(rows() for rows in self._lines.values())
+
+    def join(self, wake: Callable[[], None], rows: Callable[[], int] = lambda: 0) -> None:
+        """Calls `wake` from now on when a permit may be free; `rows` says how many wait."""
         self._callbacks.append(wake)
+        self._lines[wake] = rows
 
     def leave(self, wake: Callable[[], None]) -> None:
         self._callbacks.remove(wake)
+        del self._lines[wake]
 
     def take(self, full: bool) -> bool:
         """Takes a permit, if there is one, for a batch that is `full` or not."""

@@ -24,6 +24,12 @@ def vitals(folder: Path, names: Iterable[str]) -> dict[str, Any]:
         "busy_core_seconds": total(samples, "convoy_node_busy_core_seconds_total"),
         "chips": [{**one.labels, "watts": one.value} for one in samples if one.name == "convoy_power_watts"],
         "models": [_model(samples, name) for name in names],
+        "members": _members(samples),
+        "stages": [
+            {"model": one.labels["model"], "stage": one.labels["stage"], "images": one.value}
+            for one in samples
+            if one.name == "convoy_cascade_stage_images_total"
+        ],
     }
 
 
@@ -50,3 +56,14 @@ def _model(samples: list[Sample], name: str) -> dict[str, Any]:
         "engines": total(samples, "convoy_engine_replicas", model=name),
         "joules": total(samples, "convoy_energy_joules_total", model=name) if counted else None,
     }
+
+
+def _members(samples: Iterable[Sample]) -> list[dict[str, Any]]:
+    """How often each member of what is made of others was asked, by outcome."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for one in samples:
+        if one.name == "convoy_member_requests_total":
+            model, member = one.labels["model"], one.labels["member"]
+            counts = found.setdefault((model, member), {"model": model, "member": member})
+            counts[one.labels["outcome"]] = counts.get(one.labels["outcome"], 0) + one.value
+    return list(found.values())

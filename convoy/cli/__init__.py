@@ -39,7 +39,7 @@ class ConvoyGroup(click.Group):
 @click.version_option(__version__, prog_name="convoy")
 @credential_options
 @click.pass_context
-def main(context: click.Context, **credentials: Path | None) -> None:
+def main(context: click.Context, /, **credentials: Path | None) -> None:
     """Serve CNN image classifiers and know which one to keep: its accuracy, its latency, its joules.
 
     \b

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from convoy.cli.options import json_option, server_option, session
 from convoy.errors import ConvoyError, InvalidInput, NotReady
 
 FEEDBACK_ITEMS = 1000  # in one request
+Cell = Callable[[dict[str, Any]], str]  # of an arm in a report
+CLASSES = 5  # of a report on one screen: those on which the arms differ most
 
 
 @click.group()
@@ -210,24 +212,19 @@ def print_report(document: dict[str, Any]) -> None:
     console.print(f"[bold]{document['sentence']}[/bold]")
     head = f"{document['experiment']}: {document['mode']}, {document['state']}, revision {document['revision']}"
     console.print(f"{head}; intervals hold together at {1 - document['alpha']:.0%}, whenever they are read")
-    table = Table(
-        "arm", "model", "share", "answers", document["metric"], "errors", "p99 ms", "engine ms", "J/image", box=None
-    )
-    for arm in document["arms"]:
-        energy = arm["energy"]
-        joules = f"{bounds(energy['joules_per_image'], 4)} {energy['source']}" if energy else "no source"
-        table.add_row(
-            arm["name"],
-            arm["model"],
-            f"{arm['share']:.1%}",
-            f"{arm['answers']:,}",
-            bounds(arm["metric"], 4),
-            bounds(arm["error_rate"], 4),
-            bounds(arm["p99_ms"], 1),
-            bounds(arm["engine_ms"], 2),
-            joules,
-        )
+    arms = document["arms"]
+    table = Table("", *(arm["name"] for arm in arms), box=None)
+    for name, show in {**ARM_ROWS, document["metric"]: lambda arm: bounds(arm["metric"], 4), **COST_ROWS}.items():
+        table.add_row(name, *map(show, arms))
+    by_class: dict[int, dict[str, dict[str, Any]]] = {}
+    for one in document["classes"]:
+        by_class.setdefault(one["class_index"], {})[one["arm"]] = one
+    for of_class in islice(by_class.values(), CLASSES):
+        label = next(iter(of_class.values()))["label"]
+        table.add_row(label, *(class_cell(of_class.get(arm["name"])) for arm in arms))
     console.print(table)
+    if len(by_class) > CLASSES:
+        console.print(f"and {len(by_class) - CLASSES} classes on which the arms differ less (--json)", style="dim")
     for one in document["comparisons"]:
         more = "" if one["needed"] is None else f", about {one['needed']:,} more samples to settle it"
         console.print(
@@ -237,7 +234,40 @@ def print_report(document: dict[str, Any]) -> None:
         console.print(line, style="dim")
 
 
+def class_cell(one: dict[str, Any] | None) -> str:
+    return "no labels" if one is None else f"{bounds(one['accuracy'], 3)} of {one['samples']:,}"
+
+
 def bounds(one: dict[str, Any], digits: int) -> str:
     """`0.9120 [0.9010, 0.9220]`, a missing bound as ?."""
     value, low, high = ("?" if one[key] is None else f"{one[key]:.{digits}f}" for key in ("value", "low", "high"))
     return rf"{value} \[{low}, {high}]"
+
+
+def plain(value: float | None) -> str:
+    return "?" if value is None else f"{value:.4f}"
+
+
+def energy_cell(arm: dict[str, Any]) -> str:
+    return bounds(arm["energy"]["joules_per_image"], 4) if arm["energy"] else "no source"
+
+
+def method_cell(arm: dict[str, Any]) -> str:
+    """How the figure before came about."""
+    return f"{arm['energy']['source']}, {arm['energy']['method']}" if arm["energy"] else ""
+
+
+ARM_ROWS: dict[str, Cell] = {
+    "model": lambda arm: str(arm["model"]),
+    "share": lambda arm: f"{arm['share']:.1%}",
+    "answers": lambda arm: f"{arm['answers']:,}",
+}
+COST_ROWS: dict[str, Cell] = {
+    "errors": lambda arm: bounds(arm["error_rate"], 4),
+    "p99 ms": lambda arm: bounds(arm["p99_ms"], 1),
+    "engine ms": lambda arm: bounds(arm["engine_ms"], 2),
+    "J/image": energy_cell,
+    "": method_cell,
+    "Brier score": lambda arm: plain(arm["brier"]),
+    "calibration error": lambda arm: plain(arm["calibration_error"]),
+}

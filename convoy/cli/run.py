@@ -6,8 +6,9 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +45,8 @@ def up(config: Path | None, host: str | None, **ports: int | None) -> None:
     console = Console()
     stopped = threading.Event()
     stop_on_signals(stopped)
-    with running(settings_of(config, host, ports), console) as settings:
-        stop_on_signals(stopped)  # again: Ray, as it starts, takes SIGTERM for itself and would end without a drain
+    # Again when Ray has started: it takes SIGTERM for itself, and would end without a drain.
+    with running(settings_of(config, host, ports), console, partial(stop_on_signals, stopped)) as settings:
         console.print(addresses(settings))
         console.print("Ctrl-C stops it.")
         stopped.wait()
@@ -105,12 +106,12 @@ def settings_of(config: Path | None, host: str | None, ports: dict[str, int | No
 
 
 @contextmanager
-def running(settings: Settings, console: Console) -> Iterator[Settings]:
-    """A server for the length of a block."""
+def running(settings: Settings, console: Console, ray_started: Callable[[], None] = lambda: None) -> Iterator[Settings]:
+    """A server for the length of a block; `ray_started` as in `serve.app.start`."""
     from serve import app
 
     with console.status("starting Ray and the models …"):
-        app.start(settings)
+        app.start(settings, ray_started)
     try:
         yield settings
     finally:

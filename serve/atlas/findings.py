@@ -142,4 +142,4 @@ def _no_power(cells: Sequence[Cell]) -> str:
 
 
 def _too_few(pairs: Sequence[tuple[Network, Cell]]) -> str:
-    return f"{len(pairs)} ImageNet networks were measured; it takes {LEAST_NETWORKS}"
+    return f"it takes measurements of {LEAST_NETWORKS} ImageNet networks; here are {len(pairs)}"

@@ -24,18 +24,15 @@ TITLES = {
 
 def document(atlas: Atlas) -> dict[str, Any]:
     """What /v1/atlas answers: flat cells in seconds, joules, watts and bytes; groups whose accuracies are comparable."""
-    front = {
-        cell.network
-        for dataset in {network.dataset for network in atlas.networks}
-        for cell in (one.cell for one in pareto_front(c for c in candidates(atlas, dataset) if c.cell.batch == 1))
-    }
+    groups = _groups(atlas)
+    front = {key for group in groups for key in _front(atlas, group["dataset"], group["kind"])}
     lines = {batch: operations_line(atlas, batch) for batch in sorted({cell.batch for cell in atlas.cells})}
     return {
         "machine": atlas.machine.model_dump(),
         "cells": [_cell(atlas, cell, cell.network in front) for cell in atlas.cells],
         "failures": [failure.model_dump() for failure in atlas.failures],
         "findings": [asdict(finding) for finding in findings(atlas)],
-        "groups": _groups(atlas),
+        "groups": groups,
         "lines": [{"batch": batch, "r2": line.r2} for batch, line in lines.items() if line and batch in (1, 16)],
     }
 
@@ -62,6 +59,12 @@ def _cell(atlas: Atlas, cell: Cell, front: bool) -> dict[str, Any]:
         "source": power.source if power else None,
         "front": front,
     }
+
+
+def _front(atlas: Atlas, dataset: str, kind: str) -> set[str]:
+    """Networks of a group that no other of it beats, image by image."""
+    known = [one for one in candidates(atlas, dataset) if one.network.accuracy and one.network.accuracy.kind == kind]
+    return {one.network.key for one in pareto_front(one for one in known if one.cell.batch == 1)}
 
 
 def _groups(atlas: Atlas) -> list[dict[str, str]]:

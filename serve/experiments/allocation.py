@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 
 POINTS = 1_000_000
@@ -18,8 +18,15 @@ Span = tuple[int, str]  # first point behind the span, arm
 
 def point(salt: str, unit: str) -> int:
     """Where a unit lies on the line, uniform over [0, POINTS). `salt`: at most 64 bytes of UTF-8."""
-    digest = blake2b(unit.encode(), digest_size=8, key=salt.encode()).digest()
-    return int.from_bytes(digest, "big") * POINTS >> 64
+    hashing = _salted(salt).copy()
+    hashing.update(unit.encode())
+    return int.from_bytes(hashing.digest(), "big") * POINTS >> 64
+
+
+@lru_cache(256)
+def _salted(salt: str) -> blake2b:
+    """The hash before the unit: it costs more than the unit itself."""
+    return blake2b(digest_size=8, key=salt.encode())
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
 
 from serve.experiments.definition import Arm
+from serve.experiments.ledger.latency import latency_edges
 from serve.experiments.ledger.records import Measure
 from serve.experiments.ledger.store import Ledger
-from serve.experiments.ledger.tables import ByBucket, Clusters, Tables, Tally, latencies, latency_edges
+from serve.experiments.ledger.tables import ByBucket, Clusters, Tables, Tally, latencies
 from serve.experiments.report import ArmReport, Bounds, ClassReport, Comparison, Energy
 from serve.experiments.revision import Revision
 from serve.experiments.stats import bernoulli, clusters, mixture, ratio
@@ -190,13 +191,17 @@ class Analysis:
         return found
 
     def classes(self) -> list[ClassReport]:
-        """Accuracy by true class and arm; the intervals of all of them hold together."""
+        """Accuracy by true class and arm; the intervals of all of them hold together.
+
+        Those of a class stand together, and classes on which the arms differ most come first.
+        """
         rows = self.tables.classes()
         level = bonferroni(self.revision.definition.alpha, len(rows))
-        return [
-            ClassReport(arm, int(index), int(images), _proportion(right, images, level))
-            for arm, index, images, right in rows
-        ]
+        by_class: dict[int, list[ClassReport]] = {}
+        for arm, index, images, right in rows:
+            one = ClassReport(arm, int(index), int(images), _proportion(right, images, level))
+            by_class.setdefault(one.class_index, []).append(one)
+        return [one for some in sorted(by_class.values(), key=_spread, reverse=True) for one in some]
 
     def mismatch(self, shares: Mapping[int, Mapping[str, float]]) -> float | None:
         """p-value that units were split as promised; None for a bandit, whose promise changes all the time."""
@@ -225,6 +230,12 @@ class Analysis:
             if bool(mixture.interval(estimate, LABEL_EFFECT, level).excludes(0)):
                 suspects.append(name)
         return suspects
+
+
+def _spread(of_class: Sequence[ClassReport]) -> float:
+    """How far the arms are apart on a class."""
+    values = [one.accuracy.value or 0.0 for one in of_class]
+    return max(values) - min(values)
 
 
 def _answers(failed: ByBucket, arm: str) -> tuple[int, int]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import grpc
@@ -20,8 +19,7 @@ ARM_HEADER = b"x-convoy-arm"
 MAX_ID = 128
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who sends a request, as far as an experiment needs it: `header` also finds gRPC metadata, in lower case."""
 
     id: str

@@ -11,7 +11,7 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import orjson
@@ -20,11 +20,17 @@ from ray import serve as ray_serve
 from serve.config import LedgerConfig
 from serve.experiments.definition import Experiment
 from serve.experiments.ledger.records import Decision
-from serve.experiments.ledger.store import Ledger
-from serve.experiments.referee import Referee
+from serve.experiments.split_gauge import SplitGauge
+from serve.metric_pages import PageWriter
+from serve.metrics import Metrics
 from serve.power.prices import read_prices
 
+if TYPE_CHECKING:
+    from serve.experiments.ledger.store import Ledger
+    from serve.experiments.referee import Referee
+
 TICK_SECONDS = 1.0
+SPLIT_SECONDS = 10.0  # counting all units takes longer than a look at guardrails
 FORGET_SECONDS = 3600.0
 WEBHOOK_SECONDS = 5.0
 WEBHOOK_TRIES = 3
@@ -43,9 +49,13 @@ class RefereeDeployment:
     """Deployment of the referee."""
 
     def __init__(self, ledger: dict[str, Any], folder: str) -> None:
+        from serve.experiments.ledger.store import Ledger  # as in the gateway: only where there is a ledger
+        from serve.experiments.referee import Referee
+
         self._config = LedgerConfig.model_validate(ledger)
-        self._ledger = Ledger(self._config.url)
-        self._referee = Referee(self._ledger, partial(price_source, Path(folder) / "metrics"), tell_webhook)
+        self._ledger: Ledger = Ledger(self._config.url)
+        self._referee: Referee = Referee(self._ledger, partial(price_source, Path(folder) / "metrics"), tell_webhook)
+        self._splits = SplitGauge(Metrics(PageWriter(Path(folder) / "metrics")))
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name="referee", daemon=True)
         self._thread.start()
@@ -78,11 +88,14 @@ class RefereeDeployment:
 
     def _work(self) -> None:
         """A round each second, or less often where a round takes long: at most a third of the time goes to it."""
-        pause, forgot = TICK_SECONDS, time.monotonic()
+        pause, forgot, counted = TICK_SECONDS, time.monotonic(), -SPLIT_SECONDS
         while not self._ending.wait(pause):
             began = time.monotonic()
             try:
                 self._referee.tick()
+                if began - counted > SPLIT_SECONDS:
+                    counted = began
+                    self._splits.show(self._referee.splits())
                 if began - forgot > FORGET_SECONDS:
                     forgot = began
                     self._ledger.forget(time.time() - self._config.retention_days * 86_400)

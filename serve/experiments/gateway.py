@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable
 
@@ -42,6 +43,7 @@ class Experiments:
         self._revisions: dict[str, Revision] = {}
         self._recorders: dict[str, ModelRecorder] = {}
         self._prices = Prices()
+        self._closing = asyncio.Event()
         self._follower = asyncio.create_task(self._follow())
 
     async def declare(self, definitions: Iterable[Experiment], endpoints: Endpoints) -> Endpoints:
@@ -61,6 +63,11 @@ class Experiments:
 
     def states(self) -> dict[str, Revision]:
         return {name: one.live.revision for name, one in self._fronts().items()}
+
+    def labels(self, name: str) -> tuple[str, ...]:
+        """The classes of an experiment that is served here."""
+        front = self._fronts().get(name)
+        return () if front is None else front.labels
 
     def check(self, definition: Experiment) -> None:
         """Raises InvalidInput when the arms are not served here or cannot be compared."""
@@ -83,7 +90,8 @@ class Experiments:
         return len(outcomes)
 
     async def close(self) -> None:
-        self._follower.cancel()
+        self._closing.set()
+        await self._follower  # a query that is under way ends before its database is closed
         await asyncio.to_thread(self._writer.close)
         self._ledger.close()
 
@@ -113,14 +121,19 @@ class Experiments:
         return self._recorders[name]
 
     async def _follow(self) -> None:
-        while True:
-            await asyncio.sleep(FOLLOW_SECONDS)
+        while await self._pause():
             try:
                 await self._look()
             except SQLAlchemyError as error:
                 log.warning("the ledger is away, the present experiments stay: %s", type(error).__name__)
             except Exception:  # whatever stands in a row, the next decision must be followed
                 log.exception("the ledger could not be followed, the present experiments stay")
+
+    async def _pause(self) -> bool:
+        """Whether it goes on after the time between two looks."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), FOLLOW_SECONDS)
+        return not self._closing.is_set()
 
     async def _look(self) -> None:
         self._prices = await asyncio.to_thread(read_prices, self._metrics.folder)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convoy.errors import NotFound
 from convoy.protos import experiments_pb2 as pb
 from convoy.protos import experiments_pb2_grpc
-from serve.experiments.gateway import Experiments
 from serve.experiments.pages import OFF
 from serve.grpc_calls import Calls, Context, aborts
+
+if TYPE_CHECKING:
+    from serve.experiments.gateway import Experiments
 
 
 class FeedbackServicer(experiments_pb2_grpc.ExperimentsServicer):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convoy.errors import Cancelled, ConvoyError, InvalidInput, TooLarge
 from serve.batcher import Answer
@@ -17,22 +16,22 @@ from serve.catalog import Endpoint, engine_work, waiting_rows
 from serve.dataplane import DataPlane, ImageBytes, Terms, Watch
 from serve.experiments.allocation import POINTS, point
 from serve.experiments.caller import Caller, Work
-from serve.experiments.ledger.records import Measure, Prediction, TallyKey
-from serve.experiments.ledger.tables import latency_bucket
-from serve.experiments.ledger.writer import LedgerWriter
+from serve.experiments.ledger.records import Answered, Place, Unanswered
 from serve.experiments.revision import Revision
 from serve.metric_pages import Values
 from serve.metrics import ARM_COPIES, ARM_REQUESTS, Definition, Metrics
 from serve.power.prices import Prices
 from serve.timeline import Trace
 
+if TYPE_CHECKING:
+    from serve.experiments.ledger.writer import LedgerWriter
+
 COPIES = 64  # under way at a time in one experiment
 LAST_PRIORITY = 2**31 - 1
 CLIENTS_FAULT = (InvalidInput, TooLarge, Cancelled)
 
 
-@dataclass(frozen=True)
-class Assigned:
+class Assigned(NamedTuple):
     """A request's arm; `unit` is 0 where the request is its own unit."""
 
     arm: str
@@ -56,6 +55,11 @@ class LiveExperiment:
         self._writer = writer
         self._metrics = metrics
         self._prices = prices
+        definition = revision.definition
+        self._copied = definition.paired and revision.state == "running"
+        self._places = {
+            arm.name: Place(definition.name, revision.revision, revision.stage, arm.name) for arm in definition.arms
+        }
         self._copies: set[asyncio.Task[None]] = set()
         self._counters: dict[tuple[str, str, str], Values] = {}
 
@@ -68,7 +72,8 @@ class LiveExperiment:
     async def serve(self, caller: Caller, terms: Terms, trace: Trace, watch: Watch, work: Work) -> list[Answer]:
         """Answers with the caller's arm. Raises ConvoyError as the arm does."""
         assigned = self.assign(caller)
-        self._start_copies(caller, assigned, terms, work)
+        if self._copied:
+            self._start_copies(caller, assigned, terms, work)
         return await self._run(caller, assigned, assigned.arm, terms, trace, watch, work)
 
     async def classify(
@@ -90,55 +95,46 @@ class LiveExperiment:
     async def _run(
         self, caller: Caller, assigned: Assigned, arm: str, terms: Terms, trace: Trace, watch: Watch, work: Work
     ) -> list[Answer]:
-        revision = self.revision
-        trace.experiment, trace.arm = revision.definition.name, arm
+        trace.experiment, trace.arm = self.revision.definition.name, arm
         try:
             answers = await work(self.arms[arm], terms, trace, watch)
         except CLIENTS_FAULT:
             raise
         except ConvoyError:
-            self._tally(revision, arm, "failed", 1)
+            self._writer.unanswered(Unanswered(self._places[arm], "failed"))
             self._count(ARM_REQUESTS, arm, "failed")
             raise
-        seconds = time.monotonic() - trace.started
-        record = partial(self._record, caller.id, assigned, arm, answers, seconds, trace.cached)
-        asyncio.get_running_loop().call_soon(record)  # after the answer is on its way
+        self._record(caller.id, assigned, arm, answers, trace)
         return answers
 
-    def _record(
-        self, identifier: str, assigned: Assigned, arm: str, answers: Sequence[Answer], seconds: float, cached: bool
-    ) -> None:
-        revision = self.revision
-        self._tally(revision, arm, "failed", 0)
-        self._tally(revision, arm, "latency", latency_bucket(seconds))
-        now, position = time.time(), 0
-        head = (revision.definition.name, identifier)
-        tail = (revision.revision, revision.stage, assigned.unit, int(arm == assigned.arm))
-        for answer in answers:
-            best = answer.run.ranking
-            for row in range(answer.start, answer.stop):
-                guess, confidence = best.classes[row][0], best.probabilities[row][0]
-                self._writer.predict(Prediction(*head, position, arm, *tail, int(guess), float(confidence), now))
-                position += 1
-        if not cached:
-            self._record_cost(revision, arm, answers, position)
+    def _record(self, identifier: str, assigned: Assigned, arm: str, answers: Sequence[Answer], trace: Trace) -> None:
+        """Hands over what came of a request: no more than what must be known now, rows are made of it elsewhere."""
+        seconds = time.monotonic() - trace.started
+        images = [best for answer in answers for best in best_classes(answer)]
+        engine, joules = (None, None) if trace.cached else self._cost(arm, answers)
+        self._writer.answered(
+            Answered(
+                self._places[arm], identifier, assigned.unit, arm == assigned.arm, images, seconds, engine, joules,
+                time.time(),
+            )
+        )  # fmt: skip
         self._count(ARM_REQUESTS, arm, "answered")
 
-    def _record_cost(self, revision: Revision, arm: str, answers: Sequence[Answer], images: int) -> None:
-        """Engine time per image and, where every engine has a price, its joules."""
+    def _cost(self, arm: str, answers: Sequence[Answer]) -> tuple[float, float | None]:
+        """Engine time and, where every engine has a price, its joules."""
         work = engine_work(self.arms[arm], answers)
-        self._tally(revision, arm, "engine", 0, sum(seconds for _, seconds in work) / images, images)
         models = self._prices().models
-        costs = [seconds * models[one.engine].joules_per_second for one, seconds in work if one.engine in models]
-        if len(costs) == len(work):
-            self._tally(revision, arm, "joules", 0, sum(costs) / images, images)
+        engine, joules = 0.0, 0.0
+        for one, seconds in work:
+            engine += seconds
+            price = models.get(one.engine)
+            joules = math.nan if price is None else joules + price.joules_per_second * seconds
+        return engine, None if math.isnan(joules) else joules
 
     def _start_copies(self, caller: Caller, assigned: Assigned, terms: Terms, work: Work) -> None:
         """Copies of a request for the other arms: bounded, last in every line, and none while an arm has a line."""
         revision = self.revision
         definition = revision.definition
-        if not definition.paired or revision.state != "running":
-            return
         # Which requests are copied is as much a function of their id as their arm, and independent of it.
         share = definition.percent / 100 if definition.mode == "shadow" else 1.0
         if point(f"{revision.salt}#copies"[:64], caller.id) >= share * POINTS:
@@ -147,7 +143,7 @@ class LiveExperiment:
             if arm.name == assigned.arm:
                 continue
             if len(self._copies) >= COPIES or waiting_rows(self.arms[arm.name]) > 0:
-                self._tally(revision, arm.name, "dropped", 0)
+                self._writer.unanswered(Unanswered(self._places[arm.name], "dropped"))
                 self._count(ARM_COPIES, arm.name, "dropped")
                 continue
             copy = self._copy(caller, assigned, arm.name, Terms(terms.deadline, LAST_PRIORITY), work)
@@ -160,18 +156,19 @@ class LiveExperiment:
         with contextlib.suppress(ConvoyError):  # counted where it happened; nobody waits for a copy
             await self._run(caller, assigned, arm, terms, Trace(time.monotonic()), Watch(), work)
 
-    def _tally(
-        self, revision: Revision, arm: str, measure: Measure, bucket: int, value: float = 0.0, count: int = 1
-    ) -> None:
-        key = TallyKey(revision.definition.name, revision.revision, revision.stage, arm, measure, bucket)
-        self._writer.tally(key, value, count)
-
     def _count(self, definition: Definition, arm: str, outcome: str) -> None:
         key = (definition.name, arm, outcome)
         if key not in self._counters:
             of_revision = {"experiment": self.revision.definition.name, "revision": str(self.revision.revision)}
             self._counters[key] = self._metrics.values(definition, **of_revision, arm=arm, outcome=outcome)
         self._counters[key][0] += 1
+
+
+def best_classes(answer: Answer) -> Iterator[tuple[int, float]]:
+    """Of each image the best class and its probability."""
+    best = answer.run.ranking
+    for row in range(answer.start, answer.stop):
+        yield best.classes[row][0], best.probabilities[row][0]
 
 
 def sticky_key(sticky: str, caller: Caller) -> str | None:

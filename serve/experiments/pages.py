@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from starlette.requests import Request
@@ -13,11 +14,13 @@ from starlette.routing import Route
 from convoy.errors import InvalidInput, NotFound, UnsupportedEncoding
 from serve.dataplane import DataPlane
 from serve.experiments.definition import Experiment
-from serve.experiments.gateway import Experiments
 from serve.experiments.revision import Revision
 from serve.http_access import Rights
 from serve.http_json import answer, read_json
 from serve.remote import REFEREE_APP, ask
+
+if TYPE_CHECKING:
+    from serve.experiments.gateway import Experiments
 
 OFF = "experiments need a ledger: declare `experiments:` or `ledger: {url: …}` in the configuration"
 
@@ -53,9 +56,10 @@ class ExperimentPages:
         return answer(state(revision))
 
     async def report(self, request: Request) -> Response:
-        self._need()
-        self._rights.check_call(request, request.path_params["name"])
-        return answer(await ask(REFEREE_APP, "report", request.path_params["name"]))
+        name = request.path_params["name"]
+        labels = self._need().labels(name)
+        self._rights.check_call(request, name)
+        return answer(name_classes(await ask(REFEREE_APP, "report", name), labels))
 
     async def _start(self, request: Request) -> Response:
         document = await self._change(request)
@@ -104,6 +108,14 @@ class ExperimentPages:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise UnsupportedEncoding("send this with Content-Type: application/json")
         return await read_json(request, self._plane.limits.body_bytes)
+
+
+def name_classes(report: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+    """The referee knows no models: a report gets the names of its classes here, an index where there is none."""
+    for one in report["classes"]:
+        index = one["class_index"]
+        one["label"] = labels[index] if index < len(labels) else str(index)
+    return report
 
 
 def state(revision: Revision) -> dict[str, Any]:

@@ -94,6 +94,20 @@ class Referee:
             except ConvoyError:  # the others' guardrails must not wait for this one
                 log.exception("experiment %s was passed over in this round", name)
 
+    def splits(self) -> dict[tuple[str, int], float]:
+        """By running experiment and its revision: the p-value that its units were split as promised."""
+        found = {}
+        for name, revision in self._ledger.current().items():
+            if revision.state != "running":
+                continue
+            p_value = self._split(Analysis.of(self._ledger, revision, self._source), revision)
+            if p_value is not None:
+                found[name, revision.revision] = p_value
+        return found
+
+    def _split(self, analysis: Analysis, revision: Revision) -> float | None:
+        return analysis.mismatch(self._ledger.shares(revision.definition.name, revision.revision))
+
     def report(self, name: str) -> Report:
         """Raises NotFound."""
         revision = self._find(name)
@@ -126,7 +140,7 @@ class Referee:
     def _alarms(self, analysis: Analysis, revision: Revision) -> list[str]:
         definition = revision.definition
         alarms = []
-        p_value = analysis.mismatch(self._ledger.shares(definition.name, revision.revision))
+        p_value = self._split(analysis, revision)
         if p_value is not None and p_value < ALARM_ALPHA:
             alarms.append(f"units are not split as promised (sample-ratio mismatch, p = {p_value:.1g})")
         late = analysis.late_labels(self._clock() - definition.label_seconds)

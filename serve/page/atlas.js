@@ -1,4 +1,5 @@
-// The lecture's charts, of an atlas measured on one machine. Used by the page at "/" and by the atlas' own page.
+// The lecture's charts, of an atlas measured on one machine. Used by the page at "/", and alone by the atlas' own page.
+const WIDEST = 960;
 const LABEL = { dx: 6, textAnchor: "start", fontSize: 11 };
 const GREY = "var(--quiet)";
 
@@ -9,11 +10,14 @@ function element(parent, tag, text = "", kind = "") {
   return one;
 }
 
-function chart(parent, title, note, options) {
+// Below `narrowest` pixels a chart cannot be read: its frame scrolls.
+export function chart(parent, title, note, { narrowest = 560, ...options }) {
   element(parent, "h3", title);
   if (note) element(parent, "p", note, "quiet");
   const frame = element(parent, "div", "", "chart");
-  frame.append(Plot.plot({ className: "plot", width: 960, height: 420, marginLeft: 60, marginRight: 150, marginBottom: 45, ariaLabel: title, ...options }));
+  const width = Math.max(narrowest, Math.min(WIDEST, frame.clientWidth));
+  const drawn = frame.appendChild(Plot.plot({ className: "plot", width, height: 420, marginLeft: 60, marginRight: 150, marginBottom: 45, ariaLabel: title, ...options }));
+  drawn.setAttribute("role", "img");
 }
 
 const short = value => d3.format(".3~s")(value).replace("G", "B");
@@ -43,7 +47,7 @@ function balls(parent, cells, group) {
   const known = at(cells, 1);
   if (known.length < 2) return;
   chart(parent, `Accuracy against operations: ${group.title}`, "The area of a ball is the number of parameters. Operations are twice the multiply-accumulates.", {
-    x: log("operations per image", short), y: { label: "top-1", tickFormat: percent, grid: true, inset: 25 }, r: { range: [0, 40] },
+    x: { ...log("operations per image", short), inset: 40 }, y: { label: "top-1", tickFormat: percent, grid: true, inset: 45 }, r: { range: [0, 40] },
     marks: [
       Plot.dot(known, { x: "operations", y: "top1", r: "params", fill: "network", fillOpacity: 0.45, stroke: "network" }),
       Plot.text(known, { x: "operations", y: "top1", text: "name", fontSize: 11 }),
@@ -106,14 +110,15 @@ function choice(parent, atlas) {
   const form = element(parent, "form", "", "choice");
   const field = (text, input) => { const label = element(form, "label", text); label.append(input); return input; };
   const groups = field("images", document.createElement("select"));
-  for (const group of atlas.groups) groups.append(new Option(group.title, group.dataset));
+  for (const [place, group] of atlas.groups.entries()) groups.append(new Option(group.title, place));
   const input = (name, value, step) => Object.assign(document.createElement("input"), { type: "number", min: 0, step, value, name });
   const top1 = field("top-1 at least, %", input("top1", 60, 0.1)), most = field("within, ms", input("ms", 100, 1));
   const answer = element(parent, "p");
   answer.id = "cheapest";
   answer.setAttribute("aria-live", "polite");
   const show = () => {
-    const fit = atlas.cells.filter(cell => cell.dataset === groups.value && cell.top1 !== null
+    const group = atlas.groups[groups.value];
+    const fit = group === undefined ? [] : atlas.cells.filter(cell => cell.dataset === group.dataset && cell.kind === group.kind
       && cell.high * cell.batch * 1e3 <= +most.value && cell.top1 * 100 >= +top1.value);
     const best = d3.least(fit, cell => cell.seconds);
     answer.textContent = best
@@ -143,6 +148,7 @@ function figures(parent, atlas) {
 
 export function drawAtlas(parent, atlas) {
   const machine = atlas.machine;
+  parent.replaceChildren();
   element(parent, "p", `Measured on ${machine.cpu}, ${machine.threads} threads of ${machine.cores} cores, ${machine.system}, ${machine.engine}. `
     + "Medians; bars are 95 % intervals.", "quiet");
   choice(parent, atlas);

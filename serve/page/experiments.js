@@ -1,101 +1,131 @@
-import { ask as request } from "./key.js";
+// Experiments: the verdict, the arms side by side, and what was known of their differences at each moment.
+import { chart } from "./atlas.js";
+import { ask, element, find } from "./server.js";
 
-const SVG = "http://www.w3.org/2000/svg";
-const find = (id) => document.getElementById(id);
-const number = (value, digits) => (value === null ? "?" : value.toFixed(digits));
+const NONE = "No experiment is declared here. docs/experiments.md says how to declare one.";
+const GREY = "var(--quiet)";
+const points = value => `${(100 * value).toFixed(1)}`;
 
-function add(parent, tag, text = "", attributes = {}) {
-  const element = parent.namespaceURI === SVG || tag === "svg" ? document.createElementNS(SVG, tag) : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.textContent = text;
-  return parent.appendChild(element);
+function chosenOf(experiments) {
+  const asked = decodeURIComponent(location.hash.split("/")[1] ?? "");
+  return experiments.find(one => one.name === asked) ?? experiments[0];
 }
 
-function bounds(row, one, digits, factor = 1, note = "") {
-  const cell = add(row, "td", "", { class: "number" });
-  const scaled = (value) => number(value === null ? null : value * factor, digits);
-  add(cell, "div", one.value === null ? "no samples" : scaled(one.value));
-  add(cell, "div", one.value === null ? "" : `${scaled(one.low)} to ${scaled(one.high)} ${note}`, { class: "others" });
+function offer(experiments, chosen) {
+  const names = find("experiment-names");
+  names.replaceChildren();
+  for (const one of experiments) {
+    const link = element(names, "a", one.name);
+    link.href = `#experiments/${encodeURIComponent(one.name)}`;
+    if (one === chosen) link.setAttribute("aria-current", "true");
+  }
+}
+
+function bounds(row, one, digits, factor = 1, unit = "") {
+  const cell = element(row, "td", "", "number");
+  if (one.value === null) return void element(cell, "div", "no samples", "others");
+  const scaled = value => value === null ? "?" : (value * factor).toFixed(digits);
+  element(cell, "div", `${scaled(one.value)}${unit}`);
+  element(cell, "div", `${scaled(one.low)} to ${scaled(one.high)}`, "others");
 }
 
 function showArms(report) {
   const body = find("arms");
   body.replaceChildren();
   for (const arm of report.arms) {
-    const row = add(body, "tr");
-    const name = add(row, "td", arm.name);
-    add(name, "div", arm.model, { class: "others" });
-    add(row, "td", `${(100 * arm.share).toFixed(1)} %`, { class: "number" });
-    add(row, "td", arm.answers.toLocaleString(), { class: "number" });
-    bounds(row, arm.metric, 1, 100, "%");
-    bounds(row, arm.error_rate, 2, 100, "%");
+    const row = body.insertRow();
+    const name = element(row, "th", arm.name);
+    name.scope = "row";
+    element(name, "div", arm.model, "others");
+    element(row, "td", `${points(arm.share)} %`, "number");
+    element(row, "td", arm.answers.toLocaleString(), "number");
+    bounds(row, arm.metric, 1, 100, " %");
+    bounds(row, arm.error_rate, 2, 100, " %");
     bounds(row, arm.p50_ms, 1);
     bounds(row, arm.p99_ms, 1);
     bounds(row, arm.engine_ms, 2);
-    if (arm.energy) bounds(row, arm.energy.joules_per_image, 4, 1, arm.energy.source);
-    else add(row, "td", "no source", { class: "number others" });
+    if (arm.energy === null) element(row, "td", "no source", "number others");
+    else bounds(row, arm.energy.joules_per_image, 4);
+    if (arm.energy !== null) element(row.lastChild, "div", `${arm.energy.method}, ${arm.energy.source}`, "others");
   }
 }
 
-// The band is the confidence sequence, the line the estimate, the dashed lines no difference and the one that matters.
-function showChart(report, arm) {
-  const moments = report.history.filter((one) => one.arm === arm && one.difference.low !== null);
-  const figure = add(find("charts"), "figure");
-  add(figure, "figcaption", `${arm} less ${report.arms[0].name}, points of ${report.metric}, by samples`);
-  if (moments.length < 2) return void add(figure, "p", "not enough samples yet", { class: "others" });
-  const width = 640, height = 220, left = 48, bottom = 24;
-  const last = moments[moments.length - 1];
-  const reach = Math.min(1, Math.max(3 * report.effect, 2 * Math.abs(last.difference.value), last.difference.high - last.difference.low));
-  const x = (samples) => left + ((width - left) * samples) / last.samples;
-  const y = (value) => (height - bottom) * (0.5 - Math.max(-1, Math.min(1, value / reach)) / 2);
-  const chart = add(figure, "svg", "", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `difference of ${arm} over time` });
-  const high = moments.map((one) => `${x(one.samples)},${y(one.difference.high)}`);
-  const low = moments.map((one) => `${x(one.samples)},${y(one.difference.low)}`).reverse();
-  add(chart, "polygon", "", { points: [...high, ...low].join(" "), fill: "var(--accent)", opacity: 0.25 });
-  add(chart, "polyline", "", { points: moments.map((one) => `${x(one.samples)},${y(one.difference.value)}`).join(" "), fill: "none", stroke: "var(--accent)", "stroke-width": 2 });
-  for (const value of [0, report.effect, -report.effect]) {
-    add(chart, "line", "", { x1: left, x2: width, y1: y(value), y2: y(value), stroke: "currentColor", opacity: value ? 0.3 : 0.8, "stroke-dasharray": value ? "2 4" : "6 3" });
-    add(chart, "text", `${(100 * value).toFixed(1)}`, { x: left - 6, y: y(value) + 4, "text-anchor": "end", "font-size": 12, fill: "currentColor" });
+function showClasses(report) {
+  const head = find("class-arms"), body = find("classes");
+  head.replaceChildren();
+  element(head, "th", "class");
+  for (const arm of report.arms) element(head, "th", arm.name, "number");
+  for (const one of head.children) one.scope = "col";
+  body.replaceChildren();
+  for (const [title, key] of [["Brier score", "brier"], ["calibration error", "calibration_error"]]) {
+    const row = element(body, "tr");
+    element(row, "th", title).scope = "row";
+    for (const arm of report.arms) element(row, "td", arm[key] === null ? "no samples" : arm[key].toFixed(4), "number");
   }
-  add(chart, "text", last.samples.toLocaleString(), { x: width, y: height - 6, "text-anchor": "end", "font-size": 12, fill: "currentColor" });
+  const indices = [...new Set(report.classes.map(one => one.class_index))]; // most different first
+  for (const index of indices.slice(0, 10)) {
+    const ofClass = report.classes.filter(one => one.class_index === index);
+    const row = element(body, "tr");
+    element(row, "th", ofClass[0].label).scope = "row";
+    for (const arm of report.arms) {
+      const one = ofClass.find(entry => entry.arm === arm.name);
+      if (one) bounds(row, one.accuracy, 1, 100, " %");
+      else element(row, "td", "no labels", "number others");
+    }
+  }
+}
+
+// The band is the confidence sequence, the line the estimate; dotted lines are the difference that matters.
+function showDifference(parent, report, comparison) {
+  const moments = report.history.filter(one => one.arm === comparison.arm && one.difference.low !== null)
+    .map(({ at, samples, difference }) => ({ at: new Date(1000 * at), samples, ...difference }));
+  const title = `${comparison.arm} less ${report.arms[0].name}`;
+  if (moments.length < 2) {
+    element(parent, "h3", title);
+    return void element(parent, "p", "No interval yet: it takes labelled samples, and an arm that is wrong in some of them.", "quiet");
+  }
+  const last = moments.at(-1);
+  const reach = Math.min(1, Math.max(3 * report.effect, 2 * Math.abs(last.value), 2 * (last.high - last.low)));
+  const note = `${points(last.value)} points of ${report.metric}, from ${points(last.low)} to ${points(last.high)}, after ${comparison.samples.toLocaleString()} samples.`;
+  chart(parent, title, note, {
+    narrowest: 340, height: 260, marginRight: 20,
+    x: { type: "time", label: "time" }, y: { label: "percentage points", domain: [-reach, reach], tickFormat: points, grid: true },
+    marks: [
+      Plot.areaY(moments, { x: "at", y1: "low", y2: "high", fill: "var(--accent)", fillOpacity: 0.25, clip: true }),
+      Plot.lineY(moments, { x: "at", y: "value", stroke: "var(--accent)", strokeWidth: 2, clip: true }),
+      Plot.ruleY([report.effect, -report.effect], { stroke: GREY, strokeDasharray: "2 4" }),
+      Plot.ruleY([0]),
+      Plot.tip(moments, Plot.pointerX({ x: "at", y: "value", clip: false, title: one =>
+        `${one.at.toLocaleString()}\n${one.samples.toLocaleString()} samples\n${points(one.low)} to ${points(one.high)} points` })),
+    ],
+  });
+}
+
+function list(id, texts, none) {
+  find(id).replaceChildren();
+  for (const text of texts.length ? texts : [none]) element(find(id), "li", text);
 }
 
 function show(report) {
-  find("report").hidden = false;
+  find("report-title").textContent = report.experiment;
   find("metric").textContent = report.metric;
-  find("sentence").textContent = report.sentence;
-  find("facts").textContent = `${report.experiment}: ${report.mode}, ${report.state}, revision ${report.revision}, stage ${report.stage}; unit of assignment: ${report.sticky}; α = ${report.alpha}`;
+  if (find("sentence").textContent !== report.sentence) find("sentence").textContent = report.sentence; // said aloud once
+  find("facts").textContent = `${report.mode}, ${report.state}, revision ${report.revision}, stage ${report.stage}; assigned by ${report.sticky}; α = ${report.alpha}`;
   showArms(report);
-  find("charts").replaceChildren();
-  for (const one of report.comparisons) showChart(report, one.arm);
-  find("decisions").replaceChildren();
-  for (const one of report.decisions) add(find("decisions"), "li", `${new Date(1000 * one.at).toLocaleString()}: ${one.action} ${one.arm} (${one.actor}: ${one.reason})`);
-  if (!report.decisions.length) add(find("decisions"), "li", "none yet");
-  find("notes").replaceChildren();
-  for (const one of [...report.alarms, ...report.notes]) add(find("notes"), "li", one);
+  showClasses(report);
+  find("differences").replaceChildren();
+  for (const one of report.comparisons) showDifference(find("differences"), report, one);
+  list("decisions", report.decisions.map(one => `${new Date(1000 * one.at).toLocaleString()}: ${one.action} ${one.arm} (${one.actor}: ${one.reason})`), "none yet");
+  list("notes", [...report.alarms, ...report.notes], "none");
 }
 
-async function ask(path) {
-  const answer = await request(path);
-  const document = await answer.json();
-  if (!answer.ok) throw new Error(document.error);
-  return document;
+export async function lookAtExperiments() {
+  const { experiments } = await ask("/v1/experiments");
+  find("report").hidden = !experiments.length;
+  find("no-experiments").textContent = experiments.length ? "" : NONE;
+  if (!experiments.length) return;
+  const chosen = chosenOf(experiments);
+  offer(experiments, chosen);
+  const report = await ask(`/v1/experiments/${encodeURIComponent(chosen.name)}/report`);
+  if (chosenOf(experiments) === chosen) show(report);
 }
-
-async function refresh() {
-  try {
-    const { experiments } = await ask("/v1/experiments");
-    const names = find("names");
-    names.replaceChildren();
-    for (const one of experiments) add(add(names, "span", " "), "a", one.name, { href: `#${encodeURIComponent(one.name)}` });
-    const chosen = decodeURIComponent(location.hash.slice(1)) || (experiments.length ? experiments[0].name : "");
-    if (chosen) show(await ask(`/v1/experiments/${encodeURIComponent(chosen)}/report`));
-    find("problem").textContent = chosen ? "" : "No experiment is declared here. docs/experiments.md says how.";
-  } catch (error) {
-    find("problem").textContent = error.message;
-  }
-}
-
-addEventListener("hashchange", refresh);
-refresh();
-setInterval(refresh, 5000);

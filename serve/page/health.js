@@ -1,7 +1,9 @@
-// Live numbers: the server's counters every two seconds, as rates.
-const EVERY_MS = 2000, KEPT = 90;
-const $ = id => document.getElementById(id);
+// Live numbers: the server's counters at two moments, as rates.
+import { ask, find } from "./server.js";
+
+const KEPT = 90;
 const rates = [];
+let before = null;
 
 function tile(parent, value, name) {
   const box = parent.appendChild(document.createElement("span"));
@@ -12,7 +14,7 @@ function tile(parent, value, name) {
 const number = (value, digits = 1) => Number.isFinite(value) ? value.toFixed(digits) : "–";
 
 function showModels(now, before, seconds) {
-  const body = $("vital-models");
+  const body = find("vital-models");
   body.replaceChildren();
   for (const model of now.models) {
     const old = before.models.find(one => one.name === model.name) ?? model;
@@ -32,7 +34,7 @@ function showModels(now, before, seconds) {
 }
 
 function showTiles(now, before, seconds) {
-  const tiles = $("vitals");
+  const tiles = find("vitals");
   const sum = (document, key) => document.models.reduce((total, model) => total + model[key], 0);
   const images = (sum(now, "images") - sum(before, "images")) / seconds;
   const busy = (now.busy_core_seconds - before.busy_core_seconds) / seconds;
@@ -46,30 +48,22 @@ function showTiles(now, before, seconds) {
 }
 
 function showRates() {
-  $("rates").replaceChildren(Plot.plot({
-    className: "plot", width: $("rates").clientWidth, height: 220, marginLeft: 50, ariaLabel: "images per second over the last minutes",
+  find("rates").replaceChildren(Plot.plot({
+    className: "plot", width: find("rates").clientWidth, height: 220, marginLeft: 50, ariaLabel: "images per second over the last minutes",
     x: { type: "time", label: null }, y: { label: "images per second", grid: true, zero: true },
     marks: [Plot.ruleY([0]), Plot.areaY(rates, { x: "at", y: "images", fill: "var(--accent)", fillOpacity: 0.2 }),
       Plot.lineY(rates, { x: "at", y: "images", stroke: "var(--accent)" })],
   }));
 }
 
-export async function watchHealth(getJson) {
-  let before = await getJson("/v1/vitals");
-  const look = async () => {
-    try {
-      const now = await getJson("/v1/vitals");
-      const seconds = now.at - before.at;
-      showModels(now, before, seconds);
-      rates.push({ at: new Date(), images: showTiles(now, before, seconds) });
-      rates.splice(0, rates.length - KEPT);
-      showRates();
-      before = now;
-      $("problem").textContent = "";
-    } catch (error) {
-      $("problem").textContent = `The server does not answer: ${error.message}. Is it still running? Trying again.`;
-    }
-    setTimeout(look, EVERY_MS);
-  };
-  setTimeout(look, EVERY_MS);
+export async function lookAtHealth() {
+  const now = await ask("/v1/vitals");
+  if (before !== null && now.at > before.at) {
+    const seconds = now.at - before.at;
+    showModels(now, before, seconds);
+    rates.push({ at: new Date(), images: showTiles(now, before, seconds) });
+    rates.splice(0, rates.length - KEPT);
+    showRates();
+  }
+  before = now;
 }

@@ -1,29 +1,15 @@
 // The page at "/": sections by the address' fragment, and the playground.
-import { ask as request } from "./key.js";
-import { readDigit, wipe } from "./pad.js";
-import { watchHealth } from "./health.js";
 import { drawAtlas } from "./atlas.js";
+import { lookAtEnsembles } from "./ensembles.js";
+import { lookAtExperiments } from "./experiments.js";
+import { lookAtHealth } from "./health.js";
+import { readDigit, wipe } from "./pad.js";
+import { ask, element, find } from "./server.js";
 
 const STAGES = ["receive", "decode", "queue", "run", "post"];
 const ERRORS = { 413: "Choose a smaller image, or raise limits in convoy.yaml.", 400: "Is it a JPEG, PNG, WebP, GIF, BMP or TIFF image?" };
-const $ = id => document.getElementById(id);
-
 let models = [];
 let asked = 0;
-
-async function getJson(path) {
-  const response = await request(path);
-  const body = await response.json();
-  if (!response.ok) throw new Error(body.error);
-  return body;
-}
-
-function element(parent, tag, text = "", kind = "") {
-  const one = parent.appendChild(document.createElement(tag));
-  one.textContent = text;
-  if (kind) one.className = kind;
-  return one;
-}
 
 const percent = share => `${(share * 100).toFixed(1)} %`;
 
@@ -52,28 +38,25 @@ function fill(row, model, body) {
   if (body.energy_method) element(joules, "div", `${body.energy_method}, ${body.energy_source}`, "others");
 }
 
-async function ask(model, blob, round) {
-  const row = $("answers").insertRow();
+async function askModel(model, blob, round) {
+  const row = find("answers").insertRow();
   const name = element(row, "th", model.name);
   name.scope = "row";
   element(name, "div", model.dataset ?? "", "others");
+  const question = { method: "POST", body: blob, headers: { "content-type": "application/octet-stream" } };
   try {
-    const response = await request(`/v1/models/${encodeURIComponent(model.name)}/classify?top_k=3&energy=true`,
-      { method: "POST", body: blob, headers: { "content-type": "application/octet-stream" } });
-    const body = await response.json();
-    if (round !== asked) return false;
-    if (!response.ok) throw new Error(`${body.error}. ${ERRORS[response.status] ?? ""}`);
-    fill(row, model, body);
+    const body = await ask(`/v1/models/${encodeURIComponent(model.name)}/classify?top_k=3&energy=true`, question);
+    if (round === asked) fill(row, model, body);
     return true;
   } catch (error) {
-    const cell = element(row, "td", error.message, "bad");
+    const cell = element(row, "td", [error.message, ERRORS[error.status]].filter(Boolean).join(". "), "bad");
     cell.colSpan = 4;
     return false;
   }
 }
 
 function showPreview(blob) {
-  const preview = $("preview");
+  const preview = find("preview");
   URL.revokeObjectURL(preview.src);
   preview.src = URL.createObjectURL(blob);
   preview.hidden = false;
@@ -82,31 +65,32 @@ function showPreview(blob) {
 
 async function classify(blob) {
   const round = ++asked;
-  $("problem").textContent = "";
-  $("answers").replaceChildren();
-  $("preview").hidden = true;
-  const chosen = models.filter(model => $(`model-${model.name}`).checked);
-  if (!chosen.length) $("problem").textContent = "Choose at least one model.";
+  find("problem").textContent = "";
+  find("answers").replaceChildren();
+  find("preview").hidden = true;
+  const chosen = models.filter(model => find(`model-${model.name}`).checked);
+  if (!chosen.length) find("problem").textContent = "Choose at least one model.";
   for (const model of chosen) {
     // One after the other, so that no model's time has another one's in it. Shown once a server has found it harmless.
-    const answered = await ask(model, blob, round);
+    const answered = await askModel(model, blob, round);
     if (round !== asked) return;
-    if (answered && $("preview").hidden) showPreview(blob);
+    if (answered && find("preview").hidden) showPreview(blob);
   }
 }
 
 function offerModels() {
   for (const model of models) {
-    const label = element($("models"), "label");
+    const label = element(find("models"), "label");
     const box = label.appendChild(document.createElement("input"));
-    Object.assign(box, { type: "checkbox", id: `model-${model.name}`, checked: true });
+    // Not unasked: what is made of other models, and experiments, whose figures are of real traffic.
+    Object.assign(box, { type: "checkbox", id: `model-${model.name}`, checked: !model.members && !model.arms });
     label.append(` ${model.name}`);
   }
 }
 
 async function offerSamples() {
-  for (const sample of (await getJson("/samples/index.json")).samples) {
-    const button = element($("samples"), "button");
+  for (const sample of (await ask("/samples/index.json")).samples) {
+    const button = element(find("samples"), "button");
     button.type = "button";
     button.title = `${sample.label} (${sample.source})`;
     const image = button.appendChild(document.createElement("img"));
@@ -117,7 +101,7 @@ async function offerSamples() {
 }
 
 function takeImages() {
-  const drop = $("drop"), file = $("file");
+  const drop = find("drop"), file = find("file");
   file.onchange = () => file.files.length && classify(file.files[0]);
   drop.ondragover = event => { event.preventDefault(); drop.classList.add("over"); };
   drop.ondragleave = () => drop.classList.remove("over");
@@ -126,50 +110,53 @@ function takeImages() {
     drop.classList.remove("over");
     if (event.dataTransfer.files.length) classify(event.dataTransfer.files[0]);
   };
-  drop.onkeydown = event => { if (event.key === "Enter" || event.key === " ") file.click(); };
   document.onpaste = event => event.clipboardData.files.length && classify(event.clipboardData.files[0]);
-  $("wipe").onclick = wipe;
-  $("read").onclick = async () => {
+  find("wipe").onclick = wipe;
+  find("read").onclick = async () => {
     const digit = await readDigit();
     if (digit) classify(digit);
-    else $("problem").textContent = "Draw a digit first.";
+    else find("problem").textContent = "Draw a digit first.";
   };
 }
 
+// What a section shows, and after how long again while it is open.
 const SECTIONS = {
-  playground: () => {},
-  health: () => watchHealth(getJson),
-  atlas: async () => drawAtlas($("charts"), await getJson("/v1/atlas")),
+  playground: { look: () => {} },
+  health: { look: lookAtHealth, everyMs: 2000 },
+  experiments: { look: lookAtExperiments, everyMs: 5000 },
+  ensembles: { look: lookAtEnsembles, everyMs: 5000 },
+  atlas: { look: async () => drawAtlas(find("charts"), await ask("/v1/atlas")) },
 };
-const opened = new Set();
+let opened = 0;
+
+async function look(name, turn) {
+  let problem = null;
+  if (!document.hidden) await Promise.resolve().then(SECTIONS[name].look).catch(error => { problem = error; });
+  if (turn !== opened) return;
+  find("problem").textContent = problem?.message ?? "";
+  if (problem?.status === 401) return; // whoever did not give a key is not asked every few seconds
+  if (SECTIONS[name].everyMs) setTimeout(() => turn === opened && look(name, turn), SECTIONS[name].everyMs);
+}
 
 async function open() {
-  const wanted = location.hash.slice(1);
+  const [wanted] = location.hash.slice(1).split("/");
   const name = wanted in SECTIONS ? wanted : "playground";
   for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== name;
-  for (const link of document.querySelectorAll("nav a")) {
+  for (const link of document.querySelectorAll("header a")) {
     if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  $("problem").textContent = "";
-  if (opened.has(name)) return;
-  opened.add(name);
-  try {
-    await SECTIONS[name]();
-  } catch (error) {
-    opened.delete(name);
-    $("problem").textContent = error.message;
-  }
+  await look(name, ++opened);
 }
 
 addEventListener("hashchange", open);
 takeImages();
+await open();
 try {
-  models = (await getJson("/v1/models")).models;
+  models = (await ask("/v1/models")).models;
   offerModels();
   await offerSamples();
 } catch (error) {
-  $("problem").textContent = `The server does not answer: ${error.message}`;
+  find("problem").textContent = error.message;
 }
-await open();
 document.documentElement.dataset.ready = "yes";

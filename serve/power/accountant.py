@@ -9,13 +9,13 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from serve.metric_pages import read_pages
+from serve.metric_pages import PageReader
 from serve.metrics import CHIP_ENERGY, CPU_BUSY, ENERGY, IDLE_POWER, POWER, POWER_CAP, Metrics
 from serve.power.attribution import IdlePower, share, split
 from serve.power.cpu_time import busy_core_seconds
 from serve.power.prices import Price, Prices, read_prices, write_prices
 from serve.power.sources import CPU, Source, SourceGone
-from serve.power.work import DIRECT, NOBODY, Model, Totals, User
+from serve.power.work import COUNTED, DIRECT, NOBODY, Model, Totals, User
 
 TICK_SECONDS = 1.0
 MEMORY = 0.8  # weight of what earlier ticks cost in a model's price
@@ -54,6 +54,7 @@ class Accountant:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._metrics = metrics
+        self._pages = PageReader(metrics.folder, COUNTED)
         self._busy_cores = busy_cores
         self._clock = clock
         learnt = read_prices(metrics.folder)
@@ -95,7 +96,7 @@ class Accountant:
         )
 
     def _read(self) -> Totals:
-        return Totals.of(read_pages(self._metrics.folder))
+        return Totals.of(self._pages.read())
 
     def _account(
         self, chip: _Chip, joules: float, seconds: float, used: float, work: Totals, spent: dict[Model, float]

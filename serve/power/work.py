@@ -10,6 +10,8 @@ from typing import NamedTuple
 from serve.metric_pages import Series
 from serve.metrics import ENGINE_SHARE, WORK
 
+COUNTED = (WORK.name, ENGINE_SHARE.name)
+
 
 class Model(NamedTuple):
     name: str
@@ -38,7 +40,7 @@ class Totals:
     def of(cls, series: Iterable[Series]) -> Totals:
         totals = cls()
         for one in series:
-            if one.metric not in (WORK.name, ENGINE_SHARE.name):
+            if one.metric not in COUNTED:
                 continue
             labels, value = dict(one.labels), float(one.values[0])
             model = Model(labels["model"], labels["version"])

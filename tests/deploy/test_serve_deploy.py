@@ -12,9 +12,10 @@ import httpx
 import pytest
 
 from models.artifact import BUNDLED
-from serve.applications import GATEWAY_RESOURCE, METER_RESOURCE, STEWARD_RESOURCE
+from serve.applications import GATEWAY_RESOURCE, STEWARD_RESOURCE
 from serve.config import Settings, parse_settings
 from serve.render import deploy_yaml
+from serve.scrape_targets import METER_RESOURCE
 from tests.deploy.ray_node import RayNode, answers, ray_node, wait_until
 
 pytestmark = pytest.mark.slow  # Ray with its dashboard

@@ -132,7 +132,7 @@ def channel(server: Settings) -> Iterator[grpc.Channel]:
         yield channel
 
 
-class Admin(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc,type-arg]
+class Admin(grpc.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]
     """Sends the admin's key with every call of one message."""
 
     def __init__(self, server: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections import Counter
@@ -142,3 +143,24 @@ def test_a_dying_host_loses_no_request(server: Settings) -> None:
         await gateway.batcher.close()
 
     asyncio.run(asyncio.wait_for(scenario(), 120))
+
+
+@pytest.mark.slow  # whoever waits at the host that hangs waits for seconds
+def test_a_hanging_host_loses_no_request(server: Settings) -> None:
+    async def scenario() -> None:
+        executor = await connect_host(hosted(server), 60)
+        gateway = Gateway(executor)
+        row = quadrant_image(0)[np.newaxis, :, :, np.newaxis]
+        answer: HostAnswer = await executor._handle.run.remote("image", row, "test")
+        try:
+            await drive([gateway], lambda: gateway.answered >= 50)
+            os.kill(answer.pid, signal.SIGSTOP)
+            before = gateway.answered
+            await drive([gateway], lambda: gateway.answered >= before + 200)
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # Ray may have replaced it by now
+                os.kill(answer.pid, signal.SIGCONT)
+        assert sum(gateway.fills) == gateway.answered
+        await gateway.batcher.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 240))

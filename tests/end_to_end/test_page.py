@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import io
 import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
@@ -20,7 +23,9 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from serve.atlas.data import save_atlas
 from serve.config import Settings
+from tests.artifacts import quadrant_image
 from tests.serve.atlas.atlases import atlas_of, cell, network
+from tests.waiting import until
 
 PATIENCE_SECONDS = 30
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--window-size=1200,1000")
@@ -32,6 +37,7 @@ const transfer = new DataTransfer();
 transfer.items.add(new File([Uint8Array.from(atob(bytes), c => c.charCodeAt(0))], name));
 document.getElementById(target).dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, cancelable: true }));
 """
+DROP_BYTES = DROP.replace("Uint8Array.from(atob(bytes), c => c.charCodeAt(0))", "new Uint8Array(bytes)")
 PASTE = DROP.replace(
     'document.getElementById(target).dispatchEvent(new DragEvent("drop", { dataTransfer',
     'document.dispatchEvent(new ClipboardEvent("paste", { clipboardData',
@@ -163,6 +169,56 @@ def test_what_cannot_be_read_is_explained(page: Page, image: bytes, told: str) -
     assert not page.driver.find_element(By.ID, "preview").is_displayed()
 
 
+def test_a_file_beyond_the_limit_is_explained(page: Page, server: Settings) -> None:
+    page.open()
+    page.choose("squeezenet1_1-imagenet")
+    page.script(DROP_BYTES, "drop", "image.jpg", server.limits.body_bytes + 1)
+    assert "smaller image" in page.answers(1)
+
+
+def quadrant(bright: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(quadrant_image(bright)).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_an_experiment_shows_its_verdict_its_arms_and_what_was_known_when(page: Page, http: httpx.Client) -> None:
+    arms = [{"name": "first", "model": "quadrants-a"}, {"name": "second", "model": "quadrants-b"}]
+    assert http.post("/v1/experiments", json={"name": "shown", "arms": arms}).status_code == 201
+    ask = partial(http.post, "/v1/models/shown/classify", content=quadrant(0))
+    until(lambda: ask().status_code == 200)
+    for number in range(60):
+        assert ask(params={"id": f"shown-{number}"}).status_code == 200
+    labels = [{"id": f"shown-{number}", "label": int(number % 3 == 0), "experiment": "shown"} for number in range(60)]
+    assert http.post("/v1/feedback", json={"feedback": labels}).status_code == 202
+    page.open("experiments/shown")
+    page.wait(lambda: page.driver.find_elements(By.CSS_SELECTOR, "#differences svg[role=img] path"))
+    report = http.get("/v1/experiments/shown/report").json()
+    assert page.text("#sentence") == report["sentence"]
+    assert {"first", "second", "50.0 %"} <= {
+        part for line in page.text("#arms").split("\n") for part in (line, line[:6])
+    }
+    assert "second less first" in page.text("#differences")
+    assert "calibration error" in page.text("#classes")
+    assert page.text("#class-arms").split() == ["class", "first", "second"]
+    page.driver.find_element(By.LINK_TEXT, "split").click()
+    page.wait(lambda: page.text("#report-title") == "split")
+
+
+def test_ensembles_and_cascades_show_whom_they_ask_and_what_that_costs(
+    page: Page, http: httpx.Client, samples: Path
+) -> None:
+    ship = (samples / "cifar10-1-ship.png").read_bytes()
+    assert http.post("/v1/models/cifar10-cascade/classify", content=ship).status_code == 200
+    page.open("ensembles")
+    page.wait(lambda: "100.0 % of" in page.text("#compositions"))
+    shown = page.text("#compositions")
+    for plan in http.get("/v1/explain").json()["compositions"]:
+        assert f"{plan['name']} ({plan['kind']})" in shown
+    assert "So far: resnet20-cifar10" in shown
+    assert page.driver.find_elements(By.CSS_SELECTOR, "#compositions svg[role=img] rect")
+
+
 def test_numbers_move_under_load(page: Page, http: httpx.Client, samples: Path) -> None:
     digit = (samples / "mnist-0-7.png").read_bytes()
     stopped = threading.Event()
@@ -226,7 +282,7 @@ def test_both_schemes_and_a_phone(page: Page, scheme: str) -> None:
         ground = page.script("return getComputedStyle(document.body).backgroundColor")
         light = sum(int(part) for part in ground.removeprefix("rgb(").removesuffix(")").split(",")) / 3
         assert light > 200 if scheme == "light" else light < 60
-        for section in ("playground", "health", "atlas"):
+        for section in ("playground", "health", "experiments/paired", "ensembles", "atlas"):
             page.open(section)
             assert page.script("return document.documentElement.scrollWidth <= innerWidth"), section
     finally:

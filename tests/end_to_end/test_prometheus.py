@@ -57,9 +57,9 @@ def prometheus(
     document["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     document["rule_files"] = [str(DEPLOY / "prometheus" / file) for file in document["rule_files"]]
     (scrape,) = document["scrape_configs"]
-    scrape["static_configs"] = [{"targets": [f"127.0.0.1:{server.listen.metrics_port}"]}]
+    port, gone = free_ports(2)
+    scrape["static_configs"] = [{"targets": [f"127.0.0.1:{server.listen.metrics_port}", f"127.0.0.1:{gone}"]}]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(document))
-    (port,) = free_ports(1)
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [
@@ -88,6 +88,7 @@ def traffic(http: httpx.Client, samples: Path) -> Iterator[None]:
     def send() -> None:
         while not stopped.is_set():
             http.post("/v1/models/lenet5-mnist/classify", content=digit)
+            http.post("/v1/models/digits/classify", content=digit)
             http.post("/v1/models/squeezenet1_1-imagenet/classify", content=photo)
             http.post("/v1/models/lenet5-mnist/classify", content=b"no image")
             http.post("/v1/models/slow/classify", content=digit, headers={"x-request-timeout-ms": "1"})
@@ -147,6 +148,17 @@ def test_prometheus_accepts_the_page_and_every_rule(prometheus: httpx.Client) ->
     for group in prometheus.get("/rules").json()["data"]["groups"]:
         for rule in group["rules"]:
             assert rule["health"] in ("ok", "unknown"), rule
+
+
+@pytest.mark.usefixtures("traffic")
+def test_a_target_that_is_gone_is_told_and_no_other(prometheus: httpx.Client, server: Settings) -> None:
+    assert wait_for_data(prometheus, {"told": 'ALERTS{alertname="ConvoyDown"}', "up": "up == 1"}) == {}
+    (told,) = [
+        one for one in prometheus.get("/alerts").json()["data"]["alerts"] if one["labels"]["alertname"] == "ConvoyDown"
+    ]
+    assert told["labels"]["instance"] != f"127.0.0.1:{server.listen.metrics_port}"
+    assert "does not answer" in told["annotations"]["summary"]
+    assert "look at the node" in told["annotations"]["remedy"]
 
 
 @pytest.mark.usefixtures("traffic")

@@ -9,19 +9,20 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from google.protobuf import symbol_database
 from starlette.routing import Mount, Route
 
 from convoy.client import Client, Credentials
 from convoy.credentials import digest, new_key
 from convoy.errors import ConvoyError, Forbidden, Unauthenticated
 from convoy.protos import classifier_pb2 as classifier_pb
+from convoy.protos import experiments_pb2 as experiments_pb
+from convoy.protos import open_inference_pb2 as inference_pb
 from convoy.protos.classifier_pb2_grpc import ClassifierStub
 from convoy.retries import Retries
 from models.artifact import BUNDLED
 from serve.config import Settings, parse_settings
 from serve.experiments.pages import experiment_routes
-from serve.grpc_listener import CLASSIFIER, EXPERIMENTS, INFERENCE
+from serve.grpc_listener import INFERENCE
 from serve.http_access import OPEN, OPEN_FOLDERS
 from serve.http_pages import cold_routes
 from serve.metric_pages import read_pages
@@ -32,6 +33,11 @@ from tests.waiting import until
 DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
 CLASSIFY = "/v1/models/lenet5-mnist/classify"
 KEYS = {name: new_key() for name in ("admin", "shop", "slow", "single")}
+SERVICES = (
+    classifier_pb.DESCRIPTOR.services_by_name["Classifier"],
+    experiments_pb.DESCRIPTOR.services_by_name["Experiments"],
+    inference_pb.DESCRIPTOR.services_by_name["GRPCInferenceService"],
+)
 ONE_TRY = Retries(tries=1)
 OPEN_METHODS = {f"/{INFERENCE}/ServerLive", f"/{INFERENCE}/ServerReady"}
 CHANGES = {
@@ -42,7 +48,9 @@ CHANGES = {
     ("POST", "/v1/experiments/{name}/stop"),
     ("POST", "/v1/experiments/{name}/promote"),
 }
-OVERVIEWS = {("GET", path) for path in ("/v1/explain", "/v1/profile", "/v1/vitals", "/v2/models/stats")}
+OVERVIEWS = {
+    ("GET", path) for path in ("/v1/explain", "/v1/profile", "/v1/vitals", "/v1/scrape-targets", "/v2/models/stats")
+}
 
 
 def entry(name: str, **rights: Any) -> dict[str, Any]:
@@ -177,9 +185,7 @@ def test_the_client_shows_its_key(gateway: Serving, attribute: str) -> None:
 
 
 def methods() -> list[Any]:
-    pool = symbol_database.Default().pool
-    services = [pool.FindServiceByName(name) for name in (CLASSIFIER, EXPERIMENTS, INFERENCE)]
-    return [method for service in services for method in service.methods]
+    return [method for service in SERVICES for method in service.methods]
 
 
 def call(channel: grpc.Channel, method: Any, metadata: tuple[tuple[str, str], ...]) -> grpc.StatusCode:
@@ -187,11 +193,11 @@ def call(channel: grpc.Channel, method: Any, metadata: tuple[tuple[str, str], ..
     path = f"/{method.containing_service.full_name}/{method.name}"
     try:
         if method.client_streaming:
-            list(channel.stream_stream(path)(iter([b""]), metadata=metadata, timeout=30))
+            list(channel.stream_stream(path, None, None)(iter([b""]), metadata=metadata, timeout=30))
         else:
-            channel.unary_unary(path)(b"", metadata=metadata, timeout=30)
+            channel.unary_unary(path, None, None)(b"", metadata=metadata, timeout=30)
     except grpc.RpcError as error:
-        return error.code()  # type: ignore[no-any-return]
+        return error.code()
     return grpc.StatusCode.OK
 
 

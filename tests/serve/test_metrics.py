@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from serve.meter import PagesCollector
-from serve.metric_pages import PageWriter, clear_pages, read_pages
+from serve.metric_pages import PageReader, PageWriter, clear_pages, read_pages
 from serve.metrics import DEFINITIONS, QUEUE, SECONDS, TOTAL, Metrics, ModelRecorder, observe
 from serve.timeline import STAGES
 
@@ -68,6 +68,22 @@ def test_a_page_that_is_being_written_is_read_as_far_as_it_goes(tmp_path: Path) 
     whole = list(read_pages(tmp_path))
     index.write_bytes(index.read_bytes() + b'{"metric": "conv')
     assert len(list(read_pages(tmp_path))) == len(whole)
+
+
+def test_a_reader_follows_what_is_added(tmp_path: Path) -> None:
+    reader, page = PageReader(tmp_path), PageWriter(tmp_path)
+    page.series("convoy_a", {"model": "x"}, 2)[:] = (1, 2)
+    assert [(one.metric, one.values.tolist()) for one in reader.read()] == [("convoy_a", [1, 2])]
+    page.series("convoy_a", {"model": "x"}, 2)[1] = 3
+    index = next(tmp_path.glob("*.index"))
+    line = index.read_bytes()
+    index.write_bytes(line + b'{"metric": "convoy_b", "labels": {}, ')
+    assert [one.values.tolist() for one in reader.read()] == [[1, 3]]
+    index.write_bytes(line + b'{"metric": "convoy_b", "labels": {}, "offset": 2, "slots": 1}\n')
+    assert [one.metric for one in reader.read()] == ["convoy_a", "convoy_b"]
+    assert [one.metric for one in PageReader(tmp_path, ["convoy_b"]).read()] == ["convoy_b"]
+    index.unlink()
+    assert list(reader.read()) == []
 
 
 @given(st.lists(st.floats(0, 20), min_size=1, max_size=50))

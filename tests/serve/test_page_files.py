@@ -26,6 +26,6 @@ def test_every_library_has_its_licence() -> None:
 
 def test_the_page_refers_only_to_its_own_files() -> None:
     for reference in re.findall(r'(?:src|href)="([^"]+)"', (PAGE / "index.html").read_text()):
-        assert reference.startswith(("/page/", "/v1/", "/v2", "/experiments", "#")), reference
+        assert reference.startswith(("/page/", "/v1/", "/v2", "#")), reference
         if reference.startswith("/page/"):
             assert (PAGE / reference.removeprefix("/page/")).is_file()

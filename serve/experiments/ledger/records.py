@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 Measure = Literal["latency", "failed", "engine", "joules", "dropped"]
 
 
+class Place(NamedTuple):
+    """What an event counts for."""
+
+    experiment: str
+    revision: int
+    stage: int
+    arm: str
+
+
+class Answered(NamedTuple):
+    """A request that an arm answered, as the request path hands it over. `joules` are None where nothing has a price."""
+
+    place: Place
+    request_id: str
+    unit: int
+    answered: bool  # by this arm; else it is a copy
+    images: Sequence[tuple[int, float]]  # best class and its probability
+    seconds: float
+    engine_seconds: float | None  # None: the cache answered
+    joules: float | None
+    at: float  # Unix time
+
+
+class Unanswered(NamedTuple):
+    """A request that an arm failed, or a copy for it that was dropped."""
+
+    place: Place
+    measure: Literal["failed", "dropped"]
+
+
 class Prediction(NamedTuple):
-    """One image's answer of one arm; fields are columns of the ledger."""
+    """One image's answer of one arm; fields are the columns of the ledger, in their order."""
 
     experiment: str
     request_id: str
@@ -24,7 +55,7 @@ class Prediction(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What was true of one image."""
+    """What was true of one image; fields are the columns of the ledger, in their order."""
 
     request_id: str
     position: int
@@ -45,7 +76,7 @@ class TallyKey(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """A change of an experiment, with what it rests on (JSON)."""
+    """A change of an experiment, with what it rests on (JSON); fields are the columns of the ledger, in their order."""
 
     id: str
     experiment: str

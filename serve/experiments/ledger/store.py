@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,12 @@ from serve.experiments.allocation import Allocation
 from serve.experiments.definition import Experiment
 from serve.experiments.ledger.records import Decision, Outcome, Prediction, TallyKey
 from serve.experiments.ledger.schema import decisions, outcomes, predictions, revisions, tallies
+from serve.experiments.ledger.tallies import Totals
 from serve.experiments.revision import Revision, first_revision
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK = 0x636F6E766F79  # of PostgreSQL, while the schema is migrated: "convoy"
 BUSY_SECONDS = 30.0
-
-Totals = tuple[int, float, float]  # count, sum, sum of squares
 
 
 class Ledger:
@@ -95,16 +95,11 @@ class Ledger:
         writer: str,
     ) -> None:
         """One transaction. `new_tallies` are the totals since `writer` began."""
-        rows = [
-            key._asdict() | {"writer": writer, "count": count, "total": total, "squares": squares}
-            for key, (count, total, squares) in new_tallies.items()
-        ]
         latest = {(one.request_id, one.position): one for one in new_outcomes}
         with self.engine.begin() as connection:
-            _upsert(connection, predictions, (one._asdict() for one in new_predictions), ())
-            _upsert(
-                connection, outcomes, (latest[key]._asdict() for key in sorted(latest)), ("class_index", "reward", "at")
-            )
+            _upsert(connection, predictions, new_predictions)
+            _upsert(connection, outcomes, [latest[key] for key in sorted(latest)], ("class_index", "reward", "at"))
+            rows = [(*key, writer, *totals) for key, totals in new_tallies.items()]
             _upsert(connection, tallies, rows, ("count", "total", "squares"))
 
     def declare(self, definition: Experiment) -> Revision:
@@ -121,9 +116,9 @@ class Ledger:
         """Stores the next revision together with why; False when another one came first."""
         with self.engine.begin() as connection:
             row = _row(revision, self._declared(revision.definition.name, connection))
-            if not _upsert(connection, revisions, [row], ()):
+            if not _upsert(connection, revisions, [row]):
                 return False
-            _upsert(connection, decisions, [decision._asdict()], ())
+            _upsert(connection, decisions, [decision])
             return True
 
     def current(self) -> dict[str, Revision]:
@@ -147,7 +142,7 @@ class Ledger:
 
     def _store(self, revision: Revision, declared: str) -> Revision:
         with self.engine.begin() as connection:
-            _upsert(connection, revisions, [_row(revision, declared)], ())
+            _upsert(connection, revisions, [_row(revision, declared)])
         return self.current()[revision.definition.name]
 
     def _declared(self, name: str, connection: Connection | None = None) -> str:
@@ -157,19 +152,20 @@ class Ledger:
             return str(connection.execute(query.limit(1)).scalar() or "")
 
 
-def _row(revision: Revision, declared: str) -> dict[str, Any]:
-    return {
-        "experiment": revision.definition.name,
-        "serial": revision.serial,
-        "revision": revision.revision,
-        "stage": revision.stage,
-        "step": revision.step,
-        "state": revision.state,
-        "definition": revision.definition.model_dump_json(),
-        "declared": declared,
-        "spans": orjson.dumps(revision.allocation.spans).decode(),
-        "at": time.time(),
-    }
+def _row(revision: Revision, declared: str) -> tuple[Any, ...]:
+    """The columns of a revision, in their order."""
+    return (
+        revision.definition.name,
+        revision.serial,
+        revision.revision,
+        revision.stage,
+        revision.step,
+        revision.state,
+        revision.definition.model_dump_json(),
+        declared,
+        orjson.dumps(revision.allocation.spans).decode(),
+        time.time(),
+    )
 
 
 def _revision(row: Any) -> Revision:
@@ -190,12 +186,27 @@ def _allocation(spans: str) -> Allocation:
     return Allocation(tuple((end, arm) for end, arm in orjson.loads(spans)))
 
 
-def _upsert(connection: Connection, table: Table, rows: Iterable[dict[str, Any]], changed: Sequence[str]) -> int:
-    """Inserts rows; those that are there already get the `changed` columns. A single row answers whether it was written."""
-    values = list(rows)
-    if not values:
+def _upsert(
+    connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]], changed: tuple[str, ...] = ()
+) -> int:
+    """Inserts rows, values in the order of the columns; those that are there already get the `changed` columns.
+
+    A single row answers whether it was written.
+    """
+    if not rows:
         return 0
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    if len(rows) == 1:
+        statement = _statement(connection.dialect.name, table, changed, returning=True)
+        return len(connection.exec_driver_sql(statement, tuple(rows[0])).all())
+    statement = _statement(connection.dialect.name, table, changed, returning=False)
+    connection.exec_driver_sql(statement, [tuple(row) for row in rows])  # the driver's own way in: a third of the time
+    return len(rows)
+
+
+@cache
+def _statement(backend: str, table: Table, changed: tuple[str, ...], returning: bool) -> str:
+    """SQL of an upsert that takes its values by position."""
+    dialect, style = (postgresql, "format") if backend == "postgresql" else (sqlite, "qmark")
     statement = dialect.insert(table)
     keys = list(table.primary_key.columns)
     if changed:
@@ -203,10 +214,8 @@ def _upsert(connection: Connection, table: Table, rows: Iterable[dict[str, Any]]
         statement = statement.on_conflict_do_update(index_elements=keys, set_=news)
     else:
         statement = statement.on_conflict_do_nothing(index_elements=keys)
-    if len(values) == 1:
-        return len(connection.execute(statement.returning(keys[0]), values[0]).all())
-    connection.execute(statement, values)
-    return len(values)
+    whole = statement.returning(keys[0]) if returning else statement
+    return str(whole.compile(dialect=dialect.dialect(paramstyle=style)))
 
 
 def _engine(url: str) -> Engine:

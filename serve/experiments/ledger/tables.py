@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,25 +10,12 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Double, Select, and_, case, cast, func, select
 
 from serve.experiments.definition import Metric
+from serve.experiments.ledger.latency import LAST_BUCKET
 from serve.experiments.ledger.records import Decision, Measure
 from serve.experiments.ledger.schema import decisions, outcomes, predictions, tallies
 from serve.experiments.ledger.store import Ledger
 
 Row = Any
-
-BUCKETS_PER_E = 100  # latency buckets are 1 % wide
-FIRST_SECONDS = 1e-5
-LAST_BUCKET = 2000  # 80 minutes
-
-
-def latency_bucket(seconds: float) -> int:
-    return min(LAST_BUCKET, max(0, 1 + int(BUCKETS_PER_E * math.log(max(seconds, FIRST_SECONDS) / FIRST_SECONDS))))
-
-
-def latency_edges() -> NDArray[np.float64]:
-    """Seconds between the buckets, one more than there are buckets."""
-    inner = FIRST_SECONDS * np.exp(np.arange(LAST_BUCKET) / BUCKETS_PER_E)
-    return np.concatenate([[0.0], inner, [np.inf]])
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,18 @@
-"""The ledger's way in from the request path: events are kept in memory and written by a thread, in batches."""
+"""The ledger's way in from the request path: events wait in memory; a thread makes rows of them and writes these in batches."""
 
 from __future__ import annotations
 
 import logging
 import secrets
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from serve.experiments.ledger.records import Outcome, Prediction, TallyKey
-from serve.experiments.ledger.store import Ledger, Totals
+from serve.experiments.ledger.records import Answered, Outcome, Prediction, Unanswered
+from serve.experiments.ledger.store import Ledger
+from serve.experiments.ledger.tallies import Tallies
 
 RETRY_SECONDS = 1.0
 BATCH = 2000  # events per transaction: few enough to hold the database for some milliseconds only
@@ -19,7 +21,7 @@ log = logging.getLogger("convoy.ledger")
 
 
 class LedgerWriter:
-    """Collects on one thread (the event loop's), writes on its own. Holds at most `capacity` events.
+    """Collects on one thread (the event loop's), writes on its own. Holds images and outcomes up to `capacity`.
 
     A database that is away costs nothing until the capacity is reached; what does not fit then is dropped and counted.
     """
@@ -36,11 +38,12 @@ class LedgerWriter:
         self._capacity = capacity
         self._on_write = on_write
         self._name = secrets.token_hex(16)
+        self._waiting: deque[Answered | Unanswered | Outcome] = deque()
+        self._taken = self._dropped = 0  # images and outcomes: counted by the thread that collects
+        self._done = self._told = self._batch = 0  # by the one that writes
         self._predictions: list[Prediction] = []
         self._outcomes: list[Outcome] = []
-        self._totals: dict[TallyKey, Totals] = {}
-        self._changed: set[TallyKey] = set()
-        self._dropped = 0
+        self._tallies = Tallies()
         self._writing = threading.Lock()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
@@ -48,43 +51,59 @@ class LedgerWriter:
 
     @property
     def room(self) -> int:
-        return self._capacity - len(self._predictions) - len(self._outcomes)
+        return self._capacity - self._taken + self._done
 
-    def predict(self, prediction: Prediction) -> None:
-        if self.room > 0:
-            self._predictions.append(prediction)
+    def answered(self, event: Answered) -> None:
+        self._take(event, len(event.images))
+
+    def unanswered(self, event: Unanswered) -> None:
+        self._take(event, 1)
+
+    def outcome(self, event: Outcome) -> None:
+        self._take(event, 1)
+
+    def _take(self, event: Answered | Unanswered | Outcome, size: int) -> None:
+        if self.room >= size:
+            self._waiting.append(event)
+            self._taken += size
         else:
-            self._dropped += 1
-
-    def outcome(self, outcome: Outcome) -> None:
-        if self.room > 0:
-            self._outcomes.append(outcome)
-        else:
-            self._dropped += 1
-
-    def tally(self, key: TallyKey, value: float = 0.0, count: int = 1) -> None:
-        """Counts `count` observations of `value`."""
-        seen, total, squares = self._totals.get(key, (0, 0.0, 0.0))
-        self._totals[key] = (seen + count, total + count * value, squares + count * value * value)
-        self._changed.add(key)
+            self._dropped += size
 
     def flush(self) -> None:
         """Writes what is there now. Raises SQLAlchemyError when the database is away; nothing is lost then."""
         with self._writing:
-            changed, self._changed = self._changed, set()
-            try:
-                while True:
-                    some_predictions, some_outcomes = self._predictions[:BATCH], self._outcomes[:BATCH]
-                    totals = {key: self._totals[key] for key in list(changed)}
-                    if not (some_predictions or some_outcomes or totals):
-                        return
-                    self._ledger.write(some_predictions, some_outcomes, totals, self._name)
-                    del self._predictions[: len(some_predictions)], self._outcomes[: len(some_outcomes)]
-                    changed = set()
-                    dropped, self._dropped = self._dropped, 0
-                    self._on_write(len(some_predictions) + len(some_outcomes), dropped)
-            finally:
-                self._changed |= changed
+            while True:
+                self._collect()
+                written = len(self._predictions) + len(self._outcomes)
+                tallies = self._tallies.changed
+                if not (written or tallies):
+                    return
+                self._ledger.write(self._predictions, self._outcomes, tallies, self._name)
+                self._predictions, self._outcomes = [], []
+                self._tallies.written()
+                self._done, self._batch = self._done + self._batch, 0
+                dropped = self._dropped
+                self._on_write(written, dropped - self._told)
+                self._told = dropped
+
+    def _collect(self) -> None:
+        """Makes rows of what waits, unless a batch of them is still to be written."""
+        answers: list[Answered] = []
+        for event in self._next():
+            if isinstance(event, Answered):
+                answers.append(event)
+                self._predictions += predictions_of(event)
+            elif isinstance(event, Outcome):
+                self._outcomes.append(event)
+            else:
+                self._tallies.unanswered(event)
+        self._tallies.answered(answers)
+
+    def _next(self) -> Iterator[Answered | Unanswered | Outcome]:
+        while self._waiting and self._batch < BATCH:
+            event = self._waiting.popleft()
+            self._batch += len(event.images) if isinstance(event, Answered) else 1
+            yield event
 
     def close(self) -> None:
         """Writes the rest and ends the thread."""
@@ -101,3 +120,13 @@ class LedgerWriter:
             except SQLAlchemyError as error:
                 log.warning("the ledger is away: %s", type(error).__name__)
                 pause = RETRY_SECONDS
+
+
+def predictions_of(event: Answered) -> Iterator[Prediction]:
+    """A row per image."""
+    experiment, revision, stage, arm = event.place
+    for position, (index, confidence) in enumerate(event.images):
+        yield Prediction(
+            experiment, event.request_id, position, arm, revision, stage, event.unit, int(event.answered), index,
+            confidence, event.at,
+        )  # fmt: skip

@@ -14,8 +14,10 @@ from sqlalchemy import select
 from convoy.cli import main
 from convoy.cli.experiment import print_report
 from serve.config import Settings, parse_settings
+from serve.experiments.ledger.records import Outcome, Prediction
 from serve.experiments.ledger.schema import outcomes
 from serve.experiments.ledger.store import Ledger
+from serve.experiments.pages import name_classes
 from serve.experiments.referee import Referee
 from tests.artifacts import write_artifact
 from tests.serve.listeners import Serving, serving
@@ -124,11 +126,20 @@ def test_without_a_server_the_remedy_is_named(free_ports: Callable[[int], list[i
 
 
 def test_a_report_is_one_screen(gateway: Serving, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
-    print_report(Referee(ledger, lambda: "").report("nets").document())
+    place = ("now", 1, 0, 0, 1)
+    rows = [Prediction("nets", f"shown-{number}", 0, *place, number % 8, 0.9, 1.0) for number in range(16)]
+    ledger.write(rows, [Outcome(row.request_id, 0, row.class_index, None, 1.0) for row in rows], {}, "writer")
+    labels = [f"kind {number}" for number in range(7)]
+    print_report(name_classes(Referee(ledger, lambda: "rapl").report("nets").document(), labels))
     shown = capsys.readouterr().out
     assert "Undecided" in shown
     assert "next less control" in shown
+    assert "calibration error" in shown
+    assert "kind 4" in shown
+    assert "and 3 classes on which the arms differ less" in shown
     assert len(shown.splitlines()) < 40
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "…" not in shown
 
 
 def test_an_export_without_a_ledger_names_the_remedy(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from convoy.errors import ConfigError
 from models.artifact import Artifact
-from serve.atlas.data import Cell, Network, load_atlas, save_atlas
+from serve.atlas.data import Accuracy, Cell, Network, load_atlas, save_atlas
 from serve.atlas.measure import median_interval
 from serve.atlas.sweep import Plan, network_of, open_atlas, sweep, this_machine
 from serve.atlas.view import document, write_page
@@ -117,6 +117,16 @@ def test_the_documents_groups_never_mix_published_and_measured(artifact: Artifac
     groups = {(group["dataset"], group["kind"]) for group in shown["groups"]}
     assert groups == {("imagenet1k", "published"), ("cifar10", "published")}
     assert [one["top1"] for one in shown["cells"]] == [0.7, 0.9, None]
+
+
+def test_measured_and_published_accuracies_of_one_data_set_do_not_compete() -> None:
+    published = network("published", 5, 0.7)
+    measured = network("measured", 5, 0.9).model_copy(
+        update={"accuracy": Accuracy(top1=0.9, kind="measured", how="a test")}
+    )
+    shown = document(atlas_of([published, measured], [cell(published, 1, 0.2), cell(measured, 1, 0.1)]))
+    assert [group["kind"] for group in shown["groups"]] == ["published", "measured"]
+    assert [one["front"] for one in shown["cells"]] == [True, True]
 
 
 def test_the_page_is_one_file_that_asks_for_nothing(tmp_path: Path) -> None:

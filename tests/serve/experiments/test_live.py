@@ -32,7 +32,7 @@ from serve.metric_pages import read_pages
 from serve.metrics import ENGINE_SHARE, total
 from serve.steward import Revisions
 from tests.artifacts import quadrant_image, write_artifact
-from tests.serve.listeners import InProcess
+from tests.serve.listeners import InProcess, admin_headers
 
 
 def png(bright: int, value: int = 200) -> bytes:
@@ -82,7 +82,8 @@ def gateway(
         one = InProcess(settings, Revisions(), "gateway")
         await one.open()
         try:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports['http_port']}") as client:
+            url = f"http://127.0.0.1:{ports['http_port']}"
+            async with httpx.AsyncClient(base_url=url, headers=admin_headers(settings)) as client:
                 yield client, one
         finally:
             await one.close()

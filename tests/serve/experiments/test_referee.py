@@ -8,7 +8,7 @@ import pytest
 
 from convoy.errors import InvalidInput, NotFound
 from serve.experiments.definition import Arm, Experiment
-from serve.experiments.ledger.records import Decision
+from serve.experiments.ledger.records import Decision, Outcome, Prediction
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.referee import Referee
 from serve.experiments.revision import Revision
@@ -191,6 +191,24 @@ def test_a_lost_share_is_an_alarm(ledger: Ledger, referee: Referee, traffic: Tra
     report = referee.report("nets")
     assert "sample-ratio mismatch" in report.alarms[0]
     assert report.sentence.startswith("Do not decide")
+    assert referee.splits()["nets", 1] < 0.01
+    referee.stop("nets")
+    assert referee.splits() == {}
+
+
+def test_classes_on_which_arms_differ_most_come_first(ledger: Ledger, referee: Referee) -> None:
+    """Both arms know class 0, only one knows class 3."""
+    ledger.declare(define(mode="paired"))
+    for number in range(20):
+        for arm, known in (("old", (0, 3)), ("new", (0,))):
+            label = 3 * (number % 2)
+            guess = label if label in known else 1
+            ledger.write([Prediction("nets", f"c{number}", 0, arm, 1, 0, 0, 1, guess, 0.9, 1.0)], [], {}, "writer")
+        ledger.write([], [Outcome(f"c{number}", 0, label, None, 1.0)], {}, "writer")
+    classes = referee.report("nets").classes
+    assert [(one.class_index, one.arm, one.accuracy.value) for one in classes] == [
+        (3, "new", 0.0), (3, "old", 1.0), (0, "new", 1.0), (0, "old", 1.0),
+    ]  # fmt: skip
 
 
 def test_labels_that_come_late_on_one_arm_are_an_alarm(ledger: Ledger, referee: Referee, traffic: Traffic) -> None:
@@ -227,8 +245,6 @@ def test_what_users_ask(ledger: Ledger, referee: Referee) -> None:
 def test_a_label_without_a_prediction_is_reported_after_its_time(
     ledger: Ledger, referee: Referee, traffic: Traffic
 ) -> None:
-    from serve.experiments.ledger.records import Outcome
-
     traffic.send(ledger.declare(define()), 10)
     traffic.done()
     ledger.write([], [Outcome("lost-id", 0, 1, None, 1000.0)], {}, "writer")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from serve.experiments.ledger.records import Outcome, Prediction, TallyKey
+from serve.experiments.ledger.records import Answered, Outcome, Place, Unanswered
 from serve.experiments.ledger.store import Ledger
-from serve.experiments.ledger.tables import latency_bucket
 from serve.experiments.ledger.writer import LedgerWriter
 from serve.experiments.revision import Revision
 
@@ -35,25 +34,22 @@ class Traffic:
             label = int(self._random.integers(CLASSES))
             both = definition.mode in ("paired", "shadow")
             for name in [one.name for one in definition.arms] if both else [arm]:
-                self._answer(revision, identifier, name, unit, int(name == arm), label)
+                self._answer(revision, identifier, name, unit, name == arm, label)
             if self._random.random() < labelled:
                 self._writer.outcome(Outcome(identifier, 0, label, None, 1000.0 + self._sent))
 
-    def _answer(self, revision: Revision, identifier: str, arm: str, unit: int, answered: int, label: int) -> None:
-        key = (revision.definition.name, revision.revision, revision.stage, arm)
-        failed = self._random.random() < self.failing[arm]
-        self._writer.tally(TallyKey(*key, "failed", int(failed)))
-        if failed:
+    def _answer(self, revision: Revision, identifier: str, arm: str, unit: int, answered: bool, label: int) -> None:
+        place = Place(revision.definition.name, revision.revision, revision.stage, arm)
+        if self._random.random() < self.failing[arm]:
+            self._writer.unanswered(Unanswered(place, "failed"))
             return
         right = self._random.random() < self._accuracy[arm]
         guess = label if right else (label + 1) % CLASSES
-        at = 1000.0 + self._sent
-        row = Prediction(key[0], identifier, 0, arm, key[1], key[2], unit, answered, guess, 0.9, at)
-        self._writer.predict(row)
         seconds = self.latency[arm] * float(self._random.lognormal(0, 0.1))
-        self._writer.tally(TallyKey(*key, "latency", latency_bucket(seconds)))
-        self._writer.tally(TallyKey(*key, "engine", 0), seconds / 2)
-        self._writer.tally(TallyKey(*key, "joules", 0), JOULES_PER_SECOND * seconds / 2)
+        joules = JOULES_PER_SECOND * seconds / 2
+        images = [(guess, 0.9)]
+        at = 1000.0 + self._sent
+        self._writer.answered(Answered(place, identifier, unit, answered, images, seconds, seconds / 2, joules, at))
 
     def done(self) -> None:
         self._writer.flush()

@@ -98,6 +98,21 @@ def test_two_models_together_pay_what_each_pays_alone(node: Node) -> None:
     assert alone_a == pytest.approx(20 * 0.6 * node.machine.per_core, rel=0.1)
 
 
+@settings(max_examples=10, deadline=None)
+@given(st.permutations([("a", 0.4), ("a", 0.2), ("b", 0.3), ("b", 0.1), ("", 0.5)]))
+def test_the_order_of_events_changes_nobodys_bill(
+    tmp_path_factory: pytest.TempPathFactory, events: list[tuple[str, float]]
+) -> None:
+    node = Node(tmp_path_factory.mktemp("node"), Machine())
+    node.rest()
+    for name, amount in events:
+        node.run(1.0, other=0.0 if name else amount, **({name: amount} if name else {}))
+    per_core = node.machine.per_core
+    assert node.joules("model", "a") == pytest.approx(0.6 * per_core, rel=0.02)
+    assert node.joules("model", "b") == pytest.approx(0.4 * per_core, rel=0.02)
+    assert node.joules("other") == pytest.approx(0.5 * per_core, rel=0.02)
+
+
 def test_strangers_do_not_pay_for_rest_nor_models_for_strangers(node: Node) -> None:
     node.rest()
     for _ in range(10):

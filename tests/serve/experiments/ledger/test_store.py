@@ -5,6 +5,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -13,18 +14,23 @@ from sqlalchemy import func, select
 
 from convoy.errors import ConfigError
 from serve.experiments.definition import Arm, Experiment
-from serve.experiments.ledger.records import Decision, Outcome, Prediction, TallyKey
+from serve.experiments.ledger.records import Answered, Decision, Outcome, Place, Prediction, TallyKey, Unanswered
 from serve.experiments.ledger.schema import decisions, metadata, outcomes, predictions, tallies
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.ledger.writer import LedgerWriter
 from serve.experiments.revision import first_revision
 
 EXPERIMENT = Experiment(name="nets", arms=(Arm(name="old", model="a"), Arm(name="new", model="b")))
-KEY = TallyKey("nets", 1, 0, "old", "latency", 7)
+PLACE = Place("nets", 1, 0, "old")
+KEY = TallyKey(*PLACE, "latency", 7)
 
 
-def prediction(number: int, arm: str = "old") -> Prediction:
-    return Prediction("nets", f"id-{number}", 0, arm, 1, 0, 0, 1, 3, 0.9, 1000.0 + number)
+def prediction(number: int) -> Prediction:
+    return Prediction("nets", f"id-{number}", 0, "old", 1, 0, 0, 1, 3, 0.9, 1000.0 + number)
+
+
+def answered(number: int, images: int = 1) -> Answered:
+    return Answered(PLACE, f"id-{number}", 0, True, [(3, 0.9)] * images, 0.004, 0.002, None, 1000.0 + number)
 
 
 def decision(number: int) -> Decision:
@@ -34,6 +40,15 @@ def decision(number: int) -> Decision:
 def count(ledger: Ledger, table: object) -> int:
     with ledger.engine.connect() as connection:
         return int(connection.execute(select(func.count()).select_from(table)).scalar_one())  # type: ignore[arg-type]
+
+
+def tally(ledger: Ledger, measure: str, bucket: int | None = None) -> tuple[Any, ...]:
+    """Count, sum and sum of squares of a measure, over all writers."""
+    columns = tallies.c
+    where = [columns.measure == measure, *([] if bucket is None else [columns.bucket == bucket])]
+    sums = (func.sum(columns.count), func.sum(columns.total), func.sum(columns.squares))
+    with ledger.engine.connect() as connection:
+        return tuple(connection.execute(select(*sums).where(*where)).one())
 
 
 def test_migrations_lead_to_the_tables_of_the_schema(ledger: Ledger) -> None:
@@ -102,23 +117,45 @@ def test_of_two_changes_at_once_one_wins_whole(ledger: Ledger) -> None:
 def test_a_writer_loses_nothing_on_a_clean_stop(ledger: Ledger) -> None:
     writer = LedgerWriter(ledger, flush_seconds=3600, capacity=10_000)
     for number in range(5000):
-        writer.predict(prediction(number))
-        writer.tally(KEY, 2.0)
+        writer.answered(answered(number))
     writer.close()
     assert count(ledger, predictions) == 5000
-    with ledger.engine.connect() as connection:
-        assert connection.execute(select(tallies.c.count, tallies.c.total, tallies.c.squares)).one() == (
-            5000, 10_000.0, 20_000.0,
-        )  # fmt: skip
+    assert tally(ledger, "engine") == (5000, pytest.approx(10.0), pytest.approx(0.02))
+    assert tally(ledger, "latency")[0] == tally(ledger, "failed")[0] == 5000
+
+
+def test_costs_are_counted_per_image(ledger: Ledger) -> None:
+    writer = LedgerWriter(ledger, 3600, 100)
+    writer.answered(answered(1, images=4))
+    writer.answered(answered(2)._replace(engine_seconds=None))  # from the cache: it cost nothing that could be told
+    writer.unanswered(Unanswered(PLACE, "failed"))
+    writer.unanswered(Unanswered(PLACE, "dropped"))
+    writer.close()
+    assert count(ledger, predictions) == 5
+    assert tally(ledger, "engine") == (4, pytest.approx(0.002), pytest.approx(4 * 0.0005**2))
+    assert tally(ledger, "joules")[0] is None
+    assert tally(ledger, "failed", 0)[0] == 2
+    assert (tally(ledger, "failed", 1)[0], tally(ledger, "dropped", 0)[0]) == (1, 1)
 
 
 def test_a_full_writer_drops_and_counts(ledger: Ledger) -> None:
     written: list[tuple[int, int]] = []
     writer = LedgerWriter(ledger, 3600, 10, on_write=lambda count, dropped: written.append((count, dropped)))
     for number in range(25):
-        writer.predict(prediction(number))
+        writer.answered(answered(number))
+    assert writer.room == 0
     writer.close()
     assert written == [(10, 15)]
+    assert writer.room == 10
+    assert tally(ledger, "failed")[0] == 10, "what is dropped is in no tally"
+
+
+def test_an_answer_is_kept_whole_or_not_at_all(ledger: Ledger) -> None:
+    writer = LedgerWriter(ledger, 3600, 10)
+    for number in range(3):
+        writer.answered(answered(number, images=4))
+    writer.close()
+    assert count(ledger, predictions) == 8
 
 
 def test_events_wait_for_a_database_that_was_away(ledger: Ledger, ledger_url: str) -> None:
@@ -127,9 +164,10 @@ def test_events_wait_for_a_database_that_was_away(ledger: Ledger, ledger_url: st
     with ledger.engine.begin() as connection:
         connection.execute(predictions.insert(), [prediction(0)._asdict()])  # SQLite: the only writer from here on
         for number in range(100):
-            writer.predict(prediction(number))
+            writer.answered(answered(number))
     writer.close()
     assert count(ledger, predictions) == 100
+    assert tally(ledger, "failed")[0] == 100
 
 
 def test_killed_processes_count_nothing_twice(ledger: Ledger, ledger_url: str) -> None:
@@ -138,10 +176,10 @@ def test_killed_processes_count_nothing_twice(ledger: Ledger, ledger_url: str) -
 import os, threading
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.ledger.writer import LedgerWriter
-from tests.serve.experiments.ledger.test_store import prediction
+from tests.serve.experiments.ledger.test_store import answered
 writer = LedgerWriter(Ledger({ledger_url!r}), 0.001, 100_000)
 for number in range(20_000):
-    writer.predict(prediction(number))
+    writer.answered(answered(number))
     if number == 5000:
         print("begun", flush=True)
 writer.close()
@@ -160,8 +198,7 @@ def test_two_writers_of_two_gateways_add_up(ledger: Ledger) -> None:
 
     def work(writer: LedgerWriter, offset: int) -> None:
         for number in range(2000):
-            writer.predict(prediction(offset + number))
-            writer.tally(KEY)
+            writer.answered(answered(offset + number))
 
     threads = [threading.Thread(target=work, args=(writer, 5000 * n)) for n, writer in enumerate(writers)]
     for thread in threads:
@@ -171,8 +208,29 @@ def test_two_writers_of_two_gateways_add_up(ledger: Ledger) -> None:
     for writer in writers:
         writer.close()
     assert count(ledger, predictions) == 4000
-    with ledger.engine.connect() as connection:
-        assert connection.execute(select(func.sum(tallies.c.count))).scalar_one() == 4000
+    assert tally(ledger, "failed")[0] == 4000
+
+
+def test_requests_are_forgotten_when_their_revision_has_ended(ledger: Ledger) -> None:
+    def left() -> set[str]:
+        with ledger.engine.connect() as connection:
+            return set(connection.execute(select(predictions.c.request_id)).scalars())
+
+    first = ledger.declare(EXPERIMENT)
+    second = first.redefined(EXPERIMENT.model_copy(update={"effect": 0.05}))
+    assert ledger.change(second, decision(1))
+    rows = [prediction(number) for number in range(10)]
+    rows += [prediction(number)._replace(revision=2) for number in range(10, 15)]
+    ledger.write(rows, [Outcome(row.request_id, 0, 3, None, row.at) for row in rows], {KEY: (15, 0.0, 0.0)}, "writer")
+
+    assert ledger.forget(before=1004.0) == 4
+    assert left() == {f"id-{number}" for number in range(4, 15)}
+    assert count(ledger, outcomes) == 11
+    assert ledger.forget(before=2000.0) == 6
+    assert left() == {f"id-{number}" for number in range(10, 15)}, "what runs is kept whole"
+    assert ledger.change(second.ended("old", "stopped"), decision(2))
+    assert ledger.forget(before=2000.0) == 5
+    assert (count(ledger, outcomes), count(ledger, tallies), count(ledger, decisions)) == (0, 1, 2)
 
 
 @pytest.mark.parametrize("url", ["mysql://somewhere/x", "nonsense", "oracle:///x"])

@@ -1,0 +1,81 @@
+"""What a fault cost, from a run's counts. Times in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.chaos.faults import Fault
+from loadtest.coordinator import Run
+from loadtest.stats.histogram import bins_of
+from loadtest.wire.outcomes import is_ok, outcome_name
+
+SLOW_SECONDS = 1.0  # a request that takes longer was disturbed
+
+
+@dataclass(frozen=True)
+class Result:
+    """`disturbed_s`: from the fault to the end of the last window with a failed or slow request; `back_s`: until it is mended."""
+
+    fault: str
+    rate: float
+    requests: int
+    failed: int
+    seen: dict[str, int]  # what clients saw of the failed ones
+    slowest_s: float
+    disturbed_s: float
+    back_s: float
+    kept: bool
+
+    def document(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def judge(fault: Fault, run: Run, at: float, back: float) -> Result:
+    """`at`: seconds from the run's start to the fault.
+
+    Raises ValueError when a request is unaccounted for, or when requests were slow or failed before the fault: then the
+    machine does not carry the load, and what came after says nothing of the fault.
+    """
+    account = run.fold.account
+    if account.total() != sum(run.issued.values()):
+        raise ValueError(f"{sum(run.issued.values())} requests were sent and {account.total()} accounted for")
+    if steady := spoilt(run, at):
+        raise ValueError(
+            f"{steady} of the windows before {fault.name} were disturbed; free the machine or lower --rate"
+        )
+    seen = {outcome_name(code): count for code, count in sorted(account.items()) if not is_ok(code)}
+    failed = sum(seen.values())
+    disturbed = disturbance(run, at)
+    return Result(
+        fault=fault.name,
+        rate=account.total() / run.plan.end_s,
+        requests=account.total(),
+        failed=failed,
+        seen=seen,
+        slowest_s=run.fold.total.latency.maximum() or 0.0,
+        disturbed_s=disturbed,
+        back_s=back,
+        kept=failed <= fault.most_failed and disturbed <= fault.within_seconds,
+    )
+
+
+def disturbance(run: Run, at: float) -> float:
+    """Seconds from the fault to the end of the last window with a failed or slow request."""
+    disturbed = [end for end in disturbed_ends(run) if end > at]
+    return disturbed[-1] - at if disturbed else 0.0
+
+
+def spoilt(run: Run, at: float) -> int:
+    """Windows before the fault, after the warm-up, in which a request failed or was slow. A request may still be under
+    way when the fault comes, so those that were due within `SLOW_SECONDS` of it are the fault's."""
+    return sum(run.plan.warmup_s < end <= at - SLOW_SECONDS for end in disturbed_ends(run))
+
+
+def disturbed_ends(run: Run) -> list[float]:
+    windows = run.fold.windows
+    slow = windows.latency[:, int(bins_of(np.array([SLOW_SECONDS]))[0]) + 1 :].sum(axis=1)
+    ends = windows.origin + (np.arange(len(windows)) + 1) * windows.seconds
+    return [float(end) for end in ends[(windows.failed > 0) | (slow > 0)]]

@@ -1,0 +1,167 @@
+"""Where faults happen: a server of this process, its processes by their role, and a load that is watched while it runs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+
+from benchmarks.chaos.postgres import Postgres, postgres
+from benchmarks.server import Server
+from loadtest.coordinator import Run, run_plan
+from loadtest.plan import Load, Payload, Plan, Step, Target, Traffic
+from serve import app
+from serve.config import Settings, parse_settings
+
+HOSTED, LOCAL = "resnet20-cifar10", "lenet5-mnist"
+RATE = 200.0
+WARMUP_SECONDS = 3.0
+BEFORE_SECONDS = 5.0  # of undisturbed load, which the time after is compared with
+TIMEOUT_SECONDS = 40.0
+PATIENCE_SECONDS = 180.0
+WINDOW_SECONDS = 0.25
+
+Value = TypeVar("Value")
+
+
+@dataclass
+class Stage:
+    """A running server with two gateways and two hosts of `HOSTED`. `add` undoes what a fault did, at its end."""
+
+    settings: Settings
+    database: Postgres
+    folder: Path
+    after: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.settings.listen.http_port}"
+
+    def pids(self, role: str) -> set[int]:
+        """Processes whose title holds `role`: `host-`, `gateway`, `ServeController` …"""
+        return {pid for pid in Server(os.getpid(), self.url, 0, 0).processes() if role in title(pid)}
+
+    def one(self, role: str) -> int:
+        """One of them, always the same while they live."""
+        return min(self.until(lambda: self.pids(role)))
+
+    def until(self, holds: Callable[[], Value]) -> Value:
+        end = time.monotonic() + PATIENCE_SECONDS
+        while not (answer := holds()):
+            if time.monotonic() > end:
+                raise TimeoutError("what was waited for did not come")
+            time.sleep(0.05)
+        return answer
+
+    def until_whole(self) -> None:
+        """Until every replica there should be is there and a request to each model is answered."""
+        wanted = {"ServeController": 1, "ServeReplica:gateway": 2, "ServeReplica:host-": 2, "ServeReplica:meter": 1}
+        self.until(lambda: all(len(self.pids(role)) == count for role, count in wanted.items()))
+        self.until(self._answers)
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/v2/health/ready", timeout=5).is_success
+        except httpx.TransportError:
+            return False
+
+    def deploy(self, document: dict[str, object]) -> None:
+        """Brings the server to other settings; as `serve deploy` would."""
+        self.settings = parse_settings(document)
+        app.deploy(self.settings)
+
+
+def title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def document(ports: list[int], folder: Path, ledger: str) -> dict[str, object]:
+    """The server's configuration: one model in the gateways, one in two hosts, an experiment over the first."""
+    arms = [{"name": "one", "model": LOCAL}, {"name": "two", "model": LOCAL}]
+    return {
+        "listen": dict(zip(("http_port", "grpc_port", "metrics_port"), ports, strict=True)),
+        "runtime_dir": str(folder / "node"),
+        "gateways": 2,
+        "cores": 2,
+        "models": [{"name": LOCAL}, {"name": HOSTED, "placement": "dedicated", "replicas": 2, "threads": 1}],
+        "experiments": [{"name": "digits", "arms": arms}],
+        "ledger": {"url": ledger},
+    }
+
+
+@contextmanager
+def stage(folder: Path) -> Iterator[Stage]:
+    ports = free_ports(4)
+    with postgres(ports.pop()) as database:
+        settings = parse_settings(document(ports, folder, database.url))
+        app.start(settings)
+        try:
+            yield Stage(settings, database, folder)
+        finally:
+            app.stop()
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
+class Watched:
+    """A load on a thread. `wait` returns when it has run so long; `finish` gives all of it."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._started: float | None = None
+        self._passed = threading.Condition()
+        self._pool = ThreadPoolExecutor(1)
+        self._run = self._pool.submit(run_plan, plan, self._progress)
+
+    def _progress(self, run: Run, seconds: float) -> None:
+        with self._passed:
+            self._started = time.monotonic() - seconds
+            self._passed.notify_all()
+
+    def now(self) -> float:
+        """Seconds since the load began."""
+        return 0.0 if self._started is None else time.monotonic() - self._started
+
+    def wait(self, seconds: float) -> None:
+        with self._passed:
+            self._passed.wait_for(lambda: self.now() >= seconds, PATIENCE_SECONDS)
+
+    def finish(self) -> Run:
+        with self._pool:
+            return self._run.result()
+
+
+def plan(stage: Stage, seconds: float, rate: float = RATE) -> Plan:
+    """Half of the requests to a model in the gateways, a quarter to one in hosts, a quarter to an experiment."""
+    digit = Payload(side=28, channels=1, format="png")
+    picture = Payload(side=32, format="png")
+    traffic = (
+        Traffic(LOCAL, weight=2, payload=digit),
+        Traffic(HOSTED, payload=picture),
+        Traffic("digits", payload=digit),
+    )
+    target = Target(stage.url, timeout_s=TIMEOUT_SECONDS)
+    duration = BEFORE_SECONDS + seconds
+    return Plan(
+        target,
+        traffic,
+        Load(steps=(Step(rate, WARMUP_SECONDS + duration),)),
+        duration,
+        WARMUP_SECONDS,
+        window_s=WINDOW_SECONDS,
+    )

@@ -1,0 +1,53 @@
+"""The worked example of docs/experiments.md, with fewer images and nets that are further apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.ab_example import DATA, MODES, Arm, bundled, choose, lines, measure
+from models.artifact import BUNDLED, Artifact, Manifest
+from models.data import Split, load_data
+
+IMAGES = 3000
+LEAST = 0.06  # the fewer images, the further apart: 6 points are 5 standard errors of 1500 against 1500
+
+
+def manifests(**accuracies: float) -> list[Manifest]:
+    known = Artifact.load(BUNDLED / "resnet20-cifar10").manifest
+    return [replace(known, name=name, accuracy={"top1": one}) for name, one in accuracies.items()]
+
+
+def test_the_closest_of_those_that_are_far_enough_apart_are_chosen() -> None:
+    found = manifests(a=0.90, b=0.88, c=0.86, d=0.80)
+    assert choose(found) == (Arm("c", 0.86), Arm("a", 0.90))
+    assert choose(found, 0.07) == (Arm("d", 0.80), Arm("b", 0.88))
+    with pytest.raises(ValueError, match="20 points apart"):
+        choose(found, 0.2)
+
+
+def test_bundled_nets_are_far_enough_apart() -> None:
+    control, better = choose(bundled())
+    assert better.accuracy - control.accuracy >= 0.03
+
+
+@pytest.mark.slow
+def test_the_report_covers_the_truth_and_pairs_need_fewer_samples() -> None:
+    test = load_data(DATA).test
+    example = measure(Split(test.images[:IMAGES], test.labels[:IMAGES]), choose(bundled(), LEAST))
+    settled = {}
+    for mode in MODES:
+        report = example.reports[mode]
+        (one,) = report["comparisons"]
+        assert one["difference"]["low"] <= example.truth <= one["difference"]["high"]
+        settled[mode] = one["settled_after"]
+        assert report["sentence"].startswith(f"Keep {example.better.model}")
+        assert f"{settled[mode]:,} samples settled it" in report["sentence"]
+        for arm in report["arms"]:
+            assert arm["p99_ms"]["value"] > 0
+            assert arm["engine_ms"]["value"] > 0
+            assert arm["energy"]["joules_per_image"]["value"] > 0
+            assert (arm["energy"]["source"], arm["energy"]["method"]) == ("declared", "estimated")
+    assert 2 * settled["paired"] <= settled["split"]
+    assert example.better.model in "\n".join(lines(example))

@@ -1,0 +1,69 @@
+"""How a fault is judged: nothing is lost from the account, and disturbance ends with its last window."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.chaos.faults import FAULTS, Fault
+from benchmarks.chaos.judge import judge
+from benchmarks.chaos.page import table
+from loadtest.coordinator import Run
+from loadtest.plan import Load, Plan, Step, Target, Traffic
+from loadtest.stats.fold import Fold
+from loadtest.wire.outcomes import RESET
+from loadtest.worker.records import RECORD
+
+FAULT = Fault("one", "something", "no request fails", lambda stage: None, most_failed=1, within_seconds=3)
+
+
+def run_of(*requests: tuple[float, float, int], issued: int | None = None) -> Run:
+    """A finished run of (due, seconds, outcome)."""
+    plan = Plan(Target("http://127.0.0.1:1"), (Traffic("m"),), Load(steps=(Step(1, 10),)), 10, 0, window_s=0.5)
+    run = Run(plan, Fold(plan))
+    records = np.zeros(len(requests), RECORD)
+    for record, (due, seconds, outcome) in zip(records, requests, strict=True):
+        record["scheduled"] = record["sent"] = due
+        record["done"], record["outcome"] = due + seconds, outcome
+    run.fold.add(records, ("",))
+    run.issued = {0: len(requests) if issued is None else issued}
+    return run
+
+
+def test_undisturbed() -> None:
+    result = judge(FAULT, run_of((1, 0.1, 200), (6, 0.1, 200)), at=5, back=0)
+    assert (result.failed, result.disturbed_s, result.kept, result.seen) == (0, 0, True, {})
+
+
+def test_a_failure_disturbs_until_the_end_of_its_window() -> None:
+    result = judge(FAULT, run_of((5.1, 0, RESET), (6.2, 0.1, 200)), at=5, back=0)
+    assert (result.failed, result.disturbed_s, result.kept) == (1, 0.5, True)
+    assert list(result.seen.values()) == [1]
+
+
+def test_a_slow_answer_disturbs_too() -> None:
+    assert judge(FAULT, run_of((9.2, 2.0, 200)), at=5, back=0).disturbed_s == pytest.approx(4.5)
+    assert not judge(FAULT, run_of((9.2, 2.0, 200)), at=5, back=0).kept
+
+
+def test_more_failures_than_promised() -> None:
+    assert not judge(FAULT, run_of((5.1, 0, 500), (5.2, 0, 503)), at=5, back=0).kept
+
+
+def test_what_is_not_accounted_for_is_an_error() -> None:
+    with pytest.raises(ValueError, match="2 requests were sent and 1 accounted for"):
+        judge(FAULT, run_of((1, 0.1, 200), issued=2), at=5, back=0)
+
+
+def test_a_load_that_was_too_much_before_says_nothing() -> None:
+    with pytest.raises(ValueError, match="free the machine"):
+        judge(FAULT, run_of((1, 2.0, 200), (6, 0.1, 200)), at=5, back=0)
+
+
+def test_the_page_names_what_was_not_measured() -> None:
+    first, *others = FAULTS
+    told = judge(first, run_of((5.1, 0, RESET)), at=5, back=1).document() | {"cores": 2, "day": "2026-01-01"}
+    page = table(FAULTS, {first.name: told})
+    assert "1 × reset" in page
+    assert "**no**" in page
+    assert all(one.happens in page for one in others)

@@ -1,0 +1,121 @@
+"""A cluster on one machine: every Ray node with a network, processes and files of its own, as if it were another machine.
+
+Run inside `unshare` (see `isolated`): there is a bridge, and each node hangs on it by a cable.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from serve.app import RAY_ENVIRONMENT
+from tests.conftest import REPOSITORY
+from tests.deploy.ray_node import RAY, SERVE
+from tests.waiting import until
+
+BRIDGE, HERE, HEAD = "convoy0", "10.77.0.254", "10.77.0.1"
+GCS_PORT, DASHBOARD_PORT = 6379, 8265
+PATIENCE_SECONDS = 180.0
+STARTED = "Ray runtime started"
+SLOW_MACHINE = {"RAY_raylet_start_wait_time_s": "120"}
+# In the node: its own runtime folder, its end of the cable, and then Ray. The line that is read says that the cable is there.
+INSIDE = (
+    'mount -t tmpfs tmpfs "$1" && read -r _ && ip link set lo up && ip addr add "$2/24" dev "$3" && ip link set "$3" up'
+    ' && shift 3 && exec "$@"'
+)
+
+
+def isolated(*command: str) -> list[str]:
+    """The command line that runs a command in namespaces of its own, with the rights of root there alone."""
+    own = [] if os.getuid() == 0 else ["--user", "--map-root-user"]
+    return ["unshare", *own, "--net", "--mount", "--", *command]
+
+
+@dataclass
+class Node:
+    """A running node. Its processes end when `process` does."""
+
+    address: str
+    process: subprocess.Popen[str]
+
+    def kill(self) -> None:
+        """All of its processes at once."""
+        self.process.kill()
+        self.process.wait()
+
+
+@dataclass
+class Cluster:
+    """Nodes on a bridge, the head first. `runtime` is a folder that every node has for itself."""
+
+    runtime: Path
+    folder: Path
+    environment: dict[str, str]
+    ends: ExitStack
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def add(self, cpus: int, resources: dict[str, float]) -> Node:
+        """A node that has started; one after the other, since five at once are too much for a small machine."""
+        number = next(self._numbers)
+        address, cable = f"10.77.0.{number}", f"cable{number}"
+        start = [
+            *RAY, "start", "--block", "--disable-usage-stats", f"--node-ip-address={address}", f"--num-cpus={cpus}",
+            f"--resources={json.dumps(resources)}", "--object-store-memory=80000000",
+        ]  # fmt: skip
+        if number == 1:
+            start += [
+                "--head", f"--port={GCS_PORT}", f"--temp-dir={self.folder}", "--include-dashboard=true",
+                f"--dashboard-host={address}", f"--dashboard-port={DASHBOARD_PORT}",
+            ]  # fmt: skip
+        else:
+            start += [f"--address={HEAD}:{GCS_PORT}"]
+        own = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
+        inside = [*own, "bash", "-c", INSIDE, "node", str(self.runtime), address, f"{cable}n", *start]
+        log_path = self.folder / f"node-{number}.log"
+        with log_path.open("w") as log:
+            process = subprocess.Popen(
+                inside, cwd=REPOSITORY, env=self.environment, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True
+            )
+        node = Node(address, process)
+        self.ends.callback(node.kill)
+        ip("link", "add", cable, "type", "veth", "peer", "name", f"{cable}n")
+        ip("link", "set", cable, "master", BRIDGE, "up")
+        ip("link", "set", f"{cable}n", "netns", str(process.pid))
+        assert process.stdin is not None
+        process.stdin.write("connected\n")
+        process.stdin.flush()
+        until(lambda: STARTED in log_path.read_text() or process.poll() is not None, PATIENCE_SECONDS)
+        assert process.poll() is None, log_path.read_text()[-2000:]
+        return node
+
+    def deploy(self, document: Path) -> None:
+        """`serve deploy`, which returns when the document is accepted."""
+        command = [*SERVE, "deploy", "--address", f"http://{HEAD}:{DASHBOARD_PORT}", str(document)]
+        subprocess.run(command, cwd=REPOSITORY, env=self.environment, check=True, capture_output=True, timeout=300)
+
+
+@contextmanager
+def cluster() -> Iterator[Cluster]:
+    """An empty cluster; its nodes end with the block."""
+    ip("link", "set", "lo", "up")
+    ip("link", "add", BRIDGE, "type", "bridge")
+    ip("addr", "add", f"{HERE}/24", "dev", BRIDGE)
+    ip("link", "set", BRIDGE, "up")
+    environment = (
+        os.environ | RAY_ENVIRONMENT | SLOW_MACHINE | {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(REPOSITORY)}
+    )
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder, ExitStack() as ends:
+        runtime = Path(folder) / "own"
+        runtime.mkdir()
+        yield Cluster(runtime, Path(folder), environment, ends)
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, timeout=30)

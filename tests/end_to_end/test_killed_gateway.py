@@ -1,0 +1,105 @@
+"""kill -9 of the gateway while it serves an experiment, on real Ray: what the ledger then holds."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+import httpx
+import pytest
+from sqlalchemy import func, select
+
+from serve.config import Settings
+from serve.experiments.ledger.schema import predictions, tallies
+from serve.experiments.ledger.store import Ledger
+from serve.metric_pages import living_processes
+from tests.end_to_end.test_experiments import png
+from tests.waiting import until
+
+NAME = "killed"
+CLIENTS = 4
+
+
+@pytest.fixture
+def ledger(server: Settings) -> Iterator[Ledger]:
+    one = Ledger(server.ledger_url)
+    yield one
+    one.close()
+
+
+@contextmanager
+def traffic(url: str) -> Iterator[list[str]]:
+    """Requests from some clients for as long as the block lasts; the ids of those that were answered."""
+    answered: list[str] = []
+    numbers, stopped = itertools.count(), threading.Event()
+
+    def send() -> None:
+        with httpx.Client(base_url=url, timeout=60) as client:
+            while not stopped.is_set():
+                identifier = f"traffic-{next(numbers)}"
+                try:
+                    answer = client.post(f"/v1/models/{NAME}/classify", content=png(0), params={"id": identifier})
+                except httpx.TransportError:  # its gateway was killed: the next one is another request
+                    continue
+                if answer.status_code == 200:
+                    answered.append(identifier)
+
+    clients = [threading.Thread(target=send) for _ in range(CLIENTS)]
+    for one in clients:
+        one.start()
+    try:
+        yield answered
+    finally:
+        stopped.set()
+        for one in clients:
+            one.join()
+
+
+def gateways(server: Settings) -> set[int]:
+    """Processes that listen now."""
+    listening = {int(one.stem.partition("-")[2]) for one in server.node_dir.glob("gateway-*.sock")}
+    return listening & set(living_processes(server.node_dir / "metrics"))
+
+
+def kept(ledger: Ledger) -> set[str]:
+    with ledger.engine.connect() as connection:
+        query = select(predictions.c.request_id).where(predictions.c.experiment == NAME)
+        return set(connection.execute(query).scalars())
+
+
+def counted(ledger: Ledger) -> int:
+    """Answers in the tallies of all writers."""
+    where = (tallies.c.experiment == NAME, tallies.c.measure == "failed", tallies.c.bucket == 0)
+    with ledger.engine.connect() as connection:
+        return int(connection.execute(select(func.sum(tallies.c.count)).where(*where)).scalar_one())
+
+
+def test_only_what_was_not_flushed_is_lost_and_nothing_counts_twice(
+    http: httpx.Client, server: Settings, channel: grpc.Channel, ledger: Ledger
+) -> None:
+    arms = [{"name": "one", "model": "quadrants-a"}, {"name": "two", "model": "quadrants-b"}]
+    assert http.post("/v1/experiments", json={"name": NAME, "arms": arms}).status_code == 201
+    until(lambda: http.post(f"/v1/models/{NAME}/classify", content=png(0)).status_code == 200)
+    with traffic(str(http.base_url)) as answered:
+        until(lambda: len(answered) > 100)
+        flushed = set(answered)
+        until(lambda: flushed <= kept(ledger))
+        (gateway,) = gateways(server)
+        os.kill(gateway, signal.SIGKILL)
+        until(lambda: gateways(server) - {gateway}, patience=120)
+        before = len(answered)
+        until(lambda: len(answered) > before + 100, patience=120)
+    last = [f"last-{number}" for number in range(20)]
+    for identifier in last:
+        assert http.post(f"/v1/models/{NAME}/classify", content=png(0), params={"id": identifier}).status_code == 200
+    until(lambda: set(last) <= kept(ledger))
+    rows = kept(ledger)
+    assert flushed <= rows
+    assert set(answered[before + CLIENTS :]) <= rows, "what the new gateway answered"
+    assert counted(ledger) == len(rows)
+    grpc.channel_ready_future(channel).result(timeout=60)  # the tests that come next use it

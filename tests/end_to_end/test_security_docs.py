@@ -1,0 +1,36 @@
+"""What docs/security.md shows works as it stands."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from convoy.credentials import LOCAL_KEY
+from serve.access import read_local_key
+from serve.config import Limits, Settings, parse_settings
+from tests.conftest import REPOSITORY
+from tests.snippets import Snippet, snippets
+
+PAGE = "docs/security.md"
+
+
+@pytest.mark.parametrize("snippet", snippets(PAGE, "bash"), ids=str)
+def test_a_command_works(server: Settings, snippet: Snippet, tmp_path: Path) -> None:
+    """The server of the tests keeps its files elsewhere, so its key is put where `convoy up` would have put it."""
+    folder = tmp_path / f"convoy-{os.getuid()}-8000"
+    folder.mkdir()
+    (folder / LOCAL_KEY).write_text(read_local_key(server.node_dir))
+    assert '"load":true' in snippet.run(server.listen, tmp_path, TMPDIR=str(tmp_path))
+
+
+@pytest.mark.parametrize("snippet", snippets(PAGE, "yaml"), ids=str)
+def test_a_configuration_is_valid(snippet: Snippet) -> None:
+    parse_settings(yaml.safe_load(snippet.text))
+
+
+def test_every_limit_is_told() -> None:
+    page = (REPOSITORY / PAGE).read_text()
+    assert [name for name in Limits.model_fields if f"`{name}`" not in page] == []
