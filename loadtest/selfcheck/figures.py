@@ -94,9 +94,11 @@ def noop_server(busy_s: float = 0.0, scheme: str = "http") -> Iterator[str]:
         process.communicate()
 
 
-def _report(url: str, payload: Payload, load: Load, seconds: float, model: str = "m") -> Report:
+def _report(
+    url: str, payload: Payload, load: Load, seconds: float, model: str = "m", warmup_s: float = WARMUP_S
+) -> Report:
     target = Target(url, "grpc-classify" if url.startswith("grpc") else "classify")
-    plan = Plan(target, (Traffic(model, payload=payload),), load, duration_s=seconds, warmup_s=WARMUP_S)
+    plan = Plan(target, (Traffic(model, payload=payload),), load, duration_s=seconds, warmup_s=warmup_s)
     return build_report(run_plan(plan))
 
 
@@ -128,12 +130,14 @@ def simulated_engine() -> Iterator[Subject]:
 def measure_agreement(subject: Subject, seconds: float, tools: Sequence[str]) -> list[Agreement]:
     """Short rounds, so that the machine's drift meets both; who goes first takes turns as well.
 
+    No round has a warm-up: the others have none, and the first answers are as late for all.
+
     Raises ConfigError for a tool that is missing, ConvoyError for one that fails.
     """
     load = Load(concurrency=subject.connections)
 
     def own() -> float:
-        return _report(subject.url, subject.payload, load, seconds, subject.model).throughput_per_s
+        return _report(subject.url, subject.payload, load, seconds, subject.model, warmup_s=0).throughput_per_s
 
     found = []
     for tool in tools:

@@ -49,9 +49,16 @@ def test_limit_is_the_largest_batch_within_the_target() -> None:
 def test_measuring_warms_every_size_and_keeps_the_best() -> None:
     ticks: Iterator[int] = count()
     engine = Echo()
-    curve = measure_curve(engine, (1, 2), repeats=2, clock=lambda: float(next(ticks)))
+    curve = measure_curve(engine, (1, 2), repeats=2, clock=lambda: next(ticks) / 64)
     assert engine.sizes == [1, 1, 1, 2, 2, 2]
-    assert curve == LatencyCurve((1, 2), (1.0, 1.0))
+    assert curve == LatencyCurve((1, 2), (1 / 64, 1 / 64))
+
+
+def test_a_long_run_is_not_repeated() -> None:
+    ticks: Iterator[int] = count()
+    engine = Echo()
+    measure_curve(engine, (1, 2), repeats=3, clock=lambda: float(next(ticks)))
+    assert engine.sizes == [1, 1, 2, 2]
 
 
 def test_warming_runs_every_size_once() -> None:
