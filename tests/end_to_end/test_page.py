@@ -187,7 +187,11 @@ def test_an_experiment_shows_its_verdict_its_arms_and_what_was_known_when(page: 
     assert http.post("/v1/experiments", json={"name": "shown", "arms": arms}).status_code == 201
     ask = partial(http.post, "/v1/models/shown/classify", content=quadrant(0))
     until(lambda: ask().status_code == 200)
-    until(lambda: ask() and all(arm["energy"] for arm in http.get("/v1/experiments/shown/report").json()["arms"]))
+    until(
+        lambda: (
+            ask().is_success and all(arm["energy"] for arm in http.get("/v1/experiments/shown/report").json()["arms"])
+        )
+    )
     for number in range(60):
         assert ask(params={"id": f"shown-{number}"}).status_code == 200
     labels = [{"id": f"shown-{number}", "label": int(number % 3 == 0), "experiment": "shown"} for number in range(60)]
