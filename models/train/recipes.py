@@ -81,7 +81,7 @@ RECIPES = {
         cifar10("stochastic_depth_cifar", "stochastic-depth-cifar10", epochs=24, peak_rate=0.2, early_epochs=17),
         cifar10("wide_resnet_cifar", "wide-resnet-cifar10", epochs=18, peak_rate=0.2, early_epochs=13),
         cifar10("resnext_cifar", "resnext-cifar10", epochs=16, peak_rate=0.2, early_epochs=12),
-        cifar10("fractalnet_cifar", "fractalnet-cifar10", epochs=8, peak_rate=0.1, early_epochs=0),
+        cifar10("fractalnet_cifar", "fractalnet-cifar10", epochs=14, peak_rate=0.1, early_epochs=0),
     )
 }  # fmt: skip
 

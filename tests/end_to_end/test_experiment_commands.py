@@ -51,6 +51,12 @@ class Convoy:
         return next(one for one in json.loads(self("status", "--json")) if one["name"] == name)
 
 
+def priced(http: httpx.Client) -> bool:
+    """Answers one request; whether the meter has a price for both arms, so that what follows is counted in joules."""
+    classify(http, "nightly", 0)
+    return all(arm["energy"] for arm in http.get("/v1/experiments/nightly/report").json()["arms"])
+
+
 @pytest.fixture
 def convoy(server: Settings) -> Convoy:
     return Convoy(server)
@@ -68,6 +74,7 @@ def test_the_life_of_an_experiment(http: httpx.Client, server: Settings, convoy:
     assert convoy("ramp", "nightly", "--percent", "20") == "done\n"
     assert "50 is no step of nightly; its ramp is 20, 60, 100" in convoy.refused("ramp", "nightly", "--percent", "50")
 
+    until(lambda: priced(http))
     for number in range(40):
         assert classify(http, "nightly", number % 4, id=f"night-{number}").status_code == 200
     items = [{"id": f"night-{number}", "label": number % 4} for number in range(40)]
