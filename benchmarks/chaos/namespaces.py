@@ -28,8 +28,8 @@ STARTED = "Ray runtime started"
 SLOW_MACHINE = {"RAY_raylet_start_wait_time_s": "120"}
 # In the node: its own runtime folder, its end of the cable, and then Ray. The line that is read says that the cable is there.
 INSIDE = (
-    'mount -t tmpfs tmpfs "$1" && read -r _ && ip link set lo up && ip addr add "$2/24" dev "$3" && ip link set "$3" up'
-    ' && shift 3 && exec "$@"'
+    'mount -t tmpfs -o mode=700 tmpfs "$1" && read -r _ && ip link set lo up && ip addr add "$2/24" dev "$3"'
+    ' && ip link set "$3" up && shift 3 && exec "$@"'
 )
 
 
