@@ -25,8 +25,8 @@ from serve.experiments.ledger.writer import LedgerWriter
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "experiments.md"
 BEGIN, END = "<!-- cost -->", "<!-- end of cost -->"
 EVENTS = 100_000
-ROUNDS = 12
-SECONDS = 4.0
+ROUNDS = 60  # short ones, since the machine's own ups and downs last for seconds
+SECONDS = 1.0
 CONNECTIONS = 32
 HEADERS = {"Content-Type": "application/octet-stream"}
 BODY = BUNDLED / "samples" / "mnist-0-7.png"
@@ -52,11 +52,12 @@ def medians(folder: Path) -> tuple[float, list[float], list[float]]:
     models, experiments = [{"name": "lenet5-mnist"}], [{"name": "nets", "arms": arms}]
     with serving(folder, models, runtime_dir=str(folder / "node"), experiments=experiments) as server:
         urls = [f"{server.http}/v1/models/{name}/classify" for name in ("lenet5-mnist", "nets")]
-        pause = round(1000 * CONNECTIONS / (wrk(urls[0], BODY, CONNECTIONS, SECONDS, HEADERS).rps / 2))
+        half = min(wrk(url, BODY, CONNECTIONS, 4 * SECONDS, HEADERS).rps for url in urls) / 2
+        pause = round(1000 * CONNECTIONS / half)
         found: dict[str, list[Load]] = {url: [] for url in urls}
         for number in range(ROUNDS):
             for url in urls if number % 2 else reversed(urls):
-                found[url].append(wrk(url, BODY, CONNECTIONS, SECONDS, HEADERS, pause_ms=pause))
+                found[url].append(wrk(url, BODY, CONNECTIONS, SECONDS, HEADERS, pause_ms=pause, warm_up=False))
     by_name, through = ([load.p50_ms for load in loads] for loads in found.values())
     return float(np.median([load.rps for loads in found.values() for load in loads])), by_name, through
 

@@ -35,8 +35,9 @@ def wrk(
     headers: Mapping[str, str],
     keep_alive: bool = True,
     pause_ms: int = 0,
+    warm_up: bool = True,
 ) -> Load:
-    """Posts `body` over `connections` connections, after a warm-up. Raises ConfigError without wrk.
+    """Posts `body` over `connections` connections. Raises ConfigError without wrk.
 
     With a pause each connection waits that long on average before a request, at random: load below what the server takes.
     """
@@ -61,7 +62,8 @@ def wrk(
         ]
         return _run("wrk", command, environment)
 
-    run(WARM_SECONDS)
+    if warm_up:
+        run(WARM_SECONDS)
     rps, p50, p99, status, errors = re.findall(r"RESULT (\S+) (\S+) (\S+) (\d+) (\d+)", run(seconds))[0]
     return Load(float(rps), float(p50), float(p99), int(status) + int(errors))
 

@@ -53,6 +53,8 @@ def render(name: str, rows: Sequence[Row], plots: Path) -> list[str]:
         return [_table(heads, [tuple(_number(value) for value in one.values()) for one in rows])]
     if name == "protocols":
         return [_protocols(rows)]
+    if name == "precision":
+        return [_precision(rows)]
     if name == "overload":
         return [_overload(rows)]
     if name == "memory":
@@ -128,6 +130,28 @@ def _protocols(rows: Sequence[Row]) -> str:
         )
         for one in rows
     ]
+    return _table(heads, lines)
+
+
+def _precision(rows: Sequence[Row]) -> str:
+    heads = (
+        "net",
+        "engine",
+        "precision",
+        "gate",
+        "requests/s",
+        "of fp32",
+        "of the tight loop",
+        "event loop, of all CPU time",
+        "failed",
+    )
+    lines = [
+        (
+            one["net"], one["engine"], one["precision"], one["gate"], f"{one['rps']:,.0f}", f"{one['of_fp32']:.2f}",
+            f"{one['of_loop']:.2f}", f"{one['outside']:.1%}", str(one["failed"]),
+        )
+        for one in rows
+    ]  # fmt: skip
     return _table(heads, lines)
 
 

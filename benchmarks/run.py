@@ -20,7 +20,7 @@ from typing import Any
 import onnxruntime
 import ray
 
-from benchmarks import page, pressure, protocols, sections
+from benchmarks import page, precision, pressure, protocols, sections
 from benchmarks.peers import Bench
 from benchmarks.sections import Row, Setup
 
@@ -36,6 +36,7 @@ SECTIONS: dict[str, Callable[[Setup], list[Row]]] = {
         sections.lenet5_grpc,
         protocols.protocols,
         sections.resnet18_images,
+        precision.precision,
         sections.attempts,
         sections.metrics_cost,
         sections.start_up,

@@ -21,6 +21,7 @@ from benchmarks.nets import Net
 from benchmarks.server import RUNTIME_SCRIPTS, Server, serving
 from convoy.protos import classifier_pb2
 from models.engines.backends import load_engine
+from models.engines.engine import Engine
 from serve.decode import Decoder
 from serve.metric_pages import PageWriter
 from serve.metrics import Metrics, ModelRecorder
@@ -113,10 +114,13 @@ def resnet18_images(setup: Setup) -> list[Row]:
     return [*rows, {"name": "tight loop", "connections": 16, "rps": tight_loop(net, setup.seconds), "failed": 0}]
 
 
-def tight_loop(net: Net, seconds: float, batch: int = 16) -> float:
-    """Images per second of decoding on all cores, then running on all cores, batch by batch, and nothing else."""
+def tight_loop(net: Net, seconds: float, batch: int = 16, engine: Engine | None = None) -> float:
+    """Images per second of decoding on all cores, then running on all cores, batch by batch, and nothing else.
+
+    Without an engine, that of the net's own graph.
+    """
     cores = 2
-    engine = load_engine(net.artifact.image_model, cores)
+    engine = engine or load_engine(net.artifact.image_model, cores)
     decoder = Decoder(net.artifact.manifest.preprocessing)
     body = net.image.read_bytes()
     done, start = 0, time.monotonic()
@@ -169,17 +173,17 @@ def metrics_cost(setup: Setup) -> list[Row]:
 
 
 def profiled(server: Server, load: Callable[[], Any]) -> Row:
-    """The server's own profile while a load runs, and the CPU time that all its processes spent per request."""
+    """The server's own profile while a load runs, the CPU time that all its processes spent per request, what failed."""
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(load)
         time.sleep(2.5)  # past the warm-up
         cpu = server.cpu_seconds()
         answer = httpx.get(f"{server.http}/v1/profile", params={"seconds": 3}, timeout=60)
         cpu = server.cpu_seconds() - cpu
-        running.result()
+        failed = running.result().failed
     profile = answer.raise_for_status().json()
     requests = sum(one["requests_per_second"] for one in profile["models"]) * profile["seconds"]
-    return {"profile": profile, "cpu_ms_per_request": cpu / max(1.0, requests) * 1000}
+    return {"profile": profile, "cpu_ms_per_request": cpu / max(1.0, requests) * 1000, "failed": failed}
 
 
 def start_up(setup: Setup) -> list[Row]:

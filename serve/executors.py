@@ -7,7 +7,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -21,6 +20,7 @@ from models.engines.engine import Engine, TensorSpec
 from models.engines.store import Store
 from serve.config import ModelConfig
 from serve.curve import LatencyCurve, bucket_sizes, measure_curve, warm_up
+from serve.engine_thread import EngineThread
 from serve.engines import Builder, EngineFacts, Opened, open_engines
 from serve.kept_curves import KeptCurves
 from serve.metrics import EngineTime, Metrics
@@ -173,7 +173,7 @@ class LocalExecutor:
         self.inputs: Mapping[Form, TensorSpec] = engines.inputs
         self.on_measured: list[Callable[[LatencyCurve], None]] = []
         self._engines = engines
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{name}")
+        self._thread = EngineThread(f"engine-{name}")
         engines.complete(self._tell)
 
     @property
@@ -190,14 +190,14 @@ class LocalExecutor:
         return self._engines.ran_at
 
     async def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._engines.run, form, rows)
+        return await self._thread.run(self._engines.run, form, rows)
 
     async def probe(self) -> None:
         """Raises when the engine cannot answer."""
-        await asyncio.get_running_loop().run_in_executor(self._pool, self._engines.probe)
+        await self._thread.run(self._engines.probe)
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False)
+        self._thread.close()
         self._engines.close()
 
     def _tell(self) -> None:

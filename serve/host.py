@@ -9,7 +9,6 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from serve.config import ModelConfig
 from serve.credits import Callers, Credits
 from serve.curve import LatencyCurve
 from serve.demand import Demand
+from serve.engine_thread import EngineThread
 from serve.engines import EngineFacts
 from serve.executors import Form, load_engines
 from serve.metric_pages import PageWriter
@@ -83,7 +83,7 @@ class Host:
         artifact = await asyncio.to_thread(Artifact.load, config.folder)
         self._engines = await asyncio.to_thread(load_engines, config, artifact, open_store(engines), threads, metrics)
         self._engines.complete()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._thread = EngineThread("engine")
         self._node = socket.gethostname()
         self._calls = metrics.values(HOST_CALLS, model=config.name, version=config.version)
         self._callers = Callers()
@@ -97,7 +97,7 @@ class Host:
         self._calls[0] += 1
         callers = self._callers.called(caller, time.monotonic())
         self._demand.called(caller, backlog)
-        logits = await asyncio.get_running_loop().run_in_executor(self._pool, self._run, form, rows)
+        logits = await self._thread.run(self._run, form, rows)
         return HostAnswer(logits, self._node, os.getpid(), callers, self._engines.facts)
 
     def _run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from tests.end_to_end.test_load import scrape
 from tests.snippets import Snippet, snippets
 
 METRICS = (REPOSITORY / "docs" / "metrics.md").read_text()
-SHELL = [snippet for page in ("metrics", "energy", "atlas") for snippet in snippets(f"docs/{page}.md", "bash")]
+SHELL = [snippet for page in ("metrics", "energy") for snippet in snippets(f"docs/{page}.md", "bash")]
 
 
 def wait_for_metric(server: Settings, name: str) -> None:
@@ -33,6 +33,13 @@ def test_a_command_works(http: httpx.Client, server: Settings, samples: Path, sn
     http.post("/v1/models/lenet5-mnist/classify", content=(samples / "mnist-0-7.png").read_bytes())
     wait_for_metric(server, "convoy_chip_energy_joules_total")
     snippet.run(server.listen, REPOSITORY, XDG_DATA_HOME=str(tmp_path))
+
+
+@pytest.mark.slow
+def test_the_sweep_of_the_page_and_its_question_work(server: Settings, tmp_path: Path) -> None:
+    """The second command goes on with what the first one measured."""
+    for snippet in snippets("docs/atlas.md", "bash"):
+        snippet.run(server.listen, REPOSITORY, XDG_DATA_HOME=str(tmp_path))
 
 
 def test_the_declared_power_is_valid_configuration() -> None:
