@@ -2,6 +2,7 @@
 PYTHON ?= python3
 SERVE := .venv-serve
 DEV := .venv
+GPU := .venv-gpu
 SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
 # Debian packages that tests start: other load generators, a database for the ledger, Prometheus, a browser.
 TEST_PACKAGES := \
@@ -13,7 +14,7 @@ TEST_PACKAGES := \
 	wrk
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up setup test-setup test test-slow fuzz lint bench artifacts manifests page-libraries lock audit sbom chaos clean
+.PHONY: help demo up setup test-setup test test-slow fuzz lint bench artifacts manifests page-libraries lock audit sbom chaos gpu-check clean
 
 help: ## show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +30,17 @@ $(DEV)/ready: requirements/dev.lock pyproject.toml
 	$(DEV)/bin/pip install --quiet torch==2.13.0
 	$(DEV)/bin/pip install --quiet --no-deps --require-hashes -r requirements/dev.lock
 	$(DEV)/bin/pip install --quiet --no-deps -e .
+	@touch $@
+
+# onnxruntime goes before onnxruntime-gpu comes, since they overwrite each other; without TensorRT the rest is still checked.
+$(GPU)/ready: requirements/dev.lock requirements/image-gpu.lock pyproject.toml
+	$(PYTHON) -m venv $(GPU)
+	$(GPU)/bin/pip install --quiet torch==2.13.0
+	$(GPU)/bin/pip install --quiet --no-deps --require-hashes -r requirements/dev.lock
+	$(GPU)/bin/pip uninstall --quiet --yes onnxruntime
+	$(GPU)/bin/pip install --quiet --no-deps --require-hashes -r requirements/image-gpu.lock
+	$(GPU)/bin/pip install --quiet 'tensorrt>=11' 'cuda-bindings>=13' || echo "TensorRT is not to be had here"
+	$(GPU)/bin/pip install --quiet --no-deps -e .
 	@touch $@
 
 demo: $(SERVE)/ready ## serve, classify real images over HTTP and gRPC, show the answers, stop
@@ -104,5 +116,11 @@ sbom: $(DEV)/ready ## bill of materials (CycloneDX) of what `make up` runs
 chaos: $(DEV)/ready ## faults under load, one after the other, written into docs/reliability.md
 	$(DEV)/bin/python -m benchmarks.chaos --write
 
+gpu-check: ## everything that needs an NVIDIA card: tests, engines, placements; one report, written into docs/gpu.md
+	@nvidia-smi --list-gpus 2>/dev/null | grep -q . || \
+	{ echo "no GPU: nvidia-smi finds none; run this where there is an NVIDIA card and its driver" >&2; exit 1; }
+	$(MAKE) $(GPU)/ready
+	$(GPU)/bin/python -m benchmarks.gpu --write
+
 clean: ## remove what make made
-	rm -rf $(SERVE) $(DEV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(SERVE) $(DEV) $(GPU) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -13,23 +13,25 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.marks import write_between
 from convoy.errors import ArtifactError, ConfigError, ConvoyError
 from models.artifact import BUNDLED, MANIFEST, Artifact
-from models.engines.backends import Backend, installed_backends
+from models.engines.backends import CPU_BACKENDS, Backend, installed_backends
 from models.engines.engine import Engine
-from models.engines.evidence import source_of
+from models.engines.entry import Entry
+from models.engines.evidence import Source, source_of
 from models.engines.factory import build_engine
 from models.engines.hardware import cpu_name
 from models.engines.order import BATCHES, Order
-from models.engines.store import Entry, Store
+from models.engines.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "engines.md"
@@ -58,24 +60,19 @@ def bundled() -> list[str]:
     return sorted(file.parent.name for file in BUNDLED.glob(f"*/{MANIFEST}"))
 
 
-def orders(artifact: Artifact) -> Iterator[Order]:
+def orders(artifact: Artifact, backends: Sequence[Backend], source: Source | None) -> list[Order]:
     """Every precision that each backend runs on this machine."""
-    source = source_of(artifact)
-    for backend in installed_backends():
-        for precision in backend.precisions():
-            yield Order(artifact, backend, precision, source)
+    return [Order(artifact, one, precision, source) for one in backends for precision in one.precisions()]
 
 
-def measure_model(name: str, store: Store, known: dict[str, Row], seconds: float) -> list[Row]:
+def measure_model(wanted: Sequence[Order], store: Store, known: dict[str, Row], seconds: float) -> list[Row]:
     """Rows of a model; those whose key is known are not measured again, unless another one of the model has to be."""
-    artifact = Artifact.load(BUNDLED / name)
-    wanted = list(orders(artifact))
     if all(order.key in known for order in wanted):
         return [known[order.key] for order in wanted]
     entries: dict[str, Entry] = {}
     refused: dict[str, str] = {}
     for order in wanted:
-        print(f"{name}: {order.backend.name} {order.precision}", flush=True)
+        print(f"{order.artifact.manifest.name}: {order.backend.name} {order.precision}", flush=True)
         try:
             entries[order.key] = build_engine(order, store)
         except ConfigError:
@@ -96,7 +93,7 @@ def measure_speeds(engines: dict[str, Engine], seconds: float) -> dict[str, tupl
         rounds: dict[str, list[float]] = {key: [] for key in engines}
         for number in range(ROUNDS + 1):
             for key, engine in engines.items():
-                speed = _speed(engine, size, seconds / ROUNDS)
+                speed = speed_of(engine.run, _random_rows(engine, size), seconds / ROUNDS)
                 if number:  # the first round warms
                     rounds[key].append(speed)
         for key in engines:
@@ -110,15 +107,20 @@ def table(rows: Sequence[Row], threads: int) -> str:
         f"Measured {datetime.date.today().isoformat()} on {cpu_name()} with {threads} threads per engine; images/s by batch",
         "size, in rounds that take turns. Top-1 is of the 4,500 held-out images that judge; a cell is empty where none could.",
         "",
-        f"| {' | '.join(HEAD)} |",
-        f"|{' --- |' * len(HEAD)}",
+        *lines_of(rows),
     ]
+    return "\n".join(lines)
+
+
+def lines_of(rows: Sequence[Row]) -> list[str]:
+    """The table alone."""
+    lines = [f"| {' | '.join(HEAD)} |", f"|{' --- |' * len(HEAD)}"]
     for row in rows:
         cells = [row.model, row.engine, row.precision, row.gate]
         cells += [f"{row.size / 1e6:.2f}" if row.size else "", _percent(row.top1), _percent(row.agreement)]
         cells += [f"{speed:,.0f}" for speed in row.speeds] or [""] * len(BATCHES)
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return lines
 
 
 def _load(backend: Backend, entry: Entry) -> Engine:
@@ -149,15 +151,18 @@ def _row(
     return Row(**{**asdict(row), **measured, "speeds": speeds[order.key]})
 
 
-def _speed(engine: Engine, size: int, seconds: float) -> float:
-    shape = (size, *engine.input.shape[1:])
-    rows = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+def speed_of(run: Callable[[NDArray[np.uint8]], Any], rows: NDArray[np.uint8], seconds: float) -> float:
+    """Images/s of running these rows again and again for so long."""
     start = time.perf_counter()
     runs = 0
     while (passed := time.perf_counter() - start) < seconds or not runs:
-        engine.run(rows)
+        run(rows)
         runs += 1
-    return runs * size / passed
+    return runs * len(rows) / passed
+
+
+def _random_rows(engine: Engine, size: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (size, *engine.input.shape[1:]), np.uint8)
 
 
 def _percent(share: float | None) -> str:
@@ -181,10 +186,13 @@ def main() -> None:
     said.out.mkdir(parents=True, exist_ok=True)
     path = said.out / "rows.json"
     known, store = _read(path), Store(said.out / "store")
+    backends = [one for one in installed_backends() if one.name in CPU_BACKENDS]
     shown: list[Row] = []
     for name in said.model or bundled():
         try:
-            rows = measure_model(name, store, known, said.seconds)
+            artifact = Artifact.load(BUNDLED / name)
+            wanted = orders(artifact, backends, source_of(artifact))
+            rows = measure_model(wanted, store, known, said.seconds)
         except ConvoyError as error:
             parser.exit(1, f"{name}: {error}\n")
         known |= {row.key: row for row in rows}

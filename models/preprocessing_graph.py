@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import onnx
 from onnx import TensorProto, helper
@@ -10,8 +11,11 @@ from onnx import TensorProto, helper
 from models.artifact import IMAGE_MODEL, TENSOR_MODEL, Preprocessing
 
 
-def add_preprocessing(steps: Preprocessing, folder: Path) -> None:
-    """Writes image.onnx beside tensor.onnx: UINT8 NHWC to that graph's input, `input`; the weights stay where they are."""
+def add_preprocessing(steps: Preprocessing, folder: Path, cast_first: bool = False) -> None:
+    """Writes image.onnx beside tensor.onnx: UINT8 NHWC to that graph's input, `input`; the weights stay where they are.
+
+    Bytes are moved before they become floats, since they are fewer, or with `cast_first` after: TensorRT only casts them.
+    """
     model = onnx.load(str(folder / TENSOR_MODEL), load_external_data=False)
     graph = model.graph
     scale = [1 / (255 * std) for std in steps.std]
@@ -24,8 +28,7 @@ def add_preprocessing(steps: Preprocessing, folder: Path) -> None:
         *([helper.make_tensor("image_pad", TensorProto.INT64, [8], pad)] if steps.pad else []),
     ]
     nodes = [
-        helper.make_node("Transpose", ["image"], ["image_planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("Cast", ["image_planes"], ["image_float"], to=TensorProto.FLOAT),
+        *_planes_of_floats(cast_first),
         *([helper.make_node("Pad", ["image_float", "image_pad"], ["image_padded"])] if steps.pad else []),
         helper.make_node("Mul", ["image_padded" if steps.pad else "image_float", "image_scale"], ["image_scaled"]),
         helper.make_node("Add", ["image_scaled", "image_shift"], ["input"]),
@@ -37,3 +40,15 @@ def add_preprocessing(steps: Preprocessing, folder: Path) -> None:
     graph.initializer.extend(constants)
     graph.input.append(helper.make_tensor_value_info("image", TensorProto.UINT8, shape))
     onnx.save_model(model, str(folder / IMAGE_MODEL))
+
+
+def _planes_of_floats(cast_first: bool) -> list[onnx.NodeProto]:
+    steps: list[tuple[str, dict[str, Any]]] = [
+        ("Transpose", {"perm": [0, 3, 1, 2]}),
+        ("Cast", {"to": TensorProto.FLOAT}),
+    ]
+    (first, how), (second, then) = reversed(steps) if cast_first else steps
+    return [
+        helper.make_node(first, ["image"], ["image_moved"], **how),
+        helper.make_node(second, ["image_moved"], ["image_float"], **then),
+    ]

@@ -158,7 +158,10 @@ class ModelConfig(Named):
     """One served model."""
 
     artifact: str = Field("", description="folder of the artifact; empty: the bundled one of the same name")
-    engine: BackendName = Field("onnxruntime", description="what runs it: onnxruntime, or openvino (an extra)")
+    engine: BackendName = Field(
+        "onnxruntime",
+        description="what runs it: onnxruntime, openvino, or on NVIDIA GPUs onnxruntime-cuda, onnxruntime-tensorrt, tensorrt",
+    )
     precision: Precision = Field(
         "fp32", description="of an engine that `convoy compile` accepts; it is built if the store lacks it"
     )
@@ -167,7 +170,9 @@ class ModelConfig(Named):
     max_replicas: int = Field(
         0, ge=0, description="hosts come and go with the load, from `replicas` up to these; 0: always `replicas`"
     )
-    gpus: float = Field(0, ge=0, description="share of a GPU that Ray keeps for each host, when dedicated")
+    gpus: float = Field(
+        0, ge=0, description="share of a GPU and of its memory: kept by Ray for each host, when dedicated; 0: no limit"
+    )
     threads: int = Field(0, ge=0, description="intra-op threads of the engine; 0: by the thread plan")
     max_batch: int = Field(32, ge=1, le=1024)
     target_ms: float = Field(50, gt=0, description="longest run of one batch; the batch limit follows from the curve")
@@ -376,7 +381,11 @@ class Settings(Frozen):
         description="memory for the engines of local models in each gateway: those beyond it are loaded at their first "
         "request, and the least recently used one goes first; 0: all are loaded at the start",
     )
-    engines: str = Field("", description="folder of built engines; empty: one in the user's cache")
+    engines: str = Field(
+        "",
+        description="folder of built engines; empty: one in the user's cache. Or a URL that many machines share, such as "
+        "s3://bucket/engines or file:///mnt/engines (extra `store`), with the user's cache in front",
+    )
     atlas: str = Field("", description="what `convoy atlas` measured; empty: the file it writes by default")
     models: tuple[ModelConfig, ...] = Field(default_factory=lambda: bundled_models())
     ensembles: tuple[EnsembleConfig, ...] = ()

@@ -40,6 +40,12 @@ class LatencyCurve:
         return max(fitting, default=self.sizes[0])
 
 
+def in_milliseconds(curve: LatencyCurve | None) -> dict[str, float]:
+    """Milliseconds by batch size, JSON-ready; empty where nothing was measured."""
+    points = zip(curve.sizes, curve.seconds, strict=True) if curve else ()
+    return {str(size): round(seconds * 1000, 3) for size, seconds in points}
+
+
 def bucket_sizes(max_batch: int) -> tuple[int, ...]:
     """1, 2, 4, … up to and with `max_batch`."""
     sizes = [1]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from convoy.errors import ConfigError
@@ -15,13 +15,14 @@ from models.artifact import IMAGE_MODEL, TENSOR_MODEL, Artifact
 from models.engines.backends import find_backend
 from models.engines.engine import Engine, Precision
 from models.engines.evidence import source_of
-from models.engines.order import Order
+from models.engines.order import Order, key_of
 from models.engines.store import Store
 from serve.config import ModelConfig, Settings
 
 OWN_ENGINE = "onnxruntime"  # what an artifact's graphs run in as they are
 OWN_PRECISION: Precision = "fp32"
 OWN_STATUS = "reference"
+FORMS = (IMAGE_MODEL, TENSOR_MODEL)
 
 ROOT = Path(__file__).resolve().parent.parent  # whence a process with -m imports these packages and no others
 
@@ -45,22 +46,35 @@ class EngineFacts:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """An engine that is here: the folder of its graphs, the gate's word, and the hash of what it was made of."""
+
+    folder: Path
+    engine: str
+    precision: Precision
+    status: str
+    identity: str
+    problem: str = ""
+
+    @property
+    def facts(self) -> EngineFacts:
+        backend = find_backend(self.engine)
+        return EngineFacts(self.engine, backend.version, backend.platform, self.precision, self.status, self.problem)
+
+
+@dataclass(frozen=True)
 class Opened:
-    """The engines of both forms, not yet warm."""
+    """The engines of both forms, not yet warm. `identity` is the hash of what they were made of."""
 
     image: Engine
     tensor: Engine
     facts: EngineFacts
+    identity: str
 
 
 def serves_artifact(model: ModelConfig) -> bool:
     """Whether the artifact's own graphs are what is asked for."""
     return (model.engine, model.precision) == (OWN_ENGINE, OWN_PRECISION)
-
-
-def store_of(folder: str) -> Store:
-    """The store of a configuration; without a folder, the user's."""
-    return Store(Path(folder).expanduser() if folder else None)
 
 
 def order_of(model: ModelConfig, artifact: Artifact) -> Order:
@@ -83,23 +97,24 @@ def asked_for(model: ModelConfig, problem: str) -> EngineFacts:
     return EngineFacts(backend.name, backend.version, backend.platform, model.precision, "", problem)
 
 
-def open_engines(model: ModelConfig, artifact: Artifact, store: Store, threads: int) -> Opened:
-    """The engine that is asked for if it is in the store, else the artifact's own. Raises ArtifactError."""
+def choose_engine(model: ModelConfig, artifact: Artifact, store: Store) -> Chosen:
+    """The engine that is asked for if it is in the store, else the artifact's own."""
+    problem = ""
     if not serves_artifact(model):
-        order = order_of(model, artifact)
-        entry = store.find(order)
-        if entry is not None:
-            return _open(entry.folder, model.engine, model.precision, entry.status, threads)
-    opened = _open(artifact.folder, OWN_ENGINE, OWN_PRECISION, OWN_STATUS, threads)
-    if serves_artifact(model):
-        return opened
-    return replace(opened, facts=replace(opened.facts, problem=f"{model.engine} {model.precision} is not built yet"))
+        if entry := store.find(order_of(model, artifact)):
+            return Chosen(entry.folder, model.engine, model.precision, entry.status, entry.manifest.key)
+        problem = f"{model.engine} {model.precision} is not built yet"
+    identity = key_of(artifact.manifest.files)
+    return Chosen(artifact.folder, OWN_ENGINE, OWN_PRECISION, OWN_STATUS, identity, problem)
 
 
-def _open(folder: Path, engine: str, precision: Precision, status: str, threads: int) -> Opened:
-    backend = find_backend(engine)
-    image, tensor = (backend.load(folder / name, threads, precision) for name in (IMAGE_MODEL, TENSOR_MODEL))
-    return Opened(image, tensor, EngineFacts(engine, backend.version, backend.platform, precision, status))
+def open_engines(model: ModelConfig, artifact: Artifact, store: Store, threads: int) -> Opened:
+    """Loads what is chosen; its two forms share what the model may use of a GPU's memory. Raises ArtifactError."""
+    chosen = choose_engine(model, artifact, store)
+    backend = find_backend(chosen.engine)
+    share = min(model.gpus or 1.0, 1.0) / len(FORMS)
+    image, tensor = (backend.load(chosen.folder / name, threads, chosen.precision, share) for name in FORMS)
+    return Opened(image, tensor, chosen.facts, chosen.identity)
 
 
 class Builder:
@@ -109,7 +124,7 @@ class Builder:
         self._name = model.name
         self._command = [
             *(sys.executable, "-m", "models.engines", str(artifact.folder.resolve())),
-            *("--engine", model.engine, "--precision", model.precision, "--store", str(store.root)),
+            *("--engine", model.engine, "--precision", model.precision, "--store", store.location),
         ]
         self._process: subprocess.Popen[str] | None = None
         self._stopped = False

@@ -22,6 +22,7 @@ from serve.config import ModelConfig
 from serve.curve import LatencyCurve, bucket_sizes, measure_curve, warm_up
 from serve.engine_thread import EngineThread
 from serve.engines import Builder, EngineFacts, Opened, open_engines
+from serve.kept_curves import KeptCurves
 from serve.metrics import EngineTime, Metrics
 from serve.slots import Slots
 
@@ -77,6 +78,7 @@ class Engines:
         """`curve` is what was measured before, if it was: then one run is enough to be warm."""
         self._open = partial(open_engines, model, artifact, store, threads)
         self._sizes = bucket_sizes(model.max_batch)
+        self._kept = KeptCurves(store, threads, self._sizes)
         self._time = engine_time
         self._warm = self._warm_up(self._open(), curve)
         self._builder = Builder(model, artifact, store)
@@ -166,13 +168,18 @@ class Engines:
         self._time.measured(self.curve.sizes, self.curve.seconds)
 
     def _warm_up(self, opened: Opened, known: LatencyCurve | None) -> Warm:
+        """Every size is run before a request is, but only what was never measured here is measured."""
         label = opened.facts.label
-        curve = known if known is not None and known.engine == label else None
-        sizes = (1,) if curve else self._sizes
-        measured = measure_curve(opened.image, sizes)
+        again = known is not None and known.engine == label
+        sizes = (1,) if again else self._sizes
+        curve = known if again else self._kept.find(opened.identity, label)
+        if curve is None:
+            curve = replace(measure_curve(opened.image, sizes), engine=label)
+            self._kept.keep(opened.identity, curve)
+        else:
+            warm_up(opened.image, sizes)
         warm_up(opened.tensor, sizes)
-        engines: dict[Form, Engine] = {"image": opened.image, "tensor": opened.tensor}
-        return Warm(engines, opened.facts, curve or replace(measured, engine=label))
+        return Warm({"image": opened.image, "tensor": opened.tensor}, opened.facts, curve)
 
     def _run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
         start = time.monotonic()

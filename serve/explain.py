@@ -7,7 +7,7 @@ from typing import Any
 from serve.catalog import ComposedEndpoint, ModelEndpoint
 from serve.composition_plan import Known, plan_document
 from serve.config import Settings
-from serve.curve import LatencyCurve
+from serve.curve import LatencyCurve, in_milliseconds
 from serve.dataplane import DataPlane
 from serve.on_demand import OnDemandExecutor
 from serve.threads import plan_threads
@@ -34,7 +34,6 @@ def explain(plane: DataPlane, settings: Settings) -> dict[str, Any]:
 
 def _explain_model(endpoint: ModelEndpoint) -> dict[str, Any]:
     limits = endpoint.batcher.limits
-    measured = curve_of(endpoint)
     facts = endpoint.executor.facts
     return {
         "name": endpoint.name,
@@ -49,11 +48,7 @@ def _explain_model(endpoint: ModelEndpoint) -> dict[str, Any]:
         "batches_in_flight": endpoint.executor.slots.count,
         "queue_limit": limits.queue,
         "waiting": endpoint.batcher.waiting_rows,
-        "curve_ms": {
-            str(size): round(seconds * 1000, 3) for size, seconds in zip(measured.sizes, measured.seconds, strict=True)
-        }
-        if measured
-        else {},
+        "curve_ms": in_milliseconds(curve_of(endpoint)),
     } | _explain_memory(endpoint)
 
 

@@ -17,12 +17,12 @@ from ray import serve as ray_serve
 import convoy
 from convoy.errors import NotReady
 from models.artifact import Artifact
+from models.engines.store import open_store
 from serve.access import Access, read_local_key
 from serve.catalog import CatalogLoader, ModelEndpoint, close_endpoints
 from serve.config import Catalog, ModelConfig, Settings
 from serve.dataplane import DataPlane
 from serve.decode_pool import DecodePool
-from serve.engines import store_of
 from serve.executors import Executor, LocalExecutor
 from serve.experiments.front import lined
 from serve.grpc_listener import GrpcListener
@@ -71,7 +71,7 @@ class Gateway:
         self._ends: list[Callable[[], None]] = []
         self._observe()
         self._memory = open_memory(self._settings)
-        self._store = store_of(self._settings.engines)
+        self._store = open_store(self._settings.engines)
         self._loader = CatalogLoader(self._connect, self._metrics, self._settings.limits)
         self._http: HttpListener | None = None
         self._grpc: GrpcListener | None = None

@@ -23,13 +23,14 @@ from ray.serve.handle import DeploymentHandle
 from convoy.errors import ConvoyError, EngineFailed, NotReady
 from models.artifact import Artifact
 from models.engines.engine import TensorSpec
+from models.engines.store import open_store
 from serve.autoscaling import BACKLOG, BUSY
 from serve.config import ModelConfig
 from serve.credits import Callers, Credits
 from serve.curve import LatencyCurve
 from serve.demand import Demand
 from serve.engine_thread import EngineThread
-from serve.engines import EngineFacts, store_of
+from serve.engines import EngineFacts
 from serve.executors import Form, load_engines
 from serve.metric_pages import PageWriter
 from serve.metrics import HOST_CALLS, Metrics
@@ -81,7 +82,7 @@ class Host:
         config = ModelConfig.model_validate(model)
         metrics = Metrics(PageWriter(Path(folder) / "metrics"))
         artifact = await asyncio.to_thread(Artifact.load, config.folder)
-        self._engines = await asyncio.to_thread(load_engines, config, artifact, store_of(engines), threads, metrics)
+        self._engines = await asyncio.to_thread(load_engines, config, artifact, open_store(engines), threads, metrics)
         self._engines.complete()
         self._thread = EngineThread("engine")
         self._node = socket.gethostname()

@@ -90,7 +90,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="JSON for scripts.")
 def atlas(
     out: Path | None, folders: tuple[Path, ...], names: tuple[str, ...], zoo: bool, engines: tuple[str, ...],
-    precisions: tuple[Precision, ...], store: Path | None, batches: tuple[int, ...], seconds: float, threads: int,
+    precisions: tuple[Precision, ...], store: str, batches: tuple[int, ...], seconds: float, threads: int,
     config: Path | None, dataset: str, top1: float | None, ms: float | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure what networks cost on this machine; draw the lecture's charts of it.
@@ -104,7 +104,7 @@ def atlas(
     convoy atlas -e onnxruntime -e openvino -p fp32 -p int8
     convoy atlas --top1 65 --ms 50                the cheapest network that is good and fast enough
     """
-    from models.engines.store import Store
+    from models.engines.store import open_store
     from serve.atlas.sweep import BATCHES, Plan, sweep
     from serve.atlas.view import document, write_page
     from serve.config import default_atlas, load_settings
@@ -113,7 +113,7 @@ def atlas(
     console = Console(stderr=True)
     artifacts = [*bundled_or(folders), *untrained(names, zoo, path.parent / "networks", console)]
     power = load_settings(config).power
-    plan = Plan(artifacts, batches or BATCHES, seconds, threads, power, engines, precisions, Store(store))
+    plan = Plan(artifacts, batches or BATCHES, seconds, threads, power, engines, precisions, open_store(store))
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -16,14 +16,17 @@ from convoy.cli.run import config_option, settings_of
 from convoy.errors import ArtifactError, ConvoyError
 
 if TYPE_CHECKING:
+    from models.engines.entry import Entry
     from models.engines.order import Order
-    from models.engines.store import Entry, Store
+    from models.engines.store import Store
 
-ENGINES = ("onnxruntime", "openvino")
+ENGINES = ("onnxruntime", "openvino", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
-store_option = click.option("--store", type=FOLDER, help="Folder of the engines.  [default: in the user's cache]")
+store_option = click.option(
+    "--store", default="", help="Folder of the engines, or a URL such as s3://…  [default: in the user's cache]"
+)
 engine_option = click.option("--engine", type=click.Choice(ENGINES), default="onnxruntime", show_default=True)
 precision_option = click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True)
 
@@ -41,7 +44,7 @@ precision_option = click.option("--precision", type=click.Choice(PRECISIONS), de
 @store_option
 @json_option
 def compile_model(
-    model: str, engine: str, precision: Any, batch: str, calibration: Path | None, budget: float, store: Path | None,
+    model: str, engine: str, precision: Any, batch: str, calibration: Path | None, budget: float, store: str,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Build the engine of MODEL, a bundled one or the folder of an artifact, unless it is in the store already.
@@ -55,12 +58,12 @@ def compile_model(
     from models.engines.backends import find_backend
     from models.engines.evidence import source_of
     from models.engines.order import Order
-    from models.engines.store import Store
+    from models.engines.store import open_store
 
     artifact = find_artifact(model)
     source = source_of(artifact, calibration)
     order = Order(artifact, find_backend(engine), precision, source, _batches(batch), budget / 100)
-    entry, built = _build(order, Store(store))
+    entry, built = _build(order, open_store(store))
     if as_json:
         click.echo(json.dumps(_document(entry), indent=2))
         return
@@ -77,11 +80,12 @@ def engines() -> None:
 @engines.command("ls")
 @store_option
 @json_option
-def list_engines(store: Path | None, as_json: bool) -> None:
+def list_engines(store: str, as_json: bool) -> None:
     """List what is there. Reads manifests only; `verify` reads everything."""
-    from models.engines.store import Store
+    from models.engines.store import open_store
 
-    entries = Store(store).entries()
+    where = open_store(store)
+    entries = where.entries()
     if as_json:
         click.echo(json.dumps([_document(entry) for entry in entries], indent=2))
         return
@@ -94,20 +98,20 @@ def list_engines(store: Path | None, as_json: bool) -> None:
             manifest.model, _engine_version(entry), entry.precision, entry.status, _percent(judgement["loss_bound"]),
             _percent(judgement["agreement"]), f"{manifest.size / 1e6:.2f}", manifest.made["date"], manifest.key[:12],
         )  # fmt: skip
-    Console().print(table if entries else f"no engines in {Store(store).root}; build one with: convoy compile MODEL")
+    Console().print(table if entries else f"no engines in {where.root}; build one with: convoy compile MODEL")
 
 
 @engines.command()
 @config_option
 @store_option
-def build(config: Path | None, store: Path | None) -> None:
+def build(config: Path | None, store: str) -> None:
     """Build every engine that a configuration asks for and the store lacks, so that a start need not."""
     from models.artifact import Artifact
-    from models.engines.store import Store
-    from serve.engines import order_of, serves_artifact, store_of
+    from models.engines.store import open_store
+    from serve.engines import order_of, serves_artifact
 
     settings = settings_of(config, None, {})
-    where = Store(store) if store else store_of(settings.engines)
+    where = open_store(store or settings.engines)
     for model in settings.models:
         if serves_artifact(model):
             continue
@@ -119,11 +123,11 @@ def build(config: Path | None, store: Path | None) -> None:
 @engines.command()
 @store_option
 @json_option
-def verify(store: Path | None, as_json: bool) -> None:
+def verify(store: str, as_json: bool) -> None:
     """Read every file and say what is damaged; a server builds that again by itself."""
-    from models.engines.store import Store
+    from models.engines.store import open_store
 
-    where = Store(store)
+    where = open_store(store)
     problems = {str(folder): problem for folder, problem in where.verify().items()}
     if as_json:
         click.echo(json.dumps({"engines": len(where.entries()), "damaged": problems}, indent=2))
@@ -137,13 +141,16 @@ def verify(store: Path | None, as_json: bool) -> None:
 
 @engines.command()
 @store_option
-def prune(store: Path | None) -> None:
-    """Remove what is damaged, what killed builds left, and what was built for this CPU by other versions."""
+def prune(store: str) -> None:
+    """Remove what is damaged, what killed builds left, and what was built for this machine by other versions.
+
+    Latency curves go, too: the next start measures again. What lies behind a URL stays there.
+    """
     import shutil
 
-    from models.engines.store import Store
+    from models.engines.store import open_store
 
-    where = Store(store)
+    where = open_store(store)
     doomed = {**dict.fromkeys(where.leftovers(), "left by a build"), **where.verify()}
     doomed |= {entry.folder: "of another version" for entry in where.entries() if _superseded(entry)}
     for folder, reason in doomed.items():
@@ -154,6 +161,7 @@ def prune(store: Path | None) -> None:
             continue
         shutil.rmtree(folder, ignore_errors=True)
         click.echo(f"{folder}: removed ({reason})")
+    shutil.rmtree(where.curves, ignore_errors=True)
     click.echo(f"{len(where.entries())} engines in {where.root}")
 
 
@@ -163,16 +171,16 @@ def prune(store: Path | None) -> None:
 @precision_option
 @store_option
 @json_option
-def explain(model: str, engine: str, precision: Any, store: Path | None, as_json: bool) -> None:
+def explain(model: str, engine: str, precision: Any, store: str, as_json: bool) -> None:
     """Say which engine would serve MODEL, how it was made, and why others that are there would not."""
     from models.engines.backends import find_backend
     from models.engines.evidence import source_of
     from models.engines.order import Order
-    from models.engines.store import Store
+    from models.engines.store import open_store
 
     artifact = find_artifact(model)
     order = Order(artifact, find_backend(engine), precision, source_of(artifact))
-    where = Store(store)
+    where = open_store(store)
     serving = where.find(order)
     others = {
         entry.folder.name: order.differences(entry.manifest.recipe) or ["another one goes before it"]
@@ -229,16 +237,15 @@ def _batches(text: str) -> tuple[int, ...]:
 
 
 def _superseded(entry: Entry) -> bool:
-    """Whether its engine is here in another version, on the CPU that it was built for."""
+    """Whether its engine is here in another version, on the hardware that it was built for."""
     from models.engines.backends import find_backend
-    from models.engines.hardware import hardware
 
     recipe = entry.manifest.recipe
     try:
-        version = find_backend(entry.engine).version
+        backend = find_backend(entry.engine)
     except ConvoyError:
         return False
-    return bool(recipe["hardware"] == hardware() and recipe["versions"][entry.engine] != version)
+    return bool(recipe["hardware"] == backend.hardware() and recipe["versions"][entry.engine] != backend.version)
 
 
 def _document(entry: Entry) -> dict[str, Any]:

@@ -17,23 +17,27 @@ if TYPE_CHECKING:
 
 
 def static_plan(settings: Settings) -> dict[str, Any]:
-    """What follows from the configuration and this machine; curves are known only to a running server."""
+    """What follows from the configuration and this machine, with the latency curves of earlier starts."""
     from dataclasses import asdict
 
     from models.artifact import Artifact
     from serve.compose import check_compositions, compositions_of, stages_of
     from serve.composition_plan import Known, plan_document
+    from serve.curve import in_milliseconds
+    from serve.kept_curves import kept_curve
     from serve.threads import plan_threads
 
-    manifests = {model.name: Artifact.load(model.folder).manifest for model in settings.models}
+    artifacts = {model.name: Artifact.load(model.folder) for model in settings.models}
+    manifests = {name: artifact.manifest for name, artifact in artifacts.items()}
     check_compositions(settings.catalog, manifests)
     known = {name: Known(manifest) for name, manifest in manifests.items()}
     ensembles = {one.name: one for one in settings.ensembles}
+    curves = {model.name: kept_curve(settings, model, artifacts[model.name]) for model in settings.models}
     return {
         "threads": asdict(plan_threads(settings)),
         "limits": settings.limits.model_dump(),
         "models_memory_mb": settings.models_memory_mb,
-        "models": [model.model_dump() for model in settings.models],
+        "models": [model.model_dump() | {"curve_ms": in_milliseconds(curves[model.name])} for model in settings.models],
         "compositions": [
             plan_document(config, stages_of(config, ensembles), known) for config in compositions_of(settings.catalog)
         ],

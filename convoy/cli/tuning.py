@@ -43,7 +43,7 @@ def tune(model: str, slo: str, config: Path, seconds: float, dry_run: bool, as_j
     convoy tune resnet20-cifar10 --slo-p99 20ms
     """
     from convoy.progress import steps_bar
-    from serve.engines import store_of
+    from models.engines.store import open_store
     from serve.threads import available_cores
     from serve.tuning import choose, explore
 
@@ -52,7 +52,7 @@ def tune(model: str, slo: str, config: Path, seconds: float, dry_run: bool, as_j
     found = next(one for one in settings.models if one.name == model)
     cores = settings.cores or available_cores()
     with steps_bar(sys.stderr.isatty()) as report:
-        measured, skipped = explore(found, store_of(settings.engines), cores, slo_seconds, seconds, report)
+        measured, skipped = explore(found, open_store(settings.engines), cores, slo_seconds, seconds, report)
     best = choose(measured, slo_seconds)
     changes = {
         "engine": best.engine,

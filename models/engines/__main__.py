@@ -13,7 +13,7 @@ from models.engines.backends import BACKENDS, PRECISIONS, find_backend
 from models.engines.evidence import source_of
 from models.engines.factory import build_engine
 from models.engines.order import Order
-from models.engines.store import Store
+from models.engines.store import open_store
 
 NICENESS = 10
 
@@ -23,13 +23,13 @@ def main() -> int:
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--engine", choices=BACKENDS, required=True)
     parser.add_argument("--precision", choices=PRECISIONS, required=True)
-    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--store", required=True)
     said = parser.parse_args()
     os.nice(NICENESS)
     try:
         artifact = Artifact.load(said.artifact)
         order = Order(artifact, find_backend(said.engine), said.precision, source_of(artifact))
-        build_engine(order, Store(said.store))
+        build_engine(order, open_store(said.store))
     except ConvoyError as error:
         sys.stderr.write(f"{error}\n")
         return 1

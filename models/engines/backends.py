@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from convoy.errors import ConfigError, unknown
 from models.engines.engine import Engine, Precision
 
-BackendName = Literal["onnxruntime", "openvino"]
-BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
+CpuBackendName = Literal["onnxruntime", "openvino"]
+GpuBackendName = Literal["onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt"]
+BackendName = Literal[CpuBackendName, GpuBackendName]
+CPU_BACKENDS: tuple[CpuBackendName, ...] = get_args(CpuBackendName)
+GPU_BACKENDS: tuple[GpuBackendName, ...] = get_args(GpuBackendName)
+BACKENDS: tuple[BackendName, ...] = (*CPU_BACKENDS, *GPU_BACKENDS)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-MODULES: dict[BackendName, str] = {"onnxruntime": "onnx_runtime", "openvino": "open_vino"}
-EXTRAS: dict[BackendName, str] = {"onnxruntime": "cpu", "openvino": "openvino"}
+MODULES: dict[BackendName, str] = {
+    "onnxruntime": "onnx_runtime",
+    "openvino": "open_vino",
+    "onnxruntime-cuda": "onnx_runtime_cuda",
+    "onnxruntime-tensorrt": "onnx_runtime_tensorrt",
+    "tensorrt": "tensor_rt",
+}
+EXTRAS: dict[BackendName, str] = {
+    "onnxruntime": "cpu",
+    "openvino": "openvino",
+    "onnxruntime-cuda": "gpu",
+    "onnxruntime-tensorrt": "tensorrt",
+    "tensorrt": "tensorrt",
+}
 
 
 class Backend(Protocol):
@@ -30,17 +46,31 @@ class Backend(Protocol):
     @property
     def version(self) -> str: ...
 
+    @property
+    def strongly_typed(self) -> bool:
+        """Whether precision is what the graph says (casts to fp16, symmetric int8), and not what the engine is asked for."""
+        ...
+
+    def hardware(self) -> dict[str, Any]:
+        """What of this machine its engines depend on."""
+        ...
+
     def precisions(self) -> tuple[Precision, ...]:
         """Those that this machine has instructions for: what is emulated is not offered."""
         ...
 
-    def load(self, graph: Path, threads: int, precision: Precision) -> Engine:
-        """The engine of an ONNX graph. Raises ArtifactError."""
+    def prepare(self, graph: Path, batches: tuple[int, ...], timings: Path) -> None:
+        """Writes beside an ONNX graph what takes long to make of it, for these batch sizes; `timings` is a folder for what
+        one build may learn from another. Raises ArtifactError."""
+        ...
+
+    def load(self, graph: Path, threads: int, precision: Precision, share: float = 1.0) -> Engine:
+        """The engine of an ONNX graph, on a GPU within this share of its memory. Raises ArtifactError."""
         ...
 
 
 def find_backend(name: str) -> Backend:
-    """Raises NotFound for a backend that nobody knows, ConfigError for one that is not installed."""
+    """Raises NotFound for a backend that nobody knows, ConfigError for one that is not installed or has no card here."""
     known = next((one for one in BACKENDS if one == name), None)
     if known is None:
         raise unknown("engine", name, BACKENDS)
@@ -54,7 +84,7 @@ def find_backend(name: str) -> Backend:
 
 
 def installed_backends() -> list[Backend]:
-    """Those whose library is here."""
+    """Those whose library, and card, is here."""
     found = []
     for name in BACKENDS:
         try:

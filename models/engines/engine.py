@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -32,3 +33,12 @@ class Engine(Protocol):
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Logits [n, classes] of a batch [n, …]. Raises EngineFailed."""
         ...
+
+
+def run_in_parts(
+    run: Callable[[NDArray[Any]], NDArray[np.float32]], batch: NDArray[Any], most: int
+) -> NDArray[np.float32]:
+    """Logits [n, classes] of a batch of any size by what runs at most so many rows."""
+    if len(batch) <= most:
+        return run(batch)
+    return np.concatenate([run(batch[start : start + most]) for start in range(0, len(batch), most)])

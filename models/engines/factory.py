@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,10 +19,11 @@ from convoy.errors import ArtifactError, ConfigError
 from models.artifact import IMAGE_MODEL, TENSOR_MODEL
 from models.engines.backends import load_engine
 from models.engines.engine import Engine
+from models.engines.entry import EngineManifest, Entry, describe_files
 from models.engines.evidence import Evidence
 from models.engines.gate import Judgement, judge, logit_error
-from models.engines.order import FILES, Order
-from models.engines.store import EngineManifest, Entry, Store, describe_files, now
+from models.engines.order import Order
+from models.engines.store import Store, now
 from models.preprocess import normalise
 
 if TYPE_CHECKING:
@@ -49,15 +51,16 @@ def build_engine(order: Order, store: Store, report: Report = lambda step, done,
             "name a folder of real ones with --calibration"
         )
     size = sum(file.stat().st_size for file in order.artifact.folder.iterdir())
-    return store.obtain(order.key, lambda folder: Build(order, folder, report).run(), SPACE * size)
+    return store.obtain(order.key, lambda folder: Build(order, folder, store.timings, report).run(), SPACE * size)
 
 
 class Build:
     """One build in an empty folder."""
 
-    def __init__(self, order: Order, folder: Path, report: Report) -> None:
+    def __init__(self, order: Order, folder: Path, timings: Path, report: Report) -> None:
         self._order = order
         self._folder = folder
+        self._timings = timings
         self._report = report
         self._threads = len(os.sched_getaffinity(0))
         self._steps: list[str] = []
@@ -67,10 +70,12 @@ class Build:
         start = time.monotonic()
         order = self._order
         model = self._fold()
+        if order.precision == "fp16" and order.backend.strongly_typed:
+            self._write(_graph_work().to_half(model))
         judgement = self._quantize(model) if order.precision == "int8" else self._judge_floats()
         if judgement.status == "refused":
             raise self._refusal([f"{order.precision}: {judgement.reason}"])
-        files, size = describe_files(self._folder, FILES)
+        files, size = describe_files(self._folder)
         made = {"by": f"convoy {convoy.__version__}", "date": now(), "seconds": round(time.monotonic() - start, 1)}
         evidence = order.source.name if order.source and order.precision != "fp32" else "random images"
         return EngineManifest(
@@ -131,7 +136,8 @@ class Build:
         if judgement.status == "refused":
             raise self._refusal([f"{_told(how)}: {found.reason}" for how, found in tried])
         if kept is not tried[-1][0]:
-            self._write(work.quantize(model, rows, kept, self._folder.parent))
+            self._write(self._quantized(model, rows, kept))
+            self._prepare()
         self._steps += [f"int8, {_told(how)}: {found.status}, {found.reason}" for how, found in tried]
         return judgement
 
@@ -143,8 +149,14 @@ class Build:
         evidence: Evidence,
         reference: NDArray[np.float32],
     ) -> Judgement:
-        self._write(_graph_work().quantize(model, rows, how, self._folder.parent))
+        self._write(self._quantized(model, rows, how))
         return self._judge(evidence, reference)
+
+    def _quantized(self, model: onnx.ModelProto, rows: NDArray[np.float32], how: Quantization) -> onnx.ModelProto:
+        quantized: onnx.ModelProto = _graph_work().quantize(
+            model, rows, how, self._folder.parent, symmetric=self._order.backend.strongly_typed
+        )
+        return quantized
 
     def _judge(self, evidence: Evidence, reference: NDArray[np.float32]) -> Judgement:
         logits = self._answers(self._load(), evidence.judge, "judging")
@@ -170,18 +182,25 @@ class Build:
         return np.concatenate(parts)
 
     def _write(self, model: onnx.ModelProto) -> None:
-        """Both forms of a graph, and their weights."""
+        """Both forms of a graph, and their weights, in place of what was there."""
         from models.graph_file import save_graph
         from models.preprocessing_graph import add_preprocessing
 
-        for name in FILES:
-            (self._folder / name).unlink(missing_ok=True)
+        shutil.rmtree(self._folder)
+        self._folder.mkdir()
         save_graph(model, self._folder / TENSOR_MODEL)
-        add_preprocessing(self._order.artifact.manifest.preprocessing, self._folder)
+        steps, typed = self._order.artifact.manifest.preprocessing, self._order.backend.strongly_typed
+        add_preprocessing(steps, self._folder, cast_first=typed)
+
+    def _prepare(self) -> None:
+        self._report("compiling", 0, 1)
+        for name in (TENSOR_MODEL, IMAGE_MODEL):
+            self._order.backend.prepare(self._folder / name, self._order.batches, self._timings)
 
     def _load(self) -> Engine:
         """The image form; the tensor form, which is the same graph, has to load, too."""
         order = self._order
+        self._prepare()
         order.backend.load(self._folder / TENSOR_MODEL, self._threads, order.precision)
         return order.backend.load(self._folder / IMAGE_MODEL, self._threads, order.precision)
 

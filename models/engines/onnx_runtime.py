@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ from numpy.typing import NDArray
 
 from convoy.errors import ArtifactError, EngineFailed
 from models.engines.engine import Precision, TensorSpec
+from models.engines.hardware import hardware
+
+Provider = tuple[str, dict[str, str]]  # an execution provider and its options
+CPU: Provider = ("CPUExecutionProvider", {})
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(uint8)": np.dtype(np.uint8),
@@ -20,20 +25,22 @@ SILENT = 4  # ONNX Runtime's own log: fatal only; failures are raised
 
 
 class OnnxRuntimeEngine:
-    """An ONNX graph in ONNX Runtime on the CPU, `threads` wide, without spinning: cores are shared with decoding."""
+    """An ONNX graph in ONNX Runtime: on the CPU `threads` wide, or by other providers, the first of which has to take it."""
 
-    def __init__(self, path: Path, threads: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = SILENT
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    def __init__(self, path: Path, threads: int, providers: Sequence[Provider] = (CPU,)) -> None:
+        options = session_options(threads)
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+            self._session.disable_fallback()
             self.input = _spec(self._session.get_inputs()[0])
             self.output = _spec(self._session.get_outputs()[0])
         except Exception as error:
             raise ArtifactError(f"{path} cannot be loaded: {error}") from error
+        runs = self._session.get_providers()
+        if runs[0] != providers[0][0]:
+            raise ArtifactError(
+                f"{path} cannot be loaded by {providers[0][0]}, only by {runs[0]}: are its libraries there?"
+            )
         self._outputs = [self.output.name]
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
@@ -49,20 +56,37 @@ class OnnxRuntime:
 
     name = "onnxruntime"
     platform = "onnxruntime_onnx"
+    strongly_typed = False
 
     @property
     def version(self) -> str:
         return str(onnxruntime.__version__)
 
+    def hardware(self) -> dict[str, Any]:
+        return hardware()
+
     def precisions(self) -> tuple[Precision, ...]:
         return ("fp32", "int8")
 
-    def load(self, graph: Path, threads: int, precision: Precision) -> OnnxRuntimeEngine:
+    def prepare(self, graph: Path, batches: tuple[int, ...], timings: Path) -> None:
+        """Graphs are loaded as they are."""
+
+    def load(self, graph: Path, threads: int, precision: Precision, share: float = 1.0) -> OnnxRuntimeEngine:
         return OnnxRuntimeEngine(graph, threads)
 
 
 def backend() -> OnnxRuntime:
     return OnnxRuntime()
+
+
+def session_options(threads: int) -> Any:
+    """Options of a session: `threads` wide, silent, without spinning, since cores are shared with decoding."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = SILENT
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
 
 
 def _spec(value: Any) -> TensorSpec:

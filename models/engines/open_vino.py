@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from convoy.errors import ArtifactError, EngineFailed
 from models.engines.engine import Precision, TensorSpec
+from models.engines.hardware import hardware
 
 DEVICE = "CPU"
 HINTS: dict[Precision, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
@@ -22,7 +23,7 @@ class OpenVinoEngine:
     """An ONNX graph in OpenVINO, `threads` wide.
 
     The precision is always said: by itself OpenVINO runs an fp32 graph in bf16 where the CPU can. What int8 leaves in floats is
-    fp32.
+    fp32. A batch of one has a compiled graph of its own: OpenVINO is faster where it knows the shape (docs/engines.md).
     """
 
     def __init__(self, path: Path, threads: int, precision: Precision) -> None:
@@ -34,14 +35,17 @@ class OpenVinoEngine:
         }
         try:
             core = openvino.Core()
-            self._model = core.compile_model(core.read_model(str(path)), DEVICE, settings)
-            runs = self._model.get_property("INFERENCE_PRECISION_HINT").to_string()
+            graph = core.read_model(str(path))
+            self._any = core.compile_model(graph, DEVICE, settings)
+            graph.reshape([1, *graph.inputs[0].partial_shape[1:]])
+            self._one = core.compile_model(graph, DEVICE, settings)
+            runs = self._any.get_property("INFERENCE_PRECISION_HINT").to_string()
         except Exception as error:
             raise ArtifactError(f"{path} cannot be loaded by OpenVINO: {error}") from error
         if runs != HINTS[precision]:
             raise ArtifactError(f"{path}: OpenVINO runs {runs} on this CPU instead of {HINTS[precision]}")
-        self.input = _spec(self._model.inputs[0])
-        self.output = _spec(self._model.outputs[0])
+        self.input = _spec(self._any.inputs[0])
+        self.output = _spec(self._any.outputs[0])
         self._requests = threading.local()
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
@@ -49,17 +53,19 @@ class OpenVinoEngine:
         if batch.dtype != self.input.dtype or shape != self.input.shape[1:]:  # OpenVINO would convert what it gets
             raise EngineFailed(f"OpenVINO could not run the batch: {batch.dtype} {shape} is not {self.input}")
         try:
-            answer = self._request().infer({0: batch}, share_inputs=True, share_outputs=True)[0]
+            answer = self._request(len(batch)).infer({0: batch}, share_inputs=True, share_outputs=True)[0]
         except Exception as error:
             raise EngineFailed(f"OpenVINO could not run the batch: {type(error).__name__}") from error
         logits: NDArray[np.float32] = answer.copy()  # the next run of this thread writes over it
         return logits
 
-    def _request(self) -> Any:
-        """Each thread has its own: a request holds the buffers of one run."""
-        request = getattr(self._requests, "own", None)
+    def _request(self, count: int) -> Any:
+        """Each thread has its own of either graph: a request holds the buffers of one run."""
+        name, model = ("one", self._one) if count == 1 else ("any", self._any)
+        request = getattr(self._requests, name, None)
         if request is None:
-            request = self._requests.own = self._model.create_infer_request()
+            request = model.create_infer_request()
+            setattr(self._requests, name, request)
         return request
 
 
@@ -68,16 +74,23 @@ class OpenVino:
 
     name = "openvino"
     platform = "openvino"
+    strongly_typed = False
 
     @property
     def version(self) -> str:
         return str(openvino.__version__)
 
+    def hardware(self) -> dict[str, Any]:
+        return hardware()
+
     def precisions(self) -> tuple[Precision, ...]:
         found = openvino.Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
         return tuple(precision for name, precision in CAPABILITIES.items() if name in found)
 
-    def load(self, graph: Path, threads: int, precision: Precision) -> OpenVinoEngine:
+    def prepare(self, graph: Path, batches: tuple[int, ...], timings: Path) -> None:
+        """Graphs are loaded as they are."""
+
+    def load(self, graph: Path, threads: int, precision: Precision, share: float = 1.0) -> OpenVinoEngine:
         return OpenVinoEngine(graph, threads, precision)
 
 

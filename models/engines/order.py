@@ -13,17 +13,15 @@ from typing import Any
 import onnxruntime
 
 from convoy.errors import ConfigError
-from models.artifact import IMAGE_MODEL, TENSOR_MODEL, WEIGHTS, Artifact
+from models.artifact import Artifact
 from models.engines.backends import Backend, installed_backends
 from models.engines.engine import Precision
 from models.engines.evidence import Source
 from models.engines.gate import BUDGET
-from models.engines.hardware import hardware
 
 FORMAT = 1  # of entries; a new one makes every key new
 BATCHES = (1, 8, 32)
 FREE = frozenset({"batches", "budget", "calibration"})  # what may differ between engines that serve the same
-FILES = (IMAGE_MODEL, TENSOR_MODEL, WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Order:
             "batches": list(self.batches),
             "budget": self.budget,
             "calibration": self.source.identity if self.source and self.precision != "fp32" else "",
-            "hardware": hardware(),
+            "hardware": self.backend.hardware(),
         }
 
     @property

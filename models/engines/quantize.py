@@ -15,6 +15,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from convoy.errors import ArtifactError
 from models.engines.hardware import multiplies_int8
@@ -24,6 +25,7 @@ Method = Literal["minmax", "percentile"]
 
 METHODS = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile}
 PERCENTILE = 99.99
+SYMMETRIC = {"ActivationSymmetric": True, "QuantizeBias": False}
 LAYERS = ("Conv", "Gemm", "MatMul")
 BATCH = 50
 
@@ -63,7 +65,7 @@ def fold(graph: Path, scratch: Path) -> onnx.ModelProto:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # what no CPU changes
     options.optimized_model_filepath = str(out)
     options.log_severity_level = SILENT
-    onnx.save_model(onnx.load(str(graph)), str(whole))
+    onnx.save_model(_read(graph), str(whole))
     try:
         onnxruntime.InferenceSession(str(whole), options, providers=["CPUExecutionProvider"])
     except Exception as error:
@@ -75,9 +77,18 @@ def fold(graph: Path, scratch: Path) -> onnx.ModelProto:
     return model
 
 
-def quantize(model: onnx.ModelProto, rows: NDArray[np.float32], how: Quantization, scratch: Path) -> onnx.ModelProto:
+def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with weights and activations in fp16; what goes in and comes out stays fp32."""
+    half: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True)
+    return half
+
+
+def quantize(
+    model: onnx.ModelProto, rows: NDArray[np.float32], how: Quantization, scratch: Path, symmetric: bool = False
+) -> onnx.ModelProto:
     """The model in int8: weights symmetric per channel, activations in unsigned bytes.
 
+    With `symmetric`, activations are so, too, and biases stay in floats: TensorRT has no zero points.
     Raises ArtifactError for one without a layer that can be.
     """
     out = scratch / "int8.onnx"
@@ -90,17 +101,26 @@ def quantize(model: onnx.ModelProto, rows: NDArray[np.float32], how: Quantizatio
             Batches(model.graph.input[0].name, rows),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            reduce_range=not multiplies_int8(),
-            activation_type=QuantType.QUInt8,
+            reduce_range=not symmetric and not multiplies_int8(),
+            activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=METHODS[how.method],
             nodes_to_exclude=_ends(model.graph) if how.ends_in_floats else [],
-            extra_options={"CalibPercentile": PERCENTILE},
+            extra_options={"CalibPercentile": PERCENTILE, **(SYMMETRIC if symmetric else {})},
         )
     quantized = onnx.load(str(out))
     if not any(node.op_type == "DequantizeLinear" for node in quantized.graph.node):
         raise ArtifactError("no layer of this network can be quantized: stay with fp32")
     return quantized
+
+
+def _read(graph: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(str(graph))
+    except Exception as error:
+        raise ArtifactError(
+            f"{graph} cannot be read ({error}): import the model again, or copy its folder whole"
+        ) from error
 
 
 def _ends(graph: onnx.GraphProto) -> list[str]:

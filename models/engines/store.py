@@ -2,107 +2,62 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
-import json
 import logging
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from convoy.errors import ArtifactError
-from models.artifact import MANIFEST, file_hash
+from models.artifact import MANIFEST
 from models.data import cache_folder
-from models.engines.order import Order, key_of
+from models.engines.entry import EngineManifest, Entry, files_of
+from models.engines.order import Order
+from models.engines.remote import RemoteStore
 
-NEW, LOCKS = ".new-", ".locks"
+NEW, LOCKS, TIMINGS, CURVES = ".new-", ".locks", ".timings", ".curves"
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 log = logging.getLogger("convoy.engines")
 
 
-@dataclass(frozen=True)
-class EngineManifest:
-    """How an engine was made and what was found of it. `recipe` is what its key is the hash of; `seconds` it took to build."""
-
-    key: str
-    model: str
-    recipe: Mapping[str, Any]
-    judgement: Mapping[str, Any]
-    made: Mapping[str, Any]
-    files: Mapping[str, str]
-    size: int
-
-    @classmethod
-    def from_json(cls, text: bytes) -> EngineManifest:
-        """Raises ArtifactError."""
-        try:
-            manifest = cls(**json.loads(text))
-            if manifest.key != key_of(manifest.recipe):
-                raise ArtifactError("its key is not that of its recipe")
-            return manifest
-        except (ValueError, TypeError) as error:
-            raise ArtifactError(f"its manifest cannot be read: {error}") from error
-
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A built engine in its folder."""
-
-    folder: Path
-    manifest: EngineManifest
-
-    @classmethod
-    def read(cls, folder: Path) -> Entry:
-        """Reads the manifest alone. Raises ArtifactError."""
-        try:
-            manifest = EngineManifest.from_json((folder / MANIFEST).read_bytes())
-        except OSError as error:
-            raise ArtifactError(f"its manifest cannot be read: {error.strerror}") from error
-        if manifest.key != folder.name:
-            raise ArtifactError("its folder is not named by its key")
-        return cls(folder, manifest)
-
-    @property
-    def status(self) -> str:
-        return str(self.manifest.judgement["status"])
-
-    @property
-    def engine(self) -> str:
-        return str(self.manifest.recipe["engine"])
-
-    @property
-    def precision(self) -> str:
-        return str(self.manifest.recipe["precision"])
-
-    def damage(self) -> str:
-        """Which of its files is not what the manifest says; empty when all are."""
-        return next((name for name, known in self.manifest.files.items() if file_hash(self.folder / name) != known), "")
-
-
 class Store:
-    """A folder of engines, which processes, and nodes through a shared volume, may use at the same time."""
+    """A folder of engines, which processes, and nodes through a shared volume, may use at the same time.
 
-    def __init__(self, root: Path | None = None) -> None:
+    With a remote store behind it, what the folder lacks is fetched from there, and what is built is put there, too.
+    """
+
+    def __init__(self, root: Path | None = None, remote: RemoteStore | None = None) -> None:
         """Without `root`: `engines` in the user's cache."""
         self.root = root or cache_folder() / "engines"
+        self._remote = remote
+
+    @property
+    def location(self) -> str:
+        """By which `open_store` finds it in another process."""
+        return self._remote.url if self._remote else str(self.root)
+
+    @property
+    def timings(self) -> Path:
+        """A folder for what one build may learn from another: how fast which kernel was."""
+        return self.root / TIMINGS
+
+    @property
+    def curves(self) -> Path:
+        """A folder for how long batches took."""
+        return self.root / CURVES
 
     def find(self, order: Order) -> Entry | None:
         """A whole engine that serves the order, be it calibrated on other images: an accepted one first, then the newest."""
-        fitting = [one for one in self.entries() if not order.differences(one.manifest.recipe)]
-        fitting.sort(key=lambda one: (one.status == "accepted", str(one.manifest.made["date"])), reverse=True)
-        return next((one for one in fitting if not one.damage()), None)
+        fitting = _best_first(order, [one.manifest for one in self.entries()])
+        here = (self.get(one.key) for one in fitting)
+        return next((one for one in here if one), None) or self._find_remote(order)
 
     def get(self, key: str) -> Entry | None:
         """The whole engine of a key. What is damaged is not there."""
@@ -121,15 +76,15 @@ class Store:
         if (entry := self.get(key)) is not None:
             return entry
         with self._guard(), self._lock(key):
-            if (entry := self.get(key)) is not None:
+            if (entry := self.get(key) or self._fetch(key)) is not None:
                 return entry
             self._check_space(space)
-            with tempfile.TemporaryDirectory(dir=self.root, prefix=f"{NEW}{key}-") as scratch:
-                folder = Path(scratch) / "engine"
-                folder.mkdir()
+            with self._new_folder(key) as folder:
                 (folder / MANIFEST).write_text(build(folder).to_json())
                 _install(folder, self.root / key)
-        return Entry.read(self.root / key)
+        entry = Entry.read(self.root / key)
+        self._share(entry)
+        return entry
 
     def entries(self) -> list[Entry]:
         """Every engine whose manifest can be read; their files are not looked at."""
@@ -170,6 +125,48 @@ class Store:
                 continue  # at work
         return found
 
+    def _find_remote(self, order: Order) -> Entry | None:
+        if self._remote is None:
+            return None
+        for manifest in _best_first(order, self._remote.manifests()):
+            with self._guard(), self._lock(manifest.key):
+                if entry := self.get(manifest.key) or self._fetch(manifest.key):
+                    return entry
+        return None
+
+    def _fetch(self, key: str) -> Entry | None:
+        """The engine of a key from the remote store, verified; None where it is not, or not whole."""
+        if self._remote is None:
+            return None
+        with self._new_folder(key) as folder:
+            try:
+                manifest = self._remote.fetch(key, folder)
+            except ArtifactError as error:
+                log.warning("%s", error)
+                return None
+            if manifest is None:
+                return None
+            if damage := Entry(folder, manifest).damage():
+                log.warning("%s: %s of the engine %s is damaged; it is built again", self._remote.url, damage, key[:12])
+                return None
+            _install(folder, self.root / key)
+        return Entry.read(self.root / key)
+
+    def _share(self, entry: Entry) -> None:
+        if self._remote is None:
+            return
+        try:
+            self._remote.put(entry)
+        except ArtifactError as error:
+            log.warning("the engine stays on this machine: %s", error)
+
+    @contextmanager
+    def _new_folder(self, key: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(dir=self.root, prefix=f"{NEW}{key}-") as scratch:
+            folder = Path(scratch) / "engine"
+            folder.mkdir()
+            yield folder
+
     def _folders(self) -> list[Path]:
         if not self.root.is_dir():
             return []
@@ -207,9 +204,14 @@ class Store:
             ) from error
 
 
-def describe_files(folder: Path, names: tuple[str, ...]) -> tuple[dict[str, str], int]:
-    """Hashes of an engine's files, and their bytes in all."""
-    return {name: file_hash(folder / name) for name in names}, sum((folder / name).stat().st_size for name in names)
+def open_store(where: str = "") -> Store:
+    """The store in a folder, or behind a URL with the user's cache in front of it; by default the cache alone.
+
+    Raises ConfigError for a URL that nothing installed can open.
+    """
+    if "://" in where:
+        return Store(remote=RemoteStore(where))
+    return Store(Path(where).expanduser() if where else None)
 
 
 def now() -> str:
@@ -218,10 +220,16 @@ def now() -> str:
 
 def _install(folder: Path, out: Path) -> None:
     """Puts a finished engine in the place of a damaged one, or of none."""
-    for file in folder.iterdir():
+    for file in files_of(folder):
         file.chmod(0o644)
         with file.open("rb") as written:
             os.fsync(written.fileno())
     if out.exists():
         shutil.rmtree(out)
     folder.replace(out)
+
+
+def _best_first(order: Order, manifests: Iterable[EngineManifest]) -> list[EngineManifest]:
+    """Those that serve the order: an accepted one first, then the newest."""
+    fitting = [one for one in manifests if not order.differences(one.recipe)]
+    return sorted(fitting, key=lambda one: (one.judgement["status"] == "accepted", str(one.made["date"])), reverse=True)

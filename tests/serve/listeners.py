@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from models.artifact import Artifact
+from models.engines.store import open_store
 from serve.access import Access, make_local_key, read_local_key
 from serve.catalog import CatalogLoader, close_endpoints
 from serve.config import Catalog, ModelConfig, Settings
 from serve.dataplane import DataPlane
 from serve.decode_pool import DecodePool
-from serve.engines import store_of
 from serve.executors import Executor
 from serve.experiments.front import lined
 from serve.experiments.gateway import Experiments
@@ -64,7 +64,7 @@ class InProcess:
         access = Access(settings.keys, read_local_key(settings.node_dir))
         self.plane = DataPlane(settings.limits, self.decoders, access)
         self.memory = open_memory(settings)
-        self.store = store_of(settings.engines)
+        self.store = open_store(settings.engines)
         self.loader = CatalogLoader(self.connect, self.metrics, settings.limits)
         self.repository = Repository(self.plane, self.serve, steward, name)
         self.experiments: Experiments | None = None

@@ -10,7 +10,7 @@ import pytest
 from convoy.errors import ArtifactError
 from models.artifact import BUNDLED, MANIFEST, Artifact
 from models.data import load_data
-from models.engines.backends import BACKENDS, find_backend
+from models.engines.backends import CPU_BACKENDS, find_backend
 from models.engines.evidence import Evidence, Source, source_of
 from models.engines.factory import build_engine
 from models.engines.order import Order
@@ -31,7 +31,7 @@ def cifar_nets() -> list[str]:
     return ["resnet20-cifar10", *(one.name for one in sorted(others, key=lambda one: one.macs)[:2])]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 @pytest.mark.parametrize("name", cifar_nets())
 def test_int8_passes_the_gate_and_keeps_its_word_on_test_images(name: str, backend: str, tmp_path: Path) -> None:
     artifact = Artifact.load(BUNDLED / name)

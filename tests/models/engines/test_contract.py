@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,19 @@ import pytest
 import torch
 from torch import nn
 
-from convoy.errors import ArtifactError, EngineFailed
+from convoy.errors import ArtifactError, ConfigError, EngineFailed
 from models.artifact import Preprocessing
-from models.engines.backends import BACKENDS, installed_backends
+from models.engines.backends import BACKENDS, CPU_BACKENDS, Backend, find_backend
 from models.engines.engine import Engine
 from models.engines.reference import TorchEngine
 from models.export import export
+from models.preprocessing_graph import add_preprocessing
+from tests.models.engines import tensorrt_double
 
 STEPS = Preprocessing(3, 16, 16, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), pad=1)
 CLASSES = 5
 FORMS = ("image", "tensor")
+DOUBLE = "tensorrt's double"
 
 # The exporter's own internals warn of each other.
 pytestmark = [
@@ -44,16 +48,42 @@ def net() -> nn.Module:
 def graphs(net: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("net")
     export(net, STEPS, folder)
+    add_preprocessing(STEPS, folder, cast_first=True)  # as strongly typed backends want it, and all others take it
     return folder
 
 
-@pytest.fixture(params=["torch", *BACKENDS])
-def load(request: pytest.FixtureRequest, net: nn.Module, graphs: Path) -> Callable[[Any], Engine]:
+@contextmanager
+def opened(name: str, patch: pytest.MonkeyPatch) -> Iterator[Backend]:
+    """The backend of a name, or TensorRT over its double; skips those whose card is not here."""
+    if name == DOUBLE:
+        with tensorrt_double.installed(patch):
+            yield find_backend("tensorrt")
+        return
+    try:
+        found = find_backend(name)
+    except ConfigError as error:
+        if name in CPU_BACKENDS:
+            raise
+        pytest.skip(f"no GPU: {str(error).removeprefix('no GPU: ')}")
+    yield found
+
+
+@pytest.fixture(params=[*BACKENDS, DOUBLE])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
+    with opened(request.param, monkeypatch) as found:
+        yield found
+
+
+@pytest.fixture(params=["torch", *BACKENDS, DOUBLE])
+def load(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, net: nn.Module, graphs: Path
+) -> Iterator[Callable[[Any], Engine]]:
     """Loads either form in the backend under test."""
     if request.param == "torch":
-        return partial(TorchEngine, net, STEPS)
-    backend = next(one for one in installed_backends() if one.name == request.param)
-    return lambda form: backend.load(graphs / f"{form}.onnx", 2, "fp32")
+        yield partial(TorchEngine, net, STEPS)
+        return
+    with opened(request.param, monkeypatch) as found:
+        yield lambda form: found.load(graphs / f"{form}.onnx", 2, "fp32")
 
 
 def rows(engine: Engine, count: int, seed: int = 0) -> np.ndarray:
@@ -130,10 +160,8 @@ def test_a_batch_that_does_not_fit_fails_and_the_next_one_runs(load: Callable[[A
     assert engine.run(good).shape == (2, CLASSES)
 
 
-@pytest.mark.parametrize("name", BACKENDS)
 @pytest.mark.parametrize("cut", ["absent", "nothing", "half", "without weights"])
-def test_what_is_no_whole_graph_is_refused(name: str, cut: str, graphs: Path, tmp_path: Path) -> None:
-    backend = next(one for one in installed_backends() if one.name == name)
+def test_what_is_no_whole_graph_is_refused(backend: Backend, cut: str, graphs: Path, tmp_path: Path) -> None:
     whole = (graphs / "tensor.onnx").read_bytes()
     if cut != "absent":
         (tmp_path / "tensor.onnx").write_bytes({"nothing": b"", "half": whole[: len(whole) // 2]}.get(cut, whole))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ import pytest
 
 from convoy.errors import ArtifactError, ConfigError
 from models.artifact import BUNDLED, Artifact
-from models.engines.backends import BACKENDS, find_backend, load_engine
+from models.engines.backends import CPU_BACKENDS, find_backend, load_engine
+from models.engines.entry import Entry
 from models.engines.factory import build_engine
-from models.engines.store import Entry, Store
+from models.engines.store import Store
 from tests.artifacts import write_artifact
 from tests.models.engines.orders import noisy_images, order, quadrants, source
 
@@ -36,7 +38,7 @@ def answers(entry: Entry, images: np.ndarray) -> np.ndarray:
     return find_backend(entry.engine).load(entry.folder / "image.onnx", 1, precision).run(images)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_int8_that_is_right_is_kept_with_its_evidence(artifact: Artifact, store: Store, backend: str) -> None:
     steps: list[str] = []
     wanted = order(artifact, "int8", backend, source())
@@ -48,7 +50,7 @@ def test_int8_that_is_right_is_kept_with_its_evidence(artifact: Artifact, store:
     assert 0.95 < judgement["agreement"] <= 1
     assert 0 < judgement["logit_error"] < 0.2
     assert judgement["evidence"].startswith("made images")
-    assert {"folding", "calibrating (minmax)", "asking the reference", "judging"} == set(steps)
+    assert {"folding", "calibrating (minmax)", "asking the reference", "compiling", "judging"} == set(steps)
     images, labels = noisy_images(50, seed=9)
     logits = answers(entry, images)
     assert not np.array_equal(logits, load_engine(artifact.image_model, 1).run(images))
@@ -57,7 +59,7 @@ def test_int8_that_is_right_is_kept_with_its_evidence(artifact: Artifact, store:
     assert build_engine(wanted, store, lambda *_: pytest.fail("it is there already")) == entry
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_a_bad_calibration_is_refused_and_nothing_is_kept(artifact: Artifact, store: Store, backend: str) -> None:
     with pytest.raises(ArtifactError, match=r"refused, nothing was stored.*minmax: at 95 % it may lose.*--calibration"):
         build_engine(order(artifact, "int8", backend, source(black=True)), store)
@@ -75,7 +77,7 @@ def test_too_few_images_prove_nothing(artifact: Artifact, store: Store) -> None:
         build_engine(order(artifact, evidence=source(200, black=True)), store)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_fp32_is_accepted_by_its_logits(artifact: Artifact, store: Store, backend: str) -> None:
     entry = build_engine(order(artifact, "fp32", backend), store)
     assert (entry.status, entry.manifest.recipe["calibration"]) == ("accepted", "")
@@ -117,6 +119,23 @@ def test_a_network_without_layers_is_not_called_int8(store: Store, tmp_path: Pat
     pooling = Artifact.load(write_artifact(tmp_path / "pooling", "pooling"))
     with pytest.raises(ArtifactError, match="no layer of this network can be quantized"):
         build_engine(order(pooling, evidence=source()), store)
+
+
+@pytest.mark.parametrize("broken", ["cut short", "no graph", "without weights"])
+def test_a_graph_that_was_damaged_meanwhile_is_refused_and_the_store_stays_as_it_was(
+    store: Store, tmp_path: Path, broken: str
+) -> None:
+    folder = tmp_path / "resnet20"
+    shutil.copytree(BUNDLED / "resnet20-cifar10", folder)
+    artifact = Artifact.load(folder)
+    whole = artifact.tensor_model.read_bytes()
+    if broken == "without weights":
+        (folder / "weights.bin").unlink()
+    else:
+        artifact.tensor_model.write_bytes(whole[: len(whole) // 2] if broken == "cut short" else b"no graph")
+    with pytest.raises(ArtifactError, match=r"tensor\.onnx cannot be read .*: import the model again"):
+        build_engine(order(artifact, "fp32"), store)
+    assert [one.name for one in store.root.iterdir()] == [".locks"]
 
 
 def test_without_onnx_the_remedy_is_told(artifact: Artifact, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

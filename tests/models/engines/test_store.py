@@ -12,9 +12,10 @@ import pytest
 
 from convoy.errors import ArtifactError
 from models.artifact import Artifact
+from models.engines.entry import EngineManifest, describe_files
 from models.engines.factory import build_engine
 from models.engines.order import key_of
-from models.engines.store import EngineManifest, Store, describe_files, now
+from models.engines.store import Store, now
 from tests.models.engines.orders import order, quadrants
 
 
@@ -30,7 +31,7 @@ def recipe(number: int = 0) -> dict[str, Any]:
 def builder(number: int = 0, content: bytes = b"graph", status: str = "accepted") -> Callable[[Path], EngineManifest]:
     def build(folder: Path) -> EngineManifest:
         (folder / "image.onnx").write_bytes(content)
-        files, size = describe_files(folder, ("image.onnx",))
+        files, size = describe_files(folder)
         judgement = {"status": status}
         return EngineManifest(key_of(recipe(number)), "m", recipe(number), judgement, {"date": now()}, files, size)
 
@@ -200,7 +201,9 @@ def test_the_key_follows_everything_that_matters(tmp_path: Path, monkeypatch: py
     artifact = quadrants(tmp_path / "artifact")
     keys = {order(artifact, precision).key for precision in ("fp32", "int8")}
     keys.add(order(artifact, "int8", "openvino").key)
-    monkeypatch.setattr("models.engines.order.hardware", lambda: {"machine": "x86_64", "cpu": "another", "flags": []})
+    monkeypatch.setattr(
+        "models.engines.onnx_runtime.hardware", lambda: {"machine": "x86_64", "cpu": "another", "flags": []}
+    )
     elsewhere = order(artifact)
     keys.add(elsewhere.key)
     monkeypatch.undo()

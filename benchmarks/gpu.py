@@ -1,0 +1,153 @@
+"""`python -m benchmarks.gpu`: everything that needs an NVIDIA card, in one report: tests, engines, placements, decoding.
+
+`--write` puts the report into docs/gpu.md. Without a card it ends at once, and the page stays as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.decode import timed
+from benchmarks.engines import Row, bundled, lines_of, measure_model, orders
+from benchmarks.load import wrk
+from benchmarks.marks import write_between
+from benchmarks.nets import Net, resnet18
+from benchmarks.server import serving
+from convoy.errors import ConfigError
+from models.artifact import BUNDLED, Artifact
+from models.engines.backends import CPU_BACKENDS, GPU_BACKENDS, Backend, find_backend
+from models.engines.card import Card, find_card
+from models.engines.evidence import Evidence, Source, source_of
+from models.engines.order import BATCHES
+from models.engines.store import Store
+from serve.decode import Decoder
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "gpu.md"
+RUNS = ROOT / "runs" / "gpu"
+BEGIN, END = "<!-- made by make gpu-check -->", "<!-- end -->"
+TESTS = ("tests/gpu", "tests/models/engines/test_contract.py")
+CONNECTIONS = 64
+OCTETS = {"Content-Type": "application/octet-stream"}
+
+
+def find_backends() -> tuple[list[Backend], dict[str, str]]:
+    """Those for GPUs that run here, and why others do not."""
+    found, absent = [], {}
+    for name in GPU_BACKENDS:
+        try:
+            found.append(find_backend(name))
+        except ConfigError as error:
+            absent[name] = str(error)
+    return found, absent
+
+
+def run_tests() -> tuple[int, str]:
+    """pytest's exit code and its last line."""
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", *TESTS]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    print(done.stdout)
+    return done.returncode, done.stdout.strip().splitlines()[-1].strip("= ")
+
+
+def measure_engines(net: Net, backends: Sequence[Backend], store: Store, seconds: float) -> list[Row]:
+    """A network of ResNet-18's size and every bundled one, beside the engine of CPUs that they are compared with."""
+    compared = [find_backend(CPU_BACKENDS[0]), *backends]
+    named = {name: Artifact.load(BUNDLED / name) for name in bundled()}
+    rows = measure_model(orders(net.artifact, compared, noise(net.artifact)), store, {}, seconds)
+    for artifact in named.values():
+        rows += measure_model(orders(artifact, compared, source_of(artifact)), store, {}, seconds)
+    return rows
+
+
+def noise(artifact: Artifact) -> Source:
+    """Images for a network of random weights: they calibrate it, and prove nothing."""
+    steps = artifact.manifest.preprocessing
+    shape = (100, steps.size, steps.size, steps.channels)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    return Source("random images", "random 0", lambda: Evidence(images[:50], images[50:], None))
+
+
+def placements(net: Net, best: Row, store: Store, seconds: float) -> list[str]:
+    """The same engine in the gateway and in a host, over HTTP with JPEG photos."""
+    lines = ["| placement | images/s | p50 ms | p99 ms | failed |", f"|{' --- |' * 5}"]
+    for placement in ("local", "dedicated"):
+        model = {"name": net.name, "artifact": str(net.artifact.folder), "placement": placement, "target_ms": 500}
+        model |= {"engine": best.engine.split()[0], "precision": best.precision}
+        with tempfile.TemporaryDirectory() as folder, serving(Path(folder), [model], engines=str(store.root)) as server:
+            url = f"{server.http}/v1/models/{net.name}/classify"
+            seen = wrk(url, net.image, CONNECTIONS, seconds, OCTETS)
+        cells = [placement, f"{seen.rps:,.0f}", f"{seen.p50_ms:.1f}", f"{seen.p99_ms:.1f}", str(seen.failed)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def decoding(net: Net, best: Row) -> str:
+    """How many cores it takes to feed the engine."""
+    decoder = Decoder(net.artifact.manifest.preprocessing)
+    (seconds,) = timed({"ours": partial(decoder.decode, net.image.read_bytes())}, 21).values()
+    speed = max(best.speeds)
+    return (
+        f"A core decodes {1 / seconds:,.0f} photos of 500x375 a second, {best.engine} {best.precision} runs {speed:,.0f}: "
+        f"it takes {speed * seconds:.1f} cores to keep the card busy; this machine has {len(os.sched_getaffinity(0))}."
+    )
+
+
+def report(card: Card, seconds: float) -> tuple[int, str]:
+    """The tests' exit code, and the Markdown that goes onto the page. Raises ConfigError where no engine for GPUs runs."""
+    backends, absent = find_backends()
+    if not backends:
+        raise ConfigError("\n".join(absent.values()))
+    code, summary = run_tests()
+    RUNS.mkdir(parents=True, exist_ok=True)
+    net, store = resnet18(RUNS), Store(RUNS / "store")
+    rows = measure_engines(net, backends, store, seconds)
+    ours = [row for row in rows if row.model == net.name and row.speeds and row.engine.split()[0] in GPU_BACKENDS]
+    best = max(ours, key=lambda row: max(row.speeds))
+    lines = [
+        f"Run {datetime.date.today().isoformat()} on {card.name}, compute capability {card.capability}, "
+        f"{card.memory / 2**30:.0f} GiB, driver {card.driver}.",
+        "",
+        f"Tests: {summary}.",
+        *(f"- not run, {name}: {why}" for name, why in absent.items()),
+        "",
+        f"Images/s by batch size {', '.join(map(str, BATCHES))}; `resnet18` has random weights, which prove nothing.",
+        "",
+        *lines_of(rows),
+        "",
+        f"`resnet18` in {best.engine} {best.precision} over HTTP, JPEG photos, {CONNECTIONS} connections:",
+        "",
+        *placements(net, best, store, 10 * seconds),
+        "",
+        decoding(net, best),
+    ]
+    return code, "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each engine and batch size")
+    parser.add_argument("--write", action="store_true", help="put the report into docs/gpu.md")
+    said = parser.parse_args()
+    try:
+        code, body = report(find_card(), said.seconds)
+    except ConfigError as error:
+        parser.exit(1, f"{error}\nNothing was run, and docs/gpu.md is as it was.\n")
+    print(body)
+    if said.write:
+        write_between(PAGE, BEGIN, body, END)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The NVIDIA card that this process sees, told by NVML (package nvidia-ml-py, of the extra `gpu`)."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+from dataclasses import dataclass
+from typing import Any
+
+from convoy.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Card:
+    """`capability` is its compute capability, such as 9.0; `memory` is in bytes."""
+
+    name: str
+    capability: str
+    driver: str
+    memory: int
+
+    def hardware(self) -> dict[str, Any]:
+        """What engines for it depend on."""
+        return {
+            "machine": platform.machine(),
+            "card": self.name,
+            "capability": self.capability,
+            "driver": self.driver,
+        }
+
+
+def find_card() -> Card:
+    """The first card of those that this process may use, which CUDA calls device 0. Raises ConfigError where there is none."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    if visible in ("", "-1"):
+        raise _none("CUDA_VISIBLE_DEVICES hides them all: give the model a share of one (`gpus`)")
+    try:
+        nvml: Any = importlib.import_module("pynvml")
+    except ModuleNotFoundError as error:
+        raise _none(f"{error.name} is missing: pip install 'convoy-serve[gpu]'") from error
+    try:
+        nvml.nvmlInit()
+        find = nvml.nvmlDeviceGetHandleByIndex if visible.isdigit() else nvml.nvmlDeviceGetHandleByUUID
+        return _ask(nvml, find(int(visible) if visible.isdigit() else visible))
+    except nvml.NVMLError as error:
+        raise _none(
+            f"{error}: install NVIDIA's driver, give the container its cards, or take an engine for CPUs"
+        ) from error
+
+
+def _ask(nvml: Any, handle: Any) -> Card:
+    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+    return Card(
+        name=str(nvml.nvmlDeviceGetName(handle)),
+        capability=f"{major}.{minor}",
+        driver=str(nvml.nvmlSystemGetDriverVersion()),
+        memory=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
+    )
+
+
+def _none(why: str) -> ConfigError:
+    return ConfigError(f"no GPU: {why}")

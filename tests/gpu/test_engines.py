@@ -1,0 +1,89 @@
+"""Engines on a card: built, judged, kept, loaded again, within their memory, through a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from convoy.errors import ArtifactError
+from models.artifact import BUNDLED, Artifact
+from models.engines.backends import GPU_BACKENDS, Backend, load_engine
+from models.engines.engine import Precision
+from models.engines.evidence import source_of
+from models.engines.factory import build_engine
+from models.engines.order import Order
+from models.engines.store import Store
+from serve import app
+from serve.config import parse_settings
+
+# The quantizer warns of itself.
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+NAME = "resnet20-cifar10"
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+WAYS = [(name, one) for name in GPU_BACKENDS for one in PRECISIONS if (name, one) != ("onnxruntime-cuda", "int8")]
+
+
+@pytest.fixture
+def artifact() -> Artifact:
+    return Artifact.load(BUNDLED / NAME)
+
+
+@pytest.fixture
+def graph(backend: Backend, artifact: Artifact, tmp_path: Path) -> Path:
+    """The image form as the factory writes it for the backend."""
+    entry = build_engine(Order(artifact, backend, "fp32", source_of(artifact)), Store(tmp_path))
+    return entry.folder / "image.onnx"
+
+
+@pytest.mark.parametrize(("backend", "precision"), WAYS, indirect=["backend"])
+def test_it_passes_the_gate_and_is_loaded_from_the_store(
+    backend: Backend, precision: Precision, artifact: Artifact, tmp_path: Path
+) -> None:
+    entry = build_engine(Order(artifact, backend, precision, source_of(artifact)), Store(tmp_path))
+    assert (entry.status, entry.damage()) == ("accepted", "")
+    images = np.random.default_rng(0).integers(0, 256, (70, 32, 32, 3), np.uint8)
+    logits = backend.load(entry.folder / "image.onnx", 1, precision).run(images)
+    reference = load_engine(artifact.image_model, 2).run(images)
+    assert (logits.argmax(1) == reference.argmax(1)).mean() > 0.9
+    assert entry.damage() == ""  # loading writes nothing into the store
+
+
+def test_every_batch_size_answers_alike(backend: Backend, graph: Path) -> None:
+    engine = backend.load(graph, 1, "fp32")
+    images = np.random.default_rng(1).integers(0, 256, (70, 32, 32, 3), np.uint8)
+    whole = engine.run(images)
+    for count in (1, 2, 8, 9, 32, 33):
+        np.testing.assert_allclose(engine.run(images[:count]), whole[:count], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("backend", ["tensorrt"], indirect=True)  # ONNX Runtime knows only when it runs
+def test_a_share_of_the_card_that_is_too_small_is_refused(backend: Backend, graph: Path) -> None:
+    with pytest.raises(ArtifactError, match="give the model more of it"):
+        backend.load(graph, 1, "fp32", share=1e-6)
+
+
+@pytest.mark.parametrize("placement", ["local", "dedicated"])
+def test_a_server_answers_with_it(
+    backend: Backend, placement: str, artifact: Artifact, tmp_path: Path, free_ports: Callable[[int], list[int]]
+) -> None:
+    build_engine(Order(artifact, backend, "fp32", source_of(artifact)), Store(tmp_path / "store"))
+    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
+    model = {"name": NAME, "engine": backend.name, "placement": placement, "gpus": 0.5}
+    where = {"runtime_dir": str(tmp_path / "node"), "engines": str(tmp_path / "store"), "listen": ports}
+    app.start(parse_settings({**where, "models": [model]}))
+    try:
+        url = f"http://127.0.0.1:{ports['http_port']}/v1/models"
+        body = (BUNDLED / "samples" / "cifar10-12-dog.png").read_bytes()
+        answer = httpx.post(f"{url}/{NAME}/classify", content=body, timeout=60).raise_for_status().json()
+        assert answer["predictions"][0]["classes"][0]["label"] == "dog"
+        assert httpx.get(url).json()["models"][0]["engine"].split()[0] == backend.name
+    finally:
+        app.stop()
