@@ -32,9 +32,8 @@ log = logging.getLogger("convoy.batcher")
 SWEEP_SECONDS = 0.05
 ALARM_SECONDS = 0.002  # deadlines are told this much late at most; an alarm looks at the whole line
 SMOOTHING = 0.2  # weight of the newest run in the estimate of how far reality is from the curve
-SURPRISE = (
-    2.0  # a run counts as at most so many times the estimate: one that waited for a dead host says nothing of the next
-)
+# A run counts as at most so many times the estimate: one that waited for a dead host says nothing of the next.
+SURPRISE = 2.0
 
 
 @dataclass(frozen=True)
