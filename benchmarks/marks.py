@@ -10,3 +10,10 @@ def write_between(page: Path, begin: str, body: str, end: str) -> None:
     before, rest = page.read_text("utf-8").split(begin, 1)
     _, after = rest.split(end, 1)
     page.write_text(f"{before}{begin}\n{body.strip()}\n{end}{after}", "utf-8")
+
+
+def read_between(page: Path, begin: str, end: str) -> str:
+    """The lines between the marks. Raises ValueError when the page has not both, in this order."""
+    _, rest = page.read_text("utf-8").split(begin, 1)
+    body, _ = rest.split(end, 1)
+    return body

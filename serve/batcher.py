@@ -32,6 +32,8 @@ log = logging.getLogger("convoy.batcher")
 SWEEP_SECONDS = 0.05
 ALARM_SECONDS = 0.002  # deadlines are told this much late at most; an alarm looks at the whole line
 SMOOTHING = 0.2  # weight of the newest run in the estimate of how far reality is from the curve
+# A run counts as at most so many times the estimate: one that waited for a dead host says nothing of the next.
+SURPRISE = 2.0
 
 
 @dataclass(frozen=True)
@@ -266,7 +268,8 @@ class Batcher:
 
     def _deliver(self, batch: Sequence[Entry], run: BatchRun) -> None:
         seconds = run.finished - run.started
-        self._slowdown += SMOOTHING * (seconds / self.curve.predict(run.size) - self._slowdown)
+        slowdown = min(seconds / self.curve.predict(run.size), SURPRISE * self._slowdown)
+        self._slowdown += SMOOTHING * (slowdown - self._slowdown)
         start = 0
         for entry in batch:
             stop = start + entry.size

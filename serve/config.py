@@ -72,6 +72,9 @@ class Limits(Frozen):
     """What one request may cost before it is refused."""
 
     body_bytes: int = Field(64 * 2**20, ge=1024, description="largest body, after decompression too")
+    bodies_bytes: int = Field(
+        2**30, ge=1024, description="bodies that a gateway holds at a time over HTTP; beyond, requests are answered 503"
+    )
     pixels: int = Field(50_000_000, ge=1024, description="largest image, checked before it is decoded")
     images_per_request: int = Field(64, ge=1)
     queue_rows: int = Field(1024, ge=1, description="images that may wait for one model; more are answered 503")
@@ -81,6 +84,12 @@ class Limits(Frozen):
     headers: int = Field(100, ge=8, description="most headers of a request")
     header_seconds: float = Field(10, gt=0, description="time for the head of a request to arrive")
     idle_seconds: float = Field(75, gt=0, description="time a connection may rest between requests")
+
+    @model_validator(mode="after")
+    def _bodies_fit(self) -> Self:
+        if self.bodies_bytes < self.body_bytes:
+            raise ValueError("bodies_bytes must have room for a body of body_bytes")
+        return self
 
 
 class ApiKey(Frozen):

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from convoy.errors import ConvoyError
+from convoy.errors import ConvoyError, EngineFailed, NotReady
 from models.artifact import Artifact
 from models.engines.engine import Engine, TensorSpec
 from models.engines.store import Store
@@ -82,6 +82,8 @@ class Engines:
         self._time = engine_time
         self._warm = self._warm_up(self._open(), curve)
         self._builder = Builder(model, artifact, store)
+        self._classes = len(artifact.manifest.labels)
+        self._doubtful: tuple[Form, int] | None = None  # a form and a number of rows that it failed to run
         self._closed = False
         self.inputs = {form: engine.input for form, engine in self._warm.engines.items()}
         self._show()
@@ -95,8 +97,17 @@ class Engines:
     def facts(self) -> EngineFacts:
         return self._warm.facts
 
+    @property
+    def classes(self) -> int:
+        return self._classes
+
     def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
-        logits = self._run(form, rows)
+        """Raises EngineFailed for a batch that it cannot run, NotReady when it can run no other one either."""
+        try:
+            logits = self._run(form, rows)
+        except (EngineFailed, MemoryError):
+            self._prove(form, len(rows))
+            raise
         self.ran_at = self._proven_at
         return logits
 
@@ -114,10 +125,23 @@ class Engines:
         self._time.close()
 
     def probe(self) -> None:
-        """A real inference, only when nothing ran lately: a busy engine shows its health by its work."""
-        if time.monotonic() - self._proven_at > PROBE_AFTER_SECONDS:
-            spec = self.inputs["image"]
-            self._run("image", np.zeros((1, *spec.shape[1:]), spec.dtype))
+        """A real inference, only when nothing ran lately or a run failed: a busy engine shows its health by its work."""
+        if self._doubtful or time.monotonic() - self._proven_at > PROBE_AFTER_SECONDS:
+            self._run_blank(*(self._doubtful or ("image", 1)))
+
+    def _prove(self, form: Form, size: int) -> None:
+        """Finds out whether it was the batch or the engine: the engine, if blank rows fail too. Raises NotReady."""
+        self._doubtful = (form, size)
+        try:
+            self._run_blank(form, size)
+        except (EngineFailed, MemoryError) as error:
+            log.error("%s is broken: %s", self.facts.label, error)
+            raise NotReady("the engine is broken; retry") from error
+
+    def _run_blank(self, form: Form, size: int) -> None:
+        spec = self.inputs[form]
+        self._run(form, np.zeros((size, *spec.shape[1:]), spec.dtype))
+        self._doubtful = None
 
     def _take(self, loop: asyncio.AbstractEventLoop, done: Callable[[], None], problem: str) -> None:
         present = self._warm
@@ -160,6 +184,8 @@ class Engines:
     def _run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
         start = time.monotonic()
         logits = self._warm.engines[form].run(rows)
+        if logits.shape != (len(rows), self._classes):
+            raise EngineFailed(f"the engine answered {list(logits.shape)} for {len(rows)} rows")
         self._proven_at = time.monotonic()
         self._time.add(self._proven_at - start)
         return logits

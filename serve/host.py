@@ -51,6 +51,7 @@ class HostFacts:
     """What a gateway must know of a host."""
 
     inputs: dict[Form, TensorSpec]
+    classes: int
     curve: LatencyCurve
     engine: EngineFacts
 
@@ -90,7 +91,7 @@ class Host:
         self._demand = Demand()
 
     async def facts(self) -> HostFacts:
-        return HostFacts(self._engines.inputs, self._engines.curve, self._engines.facts)
+        return HostFacts(self._engines.inputs, self._engines.classes, self._engines.curve, self._engines.facts)
 
     async def run(self, form: Form, rows: NDArray[Any], caller: str, backlog: float = 0.0) -> HostAnswer:
         """One batch of a gateway in whose line `backlog` seconds of work wait. Raises EngineFailed."""
@@ -104,6 +105,10 @@ class Host:
         started = time.monotonic()
         try:
             return self._engines.run(form, rows)
+        except NotReady:
+            # Whoever fails at once has the shortest line, and would be asked again and again; who is dead is not.
+            log.critical("a host ends, since its engine is broken")
+            os._exit(1)
         finally:
             self._demand.ran(time.monotonic() - started)
 
@@ -125,6 +130,7 @@ class HostExecutor:
         self._credits = Credits(replicas)
         self.slots = Slots(self._credits.count, self._credits.eager)
         self.inputs: Mapping[Form, TensorSpec] = facts.inputs
+        self._classes = facts.classes
         self.curve = facts.curve
         self.facts = facts.engine
         self.on_measured: list[Callable[[LatencyCurve], None]] = []
@@ -165,24 +171,27 @@ class HostExecutor:
         while True:
             try:
                 call = self._handle.run.remote(form, rows, self._id, self._backlog(len(rows)))
-                answer: HostAnswer = await asyncio.wait_for(call, hang)
-            except ConvoyError:
-                raise
-            except TimeoutError:
-                log.warning("a host did not answer in %.1f s", hang)
+                return self._checked(await asyncio.wait_for(call, hang), len(rows))
+            except TimeoutError as error:
+                lost: Exception = error
                 hang *= 2  # a machine that is merely slow must not get the same work again and again
-                if time.monotonic() > give_up:
-                    raise NotReady(f"no host of the model answered for {PATIENCE_SECONDS:.0f} s; retry") from None
             except RayTaskError as error:
                 raise EngineFailed("the model's host could not run the batch") from error
             except Exception as error:
-                log.warning("a host was lost during a call: %s", type(error).__name__)
-                if time.monotonic() + pause > give_up:
-                    raise NotReady(f"no host of the model answered for {PATIENCE_SECONDS:.0f} s; retry") from error
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-            else:
-                return answer
+                if isinstance(error, ConvoyError) and not isinstance(error, NotReady):
+                    raise
+                lost = error
+            log.warning("a batch is run again at another host: %s", type(lost).__name__)
+            if time.monotonic() + pause > give_up:
+                raise NotReady(f"no host of the model answered for {PATIENCE_SECONDS:.0f} s; retry") from lost
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def _checked(self, answer: HostAnswer, size: int) -> HostAnswer:
+        """Raises NotReady for an answer to something else: its host is of another version, or broken."""
+        if answer.logits.shape != (size, self._classes):
+            raise NotReady(f"a host answered {list(answer.logits.shape)} for {size} rows of {self._classes} classes")
+        return answer
 
     def _backlog(self, size: int) -> float:
         """Seconds of work in the lines, at the pace of this batch."""

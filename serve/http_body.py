@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
@@ -33,7 +34,9 @@ async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
     elif message["type"] == "http.disconnect":
         raise Cancelled("the client left before the end of its request")
     encoding = headers.get(b"content-encoding")
-    return body if encoding is None else decompress(body, encoding.strip().lower(), limit)
+    if encoding is None:
+        return body
+    return await asyncio.to_thread(decompress, body, encoding.strip().lower(), limit)  # a small body may be a large one
 
 
 async def _read_rest(first: bytes, receive: Receive, limit: int) -> bytes:

@@ -30,12 +30,21 @@ class Phase(Enum):
     ANSWER = 3  # to read it
 
 
+class Room:
+    """Bytes of bodies whose requests are not answered yet, over all connections."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's connection, which also tells the waiting request when its client leaves, and errs in JSON."""
 
-    def __init__(self, limits: Limits, is_hot: Callable[[bytes], bool], **rest: Any) -> None:
+    def __init__(self, limits: Limits, room: Room, is_hot: Callable[[bytes], bool], **rest: Any) -> None:
         super().__init__(**rest)
         self._limits = limits
+        self._room = room
+        self._body = 0  # bytes that this connection has of the room
         self._is_hot = is_hot  # whether a POST to this URL is answered by a model
         self._phase = Phase.IDLE
         self._since = self.loop.time()  # when the phase began; a body's time counts from its head's first byte
@@ -47,6 +56,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._leave_room()
         cycle = cast("RequestResponseCycle | None", self.cycle)  # uvicorn types it as always there
         if cycle is not None:
             watch = cast(Scope, cycle.scope).get(WATCH)
@@ -78,6 +88,15 @@ class Connection(HttpToolsProtocol):
         small = SmallCycle(scope, self.transport, self.flow, self.on_response_complete, self.cycle)
         self.cycle = cast(RequestResponseCycle, small)  # has what uvicorn's protocol asks of one
 
+    def on_body(self, body: bytes) -> None:
+        self._body += len(body)
+        self._room.taken += len(body)
+        if self._room.taken > self._limits.bodies_bytes:
+            self._leave_room()  # at once: others must not be refused for what goes
+            self._refuse(b"503 Service Unavailable", b"too many bodies at a time, limits.bodies_bytes; retry")
+        else:
+            super().on_body(body)
+
     def on_message_complete(self) -> None:
         self._phase = Phase.ANSWER
         cycle: RequestResponseCycle | SmallCycle = self.cycle
@@ -92,6 +111,7 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """What uvicorn does, but for its timer of idle connections: `check_time` ends them."""
         self.server_state.total_requests += 1
+        self._leave_room()
         if self._phase is Phase.ANSWER:
             self._phase, self._since = Phase.IDLE, self.loop.time()
         if self.transport.is_closing():
@@ -99,6 +119,10 @@ class Connection(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+
+    def _leave_room(self) -> None:
+        self._room.taken -= self._body
+        self._body = 0
 
     def _takes_small_cycle(self) -> bool:
         parser = self.parser

@@ -29,7 +29,7 @@ from serve.http_answers import JSON, Headers, send_answer, send_error
 from serve.http_body import Headers as RequestHeaders
 from serve.http_body import Receive, Scope, Send, read_body
 from serve.http_classify import REQUEST_ID
-from serve.http_connection import WATCH, Connection
+from serve.http_connection import WATCH, Connection, Room
 from serve.http_dialects import DIALECTS, Dialect
 from serve.http_encoding import encode_answer
 from serve.http_infer import infer_http
@@ -185,7 +185,7 @@ class HttpListener:
         hot = HttpApp(plane, metrics, build_pages(plane, repository, settings, experiments))
         config = uvicorn.Config(
             allow_origins(hot, listen.cors_origins) if listen.cors_origins else hot,
-            http=cast(type[asyncio.Protocol], partial(Connection, limits, hot.is_hot)),
+            http=cast(type[asyncio.Protocol], partial(Connection, limits, Room(), hot.is_hot)),
             ws="none",
             lifespan="off",
             interface="asgi3",

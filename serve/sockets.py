@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import stat
 import threading
 from pathlib import Path
 
@@ -20,10 +21,16 @@ HANDOVER_SECONDS = 2.0
 
 
 def prepare_folder(folder: Path) -> None:
-    """Creates the node's folder, private to this user. Raises ConfigError when somebody else owns it."""
+    """Creates the node's folder, private to this user. Raises ConfigError when somebody else owns it or may write there.
+
+    Whoever could put a socket there would be handed connections with everybody's keys.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if folder.stat().st_uid != os.getuid():
+    owners = {folder.lstat().st_uid, folder.stat().st_uid}  # of a link and of what it leads to
+    if owners != {os.getuid()}:
         raise ConfigError(f"{folder} belongs to another user; set runtime_dir to a folder of your own")
+    if folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError(f"others may write in {folder}; set runtime_dir to a folder of your own, or chmod 700 it")
 
 
 def bind(host: str, port: int) -> socket.socket:

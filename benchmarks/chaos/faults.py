@@ -11,20 +11,28 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from typing import Literal
 
+from benchmarks.chaos.broken import HOST, exhaust_memory, lose_rows, make_breakable
+from benchmarks.chaos.clock import jump
+from benchmarks.chaos.machines import lose_machine, lose_raylet
 from benchmarks.chaos.stage import HOSTED, Stage
 
-HOST, GATEWAY, METER = "ServeReplica:host-", "ServeReplica:gateway", "ServeReplica:meter"
+GATEWAY, METER = "ServeReplica:gateway", "ServeReplica:meter"
 STEWARD, CONTROLLER = "ServeReplica:steward", "ServeController"
 IDLE_CONNECTIONS = 5000
-SPARE_BYTES = 16 * 2**20  # that a host may still take before its memory ends
 SMALL_FILE_BYTES = 4096
+
+
+Where = Literal["machine", "machines", "wrong clock"]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """`act` returns when what was lost is back, `seconds` are watched in any case. `most_failed` requests are promised."""
+    """`act` returns when what was lost is back, `seconds` are watched in any case. `most_failed` requests are promised.
+
+    `prepare` comes before the load.
+    """
 
     name: str
     happens: str
@@ -33,28 +41,21 @@ class Fault:
     most_failed: int = 0
     within_seconds: float = 30.0
     seconds: float = 20.0
+    where: Where = "machine"
+    prepare: Callable[[Stage], None] = lambda stage: None
 
 
 def kill(role: str, stage: Stage) -> None:
-    lost, before = stage.one(role), stage.pids(role)
+    lost = stage.one(role)
     os.kill(lost, signal.SIGKILL)
-    stage.until(lambda: len(stage.pids(role) - {lost}) >= len(before))
+    stage.until_replaced(role, lost)
 
 
 def hang(stage: Stage) -> None:
     """A host that stands still: it holds its connections and answers nothing."""
-    lost, before = stage.one(HOST), stage.pids(HOST)
-    os.kill(lost, signal.SIGSTOP)
-    stage.until(lambda: lost not in stage.pids(HOST) and len(stage.pids(HOST)) >= len(before))
-
-
-def exhaust_memory(stage: Stage) -> None:
-    """A host that is given no more memory: its allocations fail from here on."""
     lost = stage.one(HOST)
-    used = int(Path(f"/proc/{lost}/statm").read_text().split()[0]) * resource.getpagesize()
-    before = resource.prlimit(lost, resource.RLIMIT_AS, (used + SPARE_BYTES, resource.RLIM_INFINITY))
-    stage.after.callback(restore, lost, resource.RLIMIT_AS, before)
-    time.sleep(10)
+    os.kill(lost, signal.SIGSTOP)
+    stage.until_replaced(HOST, lost)
 
 
 def fill_disk(stage: Stage) -> None:
@@ -71,6 +72,7 @@ def restore(pid: int, kind: int, before: tuple[int, int]) -> None:
 
 
 def lose_database(stage: Stage) -> None:
+    assert stage.database is not None
     stage.database.stop()
     time.sleep(10)
     stage.database.start()
@@ -138,12 +140,20 @@ FAULTS = (
         seconds=40,
     ),
     Fault(
-        "memory",
-        "one of two engine hosts gets no more memory",
-        "batches that it cannot run fail at once with 500; the server stays up",
-        exhaust_memory,
-        most_failed=2000,
+        "shapes",
+        "one of two engine hosts answers with a row too few",
+        "no request fails; its batches run again on the other, and it is replaced within a minute",
+        lose_rows,
         within_seconds=60,
+        prepare=make_breakable,
+    ),
+    Fault(
+        "memory",
+        "one of two engine hosts takes all the memory that it may have",
+        "no request fails; its batches run again on the other, and it is replaced within a minute",
+        exhaust_memory,
+        within_seconds=60,
+        prepare=make_breakable,
     ),
     Fault("disk", "the gateways' files cannot grow", "no request fails; log lines are lost", fill_disk),
     Fault(
@@ -166,5 +176,31 @@ FAULTS = (
         update_catalog,
         seconds=40,
         within_seconds=60,
+    ),
+    Fault(
+        "clock",
+        "the clock jumps an hour ahead and back; then kill -9 of one of two engine hosts",
+        "no request fails; the host is replaced",
+        jump,
+        seconds=30,
+        where="wrong clock",
+    ),
+    Fault(
+        "raylet",
+        "kill -9 of the raylet under one of two engine hosts, each on a machine of its own",
+        "no request fails; its batches run again on the other",
+        lose_raylet,
+        within_seconds=60,
+        seconds=40,
+        where="machines",
+    ),
+    Fault(
+        "node",
+        "the loss of one of two machines with an engine host",
+        "no request fails; what waits there is asked again elsewhere after 5 s, until Ray finds the loss within a minute",
+        lose_machine,
+        within_seconds=60,
+        seconds=60,
+        where="machines",
     ),
 )

@@ -1,4 +1,4 @@
-"""The table of docs/reliability.md."""
+"""The table of docs/reliability.md: a row for each fault, which stays until that fault is measured again."""
 
 from __future__ import annotations
 
@@ -8,28 +8,27 @@ from typing import Any
 from benchmarks.chaos.faults import Fault
 
 HEAD = (
-    "| what happens | requests | failed | what clients saw | slowest | disturbed for | back after | promised | kept |"
+    "| what happens | requests | failed | what clients saw | slowest | disturbed for | back after | promised | kept "
+    "| measured |"
 )
-RULE = "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+RULE = "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 
 
-def table(faults: Sequence[Fault], results: Mapping[str, Mapping[str, Any]]) -> str:
-    """A row for every fault that was measured; those that were not are named."""
-    rows = [_row(fault, results[fault.name]) for fault in faults if fault.name in results]
-    missing = [fault.happens for fault in faults if fault.name not in results]
-    of = {f"{one['cores']} cores, {one['day']}" for one in results.values()}
-    note = f"Measured on {'; '.join(sorted(of))}. {_rates(results)}"
+def table(faults: Sequence[Fault], results: Mapping[str, Mapping[str, Any]], present: str = "") -> str:
+    """New rows for what was measured, those of the `present` table for the rest; what was never measured is named."""
+    kept = {line.split(" | ", 1)[0].removeprefix("| "): line for line in present.splitlines() if line.startswith("| ")}
+    rows = {fault.happens: _row(fault, results[fault.name]) for fault in faults if fault.name in results}
+    whole = {fault.happens: rows.get(fault.happens) or kept.get(fault.happens) for fault in faults}
+    missing = [happens for happens, row in whole.items() if row is None]
     absent = [f"\nNot measured yet: {'; '.join(missing)}."] if missing else []
-    return "\n".join([note, "", HEAD, RULE, *rows, *absent])
-
-
-def _rates(results: Mapping[str, Mapping[str, Any]]) -> str:
-    rates = [one["rate"] for one in results.values()]
-    return f"Offered: {min(rates):.0f} to {max(rates):.0f} requests a second." if rates else ""
+    return "\n".join([HEAD, RULE, *filter(None, whole.values()), *absent])
 
 
 def _row(fault: Fault, one: Mapping[str, Any]) -> str:
     seen = ", ".join(f"{count:,} × {name}" for name, count in one["seen"].items()) or "answers"
     times = (f"{one[key]:.1f} s" for key in ("slowest_s", "disturbed_s", "back_s"))
-    cells = (fault.happens, f"{one['requests']:,}", f"{one['failed']:,}", seen, *times, fault.promise)
-    return f"| {' | '.join(cells)} | {'yes' if one['kept'] else '**no**'} |"
+    requests = f"{one['requests']:,} at {one['rate']:.0f}/s"
+    kept = "yes" if one["kept"] else "**no**"
+    day = f"{one['day']}, {one['cores']} cores"
+    cells = (fault.happens, requests, f"{one['failed']:,}", seen, *times, fault.promise, kept, day)
+    return f"| {' | '.join(cells)} |"

@@ -6,16 +6,16 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import httpx
 
 from benchmarks.chaos.postgres import Postgres, postgres
+from benchmarks.chaos.waiting import PATIENCE_SECONDS, until
 from benchmarks.server import Server
 from loadtest.coordinator import Run, run_plan
 from loadtest.plan import Load, Payload, Plan, Step, Target, Traffic
@@ -27,46 +27,49 @@ RATE = 200.0
 WARMUP_SECONDS = 3.0
 BEFORE_SECONDS = 5.0  # of undisturbed load, which the time after is compared with
 TIMEOUT_SECONDS = 40.0
-PATIENCE_SECONDS = 180.0
 WINDOW_SECONDS = 0.25
-
-Value = TypeVar("Value")
+DIGIT, PICTURE = Payload(side=28, channels=1, format="png"), Payload(side=32, format="png")
+WHOLE = {"ServeController": 1, "ServeReplica:gateway": 2, "ServeReplica:host-": 2, "ServeReplica:meter": 1}
+# Half of the requests to a model in the gateways, a quarter to one in hosts, a quarter to an experiment.
+TRAFFIC = (
+    Traffic(LOCAL, weight=2, payload=DIGIT),
+    Traffic(HOSTED, payload=PICTURE),
+    Traffic("digits", payload=DIGIT),
+)
 
 
 @dataclass
 class Stage:
-    """A running server with two gateways and two hosts of `HOSTED`. `add` undoes what a fault did, at its end."""
+    """A running server. `whole`: how many processes of which role it has; `after` undoes what a fault did, at its end."""
 
     settings: Settings
-    database: Postgres
     folder: Path
+    host: str = "127.0.0.1"
+    whole: Mapping[str, int] = field(default_factory=lambda: WHOLE)
+    traffic: tuple[Traffic, ...] = TRAFFIC
+    database: Postgres | None = None
     after: ExitStack = field(default_factory=ExitStack)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.settings.listen.http_port}"
+        return f"http://{self.host}:{self.settings.listen.http_port}"
 
     def pids(self, role: str) -> set[int]:
         """Processes whose title holds `role`: `host-`, `gateway`, `ServeController` …"""
-        return {pid for pid in Server(os.getpid(), self.url, 0, 0).processes() if role in title(pid)}
+        return {pid for pid in processes() if role in title(pid)}
 
     def one(self, role: str) -> int:
         """One of them, always the same while they live."""
-        return min(self.until(lambda: self.pids(role)))
+        return min(until(lambda: self.pids(role)))
 
-    def until(self, holds: Callable[[], Value]) -> Value:
-        end = time.monotonic() + PATIENCE_SECONDS
-        while not (answer := holds()):
-            if time.monotonic() > end:
-                raise TimeoutError("what was waited for did not come")
-            time.sleep(0.05)
-        return answer
+    def until_replaced(self, role: str, lost: int) -> None:
+        """Until there are as many of a role as there should be, without one that was lost."""
+        until(lambda: lost not in (pids := self.pids(role)) and len(pids) >= self.whole.get(role, 1))
 
     def until_whole(self) -> None:
-        """Until every replica there should be is there and a request to each model is answered."""
-        wanted = {"ServeController": 1, "ServeReplica:gateway": 2, "ServeReplica:host-": 2, "ServeReplica:meter": 1}
-        self.until(lambda: all(len(self.pids(role)) == count for role, count in wanted.items()))
-        self.until(self._answers)
+        """Until every process there should be is there and requests are answered."""
+        until(lambda: all(len(self.pids(role)) == count for role, count in self.whole.items()))
+        until(self._answers)
 
     def _answers(self) -> bool:
         try:
@@ -78,6 +81,11 @@ class Stage:
         """Brings the server to other settings; as `serve deploy` would."""
         self.settings = parse_settings(document)
         app.deploy(self.settings)
+
+
+def processes(root: int | None = None) -> list[int]:
+    """A process, by default this one, and all that it began."""
+    return Server(root or os.getpid(), "", 0, 0).processes()
 
 
 def title(pid: int) -> str:
@@ -103,12 +111,13 @@ def document(ports: list[int], folder: Path, ledger: str) -> dict[str, object]:
 
 @contextmanager
 def stage(folder: Path) -> Iterator[Stage]:
+    """A server on this machine: two gateways, two hosts of `HOSTED`, an experiment in PostgreSQL."""
     ports = free_ports(4)
     with postgres(ports.pop()) as database:
         settings = parse_settings(document(ports, folder, database.url))
         app.start(settings)
         try:
-            yield Stage(settings, database, folder)
+            yield Stage(settings, folder, database=database)
         finally:
             app.stop()
 
@@ -147,21 +156,7 @@ class Watched:
 
 
 def plan(stage: Stage, seconds: float, rate: float = RATE) -> Plan:
-    """Half of the requests to a model in the gateways, a quarter to one in hosts, a quarter to an experiment."""
-    digit = Payload(side=28, channels=1, format="png")
-    picture = Payload(side=32, format="png")
-    traffic = (
-        Traffic(LOCAL, weight=2, payload=digit),
-        Traffic(HOSTED, payload=picture),
-        Traffic("digits", payload=digit),
-    )
     target = Target(stage.url, timeout_s=TIMEOUT_SECONDS)
     duration = BEFORE_SECONDS + seconds
-    return Plan(
-        target,
-        traffic,
-        Load(steps=(Step(rate, WARMUP_SECONDS + duration),)),
-        duration,
-        WARMUP_SECONDS,
-        window_s=WINDOW_SECONDS,
-    )
+    steps = (Step(rate, WARMUP_SECONDS + duration),)
+    return Plan(target, stage.traffic, Load(steps=steps), duration, WARMUP_SECONDS, window_s=WINDOW_SECONDS)

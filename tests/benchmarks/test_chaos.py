@@ -67,3 +67,13 @@ def test_the_page_names_what_was_not_measured() -> None:
     assert "1 × reset" in page
     assert "**no**" in page
     assert all(one.happens in page for one in others)
+
+
+def test_rows_stay_until_their_fault_is_measured_again() -> None:
+    first, second, *_ = FAULTS
+    told = judge(first, run_of((6, 0.1, 200)), at=5, back=1).document() | {"cores": 2, "day": "2026-01-01"}
+    page = table(FAULTS, {second.name: told}, table(FAULTS, {first.name: told}))
+    rows = [line for line in page.splitlines() if "2026-01-01" in line]
+    assert [line.split(" | ")[0] for line in rows] == [f"| {one.happens}" for one in (first, second)]
+    page = table(FAULTS, {first.name: told | {"day": "2026-01-02"}}, page)
+    assert page.count("2026-01-01") == page.count("2026-01-02") == 1

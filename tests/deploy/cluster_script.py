@@ -16,12 +16,12 @@ from typing import Any
 import httpx
 import yaml
 
+from benchmarks.chaos.namespaces import HERE, Cluster, Node, cluster
 from models.artifact import BUNDLED
 from serve.applications import GATEWAY_RESOURCE, STEWARD_RESOURCE
 from serve.config import parse_settings
 from serve.render import deploy_yaml
 from serve.scrape_targets import METER_RESOURCE
-from tests.deploy.namespaces import HERE, Cluster, Node, cluster
 from tests.waiting import until
 
 MODEL = "resnet20-cifar10"

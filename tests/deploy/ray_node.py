@@ -6,7 +6,6 @@ import os
 import secrets
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -16,11 +15,10 @@ from pathlib import Path
 
 import httpx
 
+from benchmarks.chaos.namespaces import RAY, SERVE
 from serve.app import RAY_ENVIRONMENT
 from tests.conftest import REPOSITORY
 
-RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
-SERVE = [sys.executable, "-c", "from ray.serve.scripts import cli; cli()"]
 PATIENCE_SECONDS = 180
 
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from benchmarks.chaos.namespaces import isolated
 from tests.conftest import REPOSITORY
-from tests.deploy.namespaces import isolated
 
 pytestmark = pytest.mark.slow  # five Ray nodes
 

@@ -26,6 +26,7 @@ def test_default_catalog_uses_both_placements() -> None:
         ({"listn": {}}, "'listen'"),
         ({"listen": {"http_prot": 1}}, "'http_port'"),
         ({"limits": {"zzz": 1}}, "body_bytes"),
+        ({"limits": {"body_bytes": 2**31}}, "bodies_bytes"),
         ({"models": [{"name": "a", "placment": "local"}]}, "'placement'"),
         ({"models": [{"name": "a"}, {"name": "a"}]}, "named twice: a"),
         ({"models": [{"name": "a-tensor"}]}, "-tensor"),

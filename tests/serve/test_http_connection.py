@@ -16,6 +16,8 @@ from tests.waiting import until
 DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
 PATIENCE = 30.0
 LIMITS = {
+    "body_bytes": 200_000,
+    "bodies_bytes": 300_000,
     "header_bytes": 4096,
     "headers": 20,
     "header_seconds": 0.5,
@@ -128,6 +130,19 @@ def test_more_connections_than_allowed_are_told_so(gateway: Serving) -> None:
         with connected(gateway) as one:
             one.sendall(READY)
             assert one.recv(65536).startswith(b"HTTP/1.1 503 ")
+
+
+def test_more_bodies_at_a_time_than_there_is_room_for_are_refused(gateway: Serving) -> None:
+    """What the first holds until it is answered, here that it is too slow, is free again then."""
+    head = HEAD + b"content-length: 190000\r\n\r\n"
+    with connected(gateway) as first, connected(gateway) as second:
+        for one in (first, second):
+            one.sendall(head + bytes(180_000))
+        answers = sorted((rest(first)[:13], rest(second)[:13]))
+        assert answers == [b"HTTP/1.1 408 ", b"HTTP/1.1 503 "]
+    with connected(gateway) as third:
+        third.sendall(head + bytes(190_000))
+        assert third.recv(65536).startswith(b"HTTP/1.1 400 ")  # no image, but read
 
 
 def test_pipelined_requests_are_answered_in_turn(gateway: Serving) -> None:

@@ -65,3 +65,11 @@ def test_a_taken_port_is_a_clear_error() -> None:
 def test_folder_is_private(tmp_path: Path) -> None:
     prepare_folder(tmp_path / "node")
     assert (tmp_path / "node").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o1777])
+def test_a_folder_in_which_others_may_write_is_refused(tmp_path: Path, mode: int) -> None:
+    """Their socket in it would be handed to gateways as the node's."""
+    tmp_path.chmod(mode)
+    with pytest.raises(ConfigError, match="others may write"):
+        prepare_folder(tmp_path)

@@ -15,7 +15,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, Table, create_engine, delete, event, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from convoy.errors import ConfigError
@@ -225,7 +225,7 @@ def _engine(url: str) -> Engine:
     if parsed.get_backend_name() == "postgresql":
         return create_engine(parsed, pool_pre_ping=True, pool_size=2)
     if parsed.database and parsed.database != ":memory:":
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _sqlite_file(parsed).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS})
 
     @event.listens_for(engine, "connect")
@@ -236,12 +236,17 @@ def _engine(url: str) -> Engine:
     return engine
 
 
+def _sqlite_file(url: URL) -> Path:
+    """The file of a URL, which may name it as a URI (`sqlite:///file:/var/ledger.db?uri=true`)."""
+    return Path(str(url.database).removeprefix("file:"))
+
+
 @contextlib.contextmanager
 def _one_at_a_time(engine: Engine) -> Iterator[Connection]:
     """A connection on which the schema may be changed: other processes that start wait their turn."""
     with contextlib.ExitStack() as stack:
         if engine.dialect.name == "sqlite" and engine.url.database:
-            lock = stack.enter_context(open(f"{engine.url.database}.lock", "w"))
+            lock = stack.enter_context(open(f"{_sqlite_file(engine.url)}.lock", "w"))
             fcntl.flock(lock, fcntl.LOCK_EX)
         connection = stack.enter_context(engine.begin())
         if engine.dialect.name == "postgresql":

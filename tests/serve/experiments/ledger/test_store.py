@@ -71,6 +71,13 @@ def test_those_that_open_a_new_ledger_together_agree(ledger_url: str) -> None:
         one.close()
 
 
+def test_a_file_named_by_a_uri_has_its_lock_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Ledger(f"sqlite:///file:{tmp_path}/node/ledger.db?uri=true").close()
+    assert [file.name for file in tmp_path.iterdir()] == ["node"]
+    assert (tmp_path / "node" / "ledger.db.lock").exists()
+
+
 def test_writing_twice_is_writing_once(ledger: Ledger) -> None:
     for _ in range(2):
         ledger.write(

@@ -9,26 +9,27 @@ import itertools
 import json
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.chaos.waiting import until
 from serve.app import RAY_ENVIRONMENT
-from tests.conftest import REPOSITORY
-from tests.deploy.ray_node import RAY, SERVE
-from tests.waiting import until
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
+SERVE = [sys.executable, "-c", "from ray.serve.scripts import cli; cli()"]
 BRIDGE, HERE, HEAD = "convoy0", "10.77.0.254", "10.77.0.1"
 GCS_PORT, DASHBOARD_PORT = 6379, 8265
-PATIENCE_SECONDS = 180.0
 STARTED = "Ray runtime started"
 SLOW_MACHINE = {"RAY_raylet_start_wait_time_s": "120"}
 # In the node: its own runtime folder, its end of the cable, and then Ray. The line that is read says that the cable is there.
 INSIDE = (
-    'mount -t tmpfs tmpfs "$1" && read -r _ && ip link set lo up && ip addr add "$2/24" dev "$3" && ip link set "$3" up'
-    ' && shift 3 && exec "$@"'
+    'mount -t tmpfs -o mode=700 tmpfs "$1" && read -r _ && ip link set lo up && ip addr add "$2/24" dev "$3"'
+    ' && ip link set "$3" up && shift 3 && exec "$@"'
 )
 
 
@@ -91,7 +92,7 @@ class Cluster:
         assert process.stdin is not None
         process.stdin.write("connected\n")
         process.stdin.flush()
-        until(lambda: STARTED in log_path.read_text() or process.poll() is not None, PATIENCE_SECONDS)
+        until(lambda: STARTED in log_path.read_text() or process.poll() is not None)
         assert process.poll() is None, log_path.read_text()[-2000:]
         return node
 

@@ -1,0 +1,94 @@
+"""A server over three machines, made of namespaces, and the loss of one with a host on it.
+
+A machine that is lost is followed by a new one, as a pod by its successor.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.chaos.namespaces import HEAD, Cluster, Node, cluster
+from benchmarks.chaos.stage import DIGIT, HOSTED, LOCAL, PICTURE, Stage, processes, title
+from benchmarks.chaos.waiting import until
+from loadtest.plan import Traffic
+from serve.applications import GATEWAY_RESOURCE, STEWARD_RESOURCE
+from serve.config import parse_settings
+from serve.render import deploy_yaml
+from serve.scrape_targets import METER_RESOURCE
+
+FRONT = {GATEWAY_RESOURCE: 1.0, METER_RESOURCE: 1.0, STEWARD_RESOURCE: 1.0}
+BEHIND = {METER_RESOURCE: 1.0}
+
+
+@dataclass
+class Machines(Stage):
+    """The head with the gateway, and two machines with a host each."""
+
+    cluster: Cluster | None = None
+    behind: list[Node] = field(default_factory=list)
+
+    def begin(self) -> None:
+        assert self.cluster is not None
+        self.behind.append(self.cluster.add(1, BEHIND))
+
+    def replace(self, lost: Node) -> None:
+        """A new machine, until its host runs."""
+        self.behind.remove(lost)
+        self.begin()
+        self.until_whole()
+
+
+@contextmanager
+def machines(folder: Path) -> Iterator[Stage]:
+    """Run inside `unshare`: see `benchmarks.chaos.namespaces.isolated`."""
+    with cluster() as running:
+        settings = parse_settings(
+            {
+                "listen": {"host": "0.0.0.0"},
+                "runtime_dir": str(running.runtime),
+                "cores": 1,
+                "cluster": {"gateway_nodes": 1, "host_nodes": 2},
+                "models": [{"name": LOCAL}, {"name": HOSTED, "placement": "dedicated", "replicas": 2, "threads": 1}],
+            }
+        )
+        whole = {"ServeController": 1, "ServeReplica:gateway": 1, "ServeReplica:host-": 2, "ServeReplica:meter": 3}
+        traffic = (Traffic(LOCAL, payload=DIGIT), Traffic(HOSTED, payload=PICTURE))
+        stage = Machines(settings, folder, HEAD, whole, traffic, cluster=running)
+        running.add(0, FRONT)
+        stage.begin()
+        stage.begin()
+        document = folder / "serve.yaml"
+        document.write_text(deploy_yaml(settings))
+        until(lambda: deployed(running, document))
+        yield stage
+
+
+def deployed(running: Cluster, document: Path) -> bool:
+    try:
+        running.deploy(document)
+    except subprocess.CalledProcessError:
+        return False  # the head is not there yet
+    return True
+
+
+def lose_machine(stage: Stage) -> None:
+    assert isinstance(stage, Machines)
+    lost = stage.behind[0]
+    lost.kill()
+    stage.replace(lost)
+
+
+def lose_raylet(stage: Stage) -> None:
+    """Without its raylet `ray start` ends, and with it the machine."""
+    assert isinstance(stage, Machines)
+    lost = stage.behind[0]
+    (raylet,) = [pid for pid in processes(lost.process.pid) if Path(title(pid).split("\0")[0]).name == "raylet"]
+    os.kill(raylet, signal.SIGKILL)
+    lost.process.wait()
+    stage.replace(lost)
