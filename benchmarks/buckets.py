@@ -18,11 +18,12 @@ import numpy as np
 import onnxruntime
 import openvino
 
-from benchmarks.engines import BATCHES, PAGE, speed_of
+from benchmarks.engines import PAGE, speed_of
 from benchmarks.marks import write_between
 from models.artifact import BUNDLED, IMAGE_MODEL
 from models.engines.hardware import cpu_name
 from models.engines.onnx_runtime import session_options
+from models.engines.order import BATCHES
 
 MODELS = ("resnet20-cifar10", "squeezenet1_1-imagenet")
 ROUNDS = 21

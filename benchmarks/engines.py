@@ -138,7 +138,7 @@ def _row(
     backend = order.backend
     row = Row(
         model=order.artifact.manifest.name,
-        engine=f"{backend.name} {backend.version}".split("-")[0],
+        engine=f"{backend.name} {backend.version.partition('-')[0]}",
         precision=order.precision,
         key=order.key,
         gate=refused.get(order.key, ""),

@@ -43,7 +43,8 @@ OCTETS = {"Content-Type": "application/octet-stream"}
 
 def find_backends() -> tuple[list[Backend], dict[str, str]]:
     """Those for GPUs that run here, and why others do not."""
-    found, absent = [], {}
+    found: list[Backend] = []
+    absent: dict[str, str] = {}
     for name in GPU_BACKENDS:
         try:
             found.append(find_backend(name))

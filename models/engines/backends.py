@@ -59,7 +59,7 @@ class Backend(Protocol):
         """Those that this machine has instructions for: what is emulated is not offered."""
         ...
 
-    def prepare(self, graph: Path, batches: tuple[int, ...], timings: Path) -> None:
+    def prepare(self, graph: Path, precision: Precision, batches: tuple[int, ...], timings: Path) -> None:
         """Writes beside an ONNX graph what takes long to make of it, for these batch sizes; `timings` is a folder for what
         one build may learn from another. Raises ArtifactError."""
         ...

@@ -33,6 +33,8 @@ class EngineManifest:
             manifest = cls(**json.loads(text))
             if manifest.key != key_of(manifest.recipe):
                 raise ArtifactError("its key is not that of its recipe")
+            if not (isinstance(manifest.files, dict) and "status" in manifest.judgement and "date" in manifest.made):
+                raise TypeError("files, status or date is missing")
             if any(PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts for name in manifest.files):
                 raise ArtifactError("its files lie outside its folder")
             return manifest

@@ -193,9 +193,10 @@ class Build:
         add_preprocessing(steps, self._folder, cast_first=typed)
 
     def _prepare(self) -> None:
+        order = self._order
         self._report("compiling", 0, 1)
         for name in (TENSOR_MODEL, IMAGE_MODEL):
-            self._order.backend.prepare(self._folder / name, self._order.batches, self._timings)
+            order.backend.prepare(self._folder / name, order.precision, order.batches, self._timings)
 
     def _load(self) -> Engine:
         """The image form; the tensor form, which is the same graph, has to load, too."""

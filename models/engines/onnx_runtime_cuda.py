@@ -35,7 +35,7 @@ class OnnxRuntimeCuda:
     def precisions(self) -> tuple[Precision, ...]:
         return ("fp32", "fp16")
 
-    def prepare(self, graph: Path, batches: tuple[int, ...], timings: Path) -> None:
+    def prepare(self, graph: Path, precision: Precision, batches: tuple[int, ...], timings: Path) -> None:
         """Graphs are loaded as they are."""
 
     def load(self, graph: Path, threads: int, precision: Precision, share: float = 1.0) -> OnnxRuntimeEngine:

@@ -19,6 +19,7 @@ from models.engines.tensorrt_library import import_tensorrt
 
 TENSORRT = "TensorrtExecutionProvider"
 BATCHES = (1, 8, 32)  # of a graph that was not prepared
+FLAGS: dict[Precision, str] = {"fp16": "trt_fp16_enable", "int8": "trt_int8_enable"}  # asked for by TensorRT before 11
 SIZES = "batches.json"
 CACHES = ".caches"  # what the folder beside a graph ends in
 
@@ -35,7 +36,10 @@ class TensorRtProviderEngine(OnnxRuntimeEngine):
 
 
 class OnnxRuntimeTensorRt:
-    """The backend. Precision is what the graph says. What TensorRT compiled lies in a folder beside the graph."""
+    """The backend, with the version of TensorRT that ONNX Runtime was built for.
+
+    Precision is what the graph says. What TensorRT compiled lies in a folder beside the graph.
+    """
 
     name = "onnxruntime-tensorrt"
     platform = "onnxruntime_onnx"
@@ -55,24 +59,30 @@ class OnnxRuntimeTensorRt:
     def precisions(self) -> tuple[Precision, ...]:
         return ("fp32", "fp16", "int8")
 
-    def prepare(self, graph: Path, batches: tuple[int, ...], timings: Path) -> None:
+    def prepare(self, graph: Path, precision: Precision, batches: tuple[int, ...], timings: Path) -> None:
         """Compiles the graph, so that a start finds it done."""
         caches = graph.with_suffix(CACHES)
         caches.mkdir()
         (caches / SIZES).write_text(json.dumps(batches))
-        self._load(graph, 1, self._card.memory, caches, timings)
+        self._load(graph, 1, precision, self._card.memory, caches, timings)
 
     def load(self, graph: Path, threads: int, precision: Precision, share: float = 1.0) -> TensorRtProviderEngine:
         caches = graph.with_suffix(CACHES)
         known = caches if caches.is_dir() else None
-        return self._load(graph, threads, int(share * self._card.memory), known)
+        return self._load(graph, threads, precision, int(share * self._card.memory), known)
 
     def _load(
-        self, graph: Path, threads: int, memory: int, caches: Path | None, timings: Path | None = None
+        self,
+        graph: Path,
+        threads: int,
+        precision: Precision,
+        memory: int,
+        caches: Path | None,
+        timings: Path | None = None,
     ) -> TensorRtProviderEngine:
         sizes = json.loads((caches / SIZES).read_text()) if caches else BATCHES
         given = OnnxRuntimeEngine(graph, threads).input
-        provider = tensorrt_provider(memory, given, sizes, caches, timings)
+        provider = tensorrt_provider(precision, memory, given, sizes, caches, timings)
         return TensorRtProviderEngine(graph, threads, (provider, cuda_provider(memory)), max(sizes))
 
 
@@ -85,9 +95,17 @@ def backend() -> OnnxRuntimeTensorRt:
 
 
 def tensorrt_provider(
-    memory: int, given: TensorSpec, batches: tuple[int, ...], caches: Path | None, timings: Path | None
+    precision: Precision,
+    memory: int,
+    given: TensorSpec,
+    batches: tuple[int, ...],
+    caches: Path | None,
+    timings: Path | None,
 ) -> Provider:
-    """The provider with one optimisation profile: from one row to the largest batch, for which kernels are chosen."""
+    """The provider with one optimisation profile: from one row to the largest batch, for which kernels are chosen.
+
+    Of several profiles ONNX Runtime would only ever run the first (github.com/microsoft/onnxruntime/pull/31624).
+    """
     row = "x".join(str(size) for size in given.shape[1:])
     least, most = (f"{given.name}:{size}x{row}" for size in (1, max(batches)))
     options = {
@@ -97,6 +115,8 @@ def tensorrt_provider(
         "trt_profile_opt_shapes": most,
         "trt_profile_max_shapes": most,
     }
+    if flag := FLAGS.get(precision):
+        options[flag] = "True"
     if caches is not None:
         options |= {"trt_engine_cache_enable": "True", "trt_engine_cache_path": str(caches)}
     if timings is not None:

@@ -87,7 +87,7 @@ class OpenVino:
         found = openvino.Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
         return tuple(precision for name, precision in CAPABILITIES.items() if name in found)
 
-    def prepare(self, graph: Path, batches: tuple[int, ...], timings: Path) -> None:
+    def prepare(self, graph: Path, precision: Precision, batches: tuple[int, ...], timings: Path) -> None:
         """Graphs are loaded as they are."""
 
     def load(self, graph: Path, threads: int, precision: Precision, share: float = 1.0) -> OpenVinoEngine:

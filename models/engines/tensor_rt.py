@@ -20,6 +20,7 @@ from models.engines.tensorrt_library import import_tensorrt
 if TYPE_CHECKING:
     import tensorrt
 
+OLDEST = 11  # from which on every network is strongly typed
 PLAN = ".plan"
 BATCHES = (1, 8, 32)  # of a graph that was not prepared
 
@@ -110,7 +111,7 @@ class TensorRt:
     def precisions(self) -> tuple[Precision, ...]:
         return ("fp32", "fp16", "int8")
 
-    def prepare(self, graph: Path, batches: tuple[int, ...], timings: Path) -> None:
+    def prepare(self, graph: Path, precision: Precision, batches: tuple[int, ...], timings: Path) -> None:
         graph.with_suffix(PLAN).write_bytes(build_plan(graph, batches, self._card, timings))
 
     def load(self, graph: Path, threads: int, precision: Precision, share: float = 1.0) -> TensorRtEngine:
@@ -133,7 +134,7 @@ class TensorRt:
 def backend() -> TensorRt:
     """Raises ConfigError where TensorRT or the card is missing."""
     card = find_card()
-    import_tensorrt()
+    import_tensorrt(OLDEST)
     return TensorRt(card)
 
 

@@ -36,14 +36,15 @@ def test_cuda_keeps_to_its_share_of_the_card() -> None:
 
 
 def test_the_profile_goes_from_one_row_to_the_largest_batch(tmp_path: Path) -> None:
-    name, options = tensorrt_provider(5, SPEC, (1, 8, 64), tmp_path / "caches", tmp_path / "timings")
+    name, options = tensorrt_provider("int8", 5, SPEC, (1, 8, 64), tmp_path / "caches", tmp_path / "timings")
     assert name == "TensorrtExecutionProvider"
     assert options["trt_profile_min_shapes"] == "image:1x224x200x3"
     assert options["trt_profile_max_shapes"] == options["trt_profile_opt_shapes"] == "image:64x224x200x3"
     assert options["trt_engine_cache_path"] == str(tmp_path / "caches")
     assert options["trt_timing_cache_path"] == str(tmp_path / "timings")
-    assert options["trt_max_workspace_size"] == "5"
-    assert "trt_engine_cache_enable" not in tensorrt_provider(5, SPEC, (1,), None, None)[1]
+    assert (options["trt_max_workspace_size"], options["trt_int8_enable"]) == ("5", "True")
+    plain = tensorrt_provider("fp32", 5, SPEC, (1,), None, None)[1]
+    assert not any("enable" in option for option in plain)
 
 
 def test_what_they_offer_and_depend_on() -> None:

@@ -54,7 +54,7 @@ def test_what_one_machine_built_another_fetches(tmp_path: Path, url: str) -> Non
     files.makedirs(folder)  # for the fixture
 
 
-@pytest.mark.parametrize("broken", ["graph", "absent", "manifest", "outside", "other key"])
+@pytest.mark.parametrize("broken", ["graph", "absent", "manifest", "shapeless", "outside", "other key"])
 def test_what_is_damaged_there_is_built_again_and_replaced(
     tmp_path: Path, url: str, broken: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -68,6 +68,8 @@ def test_what_is_damaged_there_is_built_again_and_replaced(
             files.rm_file(f"{folder}/image.onnx")
         case "manifest":
             files.pipe_file(f"{folder}/manifest.json", manifest[: len(manifest) // 2])
+        case "shapeless":
+            files.pipe_file(f"{folder}/manifest.json", manifest.replace(b'"status"', b'"state"'))
         case "outside":
             files.pipe_file(f"{folder}/manifest.json", manifest.replace(b"image.onnx", b"../../../mine"))
         case "other key":

@@ -75,7 +75,7 @@ def test_it_is_built_judged_and_answers_from_its_plan(
 
 def test_each_batch_runs_in_the_profile_of_its_bucket(state: double.State, artifact: Artifact, tmp_path: Path) -> None:
     backend: Any = find_backend("tensorrt")
-    backend.prepare(artifact.tensor_model, (1, 8, 32), tmp_path / "timings")
+    backend.prepare(artifact.tensor_model, "fp32", (1, 8, 32), tmp_path / "timings")
     engine = backend.load(artifact.tensor_model, 1, "fp32")
     rows = planes(70)
     for count in (1, 2, 8, 9, 32):
@@ -104,7 +104,7 @@ def test_a_plan_that_does_not_fit_is_built_again(
 ) -> None:
     backend = find_backend("tensorrt")
     graph = artifact.tensor_model
-    backend.prepare(graph, (1, 8), tmp_path)
+    backend.prepare(graph, "fp32", (1, 8), tmp_path)
     plan = graph.with_suffix(".plan")
     if kept == "another card":
         state.capability = (8, 6)
