@@ -4,11 +4,13 @@ SERVE := .venv-serve
 DEV := .venv
 GPU := .venv-gpu
 SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
-# Debian packages that tests start: other load generators, a database for the ledger, Prometheus, a browser.
+# Debian packages that tests and benchmarks start: other load generators, a database for the ledger, Prometheus, a browser, a
+# clock that can be set.
 TEST_PACKAGES := \
 	chromium \
 	chromium-driver \
 	hey \
+	libfaketime \
 	postgresql \
 	prometheus \
 	wrk

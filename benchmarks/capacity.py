@@ -1,7 +1,7 @@
 """`python -m benchmarks.capacity`: the capacity simulator against a running server, and what ten and a hundred times need.
 
-A server with one gateway and one host of ResNet-20 is started; a light load gives the times of its stages, two others are
-measured and simulated with these times. `--write` puts the tables into docs/capacity.md.
+A server with one gateway and one host of ResNet-20 is started; requests one by one give the times of its stages, two loads
+are measured and simulated with these times. `--write` puts the tables into docs/capacity.md.
 """
 
 from __future__ import annotations
@@ -12,16 +12,20 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 
 from benchmarks.marks import write_between
-from convoy.cli.capacity import cost_of
+from convoy.cli.capacity import curve_of
+from models.artifact import BUNDLED
 from serve import app
 from serve.capacity import Cost, Fleet, simulate, smallest
 from serve.config import Settings, parse_settings
@@ -31,10 +35,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "capacity.md"
 BEGIN, END = "<!-- made by python -m benchmarks.capacity --write -->", "<!-- end -->"
 MODEL = "resnet20-cifar10"
-LIGHT, MEASURED = 10, (100, 250)
+ALONE, PAUSE_SECONDS = 400, 0.04  # requests that meet an idle server, and the time between them
+MEASURED = (100, 250)
 DURATION = "20s"
 TARGET_SECONDS = 0.05
 ASKED = (1_000, 10_000, 100_000)
+IMAGE = (BUNDLED / "samples" / "cifar10-1-ship.png").read_bytes()
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,17 @@ class Seen:
 
     p50: float
     p99: float
-    stages: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Lone:
+    """Requests that met an idle server, in seconds: each one's stages, and what the server's clock did not see of it."""
+
+    stages: list[dict[str, float]]
+    outside: list[float]
+
+    def mean(self, *stages: str) -> float:
+        return float(np.mean([sum(one[stage] for stage in stages) for one in self.stages]))
 
 
 @contextmanager
@@ -62,14 +78,29 @@ def running(folder: Path) -> Iterator[Settings]:
         app.stop()
 
 
+def alone(settings: Settings) -> Lone:
+    """One request after the other, on one connection."""
+    stages, outside = [], []
+    connection = HTTPConnection("127.0.0.1", settings.listen.http_port)
+    for _ in range(ALONE):
+        time.sleep(PAUSE_SECONDS)
+        started = time.monotonic()
+        connection.request("POST", f"/v1/models/{MODEL}/classify", IMAGE)
+        answer = connection.getresponse().read()
+        took = time.monotonic() - started
+        timings = {stage: ms / 1e3 for stage, ms in json.loads(answer)["timings_ms"].items()}
+        stages.append(timings)
+        outside.append(took - timings["total"])
+    return Lone(stages, outside)
+
+
 def load(settings: Settings, rate: int, folder: Path) -> Seen:
     """Open loop at a rate, 32x32 images."""
-    listen, out = settings.listen, folder / f"{rate}.json"
+    out = folder / f"{rate}.json"
     subprocess.run(
         [
-            *(sys.executable, "-m", "loadtest", "run", f"http://127.0.0.1:{listen.http_port}", "-m", MODEL),
+            *(sys.executable, "-m", "loadtest", "run", f"http://127.0.0.1:{settings.listen.http_port}", "-m", MODEL),
             *("--rate", str(rate), "--duration", DURATION, "--side", "32", "--format", "png", "--json", str(out)),
-            *("--metrics", f"http://127.0.0.1:{listen.metrics_port}/metrics"),
         ],
         cwd=ROOT,
         check=False,  # a verdict on steadiness is no error here
@@ -77,21 +108,14 @@ def load(settings: Settings, rate: int, folder: Path) -> Seen:
     )
     report: dict[str, Any] = json.loads(out.read_text())
     quantiles = report["total"]["latency"]["quantiles"]
-    return Seen(
-        quantiles["p50"] / 1e3,
-        quantiles.get("p99", float("nan")) / 1e3,  # too few at a light load
-        {stage: ms / 1e3 for stage, ms in report["server"]["stages_ms"].items()},
-    )
+    return Seen(quantiles["p50"] / 1e3, quantiles["p99"] / 1e3)
 
 
-def calibrated(settings: Settings, light: Seen) -> tuple[Cost, float]:
-    """The cost of a request, and the seconds of a request that the server's clock does not see."""
+def calibrated(settings: Settings, lone: Lone) -> Cost:
     plan = httpx.get(f"http://127.0.0.1:{settings.listen.http_port}/v1/explain", timeout=10).json()
-    stages = light.stages
-    loop = stages["receive"] + stages["post"] + stages["send"]
-    alone = cost_of(plan, MODEL, loop, stages["decode"], 0.0)
-    hop = max(0.0, stages["run"] - alone.curve.predict(1))
-    return cost_of(plan, MODEL, loop, stages["decode"], hop), max(0.0, light.p50 - sum(stages.values()))
+    curve, limit = curve_of(plan, MODEL)
+    hops = tuple(max(0.0, one["run"] - curve.predict(1)) for one in lone.stages)
+    return Cost(lone.mean("receive", "post"), lone.mean("decode"), hops, curve, limit)
 
 
 def comparison(cost: Cost, outside: float, decoders: int, seen: dict[int, Seen]) -> list[str]:
@@ -124,18 +148,19 @@ def needed(cost: Cost, decoders: int) -> list[str]:
 
 def times(cost: Cost, outside: float) -> list[str]:
     curve = ", ".join(f"{size}: {1e3 * cost.curve.predict(size):.2f}" for size in cost.curve.sizes)
+    middle, late = (1e3 * float(np.quantile(cost.hops, share)) for share in (0.5, 0.99))
     return [
         f"Of a request: event loop {1e3 * cost.loop:.2f} ms, decode {1e3 * cost.decode:.2f} ms, outside the server's clock "
-        f"{1e3 * outside:.2f} ms. Of a batch: the way to the host and back {1e3 * cost.hop:.2f} ms, and the engine, in ms by "
-        f"rows: {curve}."
+        f"{1e3 * outside:.2f} ms. Of a batch: the way to the host and back {middle:.2f} ms (p99: {late:.2f} ms), and the "
+        f"engine, in ms by rows: {curve}."
     ]
 
 
 def measure() -> str:
     with tempfile.TemporaryDirectory() as name, running(Path(name)) as settings:
         folder = Path(name)
-        light = load(settings, LIGHT, folder)
-        cost, outside = calibrated(settings, light)
+        lone = alone(settings)
+        cost, outside = calibrated(settings, lone), float(np.median(lone.outside))
         decoders = plan_threads(settings).decode
         seen = {rate: load(settings, rate, folder) for rate in MEASURED}
     blocks = (times(cost, outside), comparison(cost, outside, decoders, seen), needed(cost, decoders))

@@ -1,22 +1,23 @@
 """How many gateways and hosts a traffic needs: a simulation of the request path, fed by measured times.
 
 Requests arrive as a Poisson process and are spread evenly over gateways. In each they pass the event loop (one server), the
-decode threads (so many servers) and the queue; a batch is formed when a host has a free slot, of what waits in one gateway
-then. Cores are not shared between stages: a gateway and a host are as fast alone as they were measured.
+decode threads (so many servers) and the queue; a batch is formed as `serve.slots` lets its gateway, of what waits there then,
+and goes to the host that is free first. How unevenly runs and ways take their time is drawn from what was measured. Cores are
+not shared between stages: a gateway and a host are as fast alone as they were measured.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from serve.credits import SLOTS_PER_HOST
 from serve.curve import LatencyCurve
 
-SLOTS = 2  # batches bound to a host: one runs while the next one travels
 REQUESTS = 20_000
 MOST = 10_000  # gateways or hosts; more is a mistake in the question
 
@@ -27,7 +28,7 @@ class Cost:
 
     loop: float  # of the gateway's event loop, per request
     decode: float  # of a decode thread, per request
-    hop: float  # a batch's way to a host and back; 0: the engine is in the gateway
+    hops: tuple[float, ...]  # what a batch's way to a host and back took, and its run beyond the curve; one is drawn
     curve: LatencyCurve
     limit: int  # rows of the largest batch
 
@@ -60,15 +61,25 @@ class Outcome:
         return max(busy, key=lambda kind: busy[kind])
 
 
+@dataclass
+class Gateway:
+    """The line of one gateway: when its requests arrived and were decoded, who waits, how many batches are under way."""
+
+    ready: deque[tuple[float, float]]
+    waiting: deque[float] = field(default_factory=deque)
+    taken: int = 0
+
+
 def simulate(cost: Cost, fleet: Fleet, rate: float, requests: int = REQUESTS, seed: int = 0) -> Outcome:
     """What `requests` arrivals at `rate` per second meet; the first tenth fills the system and is not counted."""
-    arrivals = np.cumsum(np.random.default_rng(seed).exponential(1 / rate, requests))
-    ready: list[deque[tuple[float, float]]] = []
-    for gateway in range(fleet.gateways):
-        mine: list[float] = arrivals[gateway :: fleet.gateways].tolist()
+    random = np.random.default_rng(seed)
+    arrivals = np.cumsum(random.exponential(1 / rate, requests))
+    gateways = []
+    for number in range(fleet.gateways):
+        mine: list[float] = arrivals[number :: fleet.gateways].tolist()
         decoded = _pass(_pass(mine, 1, cost.loop), fleet.decoders, cost.decode)
-        ready.append(deque(sorted(zip(decoded, mine, strict=True))))
-    finished, rows, busy = _run(cost, fleet.hosts, ready)
+        gateways.append(Gateway(deque(sorted(zip(decoded, mine, strict=True)))))
+    finished, rows, busy = _run(cost, fleet, gateways, iter(random.choice(cost.hops, requests).tolist()))
     latencies = np.array([end - start for start, end in sorted(finished)])[requests // 10 :]
     p50, p99 = np.quantile(latencies, (0.5, 0.99))
     span = max(end for _, end in finished)
@@ -95,39 +106,42 @@ def _pass(arrivals: Sequence[float], servers: int, seconds: float) -> list[float
 
 
 def _run(
-    cost: Cost, hosts: int, ready: Sequence[deque[tuple[float, float]]]
+    cost: Cost, fleet: Fleet, gateways: Sequence[Gateway], hops: Iterator[float]
 ) -> tuple[list[tuple[float, float]], list[int], float]:
-    """Arrival and end of every request, rows of every batch, seconds of engines: late binding, as the batcher does it."""
-    slots = [(0.0, host) for host in range(hosts) for _ in range(SLOTS)]
-    heapq.heapify(slots)
-    engine_free = [0.0] * hosts
-    heads = [(queue[0][0], gateway) for gateway, queue in enumerate(ready) if queue]
-    heapq.heapify(heads)
+    """Arrival and end of every request, rows of every batch, seconds of engines."""
+    count = max(1, SLOTS_PER_HOST * fleet.hosts // fleet.gateways)  # of batches under way, as credits share them
+    eager = max(1, count // SLOTS_PER_HOST)
+    free = [0.0] * fleet.hosts  # when each host is
+    events = [(one.ready[0][0], number, False) for number, one in enumerate(gateways) if one.ready]
+    heapq.heapify(events)
     finished: list[tuple[float, float]] = []
     rows: list[int] = []
     busy = 0.0
-    while heads:
-        free, host = heapq.heappop(slots)
-        head, gateway = heapq.heappop(heads)
-        bound, queue = max(free, head), ready[gateway]
-        batch: list[float] = []
-        while queue and len(batch) < cost.limit and queue[0][0] <= bound:
-            batch.append(queue.popleft()[1])
-        if queue:
-            heapq.heappush(heads, (queue[0][0], gateway))
-        seconds = cost.curve.predict(len(batch))
-        end = max(bound + cost.hop / 2, engine_free[host]) + seconds
-        engine_free[host] = end
-        heapq.heappush(slots, (end + cost.hop / 2, host))
-        finished += [(arrival, end + cost.hop / 2) for arrival in batch]
-        rows.append(len(batch))
-        busy += seconds
+    while events:
+        now, number, ended = heapq.heappop(events)
+        gateway = gateways[number]
+        if ended:
+            gateway.taken -= 1
+        else:
+            gateway.waiting.append(gateway.ready.popleft()[1])
+            if gateway.ready:
+                heapq.heappush(events, (gateway.ready[0][0], number, False))
+        while gateway.waiting and gateway.taken < (count if len(gateway.waiting) >= cost.limit else eager):
+            batch = [gateway.waiting.popleft() for _ in range(min(cost.limit, len(gateway.waiting)))]
+            gateway.taken += 1
+            hop, seconds = next(hops), cost.curve.predict(len(batch))
+            end = max(now + hop / 2, heapq.heappop(free)) + seconds
+            heapq.heappush(free, end)
+            heapq.heappush(events, (end + hop / 2, number, True))
+            finished += [(arrival, end + hop / 2) for arrival in batch]
+            rows.append(len(batch))
+            busy += seconds
     return finished, rows, busy
 
 
 def smallest(cost: Cost, decoders: int, rate: float, p99: float, requests: int = REQUESTS) -> Fleet:
     """The smallest fleet that keeps to `p99` seconds at `rate`. Raises ValueError when a lone request takes longer."""
-    alone = cost.loop + cost.decode + cost.hop + cost.curve.predict(1)
+    alone = cost.loop + cost.decode + float(np.quantile(cost.hops, 0.99)) + cost.curve.predict(1)
     if alone > p99:
         raise ValueError(f"a lone request takes {alone * 1e3:.1f} ms: no number of machines makes it faster")
     per_host = cost.limit / cost.curve.predict(cost.limit)

@@ -16,6 +16,7 @@ from ray import serve as ray_serve
 
 from convoy.errors import NotReady
 from serve.remote import STEWARD_APP, ask
+from serve.wall_clock import WallClock, renew_controller, watch
 
 FOLLOW_SECONDS = 5.0  # how long a gateway's question may stay open
 GONE_SECONDS = 2.0  # a gateway that asks nothing for so long, and owes nothing, has gone
@@ -117,6 +118,7 @@ class Steward:
 
     async def __init__(self) -> None:  # type: ignore[misc] # Ray awaits it
         self._revisions = Revisions()
+        self._watch = asyncio.create_task(watch(WallClock(), renew_controller))
 
     async def set_loaded(self, model: str, loaded: bool, known: Revision) -> Revision:
         return await self._revisions.set_loaded(model, loaded, known)

@@ -42,9 +42,12 @@ def measure(fault: Fault, stage: Stage, rate: float) -> Result:
     load.wait(WARMUP_SECONDS + BEFORE_SECONDS)
     at = load.now()
     with stage.after:
-        fault.act(stage)
-        back = load.now() - at
-        run = load.finish()
+        try:
+            fault.act(stage)
+            back = load.now() - at
+        finally:
+            run = load.finish()
+    fault.check(stage)
     return judge(fault, run, at, back)
 
 
@@ -56,7 +59,7 @@ def measure_all(faults: Sequence[Fault], rate: float) -> None:
             path.unlink(missing_ok=True)
             try:
                 result = measure(fault, one, rate)
-            except ValueError as error:
+            except (ValueError, TimeoutError) as error:
                 print(f"{fault.name}: not measured: {error}", flush=True)
                 continue
             told = result.document() | {"day": time.strftime("%Y-%m-%d"), "cores": os.cpu_count()}

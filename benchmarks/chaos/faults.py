@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from benchmarks.chaos import account
 from benchmarks.chaos.broken import HOST, exhaust_memory, lose_rows, make_breakable
 from benchmarks.chaos.clock import jump
 from benchmarks.chaos.machines import lose_machine, lose_raylet
@@ -31,7 +32,7 @@ Where = Literal["machine", "machines", "wrong clock"]
 class Fault:
     """`act` returns when what was lost is back, `seconds` are watched in any case. `most_failed` requests are promised.
 
-    `prepare` comes before the load.
+    `prepare` comes before the load, `check` after it.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Fault:
     seconds: float = 20.0
     where: Where = "machine"
     prepare: Callable[[Stage], None] = lambda stage: None
+    check: Callable[[Stage], None] = lambda stage: None
 
 
 def kill(role: str, stage: Stage) -> None:
@@ -159,8 +161,10 @@ FAULTS = (
     Fault(
         "database",
         "the ledger's PostgreSQL is lost for 10 s",
-        "no request fails, an experiment's neither; its events wait in memory",
+        "no request fails, an experiment's neither; its events wait in memory, and all of them are recorded",
         lose_database,
+        prepare=account.note,
+        check=account.check,
     ),
     Fault(
         "crowd",

@@ -26,7 +26,7 @@ def table(faults: Sequence[Fault], results: Mapping[str, Mapping[str, Any]], pre
 
 def _row(fault: Fault, one: Mapping[str, Any]) -> str:
     seen = ", ".join(f"{count:,} × {name}" for name, count in one["seen"].items()) or "answers"
-    times = (f"{one[key]:.1f} s" for key in ("slowest_s", "disturbed_s", "back_s"))
+    times = (f"{one[key]:.2f} s" for key in ("slowest_s", "disturbed_s", "back_s"))
     requests = f"{one['requests']:,} at {one['rate']:.0f}/s"
     kept = "yes" if one["kept"] else "**no**"
     day = f"{one['day']}, {one['cores']} cores"

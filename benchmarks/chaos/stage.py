@@ -48,6 +48,7 @@ class Stage:
     whole: Mapping[str, int] = field(default_factory=lambda: WHOLE)
     traffic: tuple[Traffic, ...] = TRAFFIC
     database: Postgres | None = None
+    missing: int = 0  # answers that are not in the ledger
     after: ExitStack = field(default_factory=ExitStack)
 
     @property

@@ -15,6 +15,7 @@ from convoy.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
     from serve.capacity import Cost
+    from serve.curve import LatencyCurve
 
 TIMES = (1, 10, 100)
 
@@ -43,7 +44,7 @@ def capacity(
     from serve.capacity import simulate, smallest
 
     plan = live_plan(url)
-    cost = cost_of(plan, model, loop_ms / 1e3, decode_ms / 1e3, hop_ms / 1e3)
+    cost = cost_of(plan, model, loop_ms / 1e3, decode_ms / 1e3, (hop_ms / 1e3,))
     rows: list[dict[str, Any]] = []
     for times in TIMES:
         try:
@@ -72,9 +73,16 @@ def capacity(
     Console().print(table)
 
 
-def cost_of(plan: dict[str, Any], model: str, loop: float, decode: float, hop: float) -> Cost:
+def cost_of(plan: dict[str, Any], model: str, loop: float, decode: float, hops: tuple[float, ...]) -> Cost:
     """The cost of a request from a running server's plan. Raises NotFound or ConfigError."""
     from serve.capacity import Cost
+
+    curve, limit = curve_of(plan, model)
+    return Cost(loop, decode, hops, curve, limit)
+
+
+def curve_of(plan: dict[str, Any], model: str) -> tuple[LatencyCurve, int]:
+    """The latency curve of a model and its batch limit. Raises NotFound or ConfigError."""
     from serve.curve import LatencyCurve
 
     known = {one["name"]: one for one in plan["models"]}
@@ -84,4 +92,4 @@ def cost_of(plan: dict[str, Any], model: str, loop: float, decode: float, hop: f
         raise ConfigError(f"{model} was not measured yet, since it was never in memory: ask it something first")
     points = {int(size): ms / 1e3 for size, ms in known[model]["curve_ms"].items()}
     curve = LatencyCurve(tuple(sorted(points)), tuple(points[size] for size in sorted(points)))
-    return Cost(loop, decode, hop, curve, known[model]["batch_limit"])
+    return curve, int(known[model]["batch_limit"])

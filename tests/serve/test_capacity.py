@@ -18,7 +18,7 @@ LINEAR = LatencyCurve((1, 32), (0.001, 0.032))
 def cost(
     curve: LatencyCurve = LINEAR, limit: int = 32, loop: float = 0.0, decode: float = 0.0, hop: float = 0.0
 ) -> Cost:
-    return Cost(loop, decode, hop, curve, limit)
+    return Cost(loop, decode, (hop,), curve, limit)
 
 
 def test_a_lone_request_takes_the_sum_of_its_parts() -> None:
@@ -41,6 +41,20 @@ def test_batches_grow_with_the_load_when_a_batch_costs_no_more_than_one() -> Non
     low, high = (simulate(cost(FLAT), Fleet(1, 1, 1), rate) for rate in (20, 2000))
     assert low.batch < 2 < high.batch
     assert high.p99 < 0.05  # far above what single runs could take: 100 a second
+
+
+def test_a_second_batch_is_only_sent_when_full() -> None:
+    """One at a time takes 20 ms, so four wait meanwhile at 200 a second; two at a time would hold half as many."""
+    outcome = simulate(cost(FLAT, hop=0.010), Fleet(1, 1, 1), rate=200)
+    assert outcome.batch == pytest.approx(4, rel=0.1)
+    assert simulate(cost(FLAT, limit=2, hop=0.010), Fleet(1, 1, 1), rate=150).host_busy > 0.7
+
+
+def test_uneven_ways_are_felt_in_the_tail() -> None:
+    even, uneven = cost(hop=0.010), replace(cost(), hops=(0.005,) * 9 + (0.055,))
+    calm, tail = (simulate(one, Fleet(1, 1, 1), rate=20) for one in (even, uneven))
+    assert tail.p50 < calm.p50
+    assert tail.p99 > 2 * calm.p99
 
 
 def test_more_gateways_make_smaller_batches() -> None:

@@ -1,0 +1,35 @@
+"""Whether what an experiment answered is in its ledger: the gateways' counters against the database's rows."""
+
+from __future__ import annotations
+
+from sqlalchemy import create_engine, func, select
+
+from benchmarks.chaos.stage import Stage
+from benchmarks.chaos.waiting import until
+from serve.experiments.ledger.schema import predictions
+from serve.metric_pages import read_pages
+from serve.metrics import ARM_REQUESTS, total
+
+RECORDED_SECONDS = 30.0  # after which the last answer has been written
+
+
+def missing(stage: Stage) -> int:
+    """Answers, an image each, that have no row."""
+    assert stage.database is not None
+    series = total(read_pages(stage.settings.node_dir / "metrics"))[ARM_REQUESTS.name]
+    answered = sum(int(values[0]) for labels, values in series.items() if ("outcome", "answered") in labels)
+    engine = create_engine(stage.database.url)
+    with engine.connect() as connection:
+        rows = int(connection.execute(select(func.count()).select_from(predictions)).scalar_one())
+    engine.dispose()
+    return answered - rows
+
+
+def note(stage: Stage) -> None:
+    """What faults before have cost."""
+    stage.missing = missing(stage)
+
+
+def check(stage: Stage) -> None:
+    """Raises TimeoutError when an answer since then was not recorded."""
+    until(lambda: missing(stage) == stage.missing, RECORDED_SECONDS)

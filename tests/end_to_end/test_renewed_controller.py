@@ -1,0 +1,21 @@
+"""What the steward does when the clock was set back: Serve's controller begins anew, and nobody notices."""
+
+from __future__ import annotations
+
+import httpx
+
+from benchmarks.chaos.stage import processes, title
+from serve.config import Settings
+from serve.wall_clock import renew_controller
+from tests.waiting import until
+
+
+def controllers() -> set[int]:
+    return {pid for pid in processes() if "ServeController" in title(pid)}
+
+
+def test_a_new_controller_takes_over(server: Settings, http: httpx.Client) -> None:
+    before = controllers()
+    renew_controller()
+    until(lambda: controllers() - before)
+    assert http.get("/v2/health/ready").status_code == 200
