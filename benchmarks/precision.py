@@ -26,7 +26,9 @@ from models.engines.store import Store
 BUNDLED_NETS = ("squeezenet1_1-imagenet", "resnet20-cifar10", "vgg-cifar10", "wide-resnet-cifar10")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 CONNECTIONS = 16
-ROUNDS = 3
+ROUNDS = 2
+LOAD_SECONDS = 4  # as long as the profile looks
+LOOP_SECONDS = 2
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,8 @@ def precision(setup: Setup) -> list[Row]:
     """Each net in fp32 and int8 on every engine, in turns: requests/s by HTTP, then images/s of the loop."""
     store = Store(setup.scratch / "engines")
     found = list(contenders(setup, store))
-    seconds = max(3.0, setup.seconds / 2)
     with serving(setup.scratch, [one.config() for one in found], engines=str(store.root)) as server:
-        turns = [[_turn(server, one, seconds) for one in found] for _ in range(ROUNDS)]
+        turns = [[_turn(server, one) for one in found] for _ in range(ROUNDS)]
     rows = [_row(one, [turn[place] for turn in turns]) for place, one in enumerate(found)]
     return [row | {"of_fp32": row["rps"] / _fp32(row, rows)} for row in rows]
 
@@ -99,14 +100,14 @@ class Turn:
     outside: float
 
 
-def _turn(server: Server, one: Contender, seconds: float) -> Turn:
-    found = profiled(server, partial(wrk, classify(server, one.name), one.net.image, CONNECTIONS, seconds, OCTETS))
+def _turn(server: Server, one: Contender) -> Turn:
+    found = profiled(server, partial(wrk, classify(server, one.name), one.net.image, CONNECTIONS, LOAD_SECONDS, OCTETS))
     profile = found["profile"]
     (answered,) = profile["models"]
     (loop_busy,) = (one["busy"] for one in profile["resources"] if one["name"] == "event loop")
     rps = answered["requests_per_second"]
     cores = rps * found["cpu_ms_per_request"] / 1000
-    return Turn(rps, found["failed"], one.tight_loop(seconds), loop_busy / cores)
+    return Turn(rps, found["failed"], one.tight_loop(LOOP_SECONDS), loop_busy / cores)
 
 
 def _row(one: Contender, turns: Sequence[Turn]) -> Row:
