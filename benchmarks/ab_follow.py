@@ -16,13 +16,15 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from benchmarks.ab_ledger import BODY, PAGE
+from benchmarks.ab_ledger import PAGE
 from benchmarks.marks import write_between
 from benchmarks.server import serving
+from models.artifact import BUNDLED
 from serve.access import read_local_key
 from serve.config import Settings
 
 BEGIN, END = "<!-- follow -->", "<!-- end of follow -->"
+BODY = BUNDLED / "samples" / "mnist-0-7.png"
 NAME, ARMS = "nets", ("one", "two")
 GATEWAYS, CONNECTIONS, DECISIONS = 2, 16, 20
 POLL_SECONDS = 0.02
