@@ -80,6 +80,7 @@ def deployed(running: Cluster, document: Path) -> bool:
 def lose_machine(stage: Stage) -> None:
     assert isinstance(stage, Machines)
     lost = stage.behind[0]
+    lost.cut()
     lost.kill()
     stage.replace(lost)
 

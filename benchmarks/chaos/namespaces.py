@@ -44,7 +44,12 @@ class Node:
     """A running node. Its processes end when `process` does."""
 
     address: str
+    cable: str
     process: subprocess.Popen[str]
+
+    def cut(self) -> None:
+        """Takes it from the network, so that nobody hears a last word."""
+        ip("link", "set", self.cable, "down")
 
     def kill(self) -> None:
         """All of its processes at once."""
@@ -84,7 +89,7 @@ class Cluster:
             process = subprocess.Popen(
                 inside, cwd=REPOSITORY, env=self.environment, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True
             )
-        node = Node(address, process)
+        node = Node(address, cable, process)
         self.ends.callback(node.kill)
         ip("link", "add", cable, "type", "veth", "peer", "name", f"{cable}n")
         ip("link", "set", cable, "master", BRIDGE, "up")
