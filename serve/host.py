@@ -175,11 +175,13 @@ class HostExecutor:
             except TimeoutError as error:
                 lost: Exception = error
                 hang *= 2  # a machine that is merely slow must not get the same work again and again
+            except ConvoyError as error:  # Ray raises what is both this and a RayTaskError
+                if not isinstance(error, NotReady):
+                    raise
+                lost = error
             except RayTaskError as error:
                 raise EngineFailed("the model's host could not run the batch") from error
-            except Exception as error:
-                if isinstance(error, ConvoyError) and not isinstance(error, NotReady):
-                    raise
+            except Exception as error:  # noqa: BLE001 whatever Ray raises for a host that is lost
                 lost = error
             log.warning("a batch is run again at another host: %s", type(lost).__name__)
             if time.monotonic() + pause > give_up:
