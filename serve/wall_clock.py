@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 
 import ray
-from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
+CONTROLLER, NAMESPACE = "SERVE_CONTROLLER_ACTOR", "serve"  # as `ray list actors` shows it
 LOOK_SECONDS = 1.0
 BACK_SECONDS = 5.0  # less is within what a health check takes anyway
 
@@ -45,4 +45,4 @@ async def watch(clock: WallClock, renew: Callable[[], None]) -> None:
 
 def renew_controller() -> None:
     """Ends Serve's controller; Ray starts it again."""
-    ray.kill(ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE), no_restart=False)
+    ray.kill(ray.get_actor(CONTROLLER, namespace=NAMESPACE), no_restart=False)
