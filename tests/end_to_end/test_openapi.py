@@ -45,6 +45,7 @@ def test_questions_are_answered_as_described(http: httpx.Client, tmp_path: Path)
     schemathesis(http, tmp_path, *(f"--exclude-operation-id={one}" for one in CHANGES))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("models_back")
 def test_changes_are_answered_as_described(http: httpx.Client, tmp_path: Path) -> None:
     schemathesis(http, tmp_path, *(f"--include-operation-id={one}" for one in CHANGES))

@@ -32,6 +32,7 @@ def toy_data(count: int = 256) -> DataSet:
 RECIPE = replace(RECIPES["lenet5-mnist"], epochs=8, batch=16)
 
 
+@pytest.mark.slow
 def test_training_learns_and_resumes_to_the_same_weights(tmp_path: Path) -> None:
     data = toy_data()
     whole = Trainer(RECIPE, data, tmp_path / "whole")
