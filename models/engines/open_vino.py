@@ -23,7 +23,8 @@ class OpenVinoEngine:
     """An ONNX graph in OpenVINO, `threads` wide.
 
     The precision is always said: by itself OpenVINO runs an fp32 graph in bf16 where the CPU can. What int8 leaves in floats is
-    fp32. A batch of one has a compiled graph of its own: OpenVINO is faster where it knows the shape (docs/engines.md).
+    fp32. One graph serves all batch sizes, although OpenVINO is faster where it knows the shape: compiling some int8 graphs for a
+    batch of one crashes the process (docs/engines.md).
     """
 
     def __init__(self, path: Path, threads: int, precision: Precision) -> None:
@@ -35,17 +36,14 @@ class OpenVinoEngine:
         }
         try:
             core = openvino.Core()
-            graph = core.read_model(str(path))
-            self._any = core.compile_model(graph, DEVICE, settings)
-            graph.reshape([1, *graph.inputs[0].partial_shape[1:]])
-            self._one = core.compile_model(graph, DEVICE, settings)
-            runs = self._any.get_property("INFERENCE_PRECISION_HINT").to_string()
+            self._model = core.compile_model(core.read_model(str(path)), DEVICE, settings)
+            runs = self._model.get_property("INFERENCE_PRECISION_HINT").to_string()
         except Exception as error:
             raise ArtifactError(f"{path} cannot be loaded by OpenVINO: {error}") from error
         if runs != HINTS[precision]:
             raise ArtifactError(f"{path}: OpenVINO runs {runs} on this CPU instead of {HINTS[precision]}")
-        self.input = _spec(self._any.inputs[0])
-        self.output = _spec(self._any.outputs[0])
+        self.input = _spec(self._model.inputs[0])
+        self.output = _spec(self._model.outputs[0])
         self._requests = threading.local()
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
@@ -53,19 +51,17 @@ class OpenVinoEngine:
         if batch.dtype != self.input.dtype or shape != self.input.shape[1:]:  # OpenVINO would convert what it gets
             raise EngineFailed(f"OpenVINO could not run the batch: {batch.dtype} {shape} is not {self.input}")
         try:
-            answer = self._request(len(batch)).infer({0: batch}, share_inputs=True, share_outputs=True)[0]
+            answer = self._request().infer({0: batch}, share_inputs=True, share_outputs=True)[0]
         except Exception as error:
             raise EngineFailed(f"OpenVINO could not run the batch: {type(error).__name__}") from error
         logits: NDArray[np.float32] = answer.copy()  # the next run of this thread writes over it
         return logits
 
-    def _request(self, count: int) -> Any:
-        """Each thread has its own of either graph: a request holds the buffers of one run."""
-        name, model = ("one", self._one) if count == 1 else ("any", self._any)
-        request = getattr(self._requests, name, None)
+    def _request(self) -> Any:
+        """Each thread has its own: a request holds the buffers of one run."""
+        request = getattr(self._requests, "own", None)
         if request is None:
-            request = model.create_infer_request()
-            setattr(self._requests, name, request)
+            request = self._requests.own = self._model.create_infer_request()
         return request
 
 
