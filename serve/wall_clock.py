@@ -8,6 +8,7 @@ costs no request.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -45,4 +46,5 @@ async def watch(clock: WallClock, renew: Callable[[], None]) -> None:
 
 def renew_controller() -> None:
     """Ends Serve's controller; Ray starts it again."""
-    ray.kill(ray.get_actor(CONTROLLER, namespace=NAMESPACE), no_restart=False)
+    with contextlib.suppress(ValueError):  # it is being started anew already
+        ray.kill(ray.get_actor(CONTROLLER, namespace=NAMESPACE), no_restart=False)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -65,16 +64,8 @@ def machines(folder: Path) -> Iterator[Stage]:
         stage.begin()
         document = folder / "serve.yaml"
         document.write_text(deploy_yaml(settings))
-        until(lambda: deployed(running, document))
+        until(lambda: running.deployed(document))
         yield stage
-
-
-def deployed(running: Cluster, document: Path) -> bool:
-    try:
-        running.deploy(document)
-    except subprocess.CalledProcessError:
-        return False  # the head is not there yet
-    return True
 
 
 def lose_machine(stage: Stage) -> None:

@@ -106,6 +106,14 @@ class Cluster:
         command = [*SERVE, "deploy", "--address", f"http://{HEAD}:{DASHBOARD_PORT}", str(document)]
         subprocess.run(command, cwd=REPOSITORY, env=self.environment, check=True, capture_output=True, timeout=300)
 
+    def deployed(self, document: Path) -> bool:
+        """Whether it was accepted; until its head is there a cluster takes none."""
+        try:
+            self.deploy(document)
+        except subprocess.CalledProcessError:
+            return False
+        return True
+
 
 @contextmanager
 def cluster() -> Iterator[Cluster]:

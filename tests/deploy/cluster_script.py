@@ -109,7 +109,7 @@ def scenario(machines: Cluster, folder: Path) -> None:
         }
     )
     (folder / "serve.yaml").write_text(deploy_yaml(settings))
-    until(lambda: deployed(machines, folder / "serve.yaml"), PATIENCE_SECONDS)
+    until(lambda: machines.deployed(folder / "serve.yaml"), PATIENCE_SECONDS)
     until(lambda: all(answered(node.address) for node in gateways), PATIENCE_SECONDS)
     print(f"{time.monotonic():.0f}: both gateways answer", flush=True)
     prometheus_finds([*gateways, *hosts], gateways[0], folder)
@@ -117,14 +117,6 @@ def scenario(machines: Cluster, folder: Path) -> None:
     codes = lose(hosts[0], gateways)
     print(f"{time.monotonic():.0f}: a machine was lost: {dict(codes)}", flush=True)
     assert set(codes) == {200}, codes
-
-
-def deployed(machines: Cluster, document: Path) -> bool:
-    try:
-        machines.deploy(document)
-    except subprocess.CalledProcessError:
-        return False  # the head is not there yet
-    return True
 
 
 if __name__ == "__main__":

@@ -14,23 +14,13 @@ from models.engines.entry import Entry
 from models.engines.factory import build_engine
 from models.engines.store import Store
 from tests.artifacts import write_artifact
-from tests.models.engines.orders import noisy_images, order, quadrants, source
+from tests.models.engines.orders import noisy_images, order, source
 
 # The quantizer warns of itself.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
-
-
-@pytest.fixture
-def artifact(tmp_path: Path) -> Artifact:
-    return quadrants(tmp_path / "artifact")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
 
 
 def answers(entry: Entry, images: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from models.engines.factory import build_engine
 from models.engines.store import Store
 from models.engines.tensor_rt_plan import buckets, build_plan
 from tests.models.engines import tensorrt_double as double
-from tests.models.engines.orders import noisy_images, order, quadrants, source
+from tests.models.engines.orders import noisy_images, order, source
 
 # The quantizer warns of itself.
 pytestmark = [
@@ -32,16 +32,6 @@ pytestmark = [
 def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[double.State]:
     with double.installed(monkeypatch) as found:
         yield found
-
-
-@pytest.fixture
-def artifact(tmp_path: Path) -> Artifact:
-    return quadrants(tmp_path / "artifact")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
 
 
 def planes(count: int) -> np.ndarray:
