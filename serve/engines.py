@@ -36,7 +36,7 @@ class EngineFacts:
     engine: str
     version: str
     platform: str
-    precision: str
+    precision: Precision
     status: str
     problem: str = ""
 
@@ -47,19 +47,11 @@ class EngineFacts:
 
 @dataclass(frozen=True)
 class Chosen:
-    """An engine that is here: the folder of its graphs, the gate's word, and the hash of what it was made of."""
+    """An engine that is here: the folder of its graphs, the hash of what it was made of, and what will run."""
 
     folder: Path
-    engine: str
-    precision: Precision
-    status: str
     identity: str
-    problem: str = ""
-
-    @property
-    def facts(self) -> EngineFacts:
-        backend = find_backend(self.engine)
-        return EngineFacts(self.engine, backend.version, backend.platform, self.precision, self.status, self.problem)
+    facts: EngineFacts
 
 
 @dataclass(frozen=True)
@@ -72,9 +64,14 @@ class Opened:
     identity: str
 
 
+def is_own(engine: str, precision: str) -> bool:
+    """Whether that is what an artifact's graphs run in as they are."""
+    return (engine, precision) == (OWN_ENGINE, OWN_PRECISION)
+
+
 def serves_artifact(model: ModelConfig) -> bool:
     """Whether the artifact's own graphs are what is asked for."""
-    return (model.engine, model.precision) == (OWN_ENGINE, OWN_PRECISION)
+    return is_own(model.engine, model.precision)
 
 
 def order_of(model: ModelConfig, artifact: Artifact) -> Order:
@@ -93,8 +90,7 @@ def check_engines(settings: Settings, artifacts: Mapping[str, Artifact]) -> None
 
 def asked_for(model: ModelConfig, problem: str) -> EngineFacts:
     """What would run, were it not for `problem`."""
-    backend = find_backend(model.engine)
-    return EngineFacts(backend.name, backend.version, backend.platform, model.precision, "", problem)
+    return _facts(model.engine, model.precision, "", problem)
 
 
 def choose_engine(model: ModelConfig, artifact: Artifact, store: Store) -> Chosen:
@@ -102,19 +98,24 @@ def choose_engine(model: ModelConfig, artifact: Artifact, store: Store) -> Chose
     problem = ""
     if not serves_artifact(model):
         if entry := store.find(order_of(model, artifact)):
-            return Chosen(entry.folder, model.engine, model.precision, entry.status, entry.manifest.key)
+            return Chosen(entry.folder, entry.manifest.key, _facts(model.engine, model.precision, entry.status))
         problem = f"{model.engine} {model.precision} is not built yet"
-    identity = key_of(artifact.manifest.files)
-    return Chosen(artifact.folder, OWN_ENGINE, OWN_PRECISION, OWN_STATUS, identity, problem)
+    facts = _facts(OWN_ENGINE, OWN_PRECISION, OWN_STATUS, problem)
+    return Chosen(artifact.folder, key_of(artifact.manifest.files), facts)
 
 
 def open_engines(model: ModelConfig, artifact: Artifact, store: Store, threads: int) -> Opened:
     """Loads what is chosen; its two forms share what the model may use of a GPU's memory. Raises ArtifactError."""
     chosen = choose_engine(model, artifact, store)
-    backend = find_backend(chosen.engine)
+    facts, backend = chosen.facts, find_backend(chosen.facts.engine)
     share = min(model.gpus or 1.0, 1.0) / len(FORMS)
-    image, tensor = (backend.load(chosen.folder / name, threads, chosen.precision, share) for name in FORMS)
-    return Opened(image, tensor, chosen.facts, chosen.identity)
+    image, tensor = (backend.load(chosen.folder / name, threads, facts.precision, share) for name in FORMS)
+    return Opened(image, tensor, facts, chosen.identity)
+
+
+def _facts(engine: str, precision: Precision, status: str, problem: str = "") -> EngineFacts:
+    backend = find_backend(engine)
+    return EngineFacts(engine, backend.version, backend.platform, precision, status, problem)
 
 
 class Builder:

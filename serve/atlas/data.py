@@ -9,11 +9,9 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from convoy.errors import ConfigError
-from serve.engines import OWN_ENGINE, OWN_PRECISION
+from serve.engines import is_own
 from serve.frozen import Frozen
 from serve.power.sources import Method
-
-PLAIN = (OWN_ENGINE, OWN_PRECISION)
 
 
 class Interval(Frozen):
@@ -53,7 +51,7 @@ class Network(Frozen):
     @property
     def plain(self) -> bool:
         """Whether an artifact's own graph ran: what networks are compared by, whatever engines make of them."""
-        return (self.engine, self.precision) == PLAIN
+        return is_own(self.engine, self.precision)
 
     @property
     def label(self) -> str:

@@ -15,7 +15,7 @@ from models.engines.factory import build_engine
 from models.engines.order import Order
 from models.engines.store import Store
 from serve.atlas.data import Accuracy, Network
-from serve.engines import OWN_ENGINE, OWN_PRECISION
+from serve.engines import OWN_ENGINE, OWN_PRECISION, is_own
 
 HOW = "measured by convoy atlas on the test images, in this engine and precision"
 
@@ -31,7 +31,7 @@ class Variant:
     @property
     def own(self) -> bool:
         """Whether it is the artifact's own graph, which needs no building."""
-        return (self.backend.name, self.precision) == (OWN_ENGINE, OWN_PRECISION)
+        return is_own(self.backend.name, self.precision)
 
     @property
     def network(self) -> Network:

@@ -19,11 +19,6 @@ from models.engines.store import Store, now
 from tests.models.engines.orders import order, quadrants
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
-
-
 def recipe(number: int = 0) -> dict[str, Any]:
     return {"engine": "onnxruntime", "precision": "int8", "number": number}
 
