@@ -15,19 +15,18 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.decode import timed
 from benchmarks.engines import Row, bundled, lines_of, measure_model, orders
 from benchmarks.load import wrk
 from benchmarks.marks import write_between
-from benchmarks.nets import Net, resnet18
+from benchmarks.nets import Net, photos, resnet18
+from benchmarks.sections import OCTETS
 from benchmarks.server import serving
 from convoy.errors import ConfigError
 from models.artifact import BUNDLED, Artifact
 from models.engines.backends import CPU_BACKENDS, GPU_BACKENDS, Backend, find_backend
 from models.engines.card import Card, find_card
-from models.engines.evidence import Evidence, Source, source_of
+from models.engines.evidence import source_of
 from models.engines.order import BATCHES
 from models.engines.store import Store
 from serve.decode import Decoder
@@ -38,7 +37,6 @@ RUNS = ROOT / "runs" / "gpu"
 BEGIN, END = "<!-- made by make gpu-check -->", "<!-- end -->"
 TESTS = ("tests/gpu", "tests/models/engines/test_contract.py")
 CONNECTIONS = 64
-OCTETS = {"Content-Type": "application/octet-stream"}
 
 
 def find_backends() -> tuple[list[Backend], dict[str, str]]:
@@ -65,18 +63,12 @@ def measure_engines(net: Net, backends: Sequence[Backend], store: Store, seconds
     """A network of ResNet-18's size and every bundled one, beside the engine of CPUs that they are compared with."""
     compared = [find_backend(CPU_BACKENDS[0]), *backends]
     named = {name: Artifact.load(BUNDLED / name) for name in bundled()}
-    rows = measure_model(orders(net.artifact, compared, noise(net.artifact)), store, {}, seconds)
+    rows = measure_model(
+        orders(net.artifact, compared, source_of(net.artifact, photos(RUNS / "photos"))), store, {}, seconds
+    )
     for artifact in named.values():
         rows += measure_model(orders(artifact, compared, source_of(artifact)), store, {}, seconds)
     return rows
-
-
-def noise(artifact: Artifact) -> Source:
-    """Images for a network of random weights: they calibrate it, and prove nothing."""
-    steps = artifact.manifest.preprocessing
-    shape = (100, steps.size, steps.size, steps.channels)
-    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    return Source("random images", "random 0", lambda: Evidence(images[:50], images[50:], None))
 
 
 def placements(net: Net, best: Row, store: Store, seconds: float) -> list[str]:

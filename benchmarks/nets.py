@@ -124,6 +124,14 @@ def photo(width: int, height: int) -> bytes:
     return stream.getvalue()
 
 
+def photos(folder: Path) -> Path:
+    """A folder of the bundled photos, to calibrate nets without held-out images: they set ranges and prove nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("camera", "chelsea", "coffee"):
+        shutil.copy(BUNDLED / "samples" / f"{name}.png", folder)
+    return folder
+
+
 def noise(size: int) -> bytes:
     """A grey PNG of about `size` bytes that nothing compresses."""
     side = max(1, round((size - 100) ** 0.5))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from benchmarks.load import wrk
-from benchmarks.nets import Net
+from benchmarks.nets import Net, photos
 from benchmarks.sections import OCTETS, Row, Setup, classify, model, profiled, tight_loop
 from benchmarks.server import Server, serving
 from convoy.errors import ArtifactError
@@ -65,25 +63,17 @@ def precision(setup: Setup) -> list[Row]:
 
 def contenders(setup: Setup, store: Store) -> Iterator[Contender]:
     """Every net in every engine that the gate lets pass, built."""
-    photos = calibration(setup.scratch / "photos")
+    calibrate = photos(setup.scratch / "photos")
     nets = [setup.resnet18(), *(_bundled(name, setup) for name in BUNDLED_NETS)]
     for net in nets:
         own = source_of(net.artifact)
         for backend in installed_backends():
             for one in PRECISIONS:
-                order = Order(net.artifact, backend, one, own or source_of(net.artifact, photos))
+                order = Order(net.artifact, backend, one, own or source_of(net.artifact, calibrate))
                 try:
                     yield Contender(net, backend, one, build_engine(order, store))
                 except ArtifactError as error:
                     print(f"{net.name}, {backend.name} {one}: {error}")
-
-
-def calibration(folder: Path) -> Path:
-    """The bundled photos, for nets without held-out images; they set ranges and prove nothing."""
-    folder.mkdir(exist_ok=True)
-    for name in ("camera", "chelsea", "coffee"):
-        shutil.copy(BUNDLED / "samples" / f"{name}.png", folder)
-    return folder
 
 
 def _bundled(name: str, setup: Setup) -> Net:
