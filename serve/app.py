@@ -34,6 +34,7 @@ RAY_ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # Ray's default of 15 starves gateways beside anything else that runs
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "10000",  # its own counters, on our event loops
 }
 OBJECT_STORE_BYTES = 80 * 2**20
 

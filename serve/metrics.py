@@ -277,7 +277,7 @@ def observe(histogram: Values, bounds: Values, observations: Values) -> None:
 class ModelRecorder:
     """Records one model's requests and batches; requests are kept as rows and counted together."""
 
-    FLUSH_ROWS = 64
+    FLUSH_ROWS = 1024
 
     def __init__(self, metrics: Metrics, model: str, version: str, engine: str = "") -> None:
         """`model` is the name that clients call, `engine` the model whose engine answers (empty: the same)."""
