@@ -34,6 +34,8 @@ ALARM_SECONDS = 0.002  # deadlines are told this much late at most; an alarm loo
 SMOOTHING = 0.2  # weight of the newest run in the estimate of how far reality is from the curve
 # A run counts as at most so many times the estimate: one that waited for a dead host says nothing of the next.
 SURPRISE = 2.0
+# Who is admitted has this much room for an estimate that errs: whoever is late in the end has cost a decode and a run.
+MARGIN = 1.25
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,7 @@ class Batcher:
         wait = self._expected_wait(waiting)
         if waiting + size > self.limits.queue:
             raise Overloaded(f"queue full: {waiting} images wait, the limit is {self.limits.queue}", wait)
-        if self._clock() + wait > deadline:
+        if self._clock() + MARGIN * wait > deadline:
             raise Overloaded(
                 f"queue too long: {waiting} images wait, about {wait * 1000:.0f} ms; past the deadline", wait
             )
