@@ -20,7 +20,7 @@ from typing import Any
 import onnxruntime
 import ray
 
-from benchmarks import page, precision, pressure, protocols, sections
+from benchmarks import cold_start, page, precision, pressure, protocols, sections
 from benchmarks.peers import Bench
 from benchmarks.sections import Row, Setup
 
@@ -40,6 +40,7 @@ SECTIONS: dict[str, Callable[[Setup], list[Row]]] = {
         sections.attempts,
         sections.metrics_cost,
         sections.start_up,
+        cold_start.cold_start,
         pressure.overload,
         pressure.memory,
         sections.growth_connections,
