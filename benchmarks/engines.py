@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.marks import write_between
-from convoy.errors import ArtifactError, ConfigError, ConvoyError
+from benchmarks.nets import photos
+from convoy.errors import ArtifactError, ConvoyError
 from models.artifact import BUNDLED, MANIFEST, Artifact
 from models.engines.backends import CPU_BACKENDS, Backend, installed_backends
 from models.engines.engine import Engine
@@ -75,8 +76,6 @@ def measure_model(wanted: Sequence[Order], store: Store, known: dict[str, Row], 
         print(f"{order.artifact.manifest.name}: {order.backend.name} {order.precision}", flush=True)
         try:
             entries[order.key] = build_engine(order, store)
-        except ConfigError:
-            refused[order.key] = "no images to calibrate on"
         except ArtifactError as error:
             print(f"  {error}")
             refused[order.key] = "refused"
@@ -191,7 +190,7 @@ def main() -> None:
     for name in said.model or bundled():
         try:
             artifact = Artifact.load(BUNDLED / name)
-            wanted = orders(artifact, backends, source_of(artifact))
+            wanted = orders(artifact, backends, source_of(artifact) or source_of(artifact, photos(said.out / "photos")))
             rows = measure_model(wanted, store, known, said.seconds)
         except ConvoyError as error:
             parser.exit(1, f"{name}: {error}\n")

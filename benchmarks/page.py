@@ -45,8 +45,8 @@ def render(name: str, rows: Sequence[Row], plots: Path) -> list[str]:
             _table(("", "median", "all"), [(one["name"], _number(one["median"]), _list(one["all"])) for one in rows])
         ]
     if name == "cold_start":
-        heads = ("models beside LeNet-5", "s to ready, LeNet-5 alone", "s to ready, all", "s more for each model")
-        return [_table(heads, [tuple(_number(value) for value in one.values()) for one in rows])]
+        starts = ("models beside LeNet-5", "s to ready, LeNet-5 alone", "s to ready, all", "s more for each model")
+        return [_table(starts, [tuple(_number(value) for value in one.values()) for one in rows])]
     if name == "metrics_cost":
         heads = (
             "recording a request, µs",

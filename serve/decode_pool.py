@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from convoy.errors import ConvoyError
 from serve.metric_pages import Values
+from serve.work_threads import WorkThreads
 
 
 class Decodes(Protocol):
@@ -22,18 +22,22 @@ class DecodePool:
     """Decodes on `threads` threads; `busy` counts the seconds they worked. Lives on one event loop."""
 
     def __init__(self, threads: int, busy: Values) -> None:
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._threads = WorkThreads("decode", threads)
         self._busy = busy
 
     async def decode(self, decoder: Decodes, images: Sequence[Any]) -> list[Any]:
         """What the decoder makes of each image. Raises InvalidInput or TooLarge that names the image among several."""
-        loop = asyncio.get_running_loop()
-        hops = [loop.run_in_executor(self._threads, _timed_decode, decoder, image) for image in images]
-        results = await asyncio.gather(*hops)
+        if len(images) == 1:
+            decoded, seconds = await self._threads.run(_timed_decode, decoder, images[0])
+            self._busy[0] += seconds
+            return [_checked(decoded)]
+        results = await asyncio.gather(*(self._threads.run(_timed_decode, decoder, image) for image in images))
         self._busy[0] += sum(seconds for _, seconds in results)
-        if len(results) == 1:
-            return [_checked(results[0][0])]
         return [_checked(image, f"image {place}: ") for place, (image, _) in enumerate(results)]
+
+    def close(self) -> None:
+        """Ends the threads; does not wait."""
+        self._threads.close()
 
 
 def _timed_decode(decoder: Decodes, image: Any) -> tuple[Any, float]:

@@ -20,11 +20,11 @@ from models.engines.engine import Engine, TensorSpec
 from models.engines.store import Store
 from serve.config import ModelConfig
 from serve.curve import LatencyCurve, bucket_sizes, measure_curve, warm_up
-from serve.engine_thread import EngineThread
 from serve.engines import Builder, EngineFacts, Opened, open_engines
 from serve.kept_curves import KeptCurves
 from serve.metrics import EngineTime, Metrics
 from serve.slots import Slots
+from serve.work_threads import WorkThreads
 
 PROBE_AFTER_SECONDS = 20.0
 # A run is done on the event loop where the hop to the engine's thread and back would cost as much, and a row less than the
@@ -204,7 +204,7 @@ class LocalExecutor:
         self.inputs: Mapping[Form, TensorSpec] = engines.inputs
         self.on_measured: list[Callable[[LatencyCurve], None]] = []
         self._engines = engines
-        self._thread = EngineThread(f"engine-{name}")
+        self._thread = WorkThreads(f"engine-{name}")
         engines.complete(self._tell)
 
     @property

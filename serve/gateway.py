@@ -68,7 +68,7 @@ class Gateway:
         decoders = DecodePool(self._threads.decode, self._metrics.values(DECODE_BUSY))
         access = Access(local_key=read_local_key(self._settings.node_dir))
         self._plane = DataPlane(self._settings.limits, decoders, access)
-        self._ends: list[Callable[[], None]] = []
+        self._ends: list[Callable[[], None]] = [decoders.close]
         self._observe()
         self._memory = open_memory(self._settings)
         self._store = open_store(self._settings.engines)

@@ -29,12 +29,12 @@ from serve.config import ModelConfig
 from serve.credits import Callers, Credits
 from serve.curve import LatencyCurve
 from serve.demand import Demand
-from serve.engine_thread import EngineThread
 from serve.engines import EngineFacts
 from serve.executors import Form, load_engines
 from serve.metric_pages import PageWriter
 from serve.metrics import HOST_CALLS, Metrics
 from serve.slots import Slots
+from serve.work_threads import WorkThreads
 
 APP_PREFIX = "host-"
 PATIENCE_SECONDS = 60.0  # a batch whose host died waits so long for another one; its requests' own deadlines end sooner
@@ -84,7 +84,7 @@ class Host:
         artifact = await asyncio.to_thread(Artifact.load, config.folder)
         self._engines = await asyncio.to_thread(load_engines, config, artifact, open_store(engines), threads, metrics)
         self._engines.complete()
-        self._thread = EngineThread("engine")
+        self._thread = WorkThreads("engine")
         self._node = socket.gethostname()
         self._calls = metrics.values(HOST_CALLS, model=config.name, version=config.version)
         self._callers = Callers()

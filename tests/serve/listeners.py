@@ -97,6 +97,7 @@ class InProcess:
         await self.http.stop(1)
         await self.grpc.stop(1)
         await close_endpoints(lined(self.plane.endpoints.by_name.values()))
+        self.decoders.close()
         if self.experiments is not None:
             await self.experiments.close()
 

@@ -1,4 +1,4 @@
-"""The thread that an engine runs on, one step away from the event loop."""
+"""Threads for engines and decoders, one step away from the event loop."""
 
 from __future__ import annotations
 
@@ -13,31 +13,34 @@ Result = TypeVar("Result")
 Work = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
 
 
-class EngineThread:
-    """Runs functions one after the other, off the event loop.
+class WorkThreads:
+    """Runs functions off the event loop, in their order, `count` at a time.
 
     An executor of concurrent.futures puts a second future with its locks, and another turn of the loop, between a run and
     whoever waits for it: for a small net as long as the run itself.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, count: int = 1) -> None:
         self._work: SimpleQueue[Work | None] = SimpleQueue()
+        self._count = count
         self._closed = False
-        Thread(target=self._serve, name=name, daemon=True).start()
+        for _ in range(count):
+            Thread(target=self._serve, name=name, daemon=True).start()
 
     async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """What the function returns or raises. Raises RuntimeError when closed."""
         if self._closed:
-            raise RuntimeError("the engine's thread has been closed")
+            raise RuntimeError("the threads have been closed")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         self._work.put((loop, future, function, arguments))
         return await future
 
     def close(self) -> None:
-        """Ends the thread after what has been asked for; does not wait."""
+        """Ends the threads after what has been asked for; does not wait."""
         self._closed = True
-        self._work.put(None)
+        for _ in range(self._count):
+            self._work.put(None)
 
     def _serve(self) -> None:
         while (work := self._work.get()) is not None:
