@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from itertools import groupby
 
 import httpx
 
@@ -12,22 +13,31 @@ from benchmarks.sections import Row, Setup, model
 from benchmarks.server import serving
 from models.engines.store import Store
 
-TURNS = 3
+TURNS = 2
 
 
 def cold_start(setup: Setup) -> list[Row]:
-    """LeNet-5 alone, then beside every engine that the store has of five nets, in turns; one start before keeps the curves."""
+    """LeNet-5 alone, then beside all engines that the store has of a net, in turns; a start before them keeps the curves."""
     store = Store(setup.scratch / "engines")
-    found = list(contenders(setup, store))
-    _ready(setup, store, found)
-    turns = [(_ready(setup, store, ()), _ready(setup, store, found)) for _ in range(TURNS)]
+    nets = {name: list(group) for name, group in groupby(contenders(setup, store), lambda one: one.net.name)}
+    alone: list[float] = []
+    beside: dict[str, list[float]] = {name: [] for name in nets}
+    for found in nets.values():
+        _ready(setup, store, found)
+    for _ in range(TURNS):
+        alone.append(_ready(setup, store, ()))
+        for name, found in nets.items():
+            beside[name].append(_ready(setup, store, found))
+    base = statistics.median(alone)
     return [
         {
-            "models": len(found),
-            "alone": statistics.median(alone for alone, _ in turns),
-            "all": statistics.median(whole for _, whole in turns),
-            "per_model": statistics.median((whole - alone) / len(found) for alone, whole in turns),
+            "net": name,
+            "engines": len(nets[name]),
+            "alone": base,
+            "beside": statistics.median(times),
+            "each": (statistics.median(times) - base) / len(nets[name]),
         }
+        for name, times in beside.items()
     ]
 
 

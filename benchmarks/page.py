@@ -45,8 +45,8 @@ def render(name: str, rows: Sequence[Row], plots: Path) -> list[str]:
             _table(("", "median", "all"), [(one["name"], _number(one["median"]), _list(one["all"])) for one in rows])
         ]
     if name == "cold_start":
-        starts = ("models beside LeNet-5", "s to ready, LeNet-5 alone", "s to ready, all", "s more for each model")
-        return [_table(starts, [tuple(_number(value) for value in one.values()) for one in rows])]
+        starts = ("net", "engines", "s to ready, LeNet-5 alone", "s to ready, with them", "s more for each")
+        return [_table(starts, [(one["net"], *map(_number, list(one.values())[1:])) for one in rows])]
     if name == "metrics_cost":
         heads = (
             "recording a request, µs",

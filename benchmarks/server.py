@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import httpx
 import yaml
 
 PATIENCE_SECONDS = 180
+PORTS = range(20_000, 32_000)
 TICKS = os.sysconf("SC_CLK_TCK")
 SCRIPTS = Path(sys.executable).parent
 RUNTIME_SCRIPTS = Path(__file__).resolve().parents[1] / ".venv-serve" / "bin"
@@ -88,7 +90,7 @@ def serving(
     folder: Path, models: Iterable[Mapping[str, Any]], *, scripts: Path = SCRIPTS, **settings: Any
 ) -> Iterator[Server]:
     """`convoy up` of the environment in `scripts` with these models, on ports that are free, until the block ends."""
-    http_port, grpc_port, metrics_port = _free_ports(3)
+    http_port, grpc_port, metrics_port = free_ports(3)
     listen = {"http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port}
     config = folder / "convoy.yaml"
     config.write_text(yaml.safe_dump({"listen": listen, "models": [dict(one) for one in models], **settings}))
@@ -104,10 +106,18 @@ def serving(
             process.wait(60)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, outside the ranges from which the kernel and Ray give out others at any time."""
+    found: list[int] = []
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(one.getsockname()[1]) for one in sockets]
+        while len(found) < count:
+            port = random.choice(PORTS)
+            try:
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                continue
+            found.append(port)
+    return found
 
 
 def _wait_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

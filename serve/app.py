@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 from collections.abc import Callable
 from contextlib import redirect_stdout
 
@@ -12,6 +13,7 @@ import ray
 from ray import serve as ray_serve
 from ray.serve.schema import LoggingConfig
 
+from convoy.errors import ConfigError
 from models.artifact import Artifact
 from serve.access import make_local_key
 from serve.applications import GATEWAY_APP, LOGGING, PROXY_LOCATION, applications
@@ -36,6 +38,7 @@ RAY_ENVIRONMENT = {
     "RAY_enable_metrics_collection": "0",
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "10000",  # its own counters, on our event loops
 }
+COMPLAINT = re.compile(r"^convoy\.errors\.\w+: (.+)$", re.M)
 OBJECT_STORE_BYTES = 80 * 2**20
 
 
@@ -84,8 +87,21 @@ def start(settings: Settings, ray_started: Callable[[], None] = lambda: None) ->
 
 
 def deploy(settings: Settings) -> None:
-    """Brings the applications to `settings`; Ray replaces their replicas, one after the other."""
-    ray_serve.run_many([one.run_target() for one in applications(settings)], wait_for_applications_running=True)
+    """Brings the applications to `settings`; Ray replaces their replicas, one after the other.
+
+    Raises ConfigError with what a replica that cannot start says.
+    """
+    try:
+        ray_serve.run_many([one.run_target() for one in applications(settings)], wait_for_applications_running=True)
+    except RuntimeError as error:
+        raise ConfigError(_complaint() or str(error)) from error
+
+
+def _complaint() -> str:
+    """The error of ours in the states of deployments, whose text is that of a traceback."""
+    deployments = [one for app in ray_serve.status().applications.values() for one in app.deployments.values()]
+    found = (COMPLAINT.search(one.message) for one in deployments)
+    return next((one[1] for one in found if one), "")
 
 
 def stop() -> None:

@@ -15,7 +15,7 @@ import ray
 from ray import serve as ray_serve
 
 import convoy
-from convoy.errors import NotReady
+from convoy.errors import ConvoyError, NotReady
 from models.artifact import Artifact
 from models.engines.store import open_store
 from serve.access import Access, read_local_key
@@ -107,7 +107,11 @@ class Gateway:
             endpoints = await self._experiments.declare(catalog.experiments, endpoints)
         self._plane.replace(endpoints)
         if self._http is None:
-            await self._open()
+            try:
+                await self._open()
+            except ConvoyError:
+                self._plane.replace(present)  # a gateway that cannot listen must not count as one that serves
+                raise
         kept = set(map(id, endpoints.by_name.values()))
         await close_endpoints(one for one in lined(present.by_name.values()) if id(one) not in kept)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from benchmarks import server
 
 # How long an example takes says something of the machine, not of the code.
 settings.register_profile("untimed", deadline=None)
@@ -29,12 +30,4 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def free_ports() -> Callable[[int], list[int]]:
     """Finds ports that nobody listens on."""
-
-    def find(count: int) -> list[int]:
-        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-        ports = [int(one.getsockname()[1]) for one in sockets]
-        for one in sockets:
-            one.close()
-        return ports
-
-    return find
+    return server.free_ports

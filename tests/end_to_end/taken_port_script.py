@@ -1,0 +1,38 @@
+"""`python -m tests.end_to_end.taken_port_script FOLDER HTTP GRPC METRICS`: a start whose gRPC port is taken after its check.
+
+Exits with 0 when the start says which port is taken.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from convoy.errors import ConfigError
+from serve import app
+from serve.config import Settings, parse_settings
+
+
+def main() -> None:
+    folder, ports = Path(sys.argv[1]), [int(port) for port in sys.argv[2:]]
+    listen = dict(zip(("http_port", "grpc_port", "metrics_port"), ports, strict=True))
+    settings = parse_settings({"listen": listen, "runtime_dir": str(folder), "models": [{"name": "lenet5-mnist"}]})
+    check = app.check
+    with socket.socket() as holder, pytest.MonkeyPatch.context() as patch:
+
+        def check_and_take(given: Settings) -> None:
+            check(given)
+            holder.bind(("127.0.0.1", ports[1]))
+            holder.listen()
+
+        patch.setattr(app, "check", check_and_take)
+        with pytest.raises(ConfigError, match=f"^cannot listen on 127.0.0.1:{ports[1]}; stop what uses it"):
+            app.start(settings)
+        app.stop()
+
+
+if __name__ == "__main__":
+    main()
