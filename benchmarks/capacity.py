@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import httpx
 import numpy as np
 
 from benchmarks.marks import write_between
+from benchmarks.server import free_ports
 from convoy.cli.capacity import curve_of
 from models.artifact import BUNDLED
 from serve import app
@@ -64,11 +64,7 @@ class Lone:
 
 @contextmanager
 def running(folder: Path) -> Iterator[Settings]:
-    doors = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    names = ("http_port", "grpc_port", "metrics_port")
-    listen = {name: one.getsockname()[1] for name, one in zip(names, doors, strict=True)}
-    for one in doors:
-        one.close()
+    listen = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
     model = {"name": MODEL, "placement": "dedicated", "threads": 1}
     settings = parse_settings({"listen": listen, "runtime_dir": str(folder / "node"), "models": [model]})
     app.start(settings)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from benchmarks import server
+from benchmarks.server import free_ports as find_free_ports
 
 # How long an example takes says something of the machine, not of the code.
 settings.register_profile("untimed", deadline=None)
@@ -30,4 +30,4 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def free_ports() -> Callable[[int], list[int]]:
     """Finds ports that nobody listens on."""
-    return server.free_ports
+    return find_free_ports

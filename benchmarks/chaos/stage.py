@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ import httpx
 
 from benchmarks.chaos.postgres import Postgres, postgres
 from benchmarks.chaos.waiting import PATIENCE_SECONDS, until
-from benchmarks.server import Server
+from benchmarks.server import Server, free_ports
 from loadtest.coordinator import Run, run_plan
 from loadtest.plan import Load, Payload, Plan, Step, Target, Traffic
 from serve import app
@@ -121,12 +120,6 @@ def stage(folder: Path) -> Iterator[Stage]:
             yield Stage(settings, folder, database=database)
         finally:
             app.stop()
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(one.getsockname()[1]) for one in sockets]
 
 
 class Watched:
