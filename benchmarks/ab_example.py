@@ -23,11 +23,11 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.marks import write_between
+from benchmarks.server import free_ports
 from models.artifact import BUNDLED, Artifact, Manifest
 from models.data import Split, load_data
 from serve import app
 from serve.config import Settings, parse_settings
-from serve.sockets import bind
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "experiments.md"
 BEGIN, END = "<!-- example -->", "<!-- end of example -->"
@@ -176,7 +176,7 @@ def _arm(mode: str, arm: dict[str, Any]) -> str:
 def measure(images: Split, arms: tuple[Arm, Arm]) -> Example:
     """Serves both nets and sends everything."""
     with tempfile.TemporaryDirectory() as name:
-        settings = configure(Path(name), arms, [_free_port() for _ in range(3)])
+        settings = configure(Path(name), arms, free_ports(3))
         app.start(settings)
         try:
             reports = play(f"http://127.0.0.1:{settings.listen.http_port}", images)
@@ -194,11 +194,6 @@ def main() -> None:
         out.write_text(json.dumps(asdict(example)))
         return
     write_between(PAGE, BEGIN, "\n".join(lines(example)), END)
-
-
-def _free_port() -> int:
-    with bind("127.0.0.1", 0) as listener:
-        return int(listener.getsockname()[1])
 
 
 if __name__ == "__main__":

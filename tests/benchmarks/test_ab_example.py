@@ -33,21 +33,23 @@ def test_bundled_nets_are_far_enough_apart() -> None:
 
 
 @pytest.mark.slow
-def test_the_report_covers_the_truth_and_pairs_need_fewer_samples() -> None:
+def test_the_report_covers_the_truth_and_pairs_halve_the_samples_it_takes() -> None:
     test = load_data(DATA).test
     example = measure(Split(test.images[:IMAGES], test.labels[:IMAGES]), choose(bundled(), LEAST))
-    settled = {}
+    width = {}
     for mode in MODES:
         report = example.reports[mode]
         (one,) = report["comparisons"]
-        assert one["difference"]["low"] <= example.truth <= one["difference"]["high"]
-        settled[mode] = one["settled_after"]
+        low, high = (one["difference"][side] for side in ("low", "high"))
+        assert low <= example.truth <= high
+        width[mode] = high - low
         assert report["sentence"].startswith(f"Keep {example.better.model}")
-        assert f"{settled[mode]:,} samples settled it" in report["sentence"]
+        assert f"{one['settled_after']:,} samples settled it" in report["sentence"]
         for arm in report["arms"]:
             assert arm["p99_ms"]["value"] > 0
             assert arm["engine_ms"]["value"] > 0
             assert arm["energy"]["joules_per_image"]["value"] > 0
             assert (arm["energy"]["source"], arm["energy"]["method"]) == ("declared", "estimated")
-    assert 2 * settled["paired"] <= settled["split"]
+    # The moment of settling hangs on the order of arrival; the width after all samples does not. Half the samples: 1 / sqrt(2).
+    assert width["paired"] <= width["split"] / 2**0.5
     assert example.better.model in "\n".join(lines(example))
