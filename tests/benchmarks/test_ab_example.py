@@ -36,13 +36,13 @@ def test_bundled_nets_are_far_enough_apart() -> None:
 def test_the_report_covers_the_truth_and_pairs_halve_the_samples_it_takes() -> None:
     test = load_data(DATA).test
     example = measure(Split(test.images[:IMAGES], test.labels[:IMAGES]), choose(bundled(), LEAST))
-    width = {}
+    cost = {}
     for mode in MODES:
         report = example.reports[mode]
         (one,) = report["comparisons"]
         low, high = (one["difference"][side] for side in ("low", "high"))
         assert low <= example.truth <= high
-        width[mode] = high - low
+        cost[mode] = (high - low) ** 2 * one["samples"]
         assert report["sentence"].startswith(f"Keep {example.better.model}")
         assert f"{one['settled_after']:,} samples settled it" in report["sentence"]
         for arm in report["arms"]:
@@ -50,6 +50,6 @@ def test_the_report_covers_the_truth_and_pairs_halve_the_samples_it_takes() -> N
             assert arm["engine_ms"]["value"] > 0
             assert arm["energy"]["joules_per_image"]["value"] > 0
             assert (arm["energy"]["source"], arm["energy"]["method"]) == ("declared", "estimated")
-    # The moment of settling hangs on the order of arrival; the width after all samples does not. Half the samples: 1 / sqrt(2).
-    assert width["paired"] <= width["split"] / 2**0.5
+    # Samples for an interval of width 1, as widths shrink with their root. The moment of settling hangs on the order of arrival.
+    assert 2 * cost["paired"] <= cost["split"]
     assert example.better.model in "\n".join(lines(example))
