@@ -19,7 +19,7 @@ from models.artifact import Artifact
 from models.engines.engine import Engine, TensorSpec
 from models.engines.store import Store
 from serve.config import ModelConfig
-from serve.curve import LatencyCurve, bucket_sizes, measure_curve, warm_up
+from serve.curve import LONG_SECONDS, LatencyCurve, bucket_sizes, measure_curve, warm_up
 from serve.engines import Builder, EngineFacts, Opened, open_engines
 from serve.kept_curves import KeptCurves
 from serve.metrics import EngineTime, Metrics
@@ -173,7 +173,10 @@ class Engines:
         self._time.measured(self.curve.sizes, self.curve.seconds)
 
     def _warm_up(self, opened: Opened, known: LatencyCurve | None) -> Warm:
-        """Every size is run before a request is, but only what was never measured here is measured."""
+        """Every size is run before a request is, but only what was never measured here is measured.
+
+        The tensors' engine has the same network: where a run is long, what its first one takes more is little beside it.
+        """
         label = opened.facts.label
         again = known is not None and known.engine == label
         sizes = (1,) if again else self._sizes
@@ -183,7 +186,7 @@ class Engines:
             self._kept.keep(opened.identity, curve)
         else:
             warm_up(opened.image, sizes)
-        warm_up(opened.tensor, sizes)
+        warm_up(opened.tensor, [size for size in sizes if size == 1 or curve.predict(size) < LONG_SECONDS])
         return Warm({"image": opened.image, "tensor": opened.tensor}, opened.facts, curve)
 
     def _run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:

@@ -58,6 +58,24 @@ def test_the_second_load_does_not_measure_again(
     assert measured == [(1, 2, 4), (1, 2, 4), (1, 2, 4, 8)]
 
 
+def test_long_runs_of_tensors_are_not_waited_for(
+    model: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same network's two engines one runs every size; a first run costs little where every run is long."""
+    warmed: list[tuple[str, tuple[int, ...]]] = []
+
+    def warm(engine: Any, sizes: Any) -> None:
+        warmed.append((str(engine.input.dtype), tuple(sizes)))
+        warm_up(engine, sizes)
+
+    slow = LatencyCurve((1, 2, 4), (0.2, 0.09, 0.3))
+    monkeypatch.setattr(executors, "measure_curve", lambda engine, sizes: slow)
+    monkeypatch.setattr(executors, "warm_up", warm)
+    load(model, tmp_path)
+    load(model, tmp_path)
+    assert warmed == [("float32", (1, 2)), ("uint8", (1, 2, 4)), ("float32", (1, 2))]
+
+
 def test_explain_shows_what_an_earlier_start_measured(model: ModelConfig, tmp_path: Path) -> None:
     settings = parse_settings({"models": [model.model_dump(mode="json")], "engines": str(tmp_path / "store")})
     assert static_plan(settings)["models"][0]["curve_ms"] == {}
