@@ -100,11 +100,11 @@ page-libraries: ## fetch the page's chart libraries again, at their versions
 
 lock: ## resolve the dependencies again, with hashes
 	$(DEV)/bin/python -m pip install --quiet uv
-	$(DEV)/bin/uv pip compile -q pyproject.toml --extra cpu --generate-hashes --python-version 3.11 --no-emit-index-url --no-header -o requirements/serve.lock
+	$(DEV)/bin/uv pip compile -q pyproject.toml --universal --extra cpu --generate-hashes --python-version 3.11 --no-emit-index-url --no-header -o requirements/serve.lock
 	for kind in cpu gpu; do \
-	  $(DEV)/bin/uv pip compile -q pyproject.toml --extra $$kind --extra postgres --extra tracing --generate-hashes --python-version 3.11 --no-emit-index-url --no-header -o requirements/image-$$kind.lock || exit 1; \
+	  $(DEV)/bin/uv pip compile -q pyproject.toml --universal --extra $$kind --extra postgres --extra tracing --generate-hashes --python-version 3.11 --no-emit-index-url --no-header -o requirements/image-$$kind.lock || exit 1; \
 	done
-	$(DEV)/bin/uv pip compile -q pyproject.toml --extra cpu --extra compile --extra dev --generate-hashes --python-version 3.11 --no-emit-index-url --no-header -o requirements/dev.lock
+	$(DEV)/bin/uv pip compile -q pyproject.toml --universal --extra cpu --extra compile --extra dev --generate-hashes --python-version 3.11 --no-emit-index-url --no-header -o requirements/dev.lock
 
 ADVISORIES ?= runs/advisories.zip
 
