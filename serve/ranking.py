@@ -22,5 +22,6 @@ def rank(logits: NDArray[np.float32], top: int) -> Ranking:
     """The `top` best classes of logits [n, classes]; all of them when there are fewer. Equal logits: lower index first."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = shifted / shifted.sum(axis=1, keepdims=True)
-    order = np.argsort(-logits, axis=1, kind="stable")[:, :top]
-    return Ranking(order.tolist(), np.take_along_axis(probabilities, order, axis=1).tolist())
+    order = (-logits).argsort(axis=1, kind="stable")[:, :top]
+    rows = np.arange(len(logits))[:, np.newaxis]  # np.take_along_axis does the same in Python, for as long as all of this
+    return Ranking(order.tolist(), probabilities[rows, order].tolist())
