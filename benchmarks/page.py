@@ -160,14 +160,14 @@ def _precision(rows: Sequence[Row]) -> str:
 
 def _overload(rows: Sequence[Row]) -> str:
     heads = (
-        "offered", "per second", "good/s", "of capacity", "p99 ms", "refused/s", "p99 of refusals, ms", "late", "unanswered",
-        "CPU ms per answer",
+        "offered", "per second", "good/s", "of capacity", "p99 ms", "refused/s", "p99 of refusals, ms",
+        "client's lateness in it, ms", "late", "unanswered", "CPU ms per answer",
     )  # fmt: skip
     lines = [
         (
             one["name"], f"{one['offered']:,.0f}", f"{one['good']:,.0f}", f"{one['of_capacity']:.2f}",
-            _number(one["good_p99_ms"]), f"{one['refused']:,.0f}", _number(one["refused_p99_ms"]), str(one["late"]),
-            str(one["unanswered"]), _number(one["cpu_ms_per_request"]),
+            _number(one["good_p99_ms"]), f"{one['refused']:,.0f}", _number(one["refused_p99_ms"]),
+            _number(one["client_late_p99_ms"]), str(one["late"]), str(one["unanswered"]), _number(one["cpu_ms_per_request"]),
         )
         for one in rows
     ]  # fmt: skip
