@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.marks import write_between
-from loadtest.report.charts import Axis, Line, chart
+from benchmarks.marks import read_between, write_between
+from benchmarks.targets import TARGETS, Line, tables
+from loadtest.report.charts import Axis, chart
+from loadtest.report.charts import Line as Curve
 from loadtest.report.style import STYLE
 
 Row = Mapping[str, Any]
@@ -30,6 +32,16 @@ def write(page: Path, name: str, section: Section) -> None:
     """Puts a section's tables between its marks in the page, and its plot beside it."""
     body = "\n\n".join([_origin(section), *render(name, section["rows"], page.parent / "performance")])
     write_between(page, BEGIN.format(name=name), body, END.format(name=name))
+    write_between(page, BEGIN.format(name="targets"), targets(page), END.format(name="targets"))
+
+
+def targets(page: Path) -> str:
+    """The table of what is to be reached, from the page's other tables."""
+
+    def lines(section: str) -> list[Line]:
+        return tables(read_between(page, BEGIN.format(name=section), END.format(name=section)))
+
+    return _table(("work", "target", "reached", "enough"), [one.row(lines(one.section)) for one in TARGETS])
 
 
 def _origin(section: Section) -> str:
@@ -58,6 +70,9 @@ def render(name: str, rows: Sequence[Row], plots: Path) -> list[str]:
         return [_protocols(rows)]
     if name == "precision":
         return [_precision(rows)]
+    if name == "event_loop":
+        parts = [(one["load"], one["part"], f"{one['share']:.0%}", str(one["failed"])) for one in rows]
+        return [_table(("load", "part", "of the loop's time", "failed"), parts)]
     if name == "overload":
         return [_overload(rows)]
     if name == "memory":
@@ -111,7 +126,7 @@ def _growth(name: str, rows: Sequence[Row], plots: Path) -> list[str]:
 def svg(path: Path, unit: str, label: str, log: bool, points: Sequence[tuple[float, float]]) -> None:
     """One line as an SVG file of its own."""
     ticks = tuple((value, f"{value:g}") for value, _ in points)
-    figure = chart(unit, Axis(label, log, ticks), Axis(unit), [Line(unit, points, "a", marks=True)])
+    figure = chart(unit, Axis(label, log, ticks), Axis(unit), [Curve(unit, points, "a", marks=True)])
     found = re.search(r"<svg (viewBox=\"0 0 (\d+) (\d+)\")(.*)</svg>", figure, re.S)
     assert found is not None
     box, width, height, inside = found.groups()

@@ -20,7 +20,7 @@ from typing import Any
 import onnxruntime
 import ray
 
-from benchmarks import cold_start, page, precision, pressure, protocols, sections
+from benchmarks import cold_start, event_loop, page, precision, pressure, protocols, sections
 from benchmarks.peers import Bench
 from benchmarks.sections import Row, Setup
 
@@ -37,6 +37,7 @@ SECTIONS: dict[str, Callable[[Setup], list[Row]]] = {
         protocols.protocols,
         sections.resnet18_images,
         precision.precision,
+        event_loop.event_loop,
         sections.attempts,
         sections.metrics_cost,
         sections.start_up,

@@ -63,6 +63,10 @@ class Server:
             total += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) * 1024
         return total
 
+    def gateway(self) -> int:
+        """Process id of its gateway, of the first where there are several."""
+        return next(pid for pid in self.processes() if "ServeReplica:gateway" in _name(pid))
+
     def set_niceness(self, value: int) -> None:
         """Of every thread of the gateways and hosts."""
         replicas = [pid for pid in self.processes() if "ServeReplica:" in _name(pid)]

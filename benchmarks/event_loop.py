@@ -1,0 +1,84 @@
+"""On what the gateway's event loop spends its time: py-spy's samples of its thread, by the part of the program they fell in."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from benchmarks import nets
+from benchmarks.load import Load, wrk
+from benchmarks.sections import OCTETS, Row, Setup, classify, model
+from benchmarks.server import SCRIPTS, Server, serving
+
+CONNECTIONS = 32
+SAMPLES_PER_SECOND = 400
+LOOP = "AsyncIO Thread: default"  # the thread on which Ray Serve runs a deployment's coroutines
+BELOW_PYTHON = "uvloop and the kernel: sockets, waking, timers"
+# The first that a stack holds is its part, the innermost function foremost; what no pattern knows is Ray's and the rest.
+PARTS = (
+    ("engine, run on the loop", r"models/engines/"),
+    ("decoding", r"serve/(decode|resample|image_|decode_pool|work_threads)|PIL/|simplejpeg"),
+    ("HTTP: parsing, headers, writing", r"uvicorn/|serve/http_(connection|cycle|body|encoding)"),
+    ("documents, tensors", r"convoy/(open_inference|tensors)|serve/(http_infer|http_answers|infer|predictions|ranking)"),
+    ("queue, batches, answers", r"serve/(batcher|scheduling|slots|executors|curve)"),
+    ("admission, times, metrics", r"serve/(metrics|metric_pages|timeline|dataplane|http_listener|access|timeouts|catalog)"),
+)  # fmt: skip
+
+
+def event_loop(setup: Setup) -> list[Row]:
+    """LeNet-5 by float tensors and by images, at 32 connections."""
+    net = setup.lenet5()
+    body = setup.scratch / "tensor.bin"
+    binary = OCTETS | {"Inference-Header-Content-Length": str(nets.tensor_body((1, 1, 28, 28), body))}
+    rows = []
+    with serving(setup.scratch, [model(net)]) as server:
+        tensors = f"{server.http}/v2/models/{net.name}-tensor/infer"
+        for name, load in (
+            ("tensors over HTTP", partial(wrk, tensors, body, CONNECTIONS, setup.seconds, binary)),
+            (
+                "images over HTTP",
+                partial(wrk, classify(server, net.name), net.image, CONNECTIONS, setup.seconds, OCTETS),
+            ),
+        ):
+            rows += _measure(setup, server, name, load)
+    return rows
+
+
+def _measure(setup: Setup, server: Server, name: str, load: Callable[[], Load]) -> list[Row]:
+    file = setup.scratch / "stacks.txt"
+    record = [str(SCRIPTS / "py-spy"), "record", "--pid", str(server.gateway()), "--format", "raw", "--threads"]
+    look = ["--rate", str(SAMPLES_PER_SECOND), "--duration", str(setup.seconds), "--output", str(file)]
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(load)
+        subprocess.run([*record, *look], check=True, capture_output=True)
+        failed = running.result().failed
+    parts = by_part(file.read_text().splitlines())
+    whole = sum(parts.values())
+    return [
+        {"load": name, "part": part, "share": count / whole, "failed": failed} for part, count in parts.most_common()
+    ]
+
+
+def by_part(stacks: Iterable[str]) -> Counter[str]:
+    """Samples of the event loop's thread by part, from lines `frame;frame;… count` with the innermost function last."""
+    found: Counter[str] = Counter()
+    for line in stacks:
+        stack, _, count = line.rpartition(" ")
+        if LOOP in stack:
+            found[part_of(stack.split(";"))] += int(count)
+    return found
+
+
+def part_of(frames: list[str]) -> str:
+    """The part that a stack's innermost known function belongs to."""
+    if "threading.py" in frames[-1]:
+        return BELOW_PYTHON
+    for frame in reversed(frames):
+        for part, pattern in PARTS:
+            if re.search(pattern, frame):
+                return part
+    return "other"

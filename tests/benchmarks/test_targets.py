@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.marks import read_between
+from benchmarks.page import BEGIN, END, targets
+from benchmarks.run import PAGE
+from benchmarks.targets import TARGETS, Target, cell, number, share, tables, times
+
+TEXT = """
+*2026-01-01, 2 cores*
+
+|  | in flight | requests/s | of limit |
+| --- | --- | --- | --- |
+| limit | 32 | 2,000 | 1.00 |
+| Convoy, local | 32 | 3,000 | 1.50 |
+| Convoy, local | 1 | 100 | 0.50 |
+
+- a remark
+
+| mean ms by stage | total |
+| --- | --- |
+| Convoy, local | 4.270 |
+"""
+
+
+def test_figures_are_found_by_line_column_and_load() -> None:
+    lines = tables(TEXT)
+    assert share("Convoy, local")(lines) == 1.5
+    assert share("Convoy, local", 1)(lines) == 0.5
+    assert times("Convoy, local", "limit")(lines) == 1.5
+    assert cell(lines, "Convoy, local", "total") == 4.27
+    with pytest.raises(LookupError, match="triton"):
+        share("triton")(lines)
+
+
+@pytest.mark.parametrize(("text", "value"), [("1,234", 1234), ("5.6%", 5.6), ("+0.2%", 0.2), ("7e+03", 7000)])
+def test_numbers_of_tables_are_read(text: str, value: float) -> None:
+    assert number(text) == value
+
+
+def test_a_target_says_whether_it_is_reached() -> None:
+    lines = tables(TEXT)
+    least, most = (Target("work", 1.4, "x", share("Convoy, local"), at_most) for at_most in (False, True))
+    assert least.row(lines) == ("work", "≥ 1.4", "1.5", "yes")
+    assert most.row(lines) == ("work", "≤ 1.4", "1.5", "**no**")
+    assert least.row([]) == ("work", "≥ 1.4", "not measured", "")
+
+
+def test_the_page_has_all_figures_and_says_what_they_say() -> None:
+    said = read_between(PAGE, BEGIN.format(name="targets"), END.format(name="targets"))
+    assert said.strip() == targets(PAGE)
+    assert len(tables(said)) == len(TARGETS)
+    assert "not measured" not in said
