@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from benchmarks import nets, peers
+from benchmarks import nets, peers, ray_alone
 from benchmarks.load import h2load, wrk
 from benchmarks.nets import Net
 from benchmarks.server import RUNTIME_SCRIPTS, Server, serving
@@ -187,11 +187,15 @@ def profiled(server: Server, load: Callable[[], Any]) -> Row:
 
 
 def start_up(setup: Setup) -> list[Row]:
-    """`convoy up` of the serving environment with three bundled models, three times, and what it costs idle."""
-    ready, idle, memory = [], [], []
+    """`convoy up` of the serving environment with three bundled models, three times, and what it costs idle.
+
+    Before each, Ray Serve with nothing in it: what no server on Ray can be faster than.
+    """
+    alone, ready, idle, memory = [], [], [], []
     bundled = [{"name": "lenet5-mnist"}, {"name": "resnet20-cifar10"}]
     hosted = {"name": "squeezenet1_1-imagenet", "placement": "dedicated"}
     for _ in range(3):
+        alone.append(ray_alone.seconds())
         with serving(setup.scratch, [*bundled, hosted], scripts=RUNTIME_SCRIPTS) as server:
             ready.append(server.ready_seconds)
             time.sleep(5)
@@ -200,6 +204,7 @@ def start_up(setup: Setup) -> list[Row]:
             idle.append((server.cpu_seconds() - before) / 10)
             memory.append(server.memory_bytes() / 1e6)
     return [
+        {"name": "seconds to Ray Serve with one empty deployment", "median": statistics.median(alone), "all": alone},
         {"name": "seconds to ready", "median": statistics.median(ready), "all": ready},
         {"name": "idle cores", "median": statistics.median(idle), "all": idle},
         {"name": "memory, MB (PSS)", "median": statistics.median(memory), "all": memory},
