@@ -68,6 +68,8 @@ async def _answers(
 
 def request_terms(plane: DataPlane, request: InferRequest, trace: Trace, default: Terms) -> Terms:
     """The terms in a request's parameters: `timeout` in microseconds, `priority` from 1, 0 being the default."""
+    if "timeout" not in request.parameters and "priority" not in request.parameters:
+        return default
     timeout, priority = request.parameters.get("timeout"), request.parameters.get("priority", 0)
     if type(priority) is not int or not 0 <= priority <= MAX_PRIORITY:
         raise InvalidInput("parameter priority must be a whole number of at least 0")
@@ -80,13 +82,11 @@ def request_terms(plane: DataPlane, request: InferRequest, trace: Trace, default
 
 
 def _single_input(endpoint: Endpoint, request: InferRequest) -> Tensor:
-    expected = endpoint.input.name
-    names = [tensor.name for tensor in request.inputs]
-    if names != [expected]:
-        raise InvalidInput(
-            f"{endpoint.name} has one input, {expected!r}; the request has {', '.join(map(repr, names))[:200]}"
-        )
-    return request.inputs[0]
+    expected, inputs = endpoint.input.name, request.inputs
+    if len(inputs) != 1 or inputs[0].name != expected:
+        names = ", ".join(repr(tensor.name) for tensor in inputs)
+        raise InvalidInput(f"{endpoint.name} has one input, {expected!r}; the request has {names[:200]}")
+    return inputs[0]
 
 
 def _images(tensor: Tensor) -> list[bytes]:
@@ -114,9 +114,12 @@ async def _rows(plane: DataPlane, endpoint: Endpoint, tensor: Tensor, terms: Ter
 
 def _has_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     """Whether a shape is the wanted one, in which -1 stands for any size from 1."""
-    return len(shape) == len(wanted) and all(
-        size == want or (want == -1 and size >= 1) for size, want in zip(shape, wanted, strict=True)
-    )
+    if len(shape) != len(wanted):
+        return False
+    for size, want in zip(shape, wanted, strict=True):  # noqa: SIM110 a generator takes three times as long
+        if size != want and (want != -1 or size < 1):
+            return False
+    return True
 
 
 def _parameters(answer: Answer, trace: Trace) -> Parameters:
