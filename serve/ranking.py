@@ -23,5 +23,7 @@ def rank(logits: NDArray[np.float32], top: int) -> Ranking:
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = shifted / shifted.sum(axis=1, keepdims=True)
     order = (-logits).argsort(axis=1, kind="stable")[:, :top]
-    rows = np.arange(len(logits))[:, np.newaxis]  # np.take_along_axis does the same in Python, for as long as all of this
+    rows = np.arange(len(logits))[
+        :, np.newaxis
+    ]  # np.take_along_axis does the same in Python, for as long as all of this
     return Ranking(order.tolist(), probabilities[rows, order].tolist())
