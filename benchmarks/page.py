@@ -90,7 +90,7 @@ def _contenders(rows: Sequence[Row]) -> str:
 
     lines = []
     for row in sorted(rows, key=lambda one: -int(one["connections"])):
-        base = limit(row)
+        base = row["rps"] / row["of_limit"] if "of_limit" in row else limit(row)
         share = f"{row['rps'] / base:.2f}" if base else ""
         quantiles = [_number(row.get(key)) for key in ("p50_ms", "p99_ms")]
         lines.append(

@@ -36,6 +36,8 @@ SECTIONS: dict[str, Callable[[Setup], list[Row]]] = {
         sections.lenet5_grpc,
         protocols.protocols,
         sections.resnet18_images,
+        sections.resnet18_tensors,
+        sections.resnet18_grpc,
         precision.precision,
         event_loop.event_loop,
         sections.attempts,
