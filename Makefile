@@ -98,13 +98,15 @@ page-libraries: ## fetch the page's chart libraries again, at their versions
 	cp $$scratch/node_modules/d3/LICENSE serve/page/libraries/LICENSE.d3 && \
 	cp $$scratch/node_modules/@observablehq/plot/LICENSE serve/page/libraries/LICENSE.plot; rm -rf $$scratch
 
+RESOLVE := $(DEV)/bin/uv pip compile -q pyproject.toml --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header
+
 lock: ## resolve the dependencies again, with hashes
 	$(DEV)/bin/python -m pip install --quiet uv
-	$(DEV)/bin/uv pip compile -q pyproject.toml --universal --extra cpu --generate-hashes --python-version 3.11 --no-emit-index-url --no-header -o requirements/serve.lock
+	$(RESOLVE) --extra cpu -o requirements/serve.lock
 	for kind in cpu gpu; do \
-	  $(DEV)/bin/uv pip compile -q pyproject.toml --universal --extra $$kind --extra postgres --extra tracing --generate-hashes --python-version 3.11 --no-emit-index-url --no-header -o requirements/image-$$kind.lock || exit 1; \
+	  $(RESOLVE) --extra $$kind --extra postgres --extra tracing -o requirements/image-$$kind.lock || exit 1; \
 	done
-	$(DEV)/bin/uv pip compile -q pyproject.toml --universal --extra cpu --extra compile --extra dev --generate-hashes --python-version 3.11 --no-emit-index-url --no-header -o requirements/dev.lock
+	$(RESOLVE) --extra cpu --extra compile --extra dev -o requirements/dev.lock
 
 ADVISORIES ?= runs/advisories.zip
 

@@ -21,10 +21,10 @@ BELOW_PYTHON = "uvloop and the kernel: sockets, waking, timers"
 # The first that a stack holds is its part, the innermost function foremost; what no pattern knows is Ray's and the rest.
 PARTS = (
     ("engine, run on the loop", r"models/engines/"),
-    ("decoding", r"serve/(decode|resample|image_|decode_pool|work_threads)|PIL/|simplejpeg"),
+    ("decoding", r"serve/(decode|resample|image_|decode_pool)|PIL/|simplejpeg"),
     ("HTTP: parsing, headers, writing", r"uvicorn/|serve/http_(connection|cycle|body|encoding)"),
     ("documents, tensors", r"convoy/(open_inference|tensors)|serve/(http_infer|http_answers|infer|predictions|ranking)"),
-    ("queue, batches, answers", r"serve/(batcher|scheduling|slots|executors|curve)"),
+    ("queue, batches, answers", r"serve/(batcher|scheduling|slots|executors|curve|work_threads)"),
     ("admission, times, metrics", r"serve/(metrics|metric_pages|timeline|dataplane|http_listener|access|timeouts|catalog)"),
 )  # fmt: skip
 

@@ -90,11 +90,18 @@ def _contenders(rows: Sequence[Row]) -> str:
 
     lines = []
     for row in sorted(rows, key=lambda one: -int(one["connections"])):
-        base = row["rps"] / row["of_limit"] if "of_limit" in row else limit(row)
-        share = f"{row['rps'] / base:.2f}" if base else ""
+        base = limit(row)
+        share = row.get("of_limit", row["rps"] / base if base else None)
         quantiles = [_number(row.get(key)) for key in ("p50_ms", "p99_ms")]
         lines.append(
-            (row["name"], str(row["connections"]), f"{row['rps']:,.0f}", share, *quantiles, str(row["failed"]))
+            (
+                row["name"],
+                str(row["connections"]),
+                f"{row['rps']:,.0f}",
+                "" if share is None else f"{share:.2f}",
+                *quantiles,
+                str(row["failed"]),
+            )
         )
     return _table(("", "in flight", "requests/s", "of limit", "p50 ms", "p99 ms", "failed"), lines)
 

@@ -50,17 +50,16 @@ def overload(setup: Setup) -> list[Row]:
         for phase in PHASES:
             offered = [_offer(server, url, net.image, one, capacity, setup.seconds) for one in phase]
             before, capacity = capacity, measure().rps
-            rows += [_row(one, *found, (before + capacity) / 2, setup.seconds) for one, found in offered]
+            for one, (account, cpu) in zip(phase, offered, strict=True):
+                rows.append(_row(one, account, cpu, (before + capacity) / 2, setup.seconds))
         return rows
 
 
-def _offer(
-    server: Server, url: str, body: Path, one: Offer, capacity: float, seconds: float
-) -> tuple[Offer, tuple[Account, float]]:
+def _offer(server: Server, url: str, body: Path, one: Offer, capacity: float, seconds: float) -> tuple[Account, float]:
     """What came of it, and the CPU seconds that it took."""
     cpu = server.cpu_seconds()
     account = offer(url, body, capacity * one.times, seconds + one.after, DEADLINE)
-    return one, (account, server.cpu_seconds() - cpu)
+    return account, server.cpu_seconds() - cpu
 
 
 def _row(one: Offer, account: Account, cpu: float, capacity: float, seconds: float) -> Row:

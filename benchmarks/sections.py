@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +24,7 @@ from benchmarks.server import RUNTIME_SCRIPTS, Server, serving
 from convoy.protos import classifier_pb2
 from models.engines.backends import load_engine
 from models.engines.engine import Engine
+from serve.app import RAY_ENVIRONMENT
 from serve.decode import Decoder
 from serve.metric_pages import PageWriter
 from serve.metrics import Metrics, ModelRecorder
@@ -219,6 +222,19 @@ def profiled(server: Server, load: Callable[[], Any]) -> Row:
     return {"profile": profile, "cpu_ms_per_request": cpu / max(1.0, requests) * 1000, "failed": failed}
 
 
+def _ray_alone() -> float:
+    """Seconds to Ray Serve with one empty deployment, in the serving environment and with Convoy's settings of Ray."""
+    command = [str(RUNTIME_SCRIPTS / "python"), "-m", "benchmarks.ray_alone"]
+    start = time.monotonic()
+    with subprocess.Popen(command, env=os.environ | RAY_ENVIRONMENT, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        said, took = child.stdout.readline().strip(), time.monotonic() - start
+        child.stdout.read()
+    if said != ray_alone.READY:
+        raise RuntimeError(f"Ray Serve alone did not start: it said {said!r}")
+    return took
+
+
 def start_up(setup: Setup) -> list[Row]:
     """`convoy up` of the serving environment with three bundled models, three times, and what it costs idle.
 
@@ -228,7 +244,7 @@ def start_up(setup: Setup) -> list[Row]:
     bundled = [{"name": "lenet5-mnist"}, {"name": "resnet20-cifar10"}]
     hosted = {"name": "squeezenet1_1-imagenet", "placement": "dedicated"}
     for _ in range(3):
-        alone.append(ray_alone.seconds())
+        alone.append(_ray_alone())
         with serving(setup.scratch, [*bundled, hosted], scripts=RUNTIME_SCRIPTS) as server:
             ready.append(server.ready_seconds)
             time.sleep(5)

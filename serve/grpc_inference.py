@@ -65,8 +65,7 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             parsed = parse_message(request)
             trace.received = self._calls.clock()
             terms = self._plane.terms(trace.started, context.time_remaining())
-            if parsed.parameters:
-                terms = request_terms(self._plane, parsed, trace, terms)
+            terms = request_terms(self._plane, parsed, trace, terms)
             caller = partial(grpc_caller, context)
             return render_message(await infer(self._plane, endpoint, parsed, caller, terms, trace, watch))
 

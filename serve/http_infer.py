@@ -36,8 +36,7 @@ async def infer_http(
     answered = [(REQUEST_ID, request_id(headers).encode())] if REQUEST_ID in headers else []
     trace.id = request.id or (answered[0][1].decode() if answered else "")
     terms = http_terms(plane, headers, trace)
-    if request.parameters:
-        terms = request_terms(plane, request, trace, terms)
+    terms = request_terms(plane, request, trace, terms)
     response = await infer(plane, endpoint, request, partial(http_caller, scope, headers), terms, trace, watch)
     document, json_length = render_response(response, request)
     if json_length is None:
