@@ -1,6 +1,7 @@
 """The late-binding batcher: a batch is formed when an engine slot becomes free, from what waits then.
 
-Every entry's future ends on every path, exactly once: answered, failed with its batch, refused, late or cancelled.
+Requests are admitted once, before their images are decoded: `arrival` counts what is still being decoded, `submit` refuses
+nothing. Every entry's future ends on every path, exactly once: answered, failed with its batch, late or cancelled.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoy.errors import ConvoyError, DeadlineExceeded, EngineFailed, NotReady, Overloaded
+from serve.alarm import Alarm
 from serve.curve import LatencyCurve
+from serve.pace import RunTimes
 from serve.parts import Part
 from serve.ranking import TOP, Ranking, rank
 from serve.scheduling import DEFAULT_PRIORITY, NEVER, WaitingLine
@@ -30,12 +33,9 @@ Execute = Callable[[Rows], Awaitable[NDArray[np.float32]]]
 log = logging.getLogger("convoy.batcher")
 
 SWEEP_SECONDS = 0.05
-ALARM_SECONDS = 0.002  # deadlines are told this much late at most; an alarm looks at the whole line
-SMOOTHING = 0.2  # weight of the newest run in the estimate of how far reality is from the curve
-# A run counts as at most so many times the estimate: one that waited for a dead host says nothing of the next.
-SURPRISE = 2.0
-# Who is admitted has this much room for an estimate that errs: whoever is late in the end has cost a decode and a run.
+# Safety factor on the expected time: an admitted request that misses its deadline has wasted a decode and a run.
 MARGIN = 1.25
+RUNS_TO_WAIT = 2  # that a request's time must suffice for: the one under way when it comes, and its own
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,14 @@ class BatchRun:
 class Entry:
     """Rows of one request that wait, and the future that receives (run, first row, last row)."""
 
-    __slots__ = ("deadline", "future", "priority", "rows", "size")
+    __slots__ = ("deadline", "future", "most", "priority", "rows", "size")
 
-    def __init__(self, rows: Rows, deadline: float, priority: int, future: asyncio.Future[Answer]) -> None:
+    def __init__(self, rows: Rows, deadline: float, priority: int, most: int, future: asyncio.Future[Answer]) -> None:
         self.rows = rows
         self.size = len(rows)
         self.deadline = deadline
         self.priority = priority
+        self.most = most
         self.future = future
 
     @property
@@ -110,9 +111,11 @@ class Line(Protocol):
     @property
     def waiting_rows(self) -> int: ...
 
-    def admit(self, size: int, deadline: float) -> None: ...
+    def admit(self, size: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> None: ...
 
-    def arrival(self, size: int, deadline: float) -> AbstractContextManager[None]: ...
+    def arrival(
+        self, size: int, deadline: float, priority: int = 0, ready_in: float = 0.0
+    ) -> AbstractContextManager[None]: ...
 
     def submit(self, rows: Any, deadline: float, priority: int = 0) -> asyncio.Future[Answer]: ...
 
@@ -135,18 +138,18 @@ class Batcher:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits = limits
-        self.curve = curve
         self.slots = slots
+        self._times = RunTimes(curve)
         self._execute = execute
         self._on_run = on_run
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._line: WaitingLine[Entry] = WaitingLine()
         self._running: dict[asyncio.Task[None], Sequence[Entry]] = {}
-        self._arriving = 0
-        self._slowdown = 1.0
-        self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_at = 0.0
+        self._arriving: dict[object, tuple[int, float, int]] = {}  # priority, deadline, rows
+        self._arriving_rows = 0
+        self._latest = float("-inf")  # deadline of all that was admitted
+        self._alarm = Alarm(self._ring, clock)
         self._swept_at = float("-inf")
         self._closed = False
         slots.join(self._pump, lambda: self._line.rows)
@@ -155,33 +158,68 @@ class Batcher:
     def waiting_rows(self) -> int:
         return self._line.rows
 
+    @property
+    def curve(self) -> LatencyCurve:
+        return self._times.curve
+
     def measured(self, limits: BatcherLimits, curve: LatencyCurve) -> None:
         """What the engine can do is known now. The batch may only grow: whoever waits was cut to the old one."""
-        self.limits, self.curve = limits, curve
+        self.limits, self._times = limits, RunTimes(curve)
 
-    def submit(self, rows: Rows, deadline: float, priority: int = 0) -> asyncio.Future[Answer]:
-        """Puts at most `limits.batch` rows in line. `deadline` in monotonic seconds; priority 0 is the default one.
+    def admit(self, size: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> None:
+        """Decides whether `size` more rows can be answered in time. To be asked once, before anything is done for them.
 
-        Raises Overloaded when the line is full or could not be served in time, NotReady when closed.
+        Args:
+            size: rows.
+            deadline: in monotonic seconds.
+            priority: from 1, the most urgent; 0 is the default one.
+            ready_in: seconds until the rows are decoded, where they wait for that; 0: they are there, or nothing is ahead.
+
+        Raises Overloaded when the queue is full or the answer would be late, NotReady when closed.
         """
-        if len(rows) > self.limits.batch:
-            raise ValueError(f"{len(rows)} rows in one entry, the batch limit is {self.limits.batch}")
-        self.admit(len(rows), deadline)
-        entry = Entry(rows, deadline, priority or DEFAULT_PRIORITY, self._loop.create_future())
-        self._line.push(entry)
-        self._pump()
-        self._arm(deadline)
-        return entry.future
+        if self._closed:
+            raise NotReady("the model is being unloaded; retry")
+        if self._line.rows + self._arriving_rows + size > self.limits.queue:
+            self._sweep()
+        waiting = self._line.rows + self._arriving_rows
+        if waiting < self.limits.batch and not ready_in and deadline - self._clock() > self._patience():
+            self._latest = max(self._latest, deadline)
+            return
+        ahead, expected = self._expect(size, deadline, priority or DEFAULT_PRIORITY, ready_in)
+        if waiting and waiting + size > self.limits.queue:
+            raise Overloaded(f"queue full: {waiting} images wait, the limit is {self.limits.queue}", expected)
+        # Nothing ahead: a request is admitted whatever is expected, or a wrong estimate would never be corrected by a run.
+        if (ahead or ready_in) and self._clock() + MARGIN * expected > deadline:
+            raise Overloaded(
+                f"queue too long: {waiting} images wait, about {expected * 1000:.0f} ms; past the deadline", expected
+            )
+        self._latest = max(self._latest, deadline)
 
     @contextmanager
-    def arrival(self, size: int, deadline: float) -> Iterator[None]:
-        """Admits rows that are still being made: for that time they count as waiting. Raises as `submit` does."""
-        self.admit(size, deadline)
-        self._arriving += size
+    def arrival(self, size: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> Iterator[None]:
+        """Admits rows that are still being decoded: for that time they count as waiting. Raises as `admit` does."""
+        self.admit(size, deadline, priority, ready_in)
+        key = object()
+        self._arriving[key] = (priority or DEFAULT_PRIORITY, deadline, size)
+        self._arriving_rows += size
         try:
             yield
         finally:
-            self._arriving -= size
+            del self._arriving[key]
+            self._arriving_rows -= size
+
+    def submit(self, rows: Rows, deadline: float, priority: int = 0) -> asyncio.Future[Answer]:
+        """Puts at most `limits.batch` rows that were admitted in line. Arguments as of `admit`. Raises NotReady when closed."""
+        if len(rows) > self.limits.batch:
+            raise ValueError(f"{len(rows)} rows in one entry, the batch limit is {self.limits.batch}")
+        if self._closed:
+            raise NotReady("the model is being unloaded; retry")
+        most = self._run_size(deadline)
+        entry = Entry(rows, deadline, priority or DEFAULT_PRIORITY, most, self._loop.create_future())
+        self._line.push(entry)
+        self._pump()
+        self._alarm.set(deadline)
+        return entry.future
 
     async def close(self) -> None:
         """Lets what runs finish and refuses what waits."""
@@ -189,27 +227,9 @@ class Batcher:
         self.slots.leave(self._pump)
         for entry in self._line.expire(float("inf")):
             entry.fail(NotReady("the model was unloaded while the request waited; retry"))
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._alarm.cancel()
         if self._running:
             await asyncio.wait(self._running)
-
-    def admit(self, size: int, deadline: float) -> None:
-        """Raises Overloaded or NotReady when `size` more rows would be refused now."""
-        if self._closed:
-            raise NotReady("the model is being unloaded; retry")
-        if self._line.rows + self._arriving < self.limits.batch:
-            return
-        if self._line.rows + self._arriving + size > self.limits.queue:
-            self._sweep()
-        waiting = self._line.rows + self._arriving
-        wait = self._expected_wait(waiting)
-        if waiting + size > self.limits.queue:
-            raise Overloaded(f"queue full: {waiting} images wait, the limit is {self.limits.queue}", wait)
-        if self._clock() + MARGIN * wait > deadline:
-            raise Overloaded(
-                f"queue too long: {waiting} images wait, about {wait * 1000:.0f} ms; past the deadline", wait
-            )
 
     def _sweep(self) -> None:
         """Drops whoever has gone or is late; seldom, since it looks at the whole line."""
@@ -226,18 +246,42 @@ class Batcher:
                 if entry.deadline < now:
                     entry.fail(DeadlineExceeded("the deadline passed while the engine ran"))
 
-    def _expected_wait(self, waiting: int) -> float:
-        """Seconds until rows that join the line now are answered: the runs before theirs, and their own."""
-        runs = waiting // self.limits.batch + 1 + len(self._running) / 2
-        return runs * self._slowdown * self.curve.predict(self.limits.batch) / self.slots.count
+    def _patience(self) -> float:
+        """Seconds that suffice for a run under way and a full one of one's own."""
+        return MARGIN * RUNS_TO_WAIT * self._times.predict(self.limits.batch)
+
+    def _run_size(self, deadline: float) -> int:
+        """The most rows that a run may have for an answer by this deadline: all that are allowed, where there is time."""
+        seconds = (deadline - self._clock()) / (MARGIN * RUNS_TO_WAIT)
+        return self._times.largest(seconds, self.limits.batch)
+
+    def _expect(self, size: int, deadline: float, priority: int, ready_in: float) -> tuple[int, float]:
+        """Rows ahead of `size` that come now, or under way, and the seconds until these are answered.
+
+        Decoding and the engine work at the same time: rows meet whichever of both ends later, and then take their own run.
+        """
+        ahead = self._ahead_of(priority, deadline)
+        batch = self._run_size(deadline)
+        runs, rest = divmod(ahead, batch)
+        others = -(-max(0, self.slots.waiting - self._line.rows) // batch)  # lines that share the engine take turns
+        runs += min(others, runs + 1)
+        running = sum(entry.size for entries in self._running.values() for entry in entries)
+        before = runs * self._times.predict(batch) + (self._times.predict(running) / 2 if running else 0.0)
+        own = self._times.predict(min(batch, rest + size)) * -(-size // batch)
+        return ahead + running, max(ready_in, before / self.slots.count) + own
+
+    def _ahead_of(self, priority: int, deadline: float) -> int:
+        """Rows that wait or are being decoded, and go before an entry of this priority and deadline."""
+        if priority >= DEFAULT_PRIORITY and deadline >= self._latest:
+            return self._line.rows + self._arriving_rows
+        mine = (priority, deadline)
+        arriving = sum(rows for *key, rows in self._arriving.values() if tuple(key) <= mine)
+        return arriving + self._line.ahead_of(priority, deadline)
 
     def _pump(self) -> None:
         while self._line and self.slots.take(full=self._line.rows >= self.limits.batch):
             now = self._clock()
-            # Only a crowded engine refuses on an estimate: otherwise a wrong estimate would never be corrected by a run.
-            crowded = self._line.rows >= self.limits.batch
-            expected = self._slowdown * self.curve.predict(self.limits.batch) if crowded else 0.0
-            batch, late = self._line.take(now, self.limits.batch, expected)
+            batch, late = self._line.take(now, self.limits.batch, self._times.predict)
             for entry in late:
                 entry.fail(DeadlineExceeded("the deadline passed while the request waited"))
             if batch:
@@ -270,8 +314,7 @@ class Batcher:
 
     def _deliver(self, batch: Sequence[Entry], run: BatchRun) -> None:
         seconds = run.finished - run.started
-        slowdown = min(seconds / self.curve.predict(run.size), SURPRISE * self._slowdown)
-        self._slowdown += SMOOTHING * (slowdown - self._slowdown)
+        self._times.learn(run.size, seconds)
         start = 0
         for entry in batch:
             stop = start + entry.size
@@ -283,20 +326,11 @@ class Batcher:
             start = stop
         self._on_run(run.size, seconds)
 
-    def _arm(self, deadline: float) -> None:
-        if self._alarm is None or deadline < self._alarm_at:
-            if self._alarm is not None:
-                self._alarm.cancel()
-            self._alarm_at = deadline
-            self._alarm = self._loop.call_later(max(ALARM_SECONDS, deadline - self._clock()), self._ring)
-
-    def _ring(self) -> None:
-        self._alarm = None
+    def _ring(self) -> float:
+        """Ends what is late; the next deadline."""
         self._expire(self._clock())
         running = (entry.deadline for batch in self._running.values() for entry in batch if not entry.gone)
-        upcoming = min(self._line.next_deadline(), min(running, default=NEVER))
-        if upcoming < NEVER:
-            self._arm(upcoming)
+        return min(self._line.next_deadline(), min(running, default=NEVER))
 
 
 async def run_in_parts(

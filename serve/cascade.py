@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,22 @@ class Cascade:
         self.stages = tuple(stages)
         self._deadline = deadline
         self._clock = clock
+
+    @contextmanager
+    def arrival(self, images: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> Iterator[None]:
+        """As of `Ensemble`, by the first stage that would take the images: one that refuses is passed over."""
+        until = min(deadline, self._clock() + self._deadline)
+        refusals: list[ConvoyError] = []
+        with ExitStack() as stack:
+            for stage in self.stages:
+                try:
+                    stack.enter_context(stage.ensemble.arrival(images, until, priority, ready_in))
+                    break
+                except ConvoyError as error:
+                    refusals.append(error)
+            else:
+                raise refusals[0]
+            yield
 
     async def poll(self, looks: Looks, deadline: float, priority: int = 0) -> Poll:
         """Asks stage after stage; `deadline` in monotonic seconds.

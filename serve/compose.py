@@ -119,7 +119,7 @@ def _member(name: str, config: MemberConfig, served: Served, geometries: list[Ge
         geometries.append(geometry)
     temperature = temperature_of(name, config, served.manifest)
     position = geometries.index(geometry)
-    return Member(config.model, served.version, served.batcher, position, config.weight, temperature)
+    return Member(config.model, served.version, served.batcher, position, config.weight, temperature, geometry.looks)
 
 
 def _stage(config: StageConfig, name: str, ensemble: Ensemble) -> Stage:

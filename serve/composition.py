@@ -6,7 +6,7 @@ import asyncio
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Protocol
 
@@ -23,6 +23,10 @@ class Plan(Protocol):
     """Who is asked and how the answers become one."""
 
     async def poll(self, looks: Looks, deadline: float, priority: int = 0) -> Poll: ...
+
+    def arrival(
+        self, images: int, deadline: float, priority: int = 0, ready_in: float = 0.0
+    ) -> AbstractContextManager[None]: ...
 
 
 class Composition:
@@ -47,20 +51,21 @@ class Composition:
         self._running: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    def admit(self, size: int, deadline: float) -> None:
-        """Raises NotReady when closed. A full queue is its member's affair: the others may still answer."""
-        if self._closed:
-            raise NotReady("the model is being unloaded; retry")
+    def admit(self, size: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> None:
+        """Raises NotReady when closed, and what members raise where too few of them could answer."""
+        with self.arrival(size, deadline, priority, ready_in):
+            pass
 
     @contextmanager
-    def arrival(self, size: int, deadline: float) -> Iterator[None]:
-        """Admits images whose looks are still being made."""
-        self.admit(size, deadline)
-        yield
+    def arrival(self, size: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> Iterator[None]:
+        """Admits images whose looks are still being made; for that time they count in the members' lines."""
+        self._check_open()
+        with self._plan.arrival(size, deadline, priority, ready_in):
+            yield
 
     def submit(self, rows: Looks, deadline: float, priority: int = 0) -> asyncio.Future[Answer]:
         """Asks the members. `deadline` in monotonic seconds. Raises NotReady when closed."""
-        self.admit(len(rows), deadline)
+        self._check_open()
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._answer(future, rows, deadline, priority))
         self._running.add(task)
@@ -73,6 +78,10 @@ class Composition:
         self._closed = True
         if self._running:
             await asyncio.wait(self._running)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise NotReady("the model is being unloaded; retry")
 
     async def _answer(self, future: asyncio.Future[Answer], looks: Looks, deadline: float, priority: int) -> None:
         try:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, InvalidInput
 from serve.access import Access
 from serve.batcher import Answer, run_in_parts
 from serve.cache import ResponseCache
-from serve.catalog import Endpoint, Endpoints, ModelEndpoint, Rows, engine_work
+from serve.catalog import ComposedEndpoint, Endpoint, Endpoints, ModelEndpoint, Rows, engine_work
 from serve.config import TENSOR_SUFFIX, Limits, ModelConfig
 from serve.decode_pool import DecodePool
 from serve.looks import Looks
@@ -46,7 +47,7 @@ class Terms:
 class Watch:
     """Tells a request that waits that its client has gone."""
 
-    futures: Sequence[asyncio.Future[Answer]] = field(default_factory=tuple)
+    futures: Sequence[asyncio.Future[Any]] = field(default_factory=tuple)
 
     def client_gone(self) -> None:
         for future in self.futures:
@@ -98,16 +99,25 @@ class DataPlane:
         longest = self.limits.deadline_ms / 1000
         return Terms(started + (longest if timeout is None else min(timeout, longest)), priority)
 
+    def check_room(self, endpoint: Endpoint, terms: Terms, large: bool) -> None:
+        """Refuses what even a single image could not be spared, before its body is read. Raises as `Batcher.admit`.
+
+        `large`: it carries an image that waits for a decoding thread.
+        """
+        if isinstance(endpoint, ModelEndpoint | ComposedEndpoint) and endpoint.name not in self._caches:
+            wait = self._decoders.backlog(terms.deadline, terms.priority) if large else 0.0
+            endpoint.batcher.admit(1, terms.deadline, terms.priority, wait)
+
     async def classify(
         self, endpoint: Endpoint, images: Sequence[ImageBytes], terms: Terms, trace: Trace, watch: Watch
     ) -> list[Answer]:
         """Decodes and runs encoded images; the answers hold a row per image, in their order."""
         cache = self._caches.get(endpoint.name)
         if cache is None:
-            return await self._ask(endpoint, images, terms, trace, watch)
+            return await self.decode_and_run(endpoint, images, terms, trace, watch)
         gone: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         watch.futures = (gone,)
-        compute = partial(self._ask, endpoint, images, terms, trace, watch)
+        compute = partial(self.decode_and_run, endpoint, images, terms, trace, watch)
         answers, trace.cached = await cache.find(images, compute, terms.deadline, gone)
         if trace.cached:
             trace.decoded = trace.batched = trace.ran = time.monotonic()
@@ -116,16 +126,24 @@ class DataPlane:
             endpoint.recorder.cache_miss()
         return answers
 
-    async def _ask(
-        self, endpoint: Endpoint, images: Sequence[ImageBytes], terms: Terms, trace: Trace, watch: Watch
+    async def decode_and_run(
+        self, endpoint: Endpoint, images: Sequence[ImageBytes | Pixels], terms: Terms, trace: Trace, watch: Watch
     ) -> list[Answer]:
-        rows = await self.decode(endpoint, images, terms)
-        return await self.run(endpoint, rows, terms, trace, watch)
+        """As `classify`, past the cache; a model that is made of others also takes pixels [height, width, channels]."""
+        rows = await self._decode(endpoint, images, terms, watch)
+        return await self._run(endpoint, rows, terms, trace, watch)
 
-    async def decode(self, endpoint: Endpoint, images: Sequence[ImageBytes | Pixels], terms: Terms) -> Rows:
-        """Encoded images to UINT8 rows [n, size, size, channels], or to the looks of a model that is made of others.
+    async def run(self, endpoint: Endpoint, rows: Rows, terms: Terms, trace: Trace, watch: Watch) -> list[Answer]:
+        """Runs rows that have the endpoint's input shape."""
+        endpoint.batcher.admit(len(rows), terms.deadline, terms.priority)
+        return await self._run(endpoint, rows, terms, trace, watch)
 
-        What the queue would refuse is not decoded.
+    async def _decode(
+        self, endpoint: Endpoint, images: Sequence[ImageBytes | Pixels], terms: Terms, watch: Watch
+    ) -> Rows:
+        """Images to UINT8 rows [n, size, size, channels], or to the looks of a model that is made of others.
+
+        This is where requests are admitted: what could not be answered in time is not decoded.
         """
         if endpoint.form != "image":
             raise InvalidInput(
@@ -137,15 +155,18 @@ class DataPlane:
             raise TooLarge(
                 f"{len(images)} images in one request; the limit of {endpoint.name} is {endpoint.most_images}"
             )
-        decoder, batcher = endpoint.decoder, endpoint.batcher
+        decoder, batcher, pool = endpoint.decoder, endpoint.batcher, self._decoders
         if len(images) == 1 and decoder.is_small(images[0]):  # a hop to a thread costs more than a small image
-            batcher.admit(1, terms.deadline)
+            batcher.admit(1, terms.deadline, terms.priority)
             return decoder.stack([decoder.decode(images[0])])
-        with batcher.arrival(len(images), terms.deadline):
-            return decoder.stack(await self._decoders.decode(decoder, images))
+        plan = pool.plan(decoder, images, terms.deadline, terms.priority)
+        with batcher.arrival(len(images), terms.deadline, terms.priority, pool.wait(plan)):
+            works = pool.start(plan)
+            watch.futures = [work.future for work in works]
+            return decoder.stack(await pool.finish(works))
 
-    async def run(self, endpoint: Endpoint, rows: Rows, terms: Terms, trace: Trace, watch: Watch) -> list[Answer]:
-        """Runs rows that have the endpoint's input shape, in as many entries as its batch limit asks for."""
+    async def _run(self, endpoint: Endpoint, rows: Rows, terms: Terms, trace: Trace, watch: Watch) -> list[Answer]:
+        """Runs admitted rows, in as many entries as the batch limit asks for."""
         trace.decoded = time.monotonic()
         batcher = endpoint.batcher
         if isinstance(rows, Looks) or len(rows) <= batcher.limits.batch:

@@ -29,7 +29,7 @@ from convoy.errors import ConfigError, ConvoyError, InvalidInput, TooLarge
 from models.artifact import Preprocessing
 from models.preprocess import crop_box
 from serve import libtiff
-from serve.image_headers import PNG_SIGNATURE, read_pnm, read_size, sniff
+from serve.image_headers import PNG_SIGNATURE, glance, read_pnm, read_size, sniff
 from serve.image_modes import pnm_pixels, to_plain_mode
 from serve.image_segments import ImageBytes, exif_orientation, plain_jpeg, plain_png, read_jpeg, read_png
 from serve.resample import (
@@ -125,6 +125,11 @@ class Decoder:
             return max(read_size(sniff(body), body)) <= SMALL_SIDE
         except InvalidInput:
             return True
+
+    @staticmethod
+    def glance(body: ImageBytes) -> tuple[str, int]:
+        """Format and pixels, for an estimate of what decoding takes; pixels 0 where the header's first part lacks them."""
+        return glance(body)
 
     def decode(self, body: ImageBytes) -> Pixels:
         """Blocks. Raises InvalidInput when it is no whole image, TooLarge when it has too many pixels."""

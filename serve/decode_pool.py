@@ -2,54 +2,169 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
-from convoy.errors import ConvoyError
+from convoy.errors import ConvoyError, DeadlineExceeded
+from serve.alarm import Alarm
+from serve.decode_queue import DecodeQueue, DecodeWork, Key, Turns
 from serve.metric_pages import Values
+from serve.pace import Pace
+from serve.scheduling import DEFAULT_PRIORITY, NEVER
 from serve.work_threads import WorkThreads
+
+LEAST_SECONDS = 50e-6  # of a decode, however few pixels it has
+# Seconds that a pixel takes until a decoder has seen its format. What has no known format is refused in no time.
+FIRST_GUESS = {
+    "JPEG": 6e-9,
+    "PNG": 15e-9,
+    "WEBP": 20e-9,
+    "GIF": 10e-9,
+    "BMP": 5e-9,
+    "TIFF": 10e-9,
+    "PNM": 5e-9,
+    "pixels": 2e-9,
+}
 
 
 class Decodes(Protocol):
-    """Makes rows, or looks, of one image. Blocks; thread-safe."""
+    """Makes rows, or looks, of one image. Thread-safe."""
 
-    def decode(self, image: Any, /) -> Any: ...
+    def decode(self, image: Any, /) -> Any:
+        """Blocks."""
+        ...
+
+    def glance(self, image: Any, /) -> tuple[str, int]:
+        """Its format and the number of its pixels, found in a few microseconds; ("", 0) where that is not possible."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DecodePlan:
+    """A request's images, each with its format, its pixels and the seconds that decoding it is expected to take."""
+
+    decoder: Decodes
+    images: Sequence[Any]
+    sizes: list[tuple[str, int]]
+    seconds: list[float]
+    turns: Turns
 
 
 class DecodePool:
     """Decodes on `threads` threads; `busy` counts the seconds they worked. Lives on one event loop."""
 
-    def __init__(self, threads: int, busy: Values) -> None:
-        self._threads = WorkThreads("decode", threads)
+    def __init__(self, threads: int, busy: Values, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._count = threads
+        self._queue = DecodeQueue(clock)
+        self._threads = WorkThreads("decode", threads, self._queue)
         self._busy = busy
+        self._alarm = Alarm(self._expire, self._clock)
+        self._under_way: set[DecodeWork] = set()  # waiting images, and those that a thread is at
+        self._paces: WeakKeyDictionary[Decodes, dict[str, Pace]] = WeakKeyDictionary()
 
-    async def decode(self, decoder: Decodes, images: Sequence[Any]) -> list[Any]:
-        """What the decoder makes of each image. Raises InvalidInput or TooLarge that names the image among several."""
-        if len(images) == 1:
-            decoded, seconds = await self._threads.run(_timed_decode, decoder, images[0])
-            self._busy[0] += seconds
-            return [_checked(decoded)]
-        results = await asyncio.gather(*(self._threads.run(_timed_decode, decoder, image) for image in images))
-        self._busy[0] += sum(seconds for _, seconds in results)
-        return [_checked(image, f"image {place}: ") for place, (image, _) in enumerate(results)]
+    def plan(self, decoder: Decodes, images: Sequence[Any], deadline: float, priority: int = 0) -> DecodePlan:
+        """What decoding these images takes. `deadline` in monotonic seconds; priority 0 is the default one."""
+        sizes = [decoder.glance(image) for image in images]
+        seconds = [LEAST_SECONDS + self._pace(decoder, name).predict(pixels) for name, pixels in sizes]
+        return DecodePlan(decoder, images, sizes, seconds, Turns(priority or DEFAULT_PRIORITY, deadline))
+
+    def wait(self, plan: DecodePlan) -> float:
+        """Seconds until the planned images would be decoded if they came now; 0 while a thread is free."""
+        if len(self._under_way) < self._count:
+            return 0.0
+        last, whole = plan.seconds[-1], sum(plan.seconds)
+        return self._ahead_of(plan.turns.key_after(whole - last)) + max(max(plan.seconds), whole / self._count)
+
+    def backlog(self, deadline: float, priority: int = 0) -> float:
+        """Seconds until an image of this deadline and priority would have its turn; 0 while a thread is free."""
+        if len(self._under_way) < self._count:
+            return 0.0
+        return self._ahead_of((priority or DEFAULT_PRIORITY, deadline))
+
+    def start(self, plan: DecodePlan) -> list[DecodeWork]:
+        """Puts the images in the queue; to be followed by `finish`."""
+        works = [
+            DecodeWork(
+                partial(self._decode, plan, place), plan.turns, plan.seconds[place], partial(self._done, plan, place)
+            )
+            for place in range(len(plan.images))
+        ]
+        self._under_way.update(works)
+        for work in works:
+            self._threads.start(work)
+        self._alarm.set(plan.turns.deadline)
+        return works
+
+    async def finish(self, works: Sequence[DecodeWork]) -> list[Any]:
+        """What the decoder made of each image. However it ends, images that no thread has begun leave the queue.
+
+        Raises InvalidInput or TooLarge that names the image among several, DeadlineExceeded.
+        """
+        try:
+            decoded, several = [], len(works) > 1
+            for place, work in enumerate(works):
+                result, _ = await work.future
+                decoded.append(_checked(result, f"image {place}: " if several else ""))
+            return decoded
+        finally:
+            for work in works:
+                if work.drop():
+                    self._under_way.discard(work)
 
     def close(self) -> None:
         """Ends the threads; does not wait."""
         self._threads.close()
 
+    def _ahead_of(self, key: Key) -> float:
+        now = self._clock()
+        return sum([work.remaining(now) for work in self._under_way if work.turns.key <= key]) / self._count
 
-def _timed_decode(decoder: Decodes, image: Any) -> tuple[Any, float]:
-    start = time.monotonic()
-    try:
-        decoded = decoder.decode(image)
-    except ConvoyError as error:
-        decoded = error
-    return decoded, time.monotonic() - start
+    def _pace(self, decoder: Decodes, name: str) -> Pace:
+        paces = self._paces.setdefault(decoder, {})
+        if name not in paces:
+            paces[name] = Pace(FIRST_GUESS.get(name, 0.0))
+        return paces[name]
+
+    def _decode(self, plan: DecodePlan, place: int) -> tuple[Any, float]:
+        """An image of a request, or what is wrong with it, and the seconds that it took. Runs on a thread."""
+        start = self._clock()
+        try:
+            decoded = plan.decoder.decode(plan.images[place])
+        except ConvoyError as error:
+            decoded = error
+        seconds = self._clock() - start
+        self._queue.took(plan.turns, plan.seconds[place], seconds)
+        return decoded, seconds
+
+    def _done(self, plan: DecodePlan, place: int, work: DecodeWork, result: tuple[Any, float] | None) -> None:
+        """A thread has ended work, whether or not somebody still waits for it."""
+        self._under_way.discard(work)
+        if result is not None:
+            _, seconds = result
+            self._busy[0] += seconds
+            name, pixels = plan.sizes[place]
+            if pixels:
+                self._pace(plan.decoder, name).learn(pixels, max(0.0, seconds - LEAST_SECONDS))
+
+    def _expire(self) -> float:
+        """Ends what is late; the next deadline."""
+        now, upcoming = self._clock(), NEVER
+        for work in self._under_way:
+            if work.future.done():
+                continue
+            if work.turns.deadline < now:
+                work.future.set_exception(DeadlineExceeded("the deadline passed before the image was decoded"))
+            else:
+                upcoming = min(upcoming, work.turns.deadline)
+        return upcoming
 
 
-def _checked(decoded: Any, prefix: str = "") -> Any:
+def _checked(decoded: Any, prefix: str) -> Any:
     if isinstance(decoded, ConvoyError):
         raise type(decoded)(f"{prefix}{decoded}") from decoded
     return decoded

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ INLINE_VALUES = 100_000  # logits; combining more of them would hold up the even
 
 @dataclass(frozen=True)
 class Member:
-    """A model in an ensemble: its line, the looks it takes (by position among the geometries), how it counts."""
+    """A model in an ensemble: its line, the looks it takes (by position among the geometries), how many, how it counts."""
 
     model: str
     version: str
@@ -28,6 +29,7 @@ class Member:
     geometry: int
     weight: float = 1.0
     temperature: float = 1.0
+    looks: int = 1
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,24 @@ class Ensemble:
         self._deadline = deadline
         self._clock = clock
 
+    @contextmanager
+    def arrival(self, images: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> Iterator[None]:
+        """Admits images whose looks are still being made: for that time they count in the lines of those who take them.
+
+        Arguments as of `Batcher.admit`. Raises what a member raises where fewer would take them than are needed.
+        """
+        until = min(deadline, self._clock() + self._deadline)
+        refusals: list[ConvoyError] = []
+        with ExitStack() as stack:
+            for member in self.members:
+                try:
+                    stack.enter_context(member.line.arrival(images * member.looks, until, priority, ready_in))
+                except ConvoyError as error:
+                    refusals.append(error)
+            if len(self.members) - len(refusals) < self._min_members:
+                raise refusals[0]
+            yield
+
     async def poll(self, looks: Looks, deadline: float, priority: int = 0) -> Poll:
         """Asks every member; `deadline` in monotonic seconds. Members that are late or fail are left out, and told."""
         begun = self._clock()
@@ -98,6 +118,7 @@ class Ensemble:
         rows = looks.rows[member.geometry]
         begun = self._clock()
         try:
+            member.line.admit(rows.shape[0] * rows.shape[1], until, priority)
             answers = await run_in_parts(member.line, rows.reshape(-1, *rows.shape[2:]), until, priority, [])
         except ConvoyError as error:
             outcome: Outcome = "late" if isinstance(error, DeadlineExceeded) else "failed"

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from convoy.errors import InvalidInput
 from serve.config import Limits
 from serve.dataplane import ImageBytes
+from serve.decode import SMALL_BYTES
 from serve.http_body import Headers, Message, Scope
 from serve.options import DEFAULTS, ClassifyOptions, check_id, options_of, options_of_text
 
@@ -47,6 +48,15 @@ async def parse_classify(scope: Scope, headers: Headers, body: bytes, limits: Li
     if not body:
         raise InvalidInput("the body is empty; send an image, for example with curl --data-binary @photo.jpg")
     return ClassifyCall([body], options)
+
+
+def carries_large_image(headers: Headers) -> bool:
+    """Whether the head alone shows that the body is one image that is decoded by a thread."""
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind in (b"application/json", b"multipart/form-data") or b"content-encoding" in headers:
+        return False
+    length = headers.get(b"content-length", b"0")
+    return len(length) > 9 or int(length) > SMALL_BYTES
 
 
 def request_id(headers: Headers) -> str:

@@ -28,7 +28,7 @@ from serve.http_access import shown_key
 from serve.http_answers import JSON, Headers, send_answer, send_error
 from serve.http_body import Headers as RequestHeaders
 from serve.http_body import Receive, Scope, Send, read_body
-from serve.http_classify import REQUEST_ID
+from serve.http_classify import REQUEST_ID, carries_large_image
 from serve.http_connection import WATCH, Connection, Room
 from serve.http_dialects import DIALECTS, Dialect
 from serve.http_encoding import encode_answer
@@ -125,11 +125,12 @@ class HttpApp:
     async def _classify(
         self, dialect: Dialect, endpoint: Endpoint, scope: Scope, asked: RequestHeaders, receive: Receive, trace: Trace
     ) -> tuple[bytes, Headers]:
+        terms = http_terms(self._plane, asked, trace)
+        self._plane.check_room(endpoint, terms, carries_large_image(asked))
         body = await read_body(asked, receive, self._plane.limits.body_bytes)
         trace.received = self._clock()
         call = await dialect.parse(scope, asked, body, self._plane.limits)
         trace.id = call.options.id or self._plane.new_id()
-        terms = http_terms(self._plane, asked, trace)
         watch = scope[WATCH] = Watch()
         if isinstance(endpoint, ExperimentEndpoint):
             caller = http_caller(scope, asked, trace.id, call.fields)
@@ -142,6 +143,7 @@ class HttpApp:
     async def _infer(
         self, endpoint: Endpoint, scope: Scope, asked: RequestHeaders, receive: Receive, trace: Trace
     ) -> tuple[bytes, Headers]:
+        self._plane.check_room(endpoint, http_terms(self._plane, asked, trace), large=False)
         body = await read_body(asked, receive, self._plane.limits.body_bytes)
         trace.received = self._clock()
         watch = scope[WATCH] = Watch()

@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 
 from convoy.errors import InvalidInput
-from serve.image_segments import MAX_SEGMENTS, ImageBytes, read_jpeg
+from serve.image_segments import MAX_SEGMENTS, ImageBytes, frame_size, read_jpeg
 
 Size = tuple[int, int]
 
@@ -21,6 +21,7 @@ JPEG_START = b"\xff\xd8\xff"
 TIFF_STARTS = (b"II*\0", b"MM\0*")
 PNM_HEADER_BYTES = 1024
 MAX_TIFF_TAGS = 1024
+GLANCE_SEGMENTS = GLANCE_TAGS = 64  # more than cameras write before the size
 
 _PNM_GAP = rb"(?:\s+(?:#[^\r\n]*[\r\n]\s*)*)"
 _PNM_HEADER = re.compile(rb"P([456])" + (_PNM_GAP + rb"(\d{1,9})") * 2)
@@ -80,6 +81,26 @@ def read_size(name: str, body: ImageBytes) -> Size:
         raise InvalidInput(f"truncated {name}: the header is cut short") from error
 
 
+def glance(body: ImageBytes) -> tuple[str, int]:
+    """Format and pixels as a file says them within its first few parts; pixels 0 where it says them later or is damaged.
+
+    For estimates on the event loop: a look of a few microseconds, whatever the file holds.
+    """
+    try:
+        name = sniff(body)
+        if name == "JPEG":
+            width, height = frame_size(body, GLANCE_SEGMENTS)
+        elif name == "GIF":
+            width, height = struct.unpack_from("<HH", body, 6)
+        elif name == "TIFF":
+            width, height = _tiff_size(body, GLANCE_TAGS)
+        else:
+            width, height = read_size(name, body)
+    except (InvalidInput, struct.error, IndexError):
+        return "", 0
+    return name, width * height
+
+
 def _gif_size(body: ImageBytes) -> Size:
     """The canvas, or what it takes to hold the first frame too."""
     width, height, flags = struct.unpack_from("<HHB", body, 6)
@@ -127,12 +148,12 @@ def _webp_size(body: ImageBytes) -> Size:
     return width & 0x3FFF, height & 0x3FFF
 
 
-def _tiff_size(body: ImageBytes) -> Size:
+def _tiff_size(body: ImageBytes, most_tags: int = MAX_TIFF_TAGS) -> Size:
     """The image, or one tile of it where that is larger. Tags whose data would add up to more than the file are refused."""
     order = "<" if body[0] == ord("I") else ">"
     (start,) = struct.unpack_from(order + "I", body, 4)
     (count,) = struct.unpack_from(order + "H", body, start)
-    if count > MAX_TIFF_TAGS:
+    if count > most_tags:
         raise InvalidInput(f"corrupt TIFF: {count} tags")
     sides, total = [0, 0], 0
     for entry in range(start + 2, start + 2 + 12 * count, 12):

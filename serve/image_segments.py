@@ -54,10 +54,10 @@ class PngParts(NamedTuple):  # made for every digit: a frozen dataclass costs ha
     others: tuple[bytes, ...]
 
 
-def _jpeg_segments(body: ImageBytes) -> Iterator[tuple[int, int, int]]:
+def _jpeg_segments(body: ImageBytes, most: int = MAX_SEGMENTS) -> Iterator[tuple[int, int, int]]:
     """(marker, start, end) of each segment after the first marker, up to the first scan; the scan goes to the end."""
     position = 2
-    for _ in range(MAX_SEGMENTS):
+    for _ in range(most):
         try:
             marker = body[position + 1]
             if body[position] != 0xFF or marker == 0xFF:  # filler; libjpeg steps over it too
@@ -77,7 +77,7 @@ def _jpeg_segments(body: ImageBytes) -> Iterator[tuple[int, int, int]]:
         end = position + 2 + max(length, 2)
         yield marker, position, end
         position = end
-    raise InvalidInput(f"corrupt JPEG: more than {MAX_SEGMENTS} segments before the image data")
+    raise InvalidInput(f"corrupt JPEG: more than {most} segments before the image data")
 
 
 def read_jpeg(body: ImageBytes) -> JpegHeader:
@@ -92,6 +92,15 @@ def read_jpeg(body: ImageBytes) -> JpegHeader:
             return JpegHeader(width, height, marker in _PROGRESSIVE, orientation)
         if marker == _EXIF and orientation == 1 and bytes(body[start + 4 : start + 10]) == b"Exif\0\0":
             orientation = exif_orientation(bytes(body[start + 10 : end]))
+    raise InvalidInput("corrupt JPEG: it has no frame header")
+
+
+def frame_size(body: ImageBytes, most: int) -> tuple[int, int]:
+    """Width and height where the frame header is among the first `most` segments. Raises InvalidInput, struct.error."""
+    for marker, start, _ in _jpeg_segments(body, most):
+        if marker in _FRAME_MARKERS:
+            height, width = struct.unpack_from(">HH", body, start + 5)
+            return width, height
     raise InvalidInput("corrupt JPEG: it has no frame header")
 
 

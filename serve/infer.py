@@ -13,7 +13,7 @@ from convoy.errors import InvalidInput, TooLarge
 from convoy.open_inference import InferRequest, InferResponse, Parameters, RequestedOutput
 from convoy.tensors import BYTES, NAMES, Tensor
 from serve.batcher import Answer
-from serve.catalog import ComposedEndpoint, Endpoint, Rows
+from serve.catalog import ComposedEndpoint, Endpoint
 from serve.dataplane import DataPlane, Terms, Watch, all_logits
 from serve.energy import energy
 from serve.experiments.caller import MakeCaller
@@ -63,7 +63,10 @@ async def _answers(
     tensor = _single_input(endpoint, request)
     if tensor.datatype == BYTES:
         return await plane.classify(endpoint, _images(tensor), terms, trace, watch)
-    return await plane.run(endpoint, await _rows(plane, endpoint, tensor, terms), terms, trace, watch)
+    rows = _rows(endpoint, tensor)
+    if isinstance(endpoint, ComposedEndpoint):
+        return await plane.decode_and_run(endpoint, list(rows), terms, trace, watch)
+    return await plane.run(endpoint, rows, terms, trace, watch)
 
 
 def request_terms(plane: DataPlane, request: InferRequest, trace: Trace, default: Terms) -> Terms:
@@ -95,7 +98,7 @@ def _images(tensor: Tensor) -> list[bytes]:
     return tensor.elements
 
 
-async def _rows(plane: DataPlane, endpoint: Endpoint, tensor: Tensor, terms: Terms) -> Rows:
+def _rows(endpoint: Endpoint, tensor: Tensor) -> NDArray[Any]:
     spec = endpoint.input
     wanted = NAMES[spec.dtype]
     if tensor.datatype != wanted:
@@ -107,8 +110,6 @@ async def _rows(plane: DataPlane, endpoint: Endpoint, tensor: Tensor, terms: Ter
         )
     if tensor.shape[0] > endpoint.most_images:
         raise TooLarge(f"{tensor.shape[0]} rows in one request; the limit of {endpoint.name} is {endpoint.most_images}")
-    if isinstance(endpoint, ComposedEndpoint):
-        return await plane.decode(endpoint, list(tensor.array), terms)
     return tensor.array
 
 

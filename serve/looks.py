@@ -86,6 +86,12 @@ class LooksDecoder:
             return self._inline and max(image.shape) <= SMALL_SIDE
         return self._inline and self._decoder.is_small(image)
 
+    def glance(self, image: ImageBytes | Pixels) -> tuple[str, int]:
+        """As `Decoder.glance`; the format of pixels is "pixels"."""
+        if isinstance(image, np.ndarray):
+            return "pixels", image.shape[0] * image.shape[1]
+        return self._decoder.glance(image)
+
     def decode(self, image: ImageBytes | Pixels) -> Looks:
         """Looks at one encoded image, or at pixels [height, width, channels]. Blocks. Raises as `Decoder.decode`."""
         if isinstance(image, np.ndarray):

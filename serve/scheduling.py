@@ -7,6 +7,7 @@ free, so nothing waits for a batch to fill, and whoever waits fills the next one
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -23,6 +24,8 @@ class Waiting(Protocol):
     def priority(self) -> int: ...
     @property
     def deadline(self) -> float: ...  # seconds on the caller's clock
+    @property
+    def most(self) -> int: ...  # rows that a run may have for this entry to be answered in time
     @property
     def gone(self) -> bool: ...  # answered or cancelled meanwhile
 
@@ -46,25 +49,36 @@ class WaitingLine(Generic[E]):
         heapq.heappush(self._heap, (entry.priority, entry.deadline, self._arrivals, entry))
         self.rows += entry.size
 
-    def take(self, now: float, limit: int, run_seconds: float) -> tuple[list[E], list[E]]:
-        """The next batch of at most `limit` rows, and the entries found to be too late for a run of `run_seconds`.
+    def take(self, now: float, limit: int, predict: Callable[[int], float]) -> tuple[list[E], list[E]]:
+        """The next batch of at most `limit` rows, and the entries found to be too late for their run.
 
-        The head of the line is never passed over for a smaller entry behind it, so nothing starves.
+        `predict` says how many seconds a run of so many rows takes. Only where more waits than one run takes is an entry
+        refused on that estimate: otherwise a wrong estimate would never be corrected by a run. The head of the line is
+        never passed over for a smaller entry behind it, so nothing starves.
         """
         batch: list[E] = []
         late: list[E] = []
-        room = limit
+        taken, most = 0, limit
         heap = self._heap
-        while heap and heap[0][3].size <= room:
-            entry = self._pop()
+        while heap:
+            entry = heap[0][3]
             if entry.gone:
+                self._pop()
                 continue
-            if entry.deadline < now + run_seconds:
-                late.append(entry)
+            fitting = min(limit, max(entry.most, entry.size))
+            expected = predict(fitting) if self.rows + taken > fitting else 0.0
+            if entry.deadline < now + expected:
+                late.append(self._pop())
                 continue
-            batch.append(entry)
-            room -= entry.size
+            if taken and taken + entry.size > min(most, fitting):
+                break
+            batch.append(self._pop())
+            taken, most = taken + entry.size, min(most, fitting)
         return batch, late
+
+    def ahead_of(self, priority: int, deadline: float) -> int:
+        """Rows that go before an entry of this priority and deadline. Looks at the whole line."""
+        return sum(item[3].size for item in self._heap if item[:2] <= (priority, deadline) and not item[3].gone)
 
     def expire(self, now: float) -> list[E]:
         """Removes and returns the entries whose deadline has passed; forgets those that are gone."""

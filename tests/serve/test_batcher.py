@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from convoy.errors import Cancelled, DeadlineExceeded, EngineFailed, NotReady, Overloaded
-from serve.batcher import Answer, Batcher, BatcherLimits
+from serve.batcher import SWEEP_SECONDS, Answer, Batcher, BatcherLimits
 from serve.curve import LatencyCurve
 from serve.slots import Slots
 
@@ -144,10 +144,11 @@ def test_full_queue_is_refused_at_once_and_says_when_to_return() -> None:
         engine.gate.clear()
         futures = [batcher.submit(rows(1.0, 2.0), FOREVER) for _ in range(3)]
         with pytest.raises(Overloaded) as caught:
-            batcher.submit(rows(1.0), FOREVER)
+            batcher.admit(1, FOREVER)
         assert caught.value.retry_after_s > 0
         engine.gate.set()
         await asyncio.gather(*futures)
+        batcher.admit(1, FOREVER)
         await batcher.submit(rows(1.0), FOREVER)
 
     run(scenario)
@@ -155,10 +156,16 @@ def test_full_queue_is_refused_at_once_and_says_when_to_return() -> None:
 
 def test_requests_whose_clients_left_make_room() -> None:
     async def scenario() -> None:
-        engine, batcher = make(limit=2, queue=4)
+        now = 1000.0
+        engine = Engine(2, 1)
         engine.gate.clear()
+        batcher = Batcher(engine.run, Slots(1), BatcherLimits(2, 4), CURVE, clock=lambda: now)
         futures = [batcher.submit(rows(1.0, 2.0), FOREVER) for _ in range(3)]
+        with pytest.raises(Overloaded):
+            batcher.admit(1, FOREVER)
         futures[1].set_exception(Cancelled("gone"))
+        now += 2 * SWEEP_SECONDS
+        batcher.admit(1, FOREVER)
         futures.append(batcher.submit(rows(3.0), FOREVER))
         engine.gate.set()
         assert isinstance((await asyncio.gather(*futures, return_exceptions=True))[1], Cancelled)
@@ -174,7 +181,7 @@ def test_a_deadline_that_the_queue_cannot_meet_is_refused_at_once() -> None:
         batcher = Batcher(engine.run, Slots(1), BatcherLimits(2, 100), CURVE, clock=lambda: now)
         futures = [batcher.submit(rows(1.0, 2.0), FOREVER) for _ in range(10)]
         with pytest.raises(Overloaded, match="past the deadline"):
-            batcher.submit(rows(1.0), now + 0.002)
+            batcher.admit(1, now + 0.002)
         engine.gate.set()
         await asyncio.gather(*futures)
 
@@ -242,6 +249,51 @@ def test_rows_on_their_way_count_as_waiting() -> None:
             with pytest.raises(Overloaded), batcher.arrival(1, FOREVER):
                 pass
         batcher.admit(4, FOREVER)
+
+    run(scenario)
+
+
+def test_what_goes_behind_is_not_ahead() -> None:
+    """Rows that are still being decoded count for whom they go before, by priority and deadline."""
+
+    async def scenario() -> None:
+        now = 1000.0
+        batcher = Batcher(Engine(1, 1).run, Slots(1), BatcherLimits(1, 100), CURVE, clock=lambda: now)
+        with batcher.arrival(40, now + 10.0):
+            batcher.admit(1, now + 0.01)  # before them
+            batcher.admit(1, FOREVER, priority=1)  # more urgent, whatever the deadline
+            with pytest.raises(Overloaded, match="80 images wait"), batcher.arrival(40, now + 10.0):
+                batcher.admit(1, now + 10.1, ready_in=10.0)
+
+    run(scenario)
+
+
+def test_decoding_that_would_end_too_late_is_refused_though_the_engine_is_idle() -> None:
+    async def scenario() -> None:
+        now = 1000.0
+        batcher = Batcher(Engine(8, 1).run, Slots(1), BatcherLimits(8, 100), CURVE, clock=lambda: now)
+        batcher.admit(1, now + 1.0, ready_in=0.5)
+        with pytest.raises(Overloaded, match="past the deadline"):
+            batcher.admit(1, now + 1.0, ready_in=0.9)
+
+    run(scenario)
+
+
+def test_runs_are_as_large_as_deadlines_allow() -> None:
+    """Eight rows take 4 ms: where a request has 5 ms, runs of eight would make it late while it waits for one."""
+
+    async def scenario() -> None:
+        now = 1000.0
+        engine = Engine(8, 1)
+        engine.gate.clear()
+        batcher = Batcher(engine.run, Slots(1), BatcherLimits(8, 100), CURVE, clock=lambda: now)
+        futures = [batcher.submit(rows(0.0), now + 0.005) for _ in range(9)]
+        engine.gate.set()
+        await asyncio.gather(*futures, return_exceptions=True)
+        assert max(len(batch) for batch in engine.batches) == 1
+        futures = [batcher.submit(rows(0.0), now + 5.0) for _ in range(9)]
+        await asyncio.gather(*futures)
+        assert max(len(batch) for batch in engine.batches) == 8
 
     run(scenario)
 

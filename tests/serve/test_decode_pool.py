@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,7 +19,8 @@ def decode(bodies: Sequence[bytes]) -> tuple[list[Pixels], Values]:
     busy = np.zeros(1)
 
     async def scenario() -> list[Pixels]:
-        return await DecodePool(2, busy).decode(Decoder(CROPPED), bodies)
+        pool = DecodePool(2, busy)
+        return await pool.finish(pool.start(pool.plan(Decoder(CROPPED), bodies, time.monotonic() + 60)))
 
     return asyncio.run(scenario()), busy
 

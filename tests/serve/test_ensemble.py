@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -32,14 +33,14 @@ SOON = 0.05
 class Net:
     """An engine that sees class `pixel` with `certainty`; it fails when told to, and answers once its gate is open."""
 
-    def __init__(self, certainty: float = 3.0, fails: bool = False) -> None:
+    def __init__(self, certainty: float = 3.0, fails: bool = False, queue: int = 10_000) -> None:
         self.certainty = certainty
         self.fails = fails
         self.rows = 0
         self.gate = asyncio.Event()
         self.gate.set()
         self.reached = asyncio.Event()
-        self.batcher = Batcher(self.run, Slots(1), BatcherLimits(4, 10_000), CURVE)
+        self.batcher = Batcher(self.run, Slots(1), BatcherLimits(4, queue), CURVE)
 
     async def run(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         self.reached.set()
@@ -53,8 +54,10 @@ class Net:
         seen: NDArray[np.float32] = np.eye(CLASSES, dtype=np.float32)[rows[:, 0, 0, 0]]
         return seen * np.float32(self.certainty)
 
-    def member(self, name: str = "net", geometry: int = 0, **how: float) -> Member:
-        return Member(name, "1", self.batcher, geometry, **how)
+    def member(
+        self, name: str = "net", geometry: int = 0, weight: float = 1.0, temperature: float = 1.0, looks: int = 1
+    ) -> Member:
+        return Member(name, "1", self.batcher, geometry, weight, temperature, looks)
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -273,6 +276,9 @@ def test_errors_end_the_future_whatever_they_are() -> None:
         async def poll(self, *_: Any) -> Poll:
             raise RuntimeError("secret detail")
 
+        def arrival(self, *_: Any) -> AbstractContextManager[None]:
+            return nullcontext()
+
     async def scenario() -> None:
         line = Composition(Broken(), BatcherLimits(64, 1024))
         with pytest.raises(EngineFailed) as failure:
@@ -281,6 +287,34 @@ def test_errors_end_the_future_whatever_they_are() -> None:
         too_few = Composition(Ensemble([Net(fails=True).member()]), BatcherLimits(64, 1024))
         with pytest.raises(ConvoyError):
             await too_few.submit(looks(0), FOREVER)
+
+    run(scenario)
+
+
+def test_images_are_admitted_before_they_are_decoded_where_enough_members_would_take_them() -> None:
+    """Rows on their way count in the members' lines, as many as there are looks; a full one is passed over."""
+
+    async def scenario() -> None:
+        free, full = Net(), Net(queue=8)
+        full.gate.clear()
+        waiting = [full.batcher.submit(np.repeat(looks(0).rows[0][0], 4, axis=0), FOREVER) for _ in range(3)]
+        pair = [free.member(looks=2), full.member()]
+        either = Composition(Ensemble(pair), BatcherLimits(64, 1024))
+        both = Composition(Ensemble(pair, min_members=2), BatcherLimits(64, 1024))
+        stages = Composition(
+            Cascade([Stage("1", Ensemble([pair[1]])), Stage("2", Ensemble([pair[0]]))]), BatcherLimits(64, 1024)
+        )
+        for line in (either, stages):
+            with line.arrival(3, FOREVER):
+                assert free.batcher._arriving_rows == 6
+            line.admit(3, FOREVER)
+        with pytest.raises(Overloaded, match="queue full"):
+            both.admit(3, FOREVER)
+        with pytest.raises(Overloaded), both.arrival(3, FOREVER):
+            pass
+        assert free.batcher._arriving_rows == 0
+        full.gate.set()
+        await asyncio.gather(*waiting)
 
     run(scenario)
 
