@@ -75,6 +75,8 @@ def render(name: str, rows: Sequence[Row], plots: Path) -> list[str]:
         return [_table(("load", "part", "of the loop's time", "failed"), parts)]
     if name == "overload":
         return [_overload(rows)]
+    if name == "overload_matrix":
+        return [_overload_matrix(rows)]
     if name == "memory":
         return [_table(("", "before, MB", "after, MB", "growth"), [_memory(one) for one in rows])]
     contenders = [one for one in rows if "rps" in one]
@@ -190,6 +192,22 @@ def _overload(rows: Sequence[Row]) -> str:
             one["name"], f"{one['offered']:,.0f}", f"{one['good']:,.0f}", f"{one['of_capacity']:.2f}",
             _number(one["good_p99_ms"]), f"{one['refused']:,.0f}", _number(one["refused_p99_ms"]),
             _number(one["client_late_p99_ms"]), str(one["late"]), str(one["unanswered"]), _number(one["cpu_ms_per_request"]),
+        )
+        for one in rows
+    ]  # fmt: skip
+    return _table(heads, lines)
+
+
+def _overload_matrix(rows: Sequence[Row]) -> str:
+    heads = (
+        "net", "picture", "deadline, ms", "capacity/s", "1.5 times", "2 times", "5 times", "5 times, late",
+        "client's cores at 5", "server's cores at 5", "5 times, of the cores the client leaves", "half, 1 s after",
+    )  # fmt: skip
+    lines = [
+        (
+            one["net"], one["picture"], str(one["deadline_ms"]), f"{one['capacity']:,.0f}",
+            *(f"{one[key]:.2f}" for key in ("x1.5", "x2", "x5")), str(one["x5_late"]),
+            *(f"{one[key]:.2f}" for key in ("x5_client", "x5_server", "of_cores", "after")),
         )
         for one in rows
     ]  # fmt: skip

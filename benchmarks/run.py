@@ -20,7 +20,7 @@ from typing import Any
 import onnxruntime
 import ray
 
-from benchmarks import cold_start, event_loop, page, precision, pressure, protocols, sections
+from benchmarks import cold_start, event_loop, overload, page, precision, pressure, protocols, sections
 from benchmarks.peers import Bench
 from benchmarks.sections import Row, Setup
 
@@ -45,6 +45,7 @@ SECTIONS: dict[str, Callable[[Setup], list[Row]]] = {
         sections.start_up,
         cold_start.cold_start,
         pressure.overload,
+        overload.overload_matrix,
         pressure.memory,
         sections.growth_connections,
         sections.growth_images,
