@@ -45,10 +45,11 @@ HttpClient = TypeVar("HttpClient", httpx.Client, httpx.AsyncClient)
 
 def open_client(kind: type[HttpClient], url: str, credentials: Credentials, **options: Any) -> HttpClient:
     """A client of httpx; proxies of the environment are for servers elsewhere. Raises ConfigError."""
-    tls = {"verify": credentials.tls()} if url.startswith("https://") else {}
-    headers = dict(credentials.metadata())
+    if url.startswith("https://"):
+        options["verify"] = credentials.tls()
+    headers = httpx.Headers(credentials.metadata())
     try:
-        return kind(base_url=url, headers=headers, trust_env=not is_local(url), **tls, **options)
+        return kind(base_url=url, headers=headers, trust_env=not is_local(url), **options)
     except (ImportError, ValueError) as error:
         raise ConfigError(
             f"the proxy that the environment names for {url} cannot be used ({error}); "
