@@ -38,7 +38,7 @@ class AsyncHttpTransport:
     """The classify API and the Open Inference Protocol over HTTP."""
 
     def __init__(self, url: str, credentials: Credentials) -> None:
-        self._client = httpx.AsyncClient(limits=CONNECTIONS, **http_calls.connection_options(url, credentials))
+        self._client = http_calls.open_client(httpx.AsyncClient, url, credentials, limits=CONNECTIONS)
         self._url = url
 
     async def classify(self, question: Question, timeout: float) -> Document:
@@ -68,10 +68,11 @@ class AsyncGrpcTransport:
 
     def __init__(self, target: str, credentials: Credentials, *, secure: bool) -> None:
         self._target = target
+        options = grpc_calls.channel_options(target)
         if secure:
-            self._channel = grpc.aio.secure_channel(target, credentials.channel(), grpc_calls.OPTIONS)
+            self._channel = grpc.aio.secure_channel(target, credentials.channel(), options)
         else:
-            self._channel = grpc.aio.insecure_channel(target, grpc_calls.OPTIONS)
+            self._channel = grpc.aio.insecure_channel(target, options)
         self._metadata = credentials.metadata()
         self._classifier = classifier_pb2_grpc.ClassifierStub(self._channel)  # type: ignore[no-untyped-call]
 

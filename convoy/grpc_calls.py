@@ -13,10 +13,16 @@ from convoy.errors import ConvoyError, InvalidInput
 from convoy.http_calls import RETRY_AFTER
 from convoy.open_inference import InferResponse
 from convoy.protos import classifier_pb2
+from convoy.proxies import is_local
 from convoy.questions import Question
 
 MAX_MESSAGE = 128 * 2**20
-OPTIONS = [("grpc.max_send_message_length", MAX_MESSAGE), ("grpc.max_receive_message_length", MAX_MESSAGE)]
+SIZES = (("grpc.max_send_message_length", MAX_MESSAGE), ("grpc.max_receive_message_length", MAX_MESSAGE))
+
+
+def channel_options(target: str) -> list[tuple[str, int]]:
+    """Options of a channel to HOST:PORT; proxies of the environment are for servers elsewhere."""
+    return [*SIZES, ("grpc.enable_http_proxy", int(not is_local(f"grpc://{target}")))]
 
 
 def classify_message(question: Question) -> classifier_pb2.ClassifyRequest:

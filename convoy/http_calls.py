@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -13,9 +13,10 @@ import orjson
 from convoy.answers import Document, unreadable
 from convoy.credentials import Credentials
 from convoy.error_codes import error_of, seconds
-from convoy.errors import ConvoyError, DeadlineExceeded, InvalidInput, NotReady
+from convoy.errors import ConfigError, ConvoyError, DeadlineExceeded, InvalidInput, NotReady
 from convoy.open_inference import HEADER_LENGTH, InferRequest, InferResponse
 from convoy.open_inference_client import parse_response, render_request
+from convoy.proxies import is_local
 from convoy.questions import Question
 
 TIMEOUT_HEADER = "x-request-timeout-ms"
@@ -39,10 +40,21 @@ class HttpCall:
         return {"headers": told | dict(self.headers), "timeout": timeout + GRACE_SECONDS, **self.body}
 
 
-def connection_options(url: str, credentials: Credentials) -> dict[str, Any]:
-    """Arguments of httpx's clients. Raises ConfigError."""
-    options: dict[str, Any] = {"base_url": url, "headers": dict(credentials.metadata())}
-    return options | ({"verify": credentials.tls()} if url.startswith("https://") else {})
+HttpClient = TypeVar("HttpClient", httpx.Client, httpx.AsyncClient)
+
+
+def open_client(kind: type[HttpClient], url: str, credentials: Credentials, **options: Any) -> HttpClient:
+    """A client of httpx; proxies of the environment are for servers elsewhere. Raises ConfigError."""
+    if url.startswith("https://"):
+        options["verify"] = credentials.tls()
+    headers = httpx.Headers(credentials.metadata())
+    try:
+        return kind(base_url=url, headers=headers, trust_env=not is_local(url), **options)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(
+            f"the proxy that the environment names for {url} cannot be used ({error}); "
+            "correct http_proxy, https_proxy or all_proxy, or name the server in no_proxy"
+        ) from error
 
 
 MODELS = HttpCall("GET", "/v1/models")

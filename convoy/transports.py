@@ -41,7 +41,7 @@ class HttpTransport:
     """The classify API and the Open Inference Protocol over HTTP."""
 
     def __init__(self, url: str, credentials: Credentials) -> None:
-        self._client = httpx.Client(limits=CONNECTIONS, **http_calls.connection_options(url, credentials))
+        self._client = http_calls.open_client(httpx.Client, url, credentials, limits=CONNECTIONS)
         self._url = url
 
     def classify(self, question: Question, timeout: float) -> Document:
@@ -71,10 +71,11 @@ class GrpcTransport:
 
     def __init__(self, target: str, credentials: Credentials, *, secure: bool) -> None:
         self._target = target
+        options = grpc_calls.channel_options(target)
         if secure:
-            self._channel = grpc.secure_channel(target, credentials.channel(), grpc_calls.OPTIONS)
+            self._channel = grpc.secure_channel(target, credentials.channel(), options)
         else:
-            self._channel = grpc.insecure_channel(target, grpc_calls.OPTIONS)
+            self._channel = grpc.insecure_channel(target, options)
         self._metadata = credentials.metadata()
         self._classifier = classifier_pb2_grpc.ClassifierStub(self._channel)  # type: ignore[no-untyped-call]
 

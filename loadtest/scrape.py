@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 
 from prometheus_client.parser import text_string_to_metric_families
+
+from loadtest.wire import direct
 
 TIMEOUT_S = 5.0
 Key = tuple[str, tuple[tuple[str, str], ...]]
@@ -54,7 +54,7 @@ class ServerSide:
 
 def read_page(url: str) -> Sample:
     """Reads a page. Raises OSError when it cannot, ValueError when it is no Prometheus page."""
-    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
+    with direct.fetch(url, timeout=TIMEOUT_S) as answer:
         text = answer.read().decode("utf-8", "replace")
     values = {
         (sample.name, tuple(sorted(sample.labels.items()))): float(sample.value)

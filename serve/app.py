@@ -6,7 +6,8 @@ import io
 import logging
 import os
 import re
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 
 import ray
@@ -14,6 +15,8 @@ from ray import serve as ray_serve
 from ray.serve.schema import LoggingConfig
 
 from convoy.errors import ConfigError
+from convoy.proxies import bypass
+from models import TELEMETRY_OFF
 from models.artifact import Artifact
 from serve.access import make_local_key
 from serve.applications import GATEWAY_APP, LOGGING, PROXY_LOCATION, applications
@@ -35,9 +38,13 @@ RAY_ENVIRONMENT = {
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_worker_niceness": "0",  # Ray's default of 15 starves gateways beside anything else that runs
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_REPORT_URL": "",  # where a cluster would report even that its reports are off
     "RAY_enable_metrics_collection": "0",
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "10000",  # its own counters, on our event loops
+    "grpc_proxy": "",  # goes before https_proxy and http_proxy, which stay for what is fetched from elsewhere
+    **TELEMETRY_OFF,
 }
+CLOUD_NAMES = ("169.254.169.254", "metadata.google.internal")  # Ray asks them at its start in which cloud it is
 COMPLAINT = re.compile(r"^convoy\.errors\.\w+: (.+)$", re.M)
 OBJECT_STORE_BYTES = 80 * 2**20
 
@@ -62,12 +69,20 @@ def check(settings: Settings) -> None:
         bind(listen.host, port).close()
 
 
+def node_environment(given: Mapping[str, str]) -> dict[str, str]:
+    """What Ray's processes on this machine get beside the environment that is `given`."""
+    own = RAY_ENVIRONMENT | bypass(given, *CLOUD_NAMES)
+    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(given):
+        own["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else Ray keeps one for good in the user's home
+    return own
+
+
 def start(settings: Settings, ray_started: Callable[[], None] = lambda: None) -> None:
     """Starts Ray on this machine alone, without its dashboard or proxies, and the applications; returns when they answer.
 
     `ray_started` is called before anything is served: Ray has then taken SIGTERM for itself.
     """
-    os.environ.update(RAY_ENVIRONMENT)
+    os.environ.update(node_environment(os.environ))
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     check(settings)
     clear_pages(settings.node_dir / "metrics")

@@ -9,13 +9,13 @@ from urllib.parse import urlsplit
 import click
 
 from convoy.credentials import LOCAL_KEY, Credentials, node_folder, read_key
+from convoy.proxies import is_local
 
 if TYPE_CHECKING:
     import httpx
 
 server_option = click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="The server.")
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON for scripts.")
-HERE = ("127.0.0.1", "localhost", "::1")
 
 
 def credential_options(command: Any) -> Any:
@@ -43,7 +43,7 @@ def credentials_for(url: str) -> Credentials:
 def local_key_file(url: str) -> Path | None:
     """Where `convoy up` keeps the key for the user who serves; None when `url` is not here or nothing was started."""
     address = urlsplit(url)
-    if address.hostname not in HERE or address.scheme not in ("http", "https"):
+    if not is_local(url) or address.scheme not in ("http", "https"):
         return None
     path = node_folder(address.port or 8000) / LOCAL_KEY
     return path if path.exists() else None
@@ -53,6 +53,6 @@ def session(url: str, timeout: float) -> httpx.Client:
     """HTTP to a server, with what it is shown. Raises ConfigError."""
     import httpx
 
-    from convoy.http_calls import connection_options
+    from convoy.http_calls import open_client
 
-    return httpx.Client(timeout=timeout, **connection_options(url, credentials_for(url)))
+    return open_client(httpx.Client, url, credentials_for(url), timeout=timeout)

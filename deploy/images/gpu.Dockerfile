@@ -26,5 +26,5 @@ USER 1000:1000
 WORKDIR /tmp
 EXPOSE 8000 8001 8002
 HEALTHCHECK --interval=5s --timeout=3s --start-period=90s \
-    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/-/healthz', timeout=2)"]
+    CMD ["python", "-c", "from urllib.request import ProxyHandler, build_opener; build_opener(ProxyHandler({})).open('http://127.0.0.1:8000/-/healthz', timeout=2)"]
 CMD ["convoy", "up", "--host", "0.0.0.0"]

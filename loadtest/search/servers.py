@@ -9,7 +9,6 @@ import signal
 import subprocess
 import tempfile
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic, sleep
@@ -17,6 +16,7 @@ from typing import IO
 
 from convoy.errors import ConfigError
 from loadtest.plan import Target
+from loadtest.wire import direct
 
 STARTS_IN_S = 180.0
 STOPS_IN_S = 30.0
@@ -68,7 +68,7 @@ def _wait(process: subprocess.Popen[bytes], command: str, ready_url: str, log: I
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
+        with direct.fetch(url, timeout=2) as answer:
             return bool(answer.status == 200)
     except (OSError, urllib.error.URLError):
         return False

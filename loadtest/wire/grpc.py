@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from loadtest.plan import Target
-from loadtest.wire import outcomes
+from loadtest.wire import direct, outcomes
 from loadtest.wire.calls import Call, Done
 
 CHANNELS = 4
@@ -19,6 +19,7 @@ OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_retries", 0),  # a retry inside the library would hide a failure
     ("grpc.use_local_subchannel_pool", 1),
+    direct.CHANNEL,
 )
 
 

@@ -14,6 +14,7 @@ from convoy.errors import ConfigError
 from convoy.protos import open_inference_pb2
 from convoy.tensors import BYTES
 from loadtest.plan import Payload, Plan, Target, Traffic
+from loadtest.wire import direct
 
 TIMEOUT_S = 10.0
 LONGEST_WORDS = 500
@@ -74,9 +75,7 @@ def describe(target: Target, model: str) -> Described:
 def _ask_http(target: Target, model: str) -> dict[str, Any]:
     url = f"{target.url.rstrip('/')}/v2/models/{quote(model, safe='')}"
     try:
-        with urllib.request.urlopen(
-            urllib.request.Request(url, headers=dict(target.headers)), timeout=TIMEOUT_S
-        ) as answer:
+        with direct.fetch(urllib.request.Request(url, headers=dict(target.headers)), timeout=TIMEOUT_S) as answer:
             document: dict[str, Any] = orjson.loads(answer.read())
             return document
     except urllib.error.HTTPError as error:
@@ -89,7 +88,7 @@ def _ask_http(target: Target, model: str) -> dict[str, Any]:
 def _ask_grpc(target: Target, model: str) -> dict[str, Any]:
     import grpc
 
-    with grpc.insecure_channel(urlsplit(target.url).netloc) as channel:
+    with grpc.insecure_channel(urlsplit(target.url).netloc, [direct.CHANNEL]) as channel:
         call = channel.unary_unary(
             "/inference.GRPCInferenceService/ModelMetadata",
             request_serializer=open_inference_pb2.ModelMetadataRequest.SerializeToString,

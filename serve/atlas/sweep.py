@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import onnxruntime
-
 from convoy.errors import ArtifactError, ConfigError, EngineFailed
 from models.artifact import Artifact
 from models.engines.backends import find_backend
@@ -129,5 +127,5 @@ def this_machine(threads: int) -> Machine:
         cores=os.cpu_count() or 1,
         threads=threads,
         system=f"{platform.system()} {platform.release()}",
-        engine=f"onnxruntime {onnxruntime.__version__}",
+        engine=f"{OWN_ENGINE} {find_backend(OWN_ENGINE).version}",
     )

@@ -18,17 +18,19 @@ import httpx
 from benchmarks.chaos.namespaces import RAY, SERVE
 from serve.app import RAY_ENVIRONMENT
 from tests.conftest import REPOSITORY
+from tests.proxies import CountingProxy, counting_proxy
 
 PATIENCE_SECONDS = 180
 
 
 @dataclass(frozen=True)
 class RayNode:
-    """Where the REST API and the node's agent answer, and the environment in which to ask."""
+    """Where the REST API and the node's agent answer, the environment in which to ask, and the proxy that it names."""
 
     dashboard: str
     agent: str
     environment: dict[str, str]
+    proxy: CountingProxy
 
     def deploy(self, document: Path) -> None:
         """`serve deploy`, which returns when the document is accepted."""
@@ -49,8 +51,13 @@ class RayNode:
 @contextmanager
 def ray_node(free_ports: Callable[[int], list[int]], *, cpus: int, resources: str) -> Iterator[RayNode]:
     """A head node of its own, ended at the end of the block."""
-    gcs, dashboard, agent, client = free_ports(4)
-    environment = os.environ | RAY_ENVIRONMENT
+    with counting_proxy() as proxy:
+        yield from _started(free_ports(4), cpus, resources, proxy)
+
+
+def _started(ports: list[int], cpus: int, resources: str, proxy: CountingProxy) -> Iterator[RayNode]:
+    gcs, dashboard, agent, client = ports
+    environment = os.environ | proxy.everywhere | RAY_ENVIRONMENT
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "PYTHONPATH": str(REPOSITORY)}
     folder = tempfile.mkdtemp(prefix="ray-")  # short: Ray puts Unix sockets there
     command = [
@@ -62,7 +69,7 @@ def ray_node(free_ports: Callable[[int], list[int]], *, cpus: int, resources: st
     ]  # fmt: skip
     with (Path(folder) / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
-    node = RayNode(f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{agent}", environment)
+    node = RayNode(f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{agent}", environment, proxy)
     try:
         wait_until(lambda: answers(node, f"{node.agent}/api/healthz"))
         yield node

@@ -13,7 +13,7 @@ import yaml
 import convoy
 from serve.config import load_settings
 from tests.conftest import REPOSITORY
-from tests.deploy.compose import FILE, SERVICES, mounted
+from tests.deploy.compose import FILE, SERVICES, health_command, mounted
 
 OURS = [name for name, one in SERVICES.items() if one["image"].startswith("convoy-")]
 SECRET = re.compile(r"^\$\{[A-Z_]+:\?[^}]+\}$")
@@ -61,6 +61,14 @@ def test_containers_gain_no_rights(service: str) -> None:
 @each
 def test_what_stays_up_says_whether_it_is_well(service: str) -> None:
     assert ("healthcheck" in SERVICES[service]) == ("profiles" not in SERVICES[service])
+
+
+@each
+def test_no_health_check_asks_a_proxy(service: str) -> None:
+    """Docker hands its client's proxies to containers."""
+    if "healthcheck" in SERVICES[service]:
+        command = " ".join(health_command(service))
+        assert "http://" not in command or "-Y off" in command or "ProxyHandler({})" in command
 
 
 @each

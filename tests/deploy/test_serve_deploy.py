@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from models.artifact import BUNDLED
+from serve.app import CLOUD_NAMES
 from serve.applications import GATEWAY_RESOURCE, STEWARD_RESOURCE
 from serve.config import Settings, parse_settings
 from serve.render import deploy_yaml
@@ -77,6 +78,11 @@ def test_what_is_rendered_starts_and_answers(served: httpx.Client) -> None:
     answer = classify(served, "lenet5-mnist")
     assert answer["predictions"][0]["classes"][0]["label"] == "7"
     assert classify(served, "resnet20-cifar10")["predictions"]
+
+
+def test_a_node_tells_nobody_that_it_runs(node: RayNode, served: httpx.Client) -> None:
+    """Ray, whose reports are off, would report just that; in which cloud it is, it asks at every start."""
+    assert [asked for asked in node.proxy.asked if not any(name in asked for name in CLOUD_NAMES)] == []
 
 
 def test_probes_need_no_token_and_the_rest_does(node: RayNode, served: httpx.Client) -> None:

@@ -1,0 +1,34 @@
+"""Nobody is told that a network runs here: ONNX Runtime and OpenVINO would leave an id in the home folder and report."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from models.artifact import BUNDLED
+from tests.models.onnx_nets import write_net
+from tests.strangers import CONVOY, stranger
+
+CACHE = ".cache/convoy"
+
+
+@pytest.mark.parametrize(
+    "module", ["models.engines.quantize", "models.engines.open_vino", "serve.atlas.sweep", "benchmarks.buckets"]
+)
+def test_whoever_imports_an_engine_leaves_nothing(module: str) -> None:
+    with stranger() as user:
+        user.run(sys.executable, "-c", f"import {module}")
+        assert user.left() == []
+
+
+def test_builds_and_imports_leave_only_our_cache(tmp_path: Path) -> None:
+    net = write_net(tmp_path / "net.onnx")
+    (tmp_path / "labels.txt").write_text("rose\ntulip\nlily\naster\n")
+    with stranger() as user:
+        out = ["--labels", str(tmp_path / "labels.txt"), "--out", str(tmp_path / "flowers")]
+        user.run(*CONVOY, "import", "flowers", "--onnx", str(net), *out)
+        user.run(*CONVOY, "compile", str(BUNDLED / "nin-cifar10"), "--engine", "openvino")
+        assert user.left(CACHE) == []
+        assert (user.home / CACHE / "engines").is_dir()
