@@ -58,9 +58,15 @@ def http(gateway: Serving) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def channel(gateway: Serving) -> Iterator[grpc.Channel]:
+def classifier(gateway: Serving) -> Iterator[ClassifierStub]:
     with grpc.insecure_channel(gateway.grpc.removeprefix("grpc://")) as channel:
-        yield channel
+        yield ClassifierStub(channel)  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture(scope="module")
+def inference(gateway: Serving) -> Iterator[GRPCInferenceServiceStub]:
+    with grpc.insecure_channel(gateway.grpc.removeprefix("grpc://")) as channel:
+        yield GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
 
 
 def png(value: int) -> bytes:
@@ -98,7 +104,9 @@ def test_an_image_without_an_answer_is_the_engines_failure(http: httpx.Client, m
     assert answer.json()["predictions"][0]["classes"][0]["index"] == 3
 
 
-def test_it_is_one_over_every_protocol(http: httpx.Client, channel: grpc.Channel) -> None:
+def test_it_is_one_over_every_protocol(
+    http: httpx.Client, classifier: ClassifierStub, inference: GRPCInferenceServiceStub
+) -> None:
     before = failures(http)
     pixels = quadrant_image(3, 255)[np.newaxis, :, :, np.newaxis]
     document = {"inputs": [{"name": "image", "datatype": "UINT8", "shape": pixels.shape, "data": pixels.tolist()}]}
@@ -110,13 +118,13 @@ def test_it_is_one_over_every_protocol(http: httpx.Client, channel: grpc.Channel
     ]
     assert [one.status_code for one in answers] == [500] * 4
     with pytest.raises(grpc.RpcError) as caught:
-        ClassifierStub(channel).Classify(classifier_pb2.ClassifyRequest(model="breaks", images=[png(255)]))
-    assert caught.value.code() == grpc.StatusCode.INTERNAL  # type: ignore[attr-defined]
+        classifier.Classify(classifier_pb2.ClassifyRequest(model="breaks", images=[png(255)]))
+    assert caught.value.code() == grpc.StatusCode.INTERNAL
     request = open_inference_pb2.ModelInferRequest(model_name="breaks", raw_input_contents=[pixels.tobytes()])
     request.inputs.add(name="image", datatype="UINT8", shape=pixels.shape)
     with pytest.raises(grpc.RpcError) as caught:
-        GRPCInferenceServiceStub(channel).ModelInfer(request)
-    assert caught.value.code() == grpc.StatusCode.INTERNAL  # type: ignore[attr-defined]
+        inference.ModelInfer(request)
+    assert caught.value.code() == grpc.StatusCode.INTERNAL
     assert failures(http) == before + 6
 
 
@@ -127,7 +135,7 @@ def failures(http: httpx.Client) -> int:
 
 @pytest.mark.parametrize("value", NO_IMAGE)
 def test_a_tensor_that_is_no_image_is_the_clients_error(
-    http: httpx.Client, channel: grpc.Channel, value: float
+    http: httpx.Client, inference: GRPCInferenceServiceStub, value: float
 ) -> None:
     lost = infer(http, "whole-tensor", tensor(value))
     assert lost.status_code == 400
@@ -137,8 +145,8 @@ def test_a_tensor_that_is_no_image_is_the_clients_error(
     )
     request.inputs.add(name="input", datatype="FP32", shape=(1, 1, SIDE, SIDE))
     with pytest.raises(grpc.RpcError) as caught:
-        GRPCInferenceServiceStub(channel).ModelInfer(request)
-    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
+        inference.ModelInfer(request)
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert infer(http, "whole-tensor", tensor(0.5)).status_code == 200
     assert http.get("/v2/models/whole/ready").status_code == 200
 
