@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,9 +24,45 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 CANNOT_EXCHANGE = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EXDEV})
 
 
-def check_out(out: Path, inputs: Iterable[Path] = ()) -> None:
+def check_out(out: Path, inputs: Sequence[Path] = ()) -> None:
     """Raises ArtifactError unless `out` is absent, empty, or an artifact that holds none of the `inputs`."""
+    with _explained(out):
+        _check(out, out.resolve(), inputs)
+
+
+@contextmanager
+def new_artifact(out: Path, inputs: Sequence[Path] = ()) -> Iterator[Path]:
+    """An empty folder to make an artifact in. When the block ends, `out` is that folder; when it fails, `out` is unchanged.
+
+    What lies in an old artifact's folder beside its files (notices) stays there. Raises ArtifactError as `check_out` does,
+    and when nothing can be written.
+    """
     target = out.resolve()
+    with _explained(out):
+        _check(out, target, inputs)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            dir=target.parent, prefix=f".{target.name}-", ignore_cleanup_errors=True
+        ) as scratch:
+            folder = Path(scratch) / "artifact"
+            folder.mkdir()
+            yield folder
+            _check(out, target, inputs)  # making it may have taken hours
+            _install(folder, target)
+
+
+@contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    """Names the remedy for what the file system refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise ArtifactError(
+            f"{out} could not be written ({error}); free some room, or name another folder with --out"
+        ) from error
+
+
+def _check(out: Path, target: Path, inputs: Sequence[Path]) -> None:
     if target.exists() and not target.is_dir():
         raise ArtifactError(f"{out} is a file; name another folder with --out")
     for file in inputs:
@@ -42,31 +78,6 @@ def check_out(out: Path, inputs: Iterable[Path] = ()) -> None:
             f"{out} holds files that are not of an artifact ({', '.join(foreign[:MOST_NAMED])}{more}); "
             "name another folder with --out, or move them away"
         )
-
-
-@contextmanager
-def new_artifact(out: Path, inputs: Iterable[Path] = ()) -> Iterator[Path]:
-    """An empty folder to make an artifact in. When the block ends, `out` is that folder; when it fails, `out` is unchanged.
-
-    What lies in an old artifact's folder beside its files (notices) stays there. Raises ArtifactError as `check_out` does,
-    and when nothing can be written.
-    """
-    try:
-        check_out(out, inputs)
-        target = out.resolve()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            dir=target.parent, prefix=f".{target.name}-", ignore_cleanup_errors=True
-        ) as scratch:
-            folder = Path(scratch) / "artifact"
-            folder.mkdir()
-            yield folder
-            check_out(out, inputs)  # making it may have taken hours
-            _install(folder, target)
-    except OSError as error:
-        raise ArtifactError(
-            f"{out} could not be written ({error}); free some room, or name another folder with --out"
-        ) from error
 
 
 def exchange(one: Path, other: Path) -> None:

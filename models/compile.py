@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import datetime
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ def compile_artifact(name: str, plan: Plan, checkpoint: Path, out: Path) -> Arti
     return compile_net(name, dataclasses.replace(plan, labels=labels, source=source), net, out, [checkpoint])
 
 
-def compile_net(name: str, plan: Plan, net: nn.Module, out: Path, inputs: Iterable[Path] = ()) -> Artifact:
+def compile_net(name: str, plan: Plan, net: nn.Module, out: Path, inputs: Sequence[Path] = ()) -> Artifact:
     """The same for a network that has its weights; the plan says labels and source. `out` may not hold `inputs`."""
     for key, tensor in net.state_dict().items():
         if tensor.is_floating_point():
