@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,13 +122,3 @@ def file_hash(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
-
-
-def install(folder: Path, out: Path) -> None:
-    """Puts a finished folder in place; what else lies in an old one (notices) stays."""
-    if out.exists():
-        for other in out.iterdir():
-            if not (folder / other.name).exists():
-                shutil.copy2(other, folder / other.name)
-        shutil.rmtree(out)
-    folder.replace(out)

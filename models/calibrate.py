@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from convoy.files import write_file
 from models.artifact import BUNDLED, MANIFEST, Artifact
 from models.data import PACKAGES, load_data
 from models.engines.backends import load_engine
+from models.engines.logits import run_checked
 from models.ensembles.calibration import calibrate
 from models.preprocess import prepare_pixels
 
@@ -22,7 +24,10 @@ log = logging.getLogger("convoy.calibrate")
 
 
 def fit_calibration(artifact: Artifact, threads: int = 0) -> dict[str, Any]:
-    """The manifest's `calibration`; empty where there are no held-out images with the model's labels."""
+    """The manifest's `calibration`; empty where there are no held-out images with the model's labels.
+
+    Raises EngineFailed for an image without an answer.
+    """
     manifest = artifact.manifest
     if manifest.dataset not in PACKAGES:
         return {}
@@ -32,7 +37,7 @@ def fit_calibration(artifact: Artifact, threads: int = 0) -> dict[str, Any]:
     engine = load_engine(artifact.image_model, threads)
     images, labels = data.held_out.images, data.held_out.labels
     batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
-    logits = np.concatenate([engine.run(prepare_pixels(batch, manifest.preprocessing)) for batch in batches])
+    logits = np.concatenate([run_checked(engine, prepare_pixels(batch, manifest.preprocessing)) for batch in batches])
     return dataclasses.asdict(calibrate(logits, labels)) | {"split": "held-out"}
 
 
@@ -40,7 +45,7 @@ def write_calibration(folder: Path) -> Artifact:
     """Fits the temperature of an artifact and writes it into its manifest. Raises ArtifactError."""
     artifact = Artifact.load(folder)
     manifest = dataclasses.replace(artifact.manifest, calibration=fit_calibration(artifact))
-    (folder / MANIFEST).write_text(manifest.to_json())
+    write_file(folder / MANIFEST, manifest.to_json())
     return Artifact.load(folder)
 
 

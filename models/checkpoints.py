@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -32,17 +33,26 @@ def load_weights(path: Path) -> Weights:
 
 def trained_by(checkpoint: Path) -> str:
     """How `models.train` made a checkpoint. Raises ArtifactError for an unfinished run, and for what it did not make."""
-    try:
-        state = torch.load(checkpoint, weights_only=True, map_location="cpu")
-        recipe, done = state["recipe"], state["epoch"]
-    except Exception as error:
-        raise ArtifactError(f"{checkpoint} is no checkpoint of models.train") from error
+    state = read_state(checkpoint)
+    recipe, done = state["recipe"], state["epoch"]
     if done < recipe["epochs"]:
         raise ArtifactError(
             f"{checkpoint} has done {done} of {recipe['epochs']} epochs; "
             f"finish it with: python -m models.train {recipe['name']} --out {checkpoint.parent}"
         )
     return f"trained by models.train, recipe {recipe['name']}, seed {recipe['seed']}, {done} epochs"
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """What `models.train` saved. Raises ArtifactError for what it did not make."""
+    try:
+        state: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        missing = {"recipe", "epoch", "state_dict", "optimizer"} - state.keys()
+    except Exception as error:
+        raise ArtifactError(f"{checkpoint} is no checkpoint of models.train") from error
+    if missing:
+        raise ArtifactError(f"{checkpoint} is no checkpoint of models.train: it lacks {', '.join(sorted(missing))}")
+    return state
 
 
 def adapt(weights: Weights) -> Weights:

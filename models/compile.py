@@ -6,8 +6,7 @@ import argparse
 import dataclasses
 import datetime
 import logging
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,8 @@ from models.artifact import (
     Manifest,
     Preprocessing,
     file_hash,
-    install,
 )
+from models.artifact_folder import new_artifact
 from models.calibrate import fit_calibration
 from models.checkpoints import load_into, load_weights, trained_by
 from models.counts import count_macs, count_params
@@ -38,6 +37,7 @@ from models.description import imagenet_labels
 from models.engines.backends import load_engine
 from models.export import OPSET, export
 from models.facts import read_facts
+from models.parity_inputs import check_weights
 from models.train.recipes import RECIPES, Recipe
 from models.weights import V1
 from models.zoo.architecture import Architecture
@@ -103,22 +103,22 @@ def find_plan(name: str) -> Plan:
 
 
 def compile_artifact(name: str, plan: Plan, checkpoint: Path, out: Path) -> Artifact:
-    """Exports, checks and describes a checkpoint; `out` appears whole or not at all. Raises ArtifactError."""
+    """Exports, checks and describes a checkpoint; `out` changes whole or not at all. Raises ArtifactError."""
     labels = plan.labels or read_labels(plan.dataset)
     net = build_for(find_architecture(plan.architecture), len(labels))
     source = plan.source or trained_by(checkpoint)
     load_into(net, load_weights(checkpoint), str(checkpoint))
-    return compile_net(name, dataclasses.replace(plan, labels=labels, source=source), net, out)
+    return compile_net(name, dataclasses.replace(plan, labels=labels, source=source), net, out, [checkpoint])
 
 
-def compile_net(name: str, plan: Plan, net: nn.Module, out: Path) -> Artifact:
-    """The same for a network that has its weights; the plan says labels and source."""
+def compile_net(name: str, plan: Plan, net: nn.Module, out: Path, inputs: Sequence[Path] = ()) -> Artifact:
+    """The same for a network that has its weights; the plan says labels and source. `out` may not hold `inputs`."""
+    for key, tensor in net.state_dict().items():
+        if tensor.is_floating_point():
+            check_weights(key, tensor.float().numpy(), plan.source)
     steps = plan.preprocessing
     side = steps.size + 2 * steps.pad
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        folder = Path(scratch) / "artifact"
-        folder.mkdir()
+    with new_artifact(out, inputs) as folder:
         parity = export(net, steps, folder)
         manifest = Manifest(
             name=name,
@@ -146,7 +146,6 @@ def compile_net(name: str, plan: Plan, net: nn.Module, out: Path) -> Artifact:
         (folder / MANIFEST).write_text(dataclasses.replace(manifest, calibration=calibration).to_json())
         for file in folder.iterdir():
             file.chmod(0o644)
-        install(folder, out)
     return Artifact.load(out)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +42,9 @@ class Description:
         mean, std = self.mean or V1.mean, self.std or V1.std
         if len(mean) != channels or len(std) != channels:
             raise ArtifactError(f"the network takes {channels} channels: give as many numbers for mean and for std")
-        if min(std) <= 0:
-            raise ArtifactError(f"std must be positive, not {', '.join(map(str, std))}")
+        if not all(math.isfinite(value) for value in (*mean, *std)) or min(std) <= 0:
+            told = "; ".join(", ".join(map(str, values)) for values in (mean, std))
+            raise ArtifactError(f"mean must be finite and std positive numbers, not {told}")
         resize = self.resize or (V1.resize if side == V1.size else side)
         if resize < side:
             raise ArtifactError(

@@ -13,8 +13,10 @@ from torch import nn
 from convoy.errors import ArtifactError
 from models.artifact import IMAGE_MODEL, TENSOR_MODEL, Preprocessing
 from models.engines.backends import load_engine
+from models.engines.logits import logit_error
 from models.engines.reference import TorchEngine, to_input
 from models.graph_file import save_graph
+from models.parity_inputs import check_answers, parity_images
 from models.preprocessing_graph import add_preprocessing
 from models.zoo.lenet import LeNet5
 
@@ -72,19 +74,18 @@ def check_parity(
     """Largest difference of both graphs' logits from torch's, relative to the largest logit. Raises ArtifactError."""
     image_engine, tensor_engine = (load_engine(folder / name, 1) for name in (IMAGE_MODEL, TENSOR_MODEL))
     torch_engine = TorchEngine(net, steps, "image")
-    generator = np.random.default_rng(1)
     worst = 0.0
-    for batch in batches:
-        images = generator.integers(0, 256, (batch, steps.size, steps.size, steps.channels), np.uint8)
+    for what, images in parity_images(steps, batches):
         reference = torch_engine.run(images)
+        check_answers(reference, what, "the network")
         for logits in (image_engine.run(images), tensor_engine.run(to_input(images, steps).numpy())):
-            worst = max(worst, _relative_difference(logits, reference))
+            worst = max(worst, _difference(logits, reference))
     if not worst <= TOLERANCE:
         raise ArtifactError(f"the graphs differ from torch by {worst:.2g} of the largest logit; {TOLERANCE} is allowed")
     return {"largest_relative_difference": worst, "batches": list(batches), "tolerance": TOLERANCE}
 
 
-def _relative_difference(logits: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+def _difference(logits: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
     if logits.shape != reference.shape:
         raise ArtifactError(f"the graph answers {logits.shape}, torch {reference.shape}")
-    return float(np.abs(logits - reference).max() / (np.abs(reference).max() or 1.0))
+    return logit_error(reference, logits)

@@ -24,13 +24,15 @@ from models.artifact import (
     Manifest,
     Preprocessing,
     file_hash,
-    install,
 )
+from models.artifact_folder import new_artifact
 from models.description import Description, check_labels
 from models.engines.backends import load_engine
+from models.engines.logits import logit_error
 from models.graph_file import save_graph
 from models.onnx_counts import count_onnx_macs, count_onnx_params
 from models.onnx_file import Network, read_network
+from models.parity_inputs import check_answers, parity_images
 from models.preprocessing_graph import add_preprocessing
 
 BATCHES = (1, 3, 8)
@@ -41,15 +43,13 @@ Run = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 
 def import_onnx(name: str, file: Path, description: Description, out: Path) -> Artifact:
-    """Checks, describes and installs a network; `out` appears whole or not at all. Raises ArtifactError."""
+    """Checks, describes and installs a network; `out` changes whole or not at all. Raises ArtifactError."""
     network = read_network(file, description.size)
     steps = description.steps(network.channels, network.side)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        folder = Path(scratch) / "artifact"
-        folder.mkdir()
-        original = _original(network, Path(scratch) / "original")
+    with new_artifact(out, network.files) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        original = _original(network, Path(scratch))
         first = original(np.zeros((1, network.channels, network.side, network.side), np.float32))
+        check_answers(first.reshape(1, -1), "a tensor of zeros", str(file))
         labels = check_labels(description.labels, _classes(first, file))
         params, macs = count_onnx_params(network.model.graph), count_onnx_macs(_shaped(network, 1))
         _write_tensor(network, first, folder)
@@ -76,7 +76,6 @@ def import_onnx(name: str, file: Path, description: Description, out: Path) -> A
             licence="as its owner says",
         )
         (folder / MANIFEST).write_text(manifest.to_json())
-        install(folder, out)
     return Artifact.load(out)
 
 
@@ -94,7 +93,6 @@ def _shaped(network: Network, batch: int | str) -> onnx.ModelProto:
 
 def _original(network: Network, folder: Path) -> Run:
     """Runs the network as it came, image by image."""
-    folder.mkdir()
     save_graph(_shaped(network, 1), folder / "model.onnx")
     engine = load_engine(folder / "model.onnx", 1)
     return lambda images: np.concatenate([engine.run(image[np.newaxis]) for image in images])
@@ -127,17 +125,16 @@ def _write_tensor(network: Network, first: NDArray[np.float32], folder: Path) ->
 def _compare(original: Run, steps: Preprocessing, folder: Path, file: Path) -> dict[str, Any]:
     """Largest difference of both graphs from the original, at batches that it may never have seen."""
     image_engine, tensor_engine = (load_engine(folder / name, 1) for name in (IMAGE_MODEL, TENSOR_MODEL))
-    generator = np.random.default_rng(1)
     worst = 0.0
-    for batch in BATCHES:
-        images = generator.integers(0, 256, (batch, steps.size, steps.size, steps.channels), np.uint8)
+    for what, images in parity_images(steps, BATCHES):
         rows = ((images / 255 - np.array(steps.mean)) / steps.std).astype(np.float32).transpose(0, 3, 1, 2).copy()
-        reference = original(rows).reshape(batch, -1)
+        reference = original(rows).reshape(len(images), -1)
+        check_answers(reference, what, str(file))
         try:
             answers = [image_engine.run(images), tensor_engine.run(rows)]
         except EngineFailed as error:
             raise ArtifactError(
-                f"{file} runs for one image but not for {batch}: export it with a dynamic batch"
+                f"{file} runs for one image but not for {len(images)}: export it with a dynamic batch"
             ) from error
         worst = max(worst, *(_difference(logits, reference, file) for logits in answers))
     if not worst <= TOLERANCE:
@@ -153,4 +150,4 @@ def _difference(logits: NDArray[np.float32], reference: NDArray[np.float32], fil
             f"{file} answers {list(logits.shape)} for {len(reference)} images: its batch is fixed inside; "
             "export it with a dynamic batch"
         )
-    return float(np.abs(logits - reference).max() / (np.abs(reference).max() or 1.0))
+    return logit_error(reference, logits)

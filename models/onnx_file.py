@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from convoy.errors import ArtifactError
+from models.parity_inputs import check_weights
 
 OLDEST_OPSET = 7  # the first whose arithmetic broadcasts as numpy's does, which the preprocessing needs
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})  # whose operators ONNX Runtime has
 OWN_DOMAINS = frozenset({"", "ai.onnx"})
 PIXELS = (1, 3)  # channels
+FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 IMAGE_RANK = 4
 
 
@@ -29,20 +31,25 @@ class Network:
     channels: int
     side: int
     opset: int
+    files: tuple[Path, ...]  # the file, and those that hold its weights
 
 
 def read_network(path: Path, side: int | None) -> Network:
     """The network of a file; `side` is that of its images where the file leaves it open. Raises ArtifactError."""
-    model = _read(path)
+    model, files = _read(path)
     opset = _check_operators(model, path)
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    for tensor in _float_tensors(nodes, model.graph.initializer):
+        check_weights(tensor.name or "a constant", numpy_helper.to_array(tensor), str(path))
     given = _only("input", _inputs(model.graph), path)
     result = _only("output", list(model.graph.output), path)
     channels, side = _check_input(given, side, path)
     _check_float(result, "output", path)
-    return Network(model, given.name, _before_softmax(model.graph, result.name), channels, side, opset)
+    return Network(model, given.name, _before_softmax(model.graph, result.name), channels, side, opset, files)
 
 
-def _read(path: Path) -> onnx.ModelProto:
+def _read(path: Path) -> tuple[onnx.ModelProto, tuple[Path, ...]]:
+    """The graph with its weights, and the files that it was read from."""
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:
@@ -51,7 +58,8 @@ def _read(path: Path) -> onnx.ModelProto:
         ) from error
     if not model.graph.node:
         raise ArtifactError(f"{path} is no ONNX file, or was cut short (it holds no graph): export or copy it again")
-    missing = [name for name in _external_files(model.graph) if not (path.parent / name).is_file()]
+    external = _external_files(model.graph)
+    missing = [name for name in external if not (path.parent / name).is_file()]
     if missing:
         raise ArtifactError(
             f"{path} keeps its weights in {', '.join(missing)}, which is not in {path.parent}: put it there"
@@ -60,13 +68,23 @@ def _read(path: Path) -> onnx.ModelProto:
         onnx.load_external_data_for_model(model, str(path.parent))
     except Exception as error:
         raise ArtifactError(f"the weights of {path} cannot be read, export or copy them again: {error}") from error
-    return model
+    return model, (path, *(path.parent / name for name in external))
 
 
 def _external_files(graph: onnx.GraphProto) -> list[str]:
     tensors = [one for one in graph.initializer if one.data_location == TensorProto.EXTERNAL]
     places = {entry.value for one in tensors for entry in one.external_data if entry.key == "location"}
     return sorted(places)
+
+
+def _float_tensors(nodes: Iterable[onnx.NodeProto], weights: Iterable[onnx.TensorProto]) -> Iterator[onnx.TensorProto]:
+    """The weights, and the constants in the nodes and in the graphs inside them."""
+    yield from (tensor for tensor in weights if tensor.data_type in FLOATS)
+    for attribute in (attribute for node in nodes for attribute in node.attribute):
+        if attribute.t.data_type in FLOATS:
+            yield attribute.t
+        for inner in (attribute.g, *attribute.graphs):
+            yield from _float_tensors(inner.node, inner.initializer)
 
 
 def _check_operators(model: onnx.ModelProto, path: Path) -> int:

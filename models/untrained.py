@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 import convoy
 from models.artifact import IMAGE_MODEL, MANIFEST, TENSOR_MODEL, WEIGHTS, Artifact, Manifest, Preprocessing, file_hash
+from models.artifact_folder import new_artifact
 from models.export import OPSET, export
 from models.facts import Facts, read_facts
 from models.zoo.registry import find_architecture
@@ -23,15 +25,20 @@ def imagenet_architectures() -> list[str]:
     return [name for name, one in read_facts().items() if one.published_by == RECIPE]
 
 
-def export_untrained(name: str, folder: Path) -> Artifact:
+def export_untrained(name: str, out: Path) -> Artifact:
     """An artifact with weights as they begin, and the published accuracy. Raises NotFound, ArtifactError."""
     architecture = find_architecture(name)
     torch.manual_seed(0)
     net = architecture.build()
     channels, side, _ = architecture.input
     steps = Preprocessing(channels, side * 256 // 224, side, MEAN[:channels], STD[:channels])
+    with new_artifact(out) as folder:
+        _write(name, net, steps, folder)
+    return Artifact.load(out)
+
+
+def _write(name: str, net: nn.Module, steps: Preprocessing, folder: Path) -> None:
     facts = read_facts()[name]
-    folder.mkdir(parents=True, exist_ok=True)
     parity = export(net, steps, folder)
     manifest = Manifest(
         name=name,
@@ -55,7 +62,6 @@ def export_untrained(name: str, folder: Path) -> Artifact:
         licence="Apache-2.0",
     )
     (folder / MANIFEST).write_text(manifest.to_json())
-    return Artifact.load(folder)
 
 
 def published(facts: Facts) -> dict[str, Any]:

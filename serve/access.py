@@ -8,16 +8,18 @@ an admin's key. `convoy up` makes one for the user who serves, in a file of the 
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from convoy.credentials import LOCAL_KEY, digest, new_key
-from convoy.errors import Forbidden, QuotaExceeded, Unauthenticated
+from convoy.errors import ConfigError, Forbidden, QuotaExceeded, Unauthenticated
 from serve.config import TENSOR_SUFFIX, ApiKey
 
 LONGEST = 256  # bytes of what is shown as a key; more are not hashed
 BUSY_SECONDS = 1.0  # advice to who has too many requests under way
+LOCAL_KEY_TEXT = re.compile(rb"convoy_[\w-]+")  # `convoy keys new --out` ends its file with a line feed
 NO_KEY = "no API key; send Authorization: Bearer KEY, or x-api-key: KEY"
 UNKNOWN_KEY = "unknown API key"
 NO_ADMIN = "this needs the key of an admin: declare one under keys, or use the one that `convoy keys local` names"
@@ -147,8 +149,13 @@ def key_in(authorization: bytes | None, api_key: bytes | None) -> bytes:
 
 
 def make_local_key(folder: Path) -> Path:
-    """A new admin's key in the node's folder, for this user alone; the one before is worth nothing from then on."""
+    """A new admin's key in the node's folder, for this user alone; the one before is worth nothing from then on.
+
+    Raises ConfigError for a file of that name that no server wrote.
+    """
     path = folder / LOCAL_KEY
+    if path.exists() and not LOCAL_KEY_TEXT.fullmatch(path.read_bytes()):
+        raise ConfigError(f"{path} was not written by a server; move it away, or set runtime_dir to another folder")
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ from serve.parts import Part
 from serve.ranking import TOP, Ranking, rank
 from serve.scheduling import DEFAULT_PRIORITY, NEVER, WaitingLine
 from serve.slots import Slots
+from serve.unanswered import failure_of, lost_rows
 
 Rows = NDArray[Any]
 Execute = Callable[[Rows], Awaitable[NDArray[np.float32]]]
@@ -316,11 +317,16 @@ class Batcher:
         seconds = run.finished - run.started
         self._times.learn(run.size, seconds)
         start = 0
+        lost = lost_rows(run.logits)
+        if lost is not None:  # the batch is ranked as a whole, and arithmetic with infinity warns
+            run = replace(run, logits=np.where(lost[:, np.newaxis], np.float32(0), run.logits))
         for entry in batch:
             stop = start + entry.size
             if not entry.future.done():
                 if entry.deadline < run.finished:
                     entry.fail(DeadlineExceeded("the deadline passed while the engine ran"))
+                elif lost is not None and lost[start:stop].any():
+                    entry.fail(failure_of(entry.rows[lost[start:stop]]))
                 else:
                     entry.future.set_result(Answer(run, start, stop))
             start = stop

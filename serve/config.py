@@ -210,7 +210,7 @@ class Voter(Frozen):
 class MemberConfig(Voter):
     """A model that votes in an ensemble."""
 
-    weight: float = Field(1.0, gt=0, description="how much it counts; only proportions matter")
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False, description="how much it counts; only proportions matter")
 
 
 class EnsembleConfig(Named):

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from convoy.errors import EngineFailed
 from models.engines.engine import Engine
+from models.engines.logits import all_have_distribution
 
 LONG_SECONDS = 0.1  # of runs at one size: what takes so long is known well enough, and a start waits for it
 
@@ -57,19 +59,22 @@ def bucket_sizes(max_batch: int) -> tuple[int, ...]:
 def measure_curve(
     engine: Engine, sizes: Sequence[int], repeats: int = 3, clock: Callable[[], float] = time.perf_counter
 ) -> LatencyCurve:
-    """Warms the engine at every size and keeps the best of `repeats` runs of each, of fewer where a run takes long."""
+    """Warms the engine at every size and keeps the best of `repeats` runs of each, of fewer where a run takes long.
+
+    Raises EngineFailed for an engine that cannot run blank rows, or answers them with NaN or infinity.
+    """
     return LatencyCurve(tuple(sizes), tuple(_best_of(engine, size, repeats, clock) for size in sizes))
 
 
 def warm_up(engine: Engine, sizes: Sequence[int]) -> None:
-    """Runs the engine once at every size, so that no request is the first of its size."""
+    """Runs the engine once at every size, so that no request is the first of its size. Raises as `measure_curve` does."""
     for size in sizes:
-        engine.run(_blank(engine, size))
+        _run_blank(engine, _blank(engine, size))
 
 
 def _best_of(engine: Engine, size: int, repeats: int, clock: Callable[[], float]) -> float:
     batch = _blank(engine, size)
-    engine.run(batch)
+    _run_blank(engine, batch)
     best, spent = float("inf"), 0.0
     for _ in range(repeats):
         start = clock()
@@ -79,6 +84,11 @@ def _best_of(engine: Engine, size: int, repeats: int, clock: Callable[[], float]
         if spent >= LONG_SECONDS:
             break
     return best
+
+
+def _run_blank(engine: Engine, batch: NDArray[np.generic]) -> None:
+    if not all_have_distribution(engine.run(batch)):
+        raise EngineFailed("the engine answers blank rows with NaN or infinity; import or compile the model again")
 
 
 def _blank(engine: Engine, size: int) -> NDArray[np.generic]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convoy.errors import ConvoyError, DeadlineExceeded
+from convoy.errors import ConvoyError, DeadlineExceeded, EngineFailed
+from models.engines.logits import all_have_distribution
 from models.ensembles.combine import Rule, Scores, combine
 from serve.batcher import Line, run_in_parts
 from serve.looks import Looks
@@ -111,8 +112,12 @@ class Ensemble:
         votes = np.concatenate([votes for votes, _ in counted])
         weights = np.concatenate([np.full(len(votes), member.weight / len(votes)) for votes, member in counted])
         if votes.size <= INLINE_VALUES:
-            return Poll(combine(votes, weights, self._rule), parts, started)
-        return Poll(await asyncio.to_thread(combine, votes, weights, self._rule), parts, started)
+            scores = combine(votes, weights, self._rule)
+        else:
+            scores = await asyncio.to_thread(combine, votes, weights, self._rule)
+        if not all_have_distribution(scores):  # members that rule out all classes among them, or an overflow
+            return Poll(EngineFailed("the members' answers combine to NaN or infinity"), parts, started)
+        return Poll(scores, parts, started)
 
     async def _ask(self, member: Member, looks: Looks, until: float, priority: int) -> _Ballot:
         rows = looks.rows[member.geometry]

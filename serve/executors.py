@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from convoy.errors import ConvoyError, EngineFailed, NotReady
 from models.artifact import Artifact
 from models.engines.engine import Engine, TensorSpec
+from models.engines.logits import all_have_distribution, has_distribution
 from models.engines.store import Store
 from serve.config import ModelConfig
 from serve.curve import LONG_SECONDS, LatencyCurve, bucket_sizes, measure_curve, warm_up
@@ -107,12 +108,17 @@ class Engines:
         return self._classes
 
     def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
-        """Raises EngineFailed for a batch that it cannot run, NotReady when it can run no other one either."""
+        """Logits, in which rows without an answer are NaN or infinite: one request's pixels must not fail the others'.
+
+        Raises EngineFailed for a batch that it cannot run, NotReady when it can run no other one either.
+        """
         try:
             logits = self._run(form, rows)
         except (EngineFailed, MemoryError):
             self._prove(form, len(rows))
             raise
+        if not (all_have_distribution(logits) or has_distribution(logits).any()):
+            self._prove(form, len(rows))
         self.ran_at = self._proven_at
         return logits
 
@@ -145,20 +151,22 @@ class Engines:
 
     def _run_blank(self, form: Form, size: int) -> None:
         spec = self.inputs[form]
-        self._run(form, np.zeros((size, *spec.shape[1:]), spec.dtype))
+        logits = self._run(form, np.zeros((size, *spec.shape[1:]), spec.dtype))
+        if not all_have_distribution(logits):
+            raise EngineFailed("the engine answers blank rows with NaN or infinity")
         self._doubtful = None
 
     def _take(self, loop: asyncio.AbstractEventLoop, done: Callable[[], None], problem: str) -> None:
         present = self._warm
         try:
-            opened = None if problem else self._open()
+            warm = None if problem else self._warm_up(self._open(), None)
         except ConvoyError as error:
-            opened, problem = None, str(error)
-        if opened is None:
+            warm, problem = None, str(error)
+        if warm is None:
             log.warning("%s stays: %s", present.facts.label, problem)
             self._warm = replace(present, facts=replace(present.facts, problem=problem))
         else:
-            self._warm = self._warm_up(opened, None)
+            self._warm = warm
         with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
             loop.call_soon_threadsafe(self._taken, done)
 

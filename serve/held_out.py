@@ -15,6 +15,7 @@ from convoy.errors import ConfigError
 from models.artifact import Artifact
 from models.data import load_data
 from models.engines.backends import load_engine
+from models.engines.logits import run_checked
 from models.ensembles.combine import combine
 from models.ensembles.views import View
 from serve.config import ModelConfig
@@ -66,7 +67,7 @@ class Voter:
         self._engine = load_engine(artifact.image_model, threads)
 
     def scores(self, images: Sequence[bytes | Pixels]) -> NDArray[np.float32]:
-        """Scores [n, classes]: its looks combined by mean probability."""
+        """Scores [n, classes]: its looks combined by mean probability. Raises EngineFailed for an image without an answer."""
         return np.concatenate([self._vote(rows) for rows in self._batches(images)])
 
     def rows(self, image: bytes | Pixels) -> Pixels:
@@ -83,7 +84,7 @@ class Voter:
             yield np.concatenate([self._decoder.decode(image).rows[0] for image in images[start : start + each]])
 
     def _vote(self, rows: Pixels) -> NDArray[np.float32]:
-        logits = self._engine.run(rows.reshape(-1, *rows.shape[2:])) / self._temperature
+        logits = run_checked(self._engine, rows.reshape(-1, *rows.shape[2:])) / self._temperature
         votes = logits.reshape(*rows.shape[:2], -1).transpose(1, 0, 2)
         return combine(votes, np.ones(len(votes)), "mean_probability")
 

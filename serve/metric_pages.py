@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ import orjson
 from numpy.typing import NDArray
 
 PAGE_SLOTS = 64 * 1024
+STEM = re.compile(r"[0-9]+-[0-9]+")
 Values = NDArray[np.float64]
 Labels = Mapping[str, str]
 
@@ -91,7 +93,7 @@ class PageReader:
 
     def read(self) -> Iterator[Series]:
         """Every series of every process that ever wrote into the folder, dead processes included."""
-        self._known = {file: self._known.get(file, _Index()) for file in sorted(self._folder.glob("*.index"))}
+        self._known = {file: self._known.get(file, _Index()) for file in _indexes(self._folder)}
         for file, index in self._known.items():
             index.follow(file, self._wanted)
             alive = _is_alive(file.stem)
@@ -108,15 +110,25 @@ def read_pages(folder: Path) -> Iterator[Series]:
 
 def living_processes(folder: Path) -> list[int]:
     """Processes that have a page and are still there."""
-    return [int(index.stem.partition("-")[0]) for index in folder.glob("*.index") if _is_alive(index.stem)]
+    return [int(index.stem.partition("-")[0]) for index in _indexes(folder) if _is_alive(index.stem)]
 
 
 def clear_pages(folder: Path) -> None:
     """Removes the pages of processes that are no more, before a new server counts from zero."""
-    for index in folder.glob("*.index"):
+    for index in _indexes(folder):
         if not _is_alive(index.stem):
             index.unlink(missing_ok=True)
             index.with_suffix(".values").unlink(missing_ok=True)
+
+
+def _indexes(folder: Path) -> list[Path]:
+    """Those of pages, whose values have a size of their own: the folder may hold files of somebody else."""
+    found = []
+    for index in sorted(folder.glob("*.index")):
+        values = index.with_suffix(".values")
+        if STEM.fullmatch(index.stem) and values.is_file() and values.stat().st_size == PAGE_SLOTS * 8:
+            found.append(index)
+    return found
 
 
 def _is_alive(stem: str) -> bool:

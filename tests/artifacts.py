@@ -15,14 +15,22 @@ CLASSES = 4
 POISON = 255  # the faulty model breaks on a batch that holds a pixel of this value
 
 
-def write_artifact(folder: Path, name: str, *, loops: int = 0, faulty: bool = False, convolution: bool = False) -> Path:
+def write_artifact(
+    folder: Path,
+    name: str,
+    *,
+    loops: int = 0,
+    faulty: bool = False,
+    convolution: bool = False,
+    nan_from: float | None = None,
+) -> Path:
     """A grey 8x8 classifier: the class is the quadrant with the brightest mean, by pooling or by a convolution.
 
-    `loops` make it slow.
+    `loops` make it slow. An image whose brightest pixel (0..1) is `nan_from` or more gets no numbers.
     """
     folder.mkdir(parents=True)
     for file, image in ((IMAGE_MODEL, True), (TENSOR_MODEL, False)):
-        onnx.save_model(_model(image, loops, faulty, convolution), str(folder / file))
+        onnx.save_model(_model(image, loops, faulty, convolution, nan_from), str(folder / file))
     manifest = Manifest(
         name=name,
         version="1",
@@ -52,7 +60,7 @@ def quadrant_image(bright: int, value: int = 200) -> np.ndarray[tuple[int, int],
     return image
 
 
-def _model(image: bool, loops: int, faulty: bool, convolution: bool) -> onnx.ModelProto:
+def _model(image: bool, loops: int, faulty: bool, convolution: bool, nan_from: float | None) -> onnx.ModelProto:
     nodes, source = [], "input"
     if image:
         scale = numpy_helper.from_array(np.array(1 / 255, np.float32), "scale")
@@ -81,7 +89,16 @@ def _model(image: bool, loops: int, faulty: bool, convolution: bool) -> onnx.Mod
         nodes.append(helper.make_node("Conv", [source, "filter"], ["means"], strides=half))
     else:
         nodes.append(helper.make_node("AveragePool", [source], ["means"], kernel_shape=half, strides=half))
-    nodes.append(helper.make_node("Flatten", ["means"], ["logits"]))
+    nodes.append(helper.make_node("Flatten", ["means"], ["logits" if nan_from is None else "sums"]))
+    if nan_from is not None:
+        nodes += [
+            helper.make_node("ReduceMax", ["input"], ["brightest"], axes=[1, 2, 3], keepdims=1),
+            helper.make_node("Flatten", ["brightest"], ["bright"]),
+            helper.make_node("Less", ["bright", "bound"], ["answered"]),
+            helper.make_node("Where", ["answered", "sums", "no_number"], ["logits"]),
+        ]
+        constants.append(numpy_helper.from_array(np.array(nan_from, np.float32), "bound"))
+        constants.append(numpy_helper.from_array(np.array(np.nan, np.float32), "no_number"))
     result = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", CLASSES])
     graph = helper.make_graph(nodes, "quadrants", [given], [result], constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)

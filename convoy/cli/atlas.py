@@ -106,10 +106,14 @@ def atlas(
     """
     from models.engines.store import open_store
     from serve.atlas.sweep import BATCHES, Plan, sweep
-    from serve.atlas.view import document, write_page
+    from serve.atlas.view import check_page, document, write_page
     from serve.config import default_atlas, load_settings
 
     path = out or default_atlas()
+    page = path.with_suffix(".html")
+    if path == page:
+        raise click.UsageError(f"--out {path} is the data file; the page beside it has that name: end it in .json")
+    check_page(page)
     console = Console(stderr=True)
     artifacts = [*bundled_or(folders), *untrained(names, zoo, path.parent / "networks", console)]
     power = load_settings(config).power
@@ -128,7 +132,6 @@ def atlas(
             progress.update(bar, advance=1, description=f"{network.label}, batch {batch}")
 
         measured = sweep(plan, path, report, lambda what: progress.update(bar, description=what))
-    page = path.with_suffix(".html")
     write_page(measured, page)
     best = choose(measured, dataset, top1, ms) if top1 is not None or ms is not None else None
     if as_json:

@@ -161,7 +161,7 @@ def prune(store: str) -> None:
             continue
         shutil.rmtree(folder, ignore_errors=True)
         click.echo(f"{folder}: removed ({reason})")
-    shutil.rmtree(where.curves, ignore_errors=True)
+    where.forget_curves()
     click.echo(f"{len(where.entries())} engines in {where.root}")
 
 

@@ -61,6 +61,7 @@ def import_model(
     _check_name(name)
     out = out or Path("artifacts") / name
     try:
+        _check_out(out, origin.onnx, weights, said)
         _import(name, origin, weights, out, said)
     except ModuleNotFoundError as error:
         extra = "compile" if onnx else "train"
@@ -85,6 +86,14 @@ def _check_name(name: str) -> None:
     from serve.config import parse_settings
 
     parse_settings({"models": [{"name": name}]}, source=f"the name {name!r}")
+
+
+def _check_out(out: Path, onnx: Path | None, weights: Path | None, said: dict[str, Any]) -> None:
+    """Before anything is fetched or exported, which may take minutes."""
+    from models.artifact_folder import check_out
+
+    given = (onnx, weights, said["description"], said["labels"])
+    check_out(out, [Path(one) for one in given if one is not None and Path(one).exists()])
 
 
 def _import(name: str, origin: Origin, weights: Path | None, out: Path, said: dict[str, Any]) -> None:

@@ -20,12 +20,16 @@ def render(config: Path | None, output: Path | None, environment: bool) -> None:
     convoy render --config convoy.yaml > serve.yaml && serve deploy serve.yaml
     convoy render --environment
     """
+    from convoy.errors import InvalidInput
+    from convoy.files import is_same_file, write_file
     from serve.app import RAY_ENVIRONMENT
     from serve.config import load_settings
     from serve.render import deploy_yaml, environment_lines
 
+    if output and config and is_same_file(output, config):
+        raise InvalidInput(f"{output} is the configuration itself; name another file with --output")
     text = environment_lines(RAY_ENVIRONMENT) if environment else deploy_yaml(load_settings(config))
     if output is None:
         click.echo(text, nl=False)
     else:
-        output.write_text(text)
+        write_file(output, text)

@@ -94,13 +94,16 @@ def _write(config: Path, model: str, changes: dict[str, Any], remarks: list[str]
     """Changes the file, or makes one that serves the bundled models as before."""
     import yaml
 
+    from convoy.files import write_file
     from serve.config import bundled_models
     from serve.config_edit import set_model
 
-    if not config.exists():
+    if config.exists():
+        text = config.read_text()
+    else:
         models = [{"name": one.name, "placement": one.placement} for one in bundled_models()]
-        config.write_text(yaml.safe_dump({"models": models}, sort_keys=False))
-    config.write_text(set_model(config.read_text(), model, changes, remarks))
+        text = yaml.safe_dump({"models": models}, sort_keys=False)
+    write_file(config, set_model(text, model, changes, remarks))
 
 
 def _evidence(best: Measured, measured: list[Measured], slo: str) -> list[str]:

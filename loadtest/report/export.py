@@ -9,6 +9,7 @@ from pathlib import Path
 
 import orjson
 
+from convoy.files import write_file
 from loadtest.report.values import Report, to_document
 
 # perf_analyzer's `-f` file; times in microseconds, rows sorted by rising Inferences/Second.
@@ -38,11 +39,11 @@ STAGES: Mapping[str, tuple[str, ...]] = {
 
 
 def write_json(report: object, path: Path) -> None:
-    path.write_bytes(orjson.dumps(to_document(report), option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
+    write_file(path, orjson.dumps(to_document(report), option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
 
 
 def write_csv(reports: Sequence[Report], path: Path) -> None:
-    path.write_text(csv_text(reports), newline="")
+    write_file(path, csv_text(reports))
 
 
 def csv_text(reports: Sequence[Report]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from convoy.files import write_file
 from loadtest.report.charts import Axis, Band, Bar, Line, chart
 from loadtest.report.style import STYLE
 from loadtest.report.terminal import milliseconds, verdict_lines
@@ -17,7 +18,8 @@ def write_page(title: str, sections: Sequence[str], path: Path) -> None:
     name = escape(title)
     head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>{name}</title>"
     body = f"<h1>{name}</h1>{''.join(sections)}"
-    path.write_text(f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{body}</body></html>")
+    style = f"<style>{STYLE}</style>"
+    write_file(path, f"<!doctype html><html lang=en><head>{head}{style}</head><body>{body}</body></html>")
 
 
 def report_sections(report: Report, bands: Sequence[Band] = ()) -> list[str]:

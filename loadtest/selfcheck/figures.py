@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoy.errors import ConfigError, ConvoyError
+from convoy.files import write_file
 from loadtest.arrivals import arrival_blocks
 from loadtest.coordinator import run_plan
 from loadtest.drivers.wrk import run_wrk
@@ -239,4 +240,4 @@ def write_between_markers(path: Path, figures: str) -> None:
     if BEGIN not in text or END not in text:
         raise ConfigError(f"{path} lacks the lines {BEGIN} and {END}")
     head, rest = text.split(BEGIN, 1)
-    path.write_text(f"{head}{BEGIN}\n{figures}\n{END}{rest.split(END, 1)[1]}")
+    write_file(path, f"{head}{BEGIN}\n{figures}\n{END}{rest.split(END, 1)[1]}")

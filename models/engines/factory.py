@@ -21,7 +21,8 @@ from models.engines.backends import load_engine
 from models.engines.engine import Engine
 from models.engines.entry import EngineManifest, Entry, describe_files
 from models.engines.evidence import Evidence
-from models.engines.gate import Judgement, judge, logit_error
+from models.engines.gate import Judgement, Status, judge
+from models.engines.logits import logit_error
 from models.engines.order import Order
 from models.engines.store import Store, now
 from models.preprocess import normalise
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 ROWS = 100  # per batch, where engines are judged
 FP32_ERROR = 1e-3  # of the largest logit: what other orders of summation may change
 LEAST_AGREEMENT = 0.9  # with the reference; below, not even an unproven engine is kept
+RANKS: tuple[Status, ...] = ("refused", "unproven", "accepted")
 SPACE = 16  # times the artifact's size: graphs before and after each step
 
 Report = Callable[[str, int, int], None]
@@ -132,7 +134,7 @@ class Build:
             tried.append((how, judgement))
             if judgement.status == "accepted":
                 break
-        kept, judgement = max(tried, key=lambda one: (one[1].status == "accepted", one[1].agreement))
+        kept, judgement = max(tried, key=lambda one: (RANKS.index(one[1].status), one[1].agreement))
         if judgement.status == "refused":
             raise self._refusal([f"{_told(how)}: {found.reason}" for how, found in tried])
         if kept is not tried[-1][0]:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import ndtri
 
+from models.engines.logits import logit_error
+
 CONFIDENCE = 0.95
 BUDGET = 0.005  # of top-1, as a share
 
@@ -28,7 +30,7 @@ class Judgement:
 
     `lost` and `gained` count images that only the reference, or only the engine, got right; `loss_bound` is the upper 95 % bound
     of the loss. `agreement` is the share of images with the same top-1, `logit_error` the largest difference relative to
-    the reference's largest logit.
+    the reference's largest logit, infinite where either answers with NaN or infinity.
     """
 
     status: Status
@@ -52,7 +54,9 @@ def judge(
     agreement = float((reference.argmax(1) == logits.argmax(1)).mean())
     error = logit_error(reference, logits)
     if not math.isfinite(error):
-        return Judgement("refused", "it answers what is no number", images, budget, agreement, error)
+        return Judgement(
+            "refused", "it or the reference answers with NaN or infinity", images, budget, agreement, error
+        )
     if labels is None:
         return Judgement("unproven", "the images have no labels", images, budget, agreement, error)
     right, ours = reference.argmax(1) == labels, logits.argmax(1) == labels
@@ -72,11 +76,6 @@ def judge(
         gained=gained,
         loss_bound=bound,
     )
-
-
-def logit_error(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> float:
-    """The largest difference, relative to the reference's largest logit."""
-    return float(np.abs(logits - reference).max() / (np.abs(reference).max() or 1.0))
 
 
 def images_needed(budget: float) -> int:

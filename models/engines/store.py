@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -22,6 +23,7 @@ from models.engines.order import Order
 from models.engines.remote import RemoteStore
 
 NEW, LOCKS, TIMINGS, CURVES = ".new-", ".locks", ".timings", ".curves"
+KEY = re.compile(r"[0-9a-f]{64}")
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 log = logging.getLogger("convoy.engines")
@@ -114,12 +116,21 @@ class Store:
         with self._guard(), self._lock(key, wait=False):
             shutil.rmtree(self.root / key, ignore_errors=True)
 
+    def forget_curves(self) -> None:
+        """Removes the latency curves: the next start measures again."""
+        for file in self.curves.glob("*.json"):
+            if KEY.fullmatch(file.stem):
+                file.unlink(missing_ok=True)
+
     def leftovers(self) -> list[Path]:
         """What builds that were killed have left."""
         found = []
         for folder in self.root.glob(f"{NEW}*"):
+            key = folder.name.removeprefix(NEW).partition("-")[0]
+            if not KEY.fullmatch(key):
+                continue
             try:
-                with self._lock(folder.name.removeprefix(NEW).partition("-")[0], wait=False):
+                with self._lock(key, wait=False):
                     found.append(folder)
             except ArtifactError:
                 continue  # at work
@@ -168,9 +179,10 @@ class Store:
             yield folder
 
     def _folders(self) -> list[Path]:
+        """Those named as engines are: `prune` removes what is damaged, and the folder may hold somebody's own files."""
         if not self.root.is_dir():
             return []
-        return sorted(one for one in self.root.iterdir() if one.is_dir() and not one.name.startswith("."))
+        return sorted(one for one in self.root.iterdir() if one.is_dir() and KEY.fullmatch(one.name))
 
     @contextmanager
     def _lock(self, key: str, wait: bool = True) -> Iterator[None]:

@@ -22,7 +22,8 @@ def margin(scores: NDArray[Any]) -> NDArray[Any]:
 def entropy(scores: NDArray[Any]) -> NDArray[Any]:
     """Shannon entropy in nats, [n], of scores [n, classes]."""
     logs = log_softmax(scores)
-    nats: NDArray[Any] = -np.sum(np.exp(logs) * logs, axis=1)
+    shares = np.exp(logs)
+    nats: NDArray[Any] = -np.sum(shares * np.where(shares > 0, logs, 0), axis=1)  # a class ruled out adds nothing
     return nats
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from convoy.files import write_file
 from models.data import load_data
 from models.train.recipes import RECIPES, find_recipe, full_budget, of_length
 from models.train.trainer import Trainer
@@ -33,8 +34,11 @@ def main() -> None:
         recipe = full_budget(recipe)
     if arguments.epochs is not None:
         recipe = of_length(recipe, arguments.epochs)
-    result = Trainer(recipe, load_data(recipe.dataset), arguments.out).run()
-    (arguments.out / "result.json").write_text(json.dumps(result) + "\n")
+    out, file = arguments.out, arguments.out / "result.json"
+    if file.exists() and not (out / "checkpoint.pt").exists():
+        parser.error(f"{file} is of no run of this command; choose another --out or move it away")
+    result = Trainer(recipe, load_data(recipe.dataset), out).run()
+    write_file(file, json.dumps(result) + "\n")
     log.info("%s: held out %.2f %%, test %.2f %%", recipe.name, 100 * result["held_out"], 100 * result["test"])
 
 

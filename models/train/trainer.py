@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from convoy.errors import ConfigError
+from models.checkpoints import read_state
 from models.data import DataSet, Split
 from models.train.recipes import Recipe
 from models.train.schedule import rate_at
@@ -74,7 +76,7 @@ def augmented_batches(
 @contextmanager
 def sole_use(folder: Path) -> Iterator[None]:
     """Two runs that save to one folder would undo each other. Raises ConfigError when another one is under way."""
-    with (folder / "lock").open("wb") as file:
+    with (folder / "lock").open("ab") as file:  # a file that somebody else keeps there stays as it is
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -105,6 +107,10 @@ class Trainer:
         with sole_use(self.checkpoint.parent):
             while self.epoch < (self.recipe.epochs if until is None else until):
                 loss = self._train_epoch()
+                if not math.isfinite(loss):  # the last checkpoint is better than one of NaN
+                    raise ConfigError(
+                        f"the loss of epoch {self.epoch + 1} is {loss}: nothing was saved; lower peak_rate in the recipe"
+                    )
                 self.epoch += 1
                 self._save()
                 held_out = 100 * accuracy(self.net, self.data.held_out, self.recipe)
@@ -141,7 +147,7 @@ class Trainer:
     def _resume(self) -> None:
         if not self.checkpoint.exists():
             return
-        state = torch.load(self.checkpoint, weights_only=True)
+        state = read_state(self.checkpoint)
         if state["recipe"] != asdict(self.recipe):
             raise ValueError(f"{self.checkpoint} is of another recipe; choose another --out or delete it")
         self.epoch = state["epoch"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
 from convoy.errors import ConfigError
+from convoy.files import write_file
 from serve.engines import is_own
 from serve.frozen import Frozen
 from serve.power.sources import Method
@@ -158,6 +158,4 @@ def load_atlas(path: Path) -> Atlas:
 def save_atlas(atlas: Atlas, path: Path) -> None:
     """Replaces the file; whoever reads sees the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f"{path.name}.{os.getpid()}")
-    staged.write_text(atlas.model_dump_json(indent=1) + "\n")
-    staged.replace(path)
+    write_file(path, atlas.model_dump_json(indent=1) + "\n")

@@ -10,11 +10,14 @@ from typing import Any
 
 import orjson
 
+from convoy.errors import ConfigError
+from convoy.files import write_file
 from serve.atlas.choice import candidates, pareto_front
 from serve.atlas.data import Atlas, Cell
 from serve.atlas.findings import findings, operations_line
 
 PAGE = Path(__file__).resolve().parent.parent / "page"
+HEAD = '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Convoy: atlas</title>'
 TITLES = {
     ("imagenet1k", "published"): "ImageNet, published accuracies",
     ("cifar10", "measured"): "CIFAR-10, accuracies measured here",
@@ -76,6 +79,12 @@ def _groups(atlas: Atlas) -> list[dict[str, str]]:
     ]
 
 
+def check_page(path: Path) -> None:
+    """Raises ConfigError for a file that is there and no page of an atlas."""
+    if path.exists() and not path.read_bytes().startswith(HEAD.encode()):
+        raise ConfigError(f"{path} is no page of an atlas, which is written there; name another data file with --out")
+
+
 def write_page(atlas: Atlas, path: Path) -> None:
     """One file without anything from outside: libraries, charts and figures in it, and a policy that allows no more."""
     libraries = [(PAGE / "libraries" / name).read_text() for name in ("d3.min.js", "plot.umd.min.js")]
@@ -85,14 +94,14 @@ def write_page(atlas: Atlas, path: Path) -> None:
     policy = f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:"
     figures = orjson.dumps(document(atlas)).decode().replace("<", "\\u003c")
     scripts = "".join(f"<script>{library}</script>" for library in libraries)
-    path.write_text(
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Convoy: atlas</title>'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+    write_file(
+        path,
+        f'{HEAD}<meta http-equiv="Content-Security-Policy" content="{policy}">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
         f"<style>{(PAGE / 'page.css').read_text()}</style></head>"
         f'<body><main><h1>Atlas</h1><div id="charts"></div></main>'
         f'<script id="atlas" type="application/json">{figures}</script>{scripts}<script type="module">{module}</script>'
-        f"</body></html>"
+        f"</body></html>",
     )
 
 

@@ -60,6 +60,15 @@ def test_a_side_that_the_file_leaves_open_is_said(tmp_path: Path) -> None:
         ({"second": True}, "2 inputs"),
         ({"flatten": False}, "one image"),
         ({"fixed": True}, "dynamic batch"),
+        ({"weight": np.nan}, "dense holds NaN or infinity"),
+        ({"weight": np.inf}, "dense holds NaN or infinity"),
+        ({"weight": np.nan, "external": True}, "dense holds NaN or infinity"),
+        ({"hidden": np.nan}, "a constant holds NaN"),
+        ({"weight": 3e38}, "answers random images with NaN or infinity"),
+        ({"mask": np.inf}, "zeros with NaN or infinity"),
+        ({"root": True}, "answers random images with NaN or infinity"),
+        ({"pixels": "spread"}, "zeros with NaN or infinity"),
+        ({"pixels": "glare"}, "answers a black and a white image with NaN or infinity"),
     ],
 )
 def test_what_cannot_be_served_is_refused_with_the_reason(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
@@ -67,6 +76,14 @@ def test_what_cannot_be_served_is_refused_with_the_reason(tmp_path: Path, change
     with pytest.raises(ArtifactError, match=words):
         import_onnx("flowers", file, FLOWERS, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_class_that_is_masked_is_served(tmp_path: Path) -> None:
+    """Minus infinity is the logit of a class that is ruled out, and has a probability: 0."""
+    artifact = import_onnx("flowers", write_net(tmp_path / "net.onnx", mask=-np.inf), FLOWERS, tmp_path / "out")
+    assert artifact.manifest.parity["largest_relative_difference"] <= 1e-4
+    logits = load_engine(artifact.image_model, 1).run(np.full((1, SIDE, SIDE, 3), 7, np.uint8))
+    assert np.isneginf(logits).tolist() == [[False, True, False, False]]
 
 
 def test_weights_that_are_not_there(tmp_path: Path) -> None:
@@ -110,6 +127,8 @@ def test_what_is_no_onnx_file(tmp_path: Path, content: bytes) -> None:
         (Description(FLOWERS.labels, resize=4), "larger resize"),
         (Description(FLOWERS.labels, mean=(0.5,)), "3 channels"),
         (Description(FLOWERS.labels, std=(0.5, 0.0, 0.5)), "positive"),
+        (Description(FLOWERS.labels, std=(0.5, np.nan, 0.5)), "positive"),
+        (Description(FLOWERS.labels, mean=(0.5, np.nan, 0.5)), "finite"),
     ],
 )
 def test_what_is_said_must_fit(tmp_path: Path, said: Description, words: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import pytest
 import torch
 
 from convoy.errors import ArtifactError, ConfigError, NotFound
-from models.checkpoints import trained_by
+from models.checkpoints import read_state, trained_by
 from models.data import DataSet, Split
+from models.train.__main__ import main as train_command
 from models.train.recipes import RECIPES, find_recipe, full_budget
 from models.train.trainer import Trainer, augmented_batches, map_loss, normalise, sole_use
 from models.zoo.registry import ARCHITECTURES
@@ -58,6 +60,33 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
     trainer = Trainer(replace(RECIPE, epochs=1), toy_data(64), tmp_path)
     with sole_use(tmp_path), pytest.raises(ConfigError, match="another --out"):
         trainer.run()
+
+
+def test_what_others_keep_in_the_folder_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lock").write_text("mine")
+    Trainer(replace(RECIPE, epochs=1), toy_data(64), tmp_path).run()
+    assert (tmp_path / "lock").read_text() == "mine"
+    (tmp_path / "checkpoint.pt").unlink()
+    (tmp_path / "result.json").write_text("mine")
+    monkeypatch.setattr(sys, "argv", ["train", "lenet5-mnist", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        train_command()
+    assert (tmp_path / "result.json").read_text() == "mine"
+    torch.save({"state_dict": {}}, tmp_path / "checkpoint.pt")
+    with pytest.raises(ArtifactError, match=r"no checkpoint of models\.train: it lacks epoch"):
+        Trainer(RECIPE, toy_data(64), tmp_path)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_the_last_checkpoint_stays(tmp_path: Path) -> None:
+    trainer = Trainer(replace(RECIPE, epochs=2), toy_data(64), tmp_path)
+    trainer.run(until=1)
+    with torch.no_grad():
+        next(trainer.net.parameters()).fill_(torch.nan)
+    with pytest.raises(ConfigError, match="the loss of epoch 2 is nan: nothing was saved"):
+        trainer.run()
+    kept = read_state(tmp_path / "checkpoint.pt")
+    assert kept["epoch"] == 1
+    assert all(torch.isfinite(tensor).all() for tensor in kept["state_dict"].values())
 
 
 def test_an_unfinished_run_is_not_compiled(tmp_path: Path) -> None:

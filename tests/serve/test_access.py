@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from convoy.cli.keys import write_key
 from convoy.credentials import digest, new_key
-from convoy.errors import Forbidden, QuotaExceeded, Unauthenticated
+from convoy.errors import ConfigError, Forbidden, QuotaExceeded, Unauthenticated
 from serve.access import LONGEST, Access, Bucket, key_in, make_local_key, read_local_key
 from serve.config import ApiKey
 
@@ -149,3 +150,11 @@ def test_only_an_admins_key_changes_anything() -> None:
 )
 def test_where_a_key_is_looked_for(authorization: bytes | None, api_key: bytes | None, shown: bytes) -> None:
     assert key_in(authorization, api_key) == shown
+
+
+def test_a_key_that_no_server_wrote_is_left_alone(tmp_path: Path) -> None:
+    """`convoy keys new --out admin.key`, and `runtime_dir: .`"""
+    write_key(tmp_path / "admin.key", key := new_key())
+    with pytest.raises(ConfigError, match="set runtime_dir to another folder"):
+        make_local_key(tmp_path)
+    assert (tmp_path / "admin.key").read_text() == f"{key}\n"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from convoy.errors import Cancelled, DeadlineExceeded, EngineFailed, NotReady, Overloaded
+from convoy.errors import Cancelled, DeadlineExceeded, EngineFailed, InvalidInput, NotReady, Overloaded
 from serve.batcher import SWEEP_SECONDS, Answer, Batcher, BatcherLimits
 from serve.curve import LatencyCurve
 from serve.slots import Slots
@@ -387,5 +387,43 @@ def test_more_rows_than_a_batch_holds_is_a_mistake_of_the_caller() -> None:
         _, batcher = make(limit=2)
         with pytest.raises(ValueError, match="3 rows"):
             batcher.submit(rows(1.0, 2.0, 3.0), FOREVER)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_row_without_a_distribution_fails_its_own_request_alone(value: float) -> None:
+    """In one batch; whose input is no number either is told so, and the others are ranked as if it were not there."""
+
+    async def scenario() -> None:
+        _, batcher = make(8)
+        asked = [
+            batcher.submit(one, FOREVER) for one in (rows(9), rows(1, 2), rows(0, value), rows(3))
+        ]  # one runs, then all
+        _, first, second, third = await asyncio.gather(*asked, return_exceptions=True)
+        assert isinstance(second, InvalidInput)
+        assert isinstance(first, Answer)
+        assert isinstance(third, Answer)
+        assert first.run.size == third.run.size == 5
+        assert (first.logits.tolist(), third.logits.tolist()) == ([[1], [2]], [[3]])
+        assert first.run.ranking.probabilities == [[1.0]] * 5
+        await batcher.close()
+
+    run(scenario)
+
+
+def test_bytes_that_get_no_answer_are_the_engines_failure() -> None:
+    async def scenario() -> None:
+        async def nothing(rows: Rows) -> NDArray[np.float32]:
+            return np.full((len(rows), 2), np.nan, np.float32)
+
+        batcher = Batcher(nothing, Slots(1), BatcherLimits(8, 8), CURVE)
+        with pytest.raises(EngineFailed, match="NaN or infinity"):
+            await batcher.submit(np.zeros((1, 2), np.uint8), FOREVER)
+        with pytest.raises(EngineFailed, match="NaN or infinity"):  # normalised pixels
+            await batcher.submit(np.full((1, 2), 2.64, np.float32), FOREVER)
+        with pytest.raises(InvalidInput, match="normalised pixels"):
+            await batcher.submit(np.full((1, 2), -1e38, np.float32), FOREVER)
+        await batcher.close()
 
     run(scenario)

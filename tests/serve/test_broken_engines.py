@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from convoy.errors import ConvoyError, EngineFailed, NotReady
 from models.artifact import Artifact
 from models.engines.engine import Engine, TensorSpec
+from models.engines.logits import has_distribution
 from models.engines.store import Store
 from serve.config import ModelConfig
 from serve.curve import LatencyCurve
@@ -40,11 +41,22 @@ class Short:
         return self._engine.run(batch)[1:]
 
 
-@pytest.fixture
-def engines(tmp_path: Path) -> Engines:
-    artifact = Artifact.load(write_artifact(tmp_path / "a", "a", faulty=True))
+class NoNumbers(Short):
+    """An engine that answers NaN to everything, as a broken card may."""
+
+    def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        return np.full_like(self._engine.run(batch), np.nan)
+
+
+def load(tmp_path: Path, **how: Any) -> Engines:
+    artifact = Artifact.load(write_artifact(tmp_path / "a", "a", **how))
     model = ModelConfig(name="a", artifact=str(artifact.folder))
     return load_engines(model, artifact, Store(tmp_path / "store"), 1, Metrics(PageWriter(tmp_path / "pages")))
+
+
+@pytest.fixture
+def engines(tmp_path: Path) -> Engines:
+    return load(tmp_path, faulty=True)
 
 
 def test_a_batch_that_fails_says_nothing_of_the_engine(engines: Engines) -> None:
@@ -63,6 +75,35 @@ def test_a_broken_engine_says_so_until_it_is_whole(engines: Engines) -> None:
         engines.probe()
     engines._warm = whole
     engines.probe()
+
+
+def test_an_engine_that_answers_nan_to_everything_is_broken(engines: Engines) -> None:
+    whole = engines._warm
+    engines._warm = replace(whole, engines={form: NoNumbers(engine) for form, engine in whole.engines.items()})
+    with pytest.raises(NotReady, match="broken"):
+        engines.run("image", ROWS)
+    with pytest.raises(EngineFailed, match="blank rows with NaN"):
+        engines.probe()
+    engines._warm = whole
+    engines.probe()
+    assert engines.run("image", ROWS).shape == (3, CLASSES)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+def test_a_tensor_that_is_no_image_says_nothing_of_the_engine(tmp_path: Path, value: float) -> None:
+    """Its own row gets no answer, the others get theirs, and no replica is restarted."""
+    engines = load(tmp_path)
+    rows = np.zeros((3, 1, SIDE, SIDE), np.float32)
+    rows[1] = value
+    logits = engines.run("tensor", rows)
+    assert has_distribution(logits).tolist() == [True, False, True]
+    assert not has_distribution(engines.run("tensor", rows[1:2])).any()
+    engines.probe()
+
+
+def test_an_engine_that_answers_nan_to_blank_rows_is_not_loaded(tmp_path: Path) -> None:
+    with pytest.raises(EngineFailed, match="import or compile the model again"):
+        load(tmp_path, nan_from=0.0)
 
 
 class Method:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -168,6 +169,43 @@ def test_a_member_that_is_full_or_closed_counts_as_failed() -> None:
         assert isinstance(alone.scores, Overloaded)
         full.gate.set()
         await asyncio.gather(*waiting)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("rule", ["mean_logit", "mean_probability", "geometric_mean", "vote"])
+def test_a_member_that_answers_nan_has_failed(rule: Any) -> None:
+    async def scenario() -> None:
+        whole, broken = Net(), Net(np.nan)
+        poll = await Ensemble([broken.member("broken"), whole.member("whole")], rule).poll(
+            looks(2, 1, views=2), FOREVER
+        )
+        assert [part.outcome for part in poll.parts] == ["failed", "answered"]
+        assert scores_of(poll).argmax(axis=1).tolist() == [2, 1]
+        assert np.isfinite(scores_of(poll)).all()
+        alone = await Ensemble([broken.member()], rule).poll(looks(2), FOREVER)
+        assert isinstance(alone.scores, EngineFailed)
+        later = await Cascade([Stage("a", Ensemble([broken.member()])), Stage("b", Ensemble([whole.member()]))]).poll(
+            looks(3), FOREVER
+        )
+        assert scores_of(later).argmax() == 3
+
+    run(scenario)
+
+
+def test_members_that_rule_out_every_class_have_no_answer() -> None:
+    async def scenario() -> None:
+        async def masked(rows: NDArray[Any], left: int) -> NDArray[np.float32]:
+            logits = np.full((len(rows), CLASSES), -np.inf, np.float32)
+            logits[:, left] = 1
+            return logits
+
+        lines = [Batcher(partial(masked, left=one), Slots(1), BatcherLimits(4, 10), CURVE) for one in (0, 1)]
+        members = [Member("net", "1", line, 0) for line in lines]
+        poll = await Ensemble(members, "mean_logit").poll(looks(0), FOREVER)
+        assert isinstance(poll.scores, EngineFailed)
+        mean = await Ensemble(members, "mean_probability").poll(looks(0), FOREVER)
+        np.testing.assert_allclose(np.exp(scores_of(mean)), [[0.5, 0.5, 0, 0]], atol=1e-6)
 
     run(scenario)
 

@@ -109,3 +109,14 @@ def test_every_metric_has_help_and_our_prefix() -> None:
     for definition in DEFINITIONS.values():
         assert definition.name.startswith("convoy_")
         assert definition.help
+
+
+def test_files_of_somebody_else_in_the_folder_stay(tmp_path: Path) -> None:
+    for name in ("book.index", "book.values", "2024-01.index", "2024-01.values"):
+        (tmp_path / name).write_text("mine")
+    record(tmp_path, 3)
+    clear_pages(tmp_path)
+    assert {one.name for one in tmp_path.iterdir() if one.stat().st_size == 4} == {
+        "book.index", "book.values", "2024-01.index", "2024-01.values",
+    }  # fmt: skip
+    assert sum(1 for _ in read_pages(tmp_path)) > 0

@@ -7,19 +7,26 @@ from pathlib import Path
 from sqlalchemy import and_, select
 
 from convoy.errors import InvalidInput
+from convoy.files import staged_file
 from serve.experiments.ledger.schema import outcomes, predictions
 from serve.experiments.ledger.store import Ledger
 
+SQLITE = b"SQLite format 3"  # how its files begin
 ROWS = 50_000  # in memory at a time
 
 
 def export_parquet(url: str, experiment: str, out: Path) -> int:
-    """Writes the file; how many rows. Raises ConfigError, or InvalidInput when the extra is not installed."""
+    """Writes the file, whole or not at all; how many rows.
+
+    Raises ConfigError, or InvalidInput when the extra is not installed or a database would be overwritten.
+    """
     try:
         import pyarrow as arrow
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise InvalidInput("Parquet needs an extra: pip install 'convoy-serve[parquet]'") from error
+    if _is_database(out):
+        raise InvalidInput(f"{out} is a database, perhaps the ledger itself; name another file")
     schema = arrow.schema(
         [
             ("request_id", arrow.string()),
@@ -43,7 +50,11 @@ def export_parquet(url: str, experiment: str, out: Path) -> int:
     query = select(*columns, *truth).select_from(predictions.outerjoin(outcomes, same))
     query = query.where(predictions.c.experiment == experiment).order_by(predictions.c.at)
     ledger, written = Ledger(url), 0
-    with parquet.ParquetWriter(out, schema) as file, ledger.engine.connect() as connection:
+    with (
+        staged_file(out) as staged,
+        parquet.ParquetWriter(staged, schema) as file,
+        ledger.engine.connect() as connection,
+    ):
         rows = connection.execution_options(yield_per=ROWS).execute(query).mappings()
         for part in rows.partitions():
             documents = [dict(row) | {"answered": bool(row["answered"])} for row in part]
@@ -51,3 +62,10 @@ def export_parquet(url: str, experiment: str, out: Path) -> int:
             written += len(documents)
     ledger.close()
     return written
+
+
+def _is_database(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    with file.open("rb") as present:
+        return present.read(len(SQLITE)) == SQLITE

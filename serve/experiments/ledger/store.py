@@ -246,7 +246,7 @@ def _one_at_a_time(engine: Engine) -> Iterator[Connection]:
     """A connection on which the schema may be changed: other processes that start wait their turn."""
     with contextlib.ExitStack() as stack:
         if engine.dialect.name == "sqlite" and engine.url.database:
-            lock = stack.enter_context(open(f"{_sqlite_file(engine.url)}.lock", "w"))
+            lock = stack.enter_context(open(f"{_sqlite_file(engine.url)}.lock", "a"))
             fcntl.flock(lock, fcntl.LOCK_EX)
         connection = stack.enter_context(engine.begin())
         if engine.dialect.name == "postgresql":

@@ -55,3 +55,23 @@ def test_a_corrupt_file_is_left_alone_and_told(tmp_path: Path) -> None:
     assert "is no atlas" in done.output
     assert "move it away and measure again: convoy atlas" in done.output.replace("\n", " ")
     assert out.read_text() == "{"
+
+
+def test_a_page_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    """The page goes beside the data file, under its name."""
+    (tmp_path / "report.html").write_text("mine")
+    done = atlas("--out", str(tmp_path / "report.json"), "-b", "1")
+    assert done.exit_code == 1
+    assert "name another data file with --out" in done.output.replace("\n", " ")
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("report.html", "mine")]
+    assert "end it in .json" in atlas("--out", str(tmp_path / "report.html"), "-b", "1").output.replace("\n", " ")
+
+
+def test_an_untrained_network_is_not_written_over_somebodys_files(tmp_path: Path) -> None:
+    folder = tmp_path / "networks" / "resnet18"
+    folder.mkdir(parents=True)
+    (folder / "weights.bin").write_bytes(b"months of training")
+    done = atlas("--out", str(tmp_path / "atlas.json"), "-b", "1", "-n", "resnet18")
+    assert done.exit_code == 1
+    assert "holds files that are not of an artifact" in done.output.replace("\n", " ")
+    assert [one.name for one in folder.iterdir()] == ["weights.bin"]

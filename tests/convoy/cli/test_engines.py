@@ -60,6 +60,20 @@ def test_an_engine_from_compile_to_prune(tmp_path: Path) -> None:
     assert ("left by a build" in pruned, "image.onnx is missing" in pruned, "0 engines" in pruned) == (True, True, True)
 
 
+def test_prune_removes_engines_only(tmp_path: Path) -> None:
+    """Whoever names the wrong folder as the store loses nothing in it."""
+    for name in ("photos", "engine", ".new-ideas", ".curves", "f" * 64):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.json").write_text("{}")
+    pruned = convoy("engines", "prune", "--store", str(tmp_path))
+    assert pruned.exit_code == 0, pruned.output
+    left = {one.parent.name for one in tmp_path.glob("*/mine.json")} | {
+        one.parent.name for one in tmp_path.glob(".*/mine.json")
+    }
+    assert left == {"photos", "engine", ".new-ideas", ".curves"}
+    assert "photos" not in convoy("engines", "verify", "--store", str(tmp_path)).output
+
+
 def test_what_a_configuration_asks_for_is_built_beforehand(tmp_path: Path) -> None:
     artifact = str(write_artifact(tmp_path / "a", "a", convolution=True))
     models = [{"name": "a", "artifact": artifact, "engine": "openvino"}, {"name": "lenet5-mnist"}]

@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from convoy.cli import main
 from models.artifact import Artifact
 from models.zoo.squeezenet import squeezenet_cifar
 from serve.config import parse_settings
+from tests.artifacts import write_artifact
 from tests.models.onnx_nets import SIDE, write_net
 from tests.serve.listeners import serving
 
@@ -74,6 +76,44 @@ def test_an_onnx_file_is_served_after_one_command(tmp_path: Path, free_ports: Ca
     (logits,) = original.run(None, {"image": (pixels.transpose(2, 0, 1)[np.newaxis] / 255).astype(np.float32)})
     assert best["index"] == int(logits.argmax())
     assert best["label"] == ("rose", "tulip", "lily", "aster")[best["index"]]
+
+
+def test_the_users_own_files_are_left_alone(tmp_path: Path) -> None:
+    """Beside their network lies a weights.bin of theirs, and that folder is named as --out."""
+    write_net(tmp_path / "net.onnx")
+    (tmp_path / "weights.bin").write_bytes(b"months of training")
+    (tmp_path / "labels.txt").write_text("rose\ntulip\nlily\naster\n")
+    before = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
+    arguments = ["--onnx", str(tmp_path / "net.onnx"), "--labels", str(tmp_path / "labels.txt")]
+    answer = CliRunner().invoke(main, ["import", "flowers", *arguments, "--out", str(tmp_path)])
+    assert answer.exit_code == 1
+    assert "which the artifact is made from; name another folder with --out" in answer.output.replace("\n", " ")
+    assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("option", ["--labels", "--description"])
+def test_a_folder_that_holds_what_is_said_of_the_network_is_left_alone(option: str, tmp_path: Path) -> None:
+    out = write_artifact(tmp_path / "out", "old")
+    said = "rose\ntulip\nlily\naster\n" if option == "--labels" else '{"labels": ["rose", "tulip", "lily", "aster"]}'
+    (out / "weights.bin").write_text(said)
+    arguments = ["--onnx", str(write_net(tmp_path / "net.onnx")), option, str(out / "weights.bin")]
+    answer = CliRunner().invoke(main, ["import", "flowers", *arguments, "--out", str(out)])
+    assert answer.exit_code == 1
+    assert (out / "weights.bin").read_text() == said
+    assert Artifact.load(out).manifest.name == "old"
+
+
+def test_weights_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
+    weights = squeezenet_cifar(classes=3).state_dict()
+    name = next(key for key, tensor in weights.items() if tensor.ndim == 4)
+    weights[name][0, 0, 0, 0] = torch.nan
+    save_file(weights, tmp_path / "w.safetensors")
+    (tmp_path / "labels.txt").write_text("rose\ntulip\nlily\n")
+    arguments = ["-a", "squeezenet_cifar", "--weights", str(tmp_path / "w.safetensors"), "--out", str(tmp_path / "out")]
+    answer = CliRunner().invoke(main, ["import", "flowers", *arguments, "--labels", str(tmp_path / "labels.txt")])
+    assert answer.exit_code == 1
+    assert f"w.safetensors: {name} holds NaN or infinity" in answer.output.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

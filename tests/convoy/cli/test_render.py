@@ -37,3 +37,14 @@ def test_a_wrong_configuration_is_one_line(tmp_path: Path) -> None:
     answer = CliRunner().invoke(main, ["render", "--config", str(config)])
     assert answer.exit_code == 1
     assert "did you mean 'models'?" in answer.output
+
+
+def test_the_configuration_is_not_overwritten_with_what_is_rendered_from_it(tmp_path: Path) -> None:
+    config, link = tmp_path / "convoy.yaml", tmp_path / "link.yaml"
+    config.write_text("models: [{name: lenet5-mnist}]")
+    link.symlink_to(config)
+    for output in (config, link):
+        answer = CliRunner().invoke(main, ["render", "--config", str(config), "--output", str(output)])
+        assert answer.exit_code == 1
+        assert "name another file with --output" in answer.output
+    assert config.read_text() == "models: [{name: lenet5-mnist}]"

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.engines.gate import BUDGET, images_needed, judge, logit_error, loss_bound
+from models.engines.gate import BUDGET, images_needed, judge, loss_bound
+from models.engines.logits import logit_error
 
 counts = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(130, 6000))
 
@@ -67,7 +68,7 @@ def test_judgements() -> None:
     assert "539" in few.reason
     assert judge(right, right, None, BUDGET).status == "unproven"
     broken = judge(right, np.full_like(right, np.nan), labels, BUDGET)
-    assert (broken.status, math.isnan(broken.logit_error)) == ("refused", True)
+    assert (broken.status, broken.logit_error) == ("refused", math.inf)
 
 
 def test_logit_errors_are_relative() -> None:

@@ -1,0 +1,140 @@
+"""Where an artifact is written: beside the old one, then the two folders change places in one step.
+
+Only our own files are ever replaced. A process that is killed leaves the old artifact whole, and beside it a hidden folder.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from convoy.errors import ArtifactError
+from models.artifact import IMAGE_MODEL, MANIFEST, TENSOR_MODEL, WEIGHTS, Manifest
+
+WRITTEN = frozenset({IMAGE_MODEL, TENSOR_MODEL, WEIGHTS, MANIFEST})
+MOST_NAMED = 3
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
+# What renameat2 fails with where the file system or the system cannot exchange folders.
+CANNOT_EXCHANGE = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EXDEV})
+
+
+def check_out(out: Path, inputs: Sequence[Path] = ()) -> None:
+    """Raises ArtifactError unless `out` is absent, empty, or an artifact that holds none of the `inputs`."""
+    with _explained(out):
+        _check(out, out.resolve(), inputs)
+
+
+@contextmanager
+def new_artifact(out: Path, inputs: Sequence[Path] = ()) -> Iterator[Path]:
+    """An empty folder to make an artifact in. When the block ends, `out` is that folder; when it fails, `out` is unchanged.
+
+    What lies in an old artifact's folder beside its files (notices) stays there. Raises ArtifactError as `check_out` does,
+    and when nothing can be written.
+    """
+    target = out.resolve()
+    with _explained(out):
+        _check(out, target, inputs)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            dir=target.parent, prefix=f".{target.name}-", ignore_cleanup_errors=True
+        ) as scratch:
+            folder = Path(scratch) / "artifact"
+            folder.mkdir()
+            yield folder
+            _check(out, target, inputs)  # making it may have taken hours
+            _install(folder, target)
+
+
+@contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    """Names the remedy for what the file system refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise ArtifactError(
+            f"{out} could not be written ({error}); free some room, or name another folder with --out"
+        ) from error
+
+
+def _check(out: Path, target: Path, inputs: Sequence[Path]) -> None:
+    if target.exists() and not target.is_dir():
+        raise ArtifactError(f"{out} is a file; name another folder with --out")
+    for file in inputs:
+        if any(place.is_relative_to(target) for place in (file.resolve(), file.parent.resolve() / file.name)):
+            raise ArtifactError(f"{out} holds {file}, which the artifact is made from; name another folder with --out")
+    if not target.is_dir():
+        return
+    if Path.cwd().is_relative_to(target):
+        raise ArtifactError(f"{out} is the working folder, and would be replaced; start from another one")
+    if foreign := _foreign(target):
+        more = ", …" if len(foreign) > MOST_NAMED else ""
+        raise ArtifactError(
+            f"{out} holds files that are not of an artifact ({', '.join(foreign[:MOST_NAMED])}{more}); "
+            "name another folder with --out, or move them away"
+        )
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Two folders of one file system change places in one step: renameat2(2). Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if libc.renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), str(other))
+
+
+def _foreign(target: Path) -> list[str]:
+    """Names in a folder that keep an artifact from being written there: all, unless an artifact is there already."""
+    names = sorted(entry.name for entry in target.iterdir())
+    try:
+        manifest = Manifest.from_json((target / MANIFEST).read_text())
+    except (OSError, UnicodeDecodeError, ArtifactError):
+        return names
+    return [name for name in names if name in WRITTEN - {MANIFEST} - set(manifest.files)]
+
+
+def _install(folder: Path, target: Path) -> None:
+    for file in folder.iterdir():
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
+    if not target.exists() or not any(target.iterdir()):
+        folder.rename(target)
+        return
+    _keep_others(target, folder)
+    shutil.copymode(target, folder)
+    try:
+        exchange(folder, target)
+    except OSError as error:
+        if error.errno not in CANNOT_EXCHANGE:
+            raise
+        _replace(folder, target)
+
+
+def _keep_others(old: Path, new: Path) -> None:
+    """Copies what is not of the artifact, since a copy that fails leaves the old folder as it was."""
+    ours = WRITTEN | set(Manifest.from_json((old / MANIFEST).read_text()).files)
+    for other in old.iterdir():
+        if other.name in ours:
+            continue
+        if other.is_dir() and not other.is_symlink():
+            shutil.copytree(other, new / other.name, symlinks=True)
+        else:
+            shutil.copy2(other, new / other.name, follow_symlinks=False)
+
+
+def _replace(folder: Path, target: Path) -> None:
+    """In two steps, where the file system cannot do it in one."""
+    aside = folder.with_name("old")
+    target.rename(aside)
+    try:
+        folder.rename(target)
+    except BaseException:
+        aside.rename(target)
+        raise

@@ -1,0 +1,56 @@
+"""Logits that can be answered with, and how far two engines' logits are apart.
+
+A row has a distribution when it holds no NaN and its largest logit is finite. A logit of minus infinity is valid: it rules
+its class out, as a network does that masks classes or ends in the logarithm of probabilities.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoy.errors import EngineFailed
+from models.engines.engine import Engine
+
+DOT_VALUES = 10_000  # OpenBLAS computes larger dot products on several threads, which then spin for a while
+
+Logits = NDArray[np.float32]
+
+
+def has_distribution(logits: Logits) -> NDArray[np.bool_]:
+    """For each row of logits [n, classes] whether its softmax is a distribution."""
+    finite: NDArray[np.bool_] = np.isfinite(logits.max(axis=1))
+    return finite
+
+
+def all_have_distribution(logits: Logits) -> bool:
+    """Whether every row has one. Called for every batch: one dot product settles it where all logits are finite."""
+    if logits.size <= DOT_VALUES and math.isfinite(np.vdot(logits, logits)):
+        return True
+    return bool(has_distribution(logits).all())
+
+
+def run_checked(engine: Engine, batch: NDArray[Any]) -> Logits:
+    """Logits of a batch. Raises EngineFailed, also for a row without a distribution."""
+    logits = engine.run(batch)
+    if not all_have_distribution(logits):
+        lost = len(logits) - int(has_distribution(logits).sum())
+        raise EngineFailed(f"the logits of {lost} of {len(logits)} images are NaN or infinite")
+    return logits
+
+
+def logit_error(reference: Logits, logits: Logits) -> float:
+    """The largest difference, relative to the reference's largest logit. It is never NaN, which passes comparisons.
+
+    It is infinite where either has a row without a distribution, and where only one of them rules a class out.
+    """
+    if not (all_have_distribution(reference) and all_have_distribution(logits)):
+        return math.inf
+    apart = reference != logits  # minus infinity less itself is NaN
+    with np.errstate(over="ignore"):
+        differences = np.abs(logits[apart] - reference[apart])
+    scale = np.abs(reference[np.isfinite(reference)]).max() or 1.0
+    return float(differences.max(initial=0.0) / scale)

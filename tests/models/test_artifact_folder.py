@@ -1,0 +1,246 @@
+"""Where artifacts are written: what is not ours is never touched, and the old one is there until the new one is whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from convoy.errors import ArtifactError
+from models import artifact_folder
+from models.artifact import IMAGE_MODEL, MANIFEST, WEIGHTS, Artifact
+from models.artifact_folder import new_artifact
+from tests.artifacts import write_artifact
+from tests.models.onnx_nets import write_net
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Every path below a folder, and what the files hold."""
+    return {str(one.relative_to(folder)): one.read_bytes() if one.is_file() else None for one in folder.rglob("*")}
+
+
+def install(out: Path, name: str, *inputs: Path) -> None:
+    with new_artifact(out, inputs) as folder:
+        folder.rmdir()
+        write_artifact(folder, name)
+
+
+def users_weights(folder: Path) -> Path:
+    write_net(folder / "net.onnx")
+    (folder / WEIGHTS).write_bytes(b"months of training")
+    return folder
+
+
+def users_graph(folder: Path) -> Path:
+    (folder / "mine").mkdir()
+    (folder / "mine" / IMAGE_MODEL).write_bytes(b"mine")
+    return folder / "mine"
+
+
+def another_manifest(folder: Path) -> Path:
+    (folder / "web").mkdir()
+    (folder / "web" / MANIFEST).write_text('{"name": "a web application"}')
+    return folder / "web"
+
+
+def weights_in_an_artifact(folder: Path) -> Path:
+    """The artifact of the tests has no weights.bin of its own."""
+    (write_artifact(folder / "a", "a") / WEIGHTS).write_bytes(b"months of training")
+    return folder / "a"
+
+
+def file(folder: Path) -> Path:
+    (folder / "file").write_bytes(b"mine")
+    return folder / "file"
+
+
+def below_a_file(folder: Path) -> Path:
+    return file(folder) / "out"
+
+
+def link_to_a_users_folder(folder: Path) -> Path:
+    (folder / "link").symlink_to(users_graph(folder))
+    return folder / "link"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [users_weights, users_graph, another_manifest, weights_in_an_artifact, file, below_a_file, link_to_a_users_folder],
+)
+def test_what_is_no_artifact_of_ours_is_left_alone(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    out = make(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(ArtifactError, match="name another folder with --out"):
+        install(out, "new")
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("place", ["plain", "relative", "folder link", "file link", "out link", "hard link"])
+def test_a_folder_that_holds_the_input_is_left_alone(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = write_artifact(tmp_path / "out", "old")
+    source = out / "net.onnx"
+    write_net(tmp_path / "elsewhere.onnx" if place == "file link" else source)
+    if place == "relative":
+        monkeypatch.chdir(tmp_path)
+        source = Path("out/../out/net.onnx")
+    elif place == "folder link":
+        (tmp_path / "link").symlink_to(out)
+        source = tmp_path / "link" / "net.onnx"
+    elif place == "file link":
+        source.symlink_to(tmp_path / "elsewhere.onnx")
+    elif place == "out link":
+        (tmp_path / "link").symlink_to(out)
+        out = tmp_path / "link"
+    elif place == "hard link":  # a name of its own: what is written elsewhere cannot change it
+        os.link(source, tmp_path / "other.onnx")
+        source, kept = tmp_path / "other.onnx", source.read_bytes()
+        install(out, "new", source)
+        assert source.read_bytes() == kept == (out / "net.onnx").read_bytes()
+        return
+    before = contents(tmp_path)
+    with pytest.raises(ArtifactError, match=r"holds .*net\.onnx, which the artifact is made from"):
+        install(out, "new", source)
+    assert contents(tmp_path) == before
+
+
+def test_the_working_folder_is_not_pulled_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (out := write_artifact(tmp_path / "out", "old") / "notes").mkdir()
+    monkeypatch.chdir(out)
+    with pytest.raises(ArtifactError, match="working folder"):
+        install(Path(".."), "new")
+    assert Artifact.load(tmp_path / "out").manifest.name == "old"
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_earlier_artifact_is_replaced_and_what_lies_beside_it_stays(link: bool, whole: bool, tmp_path: Path) -> None:
+    old = write_artifact(tmp_path / "old", "old")
+    (old / "NOTICE").write_text("whose weights these are")
+    (old / "photos").mkdir()
+    (old / "photos" / "one.png").write_bytes(b"png")
+    (old / "latest").symlink_to("photos")
+    old.chmod(0o750)
+    if not whole:
+        (old / IMAGE_MODEL).write_bytes(b"damaged")
+    out = old
+    if link:
+        (out := tmp_path / "link").symlink_to(old)
+    install(out, "new")
+    assert Artifact.load(out).manifest.name == "new"
+    assert out.is_symlink() is link
+    assert (old / "NOTICE").read_text() == "whose weights these are"
+    assert (old / "latest" / "one.png").read_bytes() == b"png"
+    assert (old / "latest").is_symlink()
+    assert old.stat().st_mode & 0o777 == 0o750
+    assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_empty_or_absent_folder_is_filled(there: bool, tmp_path: Path) -> None:
+    out = tmp_path / "some" / "out"
+    if there:
+        out.mkdir(parents=True)
+    install(out, "new")
+    assert Artifact.load(out).manifest.name == "new"
+
+
+def test_what_fails_changes_nothing(tmp_path: Path) -> None:
+    out = write_artifact(tmp_path / "out", "old")
+    before = contents(tmp_path)
+
+    def interrupted() -> None:
+        with new_artifact(out) as folder:
+            (folder / MANIFEST).write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert contents(tmp_path) == before
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from models.artifact_folder import new_artifact
+with new_artifact(pathlib.Path(sys.argv[1])) as folder:
+    (folder / "image.onnx").write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+FULL_DISK = """
+import pathlib, resource, sys
+from models.description import Description
+from models.import_onnx import import_onnx
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+import_onnx("new", pathlib.Path(sys.argv[2]), Description(("a", "b", "c", "d")), pathlib.Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_killed_process_leaves_the_old_artifact(there: bool, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    if there:
+        write_artifact(out, "old")
+    done = subprocess.run([sys.executable, "-c", KILLED, str(out)], check=False, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    if there:
+        assert Artifact.load(out).manifest.name == "old"
+    else:
+        assert not out.exists()
+
+
+def test_a_full_disk_leaves_the_old_artifact_and_names_the_remedy(tmp_path: Path) -> None:
+    out = write_artifact(tmp_path / "out", "old")
+    net = write_net(tmp_path / "net.onnx")
+    before = contents(tmp_path)
+    command = [sys.executable, "-c", FULL_DISK, str(out), str(net)]
+    done = subprocess.run(command, check=False, timeout=120, capture_output=True, text=True)
+    assert "ArtifactError" in done.stderr
+    assert "File too large" in done.stderr
+    assert "free some room, or name another folder with --out" in done.stderr
+    assert contents(tmp_path) == before
+
+
+def test_a_reader_always_finds_an_artifact(tmp_path: Path) -> None:
+    out = write_artifact(tmp_path / "out", "old")
+    missed: list[int] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            if not (out / MANIFEST).exists():
+                missed.append(1)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        for number in range(50):
+            install(out, f"new{number}")
+    finally:
+        done.set()
+        watcher.join()
+    assert missed == []
+
+
+def test_without_an_exchange_in_one_step_it_takes_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cannot(one: Path, other: Path) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(artifact_folder, "exchange", cannot)
+    out = write_artifact(tmp_path / "out", "old")
+    install(out, "new")
+    assert Artifact.load(out).manifest.name == "new"
+    assert list(tmp_path.iterdir()) == [out]
+    with pytest.raises(FileNotFoundError):
+        artifact_folder._replace(tmp_path / "scratch" / "absent", out)
+    (tmp_path / "scratch").mkdir()
+    with pytest.raises(FileNotFoundError):
+        artifact_folder._replace(tmp_path / "scratch" / "absent", out)
+    assert Artifact.load(out).manifest.name == "new"
