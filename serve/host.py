@@ -214,7 +214,7 @@ class HostExecutor:
 
 
 async def connect_host(model: ModelConfig, patience: float) -> HostExecutor:
-    """Waits up to `patience` seconds for the model's host. Raises NotReady, at once where Serve knows that no host can start."""
+    """Waits up to `patience` seconds for the model's host. Raises NotReady, as soon as a host could not start."""
     app = APP_PREFIX + model.name
     deadline = asyncio.get_running_loop().time() + patience
     while True:
@@ -223,7 +223,7 @@ async def connect_host(model: ModelConfig, patience: float) -> HostExecutor:
             facts: HostFacts = await asyncio.wait_for(handle.facts.remote(), FACTS_SECONDS)
         except Exception as error:
             if complaint := await asyncio.to_thread(start_problem, app):
-                raise NotReady(f"no host of {model.name} can start: {complaint}") from error
+                raise NotReady(f"its host cannot start: {complaint}") from error
             if asyncio.get_running_loop().time() > deadline:
                 raise NotReady(f"no host of {model.name} answered within {patience:.0f} s") from error
             await asyncio.sleep(LONGEST_PAUSE_SECONDS)

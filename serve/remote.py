@@ -13,7 +13,6 @@ from convoy.errors import ConvoyError, NotReady
 STEWARD_APP = "steward"
 REFEREE_APP = "referee"
 COMPLAINT = re.compile(r"^convoy\.errors\.\w+: (.+)$", re.M)
-FAILED = ("DEPLOY_FAILED", "UNHEALTHY")  # of a deployment
 
 
 async def ask(app: str, method: str, *arguments: Any) -> Any:
@@ -32,10 +31,13 @@ async def ask(app: str, method: str, *arguments: Any) -> Any:
 
 
 def start_problem(app: str) -> str:
-    """The error of ours with which the replicas of an application end when they start; empty while that may still succeed."""
+    """The error of ours with which the last start of one of an application's replicas ended; empty: none has.
+
+    Serve goes on trying for a while, longer each time: whoever waits for a replica may say so meanwhile, and try again.
+    """
     status = ray_serve.status().applications.get(app)
     deployments = status.deployments.values() if status else ()
-    return next((text for one in deployments if one.status in FAILED if (text := complaint(one.message))), "")
+    return next(filter(None, (complaint(one.message) for one in deployments if one.status != "HEALTHY")), "")
 
 
 def complaint(traceback: str) -> str:

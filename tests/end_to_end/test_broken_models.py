@@ -11,12 +11,14 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from convoy.cli import main
 from convoy.protos import open_inference_pb2 as pb
 from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serve import app
-from serve.config import Settings, parse_settings
-from tests.artifacts import quadrant_image, write_artifact
+from serve.config import Settings
+from tests.artifacts import quadrant_image
 from tests.end_to_end.test_killed_gateway import gateways
 from tests.end_to_end.test_load import png, scrape, total
 from tests.waiting import until
@@ -73,7 +75,10 @@ def check_broken(http: httpx.Client, inference: GRPCInferenceServiceStub) -> Non
         inference.ModelInfer(pb.ModelInferRequest(model_name=MODEL))
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
     assert "image.onnx" in str(caught.value.details())
-    assert {one["name"] for one in http.get("/v1/models").json()["problems"]} >= {MODEL, *MADE_OF_IT}
+    for page in ("models", "explain"):
+        assert {one["name"] for one in http.get(f"/v1/{page}").json()["problems"]} >= {MODEL, *MADE_OF_IT}
+    listed = CliRunner().invoke(main, ["models", "--url", str(http.base_url)])
+    assert f"{MODEL} is UNAVAILABLE" in listed.output
     assert http.get("/v2/health/ready").status_code == 200
     for name in ("quadrants-a", "paired", "cifar10-cascade"):
         assert entry(http, name)["state"] == "READY"
@@ -117,6 +122,7 @@ def test_a_new_gateway_serves_what_it_can(
     until(lambda: answers(http), patience=120)
     grpc.channel_ready_future(channel).result(timeout=60)
     check_broken(http, inference)
+    assert {one.name for one in app.problems()} >= {MODEL, *MADE_OF_IT}
     for name in ("lenet5-mnist", "resnet20-cifar10", "squeezenet1_1-imagenet", "hosted", "slow", OTHER):
         assert entry(http, name)["state"] == "READY"
 
@@ -131,24 +137,3 @@ def answers(http: httpx.Client) -> bool:
         return classify(http, "quadrants-a").status_code == 200
     except httpx.TransportError:
         return False
-
-
-def test_a_new_catalog_with_one_bad_model_is_in_effect_for_the_others(
-    http: httpx.Client, server: Settings, tmp_path: Path
-) -> None:
-    bad = write_artifact(tmp_path / "bad", "bad")
-    (bad / "tensor.onnx").unlink()
-    document = server.model_dump(mode="json")
-    (other,) = (one for one in document["models"] if one["name"] == OTHER)
-    other["max_batch"] = 3
-    document["models"].append({"name": "bad", "artifact": str(bad)})
-    try:
-        app.deploy(parse_settings(document))
-        until(lambda: classify(http, "bad").status_code == 503)
-        assert "tensor.onnx" in classify(http, "bad").json()["error"]
-        assert http.get(f"/v2/models/{OTHER}/config").json()["max_batch_size"] == 3
-        assert classify(http, OTHER).status_code == 200
-    finally:
-        app.deploy(server)
-    until(lambda: classify(http, "bad").status_code == 404)
-    assert classify(http, OTHER).status_code == 200

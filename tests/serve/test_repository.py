@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -13,14 +12,14 @@ from typing import Any
 import pytest
 
 from convoy.errors import ArtifactError, NotFound, NotReady
-from models.artifact import Artifact, file_hash
+from models.artifact import Artifact
 from serve.config import ModelConfig, Settings, parse_settings
 from serve.executors import Executor
 from serve.metric_pages import read_pages
 from serve.metrics import total
 from serve.repository import Decides
 from serve.steward import Change, Report, Revision, Revisions
-from tests.artifacts import write_artifact
+from tests.artifacts import garble, write_artifact
 from tests.serve.listeners import InProcess
 from tests.waiting import until
 
@@ -316,14 +315,6 @@ def test_a_load_that_fails_again_and_again_leaves_nothing_behind(
 
 def engine_threads() -> int:
     return sum(thread.name == "engine-a" for thread in threading.enumerate())
-
-
-def garble(folder: Path) -> None:
-    """An artifact whose files are those of its manifest, and whose graph is none."""
-    (folder / "image.onnx").write_bytes(b"no graph")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["image.onnx"] = file_hash(folder / "image.onnx")
-    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def engines(gateway: InProcess) -> set[str]:
