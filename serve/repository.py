@@ -282,11 +282,9 @@ class Repository:
 def _failure(model: str, problems: Mapping[str, str], gateways: int) -> str:
     """Why a model could not be loaded, and in how many gateways where it could in others."""
     reasons = "; ".join(dict.fromkeys(problems.values()))
-    return (
-        reasons
-        if len(problems) == gateways
-        else f"{len(problems)} of {gateways} gateways could not load {model}: {reasons}"
-    )
+    if len(problems) < gateways:
+        return f"{len(problems)} of {gateways} gateways could not load {model}: {reasons}"
+    return reasons
 
 
 def check_load(parameters: Mapping[str, object]) -> None:

@@ -73,7 +73,7 @@ def test_a_name_is_absent_exactly_when_a_part_of_it_is(
 
 
 def test_two_that_fail_say_each_its_own_reason_and_the_way_to_it() -> None:
-    made = [ensemble("e", ["a", "b"]), cascade("c", ["c", "e"]), experiment("x", ["c", "d-tensor"])]
+    made: list[MadeOfModels] = [ensemble("e", ["a", "b"]), cascade("c", ["c", "e"]), experiment("x", ["c", "d-tensor"])]
     found = absences(made, {"b": failed("b", "no weights"), "d": failed("d", "no memory")}, {"e": "never asked"})
     assert {name: absence.reason for name, absence in found.items()} == {
         "b": "no weights",
@@ -87,7 +87,11 @@ def test_two_that_fail_say_each_its_own_reason_and_the_way_to_it() -> None:
 
 
 def test_what_is_made_of_an_unloaded_model_goes_with_it_and_says_which_to_load() -> None:
-    made = [ensemble("both", ["lenet", "resnet"]), ensemble("one", ["resnet"]), cascade("steps", ["resnet", "both"])]
+    made: list[MadeOfModels] = [
+        ensemble("both", ["lenet", "resnet"]),
+        ensemble("one", ["resnet"]),
+        cascade("steps", ["resnet", "both"]),
+    ]
     found = absences(made, {"lenet": unloaded("lenet")}, {})
     assert set(found) == {"lenet", "lenet-tensor", "both", "steps"}
     assert str(found["steps"].error("steps")).endswith("POST /v2/repository/models/lenet/load")
