@@ -32,7 +32,7 @@ class ModelState:
         """`swapped` is called when `serving` has changed, `told` when it is known whether what is wanted serves."""
         self.wanted: ModelConfig | None = None
         self.serving: Forms = ()
-        self.problem = ""  # why the wanted configuration does not serve
+        self.problem = ""  # why the wanted configuration could not be loaded the last time
         self.settled = asyncio.Event()  # it serves, or has failed since it was last asked for
         self.settled.set()
         self._load = load
@@ -43,6 +43,8 @@ class ModelState:
 
     def want(self, config: ModelConfig | None) -> None:
         """Another wish (None: out of service), or the same one again: what failed is tried at once."""
+        if config != self.wanted:
+            self.problem = ""
         self.wanted = config
         if self._task is None and self._is_fulfilled():
             return

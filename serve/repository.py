@@ -192,10 +192,10 @@ class Repository:
         state = self._states.get(name)
         if state is not None and state.serving:
             return None
-        under_way = state is None or not state.settled.is_set()
         if name in self._known.unloaded:
-            return unloaded(name, under_way=state is not None and under_way)
-        return loading(name) if under_way or state is None else failed(name, state.problem)
+            return unloaded(name, under_way=state is not None and not state.settled.is_set())
+        # While it is tried again, the reason is still that of the last time.
+        return failed(name, state.problem) if state is not None and state.problem else loading(name)
 
     def _made_of_models(self) -> list[MadeOfModels]:
         experiments = self._experiments.definitions if self._experiments is not None else ()

@@ -138,6 +138,7 @@ def test_whatever_a_load_raises_is_this_models_reason(recorder: ModelRecorder, e
         state.want(CONFIGS[0])
         assert not state.settled.is_set()
         await turns()
+        assert str(error) in state.problem  # until it is known better
         loads.end(None)
         await state.settled.wait()
         assert (state.problem, len(state.serving)) == ("", 1)
