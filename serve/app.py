@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import re
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
@@ -15,6 +14,7 @@ from ray import serve as ray_serve
 from ray.serve.schema import LoggingConfig
 
 from convoy.errors import ConfigError
+from convoy.metadata import RepositoryEntry
 from convoy.proxies import bypass
 from models import TELEMETRY_OFF
 from models.artifact import Artifact
@@ -26,6 +26,7 @@ from serve.engines import check_engines
 from serve.experiments.arms import check_arms
 from serve.metric_pages import clear_pages
 from serve.on_demand import check_memory
+from serve.remote import complaint
 from serve.sockets import bind, prepare_folder
 from serve.threads import plan_threads
 from serve.tls import server_context
@@ -45,8 +46,8 @@ RAY_ENVIRONMENT = {
     **TELEMETRY_OFF,
 }
 CLOUD_NAMES = ("169.254.169.254", "metadata.google.internal")  # Ray asks them at its start in which cloud it is
-COMPLAINT = re.compile(r"^convoy\.errors\.\w+: (.+)$", re.M)
 OBJECT_STORE_BYTES = 80 * 2**20
+ASK_SECONDS = 30.0
 
 
 def check(settings: Settings) -> None:
@@ -113,10 +114,15 @@ def deploy(settings: Settings) -> None:
 
 
 def _complaint() -> str:
-    """The error of ours in the states of deployments, whose text is that of a traceback."""
+    """The error of ours in the states of deployments."""
     deployments = [one for app in ray_serve.status().applications.values() for one in app.deployments.values()]
-    found = (COMPLAINT.search(one.message) for one in deployments)
-    return next((one[1] for one in found if one), "")
+    return next(filter(None, (complaint(one.message) for one in deployments)), "")
+
+
+def problems() -> list[RepositoryEntry]:
+    """What a gateway could not bring into service, and why."""
+    found: list[RepositoryEntry] = ray_serve.get_app_handle(GATEWAY_APP).problems.remote().result(timeout_s=ASK_SECONDS)
+    return found
 
 
 def stop() -> None:

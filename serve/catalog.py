@@ -1,9 +1,10 @@
-"""What a gateway serves: endpoints by name, replaced as a whole when the catalog changes."""
+"""What a gateway serves: endpoints by name, replaced as a whole when any of them changes."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from convoy.errors import NotFound, unknown
 from models.artifact import Artifact, Manifest
 from models.engines.engine import TensorSpec
+from serve.availability import parts_of, reason_of
 from serve.batcher import Answer, Batcher, BatcherLimits, Line
 from serve.compose import CompositionConfig, compose, compositions_of, stages_of
 from serve.composition import Composition, PollRecorder
@@ -70,6 +72,13 @@ class ComposedEndpoint(Endpoint):
     stages: tuple[tuple[str, EnsembleConfig], ...]  # an ensemble is its own only stage
     members: tuple[ModelEndpoint, ...]
 
+    def is_made_of(
+        self, config: CompositionConfig, stages: tuple[tuple[str, EnsembleConfig], ...], served: Mapping[str, Endpoint]
+    ) -> bool:
+        """Whether it would be the same one if it were made anew."""
+        same = self.config == config and self.stages == stages
+        return same and all(served.get(member.name) is member for member in self.members)
+
 
 class Endpoints:
     """An immutable table of endpoints, with errors that help."""
@@ -88,36 +97,50 @@ class Endpoints:
 
 
 class CatalogLoader:
-    """Builds the endpoints of a catalog, keeping those whose configuration did not change."""
+    """Builds the endpoints of models, and of what is made of them."""
 
     def __init__(self, connect: Connect, metrics: Metrics, limits: Limits) -> None:
         self._connect = connect
         self._metrics = metrics
         self._limits = limits
+        self._turn = asyncio.Lock()
 
-    async def load(self, catalog: Catalog, present: Endpoints) -> Endpoints:
-        """The endpoints of `catalog`. Nothing of `present` is closed; on an error the new ones are.
-
-        Raises ArtifactError when an artifact is missing or corrupt, ConfigError when models cannot vote together.
-        """
-        models = [one for one in present.by_name.values() if isinstance(one, ModelEndpoint)]
-        kept = {endpoint.config for endpoint in models}
-        endpoints = [endpoint for endpoint in models if endpoint.config in catalog.models]
-        fresh: list[ModelEndpoint] = []
+    async def load(self, model: ModelConfig) -> tuple[ModelEndpoint, ...]:
+        """A model in both its forms. Raises what reading its artifact, loading its engine or finding its host raises."""
+        # Engines of this process are loaded one after the other, since they are measured; a host may come late.
+        async with self._turn if model.placement == "local" else nullcontext():
+            artifact = await asyncio.to_thread(Artifact.load, model.folder)
+            executor = await self._connect(model, artifact)
         try:
-            for model in catalog.models:
-                if model not in kept:
-                    fresh.extend(await self._load_model(model))
-            endpoints += fresh
-            return Endpoints([*endpoints, *self._compose_all(catalog, endpoints)])
-        except BaseException:
-            await close_endpoints(fresh)
+            return tuple(self._endpoint(model, artifact.manifest, executor, form) for form in FORMS)
+        except Exception:
+            executor.close()
             raise
 
-    async def _load_model(self, model: ModelConfig) -> list[ModelEndpoint]:
-        artifact = await asyncio.to_thread(Artifact.load, model.folder)
-        executor = await self._connect(model, artifact)
-        return [self._endpoint(model, artifact.manifest, executor, form) for form in FORMS]
+    def compose(
+        self, catalog: Catalog, models: Iterable[ModelEndpoint], present: Endpoints
+    ) -> tuple[list[ComposedEndpoint], dict[str, str]]:
+        """The ensembles and cascades whose members serve, and of those that could not be made the reason.
+
+        What is made of the same members as one of `present` is that one: closing it would fail the requests on their way to it.
+        """
+        served = {endpoint.name: endpoint for endpoint in models if endpoint.form == "image"}
+        ensembles = {one.name: one for one in catalog.ensembles}
+        composed: list[ComposedEndpoint] = []
+        problems: dict[str, str] = {}
+        for config in compositions_of(catalog):
+            stages = tuple(stages_of(config, ensembles))
+            if not all(name in served for _, stage in stages for name in parts_of(stage)):
+                continue
+            before = present.by_name.get(config.name)
+            if isinstance(before, ComposedEndpoint) and before.is_made_of(config, stages, served):
+                composed.append(before)
+                continue
+            try:
+                composed.append(self._compose(config, stages, ensembles, served))
+            except Exception as error:  # noqa: BLE001 one that cannot be made is no reason for others not to be
+                problems[config.name] = reason_of(error)
+        return composed, problems
 
     def _endpoint(self, model: ModelConfig, manifest: Manifest, executor: Executor, form: Form) -> ModelEndpoint:
         name = model.name if form == "image" else model.name + TENSOR_SUFFIX
@@ -147,17 +170,14 @@ class CatalogLoader:
         executor.on_measured.append(lambda found: batcher.measured(limits(found), found))
         return batcher
 
-    def _compose_all(self, catalog: Catalog, models: Iterable[ModelEndpoint]) -> list[ComposedEndpoint]:
-        """Ensembles and cascades are made anew each time, over the models that are there now: that costs nothing."""
-        served = {endpoint.name: endpoint for endpoint in models if endpoint.form == "image"}
-        ensembles = {one.name: one for one in catalog.ensembles}
-        return [self._compose(config, ensembles, served) for config in compositions_of(catalog)]
-
     def _compose(
-        self, config: CompositionConfig, ensembles: Mapping[str, EnsembleConfig], served: Mapping[str, ModelEndpoint]
+        self,
+        config: CompositionConfig,
+        stages: tuple[tuple[str, EnsembleConfig], ...],
+        ensembles: Mapping[str, EnsembleConfig],
+        served: Mapping[str, ModelEndpoint],
     ) -> ComposedEndpoint:
         composed = compose(config, ensembles, served)
-        stages = tuple(stages_of(config, ensembles))
         names = dict.fromkeys(one.model for _, stage in stages for one in stage.members)
         members = tuple(served[name] for name in names)
         decoder = LooksDecoder(composed.geometries, self._limits.pixels)

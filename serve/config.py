@@ -319,17 +319,6 @@ class Catalog(Frozen):
         forms = {name + TENSOR_SUFFIX for name in models}
         return models | forms | {one.name for one in (*self.ensembles, *self.cascades)}
 
-    def without(self, names: frozenset[str]) -> Catalog:
-        """The catalog without some of its models, and without what is made of them."""
-        models = tuple(one for one in self.models if one.name not in names)
-        known = {one.name for one in models}
-        ensembles = tuple(one for one in self.ensembles if known.issuperset(member.model for member in one.members))
-        known |= {one.name for one in ensembles}
-        cascades = tuple(one for one in self.cascades if known.issuperset(stage.model for stage in one.stages))
-        left = Catalog(models=models, ensembles=ensembles, cascades=cascades, keys=self.keys)
-        experiments = [one for one in self.experiments if left.arms.issuperset(arm.model for arm in one.arms)]
-        return left.model_copy(update={"experiments": tuple(experiments)})
-
 
 def _check_known(name: str, member: str, known: set[str]) -> None:
     if member not in known:

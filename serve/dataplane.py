@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, InvalidInput, Overloaded, QuotaExceeded, TooLarge
 from serve.access import Access
+from serve.availability import Absence
 from serve.batcher import Answer, run_in_parts
 from serve.cache import ResponseCache
 from serve.catalog import ComposedEndpoint, Endpoint, Endpoints, ModelEndpoint, Rows, engine_work
@@ -63,7 +64,7 @@ class DataPlane:
         self.limits = limits
         self.access = access or Access()
         self.endpoints = Endpoints()
-        self.absent: Mapping[str, ConvoyError] = {}  # models of the catalog that do not serve now, and why
+        self.absences: Callable[[], Mapping[str, Absence]] = dict  # names that could be called and do not serve now
         self.draining = False
         self.in_flight = 0
         self.on_change: list[Callable[[], None]] = []
@@ -85,10 +86,9 @@ class DataPlane:
             callback()
 
     def find(self, name: str, version: str = "") -> Endpoint:
-        """The endpoint of a name. Raises NotFound, or NotReady while it is being loaded."""
-        absence = self.absent.get(name)
-        if absence is not None:
-            raise type(absence)(str(absence))
+        """The endpoint of a name. Raises NotFound, or NotReady where it should serve and does not."""
+        if name not in self.endpoints.by_name and (absence := self.absences().get(name)):
+            raise absence.error(name)
         return self.endpoints.find(name, version)
 
     def new_id(self) -> str:

@@ -15,7 +15,8 @@ import ray
 from ray import serve as ray_serve
 
 import convoy
-from convoy.errors import ConvoyError, NotReady
+from convoy.errors import NotReady
+from convoy.metadata import RepositoryEntry
 from models.artifact import Artifact
 from models.engines.store import open_store
 from serve.access import Access, read_local_key
@@ -72,14 +73,18 @@ class Gateway:
         self._observe()
         self._memory = open_memory(self._settings)
         self._store = open_store(self._settings.engines)
-        self._loader = CatalogLoader(self._connect, self._metrics, self._settings.limits)
         self._http: HttpListener | None = None
         self._grpc: GrpcListener | None = None
         self._handover: Handover | None = None
-        self._repository = Repository(
-            self._plane, self._serve, StewardClient(), f"{socket.gethostname()}-{os.getpid()}"
-        )
         self._experiments = self._open_experiments()
+        self._repository = Repository(
+            self._plane,
+            CatalogLoader(self._connect, self._metrics, self._settings.limits),
+            StewardClient(),
+            f"{socket.gethostname()}-{os.getpid()}",
+            self._metrics,
+            self._experiments,
+        )
         self._repository.start()
         self._ticker = asyncio.create_task(self._flush_metrics())
 
@@ -94,26 +99,17 @@ class Gateway:
             self._ends.append(end)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """A new declared catalog. One that cannot be loaded leaves the present one in service."""
+        """A new declared catalog, in effect for every model of it that can be loaded. The first one opens the listeners."""
         catalog = Catalog.model_validate(user_config)
         self._plane.access.declare(catalog.keys)  # first: a key that was taken back is worth nothing, whatever fails
         await self._repository.declare(catalog)
-
-    async def _serve(self, catalog: Catalog) -> None:
-        """Loads what is new in the catalog, swaps, then frees what is gone. The first call opens the listeners."""
-        present = self._plane.endpoints
-        endpoints = await self._loader.load(catalog, present)
-        if self._experiments is not None:
-            endpoints = await self._experiments.declare(catalog.experiments, endpoints)
-        self._plane.replace(endpoints)
         if self._http is None:
-            try:
-                await self._open()
-            except ConvoyError:
-                self._plane.replace(present)  # a gateway that cannot listen must not count as one that serves
-                raise
-        kept = set(map(id, endpoints.by_name.values()))
-        await close_endpoints(one for one in lined(present.by_name.values()) if id(one) not in kept)
+            self._repository.check_start()
+            await self._open()
+
+    def problems(self) -> list[RepositoryEntry]:
+        """Every name that does not serve as it is configured."""
+        return self._repository.problems()
 
     async def check_health(self) -> None:
         """Fails when an engine of this process no longer answers."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 
 from convoy import metadata
-from convoy.errors import ConvoyError
+from convoy.errors import ConvoyError, NotReady
 from convoy.metadata import to_message
 from convoy.open_inference_grpc import parse_message, render_message
 from convoy.protos import open_inference_pb2 as pb
@@ -85,7 +85,10 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     @aborts
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:  # noqa: N802
         with self._calls.question(context, request.name):
-            endpoint = self._plane.find(request.name, request.version)
+            try:
+                endpoint = self._plane.find(request.name, request.version)
+            except NotReady:  # a no, not an error: what clients ask for; RepositoryIndex says why
+                return pb.ModelReadyResponse(ready=False)
             return pb.ModelReadyResponse(ready=not trouble_of(endpoint))
 
     @aborts

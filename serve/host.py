@@ -20,11 +20,12 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from convoy.errors import ConvoyError, EngineFailed, NotReady
+from convoy.errors import ArtifactError, ConvoyError, EngineFailed, NotReady
 from models.artifact import Artifact
 from models.engines.engine import TensorSpec
 from models.engines.store import open_store
 from serve.autoscaling import BACKLOG, BUSY
+from serve.availability import reason_of
 from serve.config import ModelConfig
 from serve.credits import Callers, Credits
 from serve.curve import LatencyCurve
@@ -33,6 +34,7 @@ from serve.engines import EngineFacts
 from serve.executors import Form, load_engines
 from serve.metric_pages import PageWriter
 from serve.metrics import HOST_CALLS, Metrics
+from serve.remote import start_problem
 from serve.slots import Slots
 from serve.work_threads import WorkThreads
 
@@ -42,6 +44,7 @@ FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 1.0
 HANG_SECONDS = 5.0  # a call that takes longer, and longer than HANG_RUNS runs, is made anew at another host
 HANG_RUNS = 20
+FACTS_SECONDS = 5.0  # a host that answers this late is looked for again
 
 log = logging.getLogger("convoy.host")
 
@@ -81,8 +84,13 @@ class Host:
     async def __init__(self, model: dict[str, object], threads: int, folder: str, engines: str) -> None:  # type: ignore[misc] # Ray awaits it
         config = ModelConfig.model_validate(model)
         metrics = Metrics(PageWriter(Path(folder) / "metrics"))
-        artifact = await asyncio.to_thread(Artifact.load, config.folder)
-        self._engines = await asyncio.to_thread(load_engines, config, artifact, open_store(engines), threads, metrics)
+        try:
+            artifact = await asyncio.to_thread(Artifact.load, config.folder)
+            self._engines = await asyncio.to_thread(
+                load_engines, config, artifact, open_store(engines), threads, metrics
+            )
+        except Exception as error:  # as an error of ours it is found in what Serve says of the deployment
+            raise ArtifactError(reason_of(error)) from error
         self._engines.complete()
         self._thread = WorkThreads("engine")
         self._node = socket.gethostname()
@@ -206,15 +214,18 @@ class HostExecutor:
 
 
 async def connect_host(model: ModelConfig, patience: float) -> HostExecutor:
-    """Waits up to `patience` seconds for the model's host. Raises NotReady."""
+    """Waits up to `patience` seconds for the model's host. Raises NotReady, as soon as a host could not start."""
+    app = APP_PREFIX + model.name
     deadline = asyncio.get_running_loop().time() + patience
     while True:
         try:
-            handle = ray_serve.get_app_handle(APP_PREFIX + model.name)
-            facts: HostFacts = await asyncio.wait_for(handle.facts.remote(), patience)
+            handle = ray_serve.get_app_handle(app)
+            facts: HostFacts = await asyncio.wait_for(handle.facts.remote(), FACTS_SECONDS)
         except Exception as error:
+            if complaint := await asyncio.to_thread(start_problem, app):
+                raise NotReady(f"its host cannot start: {complaint}") from error
             if asyncio.get_running_loop().time() > deadline:
                 raise NotReady(f"no host of {model.name} answered within {patience:.0f} s") from error
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(LONGEST_PAUSE_SECONDS)
         else:
             return HostExecutor(handle, facts, model.replicas)

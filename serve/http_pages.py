@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from convoy import metadata
-from convoy.errors import ConvoyError, InvalidInput, NotFound
+from convoy.errors import ConvoyError, InvalidInput, NotFound, NotReady
 from serve import describe
 from serve.catalog import ModelEndpoint, trouble_of
 from serve.config import Settings
@@ -77,13 +77,18 @@ class Pages:
     async def models(self, request: Request) -> Response:
         served = self._plane.endpoints.by_name
         endpoints = [served[name] for name in self._callable(request, served)]
-        return answer({"models": [describe.model(one) for one in endpoints if one.form == "image"]})
+        models = [describe.model(one) for one in endpoints if one.form == "image"]
+        problems = [one for one in self._repository.problems() if self._rights.may_call(request, one.name)]
+        return answer({"models": models, "problems": metadata.repository_index(problems)})
 
     async def model_names(self, request: Request) -> Response:
         return answer({"models": sorted(self._callable(request, self._plane.endpoints.by_name))})
 
     async def model_ready(self, request: Request) -> Response:
-        endpoint = self._find(request)
+        try:
+            endpoint = self._find(request)
+        except NotReady as error:
+            return answer(metadata.model_ready(request.path_params["name"], False, str(error)), 503)
         trouble = trouble_of(endpoint)
         return answer(metadata.model_ready(endpoint.name, not trouble, trouble), 503 if trouble else 200)
 
@@ -124,7 +129,8 @@ class Pages:
 
     async def explain(self, request: Request) -> Response:
         self._rights.check_overview(request)
-        return answer(explain(self._plane, self._settings))
+        problems = metadata.repository_index(self._repository.problems())
+        return answer(explain(self._plane, self._settings) | {"problems": problems})
 
     async def profile(self, request: Request) -> Response:
         """Looks at the whole node for some seconds."""

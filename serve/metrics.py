@@ -141,6 +141,12 @@ CURVE = Definition(
     ("model", "version", "size"),
     alike=True,
 )
+UNAVAILABLE = Definition(
+    "convoy_model_unavailable",
+    "gauge",
+    "Gateways in which a model, ensemble or cascade that is wanted could not be brought into service.",
+    ("model", "version"),
+)
 LOADS = Definition(
     "convoy_model_loads", "counter", "Loads of an engine within the memory budget.", ("model", "version")
 )
@@ -200,7 +206,7 @@ ALL = (
     CACHE_HITS, CACHE_MISSES, CACHE_SECONDS, WORK, ENGINE_SHARE, SHED, CANCELLED, BATCH_ROWS, STAGE, TOTAL, QUEUE, IN_FLIGHT,
     TARGET, ENGINES, ENERGY, CHIP_ENERGY, POWER, IDLE_POWER, POWER_CAP, CPU_BUSY, CORES, BUILD,
     MEMBER, MEMBER_TIME, MEMBER_ENGINE, STAGE_IMAGES, ARM_REQUESTS, ARM_COPIES, SPLIT, LEDGER_EVENTS,
-    LOADS, LOAD_SECONDS, EVICTIONS, ENGINE_INFO, CURVE,
+    UNAVAILABLE, LOADS, LOAD_SECONDS, EVICTIONS, ENGINE_INFO, CURVE,
 )  # fmt: skip
 DEFINITIONS = {definition.name: definition for definition in ALL}
 
@@ -238,7 +244,6 @@ class EngineTime:
         self._work = metrics.values(WORK, model=model, version=version, device=device)
         self._units = units
         self._loaded = metrics.values(ENGINES, model=model, version=version)
-        self._loaded[0] = 1
         self._info = partial(metrics.values, ENGINE_INFO, model=model, version=version)
         self._curve = partial(metrics.values, CURVE, model=model, version=version)
         self._runs: Values | None = None
@@ -251,7 +256,8 @@ class EngineTime:
         """What the engine is from now on."""
         self._forget()
         self._runs = self._info(engine=engine, precision=precision, status=status)
-        self._runs[0] = 1
+        for values in (self._runs, self._loaded):
+            _count(values, 1)
 
     def measured(self, sizes: Iterable[int], seconds: Iterable[float]) -> None:
         """The latency curve of what runs."""
@@ -260,12 +266,19 @@ class EngineTime:
 
     def close(self) -> None:
         """The engine is unloaded."""
-        self._loaded[0] = np.nan
         self._forget()
 
     def _forget(self) -> None:
         if self._runs is not None:
-            self._runs[0] = np.nan
+            for values in (self._runs, self._loaded):
+                _count(values, -1)
+        self._runs = None
+
+
+def _count(gauge: Values, step: int) -> None:
+    """Counts engines: where a model's engine is replaced, the new one is there before the old one goes. None is absent, not 0."""
+    count = np.nan_to_num(gauge[0]) + step
+    gauge[0] = count if count > 0 else np.nan
 
 
 def observe(histogram: Values, bounds: Values, observations: Values) -> None:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convoy.errors import ArtifactError, ConfigError, ConvoyError, EngineFailed
+from convoy.errors import ArtifactError, ConfigError, ConvoyError, NotReady
 from models.artifact import WEIGHTS, Artifact, Preprocessing
 from models.engines.engine import TensorSpec
 from models.engines.store import Store
+from serve.availability import reason_of
 from serve.config import ModelConfig, Settings
 from serve.curve import LatencyCurve
 from serve.engines import EngineFacts, asked_for
@@ -29,6 +30,7 @@ AGAIN_SECONDS = 1.0  # an engine that could not be loaded is tried again after s
 FIRST_GUESS = LatencyCurve((1,), (0.0,))  # refuses nobody and batches nothing: before the first load nothing is known
 
 Load = Callable[[LatencyCurve | None], Awaitable[LocalExecutor]]
+Verify = Callable[[], Awaitable[None]]
 
 log = logging.getLogger("convoy.memory")
 
@@ -40,8 +42,10 @@ class OnDemandExecutor:
     the slots nothing knows of it, and loading is not taken for running. A loaded engine costs one comparison per batch.
     """
 
-    def __init__(self, config: ModelConfig, artifact: Artifact, load: Load, memory: Memory, metrics: Metrics) -> None:
-        """`load` gets the latency curve that was measured before, if there is one."""
+    def __init__(
+        self, config: ModelConfig, artifact: Artifact, verify: Verify, load: Load, memory: Memory, metrics: Metrics
+    ) -> None:
+        """`verify` raises when the artifact has changed; `load` gets the latency curve that was measured before, if any."""
         self._slots = SlotsOnDemand(self._fetch)
         self.slots: Slots = self._slots
         self.inputs: Mapping[Form, TensorSpec] = input_specs(artifact.manifest.preprocessing)
@@ -51,6 +55,7 @@ class OnDemandExecutor:
         self.size = memory_of(artifact)
         self._name = config.name
         self._absent = asked_for(config, "not in memory")
+        self._verify = verify
         self._load = load
         self._memory = memory
         self._engine: LocalExecutor | None = None
@@ -78,15 +83,16 @@ class OnDemandExecutor:
         return Resident(self._name, self.size, used, self.slots.taken > 0)
 
     async def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
-        """Raises EngineFailed after a load that failed, besides what the engine raises."""
+        """Raises NotReady after a load that failed, besides what the engine raises."""
         if self._engine is None:
-            raise EngineFailed(self.problem)
+            raise NotReady(self.problem)
         return await self._engine.run(form, rows)
 
     async def load(self) -> None:
         """Brings the engine into memory; the least recently used ones make room. Raises ConvoyError."""
         async with self._memory.lock:
             if self._engine is None and not self._closed:
+                await self._verify()  # before others leave for what cannot come
                 await self._memory.make_room(self.size)
                 await self._enter()
 
@@ -117,11 +123,9 @@ class OnDemandExecutor:
     async def _bring(self) -> None:
         try:
             await self.load()
-        except ConvoyError as error:
-            self._refuse(f"{self._name} could not be loaded: {error}")
         except Exception as error:
-            log.exception("%s could not be loaded", self._name)
-            self._refuse(f"{self._name} could not be loaded: {type(error).__name__}")
+            log.warning("%s could not be loaded: %s", self._name, error, exc_info=not isinstance(error, ConvoyError))
+            self._refuse(f"{self._name} could not be loaded: {reason_of(error)}")
         finally:
             self._task = None
 
@@ -174,16 +178,15 @@ async def connect_local(
         engines = await asyncio.to_thread(load_engines, config, artifact, store, threads, metrics, curve)
         return LocalExecutor(engines, config.name)
 
-    async def verify_and_start(curve: LatencyCurve | None) -> LocalExecutor:
+    async def verify() -> None:
         """A load may be hours after the artifact was verified."""
         present = await asyncio.to_thread(Artifact.load, artifact.folder)
         if present.manifest != artifact.manifest:
             raise ArtifactError(f"{artifact.folder} is another artifact than at the start; deploy again")
-        return await start(curve)
 
     if memory is None:
         return await start(None)
-    executor = OnDemandExecutor(config, artifact, verify_and_start, memory, metrics)
+    executor = OnDemandExecutor(config, artifact, verify, start, memory, metrics)
     if memory.has_room(executor.size):
         await executor.load()
     return executor

@@ -5,19 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Protocol
+import math
+from collections.abc import Coroutine, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from convoy.errors import ArtifactError, ConvoyError, InvalidInput, NotFound, NotReady
-from convoy.metadata import RepositoryEntry, State
-from serve.catalog import trouble_of
+from convoy.metadata import RepositoryEntry
+from serve.availability import Absence, MadeOfModels, absences, failed, loading, unloaded
+from serve.catalog import CatalogLoader, ComposedEndpoint, Endpoint, Endpoints, close_endpoints, trouble_of
+from serve.compose import compositions_of
 from serve.config import TENSOR_SUFFIX, Catalog
 from serve.dataplane import DataPlane
-from serve.steward import Revision
+from serve.experiments.definition import Experiment
+from serve.experiments.front import VERSION
+from serve.metrics import UNAVAILABLE, Metrics
+from serve.model_state import ModelState
+from serve.steward import CHANGE_SECONDS, NONE, Change, Report, Revision
+
+if TYPE_CHECKING:
+    from serve.experiments.gateway import Experiments
 
 STEWARD_AWAY_SECONDS = 1.0
 FIRST_SECONDS = 5.0
-NONE = -1  # older than every revision, so that the steward answers at once
 
 log = logging.getLogger("convoy.repository")
 
@@ -25,69 +34,119 @@ log = logging.getLogger("convoy.repository")
 class Decides(Protocol):
     """The steward: see `serve.steward.StewardClient`."""
 
-    async def set_loaded(self, model: str, loaded: bool, known: Revision) -> Revision: ...
+    async def set_loaded(self, model: str, loaded: bool, known: Revision) -> Change: ...
 
-    async def follow(self, follower: str, known: Revision, effective: int) -> Revision: ...
+    async def follow(self, follower: str, known: Revision, report: Report) -> Revision: ...
 
-    async def report(self, follower: str, effective: int) -> None: ...
+    async def report(self, follower: str, report: Report) -> None: ...
 
 
 class Repository:
-    """Follows the declared catalog and the steward's revisions of it; `serve` brings a catalog into effect."""
+    """Follows the declared catalog and the steward's revisions of it, and puts what serves into the data plane.
+
+    Each model has a state of its own: one that cannot be loaded is told of and tried again, and holds up no other one.
+    """
 
     def __init__(
-        self, plane: DataPlane, serve: Callable[[Catalog], Awaitable[None]], steward: Decides, follower: str
+        self,
+        plane: DataPlane,
+        loader: CatalogLoader,
+        steward: Decides,
+        follower: str,
+        metrics: Metrics,
+        experiments: Experiments | None = None,
     ) -> None:
         """`follower` tells this gateway from the others."""
         self._plane = plane
-        self._serve = serve
+        self._loader = loader
         self._steward = steward
         self._follower = follower
-        self._declared = Catalog(models=())
+        self._metrics = metrics
+        self._experiments = experiments
+        self._states: dict[str, ModelState] = {}
+        self._declared = Catalog(models=())  # whose models are wanted
+        self._in_effect = Catalog(models=())  # whose ensembles, cascades and experiments are served
         self._known = Revision(NONE)
-        self._effective = NONE
-        self._problems: dict[str, str] = {}
-        self._changing = asyncio.Lock()
+        self._problems: dict[str, str] = {}  # of what is made of models
+        self._shown: dict[tuple[str, str], float] = {}
+        self._declaring = asyncio.Lock()
         self._heard = asyncio.Event()
+        self._news = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        plane.absences = self.absences
 
     def start(self) -> None:
         """Begins to follow the steward."""
         self._spawn(self._follow())
+        self._spawn(self._tell_steward())
 
     async def declare(self, catalog: Catalog) -> None:
-        """A new declared state. What was unloaded stays so. Raises ConvoyError when there is nothing else to serve."""
+        """A new declared state; returns when each model serves or has failed. What was unloaded stays so.
+
+        What is gone from the catalog serves until all that is new has been loaded, so that no name is missing meanwhile.
+        """
         if not self._heard.is_set():  # a gateway that starts late must not serve what is unloaded
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._heard.wait(), FIRST_SECONDS)
-        self._declared = catalog
-        try:
-            await self._apply()
-        except ConvoyError:
-            if not self._plane.endpoints.by_name:
-                raise
-            log.exception("the new catalog was not taken; the present one stays")
+        async with self._declaring:
+            self._declared = catalog
+            self._want()
+            await self._settled()
+            if self._experiments is not None:
+                await self._experiments.declare(catalog.experiments)
+            self._in_effect = catalog
+            for name in self._states.keys() - {model.name for model in catalog.models}:
+                self._states[name].want(None)
+            self._serve()
+            await self._settled()
+
+    def check_start(self) -> None:
+        """Raises NotReady with every reason when none of the models could be loaded.
+
+        A gateway that serves nothing must not count as started: a rolling update would replace by it one that serves.
+        """
+        reasons = [f"{name}: {state.problem}" for name, state in self._states.items() if state.problem]
+        if reasons and not self._plane.endpoints.by_name:
+            raise NotReady("no model could be loaded: " + "; ".join(reasons))
 
     def index(self, only_ready: bool = False) -> list[RepositoryEntry]:
         """Every name that clients can call, with its state."""
         entries = sorted(self._entries(), key=lambda entry: entry.name)
         return [entry for entry in entries if entry.state == "READY" or not only_ready]
 
+    def problems(self) -> list[RepositoryEntry]:
+        """Every name that does not serve as it is configured; of a model that of its images, which stands for both forms."""
+        entries = (one for one in self.index() if not one.name.endswith(TENSOR_SUFFIX))
+        return [one for one in entries if one.state != "READY" or one.reason]
+
+    def absences(self) -> dict[str, Absence]:
+        """Every name that is wanted or could be loaded, and does not answer."""
+        models = {model.name: self._absence(model.name) for model in self._declared.models}
+        absent = {name: absence for name, absence in models.items() if absence is not None}
+        problems = self._problems | (self._experiments.problems if self._experiments is not None else {})
+        served = self._plane.endpoints.by_name
+        found = absences(self._made_of_models(), absent, problems)
+        return {name: absence for name, absence in found.items() if name not in served}
+
     async def load(self, name: str) -> None:
         """Puts a model into service in every gateway. Raises NotFound, ArtifactError or NotReady."""
         model = self._model(name)
-        if model not in self._plane.endpoints.by_name:
-            await self._steward.set_loaded(model, True, self._known)
-        if model not in self._plane.endpoints.by_name:
-            raise ArtifactError(self._problems.get(model) or f"{model} could not be loaded")
+        change = await self._change(model, True)
+        problems = dict(change.problems)
+        if own := self._states[model].problem:
+            problems[self._follower] = own
+        if problems:
+            raise ArtifactError(_failure(model, problems, max(change.gateways, len(problems))))
 
     async def unload(self, name: str) -> None:
         """Takes a model, in both its forms, out of service in every gateway. Raises NotFound or NotReady."""
-        await self._steward.set_loaded(self._model(name), False, self._known)
+        await self._change(self._model(name), False)
 
     def close(self) -> None:
         for task in self._tasks:
             task.cancel()
+        for state in self._states.values():
+            state.close()
 
     def _model(self, name: str) -> str:
         model = name.removesuffix(TENSOR_SUFFIX)
@@ -95,80 +154,137 @@ class Repository:
             raise NotFound(f"model {name[:200]!r} is not in the catalog; add it to convoy.yaml and deploy")
         return model
 
+    async def _change(self, model: str, loaded: bool) -> Change:
+        """The steward decides. One that has just begun may not know this gateway yet, so it also waits for itself."""
+        change = await self._steward.set_loaded(model, loaded, self._known)
+        self._take(change.revision)
+        try:
+            await asyncio.wait_for(self._states[model].settled.wait(), CHANGE_SECONDS)
+        except TimeoutError as error:
+            raise NotReady(
+                f"{model} is still changing after {CHANGE_SECONDS:.0f} s; see the repository's index"
+            ) from error
+        return change
+
     def _entries(self) -> Iterator[RepositoryEntry]:
-        serving = self._plane.endpoints.by_name
-        for endpoint in serving.values():
-            state: State = "UNLOADING" if endpoint.name.removesuffix(TENSOR_SUFFIX) in self._known.unloaded else "READY"
-            trouble = trouble_of(endpoint)
-            yield RepositoryEntry(endpoint.name, endpoint.version, "UNAVAILABLE" if trouble else state, trouble)
+        for endpoint in self._plane.endpoints.by_name.values():
+            yield self._present(endpoint)
+        absent = self.absences()
         for model in self._declared.models:
             for name in (model.name, model.name + TENSOR_SUFFIX):
-                if name not in serving:
-                    yield RepositoryEntry(name, model.version, *self._absence(model.name))
+                if name in absent:
+                    yield RepositoryEntry(name, model.version, absent[name].state, absent[name].reason)
+        for made in self._made_of_models():
+            if made.name in absent:
+                version = VERSION if isinstance(made, Experiment) else made.version
+                yield RepositoryEntry(made.name, version, absent[made.name].state, absent[made.name].reason)
 
-    def _absence(self, model: str) -> tuple[State, str]:
-        if model in self._known.unloaded:
-            return "UNAVAILABLE", "unloaded"
-        if model in self._problems:
-            return "UNAVAILABLE", self._problems[model]
-        return "LOADING", "being loaded"
+    def _present(self, endpoint: Endpoint) -> RepositoryEntry:
+        if trouble := trouble_of(endpoint):
+            return RepositoryEntry(endpoint.name, endpoint.version, "UNAVAILABLE", trouble)
+        state = self._states.get(endpoint.name.removesuffix(TENSOR_SUFFIX))
+        if state is not None and state.wanted is None:
+            return RepositoryEntry(endpoint.name, endpoint.version, "UNLOADING")
+        problem = state.problem if state is not None else ""
+        return RepositoryEntry(endpoint.name, endpoint.version, "READY", problem and f"still as before: {problem}")
+
+    def _absence(self, name: str) -> Absence | None:
+        state = self._states.get(name)
+        if state is not None and state.serving:
+            return None
+        if name in self._known.unloaded:
+            return unloaded(name, under_way=state is not None and not state.settled.is_set())
+        # While it is tried again, the reason is still that of the last time.
+        return failed(name, state.problem) if state is not None and state.problem else loading(name)
+
+    def _made_of_models(self) -> list[MadeOfModels]:
+        experiments = self._experiments.definitions if self._experiments is not None else ()
+        return [*self._in_effect.ensembles, *self._in_effect.cascades, *experiments]
 
     async def _follow(self) -> None:
         while True:
             try:
-                revision = await self._steward.follow(self._follower, self._known, self._effective)
-            except NotReady:  # the steward is away: what is known stays in force
+                revision = await self._steward.follow(self._follower, self._known, self._report())
+            except ConvoyError:  # the steward is away: what is known stays in force
                 await asyncio.sleep(STEWARD_AWAY_SECONDS)
                 continue
-            if revision.number > self._known.number:
-                self._known = revision
-                if self._heard.is_set():
-                    self._spawn(self._take())
-                else:
-                    self._effective = revision.number  # nothing is served yet
+            self._take(revision)
             self._heard.set()
 
-    async def _take(self) -> None:
-        try:
-            await self._apply()
-        except ConvoyError:
-            log.exception("revision %d could not be brought into effect", self._known.number)
-        await self._steward.report(self._follower, self._effective)
+    def _take(self, revision: Revision) -> None:
+        if revision.number > self._known.number:
+            self._known = revision
+            self._want()
 
-    async def _apply(self) -> None:
-        async with self._changing:
-            known = self._known
-            wanted = self._declared.without(known.unloaded)
-            self._plane.absent = self._absent()
-            serving = self._plane.endpoints.by_name
-            missing = [model.name for model in wanted.models if model.name not in serving]
-            try:
-                await self._serve(wanted)
-            except ConvoyError as error:
-                self._problems |= dict.fromkeys(missing, str(error))
-                raise
-            else:
-                for name in missing:
-                    self._problems.pop(name, None)
-            finally:
-                self._effective = known.number
-                self._plane.absent = self._absent()
+    async def _tell_steward(self) -> None:
+        """Reports at once what a revision has come to; what is lost is told again by the next question."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            with contextlib.suppress(ConvoyError):
+                await self._steward.report(self._follower, self._report())
 
-    def _absent(self) -> dict[str, ConvoyError]:
-        """Why each model that is in the catalog and not served is not there."""
-        errors: dict[str, ConvoyError] = {}
-        for entry in self._entries():
-            if entry.state == "LOADING":
-                errors[entry.name] = NotReady(f"model {entry.name!r} is being loaded; retry")
-            elif entry.state == "UNAVAILABLE":
-                remedy = f"POST /v2/repository/models/{entry.name}/load"
-                errors[entry.name] = NotFound(f"model {entry.name!r} is not loaded ({entry.reason}); {remedy}")
-        return errors
+    def _report(self) -> Report:
+        pending = frozenset(name for name, state in self._states.items() if not state.settled.is_set())
+        return Report(
+            self._known.number, pending, {name: one.problem for name, one in self._states.items() if one.problem}
+        )
 
-    def _spawn(self, work: Awaitable[None]) -> None:
+    def _want(self) -> None:
+        """Of each model of the catalog what is declared, or nothing; what failed is tried again."""
+        for model in self._declared.models:
+            if model.name not in self._states:
+                self._states[model.name] = ModelState(self._loader.load, self._serve, self._tell)
+            self._states[model.name].want(None if model.name in self._known.unloaded else model)
+
+    async def _settled(self) -> None:
+        await asyncio.gather(*(state.settled.wait() for state in self._states.values()))
+
+    def _serve(self) -> None:
+        """Brings into effect what the models' states are now."""
+        models = [form for state in self._states.values() for form in state.serving]
+        present = self._plane.endpoints
+        composed, problems = self._loader.compose(self._in_effect, models, present)
+        for name in problems.keys() - self._problems.keys():
+            log.warning("%s cannot be served: %s", name, problems[name])
+        self._problems = problems
+        endpoints = Endpoints([*models, *composed])
+        self._plane.replace(endpoints if self._experiments is None else self._experiments.bind(endpoints))
+        kept = set(map(id, composed))
+        gone = [one for one in present.by_name.values() if isinstance(one, ComposedEndpoint) and id(one) not in kept]
+        if gone:
+            self._spawn(close_endpoints(gone))
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tells steward and metrics how the models are."""
+        self._news.set()
+        absent, shown = self.absences(), self._shown
+        self._shown = {
+            (one.name, one.version): self._unavailable(one.name, absent.get(one.name))
+            for one in (*self._declared.models, *compositions_of(self._in_effect))
+        }
+        for (name, version), value in (dict.fromkeys(shown, math.nan) | self._shown).items():
+            self._metrics.set(UNAVAILABLE, value, model=name, version=version)
+
+    def _unavailable(self, name: str, absence: Absence | None) -> float:
+        """1 where what is wanted does not serve, NaN where nothing is wanted."""
+        if absence is not None:
+            return math.nan if absence.unloaded else float(absence.state == "UNAVAILABLE")
+        return float(name in self._states and bool(self._states[name].problem))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _failure(model: str, problems: Mapping[str, str], gateways: int) -> str:
+    """Why a model could not be loaded, and in how many gateways where it could in others."""
+    reasons = "; ".join(dict.fromkeys(problems.values()))
+    if len(problems) < gateways:
+        return f"{len(problems)} of {gateways} gateways could not load {model}: {reasons}"
+    return reasons
 
 
 def check_load(parameters: Mapping[str, object]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ray import serve as ray_serve
@@ -23,6 +23,9 @@ GONE_SECONDS = 2.0  # a gateway that asks nothing for so long, and owes nothing,
 CHANGE_SECONDS = 60.0  # a large engine takes long to load
 
 
+NONE = -1  # older than every revision, so that the steward answers at once
+
+
 @dataclass(frozen=True)
 class Revision:
     """Which models of the catalog are out of service. Of two, the one with the higher number is the truth."""
@@ -31,11 +34,33 @@ class Revision:
     unloaded: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True)
+class Report:
+    """What a gateway has made of a revision: the models that are still changing, and why others could not be loaded."""
+
+    number: int = NONE
+    pending: frozenset[str] = frozenset()
+    problems: Mapping[str, str] = field(default_factory=dict)
+
+    def has_settled(self, model: str, number: int) -> bool:
+        """Whether the revision `number` is in effect for a model, or has failed."""
+        return self.number >= number and model not in self.pending
+
+
+@dataclass(frozen=True)
+class Change:
+    """What came of a change: its revision, and by gateway why the model could not be loaded there."""
+
+    revision: Revision
+    problems: Mapping[str, str]
+    gateways: int
+
+
 @dataclass
 class Follower:
-    """A gateway: the revision it has brought into effect, and when it was last heard of."""
+    """A gateway: what it made of the revisions, and when it was last heard of."""
 
-    effective: int
+    report: Report
     heard: float
     asking: bool = True
 
@@ -49,30 +74,35 @@ class Revisions:
     _followers: dict[str, Follower] = field(default_factory=dict)
     _moved: asyncio.Event = field(default_factory=asyncio.Event)  # set, and replaced, whenever anything changes
 
-    async def set_loaded(self, model: str, loaded: bool, known: Revision) -> Revision:
-        """Puts a model in or out of service; returns when every gateway has done so. Raises NotReady when one does not."""
+    async def set_loaded(self, model: str, loaded: bool, known: Revision) -> Change:
+        """Puts a model in or out of service; returns when every gateway has done so, or could not.
+
+        No other model is waited for. Raises NotReady when a gateway does neither in time.
+        """
         self._adopt(known)
         unloaded = self.current.unloaded - {model} if loaded else self.current.unloaded | {model}
         revision = self.current = Revision(self.current.number + 1, unloaded)
         self._tell()
         deadline = self.clock() + CHANGE_SECONDS
-        while not self._all_at(revision.number):
+        while not self._all_have_settled(model, revision.number):
             if self.clock() > deadline:
                 raise NotReady(f"not every gateway took revision {revision.number} in {CHANGE_SECONDS:.0f} s")
             with contextlib.suppress(TimeoutError):  # then one may have gone
                 async with asyncio.timeout(GONE_SECONDS):
                     await self._moved.wait()
-        return revision
+        reports = {name: one.report for name, one in self._followers.items()}
+        problems = {name: one.problems[model] for name, one in reports.items() if model in one.problems}
+        return Change(revision, problems, len(reports))
 
     async def follow(
-        self, follower: str, known: Revision, effective: int, patience: float = FOLLOW_SECONDS
+        self, follower: str, known: Revision, report: Report, patience: float = FOLLOW_SECONDS
     ) -> Revision:
         """The first revision after `known`, as soon as there is one; the present one when `patience` seconds have passed.
 
-        `effective` is the number of the one that the follower has brought into effect.
+        `report` says what the follower has made of `known`.
         """
         self._adopt(known)
-        entry = self._followers[follower] = Follower(effective, self.clock())
+        entry = self._followers[follower] = Follower(report, self.clock())
         self._tell()
         try:
             with contextlib.suppress(TimeoutError):
@@ -83,10 +113,10 @@ class Revisions:
             entry.asking, entry.heard = False, self.clock()
         return self.current
 
-    async def report(self, follower: str, effective: int) -> None:
-        """A follower has brought a revision into effect."""
+    async def report(self, follower: str, report: Report) -> None:
+        """A follower's models have changed, or could not."""
         if follower in self._followers:
-            self._followers[follower].effective = effective
+            self._followers[follower].report = report
             self._tell()
 
     def _tell(self) -> None:
@@ -97,12 +127,12 @@ class Revisions:
         if known.number > self.current.number:
             self.current = known
 
-    def _all_at(self, number: int) -> bool:
+    def _all_have_settled(self, model: str, number: int) -> bool:
         late = self.clock() - GONE_SECONDS
         gone = [name for name, one in self._followers.items() if not one.asking and one.heard < late]
         for name in gone:
             del self._followers[name]
-        return all(one.effective >= number for one in self._followers.values())
+        return all(one.report.has_settled(model, number) for one in self._followers.values())
 
 
 @ray_serve.deployment(
@@ -120,26 +150,26 @@ class Steward:
         self._revisions = Revisions()
         self._watch = asyncio.create_task(watch(WallClock(), renew_controller))
 
-    async def set_loaded(self, model: str, loaded: bool, known: Revision) -> Revision:
+    async def set_loaded(self, model: str, loaded: bool, known: Revision) -> Change:
         return await self._revisions.set_loaded(model, loaded, known)
 
-    async def follow(self, follower: str, known: Revision, effective: int) -> Revision:
-        return await self._revisions.follow(follower, known, effective)
+    async def follow(self, follower: str, known: Revision, report: Report) -> Revision:
+        return await self._revisions.follow(follower, known, report)
 
-    async def report(self, follower: str, effective: int) -> None:
-        await self._revisions.report(follower, effective)
+    async def report(self, follower: str, report: Report) -> None:
+        await self._revisions.report(follower, report)
 
 
 class StewardClient:
     """The steward as gateways see it. Raises NotReady when it is away."""
 
-    async def set_loaded(self, model: str, loaded: bool, known: Revision) -> Revision:
-        answer: Revision = await ask(STEWARD_APP, "set_loaded", model, loaded, known)
+    async def set_loaded(self, model: str, loaded: bool, known: Revision) -> Change:
+        answer: Change = await ask(STEWARD_APP, "set_loaded", model, loaded, known)
         return answer
 
-    async def follow(self, follower: str, known: Revision, effective: int) -> Revision:
-        answer: Revision = await ask(STEWARD_APP, "follow", follower, known, effective)
+    async def follow(self, follower: str, known: Revision, report: Report) -> Revision:
+        answer: Revision = await ask(STEWARD_APP, "follow", follower, known, report)
         return answer
 
-    async def report(self, follower: str, effective: int) -> None:
-        await ask(STEWARD_APP, "report", follower, effective)
+    async def report(self, follower: str, report: Report) -> None:
+        await ask(STEWARD_APP, "report", follower, report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,14 @@ def write_artifact(
     )
     (folder / MANIFEST).write_text(manifest.to_json())
     return folder
+
+
+def garble(folder: Path) -> None:
+    """Makes it an artifact whose files are those of its manifest, and whose graph no engine can load."""
+    (folder / IMAGE_MODEL).write_bytes(b"no graph")
+    manifest = Manifest.from_json((folder / MANIFEST).read_text())
+    files = {**manifest.files, IMAGE_MODEL: file_hash(folder / IMAGE_MODEL)}
+    (folder / MANIFEST).write_text(replace(manifest, files=files).to_json())
 
 
 def quadrant_image(bright: int, value: int = 200) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 
 import click
 from rich.console import Console
@@ -63,7 +64,15 @@ def _list_served(url: str, as_json: bool) -> None:
             f"{one['macs'] / 1e6:,.1f} M",
             one["placement"],
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    print_problems(answer.json().get("problems", []), console)
+
+
+def print_problems(problems: Iterable[Mapping[str, str]], console: Console) -> None:
+    """What does not serve as it is configured, and why: entries of the repository's index."""
+    for one in problems:
+        console.print(f"{one['name']} is {one['state']}: {one['reason']}", markup=False, style="red")
 
 
 def _names() -> Column:

@@ -8,6 +8,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
+from convoy.cli.models import print_problems
 from convoy.cli.options import session
 from convoy.errors import NotReady
 from convoy.http_calls import checked
@@ -81,6 +82,7 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
             "  ".join(f"{size}: {ms:g}" for size, ms in curve.items()) or "measured when it runs (--live)",
         )
     console.print(table)
+    print_problems(plan.get("problems", []), console)
     if plan.get("compositions"):
         console.print(_compositions(plan["compositions"]))
     if "profile" in plan:

@@ -108,11 +108,14 @@ def settings_of(config: Path | None, host: str | None, ports: dict[str, int | No
 @contextmanager
 def running(settings: Settings, console: Console, ray_started: Callable[[], None] = lambda: None) -> Iterator[Settings]:
     """A server for the length of a block; `ray_started` as in `serve.app.start`."""
+    from convoy.cli.models import print_problems
+    from convoy.metadata import repository_index
     from serve import app
 
     with console.status("starting Ray and the models …"):
         app.start(settings, ray_started)
     try:
+        print_problems(repository_index(app.problems()), console)
         yield settings
     finally:
         app.stop()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from convoy.errors import InvalidInput, Overloaded
+from serve.availability import reason_of
 from serve.catalog import Endpoint, Endpoints
 from serve.config import LedgerConfig
 from serve.dataplane import DataPlane
@@ -39,27 +40,46 @@ class Experiments:
         self._written = metrics.values(LEDGER_EVENTS, outcome="written")
         self._dropped = metrics.values(LEDGER_EVENTS, outcome="dropped")
         self._writer = LedgerWriter(ledger, config.flush_seconds, config.events, self._count)
-        self._declared: set[str] = set()
+        self.problems: dict[str, str] = {}  # why an experiment is not served, by name
+        self._declared: dict[str, Experiment] = {}
         self._revisions: dict[str, Revision] = {}
         self._recorders: dict[str, ModelRecorder] = {}
         self._prices = Prices()
         self._closing = asyncio.Event()
         self._follower = asyncio.create_task(self._follow())
 
-    async def declare(self, definitions: Iterable[Experiment], endpoints: Endpoints) -> Endpoints:
-        """The endpoints and every experiment over them: those that configuration declares, and those of commands.
+    @property
+    def definitions(self) -> list[Experiment]:
+        """Every experiment that is wanted: those that configuration declares, and those of commands."""
+        known = {name: one.definition for name, one in self._revisions.items() if one.by_command}
+        current = {name: self._revisions[name].definition for name in self._declared if name in self._revisions}
+        return list((known | self._declared | current).values())
+
+    async def declare(self, definitions: Iterable[Experiment]) -> None:
+        """What configuration declares from now on; `bind` then serves it.
 
         Models are served without the ledger, and the experiments that are known go on.
         """
-        declared = list(definitions)
+        declared = {definition.name: definition for definition in definitions}
         try:
-            for definition in declared:
+            for definition in declared.values():
                 await asyncio.to_thread(self._ledger.declare, definition)
             self._take(await asyncio.to_thread(self._ledger.current))
         except SQLAlchemyError as error:
             log.warning("the ledger is away, what is declared waits for it: %s", type(error).__name__)
-        self._declared = {definition.name for definition in declared}
-        return self._bind(endpoints)
+        except Exception:  # whatever stands in a row, models are served
+            log.exception("the ledger could not be read, the experiments that are known go on")
+        self._declared = declared
+
+    def bind(self, endpoints: Endpoints) -> Endpoints:
+        """The endpoints and every experiment over them whose arms all serve; `problems` says why others are not there."""
+        served = {one.name: one for one in lined(endpoints.by_name.values())}
+        before, self.problems = self.problems, {}
+        fronts = list(self._bound(served))
+        for name, problem in self.problems.items():
+            if before.get(name) != problem:
+                log.warning("experiment %s is not served: %s", name, problem)
+        return Endpoints([*served.values(), *fronts])
 
     def states(self) -> dict[str, Revision]:
         return {name: one.live.revision for name, one in self._fronts().items()}
@@ -99,21 +119,19 @@ class Experiments:
         endpoints = self._plane.endpoints.by_name
         return {name: one for name, one in endpoints.items() if isinstance(one, ExperimentEndpoint)}
 
-    def _bind(self, endpoints: Endpoints) -> Endpoints:
-        served = {one.name: one for one in lined(endpoints.by_name.values())}
-        return Endpoints([*served.values(), *self._bound(served)])
-
-    def _bound(self, served: dict[str, Endpoint]) -> Iterable[ExperimentEndpoint]:
-        for name, revision in self._revisions.items():
-            if name not in self._declared and not revision.by_command:
+    def _bound(self, served: dict[str, Endpoint]) -> Iterator[ExperimentEndpoint]:
+        for definition in self.definitions:
+            name = definition.name
+            revision = self._revisions.get(name)
+            if revision is None:
+                self.problems[name] = "the ledger that it is recorded in is away"
                 continue
             try:
-                arms = arms_of(revision.definition, served)
-            except InvalidInput as error:
-                log.error("experiment %s is not served: %s", name, error)
-                continue
-            live = LiveExperiment(revision, arms, self._writer, self._metrics, lambda: self._prices)
-            yield front(live, self._recorder(name))
+                arms = arms_of(definition, served)
+                live = LiveExperiment(revision, arms, self._writer, self._metrics, lambda: self._prices)
+                yield front(live, self._recorder(name))
+            except Exception as error:  # noqa: BLE001 one that cannot be served is no reason for others not to be
+                self.problems[name] = reason_of(error)
 
     def _recorder(self, name: str) -> ModelRecorder:
         if name not in self._recorders:
@@ -140,7 +158,7 @@ class Experiments:
         serials = await asyncio.to_thread(self._ledger.serials)
         if serials != {name: one.serial for name, one in self._revisions.items()}:
             self._take(await asyncio.to_thread(self._ledger.current))
-            self._plane.replace(self._bind(self._plane.endpoints))
+            self._plane.replace(self.bind(self._plane.endpoints))
 
     def _take(self, revisions: dict[str, Revision]) -> None:
         """Keeps what is newer than what is known: two readings may end in either order."""

@@ -88,6 +88,11 @@ function offerModels() {
   }
 }
 
+// What does not serve as it is configured, and why.
+function showProblems(problems) {
+  for (const one of problems) element(find("models"), "p", `${one.name} is ${one.state}: ${one.reason}`, "bad");
+}
+
 async function offerSamples() {
   for (const sample of (await ask("/samples/index.json")).samples) {
     const button = element(find("samples"), "button");
@@ -153,8 +158,10 @@ addEventListener("hashchange", open);
 takeImages();
 await open();
 try {
-  models = (await ask("/v1/models")).models;
+  const offered = await ask("/v1/models");
+  models = offered.models;
   offerModels();
+  showProblems(offered.problems);
   await offerSamples();
 } catch (error) {
   find("problem").textContent = error.message;

@@ -17,6 +17,7 @@ from serve.applications import GATEWAY_RESOURCE, STEWARD_RESOURCE
 from serve.config import Settings, parse_settings
 from serve.render import deploy_yaml
 from serve.scrape_targets import METER_RESOURCE
+from tests.artifacts import garble, write_artifact
 from tests.deploy.ray_node import RayNode, answers, ray_node, wait_until
 
 pytestmark = pytest.mark.slow  # Ray with its dashboard
@@ -112,6 +113,35 @@ def test_a_change_of_the_catalog_applies_in_place(
         thread.join()
     assert classify(served, "squeezenet1_1-imagenet")["predictions"]
     assert gateways == {before}
+
+
+def test_bad_models_in_a_new_catalog_keep_no_other_back(
+    node: RayNode, document: dict[str, Any], served: httpx.Client, tmp_path: Path
+) -> None:
+    before = gateway_of(classify(served, "lenet5-mnist"))
+    broken, garbled = write_artifact(tmp_path / "broken", "broken"), write_artifact(tmp_path / "garbled", "garbled")
+    (broken / "tensor.onnx").unlink()
+    garble(garbled)
+    bad = [
+        {"name": "broken", "artifact": str(broken)},
+        {"name": "garbled", "artifact": str(garbled), "placement": "dedicated"},
+    ]
+    limited = [{"name": "lenet5-mnist", "max_batch": 3}, DEDICATED]
+    deploy(node, parse_settings(document | {"models": [*bad, *limited]}), tmp_path)
+
+    def reason(model: str) -> str:
+        problems = served.get("/v1/models").json()["problems"]
+        return next((str(one["reason"]) for one in problems if one["name"] == model), "")
+
+    wait_until(lambda: "broken/tensor.onnx is missing" in reason("broken"))
+    wait_until(lambda: "garbled/image.onnx cannot be loaded" in reason("garbled"))
+    wait_until(lambda: served.get("/v2/models/lenet5-mnist/config").json()["max_batch_size"] == 3)
+    for one in bad:
+        answer = served.post(f"/v1/models/{one['name']}/classify", content=DIGIT)
+        assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
+        assert reason(one["name"]) in answer.json()["error"]
+    assert gateway_of(classify(served, "lenet5-mnist")) == before
+    assert classify(served, "resnet20-cifar10")["predictions"]
 
 
 def test_a_node_of_the_cluster_is_found_by_its_resources(

@@ -182,6 +182,19 @@ def quadrant(bright: int) -> bytes:
     return file.getvalue()
 
 
+def test_a_model_that_does_not_serve_is_named_with_the_reason(page: Page, http: httpx.Client) -> None:
+    assert http.post("/v2/repository/models/quadrants-b/unload").status_code == 200
+    try:
+        page.open()
+        assert "quadrants-b is UNAVAILABLE: unloaded" in page.text("#models")
+        assert not page.driver.find_elements(By.ID, "model-quadrants-b")
+    finally:
+        assert http.post("/v2/repository/models/quadrants-b/load").status_code == 200
+    page.open()
+    assert page.driver.find_elements(By.ID, "model-quadrants-b")
+    assert "UNAVAILABLE" not in page.text("#models")
+
+
 def test_an_experiment_shows_its_verdict_its_arms_and_what_was_known_when(page: Page, http: httpx.Client) -> None:
     arms = [{"name": "first", "model": "quadrants-a"}, {"name": "second", "model": "quadrants-b"}]
     assert http.post("/v1/experiments", json={"name": "shown", "arms": arms}).status_code == 201

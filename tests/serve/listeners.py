@@ -12,7 +12,7 @@ from models.artifact import Artifact
 from models.engines.store import open_store
 from serve.access import Access, make_local_key, read_local_key
 from serve.catalog import CatalogLoader, close_endpoints
-from serve.config import Catalog, ModelConfig, Settings
+from serve.config import ModelConfig, Settings
 from serve.dataplane import DataPlane
 from serve.decode_pool import DecodePool
 from serve.executors import Executor
@@ -66,14 +66,14 @@ class InProcess:
         self.memory = open_memory(settings)
         self.store = open_store(settings.engines)
         self.loader = CatalogLoader(self.connect, self.metrics, settings.limits)
-        self.repository = Repository(self.plane, self.serve, steward, name)
         self.experiments: Experiments | None = None
+        if settings.ledger_url:
+            ledger = Ledger(settings.ledger_url)
+            self.experiments = Experiments(self.plane, self.metrics, ledger, settings.ledger)
+        self.repository = Repository(self.plane, self.loader, steward, name, self.metrics, self.experiments)
 
     async def open(self) -> None:
         listen = self.settings.listen
-        if self.settings.ledger_url:
-            ledger = Ledger(self.settings.ledger_url)
-            self.experiments = Experiments(self.plane, self.metrics, ledger, self.settings.ledger)
         self.repository.start()
         await self.repository.declare(self.settings.catalog)
         socket = bind(listen.host, listen.http_port)
@@ -100,15 +100,6 @@ class InProcess:
         self.decoders.close()
         if self.experiments is not None:
             await self.experiments.close()
-
-    async def serve(self, catalog: Catalog) -> None:
-        present = self.plane.endpoints
-        endpoints = await self.loader.load(catalog, present)
-        if self.experiments is not None:
-            endpoints = await self.experiments.declare(catalog.experiments, endpoints)
-        self.plane.replace(endpoints)
-        kept = set(map(id, endpoints.by_name.values()))
-        await close_endpoints(one for one in lined(present.by_name.values()) if id(one) not in kept)
 
     async def connect(self, model: ModelConfig, artifact: Artifact) -> Executor:
         return await connect_local(model, artifact, self.store, 1, self.metrics, self.memory)

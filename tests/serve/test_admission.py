@@ -17,7 +17,7 @@ from models.artifact import BUNDLED, Artifact
 from models.engines.store import Store
 from serve.batcher import Batcher, BatcherLimits
 from serve.catalog import CatalogLoader, Endpoint, Endpoints, ModelEndpoint
-from serve.config import Catalog, Limits, ModelConfig
+from serve.config import Limits, ModelConfig
 from serve.curve import LatencyCurve
 from serve.dataplane import DataPlane, Terms, Watch
 from serve.decode import Decoder
@@ -57,7 +57,7 @@ def with_full_queue(
         async def connect(model: ModelConfig, artifact: Artifact) -> Executor:
             return LocalExecutor(load_engines(model, artifact, Store(), 1, metrics), model.name)
 
-        loaded = await CatalogLoader(connect, metrics, plane.limits).load(Catalog(models=(MODEL,)), Endpoints())
+        loaded = Endpoints(await CatalogLoader(connect, metrics, plane.limits).load(MODEL))
         gate = asyncio.Event()
 
         async def hang(rows: NDArray[Any]) -> NDArray[np.float32]:

@@ -92,19 +92,3 @@ def test_the_environment_is_read_in_one_module_only() -> None:
     command = ["git", "grep", "-lE", r"os\.(environ|getenv)", "--", "serve", "convoy"]
     found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False).stdout.split()
     assert set(found) <= {"serve/config.py", "serve/app.py"}
-
-
-def test_what_is_made_of_an_unloaded_model_goes_with_it() -> None:
-    members = [{"model": "lenet5-mnist"}, {"model": "resnet20-cifar10"}]
-    stages = [{"model": "resnet20-cifar10", "margin": 0.5}, {"model": "both"}]
-    catalog = parse_settings(
-        {
-            "ensembles": [{"name": "both", "members": members}, {"name": "one", "members": members[1:]}],
-            "cascades": [{"name": "steps", "stages": stages}],
-        }
-    ).catalog
-    left = catalog.without(frozenset({"lenet5-mnist"}))
-    assert [one.name for one in left.models] == [one.name for one in catalog.models if one.name != "lenet5-mnist"]
-    assert [one.name for one in left.ensembles] == ["one"]
-    assert left.cascades == ()
-    assert catalog.without(frozenset()) == catalog

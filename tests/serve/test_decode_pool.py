@@ -85,7 +85,12 @@ def test_the_most_urgent_image_is_decoded_next_and_dropped_ones_never() -> None:
         gone.cancel()
         await asyncio.sleep(0)
         decoder.gate.release(4)
-        assert await asyncio.gather(first, later, sooner, urgent) == [[b"first"], [b"later"], [b"sooner"], [b"urgent"]]
+        assert [*await asyncio.gather(first, later, sooner, urgent)] == [
+            [b"first"],
+            [b"later"],
+            [b"sooner"],
+            [b"urgent"],
+        ]
         assert decoder.begun == [b"first", b"urgent", b"sooner", b"later"]
         pool.close()
 
@@ -150,7 +155,12 @@ def test_a_client_that_leaves_takes_its_images_along(
         pool = server.plane._decoders
         ended: list[Any] = []
         done = pool._done
-        monkeypatch.setattr(pool, "_done", lambda *given: (ended.append(given[-1]), done(*given)))
+
+        def counted(*given: Any) -> None:
+            ended.append(given[-1])
+            done(*given)
+
+        monkeypatch.setattr(pool, "_done", counted)
         with socket.create_connection(("127.0.0.1", ports["http_port"])) as client:
             client.sendall(head.encode() + body)
             until(lambda: len(pool._under_way) > 32)

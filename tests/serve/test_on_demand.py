@@ -13,7 +13,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from convoy.errors import ConfigError
+from convoy.errors import ArtifactError, ConfigError
 from models.artifact import Artifact
 from serve.catalog import ModelEndpoint
 from serve.config import Settings, parse_settings
@@ -128,7 +128,7 @@ def test_an_artifact_that_breaks_meanwhile_is_told_and_tried_again(
     whole = model.read_bytes()
     model.write_bytes(b"broken")
     answer = classify(gateway, "c")
-    assert answer.status_code == 500
+    assert answer.status_code == 503
     assert "could not be loaded" in answer.text
     entry = next(one for one in gateway.repository.index() if one.name == "c")
     assert (entry.state, "image.onnx" in entry.reason) == ("UNAVAILABLE", True)
@@ -138,6 +138,24 @@ def test_an_artifact_that_breaks_meanwhile_is_told_and_tried_again(
     assert classify(gateway, "c").status_code == 200
     assert httpx.get(f"{gateway.http}/v2/models/c/ready").status_code == 200
     assert {entry.state for entry in gateway.repository.index()} == {"READY"}
+
+
+def test_a_model_that_cannot_come_drives_no_other_out(
+    gateway: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.on_demand.AGAIN_SECONDS", 60.0)
+    model = tmp_path / "c" / "tensor.onnx"
+    whole = model.read_bytes()
+    model.write_bytes(b"broken")
+    assert classify(gateway, "c").status_code == 503
+    assert loaded(gateway) == {"a"}
+    assert count(gateway, "a") == (1, 0)
+    with pytest.raises(ArtifactError, match=r"tensor\.onnx"):
+        on_loop(gateway, gateway.repository.load("c"))
+    model.write_bytes(whole)
+    on_loop(gateway, gateway.repository.load("c"))  # what was asked for is not put off by the failure before
+    assert {entry.state for entry in gateway.repository.index()} == {"READY"}
+    assert classify(gateway, "c").status_code == 200
 
 
 def test_an_unloaded_model_leaves_its_room_to_others(gateway: Serving) -> None:

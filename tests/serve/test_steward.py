@@ -7,7 +7,7 @@ import pytest
 
 from convoy.errors import NotReady
 from serve import steward
-from serve.steward import Revision, Revisions
+from serve.steward import Report, Revision, Revisions
 
 
 @dataclass
@@ -19,17 +19,17 @@ class Gateway:
     known: Revision = field(default_factory=Revision)
     may_apply: asyncio.Event = field(default_factory=asyncio.Event)
     applied: asyncio.Event = field(default_factory=asyncio.Event)
-    effective: int = 0
+    report: Report = field(default_factory=lambda: Report(0))
 
     async def run(self) -> None:
         while True:
-            revision = await self.revisions.follow(self.name, self.known, self.effective)
+            revision = await self.revisions.follow(self.name, self.known, self.report)
             if revision.number > self.known.number:
                 self.known = revision
                 await self.may_apply.wait()
-                self.effective = revision.number
+                self.report = Report(revision.number)
                 self.applied.set()
-                await self.revisions.report(self.name, self.effective)
+                await self.revisions.report(self.name, self.report)
 
 
 def test_a_change_ends_when_every_gateway_has_made_it() -> None:
@@ -43,9 +43,9 @@ def test_a_change_ends_when_every_gateway_has_made_it() -> None:
             assert not change.done()
             gateway.may_apply.set()
             await gateway.applied.wait()
-        assert (await change) == Revision(1, frozenset({"m"}))
-        assert (await revisions.set_loaded("m", True, Revision())) == Revision(2, frozenset())
-        assert {gateway.effective for gateway in gateways} == {2}
+        assert (await change).revision == Revision(1, frozenset({"m"}))
+        assert (await revisions.set_loaded("m", True, Revision())).revision == Revision(2, frozenset())
+        assert {gateway.report.number for gateway in gateways} == {2}
         for task in tasks:
             task.cancel()
 
@@ -56,9 +56,9 @@ def test_a_gateway_that_has_gone_holds_nobody_up() -> None:
     async def scenario() -> Revision:
         now = 0.0
         revisions = Revisions(clock=lambda: now)
-        await revisions.follow("gone", Revision(), 0, patience=0.001)
+        await revisions.follow("gone", Revision(), Report(0), patience=0.001)
         now = steward.GONE_SECONDS + 1
-        return await revisions.set_loaded("m", False, Revision())
+        return (await revisions.set_loaded("m", False, Revision())).revision
 
     assert asyncio.run(scenario()).number == 1
 
@@ -70,7 +70,7 @@ def test_a_gateway_that_never_obeys_is_told_of(monkeypatch: pytest.MonkeyPatch) 
         revisions = Revisions()
         stuck = asyncio.create_task(Gateway("stuck", revisions).run())
         await asyncio.sleep(0)
-        follow = asyncio.create_task(revisions.follow("stuck", Revision(9), 0))
+        follow = asyncio.create_task(revisions.follow("stuck", Revision(9), Report(0)))
         with pytest.raises(NotReady, match="revision"):
             await revisions.set_loaded("m", False, Revision())
         stuck.cancel()
@@ -83,8 +83,8 @@ def test_a_new_steward_learns_what_the_old_one_decided() -> None:
     async def scenario() -> Revision:
         revisions = Revisions()
         decided = Revision(7, frozenset({"m"}))
-        asked = asyncio.create_task(revisions.follow("a", decided, 7))
-        late = await revisions.follow("b", Revision(), 0)
+        asked = asyncio.create_task(revisions.follow("a", decided, Report(7)))
+        late = await revisions.follow("b", Revision(), Report(0))
         asked.cancel()
         return late
 
