@@ -24,7 +24,7 @@ PARTS = (
     ("decoding", r"serve/(decode|resample|image_|decode_pool)|PIL/|simplejpeg"),
     ("HTTP: parsing, headers, writing", r"uvicorn/|serve/http_(connection|cycle|body|encoding)"),
     ("documents, tensors", r"convoy/(open_inference|tensors)|serve/(http_infer|http_answers|infer|predictions|ranking)"),
-    ("queue, batches, answers", r"serve/(batcher|scheduling|slots|executors|curve|work_threads)"),
+    ("queue, batches, answers", r"serve/(alarm|batcher|pace|scheduling|slots|executors|curve|unanswered|work_threads)"),
     ("admission, times, metrics", r"serve/(metrics|metric_pages|timeline|dataplane|http_listener|access|timeouts|catalog)"),
 )  # fmt: skip
 
