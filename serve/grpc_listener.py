@@ -20,10 +20,12 @@ from convoy.protos import (
 )
 from serve.config import Listen, Settings, Tls
 from serve.dataplane import DataPlane
+from serve.experiments.feedback import MOST_FIELDS
 from serve.experiments.grpc_feedback import FeedbackServicer
 from serve.grpc_calls import Calls
 from serve.grpc_classifier import ClassifierServicer
 from serve.grpc_inference import InferenceServicer
+from serve.message_fields import ENVELOPE_FIELDS, BoundedServices
 from serve.metrics import Metrics
 from serve.repository import Repository
 from serve.tls import grpc_credentials
@@ -64,15 +66,17 @@ class GrpcListener:
         ]
         self._server = _make_server(listen, options)
         calls = Calls(plane, metrics)
-        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-            InferenceServicer(calls, repository, settings), self._server
+        services = BoundedServices(self._server, settings.limits.images_per_request + ENVELOPE_FIELDS)
+        inference, classifier = InferenceServicer(calls, repository, settings), ClassifierServicer(calls)
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, services)  # type: ignore[no-untyped-call]
+        classifier_pb2_grpc.add_ClassifierServicer_to_server(classifier, services)  # type: ignore[no-untyped-call]
+        experiments_pb2_grpc.add_ExperimentsServicer_to_server(
+            FeedbackServicer(calls, experiments), BoundedServices(self._server, MOST_FIELDS)
         )  # type: ignore[no-untyped-call]
-        classifier_pb2_grpc.add_ClassifierServicer_to_server(ClassifierServicer(calls), self._server)  # type: ignore[no-untyped-call]
-        experiments_pb2_grpc.add_ExperimentsServicer_to_server(FeedbackServicer(calls, experiments), self._server)  # type: ignore[no-untyped-call]
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        services = (INFERENCE, CLASSIFIER, EXPERIMENTS, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(services, self._server)
+        names = (INFERENCE, CLASSIFIER, EXPERIMENTS, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
         address = f"[{listen.host}]" if ":" in listen.host else listen.host
         try:
             _open_port(self._server, f"{address}:{listen.grpc_port}", listen.tls)

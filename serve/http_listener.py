@@ -127,7 +127,7 @@ class HttpApp:
     ) -> tuple[bytes, Headers]:
         body = await read_body(asked, receive, self._plane.limits.body_bytes)
         trace.received = self._clock()
-        call = await dialect.parse(scope, asked, body, self._plane.limits)
+        call = await dialect.parse(scope, asked, body, endpoint)
         trace.id = call.options.id or self._plane.new_id()
         terms = http_terms(self._plane, asked, trace)
         watch = scope[WATCH] = Watch()
