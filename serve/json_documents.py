@@ -48,8 +48,8 @@ def check_values(text: Buffer, most: int) -> None:
         found += sum(int(np.count_nonzero(piece == mark)) for mark in MARKS)
         if found > most:
             raise TooLarge(
-                f"the JSON body holds more than the {most} values that a request of limits.images_per_request can need; "
-                "send fewer images at a time, and large tensors as binary data"
+                f"the JSON body holds more than the {most} values that such a request can need: send fewer images or items "
+                "at a time (limits.images_per_request), and large tensors as binary data"
             )
 
 
