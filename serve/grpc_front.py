@@ -141,7 +141,10 @@ class _Server(_End):
     def __init__(self, client: _End, receive: Callable[[bytes], None]) -> None:
         super().__init__()
         self.other = client
-        self.data_received = receive  # type: ignore[method-assign]
+        self._receive = receive
+
+    def data_received(self, data: bytes) -> None:
+        self._receive(data)
 
 
 def peer_name(address: tuple[str, int] | tuple[str, int, int, int] | None) -> str:

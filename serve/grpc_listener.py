@@ -89,9 +89,9 @@ class GrpcListener:
         """The server with its port. Raises OSError or RuntimeError when the port is taken."""
         if listen.grpc_server == "native" and listen.tls is None:  # it knows no TLS
             self._front = GrpcFront(listen.host, listen.grpc_port, size)
-            server = pygrpc_native.aio.server(options=options)
-            server.add_insecure_port(f"unix:{self._front.path}")
-            return server
+            native: grpc.aio.Server = pygrpc_native.aio.server(options=options)
+            native.add_insecure_port(f"unix:{self._front.path}")
+            return native
         # A message may be as long as the limit, but then a thousandth of it must not be enough to make one.
         server = grpc.aio.server(options=[*options, ("grpc.so_reuseport", 1), (ALGORITHMS, IDENTITY_ALONE)])
         address = f"[{listen.host}]:{listen.grpc_port}" if ":" in listen.host else f"{listen.host}:{listen.grpc_port}"

@@ -8,6 +8,7 @@ import socket
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -27,12 +28,12 @@ BOMBS, BOMB_BYTES = 8, 128 * 2**20
 CLASSIFY, CLASSIFY_STREAM = "/convoy.v1.Classifier/Classify", "/convoy.v1.Classifier/ClassifyStream"
 HEALTH, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-METHODS = {  # and whether requests and answers are streams
-    CLASSIFY: (ClassifyRequest(model="lenet5-mnist", images=[DIGIT]), False, False),
-    CLASSIFY_STREAM: (ClassifyRequest(model="lenet5-mnist", images=[DIGIT]), True, True),
-    HEALTH: (HealthCheckRequest(service="s" * 1000), False, False),
-    WATCH: (HealthCheckRequest(service="s" * 1000), False, True),
-    REFLECTION: (ServerReflectionRequest(file_containing_symbol="s" * 1000), True, True),
+METHODS: dict[str, tuple[Any, bool]] = {  # a request, and whether it is one of a stream
+    CLASSIFY: (ClassifyRequest(model="lenet5-mnist", images=[DIGIT]), False),
+    CLASSIFY_STREAM: (ClassifyRequest(model="lenet5-mnist", images=[DIGIT]), True),
+    HEALTH: (HealthCheckRequest(service="s" * 1000), False),
+    WATCH: (HealthCheckRequest(service="s" * 1000), False),
+    REFLECTION: (ServerReflectionRequest(file_containing_symbol="s" * 1000), True),
 }
 
 
@@ -73,25 +74,19 @@ def test_a_message_that_inflates_is_refused(gateway: Serving, algorithm: grpc.Co
 def test_every_method_tells_a_client_that_it_takes_no_compression(
     gateway: Serving, method: str, algorithm: grpc.Compression
 ) -> None:
-    request, streams, streamed = METHODS[method]
+    request, streams = METHODS[method]
     if method.startswith("/convoy"):
-        request = ClassifyRequest(
-            model="lenet5-mnist", images=[DIGIT, bytes(1000)]
-        )  # what does not shrink is sent as it is
+        request = ClassifyRequest(model="lenet5-mnist", images=[DIGIT, bytes(1000)])  # clients compress what shrinks
+    coding = (type(request).SerializeToString, bytes)
     with grpc.insecure_channel(gateway.grpc.removeprefix("grpc://")) as channel:
-        asked = iter([request]) if streams else request
-        kind = {
-            (False, False): channel.unary_unary,
-            (False, True): channel.unary_stream,
-            (True, True): channel.stream_stream,
-        }
-        call = kind[streams, streamed](method, type(request).SerializeToString)  # type: ignore[operator]
-        with pytest.raises(grpc.RpcError) as caught:
-            answer = call(asked, timeout=60, compression=algorithm)
-            if streamed:
-                next(answer)
-    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
-    assert "compress" in caught.value.details().lower()
+        if streams:
+            call = channel.stream_stream(method, *coding)(iter([request]), timeout=60, compression=algorithm)
+        else:  # also a single answer can be waited for as a stream
+            call = channel.unary_stream(method, *coding)(request, timeout=60, compression=algorithm)
+        with pytest.raises(grpc.RpcError):
+            next(iter(call))
+    assert call.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert "compress" in call.details().lower()
 
 
 def test_a_message_above_the_limit_is_refused(gateway: Serving) -> None:
@@ -157,7 +152,8 @@ def test_many_bombs_at_a_time_cost_no_memory(gateway: Serving, method: str, enco
             one.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"\0\4\x7f\xff\xff\xff"))
             for stream in streams:
                 one.sendall(request_frames(stream, method, encoding, bomb, 1))
-            reader, ended = one.makefile("rb"), set()
+            reader = one.makefile("rb")
+            ended: set[int] = set()
             while ended < set(streams):
                 head = reader.read(9)
                 reader.read(int.from_bytes(head[:3], "big"))

@@ -179,8 +179,10 @@ def test_feedback_is_counted_before_it_is_read(channel: grpc.Channel) -> None:
 
 
 def predict(gateway: Serving, document: Any) -> None:
-    endpoint = gateway.plane.endpoints.by_name[MODEL]
-    asyncio.run(KSERVE.parse({}, {}, orjson.dumps(document), endpoint))
+    async def parse() -> None:
+        await KSERVE.parse({}, {}, orjson.dumps(document), gateway.plane.endpoints.by_name[MODEL])
+
+    asyncio.run(parse())
 
 
 @pytest.mark.parametrize("place", [0, -1])
