@@ -17,7 +17,9 @@ from convoy.errors import InvalidInput
 from convoy.tensors import (
     BYTES,
     Buffer,
+    CheckTensor,
     Tensor,
+    accept_any,
     check_name,
     check_shape,
     decode_checked,
@@ -37,6 +39,8 @@ SHARED_MEMORY = "shared_memory_region"
 NO_DATA = memoryview(b"")
 KEPT_HEADS = 256
 KEPT_HEAD_BYTES = 1024  # beyond, JSON holds data, which differ
+MAX_TENSORS = 256  # inputs, or outputs, of a request
+MAX_PARAMETERS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,9 @@ class InferResponse:
     parameters: Parameters = field(default_factory=dict)
 
 
-def parse_request(body: Buffer, header_length: int | None, model: str = "", version: str = "") -> InferRequest:
+def parse_request(
+    body: Buffer, header_length: int | None, model: str = "", version: str = "", check: CheckTensor = accept_any
+) -> InferRequest:
     """A request over HTTP. Unknown keys are ignored.
 
     Args:
@@ -80,14 +86,16 @@ def parse_request(body: Buffer, header_length: int | None, model: str = "", vers
         header_length: the length of its JSON part when binary data follow, from the header of that name.
         model: the model's name, from the path.
         version: its version, from the path.
+        check: refuses a tensor by its name, datatype and shape, before its elements cost anything. It is not asked where
+            there is no cost by element: numbers in binary form, and what little JSON a small head can hold.
 
     Raises:
         InvalidInput: what is wrong, and with which tensor.
     """
     text, tail = _split("request", body, header_length)
-    read = _known_head if header_length is not None and len(text) <= KEPT_HEAD_BYTES else _read_head
-    head = read(bytes(text))
-    inputs = _bind("input", head.inputs, tail)
+    small = header_length is not None and len(text) <= KEPT_HEAD_BYTES
+    head = _known_head(bytes(text)) if small else _read_head(bytes(text), check)
+    inputs = _bind("input", head.inputs, tail, check)
     return InferRequest(inputs, head.outputs, head.id, head.parameters, head.binary_output, model, version)
 
 
@@ -111,14 +119,14 @@ class _Head(NamedTuple):
     binary_output: bool
 
 
-def _read_head(text: bytes) -> _Head:
+def _read_head(text: bytes, check: CheckTensor = accept_any) -> _Head:
     document = _load("request", text)
     parameters = _parameters(document)
     request_id = document.get("id", "")
     if not isinstance(request_id, str):
         raise InvalidInput("id must be a string")
     return _Head(
-        _read_entries("input", document.get("inputs")),
+        _read_entries("input", document.get("inputs"), check),
         _parse_outputs(document.get("outputs")),
         request_id,
         parameters,
@@ -174,18 +182,19 @@ def _load(what: str, text: Buffer) -> dict[str, Any]:
 
 def parse_tensors(kind: str, entries: Any, tail: memoryview) -> tuple[Tensor, ...]:
     """The inputs of a request or the outputs of an answer; `tail` is their binary data. Raises InvalidInput."""
-    return _bind(kind, _read_entries(kind, entries), tail)
+    return _bind(kind, _read_entries(kind, entries, accept_any), tail, accept_any)
 
 
-def _read_entries(kind: str, entries: Any) -> tuple[_Entry, ...]:
+def _read_entries(kind: str, entries: Any, check: CheckTensor) -> tuple[_Entry, ...]:
     if not isinstance(entries, list) or not entries:
         raise InvalidInput(f"{kind}s must be a list of at least one tensor")
-    read = tuple(_read_entry(kind, entry) for entry in entries)
+    check_number(f"{kind}s", len(entries))
+    read = tuple(_read_entry(kind, entry, check) for entry in entries)
     check_unique(kind, [one.name for one in read])
     return read
 
 
-def _read_entry(kind: str, entry: Any) -> _Entry:
+def _read_entry(kind: str, entry: Any, check: CheckTensor) -> _Entry:
     if not isinstance(entry, dict):
         raise InvalidInput(f"each {kind} must be an object")
     name, datatype, shape = check_name(entry.get("name")), entry.get("datatype"), entry.get("shape")
@@ -195,8 +204,9 @@ def _read_entry(kind: str, entry: Any) -> _Entry:
     size = parameters.get("binary_data_size")
     if size is None:
         refuse_shared_memory(name, parameters)
-        tensor = decode_json(name, datatype, shape, entry.get("data"))
-        return _Entry(name, datatype, tensor.shape, None, tensor)
+        sizes = check_shape(name, shape)
+        check(name, datatype, sizes)
+        return _Entry(name, datatype, sizes, None, decode_json(name, datatype, sizes, entry.get("data")))
     if "data" in entry:
         raise InvalidInput(f"tensor {name!r} has both data and binary_data_size")
     if type(size) is not int or size < 0:
@@ -204,7 +214,7 @@ def _read_entry(kind: str, entry: Any) -> _Entry:
     return _Entry(name, datatype, check_shape(name, shape), size, None)
 
 
-def _bind(kind: str, entries: tuple[_Entry, ...], tail: memoryview) -> tuple[Tensor, ...]:
+def _bind(kind: str, entries: tuple[_Entry, ...], tail: memoryview, check: CheckTensor) -> tuple[Tensor, ...]:
     """The tensors, those without data of their own with the next bytes of `tail`."""
     tensors = []
     start = 0
@@ -217,6 +227,8 @@ def _bind(kind: str, entries: tuple[_Entry, ...], tail: memoryview) -> tuple[Ten
             raise InvalidInput(
                 f"tensor {entry.name!r} says {entry.size} bytes; {len(tail) - start} are left in the body"
             )
+        if entry.datatype == BYTES:
+            check(entry.name, BYTES, entry.shape)
         tensors.append(decode_checked(entry.name, entry.datatype, entry.shape, tail[start:stop]))
         start = stop
     if start < len(tail):
@@ -229,6 +241,7 @@ def _parse_outputs(outputs: Any) -> tuple[RequestedOutput, ...]:
         return ()
     if not isinstance(outputs, list):
         raise InvalidInput("outputs must be a list")
+    check_number("outputs", len(outputs))
     parsed = []
     for entry in outputs:
         if not isinstance(entry, dict):
@@ -246,6 +259,12 @@ def class_count(parameters: Parameters) -> int:
     if type(classes) is not int or classes < 0:
         raise InvalidInput("classification must be a whole number of at least 1")
     return classes
+
+
+def check_number(kind: str, number: int, most: int = MAX_TENSORS) -> None:
+    """Raises InvalidInput for more tensors, or parameters, than any request has: each costs a step in Python."""
+    if number > most:
+        raise InvalidInput(f"the request has {number} {kind}; {most} are allowed")
 
 
 def check_unique(kind: str, names: list[str]) -> None:
@@ -267,6 +286,7 @@ def _parameters(document: Mapping[str, Any]) -> Parameters:
         return NO_PARAMETERS
     if not isinstance(parameters, dict):
         raise InvalidInput("parameters must be an object")
+    check_number("parameters", len(parameters), MAX_PARAMETERS)
     for key, value in parameters.items():
         if type(value) not in PARAMETER_TYPES:
             raise InvalidInput(f"parameter {key[:60]!r} must be text, a number, true or false")

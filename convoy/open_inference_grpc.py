@@ -6,21 +6,33 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from convoy.errors import InvalidInput
 from convoy.open_inference import (
+    MAX_PARAMETERS,
     NO_PARAMETERS,
     InferRequest,
     InferResponse,
     Parameters,
     RequestedOutput,
+    check_number,
     check_unique,
     class_count,
     refuse_shared_memory,
 )
 from convoy.protos import open_inference_pb2 as pb
-from convoy.tensors import BYTES, DTYPES, Tensor, check_name, check_shape, decode_raw, encode_raw, layout_of
+from convoy.tensors import (
+    BYTES,
+    DTYPES,
+    CheckTensor,
+    Tensor,
+    accept_any,
+    check_name,
+    check_shape,
+    decode_checked,
+    encode_raw,
+    layout_of,
+    to_array,
+)
 
 CONTENTS = {
     "BOOL": "bool_contents",
@@ -41,12 +53,15 @@ INT64_MAX = 2**63 - 1
 Entry = pb.ModelInferRequest.InferInputTensor | pb.ModelInferResponse.InferOutputTensor
 
 
-def parse_message(message: pb.ModelInferRequest) -> InferRequest:
-    """A request over gRPC. Raises InvalidInput."""
+def parse_message(message: pb.ModelInferRequest, check: CheckTensor = accept_any) -> InferRequest:
+    """A request over gRPC. Raises InvalidInput.
+
+    `check` refuses a tensor by its name, datatype and shape, before its elements cost anything.
+    """
     if not message.inputs:
         raise InvalidInput("inputs must hold at least one tensor")
     return InferRequest(
-        _tensors("input", message.inputs, message.raw_input_contents),
+        _tensors("input", message.inputs, message.raw_input_contents, check),
         _requested(message.outputs),
         message.id,
         _from_parameters(message.parameters),
@@ -59,6 +74,7 @@ def parse_message(message: pb.ModelInferRequest) -> InferRequest:
 def _requested(entries: Any) -> tuple[RequestedOutput, ...]:
     if not entries:
         return ()
+    check_number("outputs", len(entries))
     outputs = []
     for entry in entries:
         name, parameters = check_name(entry.name), _from_parameters(entry.parameters)
@@ -68,8 +84,9 @@ def _requested(entries: Any) -> tuple[RequestedOutput, ...]:
     return tuple(outputs)
 
 
-def _tensors(kind: str, entries: Any, raw: Any) -> tuple[Tensor, ...]:
+def _tensors(kind: str, entries: Any, raw: Any, check: CheckTensor) -> tuple[Tensor, ...]:
     """The tensors of a request or an answer, from raw contents or typed ones, never both."""
+    check_number(f"{kind}s", len(entries))
     if raw and len(raw) != len(entries):
         raise InvalidInput(f"{len(raw)} raw_{kind}_contents for {len(entries)} {kind}s")
     tensors = []
@@ -78,18 +95,22 @@ def _tensors(kind: str, entries: Any, raw: Any) -> tuple[Tensor, ...]:
         if entry.parameters:
             refuse_shared_memory(name, _from_parameters(entry.parameters))
         if not raw:
-            tensors.append(_from_contents(entry))
+            tensors.append(_from_contents(entry, check))
         elif entry.HasField("contents") and entry.contents.ListFields():
             raise InvalidInput(f"tensor {name!r} has contents beside raw_{kind}_contents")
         else:
-            tensors.append(decode_raw(name, entry.datatype, entry.shape, raw[position]))
+            shape = check_shape(name, entry.shape)
+            if entry.datatype == BYTES:
+                check(name, BYTES, shape)
+            tensors.append(decode_checked(name, entry.datatype, shape, raw[position]))
     check_unique(kind, [tensor.name for tensor in tensors])
     return tuple(tensors)
 
 
-def _from_contents(entry: Entry) -> Tensor:
+def _from_contents(entry: Entry, check: CheckTensor) -> Tensor:
     name, datatype = entry.name, entry.datatype
     shape = check_shape(name, entry.shape)
+    check(name, datatype, shape)
     field = CONTENTS.get(datatype)
     if field is None:
         layout_of(name, datatype)
@@ -103,7 +124,7 @@ def _from_contents(entry: Entry) -> Tensor:
     if datatype == BYTES:
         return Tensor(name, BYTES, shape, list(values))
     try:
-        array = np.array(values, DTYPES[datatype])
+        array = to_array(values, DTYPES[datatype])
     except OverflowError as error:
         raise InvalidInput(f"tensor {name!r} holds values that do not fit {datatype}") from error
     return Tensor(name, datatype, shape, array.reshape(shape))
@@ -112,6 +133,7 @@ def _from_contents(entry: Entry) -> Tensor:
 def _from_parameters(parameters: Mapping[str, pb.InferParameter]) -> Parameters:
     if not parameters:
         return NO_PARAMETERS
+    check_number("parameters", len(parameters), MAX_PARAMETERS)
     found = {}
     for key, value in parameters.items():
         choice = value.WhichOneof("parameter_choice")
@@ -178,6 +200,6 @@ def parse_response_message(message: pb.ModelInferResponse) -> InferResponse:
         message.model_name,
         message.model_version,
         message.id,
-        _tensors("output", message.outputs, message.raw_output_contents),
+        _tensors("output", message.outputs, message.raw_output_contents, accept_any),
         _from_parameters(message.parameters),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -47,8 +47,14 @@ IN_JSON: dict[str, frozenset[type]] = {
 MAX_RANK = 16
 MAX_NAME = 256
 MAX_ELEMENTS = 2**60 - 1  # of 8 bytes each, what an array's dimensions may multiply to
+PIECE = 64 * 1024  # values that NumPy converts in one call, which holds the interpreter's lock
 
 Buffer = bytes | memoryview
+CheckTensor = Callable[[str, str, tuple[int, ...]], None]  # name, datatype and shape, before the data are read; raises
+
+
+def accept_any(name: str, datatype: str, shape: tuple[int, ...]) -> None:
+    """Accepts every tensor: a client reads what it asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +90,11 @@ def check_name(name: Any) -> str:
     return name
 
 
-def check_shape(name: str, shape: Iterable[Any]) -> tuple[int, ...]:
+def check_shape(name: str, shape: Sequence[Any]) -> tuple[int, ...]:
     """A shape of non-negative whole numbers that an array can have. Raises InvalidInput."""
+    if len(shape) > MAX_RANK:
+        raise InvalidInput(f"tensor {name!r} has {len(shape)} dimensions; {MAX_RANK} are allowed")
     sizes = tuple(shape)
-    if len(sizes) > MAX_RANK:
-        raise InvalidInput(f"tensor {name!r} has {len(sizes)} dimensions; {MAX_RANK} are allowed")
     for size in sizes:
         if type(size) is not int or size < 0:
             shown = repr(size)[:40]
@@ -108,7 +114,7 @@ def layout_of(name: str, datatype: str) -> np.dtype[Any]:
     return dtype
 
 
-def decode_raw(name: str, datatype: str, shape: Iterable[Any], raw: Buffer) -> Tensor:
+def decode_raw(name: str, datatype: str, shape: Sequence[Any], raw: Buffer) -> Tensor:
     """A tensor from its binary form; numbers are a view of `raw` where they are aligned in it. Raises InvalidInput."""
     return decode_checked(name, datatype, check_shape(name, shape), raw)
 
@@ -156,7 +162,7 @@ def encode_raw(tensor: Tensor) -> bytes:
     return tensor.data.astype(LAYOUT[tensor.datatype], copy=False).tobytes()
 
 
-def decode_json(name: str, datatype: str, shape: Iterable[Any], data: Any) -> Tensor:
+def decode_json(name: str, datatype: str, shape: Sequence[Any], data: Any) -> Tensor:
     """A tensor from JSON data, nested or flat. Raises InvalidInput."""
     sizes = check_shape(name, shape)
     if datatype != BYTES:
@@ -193,13 +199,28 @@ def _flatten(name: str, sizes: tuple[int, ...], data: Any) -> list[Any]:
 def _numbers(name: str, datatype: str, values: list[Any]) -> NDArray[Any]:
     # Types are checked first: NumPy would parse text, round fractions and, for one long text among many, allocate its
     # length for each.
-    if not set(map(type, values)) <= IN_JSON[datatype]:
-        raise InvalidInput(f"tensor {name!r}: data hold values that are not {datatype}")
+    for _, piece in _pieces(values):
+        if not set(map(type, piece)) <= IN_JSON[datatype]:
+            raise InvalidInput(f"tensor {name!r}: data hold values that are not {datatype}")
     try:
-        with np.errstate(over="raise"):
-            return np.array(values, DTYPES[datatype])
+        return to_array(values, DTYPES[datatype])
     except (OverflowError, FloatingPointError) as error:
         raise InvalidInput(f"tensor {name!r}: data hold values that do not fit {datatype}") from error
+
+
+def to_array(values: Sequence[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Numbers in one dimension. Raises OverflowError or FloatingPointError for a value that does not fit."""
+    array = np.empty(len(values), dtype)
+    with np.errstate(over="raise"):
+        for start, piece in _pieces(values):
+            array[start : start + len(piece)] = np.array(piece, dtype)
+    return array
+
+
+def _pieces(values: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:
+    """The values from each start on; between two pieces other threads get their turn."""
+    for start in range(0, len(values), PIECE):
+        yield start, values[start : start + PIECE]
 
 
 def _text(name: str, value: Any) -> bytes:

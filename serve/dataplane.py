@@ -112,6 +112,7 @@ class DataPlane:
         self, endpoint: Endpoint, images: Sequence[ImageBytes], terms: Terms, trace: Trace, watch: Watch
     ) -> list[Answer]:
         """Decodes and runs encoded images; the answers hold a row per image, in their order."""
+        check_images(endpoint, len(images))  # before the cache reads each of them
         cache = self._caches.get(endpoint.name)
         if cache is None:
             return await self.decode_and_run(endpoint, images, terms, trace, watch)
@@ -151,10 +152,7 @@ class DataPlane:
             )
         if not images:
             raise InvalidInput("no image in the request")
-        if len(images) > endpoint.most_images:
-            raise TooLarge(
-                f"{len(images)} images in one request; the limit of {endpoint.name} is {endpoint.most_images}"
-            )
+        check_images(endpoint, len(images))
         decoder, batcher, pool = endpoint.decoder, endpoint.batcher, self._decoders
         if len(images) == 1 and decoder.is_small(images[0]):  # a hop to a thread costs more than a small image
             batcher.admit(1, terms.deadline, terms.priority)
@@ -209,6 +207,15 @@ class DataPlane:
             endpoint.recorder.shed("queue")
         elif isinstance(error, DeadlineExceeded):
             endpoint.recorder.shed("deadline")
+
+
+def check_images(endpoint: Endpoint, number: int, what: str = "images") -> None:
+    """Raises TooLarge for more images, or rows, than one request may have. To be asked before each of them costs anything."""
+    if number > endpoint.most_images:
+        raise TooLarge(
+            f"{number} {what} in one request; the limit of {endpoint.name} is {endpoint.most_images} "
+            "(limits.images_per_request)"
+        )
 
 
 def make_cache(config: ModelConfig) -> ResponseCache:

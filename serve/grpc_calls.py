@@ -144,13 +144,20 @@ def aborts(
     """A method of a servicer whose errors end the call with their status."""
 
     @functools.wraps(method)
-    async def call(servicer: Any, request: Request, context: Context) -> Response:
+    async def call(servicer: Any, request: Request | ConvoyError, context: Context) -> Response:
         try:
-            return await method(servicer, request, context)
+            return await method(servicer, parsed(request), context)
         except ConvoyError as error:
             await abort(context, error)
 
     return call
+
+
+def parsed(request: Request | ConvoyError) -> Request:
+    """The message, of which `message_fields` may have found that it is none. Raises that error."""
+    if isinstance(request, ConvoyError):
+        raise request
+    return request
 
 
 async def pipelined(

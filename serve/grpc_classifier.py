@@ -9,7 +9,7 @@ from convoy.errors import ConvoyError
 from convoy.protos import classifier_pb2 as pb
 from convoy.protos import classifier_pb2_grpc
 from serve.catalog import Endpoint
-from serve.dataplane import Terms
+from serve.dataplane import Terms, check_images
 from serve.energy import energy
 from serve.experiments.caller import grpc_caller
 from serve.experiments.front import ExperimentEndpoint
@@ -31,9 +31,11 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
         return await self._classify(request, context)
 
     async def ClassifyStream(  # noqa: N802
-        self, request_iterator: AsyncIterator[pb.ClassifyRequest], context: Context
+        self, request_iterator: AsyncIterator[pb.ClassifyRequest | ConvoyError], context: Context
     ) -> AsyncIterator[pb.ClassifyResponse]:
-        async def answer(request: pb.ClassifyRequest) -> pb.ClassifyResponse:
+        async def answer(request: pb.ClassifyRequest | ConvoyError) -> pb.ClassifyResponse:
+            if isinstance(request, ConvoyError):
+                return pb.ClassifyResponse(error=str(request))
             try:
                 return await self._classify(request, context)
             except ConvoyError as error:
@@ -53,6 +55,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
             options = _options(request)
             trace.id = options.id or plane.new_id()
             deadline = plane.terms(trace.started, context.time_remaining()).deadline
+            check_images(endpoint, len(request.images))
             images, terms = list(request.images), Terms(deadline, request.priority)
             if isinstance(endpoint, ExperimentEndpoint):
                 caller = grpc_caller(context, trace.id, {})

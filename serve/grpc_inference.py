@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 
 from convoy import metadata
 from convoy.errors import ConvoyError, NotReady
 from convoy.metadata import to_message
+from convoy.open_inference import MAX_TENSORS, InferRequest
 from convoy.open_inference_grpc import parse_message, render_message
 from convoy.protos import open_inference_pb2 as pb
 from convoy.protos import open_inference_pb2_grpc
+from convoy.tensors import PIECE
 from serve import describe
-from serve.catalog import trouble_of
+from serve.catalog import Endpoint, trouble_of
 from serve.config import Settings
 from serve.experiments.caller import grpc_caller
 from serve.grpc_calls import Calls, Context, abort, aborts, pipelined
-from serve.infer import infer, request_terms
+from serve.infer import check_input, infer, request_terms
 from serve.repository import Repository, check_load, check_unload
 from serve.statistics import statistics
 
@@ -40,9 +43,11 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         return await self._infer(request, context)
 
     async def ModelStreamInfer(  # noqa: N802
-        self, request_iterator: AsyncIterator[pb.ModelInferRequest], context: Context
+        self, request_iterator: AsyncIterator[pb.ModelInferRequest | ConvoyError], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        async def answer(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
+        async def answer(request: pb.ModelInferRequest | ConvoyError) -> pb.ModelStreamInferResponse:
+            if isinstance(request, ConvoyError):
+                return pb.ModelStreamInferResponse(error_message=str(request))
             try:
                 response = await self._infer(request, context)
             except ConvoyError as error:
@@ -62,7 +67,7 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def _infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         with self._calls.call(request.model_name, request.model_version, context) as (endpoint, trace, watch):
             trace.id = request.id
-            parsed = parse_message(request)
+            parsed = await _parse(request, endpoint)
             trace.received = self._calls.clock()
             terms = self._plane.terms(trace.started, context.time_remaining())
             terms = request_terms(self._plane, parsed, trace, terms)
@@ -144,6 +149,18 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         check_unload(parameters_of(request))
         await self._repository.unload(name)
         return pb.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True)
+
+
+async def _parse(request: pb.ModelInferRequest, endpoint: Endpoint) -> InferRequest:
+    """Typed contents cost a step for each number, so many of them are read on a thread. Raises InvalidInput or TooLarge."""
+    check = partial(check_input, endpoint)
+    if not request.raw_input_contents and _typed_values(request) > PIECE:
+        return await asyncio.to_thread(parse_message, request, check)
+    return parse_message(request, check)
+
+
+def _typed_values(request: pb.ModelInferRequest) -> int:
+    return sum(len(values) for one in request.inputs[:MAX_TENSORS] for _, values in one.contents.ListFields())
 
 
 def named(request: Change) -> str:

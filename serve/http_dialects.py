@@ -7,25 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import numpy as np
 import orjson
 
 from convoy.errors import InvalidInput
+from convoy.tensors import decode_json
 from serve.batcher import Answer
 from serve.catalog import Endpoint
-from serve.config import Limits
+from serve.dataplane import check_images
 from serve.http_answers import classification, prediction
 from serve.http_body import Headers, Scope
 from serve.http_classify import ClassifyCall, from_base64, parse_classify
+from serve.infer import most_values
+from serve.json_documents import ENVELOPE_VALUES, LARGEST_VALUES, load, parse_bounded
 from serve.options import ClassifyOptions
 from serve.predictions import best_classes
 from serve.timeline import Trace
 
-Parse = Callable[[Scope, Headers, bytes, Limits], Awaitable[ClassifyCall]]
+Parse = Callable[[Scope, Headers, bytes, Endpoint], Awaitable[ClassifyCall]]
 Render = Callable[[Endpoint, str, Sequence[Answer], ClassifyOptions, Trace, float], bytes]
 INSTANCE_KEYS = ("b64", "image_bytes", "data")
+PHOTO_VALUES = 2_000_000  # a photograph of 800 × 600 as a list of pixels: also a model of small images may be sent one
 
 
 @dataclass(frozen=True)
@@ -37,15 +41,18 @@ class Dialect:
     paths: tuple[str, ...]
 
 
-async def _parse_instances(scope: Scope, headers: Headers, body: bytes, limits: Limits) -> ClassifyCall:
+async def _parse_instances(scope: Scope, headers: Headers, body: bytes, endpoint: Endpoint) -> ClassifyCall:
     """KServe v1: `instances` of base64 text in an object, or of pixels (rows of columns of 0 to 255, grey or RGB)."""
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidInput(f"the body is not JSON: {error}") from error
-    instances = document.get("instances") if isinstance(document, dict) else None
+    most = max(most_values(endpoint, LARGEST_VALUES), PHOTO_VALUES) + ENVELOPE_VALUES
+    return await parse_bounded(partial(_read_instances, body, endpoint), body, most)
+
+
+def _read_instances(body: bytes, endpoint: Endpoint) -> ClassifyCall:
+    document = load(body)
+    instances = document.pop("instances", None) if isinstance(document, dict) else None
     if not isinstance(instances, list) or not instances:
         raise InvalidInput('the JSON body must be {"instances": [{"b64": "<base64>"}, …]}')
+    check_images(endpoint, len(instances))
     images = [_image_of(f"instances[{number}]", one) for number, one in enumerate(instances)]
     return ClassifyCall(images, fields=document)
 
@@ -62,18 +69,26 @@ def _image_of(where: str, instance: Any) -> bytes:
 
 def _pixels_as_pnm(where: str, pixels: list[Any]) -> bytes:
     """Pixels as the simplest image file there is, so that they are checked and resized like any other."""
-    try:
-        array = np.array(pixels)
-    except ValueError as error:
-        raise InvalidInput(f"{where} has rows of different lengths") from error
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[..., 0]
-    if array.dtype.kind not in "iu" or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
+    shape = _shape_of(pixels)
+    height, width, channels = shape if len(shape) == 3 else (*shape, 1) if len(shape) == 2 else (0, 0, 0)
+    if height * width == 0 or channels not in (1, 3):
         raise InvalidInput(f"{where} must be whole numbers of shape [height, width], [height, width, 1] or [.., .., 3]")
-    if array.size == 0 or array.min() < 0 or array.max() > 255:
-        raise InvalidInput(f"{where} must hold pixels from 0 to 255")
-    kind = b"P6" if array.ndim == 3 else b"P5"
-    return kind + b"\n%d %d\n255\n" % (array.shape[1], array.shape[0]) + array.astype(np.uint8).tobytes()
+    try:
+        array = decode_json(where, "UINT8", shape, pixels).array
+    except InvalidInput as error:
+        raise InvalidInput(f"{where} must hold whole numbers from 0 to 255, in rows of one length") from error
+    kind = b"P6" if channels == 3 else b"P5"
+    return kind + b"\n%d %d\n255\n" % (width, height) + array.tobytes()
+
+
+def _shape_of(pixels: list[Any]) -> tuple[int, ...]:
+    """What the first row and the first pixel say; at most 4 dimensions, which are too many."""
+    sizes: list[int] = []
+    level: Any = pixels
+    while isinstance(level, list) and len(sizes) < 4:
+        sizes.append(len(level))
+        level = level[0] if level else None
+    return tuple(sizes)
 
 
 def _render_predictions(

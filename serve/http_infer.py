@@ -14,7 +14,8 @@ from serve.http_answers import JSON, Headers
 from serve.http_body import Headers as RequestHeaders
 from serve.http_body import Scope
 from serve.http_classify import REQUEST_ID, request_id
-from serve.infer import infer, request_terms
+from serve.infer import check_input, infer, most_values, request_terms
+from serve.json_documents import ENVELOPE_VALUES, LARGEST_VALUES, parse_bounded
 from serve.timeline import Trace
 from serve.timeouts import http_terms
 
@@ -32,7 +33,7 @@ async def infer_http(
     watch: Watch,
 ) -> tuple[bytes, Headers]:
     """Body and headers of the answer. Raises ConvoyError."""
-    request = _parse(endpoint, headers, body)
+    request = await _parse(endpoint, headers, body)
     answered = [(REQUEST_ID, request_id(headers).encode())] if REQUEST_ID in headers else []
     trace.id = request.id or (answered[0][1].decode() if answered else "")
     terms = http_terms(plane, headers, trace)
@@ -44,14 +45,21 @@ async def infer_http(
     return document, [(b"content-type", OCTETS), (HEADER_LENGTH_NAME, b"%d" % json_length), *answered]
 
 
-def _parse(endpoint: Endpoint, headers: RequestHeaders, body: bytes) -> InferRequest:
+async def _parse(endpoint: Endpoint, headers: RequestHeaders, body: bytes) -> InferRequest:
     declared = headers.get(HEADER_LENGTH_NAME)
     if declared is None:
-        return parse_request(body, None)
+        return await _parse_json(endpoint, body, None)
     if not declared.isdigit():
         raise InvalidInput(f"{HEADER_LENGTH} must be a whole number of at least 0")
     length = int(declared)
     if length > 0:
-        return parse_request(body, length)
+        return await _parse_json(endpoint, body, length)
     given = wire_input(endpoint)
     return raw_request(given.name, body, given.datatype, (1, *given.shape[1:]))
+
+
+async def _parse_json(endpoint: Endpoint, body: bytes, header_length: int | None) -> InferRequest:
+    """A request whose JSON part is the first `header_length` bytes of its body, None being all of them."""
+    parse = partial(parse_request, body, header_length, check=partial(check_input, endpoint))
+    most = most_values(endpoint, LARGEST_VALUES) + ENVELOPE_VALUES
+    return await parse_bounded(parse, memoryview(body)[:header_length], most)

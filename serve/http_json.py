@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import orjson
@@ -10,6 +11,7 @@ from starlette.responses import Response
 
 from convoy.errors import InvalidInput
 from serve.http_body import read_body
+from serve.json_documents import ENVELOPE_VALUES, load, parse_bounded
 
 
 def answer(document: Any, status: int = 200) -> Response:
@@ -17,13 +19,10 @@ def answer(document: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(document), status, media_type="application/json")
 
 
-async def read_json(request: Request, limit: int) -> Any:
+async def read_json(request: Request, limit: int, most_values: int = ENVELOPE_VALUES) -> Any:
     """The JSON in a body of at most `limit` bytes, {} when there is no body. Raises InvalidInput or TooLarge."""
     body = await read_body(dict(request.scope["headers"]), request.receive, limit)
-    try:
-        return orjson.loads(body or b"{}")
-    except orjson.JSONDecodeError as error:
-        raise InvalidInput(f"the body is not JSON: {error}") from error
+    return await parse_bounded(partial(load, body or b"{}"), body, most_values)
 
 
 async def read_document(request: Request, limit: int) -> dict[str, Any]:

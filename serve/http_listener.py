@@ -129,7 +129,7 @@ class HttpApp:
         self._plane.check_room(endpoint, terms, carries_large_image(asked))
         body = await read_body(asked, receive, self._plane.limits.body_bytes)
         trace.received = self._clock()
-        call = await dialect.parse(scope, asked, body, self._plane.limits)
+        call = await dialect.parse(scope, asked, body, endpoint)
         trace.id = call.options.id or self._plane.new_id()
         watch = scope[WATCH] = Watch()
         if isinstance(endpoint, ExperimentEndpoint):

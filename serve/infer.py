@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import operator
 from functools import partial
 from typing import Any
 
@@ -9,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoy.classification import classify_output
-from convoy.errors import InvalidInput, TooLarge
+from convoy.errors import ConvoyError, InvalidInput
 from convoy.open_inference import InferRequest, InferResponse, Parameters, RequestedOutput
 from convoy.tensors import BYTES, NAMES, Tensor
 from serve.batcher import Answer
 from serve.catalog import ComposedEndpoint, Endpoint
-from serve.dataplane import DataPlane, Terms, Watch, all_logits
+from serve.dataplane import DataPlane, Terms, Watch, all_logits, check_images
 from serve.energy import energy
 from serve.experiments.caller import MakeCaller
 from serve.experiments.front import ExperimentEndpoint
@@ -61,12 +64,12 @@ async def _answers(
     plane: DataPlane, request: InferRequest, endpoint: Endpoint, terms: Terms, trace: Trace, watch: Watch
 ) -> list[Answer]:
     tensor = _single_input(endpoint, request)
+    check_input(endpoint, tensor.name, tensor.datatype, tensor.shape)
     if tensor.datatype == BYTES:
-        return await plane.classify(endpoint, _images(tensor), terms, trace, watch)
-    rows = _rows(endpoint, tensor)
+        return await plane.classify(endpoint, tensor.elements, terms, trace, watch)
     if isinstance(endpoint, ComposedEndpoint):
-        return await plane.decode_and_run(endpoint, list(rows), terms, trace, watch)
-    return await plane.run(endpoint, rows, terms, trace, watch)
+        return await plane.decode_and_run(endpoint, list(tensor.array), terms, trace, watch)
+    return await plane.run(endpoint, tensor.array, terms, trace, watch)
 
 
 def request_terms(plane: DataPlane, request: InferRequest, trace: Trace, default: Terms) -> Terms:
@@ -92,25 +95,51 @@ def _single_input(endpoint: Endpoint, request: InferRequest) -> Tensor:
     return inputs[0]
 
 
-def _images(tensor: Tensor) -> list[bytes]:
-    if len(tensor.shape) > 2 or (len(tensor.shape) == 2 and tensor.shape[1] != 1):
-        raise InvalidInput(f"images must have shape [n] or [n, 1], not {list(tensor.shape)}")
-    return tensor.elements
+def check_input(endpoint: Endpoint, name: str, datatype: str, shape: tuple[int, ...]) -> None:
+    """Whether a model takes a tensor, whatever its elements are. Raises InvalidInput or TooLarge.
+
+    An experiment takes what one of its arms takes; the arm that is asked decides.
+    """
+    if isinstance(endpoint, ExperimentEndpoint):
+        _check_arms(endpoint, name, datatype, shape)
+    elif name != endpoint.input.name:
+        raise InvalidInput(f"{endpoint.name} has one input, {endpoint.input.name!r}; the request has {name!r}")
+    elif datatype == BYTES:
+        if len(shape) > 2 or (len(shape) == 2 and shape[1] != 1):
+            raise InvalidInput(f"images must have shape [n] or [n, 1], not {list(shape)}")
+        check_images(endpoint, math.prod(shape))
+    else:
+        _check_rows(endpoint, datatype, shape)
 
 
-def _rows(endpoint: Endpoint, tensor: Tensor) -> NDArray[Any]:
+def _check_arms(endpoint: ExperimentEndpoint, name: str, datatype: str, shape: tuple[int, ...]) -> None:
+    errors: list[ConvoyError] = []
+    for arm in endpoint.live.arms.values():
+        try:
+            return check_input(arm, name, datatype, shape)
+        except ConvoyError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _check_rows(endpoint: Endpoint, datatype: str, shape: tuple[int, ...]) -> None:
     spec = endpoint.input
     wanted = NAMES[spec.dtype]
-    if tensor.datatype != wanted:
+    if datatype != wanted:
         also = f" or {BYTES} (encoded images)" if endpoint.form == "image" else ""
-        raise InvalidInput(f"input {spec.name!r} is {tensor.datatype}; {endpoint.name} takes {wanted}{also}")
-    if not _has_shape(tensor.shape, spec.shape):
-        raise InvalidInput(
-            f"input {spec.name!r} has shape {list(tensor.shape)}; {endpoint.name} takes {list(spec.shape)}"
-        )
-    if tensor.shape[0] > endpoint.most_images:
-        raise TooLarge(f"{tensor.shape[0]} rows in one request; the limit of {endpoint.name} is {endpoint.most_images}")
-    return tensor.array
+        raise InvalidInput(f"input {spec.name!r} is {datatype}; {endpoint.name} takes {wanted}{also}")
+    if not _has_shape(shape, spec.shape):
+        raise InvalidInput(f"input {spec.name!r} has shape {list(shape)}; {endpoint.name} takes {list(spec.shape)}")
+    check_images(endpoint, shape[0], "rows")
+
+
+def most_values(endpoint: Endpoint, unknown: int) -> int:
+    """The most values that JSON needs for a request's tensor, its nested lists too; `unknown` where a size may vary."""
+    if isinstance(endpoint, ExperimentEndpoint):
+        return max(most_values(arm, unknown) for arm in endpoint.live.arms.values())
+    if -1 in endpoint.input.shape[1:]:
+        return unknown
+    return sum(itertools.accumulate((endpoint.most_images, *endpoint.input.shape[1:]), operator.mul))
 
 
 def _has_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

@@ -12,6 +12,8 @@ from serve.experiments.caller import MAX_ID
 from serve.experiments.ledger.records import Outcome
 
 MOST = 10_000  # items in one request
+MOST_VALUES = 64 * MOST  # in JSON: an item has five, and its texts may hold commas, which are counted as values
+MOST_FIELDS = 8 * MOST  # in protobuf: an item and the five fields of it
 KEYS = {"id", "position", "label", "reward", "experiment"}
 
 ClassIndex = Callable[[str, str], int]  # (label, experiment or "") to class index; raises InvalidInput
@@ -20,10 +22,17 @@ ClassIndex = Callable[[str, str], int]  # (label, experiment or "") to class ind
 def parse_feedback(document: Any, class_index: ClassIndex) -> list[Outcome]:
     """Outcomes of `{"feedback": [item, …]}` or of one item. All or none: raises InvalidInput that names the item."""
     items = document.get("feedback", [document]) if isinstance(document, dict) else document
-    if not isinstance(items, Sequence) or isinstance(items, str) or not 1 <= len(items) <= MOST:
+    if not isinstance(items, Sequence) or isinstance(items, str):
         raise InvalidInput(f'feedback must be {{"feedback": [item, …]}} with 1 to {MOST} items')
+    check_number(len(items))
     now = time.time()
     return [_outcome(position, item, class_index, now) for position, item in enumerate(items)]
+
+
+def check_number(items: int) -> None:
+    """Raises InvalidInput for no item, and for more than are taken at a time."""
+    if not 1 <= items <= MOST:
+        raise InvalidInput(f'feedback must be {{"feedback": [item, …]}} with 1 to {MOST} items')
 
 
 def named_experiments(document: Any) -> set[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from convoy.errors import NotFound
 from convoy.protos import experiments_pb2 as pb
 from convoy.protos import experiments_pb2_grpc
+from serve.experiments.feedback import check_number
 from serve.experiments.pages import OFF
 from serve.grpc_calls import Calls, Context, aborts
 
@@ -26,6 +27,7 @@ class FeedbackServicer(experiments_pb2_grpc.ExperimentsServicer):
         with self._calls.question(context) as holder:
             if self._experiments is None:
                 raise NotFound(OFF)
+            check_number(len(request.feedback))
             items = [_item(one) for one in request.feedback]
             check = _anything if holder is None else holder.check_feedback
             return pb.FeedbackResponse(accepted=self._experiments.feedback(items, check))

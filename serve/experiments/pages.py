@@ -14,9 +14,11 @@ from starlette.routing import Route
 from convoy.errors import InvalidInput, NotFound, UnsupportedEncoding
 from serve.dataplane import DataPlane
 from serve.experiments.definition import Experiment
+from serve.experiments.feedback import MOST_VALUES
 from serve.experiments.revision import Revision
 from serve.http_access import Rights
 from serve.http_json import answer, read_json
+from serve.json_documents import ENVELOPE_VALUES
 from serve.remote import REFEREE_APP, ask
 
 if TYPE_CHECKING:
@@ -91,7 +93,7 @@ class ExperimentPages:
 
     async def feedback(self, request: Request) -> Response:
         """Taken, not yet written: the ledger has it after the next flush."""
-        present, document = self._need(), await self._body(request)
+        present, document = self._need(), await self._body(request, MOST_VALUES)
         return answer({"accepted": present.feedback(document, partial(self._rights.check_feedback, request))}, 202)
 
     async def _change(self, request: Request) -> dict[str, Any]:
@@ -103,11 +105,11 @@ class ExperimentPages:
             raise InvalidInput("the body must be a JSON object")
         return document
 
-    async def _body(self, request: Request) -> Any:
+    async def _body(self, request: Request, most_values: int = ENVELOPE_VALUES) -> Any:
         """A JSON body. Its type must be said, so that no web page elsewhere can send it unasked."""
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise UnsupportedEncoding("send this with Content-Type: application/json")
-        return await read_json(request, self._plane.limits.body_bytes)
+        return await read_json(request, self._plane.limits.body_bytes, most_values)
 
 
 def name_classes(report: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:

@@ -69,6 +69,15 @@ async def check_infer(kit: Any, client: Any, image: bytes, options: list[dict[st
             await settle(client.infer(model, [asked]))
 
 
+async def check_no_compression(kit: Any, client: Any) -> None:
+    asked = kit.InferInput("image", [1, 1], "BYTES")
+    asked.set_data_from_numpy(np.array([[b"0" * 1000]], np.object_))  # clients compress only what becomes smaller
+    for name in ("gzip", "deflate"):
+        with pytest.raises(InferenceServerException, match="compression_algorithm=None") as refused:
+            await settle(client.infer(MODEL, [asked], compression_algorithm=name))
+        assert refused.value.status() == "StatusCode.UNIMPLEMENTED"
+
+
 async def count_inferences(client: Any) -> int:
     (statistics,) = field(await settle(client.get_inference_statistics(MODEL)), "model_stats")
     assert field(statistics, "name") == MODEL
@@ -136,8 +145,9 @@ async def main(kind: str, address: str, image: bytes, key: str) -> None:
     client = kit.InferenceServerClient(address)
     over_http = ("request_compression_algorithm", "response_compression_algorithm")
     options = [dict.fromkeys(over_http, name) for name in ("gzip", "deflate")]
-    if "grpc" in kind:  # the native server knows no deflate
-        options = [{"compression_algorithm": "gzip"}]
+    if "grpc" in kind:
+        options = [{}, {}]
+        await check_no_compression(kit, client)
     await check_metadata(client)
     before = await count_inferences(client)
     await check_infer(kit, client, image, options)

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -10,15 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convoy.errors import InvalidInput, TooLarge
-from serve.config import Limits
+from serve.catalog import Endpoint
 from serve.http_classify import ClassifyCall, parse_classify
 from serve.options import ClassifyOptions
+
+MODEL = cast(Endpoint, SimpleNamespace(name="model", most_images=64))
 
 
 def parse(body: bytes, kind: bytes = b"", query: bytes = b"", **headers: bytes) -> ClassifyCall:
     asked = {b"content-type": kind} | {name.replace("_", "-").encode(): value for name, value in headers.items()}
     scope = {"type": "http", "query_string": query, "headers": list(asked.items()), "method": "POST"}
-    return asyncio.run(parse_classify(scope, asked, body, Limits()))
+    return asyncio.run(parse_classify(scope, asked, body, MODEL))
 
 
 @given(
