@@ -33,19 +33,16 @@ class SmallCycle:
     """One request, with what uvicorn's protocol needs to know of its own cycles. `scope` must have its path."""
 
     __slots__ = (
-        "after", "body", "disconnected", "flow", "keep_alive", "more_body", "on_response", "response_complete",
+        "body", "disconnected", "flow", "keep_alive", "more_body", "on_response", "response_complete",
         "response_started", "scope", "start", "transport",
     )  # fmt: skip
     message_event = NoEvent()
 
-    def __init__(
-        self, scope: Scope, transport: Any, flow: FlowControl, on_response: Callable[[], None], after: Any
-    ) -> None:
+    def __init__(self, scope: Scope, transport: Any, flow: FlowControl, on_response: Callable[[], None]) -> None:
         self.scope = scope
         self.transport = transport
         self.flow = flow
         self.on_response = on_response
-        self.after = after  # the connection's request before, whose answer must come first
         self.body: bytearray | None = bytearray()
         self.more_body = True
         self.keep_alive = True
@@ -53,11 +50,6 @@ class SmallCycle:
         self.response_started = False
         self.response_complete = False
         self.start: Message = {}
-
-    def may_start(self) -> bool:
-        """Whether the request before has been answered, once this one is whole."""
-        before, self.after = self.after, None
-        return before is None or before.response_complete
 
     async def run_asgi(self, app: Callable[..., Any]) -> None:
         try:

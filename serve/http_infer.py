@@ -12,7 +12,7 @@ from serve.describe import wire_input
 from serve.experiments.caller import http_caller
 from serve.http_answers import JSON, Headers
 from serve.http_body import Headers as RequestHeaders
-from serve.http_body import Scope
+from serve.http_body import Scope, whole_number
 from serve.http_classify import REQUEST_ID, request_id
 from serve.infer import infer, request_terms
 from serve.timeline import Trace
@@ -48,9 +48,9 @@ def _parse(endpoint: Endpoint, headers: RequestHeaders, body: bytes) -> InferReq
     declared = headers.get(HEADER_LENGTH_NAME)
     if declared is None:
         return parse_request(body, None)
-    if not declared.isdigit():
+    length = whole_number(declared)
+    if length is None:
         raise InvalidInput(f"{HEADER_LENGTH} must be a whole number of at least 0")
-    length = int(declared)
     if length > 0:
         return parse_request(body, length)
     given = wire_input(endpoint)

@@ -130,7 +130,7 @@ class Flow:
 
 
 def cycle(transport: Transport, ended: list[bool]) -> SmallCycle:
-    return SmallCycle({"path": "/"}, transport, Flow(), lambda: ended.append(True), None)  # type: ignore[arg-type]
+    return SmallCycle({"path": "/"}, transport, Flow(), lambda: ended.append(True))  # type: ignore[arg-type]
 
 
 def test_a_fault_is_json_and_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
