@@ -18,10 +18,9 @@ from starlette.requests import Request
 from convoy.errors import InvalidInput
 from serve.config import Limits
 from serve.dataplane import ImageBytes
+from serve.http_answers import REQUEST_ID
 from serve.http_body import Headers, Message, Scope
 from serve.options import DEFAULTS, ClassifyOptions, check_id, options_of, options_of_text
-
-REQUEST_ID = b"x-request-id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +36,8 @@ async def parse_classify(scope: Scope, headers: Headers, body: bytes, limits: Li
     """Images and options of a classify request. Raises InvalidInput."""
     query = scope["query_string"]
     options = options_of_text(parse_query(query)) if query else DEFAULTS
-    if not options.id and REQUEST_ID in headers:
-        options = options_of({"id": request_id(headers)}, options)
+    if not options.id:
+        options = with_request_id(headers, options)
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if kind == b"application/json":
         return _parse_json(body, options)
@@ -47,6 +46,11 @@ async def parse_classify(scope: Scope, headers: Headers, body: bytes, limits: Li
     if not body:
         raise InvalidInput("the body is empty; send an image, for example with curl --data-binary @photo.jpg")
     return ClassifyCall([body], options)
+
+
+def with_request_id(headers: Headers, options: ClassifyOptions = DEFAULTS) -> ClassifyOptions:
+    """The options with the id in the headers, where there is one. Raises InvalidInput."""
+    return options_of({"id": request_id(headers)}, options) if REQUEST_ID in headers else options
 
 
 def request_id(headers: Headers) -> str:

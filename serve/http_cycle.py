@@ -14,12 +14,13 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HEADER_VALUE_RE, STATUS_LINE
 
 from serve.http_body import Message, Scope
+from serve.observe import FAULT
 
 log = logging.getLogger("convoy.http")
 
 MOST_BYTES = HIGH_WATER_LIMIT  # beyond, uvicorn stops reading until the application has taken what is there
-FAULT = b'{"error":"internal error"}'
-FAULT_HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(FAULT))]
+FAULT_BODY = b'{"error":"%s"}' % FAULT.encode()
+FAULT_HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(FAULT_BODY))]
 
 
 class NoEvent:
@@ -58,7 +59,7 @@ class SmallCycle:
             log.exception("a request failed")
             if not self.response_complete:
                 self.keep_alive = False
-                self._write(500, FAULT_HEADERS, FAULT)
+                self._write(500, FAULT_HEADERS, FAULT_BODY)
 
     async def receive(self) -> Message:
         """The body, once."""

@@ -18,7 +18,7 @@ from serve.catalog import Endpoint
 from serve.config import Limits
 from serve.http_answers import classification, prediction
 from serve.http_body import Headers, Scope
-from serve.http_classify import ClassifyCall, from_base64, parse_classify
+from serve.http_classify import ClassifyCall, from_base64, parse_classify, with_request_id
 from serve.options import ClassifyOptions
 from serve.predictions import best_classes
 from serve.timeline import Trace
@@ -47,16 +47,16 @@ async def _parse_instances(scope: Scope, headers: Headers, body: bytes, limits: 
     if not isinstance(instances, list) or not instances:
         raise InvalidInput('the JSON body must be {"instances": [{"b64": "<base64>"}, …]}')
     images = [_image_of(f"instances[{number}]", one) for number, one in enumerate(instances)]
-    return ClassifyCall(images, fields=document)
+    return ClassifyCall(images, with_request_id(headers), document)
 
 
 def _image_of(where: str, instance: Any) -> bytes:
+    """An image in at most two objects, as in `{"image_bytes": {"b64": …}}`."""
+    for _ in range(2):
+        if isinstance(instance, dict):
+            instance = next((instance[key] for key in INSTANCE_KEYS if key in instance), None)
     if isinstance(instance, list):
         return _pixels_as_pnm(where, instance)
-    if isinstance(instance, dict):
-        for key in INSTANCE_KEYS:
-            if key in instance:
-                return _image_of(where, instance[key])
     return from_base64(where, instance)
 
 

@@ -10,10 +10,10 @@ from serve.catalog import Endpoint
 from serve.dataplane import DataPlane, Watch
 from serve.describe import wire_input
 from serve.experiments.caller import http_caller
-from serve.http_answers import JSON, Headers
+from serve.http_answers import JSON, REQUEST_ID, Headers
 from serve.http_body import Headers as RequestHeaders
 from serve.http_body import Scope, whole_number
-from serve.http_classify import REQUEST_ID, request_id
+from serve.http_classify import request_id
 from serve.infer import infer, request_terms
 from serve.timeline import Trace
 from serve.timeouts import http_terms
