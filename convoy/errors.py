@@ -135,6 +135,13 @@ class ArtifactError(ConvoyError):
     """An artifact is missing, corrupt, or differs from its reference."""
 
 
+def shown(value: object) -> str:
+    """A value that was sent, for an error's text. A list or an object by its kind alone: it may be long, or too deep to write."""
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
+    return repr(value[:40] if isinstance(value, str) else value)
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> NotFound:
     """Says that there is no `what` of this name, and which known one is nearest, or all of them."""
     names = list(known)

@@ -6,6 +6,7 @@ This is a server's half: requests are parsed, answers rendered. `convoy.open_inf
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -270,7 +271,7 @@ def check_number(kind: str, number: int, most: int = MAX_TENSORS) -> None:
 def check_unique(kind: str, names: list[str]) -> None:
     """Raises InvalidInput when a tensor is named twice."""
     if len(names) > 1 and len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        ((twice, _),) = Counter(names).most_common(1)
         raise InvalidInput(f"{kind} {twice!r} is named more than once")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convoy.errors import InvalidInput
+from convoy.errors import InvalidInput, shown
 
 BYTES = "BYTES"
 BF16 = "BF16"
@@ -97,8 +97,9 @@ def check_shape(name: str, shape: Sequence[Any]) -> tuple[int, ...]:
     sizes = tuple(shape)
     for size in sizes:
         if type(size) is not int or size < 0:
-            shown = repr(size)[:40]
-            raise InvalidInput(f"tensor {name!r} has a dimension of {shown}; it must be a whole number of at least 0")
+            raise InvalidInput(
+                f"tensor {name!r} has a dimension of {shown(size)}; it must be a whole number of at least 0"
+            )
     # A dimension of 0 needs no bytes, and must not hide others that no array can have.
     if 0 in sizes and math.prod(size for size in sizes if size) > MAX_ELEMENTS:
         raise InvalidInput(f"tensor {name!r} has the shape {list(sizes)}, which is larger than any array")

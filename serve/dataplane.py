@@ -27,7 +27,7 @@ from serve.catalog import ComposedEndpoint, Endpoint, Endpoints, ModelEndpoint, 
 from serve.config import TENSOR_SUFFIX, Limits, ModelConfig
 from serve.decode_pool import DecodePool
 from serve.looks import Looks
-from serve.observe import FIELDS, Finished, Observer
+from serve.observe import FAULT, FIELDS, Finished, Observer
 from serve.resample import Pixels
 from serve.timeline import Trace
 
@@ -194,11 +194,14 @@ class DataPlane:
         else:
             endpoint.recorder.request(trace.stages(now))
 
-    def record_failure(self, endpoint: Endpoint, error: ConvoyError, trace: Trace) -> None:
-        """Counts why a request got no answer; a fault of ours is logged with the request's id."""
+    def record_failure(self, endpoint: Endpoint, error: Exception, trace: Trace) -> ConvoyError:
+        """Counts why a request got no answer. Returns what its client is told: of what nobody foresaw, no more than that."""
         endpoint.recorder.failed(time.monotonic() - trace.started)
-        if error.http_status == 500:
-            log.error("%s", error, extra={FIELDS: {"request_id": trace.id, "model": endpoint.name}})
+        if not isinstance(error, ConvoyError) or error.http_status == 500:
+            trace.id = trace.id or self.new_id()
+            log_fault(error, trace.id, endpoint.name)
+        if not isinstance(error, ConvoyError):
+            return ConvoyError(FAULT)
         if isinstance(error, Cancelled):
             endpoint.recorder.cancelled()
         elif isinstance(error, QuotaExceeded):
@@ -207,6 +210,16 @@ class DataPlane:
             endpoint.recorder.shed("queue")
         elif isinstance(error, DeadlineExceeded):
             endpoint.recorder.shed("deadline")
+        return error
+
+
+def log_fault(error: Exception, request_id: str = "", model: str = "") -> None:
+    """A fault of ours, by the request's id where it has one; what nobody foresaw with where it happened."""
+    fields = {name: text for name, text in (("request_id", request_id), ("model", model)) if text}
+    if isinstance(error, ConvoyError):
+        log.error("%s", error, extra={FIELDS: fields})
+    else:
+        log.error("a request failed", exc_info=error, extra={FIELDS: fields})
 
 
 def check_images(endpoint: Endpoint, number: int, what: str = "images") -> None:

@@ -15,9 +15,9 @@ import grpc
 from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, Overloaded
 from serve.access import Holder, key_in
 from serve.catalog import Endpoint
-from serve.dataplane import DataPlane, Watch
+from serve.dataplane import DataPlane, Watch, log_fault
 from serve.metrics import IN_FLIGHT, Metrics
-from serve.observe import Finished
+from serve.observe import FAULT, Finished
 from serve.timeline import Trace
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -42,7 +42,7 @@ class Calls:
         trace, watch = Trace(self.clock()), Watch()
         endpoint: Endpoint | None = None
         holder: Holder | None = None
-        code, reason = "OK", ""
+        code, reason = "INTERNAL", FAULT  # until it is answered
         self._in_flight[0] += 1
         self.plane.in_flight += 1
         try:
@@ -53,11 +53,15 @@ class Calls:
             yield endpoint, trace, watch
             trace.answered = self.clock()
             self.plane.record_answer(endpoint, trace)
-        except ConvoyError as error:
-            code, reason = error.grpc_code, str(error)
-            if endpoint is not None:
-                self.plane.record_failure(endpoint, error, trace)
-            raise
+            code, reason = "OK", ""
+        except Exception as error:
+            if endpoint is None:
+                raise
+            told = self.plane.record_failure(endpoint, error, trace)
+            code, reason = told.grpc_code, str(told)
+            if told is error:
+                raise
+            raise told from error
         except asyncio.CancelledError:
             # The server cancels alike when the client leaves and when its deadline passes.
             late = _passed(context.time_remaining())
@@ -149,6 +153,9 @@ def aborts(
             return await method(servicer, parsed(request), context)
         except ConvoyError as error:
             await abort(context, error)
+        except Exception as error:  # noqa: BLE001 grpcio would tell its text to the client
+            log_fault(error)
+            await abort(context, ConvoyError(FAULT))
 
     return call
 

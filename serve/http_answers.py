@@ -15,13 +15,14 @@ from serve.batcher import Answer
 from serve.catalog import Endpoint
 from serve.energy import energy
 from serve.http_body import Receive, Send, UnreadBody
-from serve.options import ClassifyOptions
+from serve.options import MAX_ID, ClassifyOptions
 from serve.predictions import Classes, best_classes
 from serve.timeline import Trace
 
 Headers = list[tuple[bytes, bytes]]
 
 JSON = b"application/json"
+REQUEST_ID = b"x-request-id"
 LINGER_SECONDS = 5.0
 
 
@@ -79,12 +80,9 @@ async def send_answer(send: Send, status: int, body: bytes, headers: Headers) ->
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_error(send: Send, receive: Receive, error: ConvoyError, request_id: bytes = b"") -> None:
+async def send_error(send: Send, receive: Receive, error: ConvoyError, request_id: str = "") -> None:
     """The error as `{"error": …}`; a connection whose body was not read to its end is closed."""
-    headers: Headers = [(b"content-type", JSON)]
-    if request_id:
-        headers.append((b"x-request-id", request_id[:128]))
-    headers += error_headers(error)
+    headers: Headers = [(b"content-type", JSON), *id_header(request_id), *error_headers(error)]
     body = orjson.dumps({"error": str(error)})
     if isinstance(error, UnreadBody):
         headers += [(b"connection", b"close"), (b"content-length", b"%d" % len(body))]
@@ -94,6 +92,12 @@ async def send_error(send: Send, receive: Receive, error: ConvoyError, request_i
         await send({"type": "http.response.body", "body": b""})
     else:
         await send_answer(send, error.http_status, body, headers)
+
+
+def id_header(request_id: str) -> Headers:
+    """The id of a request, where a header can hold it: over the Open Inference Protocol it may be any text."""
+    fits = 0 < len(request_id) <= MAX_ID and request_id.isascii() and request_id.isprintable()
+    return [(REQUEST_ID, request_id.encode())] if fits else []
 
 
 def error_headers(error: ConvoyError) -> Headers:

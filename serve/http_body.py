@@ -15,6 +15,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = Mapping[bytes, bytes]
 
+MOST_DIGITS = 20  # of a length: 2^64 has as many, and `int` raises ValueError beyond 4300
 WINDOW_BITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 
 
@@ -22,11 +23,16 @@ class UnreadBody(TooLarge):
     """The body is larger than allowed, and was not read to its end."""
 
 
+def whole_number(digits: bytes) -> int | None:
+    """The number that decimal digits say, None for anything else and for more than `MOST_DIGITS` of them."""
+    return int(digits) if digits.isdigit() and len(digits) <= MOST_DIGITS else None
+
+
 async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
     """The whole body, decompressed. Raises TooLarge before it is kept, Cancelled when the client leaves."""
-    declared = headers.get(b"content-length")
-    if declared is not None and int(declared) > limit:
-        raise UnreadBody(f"body of {int(declared)} bytes; the limit is {limit}")
+    declared = whole_number(headers.get(b"content-length", b""))
+    if declared is not None and declared > limit:
+        raise UnreadBody(f"body of {declared} bytes; the limit is {limit}")
     message = await receive()
     body: bytes = message.get("body", b"")
     if message.get("more_body"):

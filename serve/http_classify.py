@@ -20,14 +20,13 @@ from convoy.errors import InvalidInput
 from serve.catalog import Endpoint
 from serve.dataplane import ImageBytes, check_images
 from serve.decode import SMALL_BYTES
-from serve.http_body import Headers, Message, Receive, Scope
+from serve.http_answers import REQUEST_ID
+from serve.http_body import Headers, Message, Receive, Scope, whole_number
 from serve.json_documents import ENVELOPE_VALUES, load, parse_bounded
 from serve.options import DEFAULTS, ClassifyOptions, check_id, options_of, options_of_text
 
-REQUEST_ID = b"x-request-id"
-BASE64_PIECE = (
-    1024 * 1024
-)  # characters that are decoded in one call, which holds the interpreter's lock; a multiple of 4
+# Characters that are decoded in one call, which holds the interpreter's lock; a multiple of 4.
+BASE64_PIECE = 1024 * 1024
 FORM_PIECE = 64 * 1024  # bytes of a form that are read in one turn of the event loop
 
 
@@ -44,8 +43,8 @@ async def parse_classify(scope: Scope, headers: Headers, body: bytes, endpoint: 
     """Images and options of a classify request. Raises InvalidInput, or TooLarge for too many images."""
     query = scope["query_string"]
     options = options_of_text(parse_query(query)) if query else DEFAULTS
-    if not options.id and REQUEST_ID in headers:
-        options = options_of({"id": request_id(headers)}, options)
+    if not options.id:
+        options = with_request_id(headers, options)
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if kind == b"application/json":
         parse = partial(_parse_json, body, options, endpoint)
@@ -62,8 +61,12 @@ def carries_large_image(headers: Headers) -> bool:
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if kind in (b"application/json", b"multipart/form-data") or b"content-encoding" in headers:
         return False
-    length = headers.get(b"content-length", b"0")
-    return len(length) > 9 or int(length) > SMALL_BYTES
+    return (whole_number(headers.get(b"content-length", b"")) or 0) > SMALL_BYTES
+
+
+def with_request_id(headers: Headers, options: ClassifyOptions = DEFAULTS) -> ClassifyOptions:
+    """The options with the id in the headers, where there is one. Raises InvalidInput."""
+    return options_of({"id": request_id(headers)}, options) if REQUEST_ID in headers else options
 
 
 def request_id(headers: Headers) -> str:

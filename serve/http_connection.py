@@ -1,24 +1,34 @@
-"""An HTTP connection within its limits: heads that are too large or too slow, bodies that never end, clients that do not read.
+"""An HTTP connection within its limits: one answer for each request, in turn, whatever a client sends and however slowly.
 
-uvicorn bounds none of these. What has taken too long is found by a look at all connections once a second, so that a
-request costs no timer.
+uvicorn bounds neither heads, nor trailers, nor how far requests are read ahead, and loses the body of a request that
+asks for another protocol. What has taken too long is found by a look at all connections once a second, so that a request
+costs no timer.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from convoy.errors import InvalidInput
 from serve.config import Limits
-from serve.http_body import Scope
+from serve.http_body import Scope, whole_number
+from serve.http_chunks import Chunks
 from serve.http_cycle import MOST_BYTES, SmallCycle
 
 WATCH = "convoy.watch"  # key of the scope under which a waiting request can be told that its client has gone
-MALFORMED = b"malformed HTTP request"
+PIECE = 4096  # bytes that are parsed at a time where a head may be among them: no more is read ahead of its turn
+LINGER_SECONDS = 5.0  # a close while the client still sends would reset the connection under the last answer
+BAD_REQUEST = b"400 Bad Request"
+TOO_LARGE = b"431 Request Header Fields Too Large"
+TIMEOUT = b"408 Request Timeout"
 
 
 class Phase(Enum):
@@ -28,6 +38,8 @@ class Phase(Enum):
     HEAD = 1
     BODY = 2
     ANSWER = 3  # to read it
+    REST = 4  # of a body whose request is answered already: it is thrown away
+    LEAVING = 5  # to close, once it has its answers
 
 
 class Room:
@@ -37,8 +49,28 @@ class Room:
         self.taken = 0
 
 
+class Flow(FlowControl):
+    """Reads no further while bytes wait that have been read, whichever request asks for more."""
+
+    held = False
+
+    def hold(self) -> None:
+        self.held = True
+        self.pause_reading()
+
+    def release(self) -> None:
+        self.held = False
+        self.resume_reading()
+
+    def resume_reading(self) -> None:
+        if not self.held:
+            super().resume_reading()
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's connection, which also tells the waiting request when its client leaves, and errs in JSON."""
+
+    flow: Flow
 
     def __init__(self, limits: Limits, room: Room, is_hot: Callable[[bytes], bool], **rest: Any) -> None:
         super().__init__(**rest)
@@ -48,11 +80,20 @@ class Connection(HttpToolsProtocol):
         self._is_hot = is_hot  # whether a POST to this URL is answered by a model
         self._phase = Phase.IDLE
         self._since = self.loop.time()  # when the phase began; a body's time counts from its head's first byte
-        self._read = 0  # bytes of the last read
-        self._head = 0  # bytes of a head that has not ended, after those that it began with
+        self._open = 0  # requests whose answers are due
+        self._unparsed = b""  # bytes behind a request that waits for its turn
+        self._read = 0  # bytes of the last piece
+        self._head = 0  # bytes of a head, and of the piece in which it began
+        self._due = 0  # bytes of a body of known length that are to come
+        self._chunks: Chunks | None = None  # of a chunked body that has not ended
         self._unread = 0  # bytes of answers that wait for the client, as last seen
         self._stuck_since = self._since
-        self._refusal: tuple[bytes, bytes] | None = None
+        self._refusal = (BAD_REQUEST, b"malformed HTTP request")
+        self._goodbye: bytes | None = None  # the last answer, when it is no application's
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.flow = Flow(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -64,67 +105,184 @@ class Connection(HttpToolsProtocol):
                 watch.client_gone()
 
     def data_received(self, data: bytes) -> None:
-        self._read = len(data)
+        if self._phase is Phase.LEAVING:
+            return
+        if self._is_behind():
+            self._hold(self._unparsed + data)
+        else:
+            self._parse(data)
+
+    def _is_behind(self) -> bool:
+        """Whether what comes next has to wait for the answer to a request before it."""
+        return self._open > (self._phase is Phase.BODY)
+
+    def _hold(self, data: bytes) -> None:
+        self._unparsed = data
+        self.flow.hold()
+
+    def _read_on(self) -> None:
+        data, self._unparsed = self._unparsed, b""
+        self.flow.held = False
+        if data:
+            self._parse(data)
+        self.flow.resume_reading()
+
+    def _parse(self, data: bytes) -> None:
+        """Parses up to the first request that has to wait, or little more: a parsed request takes more memory than its bytes."""
+        rest = memoryview(data)
+        while rest and self._phase is not Phase.LEAVING:
+            if self._is_behind():
+                self._hold(bytes(rest))
+                return
+            rest = rest[self._feed(rest[: max(PIECE, self._due)]) :]
+
+    def _feed(self, piece: memoryview) -> int:
+        """Parses a piece, or its part up to the end of a head that asks for another protocol. How many bytes that were."""
+        self._read = parsed = len(piece)
         if self._phase is Phase.HEAD:
-            self._head += self._read
-        super().data_received(data)
-        if self._phase is Phase.HEAD and self._head > self._limits.header_bytes:
-            self._refuse(b"431 Request Header Fields Too Large", self._too_large())
+            self._head += parsed
+        chunks = self._chunks
+        try:
+            try:
+                self.parser.feed_data(piece)
+            except HttpParserUpgrade as asked:
+                parsed = asked.args[0]
+                self._ignore_upgrade()
+        except HttpParserError:
+            self._refuse(*self._refusal)
+        else:
+            self._check_size(chunks)
+        return parsed
+
+    def _ignore_upgrade(self) -> None:
+        """Goes on as if the head that has just ended asked for no other protocol (RFC 9110, section 7.8).
+
+        httptools ends such a request with its head and takes its body for the next request, and cannot be told otherwise.
+        So another parser reads the head again, without the field.
+        """
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        since = self._since
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self.parser.feed_data(b"\r\n".join([*lines, b"", b""]))
+        self._since = since
+
+    def _check_size(self, chunks: Chunks | None) -> None:
+        """What the parser keeps to itself until it is whole."""
+        too_large = self._phase is Phase.HEAD and self._head > self._limits.header_bytes + PIECE
+        if self._chunks is not None:
+            if self._chunks is chunks:
+                chunks.arrived(self._read)
+                too_large = chunks.extra > self._limits.header_bytes
+            else:
+                self._chunks.begin()
+        if too_large:
+            self._refuse(TOO_LARGE, self._too_large())
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._phase, self._since, self._head = Phase.HEAD, self.loop.time(), 0
+        self._phase, self._since, self._head = Phase.HEAD, self.loop.time(), self._read
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer: that is never one (RFC 9110, section 6.5.1), since headers were judged before it came."""
+        chunks = self._chunks
+        if chunks is None:
+            super().on_header(name, value)
+            return
+        chunks.fields += 1
+        if chunks.fields > self._limits.headers:
+            self._stop(TOO_LARGE, self._too_large())
 
     def on_headers_complete(self) -> None:
         if len(self.headers) > self._limits.headers or self._head_bytes() > self._limits.header_bytes:
-            self._refusal = (b"431 Request Header Fields Too Large", self._too_large())
-            raise InvalidInput("head too large")  # ends the parser, which then asks for send_400_response
-        self._phase = Phase.BODY
-        if not self._takes_small_cycle():
-            super().on_headers_complete()
+            self._stop(TOO_LARGE, self._too_large())
+        if self.parser.should_upgrade():  # the head comes again, without that
+            if self.parser.get_method() == b"CONNECT":
+                self._stop(b"501 Not Implemented", b"CONNECT is not offered")
             return
-        scope = cast(Scope, self.scope)
-        scope.update(method="POST", path=self.url.decode(), raw_path=self.url, query_string=b"")
-        small = SmallCycle(scope, self.transport, self.flow, self.on_response_complete, self.cycle)
-        self.cycle = cast(RequestResponseCycle, small)  # has what uvicorn's protocol asks of one
+        length, chunked = self._framing()
+        if self._takes_small_cycle(length):
+            scope = cast(Scope, self.scope)
+            scope.update(method="POST", path=self.url.decode(), raw_path=self.url, query_string=b"")
+            small = SmallCycle(scope, self.transport, self.flow, self.on_response_complete)
+            self.cycle = cast(RequestResponseCycle, small)  # has what uvicorn's protocol asks of one
+        else:
+            super().on_headers_complete()
+        self._due = length or 0
+        self._chunks = Chunks(self._named_bytes(), len(self.headers)) if chunked else None
+        self._open += 1
+        self._phase = Phase.BODY
 
     def on_body(self, body: bytes) -> None:
+        if self._chunks is None:
+            self._due -= len(body)
+        else:
+            self._chunks.content(len(body))
+        if self._phase is Phase.REST:
+            return
         self._body += len(body)
         self._room.taken += len(body)
         if self._room.taken > self._limits.bodies_bytes:
             self._leave_room()  # at once: others must not be refused for what goes
-            self._refuse(b"503 Service Unavailable", b"too many bodies at a time, limits.bodies_bytes; retry")
-        else:
-            super().on_body(body)
+            self._stop(b"503 Service Unavailable", b"too many bodies at a time, limits.bodies_bytes; retry")
+        super().on_body(body)
+
+    def on_chunk_complete(self) -> None:
+        if self._chunks is not None:
+            self._chunks.end_chunk()
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
+        self._due, self._chunks = 0, None
+        if self._phase is Phase.REST:
+            self._phase, self._since = Phase.IDLE, self.loop.time()
+            return
         self._phase = Phase.ANSWER
         cycle: RequestResponseCycle | SmallCycle = self.cycle
         if not isinstance(cycle, SmallCycle):
             super().on_message_complete()
-        elif cycle.may_start():
+        elif self._open == 1:
             self._start_asgi_task(cast(RequestResponseCycle, cycle), self.app)
         else:
-            self.flow.pause_reading()
             self.pipeline.appendleft((cast(RequestResponseCycle, cycle), self.app))
 
     def on_response_complete(self) -> None:
         """What uvicorn does, but for its timer of idle connections: `check_time` ends them."""
         self.server_state.total_requests += 1
-        self._leave_room()
-        if self._phase is Phase.ANSWER:
-            self._phase, self._since = Phase.IDLE, self.loop.time()
+        self._open -= 1
+        self._since = self.loop.time()
+        if not self._open:
+            self._leave_room()
+            if self._phase in AFTER_ANSWER:
+                self._phase = AFTER_ANSWER[self._phase]
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+        if self._is_behind():
+            return
+        if self._goodbye is None:
+            self._read_on()
+        else:
+            self._leave()
 
     def _leave_room(self) -> None:
         self._room.taken -= self._body
         self._body = 0
 
-    def _takes_small_cycle(self) -> bool:
+    def _framing(self) -> tuple[int | None, bool]:
+        """The length of the body, where the head says it, and whether the body is chunked. llhttp refuses both at once."""
+        length, chunked = None, False
+        for name, value in self.headers:
+            if name == b"content-length":
+                length = whole_number(value)
+            elif name == b"transfer-encoding":
+                chunked = True
+        return length, chunked
+
+    def _takes_small_cycle(self, length: int | None) -> bool:
         parser = self.parser
         if not self._is_hot(self.url) or parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
             return False
@@ -132,28 +290,31 @@ class Connection(HttpToolsProtocol):
             return False
         if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
             return False
-        lengths = [int(value) for name, value in self.headers if name == b"content-length"]
-        return bool(lengths) and lengths[0] <= MOST_BYTES
+        return length is not None and length <= MOST_BYTES
 
     def _head_bytes(self) -> int:
         """At least as many as the head has when they are few, else the bytes of its names and values."""
-        arrived = self._read + self._head
-        if arrived <= self._limits.header_bytes:
-            return arrived
-        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        return self._head if self._head <= self._limits.header_bytes else self._named_bytes()
 
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(*(self._refusal or (b"400 Bad Request", MALFORMED)))
+    def _named_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def check_time(self, now: float) -> None:
         """Ends the connection when its client has taken too long."""
         limits, waited = self._limits, now - self._since
-        if self._phase is Phase.IDLE and waited > limits.idle_seconds:
+        for_body = max(limits.header_seconds, limits.deadline_ms / 1000)
+        if self._is_behind():
+            pass  # it waits for us
+        elif self._phase is Phase.IDLE and waited > limits.idle_seconds:
             self.transport.close()
         elif self._phase is Phase.HEAD and waited > limits.header_seconds:
-            self._refuse(b"408 Request Timeout", b"the head of the request did not arrive within limits.header_seconds")
-        elif self._phase is Phase.BODY and waited > max(limits.header_seconds, limits.deadline_ms / 1000):
-            self._refuse(b"408 Request Timeout", b"the body of the request did not arrive within limits.deadline_ms")
+            self._refuse(TIMEOUT, b"the head of the request did not arrive within limits.header_seconds")
+        elif self._phase is Phase.BODY and waited > for_body:
+            self._refuse(TIMEOUT, b"the body of the request did not arrive within limits.deadline_ms")
+        elif (self._phase is Phase.REST and waited > for_body) or (
+            self._phase is Phase.LEAVING and waited > LINGER_SECONDS
+        ):
+            self.transport.close()
         self._check_reading(now)
 
     def _check_reading(self, now: float) -> None:
@@ -164,19 +325,51 @@ class Connection(HttpToolsProtocol):
         elif now - self._stuck_since > self._limits.idle_seconds:
             self.transport.abort()
 
+    def _stop(self, status: bytes, reason: bytes) -> NoReturn:
+        """Ends the parser, in one of its calls; `_feed` then refuses."""
+        self._refusal = (status, reason)
+        raise InvalidInput(status.decode())
+
     def _refuse(self, status: bytes, reason: bytes) -> None:
-        """Says why, where no other answer is due or under way, and closes."""
-        cycle = cast("RequestResponseCycle | None", self.cycle)
-        ours = self._phase is Phase.BODY and cycle is not None and not cycle.response_started
-        if ours or (self._phase is not Phase.BODY and (cycle is None or cycle.response_complete)):
-            body = b'{"error":"' + reason + b'"}'
-            head = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-            self.transport.write(head % (status, len(body)) + body)
-        self.transport.close()
+        """Says why, once the answers before are given and unless this request has its own, and reads no further."""
+        body = b'{"error":"' + reason + b'"}'
+        head = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+        self._goodbye = head % (status, len(body)) + body
+        if self._phase is Phase.REST or (self._phase is Phase.BODY and self._abandon()):
+            self._goodbye = b""
+        self._phase = Phase.LEAVING
+        self._leave_room()
+        self.flow.release()
+        if not self._open:
+            self._leave()
+
+    def _abandon(self) -> bool:
+        """Ends the request whose body arrives. Whether its answer had begun."""
+        cycle = self.cycle
+        if self.pipeline and self.pipeline[0][0] is cycle:
+            self.pipeline.popleft()
+        begun = cycle.response_started
+        cycle.disconnected = cycle.response_complete = True  # whatever its application says is heard by nobody
+        cycle.message_event.set()
+        self._open -= 1
+        return begun
+
+    def _leave(self) -> None:
+        """Says goodbye and waits for the client to close, where TLS allows that and there is something to read."""
+        self._since = self.loop.time()
+        self.transport.write(self._goodbye or b"")
+        if not self._goodbye or not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        with contextlib.suppress(OSError):  # the client has gone meanwhile
+            self.transport.write_eof()
 
     def _too_large(self) -> bytes:
         limits = self._limits
-        return b"more than %d bytes or %d headers; limits.header_bytes and limits.headers" % (
-            limits.header_bytes,
-            limits.headers,
+        return (
+            b"more than %d bytes or %d headers, chunk extensions and trailers among them; "
+            b"limits.header_bytes and limits.headers" % (limits.header_bytes, limits.headers)
         )
+
+
+AFTER_ANSWER = {Phase.ANSWER: Phase.IDLE, Phase.BODY: Phase.REST}

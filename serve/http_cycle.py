@@ -14,12 +14,13 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HEADER_VALUE_RE, STATUS_LINE
 
 from serve.http_body import Message, Scope
+from serve.observe import FAULT
 
 log = logging.getLogger("convoy.http")
 
 MOST_BYTES = HIGH_WATER_LIMIT  # beyond, uvicorn stops reading until the application has taken what is there
-FAULT = b'{"error":"internal error"}'
-FAULT_HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(FAULT))]
+FAULT_BODY = b'{"error":"%s"}' % FAULT.encode()
+FAULT_HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(FAULT_BODY))]
 
 
 class NoEvent:
@@ -33,19 +34,16 @@ class SmallCycle:
     """One request, with what uvicorn's protocol needs to know of its own cycles. `scope` must have its path."""
 
     __slots__ = (
-        "after", "body", "disconnected", "flow", "keep_alive", "more_body", "on_response", "response_complete",
+        "body", "disconnected", "flow", "keep_alive", "more_body", "on_response", "response_complete",
         "response_started", "scope", "start", "transport",
     )  # fmt: skip
     message_event = NoEvent()
 
-    def __init__(
-        self, scope: Scope, transport: Any, flow: FlowControl, on_response: Callable[[], None], after: Any
-    ) -> None:
+    def __init__(self, scope: Scope, transport: Any, flow: FlowControl, on_response: Callable[[], None]) -> None:
         self.scope = scope
         self.transport = transport
         self.flow = flow
         self.on_response = on_response
-        self.after = after  # the connection's request before, whose answer must come first
         self.body: bytearray | None = bytearray()
         self.more_body = True
         self.keep_alive = True
@@ -54,11 +52,6 @@ class SmallCycle:
         self.response_complete = False
         self.start: Message = {}
 
-    def may_start(self) -> bool:
-        """Whether the request before has been answered, once this one is whole."""
-        before, self.after = self.after, None
-        return before is None or before.response_complete
-
     async def run_asgi(self, app: Callable[..., Any]) -> None:
         try:
             await app(self.scope, self.receive, self.send)
@@ -66,7 +59,7 @@ class SmallCycle:
             log.exception("a request failed")
             if not self.response_complete:
                 self.keep_alive = False
-                self._write(500, FAULT_HEADERS, FAULT)
+                self._write(500, FAULT_HEADERS, FAULT_BODY)
 
     async def receive(self) -> Message:
         """The body, once."""

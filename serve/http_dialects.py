@@ -19,7 +19,7 @@ from serve.catalog import Endpoint
 from serve.dataplane import check_images
 from serve.http_answers import classification, prediction
 from serve.http_body import Headers, Scope
-from serve.http_classify import ClassifyCall, from_base64, parse_classify
+from serve.http_classify import ClassifyCall, from_base64, parse_classify, with_request_id
 from serve.infer import most_values
 from serve.json_documents import ENVELOPE_VALUES, LARGEST_VALUES, load, parse_bounded
 from serve.options import ClassifyOptions
@@ -44,26 +44,26 @@ class Dialect:
 async def _parse_instances(scope: Scope, headers: Headers, body: bytes, endpoint: Endpoint) -> ClassifyCall:
     """KServe v1: `instances` of base64 text in an object, or of pixels (rows of columns of 0 to 255, grey or RGB)."""
     most = max(most_values(endpoint, LARGEST_VALUES), PHOTO_VALUES) + ENVELOPE_VALUES
-    return await parse_bounded(partial(_read_instances, body, endpoint), body, most)
+    return await parse_bounded(partial(_read_instances, headers, body, endpoint), body, most)
 
 
-def _read_instances(body: bytes, endpoint: Endpoint) -> ClassifyCall:
+def _read_instances(headers: Headers, body: bytes, endpoint: Endpoint) -> ClassifyCall:
     document = load(body)
     instances = document.pop("instances", None) if isinstance(document, dict) else None
     if not isinstance(instances, list) or not instances:
         raise InvalidInput('the JSON body must be {"instances": [{"b64": "<base64>"}, …]}')
     check_images(endpoint, len(instances))
     images = [_image_of(f"instances[{number}]", one) for number, one in enumerate(instances)]
-    return ClassifyCall(images, fields=document)
+    return ClassifyCall(images, with_request_id(headers), document)
 
 
 def _image_of(where: str, instance: Any) -> bytes:
+    """An image in at most two objects, as in `{"image_bytes": {"b64": …}}`."""
+    for _ in range(2):
+        if isinstance(instance, dict):
+            instance = next((instance[key] for key in INSTANCE_KEYS if key in instance), None)
     if isinstance(instance, list):
         return _pixels_as_pnm(where, instance)
-    if isinstance(instance, dict):
-        for key in INSTANCE_KEYS:
-            if key in instance:
-                return _image_of(where, instance[key])
     return from_base64(where, instance)
 
 

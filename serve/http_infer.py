@@ -10,10 +10,10 @@ from serve.catalog import Endpoint
 from serve.dataplane import DataPlane, Watch
 from serve.describe import wire_input
 from serve.experiments.caller import http_caller
-from serve.http_answers import JSON, Headers
+from serve.http_answers import JSON, REQUEST_ID, Headers
 from serve.http_body import Headers as RequestHeaders
-from serve.http_body import Scope
-from serve.http_classify import REQUEST_ID, request_id
+from serve.http_body import Scope, whole_number
+from serve.http_classify import request_id
 from serve.infer import check_input, infer, most_values, request_terms
 from serve.json_documents import ENVELOPE_VALUES, LARGEST_VALUES, parse_bounded
 from serve.timeline import Trace
@@ -49,9 +49,9 @@ async def _parse(endpoint: Endpoint, headers: RequestHeaders, body: bytes) -> In
     declared = headers.get(HEADER_LENGTH_NAME)
     if declared is None:
         return await _parse_json(endpoint, body, None)
-    if not declared.isdigit():
+    length = whole_number(declared)
+    if length is None:
         raise InvalidInput(f"{HEADER_LENGTH} must be a whole number of at least 0")
-    length = int(declared)
     if length > 0:
         return await _parse_json(endpoint, body, length)
     given = wire_input(endpoint)

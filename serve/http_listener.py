@@ -18,24 +18,23 @@ import uvicorn
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from convoy.errors import ConvoyError
 from serve.catalog import Endpoint
 from serve.config import Settings
 from serve.dataplane import DataPlane, Watch
 from serve.experiments.caller import ARM_HEADER, http_caller
 from serve.experiments.front import ExperimentEndpoint
 from serve.http_access import shown_key
-from serve.http_answers import JSON, Headers, send_answer, send_error
+from serve.http_answers import JSON, REQUEST_ID, Headers, send_answer, send_error
 from serve.http_body import Headers as RequestHeaders
 from serve.http_body import Receive, Scope, Send, read_body
-from serve.http_classify import REQUEST_ID, carries_large_image
+from serve.http_classify import carries_large_image
 from serve.http_connection import WATCH, Connection, Room
 from serve.http_dialects import DIALECTS, Dialect
 from serve.http_encoding import encode_answer
 from serve.http_infer import infer_http
 from serve.http_pages import build_pages
 from serve.metrics import IN_FLIGHT, Metrics
-from serve.observe import Finished
+from serve.observe import FAULT, Finished
 from serve.repository import Repository
 from serve.timeline import Trace
 from serve.timeouts import PRIORITY_HEADER, TIMEOUT_HEADER, http_terms
@@ -88,7 +87,7 @@ class HttpApp:
         endpoint, handler = route
         trace = Trace(self._clock())
         asked = dict(scope["headers"])
-        status, reason, holder = 200, "", None
+        status, reason, holder = 500, FAULT, None  # until it is answered
         self._in_flight[0] += 1
         self._plane.in_flight += 1
         try:
@@ -104,11 +103,14 @@ class HttpApp:
             if self._plane.draining:
                 headers.append((b"connection", b"close"))
             await send_answer(send, 200, body, headers)
+            status, reason = 200, ""
+        except Exception as error:  # noqa: BLE001 whatever it is, the request has to be answered, counted and logged
+            trace.id = trace.id or asked.get(REQUEST_ID, b"").decode("latin-1")
+            told = self._plane.record_failure(endpoint, error, trace)
+            status, reason = told.http_status, str(told)
+            await send_error(send, receive, told, trace.id)
+        else:
             self._plane.record_answer(endpoint, trace)
-        except ConvoyError as error:
-            status, reason = error.http_status, str(error)
-            self._plane.record_failure(endpoint, error, trace)
-            await send_error(send, receive, error, asked.get(REQUEST_ID) or trace.id.encode())
         finally:
             if holder is not None:
                 holder.leave()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -19,13 +21,15 @@ from convoy.errors import ConvoyError, InvalidInput, NotFound, NotReady
 from serve import describe
 from serve.catalog import ModelEndpoint, trouble_of
 from serve.config import Settings
-from serve.dataplane import DataPlane
+from serve.dataplane import DataPlane, log_fault
 from serve.experiments.pages import experiment_routes
 from serve.explain import explain
 from serve.http_access import Guard, Rights
-from serve.http_answers import error_headers
+from serve.http_answers import REQUEST_ID, error_headers, id_header, send_error
+from serve.http_body import Message, Receive, Scope, Send
 from serve.http_dialects import DIALECTS
 from serve.http_json import answer, read_document
+from serve.observe import FAULT
 from serve.openapi import openapi
 from serve.page_routes import page_routes
 from serve.profile import Window, profile, read
@@ -185,6 +189,10 @@ async def convoy_error(request: Request, error: Exception) -> Response:
         raise error
     response = answer({"error": str(error)}, error.http_status)
     response.raw_headers += error_headers(error)
+    if error.http_status == 500:
+        identifier = identify(request.scope)
+        log_fault(error, identifier)
+        response.raw_headers += id_header(identifier)
     return response
 
 
@@ -200,9 +208,34 @@ async def http_error(request: Request, error: Exception) -> Response:
     )
 
 
-async def fault(request: Request, error: Exception) -> Response:
-    """What nobody foresaw: the server logs it, the client gets no part of it."""
-    return answer({"error": "internal error; the server's log has it"}, 500)
+class Faults:
+    """ASGI: what nobody foresaw is logged by the request's id, and the client gets no part of it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def note(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note)
+        except Exception as error:
+            identifier = identify(scope)
+            log_fault(error, identifier)
+            if begun:  # too late for another answer: the connection ends
+                raise
+            await send_error(send, receive, ConvoyError(FAULT), identifier)
+
+
+def identify(scope: Scope) -> str:
+    """The id that a client gave its request, or a new one."""
+    given: str = dict(scope["headers"]).get(REQUEST_ID, b"").decode("latin-1")
+    return given if id_header(given) else secrets.token_hex(8)
 
 
 def build_pages(
@@ -211,7 +244,8 @@ def build_pages(
     """The application of the cold routes."""
     application = Starlette(
         routes=cold_routes(plane, repository, settings, experiments),
-        exception_handlers={ConvoyError: convoy_error, HTTPException: http_error, Exception: fault},
+        middleware=[Middleware(Faults)],
+        exception_handlers={ConvoyError: convoy_error, HTTPException: http_error},
     )
     return Guard(application, plane.access)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from serve.timeline import STAGES, Trace
 
+FAULT = "internal error; the server's log has it"  # what a client is told of what nobody foresaw
 FIELDS = "fields"  # of a log record: what goes into its object beside the message
 
 

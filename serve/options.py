@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from convoy.errors import InvalidInput
+from convoy.errors import InvalidInput, shown
 
 MAX_ID = 128
 WHOLE = re.compile(r"[0-9]{1,9}")
@@ -53,20 +53,20 @@ def _typed(name: str, text: str) -> Any:
 
 def _check_top_k(value: Any) -> int:
     if type(value) is not int or value < 1:
-        raise InvalidInput(f"top_k is {str(value)[:40]!r}; it must be a whole number of at least 1")
+        raise InvalidInput(f"top_k is {shown(value)}; it must be a whole number of at least 1")
     return value
 
 
 def _check_threshold(value: Any) -> float:
     if type(value) not in (int, float) or not 0 <= value <= 1:
-        raise InvalidInput(f"threshold is {str(value)[:40]!r}; it must be a number from 0 to 1")
+        raise InvalidInput(f"threshold is {shown(value)}; it must be a number from 0 to 1")
     return float(value)
 
 
 def check_flag(name: str, value: Any) -> bool:
     """A yes or no of a request. Raises InvalidInput."""
     if not isinstance(value, bool):
-        raise InvalidInput(f"{name} is {str(value)[:40]!r}; it must be true or false")
+        raise InvalidInput(f"{name} is {shown(value)}; it must be true or false")
     return value
 
 

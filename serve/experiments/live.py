@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -10,7 +11,16 @@ from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, InvalidInput, NotReady, Overloaded, TooLarge
+from convoy.errors import (
+    Cancelled,
+    ConvoyError,
+    DeadlineExceeded,
+    InvalidInput,
+    NotReady,
+    Overloaded,
+    TooLarge,
+    shown,
+)
 from serve.batcher import Answer
 from serve.catalog import Endpoint, engine_work, waiting_rows
 from serve.dataplane import DataPlane, ImageBytes, Terms, Watch
@@ -20,11 +30,14 @@ from serve.experiments.ledger.records import Answered, Place, Unanswered
 from serve.experiments.revision import Revision
 from serve.metric_pages import Values
 from serve.metrics import ARM_COPIES, ARM_REQUESTS, Definition, Metrics
+from serve.observe import FIELDS
 from serve.power.prices import Prices
 from serve.timeline import Trace
 
 if TYPE_CHECKING:
     from serve.experiments.ledger.writer import LedgerWriter
+
+log = logging.getLogger("convoy.experiments")
 
 COPIES = 64  # under way at a time in one experiment
 LAST_PRIORITY = 2**31 - 1
@@ -100,7 +113,7 @@ class LiveExperiment:
             answers = await work(self.arms[arm], terms=terms, trace=trace, watch=watch)
         except CLIENTS_FAULT:
             raise
-        except ConvoyError as error:
+        except Exception as error:  # whatever it is, this arm did not answer
             if arm == assigned.arm or not isinstance(error, SHED):
                 self._writer.unanswered(Unanswered(self._places[arm], "failed"))
                 self._count(ARM_REQUESTS, arm, "failed")
@@ -154,6 +167,8 @@ class LiveExperiment:
             return
         except ConvoyError:  # counted where it happened; nobody waits for a copy
             pass
+        except Exception:
+            log.exception("a copy failed", extra={FIELDS: {"request_id": caller.id, "model": arm}})
         self._count(ARM_COPIES, arm, "run")
 
     def _drop(self, arm: str) -> None:
@@ -191,6 +206,10 @@ def key_reader(sticky: str) -> Callable[[Caller], str | None] | None:
 
     def field(caller: Caller) -> str | None:
         value: Any = caller.fields.get(name)
+        if isinstance(value, list | dict):
+            raise InvalidInput(
+                f"{name} is {shown(value)}; this experiment assigns by it, so it must be text or a number"
+            )
         return None if value is None else str(value)
 
     if kind == "field":

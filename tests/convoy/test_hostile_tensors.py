@@ -12,13 +12,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convoy.errors import InvalidInput
-from convoy.open_inference import InferRequest, InferResponse, parse_request, raw_request, render_response
+from convoy.open_inference import (
+    InferRequest,
+    InferResponse,
+    check_unique,
+    parse_request,
+    raw_request,
+    render_response,
+)
 from convoy.open_inference_client import parse_response
 from convoy.open_inference_grpc import parse_message
 from convoy.protos import open_inference_pb2 as pb
 from convoy.tensors import BYTES, DTYPES, MAX_NAME, Tensor, bf16_to_fp32, decode_json, decode_raw, fp32_to_bf16
 
 MEGABYTE = 2**20
+
+
+def test_a_name_given_twice_is_found_without_comparing_each_with_each() -> None:
+    class Name(str):
+        compared = 0
+
+        def __eq__(self, other: object) -> bool:
+            Name.compared += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    names = [Name(number) for number in range(1000)]
+    with pytest.raises(InvalidInput, match="'999' is named more than once"):
+        check_unique("input", [*names, Name(999)])
+    assert Name.compared < 10 * len(names)
 
 
 @pytest.mark.parametrize("datatype", ["FP32", "FP64", BYTES])

@@ -130,7 +130,7 @@ class Flow:
 
 
 def cycle(transport: Transport, ended: list[bool]) -> SmallCycle:
-    return SmallCycle({"path": "/"}, transport, Flow(), lambda: ended.append(True), None)  # type: ignore[arg-type]
+    return SmallCycle({"path": "/"}, transport, Flow(), lambda: ended.append(True))  # type: ignore[arg-type]
 
 
 def test_a_fault_is_json_and_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -143,7 +143,7 @@ def test_a_fault_is_json_and_tells_nothing(caplog: pytest.LogCaptureFixture) -> 
     head, _, body = transport.written.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 500 ")
     assert b"content-length: %d" % len(body) in head
-    assert body == b'{"error":"internal error"}'
+    assert body == b'{"error":"internal error; the server\'s log has it"}'
     assert transport.closed
     assert ended == [True]
 

@@ -6,6 +6,7 @@ import asyncio
 import io
 import itertools
 import time
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -192,6 +193,46 @@ def test_failures_are_the_arms_and_bad_input_is_nobodys(gateway: Gateway, ledger
         good, bad = referee.report("failing").arms
         assert (good.failures, bad.answers) == (0, 0)
         assert good.answers + bad.failures == 20
+
+    run(test())
+
+
+def test_what_nobody_foresaw_is_a_failure_of_its_arm(
+    gateway: Gateway, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        async with gateway(define("broken"), define("copied", mode="paired")) as (client, one):
+            classify = one.plane.classify
+
+            async def fail_in_b(endpoint: Any, *rest: Any, **options: Any) -> Any:
+                if endpoint.name == "b":
+                    raise RuntimeError("secret")
+                return await classify(endpoint, *rest, **options)
+
+            monkeypatch.setattr(one.plane, "classify", fail_in_b)
+            for name in ("broken", "copied"):
+                for number in range(20):
+                    query = {"id": f"{name}{number}"}
+                    answer = await client.post(f"/v1/models/{name}/classify", content=png(0), params=query)
+                    assert answer.status_code in (200, 500)
+
+    run(test())
+    for name in ("broken", "copied"):
+        good, bad = Referee(ledger, lambda: "").report(name).arms
+        assert (good.failures, bad.answers) == (0, 0)
+        assert bad.failures > 0
+        assert good.answers + bad.failures == 20 or name == "copied"
+
+
+@pytest.mark.parametrize("key", [[0], {"a": 0}, b"[" * 1000 + b"]" * 1000])
+def test_a_key_that_is_no_text_is_refused(gateway: Gateway, key: Any) -> None:
+    async def test() -> None:
+        async with gateway(define("sticky", sticky="field:user")) as (client, _):
+            user = key if isinstance(key, bytes) else orjson.dumps(key)
+            body = b'{"images": ["%s"], "user": %s}' % (b64encode(png(0)), user)
+            headers = {"content-type": "application/json"}
+            answer = await client.post("/v1/models/sticky/classify", content=body, headers=headers)
+            assert (answer.status_code, "user" in answer.json()["error"]) == (400, True)
 
     run(test())
 

@@ -1,0 +1,107 @@
+"""Raw bytes to one HTTP connection over a real socket, each piece in a read of its own, and its answers."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import orjson
+import uvicorn
+from uvicorn.server import ServerState
+
+from serve.config import Limits
+from serve.http_body import Receive, Scope, Send
+from serve.http_connection import Connection, Room
+
+HOT = b"/hot"
+DEFAULTS = Limits()
+PATIENCE = 30.0
+TURNS = 4  # of an event loop, in which it reads what has come and runs whom that wakes
+
+
+class Answer(NamedTuple):
+    status: int
+    document: dict[str, Any]
+
+
+class Conversation:
+    """A client's socket, and the connection at its other end, which serves `app`."""
+
+    def __init__(self, app: Any, limits: Limits) -> None:
+        self._app = app
+        self._limits = limits
+
+    async def __aenter__(self) -> Conversation:
+        loop = asyncio.get_running_loop()
+        config = uvicorn.Config(self._app, ws="none", lifespan="off", interface="asgi3", log_config=None)
+        rest = {"config": config, "server_state": ServerState(), "app_state": {}}
+        make = partial(Connection, self._limits, Room(), HOT.__eq__, **rest)
+        self.socket, server = socket.socketpair()
+        self.socket.setblocking(False)
+        self.transport, self.connection = await loop.connect_accepted_socket(make, server)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.socket.close()
+        if not self.transport.is_closing():
+            self.transport.abort()
+        await self.turn()
+
+    async def turn(self) -> None:
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+
+    async def send(self, piece: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self.socket, piece)
+        await self.turn()
+
+    async def rest(self) -> bytes:
+        """Everything until the server closes its side."""
+        received = b""
+        async with asyncio.timeout(PATIENCE):
+            while piece := await asyncio.get_running_loop().sock_recv(self.socket, 1 << 20):
+                received += piece
+        return received
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with what it was asked."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
+    told = orjson.dumps({"path": scope["path"], "body": body.decode("latin-1"), "headers": headers})
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(told))]})
+    await send({"type": "http.response.body", "body": told})
+
+
+def talk(pieces: Sequence[bytes], limits: Limits = DEFAULTS, app: Any = echo) -> list[Answer]:
+    """The answers to these bytes, until the server closes."""
+
+    async def run() -> bytes:
+        async with Conversation(app, limits) as one:
+            for piece in pieces:
+                await one.send(piece)
+            return await one.rest()
+
+    return parse_answers(asyncio.run(run()))
+
+
+def parse_answers(received: bytes) -> list[Answer]:
+    """Each whole, whatever stands in bodies; an interim answer is none."""
+    answers = []
+    while received:
+        head, _, received = received.partition(b"\r\n\r\n")
+        line, *fields = head.split(b"\r\n")
+        status = int(line.split(b" ")[1])
+        if status >= 200:
+            length = next(int(field.split(b":")[1]) for field in fields if field.lower().startswith(b"content-length"))
+            assert len(received) >= length
+            answers.append(Answer(status, orjson.loads(received[:length])))
+            received = received[length:]
+    return answers
