@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from convoy.errors import ConvoyError, Overloaded, Unauthenticated
 from serve.batcher import Answer
@@ -92,6 +93,14 @@ async def send_error(send: Send, receive: Receive, error: ConvoyError, request_i
         await send({"type": "http.response.body", "body": b""})
     else:
         await send_answer(send, error.http_status, body, headers)
+
+
+def whole_error(error: ConvoyError, request_id: str) -> bytes:
+    """As `send_error` sends it, as the bytes of HTTP/1.1."""
+    body = orjson.dumps({"error": str(error)})
+    headers = [(b"content-type", JSON), *id_header(request_id), *error_headers(error)]
+    lines = b"".join([b"%s: %s\r\n" % header for header in headers])
+    return b"%s%scontent-length: %d\r\n\r\n%s" % (STATUS_LINE[error.http_status], lines, len(body), body)
 
 
 def id_header(request_id: str) -> Headers:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from enum import Enum
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -19,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from convoy.errors import InvalidInput
 from serve.config import Limits
-from serve.http_body import Scope, whole_number
+from serve.http_body import Headers, Scope, whole_number
 from serve.http_chunks import Chunks
 from serve.http_cycle import MOST_BYTES, SmallCycle
 
@@ -40,6 +39,14 @@ class Phase(Enum):
     ANSWER = 3  # to read it
     REST = 4  # of a body whose request is answered already: it is thrown away
     LEAVING = 5  # to close, once it has its answers
+
+
+class Hot(Protocol):
+    """What a connection asks of the application before a body has come."""
+
+    def is_hot(self, url: bytes) -> bool: ...
+
+    def refuse(self, url: bytes, asked: Headers) -> bytes | None: ...
 
 
 class Room:
@@ -72,12 +79,12 @@ class Connection(HttpToolsProtocol):
 
     flow: Flow
 
-    def __init__(self, limits: Limits, room: Room, is_hot: Callable[[bytes], bool], **rest: Any) -> None:
+    def __init__(self, limits: Limits, room: Room, hot: Hot, **rest: Any) -> None:
         super().__init__(**rest)
         self._limits = limits
         self._room = room
         self._body = 0  # bytes that this connection has of the room
-        self._is_hot = is_hot  # whether a POST to this URL is answered by a model
+        self._hot = hot
         self._phase = Phase.IDLE
         self._since = self.loop.time()  # when the phase began; a body's time counts from its head's first byte
         self._open = 0  # requests whose answers are due
@@ -202,7 +209,11 @@ class Connection(HttpToolsProtocol):
                 self._stop(b"501 Not Implemented", b"CONNECT is not offered")
             return
         length, chunked = self._framing()
-        if self._takes_small_cycle(length):
+        hot = length is not None and self._is_hot()
+        if hot and self._refuse_early():
+            self._due, self._phase = length or 0, Phase.REST
+            return
+        if hot and length is not None and length <= MOST_BYTES:
             scope = cast(Scope, self.scope)
             scope.update(method="POST", path=self.url.decode(), raw_path=self.url, query_string=b"")
             small = SmallCycle(scope, self.transport, self.flow, self.on_response_complete)
@@ -282,15 +293,25 @@ class Connection(HttpToolsProtocol):
                 chunked = True
         return length, chunked
 
-    def _takes_small_cycle(self, length: int | None) -> bool:
+    def _is_hot(self) -> bool:
+        """Whether a model answers, and nothing of this request asks for uvicorn's own cycle."""
         parser = self.parser
-        if not self._is_hot(self.url) or parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
+        if not self._hot.is_hot(self.url) or parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
             return False
         if self.expect_100_continue or not parser.should_keep_alive():
             return False
-        if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
+        return self.limit_concurrency is None or len(self.connections) < self.limit_concurrency
+
+    def _refuse_early(self) -> bool:
+        """Answers from the head alone a request that would be late. Not where answers before it are due or unread."""
+        if self._open or self.flow.write_paused:
             return False
-        return length is not None and length <= MOST_BYTES
+        answer = self._hot.refuse(self.url, dict(self.headers))
+        if answer is None:
+            return False
+        self.server_state.total_requests += 1
+        self.transport.write(answer)
+        return True
 
     def _head_bytes(self) -> int:
         """At least as many as the head has when they are few, else the bytes of its names and values."""

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HEADER_VALUE_RE, STATUS_LINE
 
 from serve.http_body import Message, Scope
@@ -18,7 +18,9 @@ from serve.observe import FAULT
 
 log = logging.getLogger("convoy.http")
 
-MOST_BYTES = HIGH_WATER_LIMIT  # beyond, uvicorn stops reading until the application has taken what is there
+MOST_BYTES = (
+    1024 * 1024
+)  # beyond, a slow client's time counts while its body comes, and reading stops where it is not taken
 FAULT_BODY = b'{"error":"%s"}' % FAULT.encode()
 FAULT_HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(FAULT_BODY))]
 

@@ -12,19 +12,20 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import uvicorn
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
+from convoy.errors import ConvoyError, Overloaded
 from serve.catalog import Endpoint
 from serve.config import Settings
 from serve.dataplane import DataPlane, Watch
 from serve.experiments.caller import ARM_HEADER, http_caller
 from serve.experiments.front import ExperimentEndpoint
 from serve.http_access import shown_key
-from serve.http_answers import JSON, REQUEST_ID, Headers, send_answer, send_error
+from serve.http_answers import JSON, REQUEST_ID, Headers, send_answer, send_error, whole_error
 from serve.http_body import Headers as RequestHeaders
 from serve.http_body import Receive, Scope, Send, read_body
 from serve.http_classify import carries_large_image
@@ -44,12 +45,21 @@ if TYPE_CHECKING:
     from serve.experiments.gateway import Experiments
 
 TRACEPARENT = b"traceparent"
+ORIGIN = b"origin"  # of a script, for which CORSMiddleware adds to the answer
 LOOK_SECONDS = 1.0  # between two looks at whose client takes too long
 CORS_SECONDS = 600  # for which a browser may keep what it was told
 
 log = logging.getLogger("convoy.http")
 
 Handler = Callable[[Endpoint, Scope, RequestHeaders, Receive, Trace], Awaitable[tuple[bytes, Headers]]]
+
+
+class HotRoute(NamedTuple):
+    """What a path of a model leads to; `images`: its bodies may be a lone image."""
+
+    endpoint: Endpoint
+    handler: Handler
+    images: bool
 
 
 class HttpApp:
@@ -60,18 +70,19 @@ class HttpApp:
         self._pages = pages
         self._clock = time.monotonic
         self._in_flight = metrics.values(IN_FLIGHT, protocol="http")
-        self._routes: dict[str, tuple[Endpoint, Handler]] = {}
+        self._routes: dict[str, HotRoute] = {}
         plane.on_change.append(self._map_routes)
         self._map_routes()
 
     def _map_routes(self) -> None:
-        routes: dict[str, tuple[Endpoint, Handler]] = {}
+        routes: dict[str, HotRoute] = {}
         for endpoint in self._plane.endpoints.by_name.values():
             for dialect in DIALECTS:
                 for path in dialect.paths:
-                    routes[path.format(endpoint.name, endpoint.version)] = (endpoint, partial(self._classify, dialect))
+                    handler = partial(self._classify, dialect)
+                    routes[path.format(endpoint.name, endpoint.version)] = HotRoute(endpoint, handler, images=True)
             for version in ("", f"/versions/{endpoint.version}"):
-                routes[f"/v2/models/{endpoint.name}{version}/infer"] = (endpoint, self._infer)
+                routes[f"/v2/models/{endpoint.name}{version}/infer"] = HotRoute(endpoint, self._infer, images=False)
         self._routes = routes
         self._urls = frozenset(path.encode() for path in routes)
 
@@ -79,12 +90,35 @@ class HttpApp:
         """Whether a POST to exactly this URL goes to a model."""
         return url in self._urls
 
+    def refuse(self, url: bytes, asked: RequestHeaders) -> bytes | None:
+        """The whole answer to a request of a hot URL that would be late whatever its body is; None for one to be read.
+
+        Under overload most requests end here, so this costs no task, and the body is not kept.
+        """
+        if not self._plane.access.open or self._plane.draining or ORIGIN in asked:
+            return None
+        route, trace = self._routes[url.decode()], Trace(self._clock())
+        try:
+            self._check_room(route, asked, trace)
+        except Overloaded as error:
+            trace.id = asked.get(REQUEST_ID, b"").decode("latin-1")
+            self._plane.record_failure(route.endpoint, error, trace)
+            self._count(route.endpoint, asked, error.http_status, str(error), trace)
+            return whole_error(error, trace.id)
+        except ConvoyError:  # what else is wrong with it is said where it is read
+            pass
+        return None
+
+    def _check_room(self, route: HotRoute, asked: RequestHeaders, trace: Trace) -> None:
+        terms = http_terms(self._plane, asked, trace)
+        self._plane.check_room(route.endpoint, terms, route.images and carries_large_image(asked))
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._routes.get(scope["path"]) if scope["method"] == "POST" else None
         if route is None:
             await self._pages(scope, receive, send)
             return
-        endpoint, handler = route
+        endpoint = route.endpoint
         trace = Trace(self._clock())
         asked = dict(scope["headers"])
         status, reason, holder = 500, FAULT, None  # until it is answered
@@ -93,7 +127,8 @@ class HttpApp:
         try:
             if not self._plane.access.open:
                 holder = self._plane.access.enter(shown_key(asked), endpoint.name)
-            body, headers = await handler(endpoint, scope, asked, receive, trace)
+                self._check_room(route, asked, trace)
+            body, headers = await route.handler(endpoint, scope, asked, receive, trace)
             if trace.cached:
                 headers.append((b"x-cache", b"hit"))
             if trace.arm:
@@ -116,19 +151,21 @@ class HttpApp:
                 holder.leave()
             self._in_flight[0] -= 1
             self._plane.in_flight -= 1
-            endpoint.recorder.code("http", str(status))
-            if self._plane.observers:
-                parent = asked.get(TRACEPARENT, b"").decode("latin-1")
-                finished = Finished(
-                    "http", endpoint.name, endpoint.version, str(status), trace, self._clock(), parent, reason
-                )
-                self._plane.tell(finished)
+            self._count(endpoint, asked, status, reason, trace)
+
+    def _count(self, endpoint: Endpoint, asked: RequestHeaders, status: int, reason: str, trace: Trace) -> None:
+        endpoint.recorder.code("http", str(status))
+        if self._plane.observers:
+            parent = asked.get(TRACEPARENT, b"").decode("latin-1")
+            finished = Finished(
+                "http", endpoint.name, endpoint.version, str(status), trace, self._clock(), parent, reason
+            )
+            self._plane.tell(finished)
 
     async def _classify(
         self, dialect: Dialect, endpoint: Endpoint, scope: Scope, asked: RequestHeaders, receive: Receive, trace: Trace
     ) -> tuple[bytes, Headers]:
         terms = http_terms(self._plane, asked, trace)
-        self._plane.check_room(endpoint, terms, carries_large_image(asked))
         body = await read_body(asked, receive, self._plane.limits.body_bytes)
         trace.received = self._clock()
         call = await dialect.parse(scope, asked, body, endpoint)
@@ -145,7 +182,6 @@ class HttpApp:
     async def _infer(
         self, endpoint: Endpoint, scope: Scope, asked: RequestHeaders, receive: Receive, trace: Trace
     ) -> tuple[bytes, Headers]:
-        self._plane.check_room(endpoint, http_terms(self._plane, asked, trace), large=False)
         body = await read_body(asked, receive, self._plane.limits.body_bytes)
         trace.received = self._clock()
         watch = scope[WATCH] = Watch()
@@ -189,7 +225,7 @@ class HttpListener:
         hot = HttpApp(plane, metrics, build_pages(plane, repository, settings, experiments))
         config = uvicorn.Config(
             allow_origins(hot, listen.cors_origins) if listen.cors_origins else hot,
-            http=cast(type[asyncio.Protocol], partial(Connection, limits, Room(), hot.is_hot)),
+            http=cast(type[asyncio.Protocol], partial(Connection, limits, Room(), hot)),
             ws="none",
             lifespan="off",
             interface="asgi3",

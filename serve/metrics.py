@@ -308,6 +308,7 @@ class ModelRecorder:
         self._queue = metrics.values(QUEUE, **self._labels)
         self._codes: dict[tuple[str, str], Values] = {}
         self._sizes: dict[int, tuple[Values, Values]] = {}
+        self._shed: dict[str, Values] = {}
         self._failed_seconds = metrics.values(FAILED_SECONDS, **self._labels)
         self._last_run = metrics.values(LAST_RUN, **self._labels)
         self._shares: dict[tuple[str, str], Values] = {}
@@ -366,7 +367,9 @@ class ModelRecorder:
         return read_prices(self._metrics.folder).models.get(self.engine)
 
     def shed(self, reason: str) -> None:
-        self._metrics.increment(SHED, reason=reason, **self._labels)
+        if reason not in self._shed:
+            self._shed[reason] = self._metrics.values(SHED, reason=reason, **self._labels)
+        self._shed[reason][0] += 1
 
     def cancelled(self) -> None:
         self._metrics.increment(CANCELLED, **self._labels)
