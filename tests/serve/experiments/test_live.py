@@ -282,6 +282,26 @@ def test_both_protocols_give_a_key_the_same_arm(gateway: Gateway) -> None:
     run(test())
 
 
+def test_an_address_has_the_same_arm_over_every_protocol(gateway: Gateway) -> None:
+    """Before the native gRPC server there is a front, and its streams are answered by yet another server."""
+    names = [f"address-{number}" for number in range(8)]
+    pretended = (("x-convoy-peer", "ipv4:10.1.2.3:4"),)
+
+    async def test() -> None:
+        async with gateway(*(define(name, sticky="address") for name in names)) as (client, one):
+            address = f"127.0.0.1:{one.settings.listen.grpc_port}"
+            async with grpc.aio.insecure_channel(address) as channel:
+                stub = ClassifierStub(channel)  # type: ignore[no-untyped-call]
+                for name in names:
+                    wanted = await arm(client, name, id=f"http-{name}")
+                    request = classifier_pb.ClassifyRequest(model=name, images=[png(2)])
+                    assert (await stub.Classify(request, metadata=pretended)).arm == wanted
+                    (streamed,) = [answer async for answer in stub.ClassifyStream(iter([request]), metadata=pretended)]
+                    assert streamed.arm == wanted
+
+    run(test())
+
+
 async def check_infer(client: httpx.AsyncClient, user: str, wanted: str) -> None:
     tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(png(2)) + 4}}
     head = orjson.dumps({"inputs": [tensor], "outputs": [{"name": "logits", "parameters": {"binary_data": False}}]})
