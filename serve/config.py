@@ -80,8 +80,10 @@ class Limits(Frozen):
     queue_rows: int = Field(1024, ge=1, description="images that may wait for one model; more are answered 503")
     deadline_ms: float = Field(30_000, gt=0, description="time a request may take when it does not say itself")
     connections: int = Field(10_000, ge=1, description="HTTP connections of a gateway; more are answered 503")
-    header_bytes: int = Field(32 * 1024, ge=1024, description="largest head of a request: its line and its headers")
-    headers: int = Field(100, ge=8, description="most headers of a request")
+    header_bytes: int = Field(
+        32 * 1024, ge=1024, description="largest head of a request, with trailers and chunk extensions"
+    )
+    headers: int = Field(100, ge=8, description="most headers and trailers of a request")
     header_seconds: float = Field(10, gt=0, description="time for the head of a request to arrive")
     idle_seconds: float = Field(75, gt=0, description="time a connection may rest between requests")
 

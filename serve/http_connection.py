@@ -41,6 +41,9 @@ class Phase(Enum):
     LEAVING = 5  # to close, once it has its answers
 
 
+IDLE, HEAD, BODY, ANSWER, REST, LEAVING = Phase  # an attribute of an Enum is slow to read
+
+
 class Hot(Protocol):
     """What a connection asks of the application before a body has come."""
 
@@ -85,7 +88,7 @@ class Connection(HttpToolsProtocol):
         self._room = room
         self._body = 0  # bytes that this connection has of the room
         self._hot = hot
-        self._phase = Phase.IDLE
+        self._phase = IDLE
         self._since = self.loop.time()  # when the phase began; a body's time counts from its head's first byte
         self._open = 0  # requests whose answers are due
         self._unparsed = b""  # bytes behind a request that waits for its turn
@@ -112,7 +115,7 @@ class Connection(HttpToolsProtocol):
                 watch.client_gone()
 
     def data_received(self, data: bytes) -> None:
-        if self._phase is Phase.LEAVING:
+        if self._phase is LEAVING:
             return
         if self._is_behind():
             self._hold(self._unparsed + data)
@@ -121,7 +124,7 @@ class Connection(HttpToolsProtocol):
 
     def _is_behind(self) -> bool:
         """Whether what comes next has to wait for the answer to a request before it."""
-        return self._open > (self._phase is Phase.BODY)
+        return self._open > (self._phase is BODY)
 
     def _hold(self, data: bytes) -> None:
         self._unparsed = data
@@ -136,17 +139,20 @@ class Connection(HttpToolsProtocol):
 
     def _parse(self, data: bytes) -> None:
         """Parses up to the first request that has to wait, or little more: a parsed request takes more memory than its bytes."""
-        rest = memoryview(data)
-        while rest and self._phase is not Phase.LEAVING:
+        parsed = self._feed(data) if len(data) <= PIECE else 0
+        if parsed == len(data):
+            return
+        rest = memoryview(data)[parsed:]
+        while rest and self._phase is not LEAVING:
             if self._is_behind():
                 self._hold(bytes(rest))
                 return
             rest = rest[self._feed(rest[: max(PIECE, self._due)]) :]
 
-    def _feed(self, piece: memoryview) -> int:
+    def _feed(self, piece: bytes | memoryview) -> int:
         """Parses a piece, or its part up to the end of a head that asks for another protocol. How many bytes that were."""
         self._read = parsed = len(piece)
-        if self._phase is Phase.HEAD:
+        if self._phase is HEAD:
             self._head += parsed
         chunks = self._chunks
         try:
@@ -158,7 +164,8 @@ class Connection(HttpToolsProtocol):
         except HttpParserError:
             self._refuse(*self._refusal)
         else:
-            self._check_size(chunks)
+            if self._phase is HEAD or self._chunks is not None:
+                self._check_size(chunks)
         return parsed
 
     def _ignore_upgrade(self) -> None:
@@ -177,7 +184,7 @@ class Connection(HttpToolsProtocol):
 
     def _check_size(self, chunks: Chunks | None) -> None:
         """What the parser keeps to itself until it is whole."""
-        too_large = self._phase is Phase.HEAD and self._head > self._limits.header_bytes + PIECE
+        too_large = self._phase is HEAD and self._head > self._limits.header_bytes + PIECE
         if self._chunks is not None:
             if self._chunks is chunks:
                 chunks.arrived(self._read)
@@ -189,16 +196,18 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._phase, self._since, self._head = Phase.HEAD, self.loop.time(), self._read
+        self._phase, self._since, self._head = HEAD, self.loop.time(), self._read
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer: that is never one (RFC 9110, section 6.5.1), since headers were judged before it came."""
-        chunks = self._chunks
-        if chunks is None:
-            super().on_header(name, value)
+        if self._chunks is None:
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
             return
-        chunks.fields += 1
-        if chunks.fields > self._limits.headers:
+        self._chunks.fields += 1
+        if self._chunks.fields > self._limits.headers:
             self._stop(TOO_LARGE, self._too_large())
 
     def on_headers_complete(self) -> None:
@@ -208,10 +217,11 @@ class Connection(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":
                 self._stop(b"501 Not Implemented", b"CONNECT is not offered")
             return
-        length, chunked = self._framing()
+        fields = dict(self.headers)  # llhttp refuses two lengths, and a length beside chunks
+        length = whole_number(fields.get(b"content-length", b""))
         hot = length is not None and self._is_hot()
-        if hot and self._refuse_early():
-            self._due, self._phase = length or 0, Phase.REST
+        if hot and self._refuse_early(fields):
+            self._due, self._phase = length or 0, REST
             return
         if hot and length is not None and length <= MOST_BYTES:
             scope = cast(Scope, self.scope)
@@ -221,16 +231,16 @@ class Connection(HttpToolsProtocol):
         else:
             super().on_headers_complete()
         self._due = length or 0
-        self._chunks = Chunks(self._named_bytes(), len(self.headers)) if chunked else None
+        self._chunks = Chunks(self._named_bytes(), len(self.headers)) if b"transfer-encoding" in fields else None
         self._open += 1
-        self._phase = Phase.BODY
+        self._phase = BODY
 
     def on_body(self, body: bytes) -> None:
         if self._chunks is None:
             self._due -= len(body)
         else:
             self._chunks.content(len(body))
-        if self._phase is Phase.REST:
+        if self._phase is REST:
             return
         self._body += len(body)
         self._room.taken += len(body)
@@ -244,13 +254,13 @@ class Connection(HttpToolsProtocol):
             self._chunks.end_chunk()
 
     def on_message_complete(self) -> None:
-        if self.parser.should_upgrade():
+        if self._phase is HEAD:  # it asks for another protocol: the head comes again
             return
         self._due, self._chunks = 0, None
-        if self._phase is Phase.REST:
-            self._phase, self._since = Phase.IDLE, self.loop.time()
+        if self._phase is REST:
+            self._phase, self._since = IDLE, self.loop.time()
             return
-        self._phase = Phase.ANSWER
+        self._phase = ANSWER
         cycle: RequestResponseCycle | SmallCycle = self.cycle
         if not isinstance(cycle, SmallCycle):
             super().on_message_complete()
@@ -266,8 +276,10 @@ class Connection(HttpToolsProtocol):
         self._since = self.loop.time()
         if not self._open:
             self._leave_room()
-            if self._phase in AFTER_ANSWER:
-                self._phase = AFTER_ANSWER[self._phase]
+            if self._phase is ANSWER:
+                self._phase = IDLE
+            elif self._phase is BODY:
+                self._phase = REST
         if self.transport.is_closing():
             return
         if self.pipeline:
@@ -283,16 +295,6 @@ class Connection(HttpToolsProtocol):
         self._room.taken -= self._body
         self._body = 0
 
-    def _framing(self) -> tuple[int | None, bool]:
-        """The length of the body, where the head says it, and whether the body is chunked. llhttp refuses both at once."""
-        length, chunked = None, False
-        for name, value in self.headers:
-            if name == b"content-length":
-                length = whole_number(value)
-            elif name == b"transfer-encoding":
-                chunked = True
-        return length, chunked
-
     def _is_hot(self) -> bool:
         """Whether a model answers, and nothing of this request asks for uvicorn's own cycle."""
         parser = self.parser
@@ -302,11 +304,11 @@ class Connection(HttpToolsProtocol):
             return False
         return self.limit_concurrency is None or len(self.connections) < self.limit_concurrency
 
-    def _refuse_early(self) -> bool:
+    def _refuse_early(self, fields: Headers) -> bool:
         """Answers from the head alone a request that would be late. Not where answers before it are due or unread."""
         if self._open or self.flow.write_paused:
             return False
-        answer = self._hot.refuse(self.url, dict(self.headers))
+        answer = self._hot.refuse(self.url, fields)
         if answer is None:
             return False
         self.server_state.total_requests += 1
@@ -326,15 +328,13 @@ class Connection(HttpToolsProtocol):
         for_body = max(limits.header_seconds, limits.deadline_ms / 1000)
         if self._is_behind():
             pass  # it waits for us
-        elif self._phase is Phase.IDLE and waited > limits.idle_seconds:
+        elif self._phase is IDLE and waited > limits.idle_seconds:
             self.transport.close()
-        elif self._phase is Phase.HEAD and waited > limits.header_seconds:
+        elif self._phase is HEAD and waited > limits.header_seconds:
             self._refuse(TIMEOUT, b"the head of the request did not arrive within limits.header_seconds")
-        elif self._phase is Phase.BODY and waited > for_body:
+        elif self._phase is BODY and waited > for_body:
             self._refuse(TIMEOUT, b"the body of the request did not arrive within limits.deadline_ms")
-        elif (self._phase is Phase.REST and waited > for_body) or (
-            self._phase is Phase.LEAVING and waited > LINGER_SECONDS
-        ):
+        elif (self._phase is REST and waited > for_body) or (self._phase is LEAVING and waited > LINGER_SECONDS):
             self.transport.close()
         self._check_reading(now)
 
@@ -356,9 +356,9 @@ class Connection(HttpToolsProtocol):
         body = b'{"error":"' + reason + b'"}'
         head = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
         self._goodbye = head % (status, len(body)) + body
-        if self._phase is Phase.REST or (self._phase is Phase.BODY and self._abandon()):
+        if self._phase is REST or (self._phase is BODY and self._abandon()):
             self._goodbye = b""
-        self._phase = Phase.LEAVING
+        self._phase = LEAVING
         self._leave_room()
         self.flow.release()
         if not self._open:
@@ -391,6 +391,3 @@ class Connection(HttpToolsProtocol):
             b"more than %d bytes or %d headers, chunk extensions and trailers among them; "
             b"limits.header_bytes and limits.headers" % (limits.header_bytes, limits.headers)
         )
-
-
-AFTER_ANSWER = {Phase.ANSWER: Phase.IDLE, Phase.BODY: Phase.REST}

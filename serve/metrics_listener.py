@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import ssl
@@ -19,6 +20,7 @@ from serve.config import ApiKey, Listen
 from serve.tls import server_context
 
 SECONDS = 10.0  # that a client may let us wait for its next byte
+MOST_SECONDS = 30.0  # of a connection: one byte at a time would hold it, and its place among CONNECTIONS, for days
 CONNECTIONS = 32
 
 log = logging.getLogger("convoy.metrics")
@@ -52,13 +54,28 @@ class MetricsServer(ThreadingMixIn, WSGIServer):
         """On the connection's own thread: a handshake keeps nobody else waiting."""
         request.settimeout(SECONDS)
         if self.tls is None:
-            super().finish_request(request, client_address)
+            self._answer(request, client_address)
             return
         with self.tls.wrap_socket(request, server_side=True) as encrypted:
-            super().finish_request(encrypted, client_address)
+            self._answer(encrypted, client_address)
+
+    def _answer(self, request: socket.socket, client_address: Any) -> None:
+        cut = threading.Timer(MOST_SECONDS, _cut, (request,))
+        cut.daemon = True
+        cut.start()
+        try:
+            super().finish_request(request, client_address)
+        finally:
+            cut.cancel()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.debug("a metrics connection failed", exc_info=True)
+
+
+def _cut(connection: socket.socket) -> None:
+    """Whoever reads from it, or writes to it, comes to an end."""
+    with contextlib.suppress(OSError):  # it has ended by itself
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 class SixMetricsServer(MetricsServer):

@@ -61,6 +61,30 @@ def test_metrics_over_tls(free_ports: Ports, tmp_path: Path) -> None:
         assert httpx.get(url, verify=context).status_code == 200
 
 
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_head_that_comes_byte_by_byte_ends(
+    free_ports: Ports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secure: bool
+) -> None:
+    monkeypatch.setattr("serve.metrics_listener.MOST_SECONDS", 0.5)
+    authority = Authority(tmp_path, "root")
+    pair = authority.sign("server")
+    tls = Tls(certificate=str(pair.certificate), key=str(pair.key)) if secure else None
+    context = ssl.create_default_context(cafile=authority.root)
+    with listening(free_ports, tmp_path, tls=tls) as url:
+        plain = socket.create_connection(("127.0.0.1", int(url.split(":")[2].split("/")[0])))
+        with context.wrap_socket(plain, server_hostname="127.0.0.1") if secure else plain as one:
+            one.sendall(b"GET /metrics HTTP/1.1\r\nx: ")
+
+            def ended() -> bool:
+                try:
+                    one.sendall(b"a")
+                except OSError:
+                    return True
+                return False
+
+            until(ended)
+
+
 def test_silent_connections_take_no_more_than_their_room(free_ports: Ports, tmp_path: Path) -> None:
     with listening(free_ports, tmp_path) as url:
         address = ("127.0.0.1", int(url.split(":")[2].split("/")[0]))
