@@ -247,7 +247,11 @@ class Connection(HttpToolsProtocol):
         if self._room.taken > self._limits.bodies_bytes:
             self._leave_room()  # at once: others must not be refused for what goes
             self._stop(b"503 Service Unavailable", b"too many bodies at a time, limits.bodies_bytes; retry")
-        super().on_body(body)
+        cycle: RequestResponseCycle | SmallCycle = self.cycle
+        if isinstance(cycle, SmallCycle):
+            cycle.add(body)
+        else:
+            super().on_body(body)
 
     def on_chunk_complete(self) -> None:
         if self._chunks is not None:

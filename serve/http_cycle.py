@@ -63,6 +63,11 @@ class SmallCycle:
                 self.keep_alive = False
                 self._write(500, FAULT_HEADERS, FAULT_BODY)
 
+    def add(self, piece: bytes) -> None:
+        """A piece of the body has come."""
+        if self.body is not None:
+            self.body += piece
+
     async def receive(self) -> Message:
         """The body, once."""
         if self.body is None or self.disconnected:

@@ -13,7 +13,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from serve.config import Limits
-from serve.http_body import Receive, Scope, Send
+from serve.http_body import Headers, Receive, Scope, Send
 from serve.http_connection import Connection, Room
 
 HOT = b"/hot"
@@ -27,6 +27,16 @@ class Answer(NamedTuple):
     document: dict[str, Any]
 
 
+class Hot:
+    """Refuses nothing early."""
+
+    def is_hot(self, url: bytes) -> bool:
+        return url == HOT
+
+    def refuse(self, url: bytes, asked: Headers) -> None:
+        return None
+
+
 class Conversation:
     """A client's socket, and the connection at its other end, which serves `app`."""
 
@@ -38,7 +48,7 @@ class Conversation:
         loop = asyncio.get_running_loop()
         config = uvicorn.Config(self._app, ws="none", lifespan="off", interface="asgi3", log_config=None)
         rest = {"config": config, "server_state": ServerState(), "app_state": {}}
-        make = partial(Connection, self._limits, Room(), HOT.__eq__, **rest)
+        make = partial(Connection, self._limits, Room(), Hot(), **rest)
         self.socket, server = socket.socketpair()
         self.socket.setblocking(False)
         self.transport, self.connection = await loop.connect_accepted_socket(make, server)
