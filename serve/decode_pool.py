@@ -13,7 +13,7 @@ from convoy.errors import ConvoyError, DeadlineExceeded
 from serve.alarm import Alarm
 from serve.decode_queue import DecodeQueue, DecodeWork, Key, Turns
 from serve.metric_pages import Values
-from serve.pace import Pace
+from serve.pace import WEIGHT, Pace
 from serve.scheduling import DEFAULT_PRIORITY, NEVER
 from serve.work_threads import WorkThreads
 
@@ -65,6 +65,7 @@ class DecodePool:
         self._busy = busy
         self._alarm = Alarm(self._expire, self._clock)
         self._under_way: set[DecodeWork] = set()  # waiting images, and those that a thread is at
+        self._lag = 0.0  # seconds from the end of an image on its thread to the event loop's notice, lately
         self._paces: WeakKeyDictionary[Decodes, dict[str, Pace]] = WeakKeyDictionary()
 
     def plan(self, decoder: Decodes, images: Sequence[Any], deadline: float, priority: int = 0) -> DecodePlan:
@@ -78,13 +79,14 @@ class DecodePool:
         if len(self._under_way) < self._count:
             return 0.0
         last, whole = plan.seconds[-1], sum(plan.seconds)
-        return self._ahead_of(plan.turns.key_after(whole - last)) + max(max(plan.seconds), whole / self._count)
+        own = max(max(plan.seconds), whole / self._count)
+        return self._ahead_of(plan.turns.key_after(whole - last)) + own + self._hops()
 
     def backlog(self, deadline: float, priority: int = 0) -> float:
         """Seconds until an image of this deadline and priority would have its turn; 0 while a thread is free."""
         if len(self._under_way) < self._count:
             return 0.0
-        return self._ahead_of((priority or DEFAULT_PRIORITY, deadline))
+        return self._ahead_of((priority or DEFAULT_PRIORITY, deadline)) + self._hops()
 
     def start(self, plan: DecodePlan) -> list[DecodeWork]:
         """Puts the images in the queue; to be followed by `finish`."""
@@ -108,7 +110,7 @@ class DecodePool:
         try:
             decoded, several = [], len(works) > 1
             for place, work in enumerate(works):
-                result, _ = await work.future
+                result, _, _ = await work.future
                 decoded.append(_checked(result, f"image {place}: " if several else ""))
             return decoded
         finally:
@@ -124,29 +126,34 @@ class DecodePool:
         now = self._clock()
         return sum([work.remaining(now) for work in self._under_way if work.turns.key <= key]) / self._count
 
+    def _hops(self) -> float:
+        """Seconds that a busy event loop is late: to read a request, and to notice that its images are decoded."""
+        return 2 * self._lag
+
     def _pace(self, decoder: Decodes, name: str) -> Pace:
         paces = self._paces.setdefault(decoder, {})
         if name not in paces:
             paces[name] = Pace(FIRST_GUESS.get(name, 0.0))
         return paces[name]
 
-    def _decode(self, plan: DecodePlan, place: int) -> tuple[Any, float]:
-        """An image of a request, or what is wrong with it, and the seconds that it took. Runs on a thread."""
+    def _decode(self, plan: DecodePlan, place: int) -> tuple[Any, float, float]:
+        """An image of a request, or what is wrong with it, the seconds that it took and when it ended. Runs on a thread."""
         start = self._clock()
         try:
             decoded = plan.decoder.decode(plan.images[place])
         except ConvoyError as error:
             decoded = error
-        seconds = self._clock() - start
-        self._queue.took(plan.turns, plan.seconds[place], seconds)
-        return decoded, seconds
+        end = self._clock()
+        self._queue.took(plan.turns, plan.seconds[place], end - start)
+        return decoded, end - start, end
 
-    def _done(self, plan: DecodePlan, place: int, work: DecodeWork, result: tuple[Any, float] | None) -> None:
+    def _done(self, plan: DecodePlan, place: int, work: DecodeWork, result: tuple[Any, float, float] | None) -> None:
         """A thread has ended work, whether or not somebody still waits for it."""
         self._under_way.discard(work)
         if result is not None:
-            _, seconds = result
+            _, seconds, end = result
             self._busy[0] += seconds
+            self._lag += WEIGHT * (self._clock() - end - self._lag)
             name, pixels = plan.sizes[place]
             if pixels:
                 self._pace(plan.decoder, name).learn(pixels, max(0.0, seconds - LEAST_SECONDS))

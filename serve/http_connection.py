@@ -22,6 +22,7 @@ from serve.http_body import Headers, Scope, whole_number
 from serve.http_chunks import Chunks
 from serve.http_cycle import MOST_BYTES, SmallCycle
 
+BEGAN = "convoy.began"  # key of the scope: when the first byte of the request was seen, in the event loop's time
 WATCH = "convoy.watch"  # key of the scope under which a waiting request can be told that its client has gone
 PIECE = 4096  # bytes that are parsed at a time where a head may be among them: no more is read ahead of its turn
 LINGER_SECONDS = 5.0  # a close while the client still sends would reset the connection under the last answer
@@ -49,7 +50,7 @@ class Hot(Protocol):
 
     def is_hot(self, url: bytes) -> bool: ...
 
-    def refuse(self, url: bytes, asked: Headers) -> bytes | None: ...
+    def refuse(self, url: bytes, asked: Headers, began: float) -> bytes | None: ...
 
 
 class Room:
@@ -217,6 +218,7 @@ class Connection(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":
                 self._stop(b"501 Not Implemented", b"CONNECT is not offered")
             return
+        cast(Scope, self.scope)[BEGAN] = self._since
         fields = dict(self.headers)  # llhttp refuses two lengths, and a length beside chunks
         length = whole_number(fields.get(b"content-length", b""))
         hot = length is not None and self._is_hot()
@@ -312,7 +314,7 @@ class Connection(HttpToolsProtocol):
         """Answers from the head alone a request that would be late. Not where answers before it are due or unread."""
         if self._open or self.flow.write_paused:
             return False
-        answer = self._hot.refuse(self.url, fields)
+        answer = self._hot.refuse(self.url, fields, self._since)
         if answer is None:
             return False
         self.server_state.total_requests += 1

@@ -29,7 +29,7 @@ from serve.http_answers import JSON, REQUEST_ID, Headers, send_answer, send_erro
 from serve.http_body import Headers as RequestHeaders
 from serve.http_body import Receive, Scope, Send, read_body
 from serve.http_classify import carries_large_image
-from serve.http_connection import WATCH, Connection, Room
+from serve.http_connection import BEGAN, WATCH, Connection, Room
 from serve.http_dialects import DIALECTS, Dialect
 from serve.http_encoding import encode_answer
 from serve.http_infer import infer_http
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 TRACEPARENT = b"traceparent"
 ORIGIN = b"origin"  # of a script, for which CORSMiddleware adds to the answer
 LOOK_SECONDS = 1.0  # between two looks at whose client takes too long
+WAIT_SECONDS = 0.002
 CORS_SECONDS = 600  # for which a browser may keep what it was told
 
 log = logging.getLogger("convoy.http")
@@ -90,14 +91,14 @@ class HttpApp:
         """Whether a POST to exactly this URL goes to a model."""
         return url in self._urls
 
-    def refuse(self, url: bytes, asked: RequestHeaders) -> bytes | None:
+    def refuse(self, url: bytes, asked: RequestHeaders, began: float) -> bytes | None:
         """The whole answer to a request of a hot URL that would be late whatever its body is; None for one to be read.
 
         Under overload most requests end here, so this costs no task, and the body is not kept.
         """
         if not self._plane.access.open or self._plane.draining or ORIGIN in asked:
             return None
-        route, trace = self._routes[url.decode()], Trace(self._clock())
+        route, trace = self._routes[url.decode()], Trace(self._start(began))
         try:
             self._check_room(route, asked, trace)
         except Overloaded as error:
@@ -109,6 +110,14 @@ class HttpApp:
             pass
         return None
 
+    def _start(self, began: float) -> float:
+        """When a request's time began: what it waited for a busy event loop counts.
+
+        The loop's own clock stands still for a turn and goes in milliseconds, so only what is longer is a wait.
+        """
+        now = self._clock()
+        return began if now - began > WAIT_SECONDS else now
+
     def _check_room(self, route: HotRoute, asked: RequestHeaders, trace: Trace) -> None:
         terms = http_terms(self._plane, asked, trace)
         self._plane.check_room(route.endpoint, terms, route.images and carries_large_image(asked))
@@ -119,7 +128,7 @@ class HttpApp:
             await self._pages(scope, receive, send)
             return
         endpoint = route.endpoint
-        trace = Trace(self._clock())
+        trace = Trace(self._start(scope[BEGAN]))
         asked = dict(scope["headers"])
         status, reason, holder = 500, FAULT, None  # until it is answered
         self._in_flight[0] += 1

@@ -79,10 +79,10 @@ class VirtualThreads:
             self._waiting -= 1
             work = self._queue.take()
             if work is not None:
-                (row, seconds), _ = work.run()
+                (row, seconds), _, _ = work.run()
                 await asyncio.sleep(seconds)
                 self._queue.took(work.turns, 0.0, seconds)
-                work.settle((row, seconds), None)
+                work.settle((row, seconds, asyncio.get_running_loop().time()), None)
         self._idle += 1
 
 
