@@ -8,12 +8,12 @@ Protocols: RFC 9113, RFC 7541 and https://github.com/grpc/grpc/blob/master/doc/P
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from struct import Struct
 from urllib.parse import quote
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-HEAD = 9  # bytes of a frame before its payload
-PREFIX = 5  # bytes of gRPC before a message: whether it is compressed, and its length
+HEAD = Struct(">IBI")  # of a frame: 24 bits of length and 8 of kind, flags, stream
+PREFIX = Struct(">BI")  # of a message: whether it is compressed, its length
 DATA, HEADERS, RST_STREAM, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 8, 9
 END_STREAM, END_HEADERS, PADDED = 1, 4, 8
 NO_ERROR, CANCEL = 0, 8
@@ -22,6 +22,8 @@ LARGEST_ANSWER_FRAME = 2**24 - 1
 MOST_STREAMS = 4096  # of a connection, in the middle of a message or refused: more than the server lets be open
 PEER = "x-convoy-peer"  # metadata that tell the server who is at the other end, in gRPC's form
 UNIMPLEMENTED, RESOURCE_EXHAUSTED = "12", "8"
+STATUS_200 = b"\x88"  # in HPACK's static table
+NOTHING = (b"", 0)
 COMPRESSED = (
     "compressed messages are not taken over gRPC, because a small one may hold gigabytes; send them without compression "
     "(in tritonclient compression_algorithm=None), or gzip over HTTP"
@@ -32,13 +34,7 @@ class Broken(Exception):
     """The connection does not speak HTTP/2 as it must, and is to be closed."""
 
 
-class Frame(NamedTuple):
-    """A whole frame."""
-
-    kind: int
-    flags: int
-    stream: int
-    raw: bytes
+Frame = tuple[int, int, int, bytes]  # kind, flags, stream, and the whole of it
 
 
 class Frames:
@@ -60,24 +56,16 @@ class Frames:
                 position, self._preface = len(self._preface), b""
             else:
                 end = 0
-        while end - position >= HEAD:
-            size = int.from_bytes(data[position : position + 3], "big")
-            stop = position + HEAD + size
-            if size > self._largest:
+        while end - position >= HEAD.size:
+            length_and_kind, flags, stream = HEAD.unpack_from(data, position)
+            if length_and_kind >> 8 > self._largest:
                 raise Broken
+            stop = position + HEAD.size + (length_and_kind >> 8)
             if stop > end:
                 break
-            stream = int.from_bytes(data[position + 5 : position + HEAD], "big") & 0x7FFFFFFF
-            yield Frame(data[position + 3], data[position + 4], stream, data[position:stop])
+            yield length_and_kind & 255, flags, stream & 0x7FFFFFFF, data[position:stop]
             position = stop
         self._rest = data[position:]
-
-
-class _Message(NamedTuple):
-    """How far a stream has come with a message: what is there of its prefix, or the bytes that are still to come."""
-
-    prefix: bytes = b""
-    left: int = 0
 
 
 class Guard:
@@ -90,7 +78,8 @@ class Guard:
         self._requests = Frames(LARGEST_REQUEST_FRAME, PREFACE)
         self._answers = Frames(LARGEST_ANSWER_FRAME)
         self._open: dict[int, bool] = {}  # streams without the end of their answer, and whether it has begun
-        self._messages: dict[int, _Message] = {}  # of streams that are in the middle of one
+        # Of streams in the middle of a message: what is there of its prefix, or how many bytes are still to come.
+        self._messages: dict[int, tuple[bytes, int]] = {}
         self._refused: set[int] = set()  # streams whose clients may still be sending
         self._in_block = False  # the server's header block goes on in its next frame, and nothing may come between
         self._waiting: list[bytes] = []  # for the end of that block
@@ -100,21 +89,20 @@ class Guard:
         onward: list[bytes] = []
         back: list[bytes] = []
         for frame in self._requests.split(data):
-            if frame.stream in self._refused:
+            kind, _, stream, raw = frame
+            if stream in self._refused:
                 self._drop(frame, back)
-            elif frame.kind == DATA:
-                status, text = self._look(frame)
-                if status:
-                    onward.append(_frame(RST_STREAM, 0, frame.stream, CANCEL.to_bytes(4, "big")))
-                    self._refuse(frame, status, text)
-                    self._drop(frame, back)
-                else:
-                    onward.append(frame.raw)
-            else:
+            elif kind != DATA:
                 onward.append(self._pass(frame))
+            elif (wrong := self._look(frame)) is None:
+                onward.append(raw)
+            else:
+                onward.append(_frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big")))
+                self._refuse(stream, *wrong)
+                self._drop(frame, back)
         if len(self._messages) + len(self._refused) > MOST_STREAMS:
             raise Broken
-        if not self._in_block:
+        if self._waiting and not self._in_block:
             back += self._waiting
             self._waiting.clear()
         return b"".join(onward), b"".join(back)
@@ -152,57 +140,56 @@ class Guard:
                 return b"".join((raw[:4], bytes((flags & ~END_HEADERS,)), raw[5:], more))
         return raw
 
-    def _look(self, frame: Frame) -> tuple[str, str]:
-        """Status and text with which a frame's data are to be refused; empty: they are not. Raises Broken."""
-        raw, position, stop = frame.raw, HEAD, len(frame.raw)
-        if frame.flags & PADDED:
-            position, stop = HEAD + 1, stop - raw[HEAD] if stop > HEAD else 0
+    def _look(self, frame: Frame) -> tuple[str, str] | None:
+        """Status and text with which a frame's data are to be refused, None when they are not. Raises Broken."""
+        _, flags, stream, raw = frame
+        position, stop = HEAD.size, len(raw)
+        if flags & PADDED:
+            position, stop = position + 1, stop - raw[position] if stop > position else 0
             if stop < position:
                 raise Broken
-        prefix, left = self._messages.pop(frame.stream, _Message())
+        prefix, left = self._messages.pop(stream, NOTHING)
         while position < stop:
             if left:
                 step = min(left, stop - position)
                 left -= step
                 position += step
                 continue
-            wanted = PREFIX - len(prefix)
+            wanted = PREFIX.size - len(prefix)
             prefix += raw[position : min(position + wanted, stop)]
             position += wanted
-            if len(prefix) == PREFIX:
-                left = int.from_bytes(prefix[1:], "big")
-                if prefix[0]:
+            if len(prefix) == PREFIX.size:
+                compressed, left = PREFIX.unpack(prefix)
+                if compressed:
                     return UNIMPLEMENTED, COMPRESSED
                 if left > self._most_bytes:
                     return RESOURCE_EXHAUSTED, f"message of {left} bytes; the limit is {self._most_bytes}"
                 prefix = b""
-        if (left or prefix) and not frame.flags & END_STREAM:
-            self._messages[frame.stream] = _Message(prefix, left)
-        return "", ""
+        if (left or prefix) and not flags & END_STREAM:
+            self._messages[stream] = prefix, left
+        return None
 
-    def _refuse(self, frame: Frame, status: str, text: str) -> None:
+    def _refuse(self, stream: int, status: str, text: str) -> None:
         """Ends a stream with a status, unless the server has ended it already."""
-        begun = self._open.pop(frame.stream, None)
-        self._refused.add(frame.stream)
+        begun = self._open.pop(stream, None)
+        self._refused.add(stream)
         if begun is None:
             return
         head = b"" if begun else STATUS_200 + literal("content-type", "application/grpc")
         told = {"grpc-status": status, "grpc-message": quote(text, " ,;()=_"), "grpc-accept-encoding": "identity"}
         block = head + b"".join(literal(name, value) for name, value in told.items())
-        self._waiting.append(_frame(HEADERS, END_HEADERS | END_STREAM, frame.stream, block))
-        self._waiting.append(_frame(RST_STREAM, 0, frame.stream, NO_ERROR.to_bytes(4, "big")))
+        self._waiting.append(_frame(HEADERS, END_HEADERS | END_STREAM, stream, block))
+        self._waiting.append(_frame(RST_STREAM, 0, stream, NO_ERROR.to_bytes(4, "big")))
 
     def _drop(self, frame: Frame, back: list[bytes]) -> None:
         """A frame of a refused stream goes nowhere; the connection's window gets its bytes back. Raises Broken."""
-        if frame.kind in (HEADERS, CONTINUATION):
+        kind, flags, stream, raw = frame
+        if kind in (HEADERS, CONTINUATION):
             raise Broken  # trailers, which no client of gRPC sends, would change the state of the compression
-        if frame.kind == DATA and len(frame.raw) > HEAD:
-            back.append(_frame(WINDOW_UPDATE, 0, 0, (len(frame.raw) - HEAD).to_bytes(4, "big")))
-        if frame.kind == RST_STREAM or (frame.kind == DATA and frame.flags & END_STREAM):
-            self._refused.discard(frame.stream)
-
-
-STATUS_200 = b"\x88"  # of HPACK's static table
+        if kind == DATA and len(raw) > HEAD.size:
+            back.append(_frame(WINDOW_UPDATE, 0, 0, (len(raw) - HEAD.size).to_bytes(4, "big")))
+        if kind == RST_STREAM or (kind == DATA and flags & END_STREAM):
+            self._refused.discard(stream)
 
 
 def literal(name: str, value: str) -> bytes:
@@ -223,4 +210,4 @@ def _text(text: str) -> bytes:
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
+    return HEAD.pack(len(payload) << 8 | kind, flags, stream) + payload

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 import socket
 import tempfile
@@ -63,12 +62,17 @@ class _End(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def pause_writing(self) -> None:
-        if self.other is not None and self.other.transport is not None:
-            self.other.transport.pause_reading()
+        if (source := self._source()) is not None:
+            source.pause_reading()
 
     def resume_writing(self) -> None:
-        if self.other is not None and self.other.transport is not None:
-            self.other.transport.resume_reading()
+        if (source := self._source()) is not None:
+            source.resume_reading()
+
+    def _source(self) -> asyncio.Transport | None:
+        """Where what is written here comes from, unless it is closing."""
+        source = self.other.transport if self.other is not None else None
+        return None if source is None or source.is_closing() else source
 
     def connection_lost(self, error: Exception | None) -> None:
         if self.other is not None:
@@ -109,9 +113,8 @@ class _Client(_End):
             return
         self.other = server
         server.send(PREFACE)
-        if self.transport is not None:
-            with contextlib.suppress(RuntimeError):  # the client has gone meanwhile
-                self.transport.resume_reading()
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._opening is not None:

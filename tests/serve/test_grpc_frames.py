@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -21,7 +22,6 @@ from serve.grpc_frames import (
     RST_STREAM,
     WINDOW_UPDATE,
     Broken,
-    Frame,
     Frames,
     Guard,
     literal,
@@ -47,8 +47,15 @@ def guard(*opened: int) -> Guard:
     return one
 
 
+class Frame(NamedTuple):
+    kind: int
+    flags: int
+    stream: int
+    raw: bytes
+
+
 def frames(data: bytes) -> list[Frame]:
-    return list(Frames(2**24).split(data))
+    return [Frame(*one) for one in Frames(2**24).split(data)]
 
 
 def kinds(data: bytes) -> list[tuple[int, int]]:

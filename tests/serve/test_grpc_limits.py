@@ -108,6 +108,9 @@ def test_a_stream_goes_on_beside_one_that_is_refused(gateway: Serving) -> None:
         assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+COMPRESSED = {"gzip": gzip.compress(bytes(BOMB_BYTES), 1), "deflate": zlib.compress(bytes(BOMB_BYTES), 1)}
+
+
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 
@@ -143,7 +146,7 @@ def peak_growth(ask: Callable[[], None]) -> int:
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 @pytest.mark.parametrize("method", METHODS)
 def test_many_bombs_at_a_time_cost_no_memory(gateway: Serving, method: str, encoding: str) -> None:
-    bomb = gzip.compress(bytes(BOMB_BYTES), 1) if encoding == "gzip" else zlib.compress(bytes(BOMB_BYTES), 1)
+    bomb = COMPRESSED[encoding]
     streams = [1 + 2 * number for number in range(BOMBS)]
     host, port = gateway.grpc.removeprefix("grpc://").rsplit(":", 1)
 
