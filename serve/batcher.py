@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from convoy.errors import ConvoyError, DeadlineExceeded, EngineFailed, NotReady, Overloaded
 from serve.alarm import Alarm
 from serve.curve import LatencyCurve
-from serve.pace import RunTimes
+from serve.pace import SURPRISE, RunTimes, Spread
 from serve.parts import Part
 from serve.ranking import TOP, Ranking, rank
 from serve.scheduling import DEFAULT_PRIORITY, NEVER, WaitingLine
@@ -57,14 +57,24 @@ class BatchRun:
 class Entry:
     """Rows of one request that wait, and the future that receives (run, first row, last row)."""
 
-    __slots__ = ("deadline", "future", "most", "priority", "rows", "size")
+    __slots__ = ("deadline", "future", "joined", "most", "priority", "rows", "size")
 
-    def __init__(self, rows: Rows, deadline: float, priority: int, most: int, future: asyncio.Future[Answer]) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        deadline: float,
+        priority: int,
+        most: int,
+        joined: float,
+        future: asyncio.Future[Answer],
+    ) -> None:
+        """`most`: rows that a run may have for this entry to be in time; `joined`: when, 0 in a long line."""
         self.rows = rows
         self.size = len(rows)
         self.deadline = deadline
         self.priority = priority
         self.most = most
+        self.joined = joined
         self.future = future
 
     @property
@@ -147,6 +157,8 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._line: WaitingLine[Entry] = WaitingLine()
         self._running: dict[asyncio.Task[None], Sequence[Entry]] = {}
+        self._decode_error = Spread(1.0)  # what decoding took, in parts of what it was expected to take
+        self._after = Spread(0.0)  # seconds from a place in a short line to the answer
         self._arriving: dict[object, tuple[int, float, int]] = {}  # priority, deadline, rows
         self._arriving_rows = 0
         self._latest = float("-inf")  # deadline of all that was admitted
@@ -200,12 +212,14 @@ class Batcher:
     def arrival(self, size: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> Iterator[None]:
         """Admits rows that are still being decoded: for that time they count as waiting. Raises as `admit` does."""
         self.admit(size, deadline, priority, ready_in)
-        key = object()
+        key, began = object(), self._clock()
         self._arriving[key] = (priority or DEFAULT_PRIORITY, deadline, size)
         self._arriving_rows += size
         try:
             yield
         finally:
+            if ready_in:
+                self._decode_error.learn(min((self._clock() - began) / ready_in, SURPRISE))
             del self._arriving[key]
             self._arriving_rows -= size
 
@@ -216,7 +230,8 @@ class Batcher:
         if self._closed:
             raise NotReady("the model is being unloaded; retry")
         most = self._run_size(deadline)
-        entry = Entry(rows, deadline, priority or DEFAULT_PRIORITY, most, self._loop.create_future())
+        joined = self._clock() if self._line.rows < self.limits.batch else 0.0
+        entry = Entry(rows, deadline, priority or DEFAULT_PRIORITY, most, joined, self._loop.create_future())
         self._line.push(entry)
         self._pump()
         self._alarm.set(deadline)
@@ -259,7 +274,8 @@ class Batcher:
     def _expect(self, size: int, deadline: float, priority: int, ready_in: float) -> tuple[int, float]:
         """Rows ahead of `size` that come now, or under way, and the seconds until these are answered.
 
-        Decoding and the engine work at the same time: rows meet whichever of both ends later, and then take their own run.
+        Decoding and the engine work at the same time: rows meet whichever of both ends later. Behind decoding they take what
+        rows in a short line take, which is more than a run: they wait for the one under way, on cores that all share.
         """
         ahead = self._ahead_of(priority, deadline)
         batch = self._run_size(deadline)
@@ -269,7 +285,8 @@ class Batcher:
         running = sum(entry.size for entries in self._running.values() for entry in entries)
         before = runs * self._times.predict(batch) + (self._times.predict(running) / 2 if running else 0.0)
         own = self._times.predict(min(batch, rest + size)) * -(-size // batch)
-        return ahead + running, max(ready_in, before / self.slots.count) + own
+        decoded = ready_in * self._decode_error.high + max(own, self._after.high) if ready_in else 0.0
+        return ahead + running, max(decoded, before / self.slots.count + own)
 
     def _ahead_of(self, priority: int, deadline: float) -> int:
         """Rows that wait or are being decoded, and go before an entry of this priority and deadline."""
@@ -316,6 +333,8 @@ class Batcher:
     def _deliver(self, batch: Sequence[Entry], run: BatchRun) -> None:
         seconds = run.finished - run.started
         self._times.learn(run.size, seconds)
+        if batch[-1].joined:
+            self._after.learn(run.finished - batch[-1].joined)
         start = 0
         lost = lost_rows(run.logits)
         if lost is not None:  # the batch is ranked as a whole, and arithmetic with infinity warns

@@ -1,15 +1,17 @@
 """How long work takes, learned from the work that was done: runs of an engine, decoding of images.
 
 Each estimate weighs recent work most, and takes a single surprise for at most `SURPRISE` times the estimate: a run that
-waited for a dead host says nothing of the next one. Pure state machines, no clock.
+waited for a dead host says nothing of the next one. Less would be wrong: on a crowded machine a few stalls are most of the
+mean. Pure state machines, no clock.
 """
 
 from __future__ import annotations
 
 from serve.curve import LatencyCurve
 
-SURPRISE = 2.0
+SURPRISE = 8.0
 WEIGHT = 0.1  # of the newest observation
+DEVIATIONS = 2.0
 LEAST_FACTOR = 0.25
 # So far apart, in parts of their mean, must runs be for their slope to count as much as the curve's.
 PRIOR_SPREAD = 0.2
@@ -57,6 +59,25 @@ class RunTimes:
         slope = (self._covariance + prior) / (self._variance + prior) if prior else 1.0
         self._factor = min(max(slope, LEAST_FACTOR), max(self._took / self._predicted, LEAST_FACTOR)) if prior else 1.0
         self._fixed = max(0.0, self._took - self._factor * self._predicted)
+
+
+class Spread:
+    """Mean and mean deviation of what was seen lately, as TCP's retransmission timer has them (RFC 6298)."""
+
+    def __init__(self, first: float) -> None:
+        """`first`: taken for the mean until something was seen."""
+        self._mean = first
+        self._deviation = 0.0
+
+    @property
+    def high(self) -> float:
+        """What few go beyond."""
+        return self._mean + DEVIATIONS * self._deviation
+
+    def learn(self, value: float) -> None:
+        away = value - self._mean
+        self._deviation += WEIGHT * (abs(away) - self._deviation)
+        self._mean += WEIGHT * away
 
 
 class Pace:
