@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 Measure = Literal["latency", "failed", "engine", "joules", "dropped"]
+ANCIENT = -1  # the cluster of what was counted before clusters were: what of it belongs together is not known
 
 
 class Place(NamedTuple):
@@ -35,6 +36,7 @@ class Unanswered(NamedTuple):
     """A request that an arm failed, or a copy for it that was dropped."""
 
     place: Place
+    unit: int
     measure: Literal["failed", "dropped"]
 
 
@@ -65,7 +67,11 @@ class Outcome(NamedTuple):
 
 
 class TallyKey(NamedTuple):
-    """What a tally counts; `bucket` is that of a latency, or 1 for a failure and 0 for an answer."""
+    """What a tally counts; `bucket` is that of a latency, or 1 for a failure and 0 for an answer.
+
+    `cluster`: 0 for requests that are units of their own; else everything in it counts as one unit, since its requests may
+    share their keys: a group of keys, or ANCIENT.
+    """
 
     experiment: str
     revision: int
@@ -73,6 +79,21 @@ class TallyKey(NamedTuple):
     arm: str
     measure: Measure
     bucket: int
+    cluster: int
+
+
+class Moments(NamedTuple):
+    """Sums over requests, each with n observations (its images, or the request itself) that add up to x."""
+
+    requests: int = 0
+    count: int = 0  # n
+    total: float = 0.0  # x
+    count_squares: float = 0.0  # n²
+    products: float = 0.0  # n·x
+    squares: float = 0.0  # x²
+
+    def plus(self, other: Moments) -> Moments:
+        return Moments(*(one + more for one, more in zip(self, other, strict=True)))
 
 
 class Decision(NamedTuple):

@@ -49,7 +49,7 @@ class Traffic:
     def _answer(self, revision: Revision, identifier: str, arm: str, unit: int, answered: bool, label: int) -> None:
         place = Place(revision.definition.name, revision.revision, revision.stage, arm)
         if self._random.random() < self.failing[arm]:
-            self._writer.unanswered(Unanswered(place, "failed"))
+            self._writer.unanswered(Unanswered(place, unit, "failed"))
             return
         right = self._random.random() < self._accuracy[arm]
         guess = label if right else (label + 1) % CLASSES
