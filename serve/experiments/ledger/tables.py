@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Double, FromClause, Integer, and_, case, cast, func, select
+from sqlalchemy import ColumnElement, Double, FromClause, Integer, and_, case, cast, exists, func, select
 
 from serve.experiments.definition import Metric
 from serve.experiments.ledger.latency import LAST_BUCKET
 from serve.experiments.ledger.records import Decision, Measure, Moments
-from serve.experiments.ledger.schema import decisions, outcomes, predictions, tallies
+from serve.experiments.ledger.schema import decisions, outcomes, predictions, revisions, tallies
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.stats import clusters
 from serve.experiments.stats.mixture import Array
@@ -233,12 +233,13 @@ class Tables:
 
 def unmatched(ledger: Ledger, before: float, most: int = 100) -> tuple[int, list[str]]:
     """Outcomes that came before that time and still have no prediction: how many, and some of their ids."""
-    missing = predictions.c.request_id.is_(None)
-    joined = outcomes.outerjoin(predictions, _outcome())
     with ledger.engine.connect() as connection:
-        where = (missing, outcomes.c.at < before)
-        count = connection.execute(select(func.count()).select_from(joined).where(*where)).scalar_one()
-        ids = connection.execute(select(outcomes.c.request_id).select_from(joined).where(*where).limit(most))
+        names = connection.execute(select(revisions.c.experiment).distinct()).scalars().all()
+        # By experiment, since the keys of predictions begin with it: else each outcome would be looked for in all of them.
+        known = (exists().where(_outcome(), predictions.c.experiment == name).correlate(outcomes) for name in names)
+        where = (outcomes.c.at < before, *(~one for one in known))
+        count = connection.execute(select(func.count()).select_from(outcomes).where(*where)).scalar_one()
+        ids = connection.execute(select(outcomes.c.request_id).where(*where).limit(most))
         return int(count), list(ids.scalars())
 
 

@@ -14,7 +14,16 @@ from sqlalchemy import func, select
 
 from convoy.errors import ConfigError
 from serve.experiments.definition import Arm, Experiment
-from serve.experiments.ledger.records import Answered, Decision, Moments, Outcome, Place, Prediction, TallyKey, Unanswered
+from serve.experiments.ledger.records import (
+    Answered,
+    Decision,
+    Moments,
+    Outcome,
+    Place,
+    Prediction,
+    TallyKey,
+    Unanswered,
+)
 from serve.experiments.ledger.schema import decisions, metadata, outcomes, predictions, tallies
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.ledger.writer import LedgerWriter
@@ -81,7 +90,10 @@ def test_a_file_named_by_a_uri_has_its_lock_beside_it(tmp_path: Path, monkeypatc
 def test_writing_twice_is_writing_once(ledger: Ledger) -> None:
     for _ in range(2):
         ledger.write(
-            [prediction(1), prediction(2)], [Outcome("id-1", 0, 3, None, 1.0)], {KEY: Moments(5, 5, 10.0, 5.0, 10.0, 20.0)}, "writer"
+            [prediction(1), prediction(2)],
+            [Outcome("id-1", 0, 3, None, 1.0)],
+            {KEY: Moments(5, 5, 10.0, 5.0, 10.0, 20.0)},
+            "writer",
         )
     assert (count(ledger, predictions), count(ledger, outcomes)) == (2, 1)
     with ledger.engine.connect() as connection:
