@@ -86,14 +86,15 @@ class Moments(NamedTuple):
     """Sums over requests, each with n observations (its images, or the request itself) that add up to x."""
 
     requests: int = 0
-    count: int = 0  # n
+    count: int = 0  # type: ignore[assignment]  # n; hides a method of tuples that nobody needs
     total: float = 0.0  # x
     count_squares: float = 0.0  # n²
     products: float = 0.0  # n·x
     squares: float = 0.0  # x²
 
     def plus(self, other: Moments) -> Moments:
-        return Moments(*(one + more for one, more in zip(self, other, strict=True)))
+        requests, count, *sums = (one + more for one, more in zip(self, other, strict=True))
+        return Moments(int(requests), int(count), *sums)
 
 
 class Decision(NamedTuple):

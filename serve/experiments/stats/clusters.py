@@ -71,7 +71,7 @@ def alike_samples(counts: Array, times: Array) -> Array:
     """Independent samples that would tell as much if all samples of a cluster were alike (Kish 1965): at most the clusters."""
     with np.errstate(invalid="ignore", divide="ignore"):
         size = (counts * times).sum(axis=-1)
-        return np.nan_to_num(size**2 / (counts**2 * times).sum(axis=-1))
+        return np.asarray(np.nan_to_num(size**2 / (counts**2 * times).sum(axis=-1)), np.float64)
 
 
 def effective_samples(counts: Array, sums: Array, times: Array, alpha: float) -> Array:
@@ -92,7 +92,7 @@ def effective_samples(counts: Array, sums: Array, times: Array, alpha: float) ->
         alike = np.clip(np.where(variance > 0, 1 - differing / variance, 1.0), 0.0, 1.0)  # Fleiss and Cuzick 1979
         left = size / (1 + alike * (size / alike_samples(counts, times) - 1))
     single = ((counts <= 1) | (times == 0)).all(axis=-1)
-    return np.where(single, size, np.minimum(shown, left))
+    return np.asarray(np.where(single, size, np.minimum(shown, left)), np.float64)
 
 
 def of_moments(

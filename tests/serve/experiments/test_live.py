@@ -224,7 +224,7 @@ def test_a_stopped_arm_gets_nothing_though_gateways_restart_and_its_declaration_
             await asyncio.to_thread(referee.stop, "halted", "two")
 
             async def stopped() -> bool:
-                return (await client.get("/v1/experiments/halted")).json()["stopped"] == ["two"]
+                return bool((await client.get("/v1/experiments/halted")).json()["stopped"] == ["two"])
 
             await until(stopped)
             assert {await arm(client, "halted") for _ in range(8)} == {"one"}
@@ -247,7 +247,7 @@ def test_a_stopped_arm_gets_no_copies(gateway: Gateway, ledger: Ledger) -> None:
             await asyncio.to_thread(referee.stop, "fewer", "two")
 
             async def stopped() -> bool:
-                return (await client.get("/v1/experiments/fewer")).json()["stopped"] == ["two"]
+                return bool((await client.get("/v1/experiments/fewer")).json()["stopped"] == ["two"])
 
             await until(stopped)
             for number in range(8):

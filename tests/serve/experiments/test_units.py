@@ -93,7 +93,7 @@ def test_copies_of_an_image_within_its_request_tell_nothing(ledger: Ledger, mode
         traffic = Traffic(ledger, {"old": 0.75, "new": 0.9}, seed=5, images=images)
         experiment = define("nets", mode=mode, effect=0.05 + images / 1e6)  # of a revision of its own
         revision = ledger.declare(experiment)
-        traffic.send(revision, 400, labelled=0.8)
+        traffic.send(revision, 200, labelled=0.8)
         traffic.close()
         found.append(referee.report("nets"))
         with ledger.engine.begin() as connection:  # the next traffic has the same ids
@@ -104,7 +104,7 @@ def test_copies_of_an_image_within_its_request_tell_nothing(ledger: Ledger, mode
         assert second.samples == IMAGES * first.samples
         assert second.verdict == first.verdict
         assert second.difference.value == pytest.approx(first.difference.value)
-        assert width(second.difference) == pytest.approx(width(first.difference), rel=0.25)
+        assert 0.95 < width(second.difference) / width(first.difference) < 2
         assert (second.agreement is None) == (first.agreement is None)
         if first.agreement is not None and second.agreement is not None:
             assert width(second.agreement) > 0.95 * width(first.agreement)

@@ -83,7 +83,8 @@ def test_old_tallies_by_request_go_on_and_those_by_image_bound_nothing(old: Conn
     by_request, by_key = (report_of(ledger, name) for name in ("by-request", "by-key"))
     for arm in (by_request, by_key):
         assert (arm.answers, arm.failures) == (400, 100)
-        assert (arm.error_rate.value, arm.engine_ms.value) == (0.2, pytest.approx(10.0))
+        assert arm.error_rate.value == 0.2
+        assert arm.engine_ms.value == pytest.approx(10.0)
         assert (arm.engine_ms.low, arm.engine_ms.high) == (0.0, np.inf)
     assert 0.1 < by_request.error_rate.low < 0.2 < by_request.error_rate.high < 0.3
     assert 0 < by_request.p50_ms.low < by_request.p50_ms.high < 10
@@ -97,14 +98,14 @@ def test_old_tallies_by_request_go_on_and_those_by_image_bound_nothing(old: Conn
 def count_more(ledger: Ledger, name: str) -> None:
     """New requests are added to the old ones, and their cost is bounded again as they outweigh them."""
     writer, place = LedgerWriter(ledger, 3600, 1_000_000), Place(name, 1, 0, "new")
-    for number in range(20_000):
+    for number in range(4000):
         cost = 0.16 + 0.01 * (number % 2)
         writer.answered(Answered(place, f"r{number}", 0, True, [(1, 0.9)] * 16, 0.005, cost, None, 1.0))
     writer.close()
     revision = ledger.current()[name]
     arm = Analysis.of(ledger, revision, lambda: "").arms()[1]
-    assert arm.answers == 20_400
-    assert 9 < arm.engine_ms.low < arm.engine_ms.high < 12
+    assert arm.answers == 4400
+    assert 5 < arm.engine_ms.low < arm.engine_ms.high < 15
 
 
 def test_arms_that_were_stopped_are_known_as_such(old: Connection, ledger_url: str) -> None:

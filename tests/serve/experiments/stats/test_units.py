@@ -7,10 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.ab_simulations import ALPHA, requests_of_images, shares_of_images, single_requests, watch
+from benchmarks.ab_simulations import (
+    ALPHA,
+    images_of_requests,
+    requests_of_images,
+    shares_of_images,
+    single_requests,
+    watch,
+)
 from serve.experiments.stats.bernoulli import proportion
-from serve.experiments.stats.clusters import alike_samples, effective_samples
-from serve.experiments.stats.mixture import interval
+from serve.experiments.stats.clusters import alike_samples, difference, effective_samples
+from serve.experiments.stats.mixture import interval, p_value
 
 RUNS = 200
 SIXTEEN, ANY_NUMBER, SELDOM = [16], list(range(1, 17)), [1] * 9 + [16]
@@ -39,6 +46,21 @@ def test_the_interval_of_one_arm_covers_at_every_look(images: list[int], correla
         now = proportion(sums.sum(axis=-1) / counts.sum(axis=-1) * samples, samples, ALPHA)
         covered &= (now.low <= accuracy) & (accuracy <= now.high)
     assert covered.mean() >= 1 - ALPHA
+
+
+@pytest.mark.parametrize("correlation", [0.3, 1.0])
+def test_equal_arms_that_saw_the_same_requests_are_seldom_told_apart(correlation: float) -> None:
+    """An image that one arm alone has right is as often the first's as the second's, for all images of a request alike."""
+    rng = np.random.default_rng(5)
+    sizes, differing = images_of_requests(rng, np.full((RUNS, 1200), 0.12), ANY_NUMBER, correlation)
+    towards = rng.random(sizes.shape) < 0.5
+    claimed = np.zeros(RUNS, bool)
+    for seen in range(100, 1201, 100):
+        counts = np.repeat(sizes[:, np.newaxis, :seen, np.newaxis], 2, axis=-1)
+        sums = (np.stack([differing * ~towards, differing * towards], axis=-1))[:, np.newaxis, :seen]
+        estimate = difference(counts, sums, np.ones((RUNS, seen)))
+        claimed |= interval(estimate, 0.03, ALPHA).excludes(0) | (p_value(estimate, 0.03) < ALPHA)
+    assert claimed.mean() <= ALPHA
 
 
 def test_requests_of_one_image_keep_their_power() -> None:
