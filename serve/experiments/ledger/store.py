@@ -118,7 +118,9 @@ class Ledger:
                 assert present is not None
                 return present
             with self.engine.begin() as connection:
-                _upsert(connection, revisions, [_row(following, declared)])
+                written = _upsert(connection, revisions, [_row(following, declared)])
+            if written:
+                return self.current()[definition.name]
 
     def change(self, revision: Revision, decision: Decision) -> bool:
         """Stores the next revision together with why; False when another one came first."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,10 +17,9 @@ from sqlalchemy import select
 from convoy.errors import ConvoyError, InvalidInput
 from serve.experiments.allocation import Allocation
 from serve.experiments.definition import Experiment
-from serve.experiments.ledger.records import Decision, Outcome, Prediction, TallyKey
+from serve.experiments.ledger.records import Decision, Moments, Outcome, Prediction, TallyKey
 from serve.experiments.ledger.schema import decisions, revisions
-from serve.experiments.ledger.store import Ledger, _allocation
-from serve.experiments.ledger.tallies import _whole
+from serve.experiments.ledger.store import Ledger
 from serve.experiments.referee import LEAST_SHARE, Referee
 from serve.experiments.revision import Revision, first_revision
 
@@ -69,7 +69,9 @@ class Sender:
             if number % 100 < 100 * labelled or arm == "old":
                 outcomes.append(Outcome(identifier, 0, 1, None, 1.0))
         place = (self._name, revision.revision, revision.stage)
-        tallies = {TallyKey(*place, arm, "latency", 7, 0): _whole(many) for arm, many in counts.items()}
+        tallies = {
+            TallyKey(*place, arm, "latency", 7, 0): Moments(many, many, 0.0, many) for arm, many in counts.items()
+        }
         self._ledger.write(rows, outcomes, tallies, f"writer-{next(self._numbers)}")
 
 
@@ -292,7 +294,8 @@ def test_a_bandit_does_not_move_while_the_report_says_not_to_decide(ledger: Ledg
 def rows_of(ledger: Ledger, name: str) -> list[tuple[int, Allocation, str]]:
     query = select(revisions.c.serial, revisions.c.spans, revisions.c.state).where(revisions.c.experiment == name)
     with ledger.engine.connect() as connection:
-        return [(row[0], _allocation(row[1]), row[2]) for row in connection.execute(query.order_by(revisions.c.serial))]
+        rows = connection.execute(query.order_by(revisions.c.serial)).all()
+    return [(serial, Allocation(tuple(map(tuple, orjson.loads(spans)))), state) for serial, spans, state in rows]
 
 
 def rolled_back(ledger: Ledger, name: str) -> list[str]:
