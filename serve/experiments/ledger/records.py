@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 Measure = Literal["latency", "failed", "engine", "joules", "dropped"]
-ANCIENT = -1  # the cluster of what was counted before clusters were: what of it belongs together is not known
 
 
 class Place(NamedTuple):
@@ -70,7 +69,7 @@ class TallyKey(NamedTuple):
     """What a tally counts; `bucket` is that of a latency, or 1 for a failure and 0 for an answer.
 
     `cluster`: 0 for requests that are units of their own; else everything in it counts as one unit, since its requests may
-    share their keys: a group of keys, or ANCIENT.
+    share their keys: a group of keys, or -1, what was counted before there were clusters.
     """
 
     experiment: str
