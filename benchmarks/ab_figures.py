@@ -12,6 +12,7 @@ from benchmarks.ab_simulations import (
     paired_differences,
     paired_stops,
     pairs,
+    requests_of_images,
     single_requests,
     sticky_keys,
     watch,
@@ -21,6 +22,7 @@ from benchmarks.marks import write_between
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "experiments.md"
 BEGIN, END = "<!-- figures -->", "<!-- end -->"
 RUNS = 2000
+IMAGES = (([16], 0.3), ([16], 1.0), (list(range(1, 17)), 0.3), (list(range(1, 17)), 1.0))
 KEYS = ((1000, 0.5, 0.1), (200, 1.0, 0.3), (50, 1.2, 0.5), (10, 1.5, 0.5))
 
 
@@ -35,6 +37,12 @@ def equal_arms() -> Iterator[str]:
     for keys, skew, correlation in KEYS:
         outcome = watch(sticky_keys(np.random.default_rng(2), 0.85, keys, skew, correlation, 50, RUNS), 0.0, 0.03)
         what = f"{keys} sticky keys, Zipf {skew:g}, correlation {correlation:g} within a key, 5 000 samples"
+        yield f"| {what} | {outcome.claimed:.2%} | {outcome.coverage:.2%} |"
+    for images, correlation in IMAGES:
+        looks = requests_of_images(np.random.default_rng(3), (0.85, 0.85), images, correlation, 0.5, 10, RUNS)
+        outcome = watch(looks, 0.0, 0.03)
+        number = "16" if len(images) == 1 else "1 to 16"
+        what = f"{number} images a request, correlation {correlation:g} within a request, 1 000 requests"
         yield f"| {what} | {outcome.claimed:.2%} | {outcome.coverage:.2%} |"
     stops = paired_stops(pairs(np.random.default_rng(5), 0.06, 0.06, 100, RUNS))
     covered = watch(paired_differences(pairs(np.random.default_rng(5), 0.06, 0.06, 100, RUNS)), 0.0, 0.03)

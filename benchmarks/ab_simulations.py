@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,6 +83,45 @@ def sticky_keys(
         right += rng.binomial(new, own)
         counts, sums = ((table[..., np.newaxis] * arms)[:, np.newaxis] for table in (samples, right))
         yield look * LOOK_EVERY, difference(counts, sums, np.ones((runs, keys)))
+
+
+def images_of_requests(
+    rng: np.random.Generator, accuracies: Array, images: Sequence[int], correlation: float
+) -> tuple[Array, Array]:
+    """Images of requests, and how many of them are right: `correlation` of outcomes within a request."""
+    sizes = rng.choice(np.array(images), accuracies.shape)
+    if correlation == 1:
+        return sizes.astype(float), sizes * (rng.random(accuracies.shape) < accuracies).astype(float)
+    spread = (1 - correlation) / correlation
+    own = rng.beta(accuracies * spread, (1 - accuracies) * spread)
+    return sizes.astype(float), rng.binomial(sizes, own).astype(float)
+
+
+def requests_of_images(
+    rng: np.random.Generator,
+    accuracies: tuple[float, float],
+    images: Sequence[int],
+    correlation: float,
+    share: float,
+    looks: int,
+    runs: int,
+) -> Iterator[tuple[int, Estimate]]:
+    """Each request is its own unit and has one of `images` images; a look after every 100 requests."""
+    second = rng.random((runs, looks * LOOK_EVERY)) < share
+    sizes, right = images_of_requests(rng, np.where(second, accuracies[1], accuracies[0]), images, correlation)
+    arms = np.stack([~second, second], axis=-1)
+    counts, sums = ((table[..., np.newaxis] * arms)[:, np.newaxis] for table in (sizes, right))
+    for seen in range(LOOK_EVERY, looks * LOOK_EVERY + 1, LOOK_EVERY):
+        yield seen, difference(counts[:, :, :seen], sums[:, :, :seen], np.ones((runs, seen)))
+
+
+def shares_of_images(
+    rng: np.random.Generator, accuracy: float, images: Sequence[int], correlation: float, looks: int, runs: int
+) -> Iterator[tuple[Array, Array, Array]]:
+    """One arm's clusters at every look: counts, sums and times [runs, clusters]."""
+    sizes, right = images_of_requests(rng, np.full((runs, looks * LOOK_EVERY), accuracy), images, correlation)
+    for seen in range(LOOK_EVERY, looks * LOOK_EVERY + 1, LOOK_EVERY):
+        yield sizes[:, :seen], right[:, :seen], np.ones((runs, seen))
 
 
 def pairs(

@@ -62,7 +62,8 @@ def status(url: str, as_json: bool) -> None:
         return
     table = Table("experiment", "state", "mode", "revision", "stage", "shares", box=None)
     for one in documents:
-        shares = ", ".join(f"{arm} {share:.1%}" for arm, share in one["shares"].items())
+        halted = dict.fromkeys(one["held"], " (held)") | dict.fromkeys(one["stopped"], " (stopped)")
+        shares = ", ".join(f"{arm} {share:.1%}{halted.get(arm, '')}" for arm, share in one["shares"].items())
         table.add_row(one["name"], one["state"], one["mode"], str(one["revision"]), str(one["stage"]), shares)
     Console().print(table)
 
@@ -261,6 +262,7 @@ ARM_ROWS: dict[str, Cell] = {
     "model": lambda arm: str(arm["model"]),
     "share": lambda arm: f"{arm['share']:.1%}",
     "answers": lambda arm: f"{arm['answers']:,}",
+    "samples": lambda arm: f"{arm['samples']:,} of {arm['units']:,} units",
 }
 COST_ROWS: dict[str, Cell] = {
     "errors": lambda arm: bounds(arm["error_rate"], 4),

@@ -12,8 +12,8 @@ from serve.experiments.definition import Arm
 from serve.experiments.ledger.latency import latency_edges
 from serve.experiments.ledger.records import Measure
 from serve.experiments.ledger.store import Ledger
-from serve.experiments.ledger.tables import ByBucket, Clusters, Tables, Tally, latencies
-from serve.experiments.report import ArmReport, Bounds, ClassReport, Comparison, Energy
+from serve.experiments.ledger.tables import ByBucket, Clusters, Groups, Tables, costs, failures, latencies
+from serve.experiments.report import ArmReport, Bounds, ClassReport, Comparison, Energy, Verdict, judge
 from serve.experiments.revision import Revision
 from serve.experiments.stats import bernoulli, clusters, mixture, ratio
 from serve.experiments.stats.mixture import Array, Estimate
@@ -53,13 +53,25 @@ class Analysis:
         stages = definition.mode != "bandit"
         return self.tables.separate(definition.control.name, arm, definition.metric, stages)
 
-    def difference(self, arm: str) -> tuple[int, Bounds]:
-        """Samples of a comparison with the control, and the difference."""
-        table = self.clusters(arm)
+    def difference(self, arm: str, level: float | None = None) -> tuple[int, Bounds]:
+        """Samples of a comparison with the control, and the difference. `level`: the report's, if not given."""
+        table, level = self.clusters(arm), level or self._level
         if self.revision.definition.mode == "bandit":
-            return sum(table.samples), self._apart(arm, table).difference
+            return self._compared(table), self._apart(table, level)
         estimate = clusters.difference(table.counts, table.sums, table.times)
-        return self._compared(table), _bounds(estimate, self.revision.definition.effect, self._level)
+        return self._compared(table), _bounds(estimate, self.revision.definition.effect, level)
+
+    def verdict(self, arm: str) -> Verdict:
+        """Of an arm, as the report says it."""
+        return judge(self.difference(arm)[1], self.revision.definition.effect)
+
+    def belief(self, arm: str) -> tuple[float, float]:
+        """An arm's metric, and how many independent samples it is worth at least."""
+        definition = self.revision.definition
+        side = int(arm != definition.control.name)
+        counts, sums, times = self.clusters(arm if side else definition.arms[1].name).of_arm(side)
+        samples = float(clusters.alike_samples(counts, times))
+        return (float((sums * times).sum() / (counts * times).sum()), samples) if samples else (0.0, 0.0)
 
     def _compared(self, table: Clusters) -> int:
         """Samples: an image that both arms saw is one."""
@@ -69,9 +81,9 @@ class Analysis:
         """Every arm against the control."""
         definition = self.revision.definition
         pairs = [(arm.name, self.clusters(arm.name)) for arm in definition.arms[1:]]
-        estimates = [clusters.difference(one.counts, one.sums, one.times) for _, one in pairs]
         if definition.mode == "bandit":
-            return [self._apart(name, one) for name, one in pairs]
+            return [self._compare_apart(name, one) for name, one in pairs]
+        estimates = [clusters.difference(one.counts, one.sums, one.times) for _, one in pairs]
         p_values = [self._p_value(one, estimate) for (_, one), estimate in zip(pairs, estimates, strict=True)]
         return [
             self._compare(name, one, estimate, p, adjusted)
@@ -95,23 +107,29 @@ class Analysis:
         target = max(abs(bounds.value or 0.0), definition.effect - abs(bounds.value or 0.0))
         growth = mixture.growth_to_reach(estimate, definition.effect, self._level, target)
         needed = None if not np.isfinite(growth) else int(np.ceil(samples * (growth - 1)))
-        both, alike = self.tables.agreement(definition.control.name, arm) if definition.paired else (0, 0)
-        agreement = None if not both else _proportion(alike, both, self._level)
-        return Comparison(arm, bounds, samples, needed, p, adjusted, agreement)
+        agreement = self._agreement(arm) if definition.paired else None
+        return Comparison(arm, judge(bounds, definition.effect), bounds, samples, needed, p, adjusted, agreement)
 
-    def _apart(self, arm: str, table: Clusters) -> Comparison:
+    def _agreement(self, arm: str) -> Bounds | None:
+        bounds = _share(self.tables.agreement(self.revision.definition.control.name, arm), self._level)
+        return None if bounds.value is None else bounds
+
+    def _compare_apart(self, arm: str, table: Clusters) -> Comparison:
+        bounds = self._apart(table, self._level)
+        verdict = judge(bounds, self.revision.definition.effect)
+        return Comparison(arm, verdict, bounds, self._compared(table), None, None, None, None)
+
+    def _apart(self, table: Clusters, level: float) -> Bounds:
         """A bandit looks where it hopes, so only each arm's own interval is valid: their union bounds the difference."""
-        level = self._level / 2
-        control, candidate = (self._own_metric(table, side, level) for side in (0, 1))
+        control, candidate = (self._own_metric(table, side, level / 2) for side in (0, 1))
         value = None if control.value is None or candidate.value is None else candidate.value - control.value
-        bounds = Bounds(value, candidate.low - control.high, candidate.high - control.low)
-        return Comparison(arm, bounds, sum(table.samples), None, None, None, None)
+        return Bounds(value, candidate.low - control.high, candidate.high - control.low)
 
     def _own_metric(self, table: Clusters, side: int, level: float) -> Bounds:
-        counts, sums, times = table.of_arm(side)
-        if self.revision.definition.metric == "accuracy" and (counts <= 1).all():
-            return _proportion(float((sums * times).sum()), float((counts * times).sum()), level)
-        return _bounds(clusters.mean(counts, sums, times), self.revision.definition.effect, level)
+        groups = table.of_arm(side)
+        if self.revision.definition.metric == "accuracy":
+            return _share(groups, level)
+        return _bounds(clusters.mean(*groups), self.revision.definition.effect, level)
 
     def arms(self) -> list[ArmReport]:
         names = [arm.name for arm in self.revision.definition.arms]
@@ -127,56 +145,44 @@ class Analysis:
     def _arm(
         self, arm: Arm, table: Clusters, side: int, tallies: Tallies, calibration: Calibration | None, level: float
     ) -> ArmReport:
-        good, bad = _answers(tallies["failed"], arm.name)
-        counts = latencies(tallies["latency"], arm.name)
-        seconds = self._mean(tallies["engine"].get((arm.name, 0), Tally()), level)
+        failed = failures(tallies["failed"], arm.name)
+        requests, bad = _totals(failed)
+        latency = latencies(tallies["latency"], arm.name)
         brier, error = calibration or (None, None)
         return ArmReport(
             name=arm.name,
             model=arm.model,
             share=self.revision.allocation.shares.get(arm.name, 0.0),
-            answers=good,
+            answers=requests - bad,
             failures=bad,
-            dropped_copies=tallies["dropped"].get((arm.name, 0), Tally()).count,
+            dropped_copies=sum(one.count for key, one in tallies["dropped"].items() if key[0] == arm.name),
             samples=table.samples[side],
+            units=table.units[side],
             metric=self._own_metric(table, side, level),
-            error_rate=_proportion(bad, good + bad, level),
-            p50_ms=quantile_ms(counts, 0.5, level),
-            p99_ms=quantile_ms(counts, 0.99, level),
-            engine_ms=seconds.scaled(1000),
-            energy=self._energy(tallies["joules"].get((arm.name, 0), Tally()), level),
+            error_rate=_share(failed, level),
+            p50_ms=quantile_ms(latency, 0.5, level),
+            p99_ms=quantile_ms(latency, 0.99, level),
+            engine_ms=_cost(costs(tallies["engine"], arm.name), level).scaled(1000),
+            energy=self._energy(costs(tallies["joules"], arm.name), level),
             brier=brier,
             calibration_error=error,
         )
 
     def guarded(self, arm: str, level: float) -> Mapping[str, Bounds]:
         """Bounds of what guardrails limit, by guardrail."""
-        definition = self.revision.definition
-        good, bad = _answers(self.tables.tally("failed"), arm)
-        counts = latencies(self.tables.tally("latency"), arm)
         bounds = {
-            "p99_ms": quantile_ms(counts, 0.99, level),
-            "error_rate": _proportion(bad, good + bad, level),
+            "p99_ms": quantile_ms(latencies(self.tables.tally("latency"), arm), 0.99, level),
+            "error_rate": _share(failures(self.tables.tally("failed"), arm), level),
         }
-        energy = self._energy(self.tables.tally("joules").get((arm, 0), Tally()), level)
+        energy = self._energy(costs(self.tables.tally("joules"), arm), level)
         if energy is not None:
             bounds["joules_per_image"] = energy.joules_per_image
-        if definition.guardrails.loss is not None:
-            table = self.clusters(arm)
-            gain = _bounds(clusters.difference(table.counts, table.sums, table.times), definition.effect, level)
-            bounds["loss"] = gain.scaled(-1)
+        if self.revision.definition.guardrails.loss is not None:
+            bounds["loss"] = self.difference(arm, level)[1].scaled(-1)
         return bounds
 
-    def _mean(self, tally: Tally, level: float) -> Bounds:
-        if tally.count < 2:
-            return Bounds(None, 0.0, np.inf)
-        estimate = clusters.mean(
-            *clusters.of_moments(np.array(float(tally.count)), np.array(tally.total), np.array(tally.squares))
-        )
-        return _bounds(estimate, COST_EFFECT * tally.total / tally.count, level)
-
-    def _energy(self, joules: Tally, level: float) -> Energy | None:
-        bounds = self._mean(joules, level)
+    def _energy(self, joules: Groups, level: float) -> Energy | None:
+        bounds = _cost(joules, level)
         return None if bounds.value is None else Energy(bounds, self.source())
 
     def _calibration(self) -> dict[str, Calibration]:
@@ -195,12 +201,11 @@ class Analysis:
 
         Those of a class stand together, and classes on which the arms differ most come first.
         """
-        rows = self.tables.classes()
-        level = bonferroni(self.revision.definition.alpha, len(rows))
+        tables = self.tables.classes()
+        level = bonferroni(self.revision.definition.alpha, len(tables))
         by_class: dict[int, list[ClassReport]] = {}
-        for arm, index, images, right in rows:
-            one = ClassReport(arm, int(index), int(images), _proportion(right, images, level))
-            by_class.setdefault(one.class_index, []).append(one)
+        for (arm, index), one in tables.items():
+            by_class.setdefault(index, []).append(ClassReport(arm, index, _totals(one)[0], _share(one, level)))
         return [one for some in sorted(by_class.values(), key=_spread, reverse=True) for one in some]
 
     def mismatch(self, shares: Mapping[int, Mapping[str, float]]) -> float | None:
@@ -220,13 +225,12 @@ class Analysis:
 
     def late_labels(self, until: float) -> list[str]:
         """Arms whose share of labelled answers, of those old enough, differs from the control's."""
-        rows = self.tables.labels(until)
-        names = [arm.name for arm in self.revision.definition.arms]
+        control, *names = [arm.name for arm in self.revision.definition.arms]
+        level = bonferroni(ALARM_ALPHA, len(names))
         suspects = []
-        for name in names[1:]:
-            table = _label_clusters([row for row in rows if row[0] in (names[0], name)], name)
+        for name in names:
+            table = self.tables.labels(control, name, until)
             estimate = clusters.difference(table.counts, table.sums, table.times)
-            level = bonferroni(ALARM_ALPHA, len(names) - 1)
             if bool(mixture.interval(estimate, LABEL_EFFECT, level).excludes(0)):
                 suspects.append(name)
         return suspects
@@ -238,24 +242,10 @@ def _spread(of_class: Sequence[ClassReport]) -> float:
     return max(values) - min(values)
 
 
-def _answers(failed: ByBucket, arm: str) -> tuple[int, int]:
-    """Answers and failures of an arm."""
-    good, bad = (failed.get((arm, bucket), Tally()).count for bucket in (0, 1))
-    return good, bad
-
-
-def _label_clusters(rows: list[tuple[str, int, int, int]], arm: str) -> Clusters:
-    patterns: list[tuple[int, float, float, float]] = []  # side, images, labelled, times
-    for name, unit, images, labelled in rows:
-        side = int(name == arm)
-        if unit == 0:
-            patterns += [(side, 1, 1, labelled), (side, 1, 0, images - labelled)]
-        else:
-            patterns.append((side, images, labelled, 1))
-    counts, sums = np.zeros((1, len(patterns), 2)), np.zeros((1, len(patterns), 2))
-    for index, (side, count, known, _) in enumerate(patterns):
-        counts[0, index, side], sums[0, index, side] = count, known
-    return Clusters(counts, sums, np.array([times for *_, times in patterns], float))
+def _totals(groups: Groups) -> tuple[int, int]:
+    """Samples, and their sum, of yes/no outcomes."""
+    counts, sums, times = groups
+    return int((counts * times).sum()), int((sums * times).sum())
 
 
 def _bounds(estimate: Estimate, effect: float, level: float) -> Bounds:
@@ -264,16 +254,51 @@ def _bounds(estimate: Estimate, effect: float, level: float) -> Bounds:
     return Bounds(None if np.isnan(value) else value, float(interval.low), float(interval.high))
 
 
-def _proportion(successes: float, samples: float, level: float) -> Bounds:
-    interval = bernoulli.proportion(np.array(float(successes)), np.array(float(samples)), level)
-    return Bounds(successes / samples if samples else None, float(interval.low), float(interval.high))
+def _share(groups: Groups, level: float) -> Bounds:
+    """Of yes/no outcomes."""
+    counts, sums, times = groups
+    samples = clusters.effective_samples(counts, sums, times, level)
+    size = (counts * times).sum()
+    share = float((sums * times).sum() / size) if size else None
+    interval = bernoulli.proportion(np.array(share or 0.0) * samples, samples, level)
+    return Bounds(share, float(interval.low), float(interval.high))
 
 
-def quantile_ms(counts: Array, level: float, alpha: float) -> Bounds:
-    """A latency quantile in milliseconds from counts by latency bucket."""
-    if not counts.sum():
+def _cost(groups: Groups, level: float) -> Bounds:
+    """Mean per image of what is never negative."""
+    estimate = clusters.mean(*groups)
+    value = float(estimate.value)
+    if np.isnan(value):
+        return Bounds(None, 0.0, np.inf)
+    interval = mixture.interval(estimate, COST_EFFECT * value, level)
+    return Bounds(value, max(0.0, float(interval.low)), float(interval.high))
+
+
+def quantile_ms(latencies: Mapping[int, Array], level: float, alpha: float) -> Bounds:
+    """A latency quantile in milliseconds from counts by cluster and latency bucket."""
+    counts = np.sum([np.zeros_like(latency_edges()[:-1]), *latencies.values()], axis=0)
+    if not counts.any():
         return Bounds(None, 0.0, np.inf)
     edges = latency_edges() * 1000
-    low, high = bernoulli.quantile(edges, counts, level, alpha)
     middle = int(np.searchsorted(np.cumsum(counts), level * counts.sum()))
-    return Bounds(float(edges[middle + 1] if np.isfinite(edges[middle + 1]) else edges[middle]), low, high)
+    value = float(edges[middle + 1] if np.isfinite(edges[middle + 1]) else edges[middle])
+    filled = np.flatnonzero(counts)
+    seen = slice(int(filled[0]), int(filled[-1]) + 2)
+    sizes, below, times = _by_edge(latencies, seen)
+    samples = clusters.effective_samples(sizes, below, times, alpha)
+    share = (below * times).sum(axis=-1) / counts.sum()
+    return Bounds(value, *bernoulli.quantile(edges[seen], share, samples, level, alpha))
+
+
+def _by_edge(latencies: Mapping[int, Array], seen: slice) -> Groups:
+    """By edge between the buckets and by cluster: answers, those that were faster, and times; [edges, clusters]."""
+    patterns: list[tuple[Array, Array, Array]] = []
+    for cluster, counts in latencies.items():
+        faster = np.concatenate([[0.0], np.cumsum(counts)])[seen]
+        one = np.ones_like(faster)
+        if cluster == 0:
+            patterns += [(one, 0 * one, counts.sum() - faster), (one, one, faster)]
+        else:
+            patterns.append((counts.sum() * one, faster, one))
+    sizes, below, times = (np.stack(some, axis=-1) for some in zip(*patterns, strict=True))
+    return sizes, below, times

@@ -115,7 +115,7 @@ class LiveExperiment:
             raise
         except Exception as error:  # whatever it is, this arm did not answer
             if arm == assigned.arm or not isinstance(error, SHED):
-                self._writer.unanswered(Unanswered(self._places[arm], "failed"))
+                self._writer.unanswered(Unanswered(self._places[arm], assigned.unit, "failed"))
                 self._count(ARM_REQUESTS, arm, "failed")
             raise
         seconds, prices = time.monotonic() - trace.started, None if trace.cached else self._prices()
@@ -149,10 +149,10 @@ class LiveExperiment:
         if point(f"{revision.salt}#copies"[:64], caller.id) >= share * POINTS:
             return
         for arm in definition.arms:
-            if arm.name == assigned.arm:
+            if arm.name == assigned.arm or arm.name in revision.stopped:
                 continue
             if len(self._copies) >= COPIES or waiting_rows(self.arms[arm.name]) > 0:
-                self._drop(arm.name)
+                self._drop(assigned, arm.name)
                 continue
             copy = self._copy(caller, assigned, arm.name, Terms(terms.deadline, LAST_PRIORITY), work)
             task = asyncio.create_task(copy)
@@ -163,7 +163,7 @@ class LiveExperiment:
         try:
             await self._run(caller, assigned, arm, terms, Trace(time.monotonic()), Watch(), work)
         except SHED:
-            self._drop(arm)
+            self._drop(assigned, arm)
             return
         except ConvoyError:  # counted where it happened; nobody waits for a copy
             pass
@@ -171,8 +171,8 @@ class LiveExperiment:
             log.exception("a copy failed", extra={FIELDS: {"request_id": caller.id, "model": arm}})
         self._count(ARM_COPIES, arm, "run")
 
-    def _drop(self, arm: str) -> None:
-        self._writer.unanswered(Unanswered(self._places[arm], "dropped"))
+    def _drop(self, assigned: Assigned, arm: str) -> None:
+        self._writer.unanswered(Unanswered(self._places[arm], assigned.unit, "dropped"))
         self._count(ARM_COPIES, arm, "dropped")
 
     def _count(self, definition: Definition, arm: str, outcome: str) -> None:

@@ -128,6 +128,8 @@ def state(revision: Revision) -> dict[str, Any]:
         "mode": definition.mode,
         "revision": revision.revision,
         "stage": revision.stage,
+        "stopped": sorted(revision.stopped),
+        "held": sorted(revision.held),
         "shares": {arm.name: revision.allocation.shares.get(arm.name, 0.0) for arm in definition.arms},
         "definition": definition.model_dump(mode="json", exclude={"webhook"}),
     }

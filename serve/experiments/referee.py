@@ -51,13 +51,12 @@ class Referee:
         self._random = np.random.default_rng()
 
     def start(self, definition: Experiment) -> Revision:
-        """Starts an experiment; one of that name that runs with another definition gets a new revision."""
+        """Starts an experiment with all its arms; unless it runs like that already, it is a new revision."""
         present = self._ledger.current().get(definition.name)
-        if present is not None and present.state == "running" and present.definition == definition:
+        same = present is not None and present.state == "running" and present.definition == definition
+        if present is not None and same and not present.stopped and not present.held:
             return present
-        return self._change(
-            definition.name, "start", "", "user", "asked", {}, lambda now: now.redefined(definition), definition
-        )
+        return self._asked(definition.name, "start", "", lambda now: now.restarted(definition), definition)
 
     def ramp(self, name: str, percent: float | None) -> Revision:
         """A canary's next step, or the step with that percentage. Raises InvalidInput when there is none."""
@@ -69,28 +68,32 @@ class Referee:
             )
         step = now.step + 1 if percent is None else steps.index(percent)
         arm = now.definition.arms[1].name
-        return self._change(name, "ramp", arm, "user", "asked", {}, lambda now: now.ramped(step))
+        return self._asked(name, "ramp", arm, lambda now: now.ramped(step))
 
     def stop(self, name: str, arm: str = "") -> Revision:
         """Ends an experiment, its control answers from then on; or takes one arm out."""
         control = self._find(name).definition.control.name
         if arm and arm != control:
-            return self._change(name, "stop", arm, "user", "asked", {}, lambda now: now.without(arm))
-        return self._change(name, "stop", control, "user", "asked", {}, lambda now: now.ended(control, "stopped"))
+            return self._asked(name, "stop", arm, lambda now: now.without(arm))
+        return self._asked(name, "stop", control, lambda now: now.ended(control, "stopped"))
 
     def promote(self, name: str, arm: str) -> Revision:
         """Every request goes to one arm from now on."""
-        return self._change(name, "promote", arm, "user", "asked", {}, lambda now: now.ended(arm, "promoted"))
+        return self._asked(name, "promote", arm, lambda now: now.ended(arm, "promoted"))
 
     def tick(self) -> None:
-        """One round over all running experiments: guardrails first."""
+        """One round over all running experiments: guardrails first.
+
+        What is decided holds for the revision it was decided on. If a person or another referee came first, the decision is
+        dropped, and the next round decides again.
+        """
         for name, revision in self._ledger.current().items():
             if revision.state != "running":
                 continue
             try:
-                if not self._guard(name, revision):
-                    self._advance(name, revision)
-                    self._explore(name, revision)
+                if not self._guard(revision):
+                    self._advance(revision)
+                    self._explore(revision)
             except ConvoyError:  # the others' guardrails must not wait for this one
                 log.exception("experiment %s was passed over in this round", name)
 
@@ -117,6 +120,9 @@ class Referee:
         comparisons = [replace(one, settled_after=settled_after(one, history)) for one in analysis.comparisons()]
         arms = analysis.arms()
         alarms = self._alarms(analysis, revision)
+        for one in comparisons:
+            if one.verdict == "worse":  # what a reader was told binds the ramp, though the next look may be less sure
+                self._hold(revision, one.arm, one.difference)
         return Report(
             experiment=name,
             revision=revision.revision,
@@ -133,7 +139,7 @@ class Referee:
             classes=analysis.classes(),
             history=history,
             alarms=alarms,
-            notes=self._notes(revision),
+            notes=self._notes(self._find(name)),
             decisions=[one._asdict() for one in analysis.tables.decisions()],
         )
 
@@ -152,6 +158,10 @@ class Referee:
             "Arms on the same cores slow each other down: total latency holds that, engine time per image does not wait"
             " but still shares caches and clock."
         ]
+        if revision.stopped:
+            notes.append(f"Stopped until the experiment is started again: {', '.join(sorted(revision.stopped))}.")
+        if revision.held:
+            notes.append(f"The ramp waits for `convoy experiment ramp`: {', '.join(sorted(revision.held))} was worse.")
         if revision.definition.mode == "bandit":
             notes.append("A bandit's samples depend on what it saw: only confidence sequences are given, no p-values.")
         count, ids = unmatched(self._ledger, self._clock() - UNKNOWN_AFTER_SECONDS, most=5)
@@ -171,63 +181,79 @@ class Referee:
             moments += [Moment(float(at), arm, *then.difference(arm)) for arm in arms]
         return moments
 
-    def _guard(self, name: str, revision: Revision) -> bool:
+    def _guard(self, revision: Revision) -> bool:
         """Takes out the arms that are proved to break a guardrail; whether there was one."""
-        limits = {key: limit for key, limit in revision.definition.guardrails.model_dump().items() if limit is not None}
+        definition = revision.definition
+        limits = {key: limit for key, limit in definition.guardrails.model_dump().items() if limit is not None}
         if not limits:
             return False
         analysis = Analysis.of(self._ledger, revision, self._source)
-        candidates = [arm.name for arm in revision.definition.arms[1:] if self._takes_part(revision, arm.name)]
-        level = bonferroni(revision.definition.alpha, len(limits) * len(candidates))
-        for arm in candidates:
+        others = [arm.name for arm in definition.arms[1:]]
+        level = bonferroni(definition.alpha, len(limits) * len(others))
+        for arm in (one for one in others if self._takes_part(revision, one)):
             bounds = analysis.guarded(arm, level)
             broken = [key for key, limit in limits.items() if key in bounds and bounds[key].low > limit]
             if broken:
-                self._roll_back(name, arm, broken[0], limits[broken[0]], bounds[broken[0]])
+                self._roll_back(revision, arm, broken[0], limits[broken[0]], bounds[broken[0]])
                 return True
         return False
 
     def _takes_part(self, revision: Revision, arm: str) -> bool:
-        return revision.definition.paired or revision.allocation.shares.get(arm, 0) > 0
+        copied = revision.definition.paired and arm in revision.active
+        return copied or revision.allocation.shares.get(arm, 0) > 0
 
-    def _roll_back(self, name: str, arm: str, guardrail: str, limit: float, bounds: Bounds) -> None:
+    def _roll_back(self, revision: Revision, arm: str, guardrail: str, limit: float, bounds: Bounds) -> None:
         reason = f"{guardrail} of {arm} is above {limit:g}: at least {bounds.low:.4g}"
         evidence = {"guardrail": guardrail, "limit": limit} | asdict(bounds)
-        self._change(name, "rollback", arm, "referee", reason, evidence, lambda now: now.without(arm))
+        self._decide(revision.without(arm), "rollback", arm, reason, evidence)
 
-    def _advance(self, name: str, revision: Revision) -> None:
-        """The next step of a canary, when its time has passed and enough was seen."""
-        definition = revision.definition
-        last = revision.step + 1 >= len(definition.ramp)
-        if definition.mode != "canary" or not definition.stage_seconds or last:
+    def _advance(self, revision: Revision) -> None:
+        """The next step of a canary, when its time has passed, enough was seen, and nothing speaks against it."""
+        definition, arm = revision.definition, revision.definition.arms[1].name
+        if not revision.ramps:
+            return
+        analysis = Analysis.of(self._ledger, revision, self._source)
+        if analysis.verdict(arm) == "worse":
+            self._hold(revision, arm, analysis.difference(arm)[1])
             return
         waited = self._clock() - self._ledger.changed_at(revision)
-        arm = definition.arms[1].name
-        answers = Analysis.of(self._ledger, revision, self._source).tables.stage_answers(revision.stage, arm)
-        if waited >= definition.stage_seconds and answers >= definition.stage_samples:
+        answers = analysis.tables.stage_answers(revision.stage, arm)
+        enough = waited >= definition.stage_seconds and answers >= definition.stage_samples
+        if enough and not self._alarms(analysis, revision):
             evidence = {"seconds": round(waited, 1), "answers": answers}
-            reason = f"no guardrail was broken in {waited:.0f} s and {answers} answers"
-            self._change(name, "ramp", arm, "referee", reason, evidence, lambda now: now.ramped(revision.step + 1))
+            reason = f"no guardrail was broken in {waited:.0f} s and {answers} answers, and {arm} is not worse"
+            self._decide(revision.ramped(revision.step + 1), "ramp", arm, reason, evidence)
 
-    def _explore(self, name: str, revision: Revision) -> None:
-        """Thompson sampling: each arm's share is the chance that it is the best one, at least LEAST_SHARE."""
-        definition = revision.definition
-        if definition.mode != "bandit":
+    def _hold(self, revision: Revision, arm: str, difference: Bounds) -> None:
+        """Lets a ramp wait for a person."""
+        if revision.ramps:
+            reason = f"{arm} is worse than the control: the ramp waits for a person"
+            self._decide(revision.holding(arm), "hold", arm, reason, asdict(difference))
+
+    def _explore(self, revision: Revision) -> None:
+        """Thompson sampling: each arm's share is the chance that it is the best one, at least LEAST_SHARE.
+
+        An arm that is worse keeps that much; while an alarm says not to decide, nothing changes.
+        """
+        if revision.definition.mode != "bandit":
             return
-        arms = Analysis.of(self._ledger, revision, self._source).arms()
-        draws = np.stack([self._posterior(arm.metric.value or 0.0, arm.samples) for arm in arms])
+        analysis, arms = Analysis.of(self._ledger, revision, self._source), revision.active
+        beliefs = {arm: analysis.belief(arm) for arm in arms}
+        draws = np.stack([self._posterior(*beliefs[arm]) for arm in arms])
         best = np.bincount(draws.argmax(axis=0), minlength=len(arms)) / DRAWS
-        shares = LEAST_SHARE + best * (1 - LEAST_SHARE * len(arms))
-        weights = {arm.name: float(share) for arm, share in zip(arms, np.round(shares, 3), strict=True)}
-        weights[arms[0].name] += 1 - sum(weights.values())
+        shares = np.round(LEAST_SHARE + best * (1 - LEAST_SHARE * len(arms)), 3)
+        weights = {arm: float(share) for arm, share in zip(arms, shares, strict=True)}
+        for arm in arms[1:]:
+            if analysis.verdict(arm) == "worse":
+                weights[arm] = LEAST_SHARE
+        weights[arms[0]] += 1 - sum(weights.values())
         present = revision.allocation.shares
-        if max(abs(weights[arm] - present.get(arm, 0.0)) for arm in weights) > LEAST_SHARE:
-            evidence = {"samples": {arm.name: arm.samples for arm in arms}, "shares": weights}
-            self._change(
-                name, "explore", "", "referee", "Thompson sampling", evidence, lambda now: now.reweighted(weights)
-            )
+        moved = max(abs(weights[arm] - present.get(arm, 0.0)) for arm in weights) > LEAST_SHARE
+        if moved and not self._alarms(analysis, revision):
+            evidence = {"samples": {arm: round(samples, 1) for arm, (_, samples) in beliefs.items()}, "shares": weights}
+            self._decide(revision.reweighted(weights), "explore", "", "Thompson sampling", evidence)
 
-    def _posterior(self, mean: float, samples: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def _posterior(self, mean: float, samples: float) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Draws of an arm's mean: Beta(1, 1) before the first sample; a reward is taken as lying in [0, 1]."""
         successes = min(1.0, max(0.0, mean)) * samples
         return self._random.beta(1 + successes, 1 + samples - successes, DRAWS)
@@ -239,30 +265,32 @@ class Referee:
             raise NotFound(f"unknown experiment {name[:60]!r}; experiments here: {known}")
         return current[name]
 
-    def _change(
-        self,
-        name: str,
-        action: str,
-        arm: str,
-        actor: str,
-        reason: str,
-        evidence: Mapping[str, Any],
-        change: Change,
-        new: Experiment | None = None,
-    ) -> Revision:
-        """Stores what `change` makes of the present revision, with the decision; again when another change came first."""
+    def _asked(self, name: str, action: str, arm: str, change: Change, new: Experiment | None = None) -> Revision:
+        """Stores what `change` makes of the present revision for a person; again when another change came first."""
         for _ in range(TRIES):
             present = self._ledger.current().get(name)
             try:
                 following = first_revision(new) if present is None and new is not None else change(self._find(name))
             except ValueError as error:
                 raise InvalidInput(str(error)) from error
-            text = orjson.dumps(evidence, default=str).decode()
-            decision = Decision(
-                secrets.token_hex(16), name, following.revision, self._clock(), action, arm, actor, reason, text
-            )
-            if self._ledger.change(following, decision):
-                log.warning("%s: %s %s (%s)", name, action, arm, reason)
-                self._notify(following.definition, decision)
+            if self._store(following, action, arm, "user", "asked", {}):
                 return following
         raise NotReady(f"{name} is being changed by others; retry")
+
+    def _decide(self, following: Revision, action: str, arm: str, reason: str, evidence: Mapping[str, Any]) -> None:
+        """Stores what the referee makes of a revision, unless it has been changed since it was read."""
+        if not self._store(following, action, arm, "referee", reason, evidence):
+            log.info("%s was changed by others: %s is decided again", following.definition.name, action)
+
+    def _store(
+        self, following: Revision, action: str, arm: str, actor: str, reason: str, evidence: Mapping[str, Any]
+    ) -> bool:
+        name, text = following.definition.name, orjson.dumps(evidence, default=str).decode()
+        decision = Decision(
+            secrets.token_hex(16), name, following.revision, self._clock(), action, arm, actor, reason, text
+        )
+        if not self._ledger.change(following, decision):
+            return False
+        log.warning("%s: %s %s (%s)", name, action, arm, reason)
+        self._notify(following.definition, decision)
+        return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from serve.experiments.definition import Experiment, Metric
 
@@ -45,7 +45,8 @@ class ArmReport:
     answers: int
     failures: int
     dropped_copies: int
-    samples: int  # answers whose outcome is known
+    samples: int  # images whose outcome is known
+    units: int  # what they belong to: requests, or sticky keys
     metric: Bounds
     error_rate: Bounds
     p50_ms: Bounds
@@ -56,6 +57,16 @@ class ArmReport:
     calibration_error: float | None
 
 
+Verdict = Literal["better", "worse", "alike", "open"]  # than the control; alike: no difference that matters
+
+
+def judge(difference: Bounds, effect: float) -> Verdict:
+    """What a difference from the control means. The report's sentence, ramps and bandits all follow from it."""
+    if difference.excludes_zero:
+        return "better" if difference.low > 0 else "worse"
+    return "alike" if _immaterial(difference, effect) else "open"
+
+
 @dataclass(frozen=True)
 class Comparison:
     """An arm against the control. `needed`: further samples after which the question is probably settled.
@@ -64,6 +75,7 @@ class Comparison:
     """
 
     arm: str
+    verdict: Verdict
     difference: Bounds
     samples: int
     needed: int | None
@@ -133,8 +145,7 @@ def conclude(definition: Experiment, arms: list[ArmReport], comparisons: list[Co
     if alarms:
         return f"Do not decide on these figures: {alarms[0]}."
     control, metric = definition.control.name, definition.metric
-    better = [one for one in comparisons if one.difference.low > 0]
-    worse = [one for one in comparisons if one.difference.high < 0]
+    better, worse = ([one for one in comparisons if one.verdict == verdict] for verdict in ("better", "worse"))
     if better:
         best = max(better, key=lambda one: one.difference.value or 0.0)
         above = f"its {metric} is {_gap(metric, best.difference)} above that of {control}"
@@ -143,7 +154,7 @@ def conclude(definition: Experiment, arms: list[ArmReport], comparisons: list[Co
         least = max(worse, key=lambda one: one.difference.value or 0.0)
         rest = "every other arm is worse" if len(worse) > 1 else f"{least.arm} is worse"
         return f"Keep {control}: {rest}, by {_gap(metric, least.difference.scaled(-1))}{_settled(least)}."
-    if all(-definition.effect < one.difference.low and one.difference.high < definition.effect for one in comparisons):
+    if all(_immaterial(one.difference, definition.effect) for one in comparisons):
         effect = f"{100 * definition.effect:g} points" if metric == "accuracy" else f"{definition.effect:g}"
         return f"No arm differs by {effect} or more: keep {_cheapest(arms)}, which costs least."
     needed = [one.needed for one in comparisons if one.needed is not None and one not in worse]
@@ -153,6 +164,10 @@ def conclude(definition: Experiment, arms: list[ArmReport], comparisons: list[Co
         else "more labelled samples than can be told yet"
     )
     return f"Undecided: {more} are needed."
+
+
+def _immaterial(difference: Bounds, effect: float) -> bool:
+    return -effect < difference.low and difference.high < effect
 
 
 def settled_after(comparison: Comparison, history: list[Moment]) -> int | None:

@@ -24,54 +24,106 @@ class Revision:
     definition: Experiment
     allocation: Allocation
     by_command: bool = False  # and not declared in the configuration, from which it could be removed
+    stopped: frozenset[str] = frozenset()  # arms without a share until a person starts the experiment again
+    held: frozenset[str] = frozenset()  # arms that were worse: their ramp goes on when a person says so
 
     @property
     def salt(self) -> str:
         return self.definition.name
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """The arms that are not stopped, in order; there is at least one."""
+        return tuple(arm.name for arm in self.definition.arms if arm.name not in self.stopped)
+
+    @property
+    def ramps(self) -> bool:
+        """Whether its next step comes by time."""
+        definition = self.definition
+        more = definition.mode == "canary" and self.step + 1 < len(definition.ramp)
+        return more and self.state == "running" and definition.stage_seconds > 0 and not self.held
 
     def ramped(self, step: int) -> Revision:
         """At another step of the ramp. Raises ValueError when there is none or the experiment has ended."""
         self._must_run()
         if self.definition.mode != "canary" or not 0 <= step < len(self.definition.ramp):
             raise ValueError(f"{self.definition.name} has no step {step}; its ramp is {list(self.definition.ramp)}")
-        return replace(self.reweighted(self.definition.weights(step)), step=step)
+        return replace(self._moved(self.definition.weights(step), self.stopped), step=step, held=frozenset())
+
+    def holding(self, arm: str) -> Revision:
+        """At the present step of the ramp, until a person goes on."""
+        self._must_run()
+        return replace(self, serial=self.serial + 1, held=self.held | {arm})
 
     def reweighted(self, weights: Mapping[str, float]) -> Revision:
-        """With other shares, and the fewest units moved. A bandit's shares always change: it has one stage."""
-        allocation = self.allocation.moved_to(weights)
-        stage = self.stage + (self.definition.mode != "bandit")
-        return replace(self, serial=self.serial + 1, stage=stage, allocation=allocation)
+        """With other shares, of which stopped arms get none. Raises ValueError when the experiment has ended."""
+        self._must_run()
+        return self._moved(weights, self.stopped)
 
     def without(self, arm: str) -> Revision:
-        """An arm's units go to the control; with no other arm left the experiment is stopped."""
+        """An arm is stopped and its units go to the control; with no other arm left the experiment is stopped."""
         self._must_run()
-        weights = dict.fromkeys((one.name for one in self.definition.arms), 0.0) | self.allocation.shares
-        control = self.definition.control.name
-        weights[control] += weights[arm]
-        weights[arm] = 0.0
-        changed = self.reweighted(weights)
-        return replace(changed, state="stopped") if weights[control] == 1 else changed
+        self._must_have(arm)
+        changed = self._moved(self._shares, self.stopped | {arm})
+        ended = len(changed.active) == 1 or (not self.definition.paired and len(changed.allocation.shares) == 1)
+        return replace(changed, state="stopped") if ended else changed
 
     def ended(self, arm: str, state: State) -> Revision:
-        """Every unit goes to one arm, from now on."""
-        if arm not in {one.name for one in self.definition.arms}:
-            known = ", ".join(one.name for one in self.definition.arms)
-            raise ValueError(f"{self.definition.name} has no arm {arm[:60]!r}; its arms are {known}")
-        weights = {one.name: float(one.name == arm) for one in self.definition.arms}
-        return replace(self.reweighted(weights), state=state)
+        """Every unit goes to one arm, from now on. "stopped": all other arms are."""
+        self._must_have(arm)
+        names = [one.name for one in self.definition.arms]
+        others = frozenset(names) - {arm}
+        weights = {name: float(name == arm) for name in names}
+        return replace(self._moved(weights, others if state == "stopped" else self.stopped - {arm}), state=state)
 
     def redefined(self, definition: Experiment) -> Revision:
-        """The next revision, with statistics of its own; units keep their arms as far as the new weights allow."""
-        weights = definition.weights()
+        """The next revision, with statistics of its own; units keep their arms as far as the new weights allow.
+
+        What was stopped or held stays so, by the names of arms. Raises ValueError when that leaves no arm.
+        """
+        names = {arm.name for arm in definition.arms}
+        stopped, held = self.stopped & names, self.held & names
+        weights = _permitted(definition.weights(), stopped)
         known = set(self.allocation.shares) & set(weights)
         allocation = self.allocation.moved_to(weights) if known else allocate(weights)
+        state: State = "stopped" if len(names - stopped) == 1 else "running"
         return Revision(
-            self.serial + 1, self.revision + 1, self.stage + 1, 0, "running", definition, allocation, self.by_command
-        )
+            self.serial + 1, self.revision + 1, self.stage + 1, 0, state, definition, allocation, self.by_command,
+            stopped, held,
+        )  # fmt: skip
+
+    def restarted(self, definition: Experiment) -> Revision:
+        """The next revision, in which every arm takes part."""
+        return replace(self, stopped=frozenset(), held=frozenset()).redefined(definition)
+
+    @property
+    def _shares(self) -> dict[str, float]:
+        return dict.fromkeys((arm.name for arm in self.definition.arms), 0.0) | self.allocation.shares
+
+    def _moved(self, weights: Mapping[str, float], stopped: frozenset[str]) -> Revision:
+        """The fewest units move. A bandit's shares always change: it has one stage."""
+        allocation = self.allocation.moved_to(_permitted(weights, stopped))
+        stage = self.stage + (self.definition.mode != "bandit")
+        return replace(self, serial=self.serial + 1, stage=stage, allocation=allocation, stopped=stopped)
 
     def _must_run(self) -> None:
         if self.state != "running":
             raise ValueError(f"{self.definition.name} is {self.state}; start it again to change it")
+
+    def _must_have(self, arm: str) -> None:
+        names = [one.name for one in self.definition.arms]
+        if arm not in names:
+            raise ValueError(f"{self.definition.name} has no arm {arm[:60]!r}; its arms are {', '.join(names)}")
+
+
+def _permitted(weights: Mapping[str, float], stopped: frozenset[str]) -> dict[str, float]:
+    """Weights in which what a stopped arm had is the control's, or the first arm's that is not stopped."""
+    heir = next((arm for arm in weights if arm not in stopped), None)
+    if heir is None:
+        raise ValueError(f"all of its arms were stopped ({', '.join(weights)}); start it again")
+    kept = {arm: 0.0 if arm in stopped else weight for arm, weight in weights.items()}
+    kept[heir] += sum(weights[arm] for arm in weights if arm in stopped)
+    return kept
 
 
 def first_revision(definition: Experiment) -> Revision:

@@ -35,6 +35,7 @@ class Unanswered(NamedTuple):
     """A request that an arm failed, or a copy for it that was dropped."""
 
     place: Place
+    unit: int
     measure: Literal["failed", "dropped"]
 
 
@@ -65,7 +66,11 @@ class Outcome(NamedTuple):
 
 
 class TallyKey(NamedTuple):
-    """What a tally counts; `bucket` is that of a latency, or 1 for a failure and 0 for an answer."""
+    """What a tally counts; `bucket` is that of a latency, or 1 for a failure and 0 for an answer.
+
+    `cluster`: 0 for requests that are units of their own; else everything in it counts as one unit, since its requests may
+    share their keys: a group of keys, or -1, what was counted before there were clusters.
+    """
 
     experiment: str
     revision: int
@@ -73,6 +78,22 @@ class TallyKey(NamedTuple):
     arm: str
     measure: Measure
     bucket: int
+    cluster: int
+
+
+class Moments(NamedTuple):
+    """Sums over requests, each with n observations (its images, or the request itself) that add up to x."""
+
+    requests: int = 0
+    count: int = 0  # type: ignore[assignment]  # n; hides a method of tuples that nobody needs
+    total: float = 0.0  # x
+    count_squares: float = 0.0  # n²
+    products: float = 0.0  # n·x
+    squares: float = 0.0  # x²
+
+    def plus(self, other: Moments) -> Moments:
+        requests, count, *sums = (one + more for one, more in zip(self, other, strict=True))
+        return Moments(int(requests), int(count), *sums)
 
 
 class Decision(NamedTuple):

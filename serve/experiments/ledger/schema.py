@@ -19,6 +19,8 @@ revisions = Table(
     Column("declared", Text, nullable=False),  # JSON of the configuration that led here; empty: started by command
     Column("spans", Text, nullable=False),  # JSON
     Column("at", Double, nullable=False),
+    Column("stopped", Text, nullable=False),  # JSON list of arms
+    Column("held", Text, nullable=False),  # JSON list of arms
 )
 
 # One row per image and arm that classified it. `unit` is a hash, 0 where each request is its own unit.
@@ -60,9 +62,13 @@ tallies = Table(
     Column("arm", String(60), primary_key=True),
     Column("measure", String(12), primary_key=True),
     Column("bucket", Integer, primary_key=True),
+    Column("cluster", Integer, primary_key=True),
     Column("writer", String(32), primary_key=True),
+    Column("requests", BigInteger, nullable=False),
     Column("count", BigInteger, nullable=False),
     Column("total", Double, nullable=False),
+    Column("count_squares", Double, nullable=False),
+    Column("products", Double, nullable=False),
     Column("squares", Double, nullable=False),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -21,14 +22,15 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from convoy.errors import ConfigError
 from serve.experiments.allocation import Allocation
 from serve.experiments.definition import Experiment
-from serve.experiments.ledger.records import Decision, Outcome, Prediction, TallyKey
+from serve.experiments.ledger.records import Decision, Moments, Outcome, Prediction, TallyKey
 from serve.experiments.ledger.schema import decisions, outcomes, predictions, revisions, tallies
-from serve.experiments.ledger.tallies import Totals
 from serve.experiments.revision import Revision, first_revision
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK = 0x636F6E766F79  # of PostgreSQL, while the schema is migrated: "convoy"
 BUSY_SECONDS = 30.0
+
+log = logging.getLogger("convoy.ledger")
 
 
 class Ledger:
@@ -91,7 +93,7 @@ class Ledger:
         self,
         new_predictions: Sequence[Prediction],
         new_outcomes: Sequence[Outcome],
-        new_tallies: Mapping[TallyKey, Totals],
+        new_tallies: Mapping[TallyKey, Moments],
         writer: str,
     ) -> None:
         """One transaction. `new_tallies` are the totals since `writer` began."""
@@ -100,17 +102,25 @@ class Ledger:
             _upsert(connection, predictions, new_predictions)
             _upsert(connection, outcomes, [latest[key] for key in sorted(latest)], ("class_index", "reward", "at"))
             rows = [(*key, writer, *totals) for key, totals in new_tallies.items()]
-            _upsert(connection, tallies, rows, ("count", "total", "squares"))
+            _upsert(connection, tallies, rows, Moments._fields)
 
     def declare(self, definition: Experiment) -> Revision:
         """The present state of an experiment that configuration declares; a changed declaration is a new revision."""
         declared = definition.model_dump_json()
-        present = self.current().get(definition.name)
-        if present is None:
-            return self._store(first_revision(definition), declared)
-        if self._declared(definition.name) == declared:
-            return present
-        return self._store(present.redefined(definition), declared)
+        while True:  # until no other change comes between
+            present = self.current().get(definition.name)
+            if present is not None and self._declared(definition.name) == declared:
+                return present
+            try:
+                following = first_revision(definition) if present is None else present.redefined(definition)
+            except ValueError as error:
+                log.error("%s stays as it was: %s", definition.name, error)
+                assert present is not None
+                return present
+            with self.engine.begin() as connection:
+                written = _upsert(connection, revisions, [_row(following, declared)])
+            if written:
+                return self.current()[definition.name]
 
     def change(self, revision: Revision, decision: Decision) -> bool:
         """Stores the next revision together with why; False when another one came first."""
@@ -140,11 +150,6 @@ class Ledger:
         with self.engine.connect() as connection:
             return {name: serial for name, serial in connection.execute(newest)}  # noqa: C416
 
-    def _store(self, revision: Revision, declared: str) -> Revision:
-        with self.engine.begin() as connection:
-            _upsert(connection, revisions, [_row(revision, declared)])
-        return self.current()[revision.definition.name]
-
     def _declared(self, name: str, connection: Connection | None = None) -> str:
         query = select(revisions.c.declared).where(revisions.c.experiment == name).order_by(revisions.c.serial.desc())
         with contextlib.ExitStack() as stack:
@@ -165,6 +170,8 @@ def _row(revision: Revision, declared: str) -> tuple[Any, ...]:
         declared,
         orjson.dumps(revision.allocation.spans).decode(),
         time.time(),
+        orjson.dumps(sorted(revision.stopped)).decode(),
+        orjson.dumps(sorted(revision.held)).decode(),
     )
 
 
@@ -179,6 +186,8 @@ def _revision(row: Any) -> Revision:
         definition,
         _allocation(row["spans"]),
         not row["declared"],
+        frozenset(orjson.loads(row["stopped"])),
+        frozenset(orjson.loads(row["held"])),
     )
 
 

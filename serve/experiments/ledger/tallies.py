@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from serve.experiments.ledger.latency import latency_buckets
-from serve.experiments.ledger.records import Answered, Measure, Place, TallyKey, Unanswered
+from serve.experiments.ledger.records import Answered, Measure, Moments, Place, TallyKey, Unanswered
 
-Totals = tuple[int, float, float]  # count, sum, sum of squares
-Array = NDArray[np.float64]
+KEY_GROUPS = 128  # intervals are some percent wider than with a cluster for each key, and a gateway counts for few
+
+
+def cluster_of(unit: int) -> int:
+    """The cluster in which a unit's requests are counted. A key stays in its group, so groups are as independent as keys."""
+    return 0 if unit == 0 else 1 + unit % KEY_GROUPS
 
 
 class Tallies:
     """Lives on one thread. `changed` are the totals that a database may not have yet."""
 
     def __init__(self) -> None:
-        self._totals: dict[TallyKey, Totals] = {}
+        self._totals: dict[TallyKey, Moments] = {}
         self._changed: set[TallyKey] = set()
 
     @property
-    def changed(self) -> Mapping[TallyKey, Totals]:
+    def changed(self) -> Mapping[TallyKey, Moments]:
         return {key: self._totals[key] for key in self._changed}
 
     def written(self) -> None:
@@ -30,33 +33,37 @@ class Tallies:
         self._changed.clear()
 
     def answered(self, events: Iterable[Answered]) -> None:
-        """Latency, engine time and joules per image of answers; an arm's are added up together."""
-        by_place: dict[Place, list[Answered]] = {}
+        """Latency of answers, and their engine time and joules per image; those of a cluster are added up together."""
+        alike: dict[tuple[Place, int], list[Answered]] = {}
         for event in events:
-            by_place.setdefault(event.place, []).append(event)
-        for place, some in by_place.items():
-            self._add(place, "failed", 0, len(some))
+            alike.setdefault((event.place, cluster_of(event.unit)), []).append(event)
+        for (place, cluster), some in alike.items():
+            self._add(place, "failed", 0, cluster, _whole(len(some)))
             seconds = np.array([event.seconds for event in some])
             for bucket, count in zip(*np.unique(latency_buckets(seconds), return_counts=True), strict=True):
-                self._add(place, "latency", int(bucket), int(count))
-            self._cost(place, "engine", [(len(one.images), one.engine_seconds) for one in some])
-            self._cost(place, "joules", [(len(one.images), one.joules) for one in some])
+                self._add(place, "latency", int(bucket), cluster, _whole(int(count)))
+            self._cost(place, "engine", cluster, [(len(one.images), one.engine_seconds) for one in some])
+            self._cost(place, "joules", cluster, [(len(one.images), one.joules) for one in some])
 
     def unanswered(self, event: Unanswered) -> None:
-        self._add(event.place, event.measure, int(event.measure == "failed"), 1)
+        bucket = int(event.measure == "failed")
+        self._add(event.place, event.measure, bucket, cluster_of(event.unit), _whole(1))
 
-    def _cost(self, place: Place, measure: Measure, costs: Sequence[tuple[int, float | None]]) -> None:
-        """What requests of so many images cost, counted per image."""
+    def _cost(self, place: Place, measure: Measure, cluster: int, costs: Sequence[tuple[int, float | None]]) -> None:
+        """What requests of so many images cost."""
         table = np.array([(images, cost) for images, cost in costs if cost is not None], float).reshape(-1, 2)
         if not len(table):
             return
         images, cost = table.T
-        self._add(place, measure, 0, int(images.sum()), float(cost.sum()), float((cost**2 / images).sum()))
+        sums = [float(one.sum()) for one in (cost, images**2, images * cost, cost**2)]
+        self._add(place, measure, 0, cluster, Moments(len(table), int(images.sum()), *sums))
 
-    def _add(
-        self, place: Place, measure: Measure, bucket: int, count: int, total: float = 0.0, squares: float = 0.0
-    ) -> None:
-        key = TallyKey(*place, measure, bucket)
-        before = self._totals.get(key, (0, 0.0, 0.0))
-        self._totals[key] = (before[0] + count, before[1] + total, before[2] + squares)
+    def _add(self, place: Place, measure: Measure, bucket: int, cluster: int, more: Moments) -> None:
+        key = TallyKey(*place, measure, bucket, cluster)
+        self._totals[key] = self._totals.get(key, Moments()).plus(more)
         self._changed.add(key)
+
+
+def _whole(requests: int) -> Moments:
+    """Requests that are counted themselves."""
+    return Moments(requests, requests, 0.0, float(requests))

@@ -3,7 +3,7 @@
 With s successes in n samples, M(p) = B(a + s, b + n - s) / (B(a, b) p^s (1 - p)^(n - s)) is a nonnegative martingale under p.
 Robbins 1970; Howard et al. 2021; Waudby-Smith and Ramdas 2024. On the discordant pairs of a paired experiment p = 1/2 is
 "no arm is better": a sequential McNemar test. On the samples below x, p = level says whether x is the quantile of that
-level: Howard and Ramdas 2022 for one quantile at a time.
+level: Howard and Ramdas 2022 for one quantile at a time. Of outcomes that are correlated, n is `clusters.effective_samples`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def log_martingale(successes: Array, samples: Array, p: Array | float, a: float 
 
 def proportion(successes: Array, samples: Array, alpha: float) -> Interval:
     """Confidence sequence of the probability of success."""
-    peak = successes / np.maximum(samples, 1)
+    peak = successes / np.where(samples > 0, samples, 1)
     limit = np.log(1 / alpha)
 
     def bound(outside: Array) -> Array:
@@ -50,18 +50,11 @@ def discordant_p_value(first_only: Array, second_only: Array) -> Array:
     return np.minimum(1.0, np.exp(-log_martingale(first_only, pairs, 0.5, 1.0, 1.0)))
 
 
-def quantile_ranks(samples: int, level: float, alpha: float) -> tuple[int, int]:
-    """How many of the samples may lie below the quantile of `level`: the least and the largest number not excluded."""
-    ranks = np.arange(samples + 1, dtype=np.float64)
-    kept = np.flatnonzero(log_martingale(ranks, np.array(float(samples)), level) < np.log(1 / alpha))
-    return (int(kept[0]), int(kept[-1])) if len(kept) else (0, samples)
+def quantile(edges: Array, below: Array, samples: Array, level: float, alpha: float) -> tuple[float, float]:
+    """Confidence sequence of a quantile: of ascending `edges`, the last one proved too low and the first one too high.
 
-
-def quantile(edges: Array, counts: Array, level: float, alpha: float) -> tuple[float, float]:
-    """Confidence sequence of a quantile of samples known by bucket: `counts` [n] between `edges` [n + 1], ascending."""
-    low_rank, high_rank = quantile_ranks(int(counts.sum()), level, alpha)
-    below = np.concatenate([[0], np.cumsum(counts)])
-    # x is the quantile only if #{samples <= x} is an allowed rank: between the last edge too low and the first too high.
-    low = edges[np.flatnonzero(below <= low_rank - 1).max(initial=0)] if low_rank > 0 else edges[0]
-    above = np.flatnonzero(below > high_rank)
-    return float(low), float(edges[above[0]]) if len(above) else float("inf")
+    `below`: share of the samples below each edge; `samples`: how many the share of each edge rests on.
+    """
+    excluded = log_martingale(below * samples, samples, level) >= np.log(1 / alpha)
+    low, high = (edges[excluded & side] for side in (below < level, below > level))
+    return float(low[-1]) if len(low) else 0.0, float(high[0]) if len(high) else float("inf")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, stdtrit
 
 from serve.experiments.stats.mixture import Array, Estimate
 
@@ -53,24 +54,59 @@ def _unseen_variance(seen: NDArray[np.bool_], residuals: Array, many: Array) -> 
 
 
 def mean(counts: Array, sums: Array, times: Array) -> Estimate:
-    """Mean of one arm. `counts`, `sums` and `times` are [..., clusters]."""
+    """Mean of one arm. `counts`, `sums` and `times` are [..., clusters].
+
+    Clusters of unequal size leave less freedom: the variance is that of the large ones, whatever the small ones show.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         total = (counts * times).sum(axis=-1, keepdims=True)
         value = (sums * times).sum(axis=-1, keepdims=True) / total
         scores = np.where(total > counts, (sums - value * counts) / (total - counts), np.inf)
-    return _estimate(value[..., 0], scores, times * (counts > 0), np.zeros_like(value[..., 0]))
+    estimate = _estimate(value[..., 0], scores, times * (counts > 0), np.zeros_like(value[..., 0]))
+    freedom = np.clip(alike_samples(counts, times) - 1, 0.0, estimate.freedom)
+    return Estimate(estimate.value, estimate.variance, freedom)
 
 
-def of_moments(count: Array, total: Array, squares: Array) -> tuple[Array, Array, Array]:
-    """Counts, sums and times [..., 2] of single samples of which only the number, sum and sum of squares are known.
+def alike_samples(counts: Array, times: Array) -> Array:
+    """Independent samples that would tell as much if all samples of a cluster were alike (Kish 1965): at most the clusters."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        size = (counts * times).sum(axis=-1)
+        return np.asarray(np.nan_to_num(size**2 / (counts**2 * times).sum(axis=-1)), np.float64)
 
-    Half of the clusters at one standard deviation below the mean and half above it have the same moments.
+
+def effective_samples(counts: Array, sums: Array, times: Array, alpha: float) -> Array:
+    """Independent yes/no samples that would tell as much of the share sums / counts (Korn and Graubard 1998).
+
+    The number of samples where every cluster is one sample. Else the smaller of what the variance of the share amounts to,
+    fewer when few clusters show it, and of what the correlation within clusters leaves: large clusters that happen to agree
+    show no variance. `alpha`: level of the confidence sequence, in whose tail few clusters are compared with many.
+    """
+    size = (counts * times).sum(axis=-1)
+    estimate = mean(counts, sums, times)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance = estimate.value * (1 - estimate.value)  # of one sample
+        sigmas = np.sqrt(2 * np.log(1 / alpha) + np.log(np.maximum(size, 1) * np.pi / 2))
+        widened = stdtrit(estimate.freedom, ndtr(-sigmas)) / sigmas
+        shown = np.where(variance > 0, np.nan_to_num(variance / (estimate.variance * widened**2)), size)
+        differing = (sums * (counts - sums) * times).sum(axis=-1) / (counts * (counts - 1) * times).sum(axis=-1)
+        alike = np.clip(np.where(variance > 0, 1 - differing / variance, 1.0), 0.0, 1.0)  # Fleiss and Cuzick 1979
+        left = size / (1 + alike * (size / alike_samples(counts, times) - 1))
+    single = ((counts <= 1) | (times == 0)).all(axis=-1)
+    return np.asarray(np.where(single, size, np.minimum(shown, left)), np.float64)
+
+
+def of_moments(
+    units: Array, count: Array, total: Array, count_squares: Array, products: Array, squares: Array
+) -> tuple[Array, Array, Array]:
+    """Counts, sums and times [..., 2] of clusters known by the sums over them of n, x, n², n·x and x² only.
+
+    Half of the clusters at one standard deviation of x - mean·n below the mean and half above it have the same variance.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        middle = total / count
-        spread = np.sqrt(np.maximum(0.0, squares / count - middle**2))
-    sums = np.nan_to_num(np.stack([middle - spread, middle + spread], axis=-1))
-    return np.ones_like(sums), sums, np.stack([count, count], axis=-1) / 2
+        middle, size = total / count, count / units
+        spread = np.sqrt(np.maximum(0.0, squares - 2 * middle * products + middle**2 * count_squares) / units)
+    sums = np.nan_to_num(np.stack([middle * size - spread, middle * size + spread], axis=-1))
+    return np.nan_to_num(np.stack([size, size], axis=-1)), sums, np.stack([units, units], axis=-1) / 2
 
 
 def _estimate(value: Array, scores: Array, times: Array, doubt: Array) -> Estimate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import itertools
 import time
@@ -14,6 +15,7 @@ from typing import Any
 
 import grpc
 import httpx
+import numpy as np
 import orjson
 import pytest
 from PIL import Image
@@ -31,6 +33,7 @@ from serve.experiments.ledger.schema import decisions, predictions
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.live import COPIES
 from serve.experiments.referee import Referee
+from serve.experiments.stats.bernoulli import proportion
 from serve.metric_pages import read_pages
 from serve.metrics import ENGINE_SHARE, total
 from serve.steward import Revisions
@@ -178,6 +181,83 @@ def test_what_was_sent_is_what_the_report_counts(gateway: Gateway, ledger: Ledge
         assert report.comparisons[0].agreement.value == 1.0
 
     run(test())
+
+
+@pytest.mark.parametrize("sticky", ["request", "header:x-user"])
+def test_images_of_a_request_count_as_one_unit(gateway: Gateway, ledger: Ledger, sticky: str) -> None:
+    """24 requests of 4 images each, of 6 users where they stick: over the wire, into the ledger, and into the report."""
+
+    async def test() -> None:
+        async with gateway(define("several", sticky=sticky)) as (client, _):
+            items = []
+            for number in range(24):
+                images = [base64.b64encode(png(place)).decode() for place in range(4)]
+                answer = await client.post(
+                    "/v1/models/several/classify",
+                    json={"images": images},
+                    params={"id": f"n{number}"},
+                    headers={"x-user": f"user-{number % 6}"},
+                )
+                assert (answer.status_code, len(answer.json()["predictions"])) == (200, 4), answer.text
+                wrong = int(number % 3 == 0)
+                items += [{"id": f"n{number}", "position": at, "label": (at + wrong) % 4} for at in range(4)]
+            accepted = await client.post("/v1/feedback", json={"feedback": items})
+            assert accepted.json() == {"accepted": 96}
+
+    run(test())
+    report = Referee(ledger, lambda: "").report("several")
+    assert sum(arm.samples for arm in report.arms) == 96
+    assert sum(arm.units for arm in report.arms) == (24 if sticky == "request" else 6)
+    assert sum(arm.answers for arm in report.arms) == 24
+    for arm in report.arms:
+        if sticky == "request":  # each is right or wrong as a whole
+            right = round((arm.metric.value or 0.0) * arm.units)
+            alone = proportion(np.array(float(right)), np.array(float(arm.units)), 0.025)
+            assert arm.metric.high - arm.metric.low > 0.95 * float(alone.high - alone.low)
+
+
+def test_a_stopped_arm_gets_nothing_though_gateways_restart_and_its_declaration_changes(
+    gateway: Gateway, ledger: Ledger
+) -> None:
+    async def test() -> None:
+        referee = Referee(ledger, lambda: "")
+        async with gateway(define("halted", second="faulty", mode="bandit")) as (client, _):
+            await asyncio.to_thread(referee.stop, "halted", "two")
+
+            async def stopped() -> bool:
+                return bool((await client.get("/v1/experiments/halted")).json()["stopped"] == ["two"])
+
+            await until(stopped)
+            assert {await arm(client, "halted") for _ in range(8)} == {"one"}
+        changed = define("halted", second="faulty", effect=0.03)
+        async with gateway(changed) as (first, _), gateway(changed) as (second, _):
+            assert {await arm(client, "halted") for client in (first, second) for _ in range(8)} == {"one"}
+            state = (await first.get("/v1/experiments/halted")).json()
+            assert (state["revision"], state["state"], state["stopped"]) == (2, "stopped", ["two"])
+
+    run(test())
+
+
+def test_a_stopped_arm_gets_no_copies(gateway: Gateway, ledger: Ledger) -> None:
+    arms = [{"name": name, "model": model} for name, model in (("one", "a"), ("two", "b"), ("three", "b"))]
+    definition = Experiment.model_validate({"name": "fewer", "mode": "paired", "arms": arms})
+
+    async def test() -> None:
+        referee = Referee(ledger, lambda: "")
+        async with gateway(definition) as (client, _):
+            await asyncio.to_thread(referee.stop, "fewer", "two")
+
+            async def stopped() -> bool:
+                return bool((await client.get("/v1/experiments/fewer")).json()["stopped"] == ["two"])
+
+            await until(stopped)
+            for number in range(8):
+                assert await arm(client, "fewer", bright=number % 4) == "one"
+
+    run(test())
+    one, two, three = Referee(ledger, lambda: "").report("fewer").arms
+    assert (one.answers, two.answers + two.dropped_copies) == (8, 0)
+    assert three.answers + three.dropped_copies == 8
 
 
 def test_failures_are_the_arms_and_bad_input_is_nobodys(gateway: Gateway, ledger: Ledger) -> None:

@@ -15,13 +15,14 @@ JOULES_PER_SECOND = 20.0  # of engine time
 
 
 class Traffic:
-    """Requests whose arms are right as often as told; arms make their mistakes on their own."""
+    """Requests whose arms are right as often as told; arms make their mistakes on their own, on all images of a request."""
 
-    def __init__(self, ledger: Ledger, accuracy: dict[str, float], seed: int = 1) -> None:
+    def __init__(self, ledger: Ledger, accuracy: dict[str, float], seed: int = 1, images: int = 1) -> None:
         self._writer = LedgerWriter(ledger, 3600, 1_000_000)
         self._accuracy = accuracy
         self._random = np.random.default_rng(seed)
         self._sent = 0
+        self._images = images
         self.latency = dict.fromkeys(accuracy, 0.005)
         self.failing: dict[str, float] = dict.fromkeys(accuracy, 0.0)
 
@@ -37,7 +38,9 @@ class Traffic:
             for name in [one.name for one in definition.arms] if both else [arm]:
                 self._answer(revision, identifier, name, unit, name == arm, label)
             if self._random.random() < labelled:
-                self._writer.outcome(self._outcome(definition.metric, identifier, arm, label))
+                outcome = self._outcome(definition.metric, identifier, arm, label)
+                for position in range(self._images):
+                    self._writer.outcome(outcome._replace(position=position))
 
     def _outcome(self, metric: Metric, identifier: str, arm: str, label: int) -> Outcome:
         """The true label, or a reward whose mean is the arm's accuracy."""
@@ -49,15 +52,16 @@ class Traffic:
     def _answer(self, revision: Revision, identifier: str, arm: str, unit: int, answered: bool, label: int) -> None:
         place = Place(revision.definition.name, revision.revision, revision.stage, arm)
         if self._random.random() < self.failing[arm]:
-            self._writer.unanswered(Unanswered(place, "failed"))
+            self._writer.unanswered(Unanswered(place, unit, "failed"))
             return
         right = self._random.random() < self._accuracy[arm]
         guess = label if right else (label + 1) % CLASSES
         seconds = self.latency[arm] * float(self._random.lognormal(0, 0.1))
-        joules = JOULES_PER_SECOND * seconds / 2
-        images = [(guess, 0.9)]
+        engine = self._images * seconds / 2
+        images = [(guess, 0.9)] * self._images
         at = 1000.0 + self._sent
-        self._writer.answered(Answered(place, identifier, unit, answered, images, seconds, seconds / 2, joules, at))
+        joules = JOULES_PER_SECOND * engine
+        self._writer.answered(Answered(place, identifier, unit, answered, images, seconds, engine, joules, at))
 
     def done(self) -> None:
         self._writer.flush()

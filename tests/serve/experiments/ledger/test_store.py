@@ -14,7 +14,16 @@ from sqlalchemy import func, select
 
 from convoy.errors import ConfigError
 from serve.experiments.definition import Arm, Experiment
-from serve.experiments.ledger.records import Answered, Decision, Outcome, Place, Prediction, TallyKey, Unanswered
+from serve.experiments.ledger.records import (
+    Answered,
+    Decision,
+    Moments,
+    Outcome,
+    Place,
+    Prediction,
+    TallyKey,
+    Unanswered,
+)
 from serve.experiments.ledger.schema import decisions, metadata, outcomes, predictions, tallies
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.ledger.writer import LedgerWriter
@@ -22,7 +31,7 @@ from serve.experiments.revision import first_revision
 
 EXPERIMENT = Experiment(name="nets", arms=(Arm(name="old", model="a"), Arm(name="new", model="b")))
 PLACE = Place("nets", 1, 0, "old")
-KEY = TallyKey(*PLACE, "latency", 7)
+KEY = TallyKey(*PLACE, "latency", 7, 0)
 
 
 def prediction(number: int) -> Prediction:
@@ -81,7 +90,10 @@ def test_a_file_named_by_a_uri_has_its_lock_beside_it(tmp_path: Path, monkeypatc
 def test_writing_twice_is_writing_once(ledger: Ledger) -> None:
     for _ in range(2):
         ledger.write(
-            [prediction(1), prediction(2)], [Outcome("id-1", 0, 3, None, 1.0)], {KEY: (5, 10.0, 20.0)}, "writer"
+            [prediction(1), prediction(2)],
+            [Outcome("id-1", 0, 3, None, 1.0)],
+            {KEY: Moments(5, 5, 10.0, 5.0, 10.0, 20.0)},
+            "writer",
         )
     assert (count(ledger, predictions), count(ledger, outcomes)) == (2, 1)
     with ledger.engine.connect() as connection:
@@ -135,11 +147,11 @@ def test_costs_are_counted_per_image(ledger: Ledger) -> None:
     writer = LedgerWriter(ledger, 3600, 100)
     writer.answered(answered(1, images=4))
     writer.answered(answered(2)._replace(engine_seconds=None))  # from the cache: it cost nothing that could be told
-    writer.unanswered(Unanswered(PLACE, "failed"))
-    writer.unanswered(Unanswered(PLACE, "dropped"))
+    writer.unanswered(Unanswered(PLACE, 0, "failed"))
+    writer.unanswered(Unanswered(PLACE, 0, "dropped"))
     writer.close()
     assert count(ledger, predictions) == 5
-    assert tally(ledger, "engine") == (4, pytest.approx(0.002), pytest.approx(4 * 0.0005**2))
+    assert tally(ledger, "engine") == (4, pytest.approx(0.002), pytest.approx(0.002**2))
     assert tally(ledger, "joules")[0] is None
     assert tally(ledger, "failed", 0)[0] == 2
     assert (tally(ledger, "failed", 1)[0], tally(ledger, "dropped", 0)[0]) == (1, 1)
@@ -228,7 +240,7 @@ def test_requests_are_forgotten_when_their_revision_has_ended(ledger: Ledger) ->
     assert ledger.change(second, decision(1))
     rows = [prediction(number) for number in range(10)]
     rows += [prediction(number)._replace(revision=2) for number in range(10, 15)]
-    ledger.write(rows, [Outcome(row.request_id, 0, 3, None, row.at) for row in rows], {KEY: (15, 0.0, 0.0)}, "writer")
+    ledger.write(rows, [Outcome(row.request_id, 0, 3, None, row.at) for row in rows], {KEY: Moments(15, 15)}, "writer")
 
     assert ledger.forget(before=1004.0) == 4
     assert left() == {f"id-{number}" for number in range(4, 15)}

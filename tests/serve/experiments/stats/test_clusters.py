@@ -70,6 +70,7 @@ def test_a_key_with_nearly_all_traffic_cannot_hide_its_deviation() -> None:
 @given(st.lists(st.floats(-5, 5), min_size=10, max_size=40).filter(lambda values: np.std(values) > 1e-3))
 def test_moments_give_mean_and_variance(values: list[float]) -> None:
     samples = np.array(values)
-    folded = mean(*of_moments(np.array(len(values)), samples.sum(), (samples**2).sum()))
+    many = np.array(float(len(values)))
+    folded = mean(*of_moments(many, many, samples.sum(), many, samples.sum(), (samples**2).sum()))
     assert float(folded.value) == pytest.approx(samples.mean(), abs=1e-9)
     assert float(folded.variance) == pytest.approx(samples.var() / len(values), rel=6 / len(values))

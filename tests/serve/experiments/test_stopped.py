@@ -1,0 +1,442 @@
+"""A stopped arm has no share until a person starts it again, and no ramp goes on once its arm was worse."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select
+
+from convoy.errors import ConvoyError, InvalidInput
+from serve.experiments.allocation import Allocation
+from serve.experiments.definition import Experiment
+from serve.experiments.ledger.records import Decision, Moments, Outcome, Prediction, TallyKey
+from serve.experiments.ledger.schema import decisions, revisions
+from serve.experiments.ledger.store import Ledger
+from serve.experiments.referee import LEAST_SHARE, Referee
+from serve.experiments.revision import Revision, first_revision
+
+ARMS = ("old", "new", "third")
+SEASON = 10_000.0  # seconds: more than a stage
+
+
+def define(name: str = "nets", arms: tuple[str, ...] = ARMS, **changes: Any) -> Experiment:
+    models = [{"name": arm, "model": arm} for arm in arms]
+    return Experiment.model_validate({"name": name, "arms": models, "effect": 0.05} | changes)
+
+
+def canary(name: str = "nets", **changes: Any) -> Experiment:
+    ramp = {"mode": "canary", "ramp": (5, 20, 50, 100), "stage_seconds": 60, "stage_samples": 20}
+    return define(name, ("old", "new"), **ramp | changes)
+
+
+class Clock:
+    """Time that tests move."""
+
+    def __init__(self) -> None:
+        self.now = 2e9
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Sender:
+    """Writes labelled answers of an experiment's arms at its present stage, by their shares."""
+
+    def __init__(self, ledger: Ledger, name: str = "nets") -> None:
+        self._ledger, self._name = ledger, name
+        self._numbers = itertools.count()
+
+    def send(self, right: dict[str, float], requests: int = 300, labelled: float = 1.0) -> None:
+        revision = self._ledger.current()[self._name]
+        rows, outcomes = [], []
+        counts: dict[str, int] = {}
+        for number in itertools.islice(self._numbers, requests):
+            arm = revision.allocation.arm(revision.salt, f"{self._name}-{number}")
+            counts[arm] = seen = counts.get(arm, 0) + 1
+            hit = int(int(seen * right[arm]) > int((seen - 1) * right[arm]))
+            identifier = f"{self._name}-{number}"
+            rows.append(
+                Prediction(self._name, identifier, 0, arm, revision.revision, revision.stage, 0, 1, hit, 0.9, 1.0)
+            )
+            if number % 100 < 100 * labelled or arm == "old":
+                outcomes.append(Outcome(identifier, 0, 1, None, 1.0))
+        place = (self._name, revision.revision, revision.stage)
+        tallies = {
+            TallyKey(*place, arm, "latency", 7, 0): Moments(many, many, 0.0, many) for arm, many in counts.items()
+        }
+        self._ledger.write(rows, outcomes, tallies, f"writer-{next(self._numbers)}")
+
+
+class Interrupted(Ledger):
+    """A ledger in which another writer comes first, once, between what was read and what is changed."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.before: Callable[[], object] | None = None
+
+    def change(self, revision: Revision, decision: Decision) -> bool:
+        if self.before is not None:
+            before, self.before = self.before, None
+            before()
+        return super().change(revision, decision)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/ledger.db"
+
+
+@pytest.fixture
+def ledger(url: str) -> Iterator[Interrupted]:
+    ledger = Interrupted(url)
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def referee(ledger: Ledger, clock: Clock) -> Referee:
+    return Referee(ledger, lambda: "", clock=clock)
+
+
+def share(ledger: Ledger, arm: str, name: str = "nets") -> float:
+    return ledger.current()[name].allocation.shares.get(arm, 0.0)
+
+
+def test_a_bandit_gives_nothing_to_an_arm_that_was_stopped(ledger: Ledger, referee: Referee) -> None:
+    ledger.declare(define(mode="bandit"))
+    referee.stop("nets", "third")
+    sender = Sender(ledger)
+    for _ in range(4):
+        sender.send({"old": 0.6, "new": 0.9, "third": 0.9})
+        referee.tick()
+        assert share(ledger, "third") == 0
+    assert share(ledger, "new") > 0.8
+    assert ledger.current()["nets"].state == "running"
+
+
+def test_a_bandit_step_that_comes_after_a_stop_is_dropped(ledger: Interrupted, referee: Referee) -> None:
+    ledger.declare(define(mode="bandit"))
+    Sender(ledger).send({"old": 0.5, "new": 0.5, "third": 0.95})
+    other = Referee(ledger, lambda: "")
+    ledger.before = lambda: other.stop("nets", "third")
+    referee.tick()
+    assert share(ledger, "third") == 0
+    referee.tick()
+    assert share(ledger, "third") == 0
+
+
+def test_a_bandit_step_that_comes_after_the_end_is_dropped(ledger: Interrupted, referee: Referee) -> None:
+    ledger.declare(define(mode="bandit"))
+    Sender(ledger).send({"old": 0.5, "new": 0.5, "third": 0.95})
+    other = Referee(ledger, lambda: "")
+    ledger.before = lambda: other.stop("nets")
+    referee.tick()
+    assert ledger.current()["nets"].allocation.shares == {"old": 1.0}
+
+
+def test_a_step_of_the_ramp_that_comes_after_a_person_went_back_is_dropped(
+    ledger: Interrupted, referee: Referee, clock: Clock
+) -> None:
+    ledger.declare(canary())
+    referee.ramp("nets", 50)
+    Sender(ledger).send({"old": 0.8, "new": 0.8})
+    clock.now += SEASON
+    other = Referee(ledger, lambda: "")
+    ledger.before = lambda: other.ramp("nets", 5)
+    referee.tick()
+    assert share(ledger, "new") == pytest.approx(0.05)
+
+
+def test_a_persons_stop_that_comes_second_is_made_of_what_there_is(ledger: Interrupted, referee: Referee) -> None:
+    ledger.declare(define(mode="bandit"))
+    other = Referee(ledger, lambda: "")
+    ledger.before = lambda: other.stop("nets", "new")
+    referee.stop("nets", "third")
+    assert ledger.current()["nets"].stopped == {"new", "third"}
+    assert ledger.current()["nets"].allocation.shares == {"old": 1.0}
+
+
+@pytest.mark.parametrize("by", ["person", "guardrail"])
+def test_a_stopped_arm_stays_stopped_when_its_declaration_changes(ledger: Ledger, referee: Referee, by: str) -> None:
+    limits = {"loss": 0.1}
+    ledger.declare(define(guardrails=limits))
+    if by == "person":
+        referee.stop("nets", "third")
+    else:
+        Sender(ledger).send({"old": 0.9, "new": 0.9, "third": 0.2}, 600)
+        referee.tick()
+    assert ledger.current()["nets"].stopped == {"third"}
+    for changed in (
+        define(guardrails=limits, effect=0.01),
+        define(mode="bandit"),
+        define(arms=("old", "third", "fourth")),
+        define(arms=("third", "old")),
+    ):
+        following = ledger.declare(changed)
+        assert following.allocation.shares.get("third", 0.0) == 0
+        assert ledger.declare(changed) == following
+    assert (following.state, following.allocation.shares) == ("stopped", {"old": 1.0})
+
+
+def test_an_experiment_that_was_stopped_stays_so_until_a_person_starts_it(ledger: Ledger, referee: Referee) -> None:
+    ledger.declare(canary())
+    referee.stop("nets")
+    again = ledger.declare(canary(effect=0.01))
+    assert (again.state, again.allocation.shares) == ("stopped", {"old": 1.0})
+    with pytest.raises(InvalidInput, match="start it again"):
+        referee.ramp("nets", 20)
+    started = referee.start(canary(effect=0.01))
+    assert (started.state, started.revision, started.stopped) == ("running", 3, frozenset())
+    assert started.allocation.shares["new"] == pytest.approx(0.05)
+
+
+def test_an_arm_of_a_running_experiment_is_started_again(ledger: Ledger, referee: Referee) -> None:
+    referee.start(define())
+    referee.stop("nets", "third")
+    started = referee.start(define())
+    assert started.allocation.shares["third"] == pytest.approx(1 / 3, abs=1e-5)
+    assert referee.start(define()) == started
+
+
+def test_a_declaration_that_leaves_no_arm_changes_nothing(ledger: Ledger, referee: Referee) -> None:
+    ledger.declare(define())
+    referee.stop("nets")
+    stopped = ledger.current()["nets"]
+    assert ledger.declare(define(arms=("new", "third"))) == stopped
+
+
+def test_an_unknown_arm_cannot_be_stopped(ledger: Ledger, referee: Referee) -> None:
+    ledger.declare(define())
+    with pytest.raises(InvalidInput, match="no arm 'newest'"):
+        referee.stop("nets", "newest")
+
+
+def test_a_ramp_does_not_go_on_while_the_report_says_worse(ledger: Ledger, referee: Referee, clock: Clock) -> None:
+    ledger.declare(canary(ramp=(50, 70, 100)))
+    Sender(ledger).send({"old": 0.95, "new": 0.5}, 600)
+    clock.now += SEASON
+    referee.tick()
+    assert share(ledger, "new") == pytest.approx(0.5)
+    report = referee.report("nets")
+    assert report.comparisons[0].verdict == "worse"
+    assert report.sentence.startswith("Keep old")
+    assert [(one["action"], one["actor"]) for one in report.decisions] == [("hold", "referee")]
+    assert any("waits for `convoy experiment ramp`" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("told_by", ["report", "tick"])
+def test_a_ramp_waits_for_a_person_once_its_arm_was_worse(
+    ledger: Ledger, referee: Referee, clock: Clock, told_by: str
+) -> None:
+    """Later labels make the arm look as good as the control: the claim was made, and holds."""
+    ledger.declare(canary(ramp=(50, 70, 100)))
+    sender = Sender(ledger)
+    sender.send({"old": 0.95, "new": 0.5}, 600)
+    if told_by == "report":
+        assert referee.report("nets").comparisons[0].verdict == "worse"
+    else:
+        referee.tick()
+    sender.send({"old": 0.8, "new": 0.95}, 6000)
+    clock.now += SEASON
+    assert Referee(ledger, lambda: "").report("nets").comparisons[0].verdict != "worse"
+    Referee(ledger, lambda: "", clock=clock).tick()
+    assert share(ledger, "new") == pytest.approx(0.5)
+    ledger.declare(canary(ramp=(50, 70, 100), effect=0.01))
+    assert ledger.current()["nets"].held == {"new"}
+    referee.ramp("nets", None)
+    assert share(ledger, "new") == pytest.approx(0.7)
+    assert ledger.current()["nets"].held == frozenset()
+
+
+def test_a_ramp_does_not_go_on_while_the_report_says_not_to_decide(
+    ledger: Ledger, referee: Referee, clock: Clock
+) -> None:
+    ledger.declare(canary(ramp=(50, 70, 100)))
+    Sender(ledger).send({"old": 0.9, "new": 0.9}, 2000, labelled=0.5)
+    clock.now += SEASON
+    assert referee.report("nets").sentence.startswith("Do not decide")
+    referee.tick()
+    assert share(ledger, "new") == pytest.approx(0.5)
+
+
+def test_an_arm_that_is_worse_keeps_the_least_share_of_a_bandit(ledger: Ledger, referee: Referee) -> None:
+    ledger.declare(define(mode="bandit"))
+    sender = Sender(ledger)
+    for _ in range(3):
+        sender.send({"old": 0.9, "new": 0.9, "third": 0.3}, 500)
+        referee.tick()
+    report = referee.report("nets")
+    assert [one.verdict for one in report.comparisons if one.arm == "third"] == ["worse"]
+    assert share(ledger, "third") == pytest.approx(LEAST_SHARE)
+
+
+def test_a_bandit_does_not_move_while_the_report_says_not_to_decide(ledger: Ledger, referee: Referee) -> None:
+    revision = ledger.declare(define(mode="bandit", arms=("old", "new")))
+    Sender(ledger).send({"old": 0.5, "new": 0.9}, 3000, labelled=0.5)
+    assert referee.report("nets").sentence.startswith("Do not decide")
+    referee.tick()
+    assert ledger.current()["nets"] == revision
+
+
+def rows_of(ledger: Ledger, name: str) -> list[tuple[int, Allocation, str]]:
+    query = select(revisions.c.serial, revisions.c.spans, revisions.c.state).where(revisions.c.experiment == name)
+    with ledger.engine.connect() as connection:
+        rows = connection.execute(query.order_by(revisions.c.serial)).all()
+    return [(serial, Allocation(tuple(map(tuple, orjson.loads(spans)))), state) for serial, spans, state in rows]
+
+
+def rolled_back(ledger: Ledger, name: str) -> list[str]:
+    where = (decisions.c.experiment == name, decisions.c.action == "rollback")
+    with ledger.engine.connect() as connection:
+        return list(connection.execute(select(decisions.c.arm).where(*where)).scalars())
+
+
+names = map("nets-{}".format, itertools.count())
+arms = st.sampled_from(ARMS)
+mistakes = st.sampled_from([0.3, 0.6, 0.9])
+events = st.one_of(
+    st.tuples(st.just("stop"), arms),
+    st.tuples(st.just("promote"), arms),
+    st.tuples(st.just("start"), st.sampled_from(["split", "bandit"])),
+    st.tuples(st.just("declare"), st.sampled_from(["split", "bandit"])),
+    st.tuples(st.just("reorder"), st.permutations(ARMS)),
+    st.tuples(st.just("send"), st.tuples(mistakes, mistakes, mistakes)),
+    st.tuples(st.just("tick"), st.none()),
+    st.tuples(st.just("race"), arms),
+    st.tuples(st.just("restart"), st.none()),
+)
+
+
+class Story:
+    """What happens to an experiment, and which arms a person would call stopped."""
+
+    def __init__(self, ledger: Interrupted) -> None:
+        self.name, self.ledger = next(names), ledger
+        self.referee = Referee(ledger, lambda: "")
+        self.sender = Sender(ledger, self.name)
+        self.changes = itertools.count(1)
+        self.stopped: set[str] = set()
+        self.seen = 0
+        ledger.declare(self.define("bandit"))
+
+    def define(self, mode: str, arms: tuple[str, ...] = ARMS) -> Experiment:
+        effect = 0.05 + next(self.changes) / 1e6
+        return define(self.name, arms, mode=mode, effect=effect, guardrails={"loss": 0.2})
+
+    def happen(self, event: str, what: Any) -> None:
+        present = self.ledger.current()[self.name]
+        if event in ("stop", "race"):
+            other = Referee(self.ledger, lambda: "")
+            if event == "race":
+                self.ledger.before = lambda: self.stop(other, what)
+                self.referee.tick()
+                self.ledger.before = None
+            else:
+                self.stop(other, what)
+        elif event == "promote":
+            self.referee.promote(self.name, what)
+            self.stopped.discard(what)
+        elif event == "start":
+            self.stopped.clear()
+            self.referee.start(self.define(what))
+        elif event == "declare":
+            self.ledger.declare(self.define(what, tuple(arm.name for arm in present.definition.arms)))
+        elif event == "reorder":
+            self.ledger.declare(self.define(present.definition.mode, tuple(what)))
+        elif event == "send":
+            self.sender.send(dict(zip(ARMS, what, strict=True)), 120)
+        elif event == "tick":
+            self.referee.tick()
+        else:
+            self.referee = Referee(self.ledger, lambda: "")
+        self.stopped |= set(rolled_back(self.ledger, self.name)[self.seen :])
+        self.seen = len(rolled_back(self.ledger, self.name))
+
+    def stop(self, referee: Referee, arm: str) -> None:
+        control = self.ledger.current()[self.name].definition.control.name
+        try:
+            referee.stop(self.name, arm)
+        except ConvoyError:
+            return  # it has ended, or no arm would be left
+        self.stopped = set(ARMS) - {arm} if arm == control else self.stopped | {arm}
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(events, min_size=3, max_size=12))
+def test_whatever_happens_a_stopped_arm_has_no_share(ledger: Interrupted, happenings: list[tuple[str, Any]]) -> None:
+    story = Story(ledger)
+    for event, what in happenings:
+        before = rows_of(ledger, story.name)[-1][0]
+        were = set(story.stopped) if event != "race" else set()
+        story.happen(event, what)
+        written = rows_of(ledger, story.name)
+        assert [serial for serial, *_ in written] == list(range(1, len(written) + 1))
+        for _, allocation, _ in [row for row in written if row[0] > before]:
+            shares = allocation.shares
+            assert sum(shares.values()) == pytest.approx(1)
+            assert not {arm for arm in were & story.stopped if shares.get(arm, 0) > 0}
+        assert not set(written[-1][1].shares) & story.stopped
+    Referee(ledger, lambda: "").stop(story.name)
+
+
+RAMP = (50, 60, 70, 80, 90, 100)
+steps = st.one_of(
+    st.tuples(st.just("send"), st.tuples(st.sampled_from([0.6, 0.9]), st.sampled_from([0.6, 0.9]))),
+    st.tuples(st.just("tick"), st.none()),
+    st.tuples(st.just("report"), st.none()),
+    st.tuples(st.sampled_from(["ramp", "declare"]), st.sampled_from(RAMP)),
+)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(steps, min_size=6, max_size=12))
+def test_whatever_happens_no_ramp_goes_up_by_itself_after_it_was_worse(
+    ledger: Ledger, happenings: list[tuple[str, Any]]
+) -> None:
+    name, clock, changes = next(names), Clock(), itertools.count(1)
+    referee, sender = Referee(ledger, lambda: "", clock=clock), Sender(ledger, name)
+    ledger.declare(canary(name, ramp=RAMP))
+    worse = False
+    for event, what in happenings:
+        before = share(ledger, "new", name)
+        clock.now += SEASON
+        if event == "send":
+            sender.send(dict(zip(ARMS, what, strict=False)), 200)
+        elif event == "tick":
+            referee.tick()
+        elif event == "report":
+            worse |= referee.report(name).comparisons[0].verdict == "worse"
+        elif event == "declare":
+            ledger.declare(canary(name, ramp=RAMP, effect=0.05 + next(changes) / 1e6))
+        else:
+            referee.ramp(name, what)
+            worse = False
+        if worse:
+            assert share(ledger, "new", name) <= before + 1e-9
+    referee.stop(name)
+
+
+@given(st.lists(st.sampled_from(ARMS[1:]), max_size=2, unique=True), st.sampled_from(["split", "bandit", "paired"]))
+def test_what_is_stopped_is_read_back(taken: list[str], mode: str) -> None:
+    revision = first_revision(define(mode=mode))
+    for arm in taken:
+        if revision.state == "running":
+            revision = revision.without(arm)
+    assert revision.stopped == frozenset(taken)
+    assert revision.active == tuple(arm for arm in ARMS if arm not in taken)
+    assert (revision.state == "stopped") == (len(taken) == 2)
+    weights = np.array([revision.allocation.shares.get(arm, 0.0) for arm in taken])
+    assert not weights.any()
