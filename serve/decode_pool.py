@@ -14,7 +14,7 @@ from serve.alarm import Alarm
 from serve.decode_queue import DecodeQueue, DecodeWork, Key, Turns
 from serve.metric_pages import Values
 from serve.pace import WEIGHT, Pace
-from serve.scheduling import DEFAULT_PRIORITY, NEVER
+from serve.scheduling import DEFAULT_PRIORITY, NEVER, Backlog
 from serve.work_threads import WorkThreads
 
 LEAST_SECONDS = 50e-6  # of a decode, however few pixels it has
@@ -64,6 +64,7 @@ class DecodePool:
         self._threads = WorkThreads("decode", threads, self._queue)
         self._busy = busy
         self._alarm = Alarm(self._expire, self._clock)
+        self._backlog = Backlog()  # seconds of decoding
         self._under_way: set[DecodeWork] = set()  # waiting images, and those that a thread is at
         self._lag = 0.0  # seconds from the end of an image on its thread to the event loop's notice, lately
         self._paces: WeakKeyDictionary[Decodes, dict[str, Pace]] = WeakKeyDictionary()
@@ -90,13 +91,14 @@ class DecodePool:
 
     def start(self, plan: DecodePlan) -> list[DecodeWork]:
         """Puts the images in the queue; to be followed by `finish`."""
-        works = [
-            DecodeWork(
-                partial(self._decode, plan, place), plan.turns, plan.seconds[place], partial(self._done, plan, place)
-            )
-            for place in range(len(plan.images))
-        ]
+        works, before = [], 0.0
+        for number, seconds in enumerate(plan.seconds):
+            decode, done = partial(self._decode, plan, number), partial(self._done, plan, number)
+            works.append(DecodeWork(decode, plan.turns, plan.turns.key_after(before), seconds, done))
+            before += seconds
         self._under_way.update(works)
+        for work in works:
+            self._backlog.add(*work.place, work.seconds)
         for work in works:
             self._threads.start(work)
         self._alarm.set(plan.turns.deadline)
@@ -116,15 +118,14 @@ class DecodePool:
         finally:
             for work in works:
                 if work.drop():
-                    self._under_way.discard(work)
+                    self._forget(work)
 
     def close(self) -> None:
         """Ends the threads; does not wait."""
         self._threads.close()
 
     def _ahead_of(self, key: Key) -> float:
-        now = self._clock()
-        return sum([work.remaining(now) for work in self._under_way if work.turns.key <= key]) / self._count
+        return self._backlog.ahead_of(*key) / self._count
 
     def _hops(self) -> float:
         """Seconds that a busy event loop is late: to read a request, and to notice that its images are decoded."""
@@ -136,27 +137,32 @@ class DecodePool:
             paces[name] = Pace(FIRST_GUESS.get(name, 0.0))
         return paces[name]
 
-    def _decode(self, plan: DecodePlan, place: int) -> tuple[Any, float, float]:
+    def _decode(self, plan: DecodePlan, number: int) -> tuple[Any, float, float]:
         """An image of a request, or what is wrong with it, the seconds that it took and when it ended. Runs on a thread."""
         start = self._clock()
         try:
-            decoded = plan.decoder.decode(plan.images[place])
+            decoded = plan.decoder.decode(plan.images[number])
         except ConvoyError as error:
             decoded = error
         end = self._clock()
-        self._queue.took(plan.turns, plan.seconds[place], end - start)
+        self._queue.took(plan.turns, plan.seconds[number], end - start)
         return decoded, end - start, end
 
-    def _done(self, plan: DecodePlan, place: int, work: DecodeWork, result: tuple[Any, float, float] | None) -> None:
+    def _done(self, plan: DecodePlan, number: int, work: DecodeWork, result: tuple[Any, float, float] | None) -> None:
         """A thread has ended work, whether or not somebody still waits for it."""
-        self._under_way.discard(work)
+        self._forget(work)
         if result is not None:
             _, seconds, end = result
             self._busy[0] += seconds
             self._lag += WEIGHT * (self._clock() - end - self._lag)
-            name, pixels = plan.sizes[place]
+            name, pixels = plan.sizes[number]
             if pixels:
                 self._pace(plan.decoder, name).learn(pixels, max(0.0, seconds - LEAST_SECONDS))
+
+    def _forget(self, work: DecodeWork) -> None:
+        if work in self._under_way:
+            self._under_way.remove(work)
+            self._backlog.remove(*work.place, work.seconds)
 
     def _expire(self) -> float:
         """Ends what is late; the next deadline."""

@@ -46,19 +46,21 @@ class Turns:
 class DecodeWork(Work):
     """An image that is to be decoded. `started` is when a thread took it, in monotonic seconds, 0 before."""
 
-    __slots__ = ("_decode", "_on_end", "seconds", "started", "turns")
+    __slots__ = ("_decode", "_on_end", "place", "seconds", "started", "turns")
 
     def __init__(
         self,
         decode: Callable[[], Any],
         turns: Turns,
+        place: Key,
         seconds: float,
         on_end: Callable[[DecodeWork, Any], None],
     ) -> None:
-        """`seconds`: what it is expected to take; `on_end` gets what `decode` returned, None where it did not run or raised."""
+        """`place`: where it is expected to stand, `seconds`: what it is expected to take; `on_end` gets what `decode` returned, None where it did not run or raised."""
         super().__init__()
         self._decode: Callable[[], Any] | None = decode
         self.turns = turns
+        self.place = place
         self.seconds = seconds
         self.started = 0.0
         self._on_end = on_end
@@ -79,12 +81,6 @@ class DecodeWork(Work):
             return False
         self._decode = None
         return True
-
-    def remaining(self, now: float) -> float:
-        """Seconds of decoding that are still expected of it."""
-        if self.started:
-            return max(0.0, self.seconds - (now - self.started))
-        return 0.0 if self.future.done() else self.seconds
 
 
 class DecodeQueue:

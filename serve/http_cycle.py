@@ -36,7 +36,7 @@ class SmallCycle:
     """One request, with what uvicorn's protocol needs to know of its own cycles. `scope` must have its path."""
 
     __slots__ = (
-        "body", "disconnected", "flow", "keep_alive", "more_body", "on_response", "response_complete",
+        "_pieces", "_taken", "disconnected", "flow", "keep_alive", "more_body", "on_response", "response_complete",
         "response_started", "scope", "start", "transport",
     )  # fmt: skip
     message_event = NoEvent()
@@ -46,7 +46,8 @@ class SmallCycle:
         self.transport = transport
         self.flow = flow
         self.on_response = on_response
-        self.body: bytearray | None = bytearray()
+        self._pieces: list[bytes] = []
+        self._taken = False
         self.more_body = True
         self.keep_alive = True
         self.disconnected = False
@@ -65,14 +66,14 @@ class SmallCycle:
 
     def add(self, piece: bytes) -> None:
         """A piece of the body has come."""
-        if self.body is not None:
-            self.body += piece
+        self._pieces.append(piece)
 
     async def receive(self) -> Message:
         """The body, once."""
-        if self.body is None or self.disconnected:
+        if self._taken or self.disconnected:
             return {"type": "http.disconnect"}
-        body, self.body = bytes(self.body), None
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._taken, self._pieces = True, []
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(self, message: Message) -> None:

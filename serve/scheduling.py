@@ -15,6 +15,48 @@ DEFAULT_PRIORITY = 8
 NEVER = float("inf")
 
 
+STEP_SECONDS = 0.01  # deadlines that are nearer to each other than this count as one
+
+
+class Backlog:
+    """How much waits, and how much of it goes before a request, by priority and deadline.
+
+    Under overload most requests ask only, so a question must not look at all that waits: amounts are kept by steps of
+    deadlines, and what comes last of all has everything before it.
+    """
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self._steps: dict[tuple[int, int], float] = {}
+        self._last = (0, 0)
+
+    def add(self, priority: int, deadline: float, amount: float) -> None:
+        """`amount` more waits, in whatever unit."""
+        step = (priority, int(deadline / STEP_SECONDS))
+        self._steps[step] = self._steps.get(step, 0.0) + amount
+        self._last = max(self._last, step)
+        self.total += amount
+
+    def remove(self, priority: int, deadline: float, amount: float) -> None:
+        """What was added waits no more."""
+        step = (priority, int(deadline / STEP_SECONDS))
+        left = self._steps[step] - amount
+        self.total -= amount
+        if left > amount * 1e-6:
+            self._steps[step] = left
+            return
+        del self._steps[step]
+        if not self._steps:
+            self.total, self._last = 0.0, (0, 0)  # rounding does not add up
+
+    def ahead_of(self, priority: int, deadline: float) -> float:
+        """What goes before a request that comes now."""
+        step = (priority, int(deadline / STEP_SECONDS))
+        if step >= self._last:
+            return self.total
+        return sum([amount for one, amount in self._steps.items() if one <= step])
+
+
 class Waiting(Protocol):
     """What the line must know of an entry."""
 

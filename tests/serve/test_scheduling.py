@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.scheduling import NEVER, WaitingLine
+from serve.scheduling import NEVER, STEP_SECONDS, Backlog, WaitingLine
 
 
 @dataclass(frozen=True)
@@ -105,3 +106,21 @@ def test_expire_removes_exactly_the_late(entries: list[Item], now: float) -> Non
     kept = [entry for entry in entries if entry.deadline >= now and not entry.gone]
     assert line.rows == sum(entry.size for entry in kept)
     assert line.next_deadline() == min((entry.deadline for entry in kept), default=NEVER)
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.floats(0, 1), st.floats(0.001, 5)), max_size=40), st.data())
+def test_a_backlog_is_the_sum_of_what_waits_before(
+    amounts: list[tuple[int, float, float]], data: st.DataObject
+) -> None:
+    backlog, waiting = Backlog(), list[tuple[int, float, float]]()
+    for one in amounts:
+        backlog.add(*one)
+        waiting.append(one)
+        if data.draw(st.booleans()):
+            gone = waiting.pop(data.draw(st.integers(0, len(waiting) - 1)))
+            backlog.remove(*gone)
+        priority, deadline = data.draw(st.integers(1, 3)), data.draw(st.floats(0, 1))
+        place = (priority, int(deadline / STEP_SECONDS))
+        before = sum(amount for p, d, amount in waiting if (p, int(d / STEP_SECONDS)) <= place)
+        assert backlog.ahead_of(priority, deadline) == pytest.approx(before, abs=1e-4)
+        assert backlog.total == pytest.approx(sum(amount for *_, amount in waiting), abs=1e-4)
