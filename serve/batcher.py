@@ -218,8 +218,9 @@ class Batcher:
         try:
             yield
         finally:
-            if ready_in:
-                self._decode_error.learn(min((self._clock() - began) / ready_in, SURPRISE))
+            # What waited for nothing tells of no error, so that one that was learned is forgotten where nothing else is admitted.
+            ratio = (self._clock() - began) / ready_in if ready_in else 1.0
+            self._decode_error.learn(min(ratio, SURPRISE))
             del self._arriving[key]
             self._arriving_rows -= size
 

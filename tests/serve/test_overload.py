@@ -229,3 +229,18 @@ def test_images_whose_request_has_ended_leave_the_queue(tmp_path: Path) -> None:
             assert await server.ask(0.002, 0.1) == "good"
 
     run_virtually(scenario())
+
+
+def test_a_stall_is_forgotten(tmp_path: Path) -> None:
+    """A machine that stood still for a while expects no more of decoding than before, once it goes on."""
+
+    async def scenario() -> None:
+        server = Server(tmp_path, CURVES["cheap"])
+        fits = THREADS / 0.035
+        await offer(server, 2 * fits, 3.0, 0.2, 40)  # a hundred times as slow as it will be
+        await asyncio.sleep(10.0)
+        await offer(server, 2 * fits, 0.035, 0.2, 200)
+        found = await offer(server, 2 * fits, 0.035, 0.2, 400)
+        assert found.count("good") >= 0.9 * 200
+
+    run_virtually(scenario())
