@@ -24,7 +24,7 @@ from serve.curve import LatencyCurve
 from serve.pace import SURPRISE, RunTimes, Spread
 from serve.parts import Part
 from serve.ranking import TOP, Ranking, rank
-from serve.scheduling import DEFAULT_PRIORITY, NEVER, WaitingLine
+from serve.scheduling import DEFAULT_PRIORITY, NEVER, Backlog, WaitingLine
 from serve.slots import Slots
 from serve.unanswered import failure_of, lost_rows
 
@@ -122,7 +122,9 @@ class Line(Protocol):
     @property
     def waiting_rows(self) -> int: ...
 
-    def admit(self, size: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> None: ...
+    def admit(
+        self, size: int, deadline: float, priority: int = 0, ready_in: float = 0.0, decoded: bool = False
+    ) -> None: ...
 
     def arrival(
         self, size: int, deadline: float, priority: int = 0, ready_in: float = 0.0
@@ -159,9 +161,7 @@ class Batcher:
         self._running: dict[asyncio.Task[None], Sequence[Entry]] = {}
         self._decode_error = Spread(1.0)  # what decoding took, in parts of what it was expected to take
         self._after = Spread(0.0)  # seconds from a place in a short line to the answer
-        self._arriving: dict[object, tuple[int, float, int]] = {}  # priority, deadline, rows
-        self._arriving_rows = 0
-        self._latest = float("-inf")  # deadline of all that was admitted
+        self._arriving = Backlog()  # rows that are being decoded
         self._alarm = Alarm(self._ring, clock)
         self._swept_at = float("-inf")
         self._closed = False
@@ -179,7 +179,9 @@ class Batcher:
         """What the engine can do is known now. The batch may only grow: whoever waits was cut to the old one."""
         self.limits, self._times = limits, RunTimes(curve)
 
-    def admit(self, size: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> None:
+    def admit(
+        self, size: int, deadline: float, priority: int = 0, ready_in: float = 0.0, decoded: bool = False
+    ) -> None:
         """Decides whether `size` more rows can be answered in time. To be asked once, before anything is done for them.
 
         Args:
@@ -187,18 +189,20 @@ class Batcher:
             deadline: in monotonic seconds.
             priority: from 1, the most urgent; 0 is the default one.
             ready_in: seconds until the rows are decoded, where they wait for that; 0: they are there, or nothing is ahead.
+            decoded: they have been decoded, and whatever is still being decoded comes behind them.
 
         Raises Overloaded when the queue is full or the answer would be late, NotReady when closed.
         """
         if self._closed:
             raise NotReady("the model is being unloaded; retry")
-        if self._line.rows + self._arriving_rows + size > self.limits.queue:
+        arriving = 0 if decoded else int(self._arriving.total)
+        if self._line.rows + arriving + size > self.limits.queue:
             self._sweep()
-        waiting = self._line.rows + self._arriving_rows
-        if waiting < self.limits.batch and not ready_in and deadline - self._clock() > self._patience():
-            self._latest = max(self._latest, deadline)
+        waiting = self._line.rows + arriving
+        plenty = not ready_in and deadline - self._clock() > self._patience()
+        if plenty and waiting < self.limits.batch and waiting + size <= self.limits.queue:
             return
-        ahead, expected = self._expect(size, deadline, priority or DEFAULT_PRIORITY, ready_in)
+        ahead, expected = self._expect(size, deadline, priority or DEFAULT_PRIORITY, ready_in, decoded)
         if waiting and waiting + size > self.limits.queue:
             raise Overloaded(f"queue full: {waiting} images wait, the limit is {self.limits.queue}", expected)
         # Nothing ahead: a request is admitted whatever is expected, or a wrong estimate would never be corrected by a run.
@@ -206,23 +210,26 @@ class Batcher:
             raise Overloaded(
                 f"queue too long: {waiting} images wait, about {expected * 1000:.0f} ms; past the deadline", expected
             )
-        self._latest = max(self._latest, deadline)
 
     @contextmanager
     def arrival(self, size: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> Iterator[None]:
         """Admits rows that are still being decoded: for that time they count as waiting. Raises as `admit` does."""
         self.admit(size, deadline, priority, ready_in)
-        key, began = object(), self._clock()
-        self._arriving[key] = (priority or DEFAULT_PRIORITY, deadline, size)
-        self._arriving_rows += size
+        began, entry = self._clock(), (priority or DEFAULT_PRIORITY, deadline, size)
+        self._arriving.add(*entry)
         try:
             yield
+            self._learn_decoding(began, ready_in)
+        except DeadlineExceeded:
+            self._learn_decoding(began, ready_in)
+            raise
         finally:
-            # What waited for nothing tells of no error, so that one that was learned is forgotten where nothing else is admitted.
-            ratio = (self._clock() - began) / ready_in if ready_in else 1.0
-            self._decode_error.learn(min(ratio, SURPRISE))
-            del self._arriving[key]
-            self._arriving_rows -= size
+            self._arriving.remove(*entry)
+
+    def _learn_decoding(self, began: float, ready_in: float) -> None:
+        """What waited for nothing tells of no error, so that one is forgotten where nothing else is admitted any more."""
+        ratio = (self._clock() - began) / ready_in if ready_in else 1.0
+        self._decode_error.learn(min(ratio, SURPRISE))
 
     def submit(self, rows: Rows, deadline: float, priority: int = 0) -> asyncio.Future[Answer]:
         """Puts at most `limits.batch` rows that were admitted in line. Arguments as of `admit`. Raises NotReady when closed."""
@@ -244,9 +251,9 @@ class Batcher:
         self.slots.leave(self._pump)
         for entry in self._line.expire(float("inf")):
             entry.fail(NotReady("the model was unloaded while the request waited; retry"))
-        self._alarm.cancel()
         if self._running:
             await asyncio.wait(self._running)
+        self._alarm.cancel()
 
     def _sweep(self) -> None:
         """Drops whoever has gone or is late; seldom, since it looks at the whole line."""
@@ -272,13 +279,15 @@ class Batcher:
         seconds = (deadline - self._clock()) / (MARGIN * RUNS_TO_WAIT)
         return self._times.largest(seconds, self.limits.batch)
 
-    def _expect(self, size: int, deadline: float, priority: int, ready_in: float) -> tuple[int, float]:
+    def _expect(self, size: int, deadline: float, priority: int, ready_in: float, decoded: bool) -> tuple[int, float]:
         """Rows ahead of `size` that come now, or under way, and the seconds until these are answered.
 
         Decoding and the engine work at the same time: rows meet whichever of both ends later. Behind decoding they take what
         rows in a short line take, which is more than a run: they wait for the one under way, on cores that all share.
         """
-        ahead = self._ahead_of(priority, deadline)
+        ahead = self._line.ahead_of(priority, deadline)
+        if not decoded:
+            ahead += int(self._arriving.ahead_of(priority, deadline))
         batch = self._run_size(deadline)
         runs, rest = divmod(ahead, batch)
         others = -(-max(0, self.slots.waiting - self._line.rows) // batch)  # lines that share the engine take turns
@@ -286,16 +295,8 @@ class Batcher:
         running = sum(entry.size for entries in self._running.values() for entry in entries)
         before = runs * self._times.predict(batch) + (self._times.predict(running) / 2 if running else 0.0)
         own = self._times.predict(min(batch, rest + size)) * -(-size // batch)
-        decoded = ready_in * self._decode_error.high + max(own, self._after.high) if ready_in else 0.0
-        return ahead + running, max(decoded, before / self.slots.count + own)
-
-    def _ahead_of(self, priority: int, deadline: float) -> int:
-        """Rows that wait or are being decoded, and go before an entry of this priority and deadline."""
-        if priority >= DEFAULT_PRIORITY and deadline >= self._latest:
-            return self._line.rows + self._arriving_rows
-        mine = (priority, deadline)
-        arriving = sum(rows for *key, rows in self._arriving.values() if tuple(key) <= mine)
-        return arriving + self._line.ahead_of(priority, deadline)
+        behind = ready_in * self._decode_error.high + max(own, self._after.high) if ready_in else 0.0
+        return ahead + running, max(behind, before / self.slots.count + own)
 
     def _pump(self) -> None:
         while self._line and self.slots.take(full=self._line.rows >= self.limits.batch):
@@ -333,9 +334,10 @@ class Batcher:
 
     def _deliver(self, batch: Sequence[Entry], run: BatchRun) -> None:
         seconds = run.finished - run.started
-        self._times.learn(run.size, seconds)
         if batch[-1].joined:
-            self._after.learn(run.finished - batch[-1].joined)
+            usual = max(self._times.predict(run.size), self._after.high)
+            self._after.learn(min(run.finished - batch[-1].joined, SURPRISE * usual))
+        self._times.learn(run.size, seconds)
         start = 0
         lost = lost_rows(run.logits)
         if lost is not None:  # the batch is ranked as a whole, and arithmetic with infinity warns

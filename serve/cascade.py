@@ -40,6 +40,18 @@ class Cascade:
         self._deadline = deadline
         self._clock = clock
 
+    def admit(self, images: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> None:
+        """Raises what the first stage raises where none would take so many images. As `Batcher.admit`."""
+        until = min(deadline, self._clock() + self._deadline)
+        refusals: list[ConvoyError] = []
+        for stage in self.stages:
+            try:
+                stage.ensemble.admit(images, until, priority, ready_in)
+                return
+            except ConvoyError as error:
+                refusals.append(error)
+        raise refusals[0]
+
     @contextmanager
     def arrival(self, images: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> Iterator[None]:
         """As of `Ensemble`, by the first stage that would take the images: one that refuses is passed over."""

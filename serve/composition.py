@@ -24,6 +24,8 @@ class Plan(Protocol):
 
     async def poll(self, looks: Looks, deadline: float, priority: int = 0) -> Poll: ...
 
+    def admit(self, images: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> None: ...
+
     def arrival(
         self, images: int, deadline: float, priority: int = 0, ready_in: float = 0.0
     ) -> AbstractContextManager[None]: ...
@@ -51,10 +53,12 @@ class Composition:
         self._running: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    def admit(self, size: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> None:
+    def admit(
+        self, size: int, deadline: float, priority: int = 0, ready_in: float = 0.0, decoded: bool = False
+    ) -> None:
         """Raises NotReady when closed, and what members raise where too few of them could answer."""
-        with self.arrival(size, deadline, priority, ready_in):
-            pass
+        self._check_open()
+        self._plan.admit(size, deadline, priority, ready_in)
 
     @contextmanager
     def arrival(self, size: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> Iterator[None]:

@@ -126,10 +126,13 @@ class Decoder:
         except InvalidInput:
             return True
 
-    @staticmethod
-    def glance(body: ImageBytes) -> tuple[str, int]:
-        """Format and pixels, for an estimate of what decoding takes; pixels 0 where the header's first part lacks them."""
-        return glance(body)
+    def glance(self, body: ImageBytes) -> tuple[str, int]:
+        """Format and pixels, for an estimate of what decoding takes.
+
+        Pixels are 0 where the header's first part lacks them, and where they are too many: such an image is refused in no time.
+        """
+        name, pixels = glance(body)
+        return name, pixels if pixels <= self._max_pixels else 0
 
     def decode(self, body: ImageBytes) -> Pixels:
         """Blocks. Raises InvalidInput when it is no whole image, TooLarge when it has too many pixels."""

@@ -13,10 +13,11 @@ from convoy.errors import ConvoyError, DeadlineExceeded
 from serve.alarm import Alarm
 from serve.decode_queue import DecodeQueue, DecodeWork, Key, Turns
 from serve.metric_pages import Values
-from serve.pace import WEIGHT, Pace
+from serve.pace import SURPRISE, WEIGHT, Pace
 from serve.scheduling import DEFAULT_PRIORITY, NEVER, Backlog
 from serve.work_threads import WorkThreads
 
+LEAST_LAG_SECONDS = 0.005  # that is no surprise
 LEAST_SECONDS = 50e-6  # of a decode, however few pixels it has
 # Seconds that a pixel takes until a decoder has seen its format. What has no known format is refused in no time.
 FIRST_GUESS = {
@@ -152,11 +153,12 @@ class DecodePool:
         """A thread has ended work, whether or not somebody still waits for it."""
         self._forget(work)
         if result is not None:
-            _, seconds, end = result
+            decoded, seconds, end = result
             self._busy[0] += seconds
-            self._lag += WEIGHT * (self._clock() - end - self._lag)
+            late = min(self._clock() - end, SURPRISE * max(self._lag, LEAST_LAG_SECONDS))
+            self._lag += WEIGHT * (late - self._lag)
             name, pixels = plan.sizes[number]
-            if pixels:
+            if pixels and not isinstance(decoded, ConvoyError):  # what was refused says nothing of its pixels
                 self._pace(plan.decoder, name).learn(pixels, max(0.0, seconds - LEAST_SECONDS))
 
     def _forget(self, work: DecodeWork) -> None:

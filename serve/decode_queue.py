@@ -56,7 +56,10 @@ class DecodeWork(Work):
         seconds: float,
         on_end: Callable[[DecodeWork, Any], None],
     ) -> None:
-        """`place`: where it is expected to stand, `seconds`: what it is expected to take; `on_end` gets what `decode` returned, None where it did not run or raised."""
+        """Work that is expected to stand at `place` and to take `seconds`.
+
+        `on_end` gets what `decode` returned, None where it did not run or raised.
+        """
         super().__init__()
         self._decode: Callable[[], Any] | None = decode
         self.turns = turns
@@ -69,8 +72,10 @@ class DecodeWork(Work):
         return self._decode() if self._decode is not None else None
 
     def settle(self, result: Any, error: Exception | None) -> None:
-        self._on_end(self, result)
-        super().settle(result, error)
+        try:
+            self._on_end(self, result)
+        finally:
+            super().settle(result, error)
 
     def drop(self) -> bool:
         """Nobody wants it any more. True when no thread has begun it: then it frees its image and is never begun."""

@@ -70,6 +70,21 @@ class Ensemble:
         self._deadline = deadline
         self._clock = clock
 
+    def admit(self, images: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> None:
+        """Raises what a member raises where fewer would take so many images than are needed. As `Batcher.admit`."""
+        until = min(deadline, self._clock() + self._deadline)
+        refusals: list[ConvoyError] = []
+        for member in self.members:
+            try:
+                member.line.admit(images * member.looks, until, priority, ready_in)
+            except ConvoyError as error:
+                refusals.append(error)
+        self._check_enough(refusals)
+
+    def _check_enough(self, refusals: Sequence[ConvoyError]) -> None:
+        if len(self.members) - len(refusals) < self._min_members:
+            raise refusals[0]
+
     @contextmanager
     def arrival(self, images: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> Iterator[None]:
         """Admits images whose looks are still being made: for that time they count in the lines of those who take them.
@@ -84,8 +99,7 @@ class Ensemble:
                     stack.enter_context(member.line.arrival(images * member.looks, until, priority, ready_in))
                 except ConvoyError as error:
                     refusals.append(error)
-            if len(self.members) - len(refusals) < self._min_members:
-                raise refusals[0]
+            self._check_enough(refusals)
             yield
 
     async def poll(self, looks: Looks, deadline: float, priority: int = 0) -> Poll:
@@ -123,7 +137,7 @@ class Ensemble:
         rows = looks.rows[member.geometry]
         begun = self._clock()
         try:
-            member.line.admit(rows.shape[0] * rows.shape[1], until, priority)
+            member.line.admit(rows.shape[0] * rows.shape[1], until, priority, decoded=True)
             answers = await run_in_parts(member.line, rows.reshape(-1, *rows.shape[2:]), until, priority, [])
         except ConvoyError as error:
             outcome: Outcome = "late" if isinstance(error, DeadlineExceeded) else "failed"

@@ -89,6 +89,7 @@ class Connection(HttpToolsProtocol):
         self._room = room
         self._body = 0  # bytes that this connection has of the room
         self._hot = hot
+        self._refused = False  # whether a request of this read was answered from its head
         self._phase = IDLE
         self._since = self.loop.time()  # when the phase began; a body's time counts from its head's first byte
         self._open = 0  # requests whose answers are due
@@ -118,6 +119,7 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._phase is LEAVING:
             return
+        self._refused = False
         if self._is_behind():
             self._hold(self._unparsed + data)
         else:
@@ -222,14 +224,15 @@ class Connection(HttpToolsProtocol):
         fields = dict(self.headers)  # llhttp refuses two lengths, and a length beside chunks
         length = whole_number(fields.get(b"content-length", b""))
         hot = length is not None and self._is_hot()
-        if hot and self._refuse_early(fields):
-            self._due, self._phase = length or 0, REST
+        small = hot and length is not None and length <= MOST_BYTES
+        if hot and length is not None and length <= self._limits.body_bytes and self._refuse_early(fields):
+            self._due, self._phase = length, REST
             return
-        if hot and length is not None and length <= MOST_BYTES:
+        if small:
             scope = cast(Scope, self.scope)
             scope.update(method="POST", path=self.url.decode(), raw_path=self.url, query_string=b"")
-            small = SmallCycle(scope, self.transport, self.flow, self.on_response_complete)
-            self.cycle = cast(RequestResponseCycle, small)  # has what uvicorn's protocol asks of one
+            cycle = SmallCycle(scope, self.transport, self.flow, self.on_response_complete)
+            self.cycle = cast(RequestResponseCycle, cycle)  # has what uvicorn's protocol asks of one
         else:
             super().on_headers_complete()
         self._due = length or 0
@@ -311,12 +314,16 @@ class Connection(HttpToolsProtocol):
         return self.limit_concurrency is None or len(self.connections) < self.limit_concurrency
 
     def _refuse_early(self, fields: Headers) -> bool:
-        """Answers from the head alone a request that would be late. Not where answers before it are due or unread."""
-        if self._open or self.flow.write_paused:
+        """Answers from the head alone a request that would be late. Not where answers before it are due or unread.
+
+        One of a read: thousands of heads come in one, and others wait for the event loop meanwhile.
+        """
+        if self._open or self.flow.write_paused or self._refused:
             return False
         answer = self._hot.refuse(self.url, fields, self._since)
         if answer is None:
             return False
+        self._refused = True
         self.server_state.total_requests += 1
         self.transport.write(answer)
         return True

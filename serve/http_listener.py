@@ -231,7 +231,7 @@ class HttpListener:
         experiments: Experiments | None = None,
     ) -> None:
         listen, limits = settings.listen, settings.limits
-        hot = HttpApp(plane, metrics, build_pages(plane, repository, settings, experiments))
+        hot = self.hot = HttpApp(plane, metrics, build_pages(plane, repository, settings, experiments))
         config = uvicorn.Config(
             allow_origins(hot, listen.cors_origins) if listen.cors_origins else hot,
             http=cast(type[asyncio.Protocol], partial(Connection, limits, Room(), hot)),

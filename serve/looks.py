@@ -89,7 +89,8 @@ class LooksDecoder:
     def glance(self, image: ImageBytes | Pixels) -> tuple[str, int]:
         """As `Decoder.glance`; the format of pixels is "pixels"."""
         if isinstance(image, np.ndarray):
-            return "pixels", image.shape[0] * image.shape[1]
+            pixels = image.shape[0] * image.shape[1]
+            return "pixels", pixels if pixels <= self._max_pixels else 0
         return self._decoder.glance(image)
 
     def decode(self, image: ImageBytes | Pixels) -> Looks:

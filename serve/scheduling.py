@@ -27,23 +27,24 @@ class Backlog:
 
     def __init__(self) -> None:
         self.total = 0.0
-        self._steps: dict[tuple[int, int], float] = {}
+        self._steps: dict[tuple[int, int], tuple[int, float]] = {}  # how many, and their amounts
         self._last = (0, 0)
 
     def add(self, priority: int, deadline: float, amount: float) -> None:
         """`amount` more waits, in whatever unit."""
         step = (priority, int(deadline / STEP_SECONDS))
-        self._steps[step] = self._steps.get(step, 0.0) + amount
+        count, sum_ = self._steps.get(step, (0, 0.0))
+        self._steps[step] = (count + 1, sum_ + amount)
         self._last = max(self._last, step)
         self.total += amount
 
     def remove(self, priority: int, deadline: float, amount: float) -> None:
         """What was added waits no more."""
         step = (priority, int(deadline / STEP_SECONDS))
-        left = self._steps[step] - amount
+        count, sum_ = self._steps[step]
         self.total -= amount
-        if left > amount * 1e-6:
-            self._steps[step] = left
+        if count > 1:
+            self._steps[step] = (count - 1, sum_ - amount)
             return
         del self._steps[step]
         if not self._steps:
@@ -54,7 +55,7 @@ class Backlog:
         step = (priority, int(deadline / STEP_SECONDS))
         if step >= self._last:
             return self.total
-        return sum([amount for one, amount in self._steps.items() if one <= step])
+        return sum([amount for one, (_, amount) in self._steps.items() if one <= step])
 
 
 class Waiting(Protocol):
@@ -80,6 +81,7 @@ class WaitingLine(Generic[E]):
     """Entries that wait for a slot, with the number of rows they hold."""
 
     rows: int = 0
+    _backlog: Backlog = field(default_factory=Backlog)
     _heap: list[tuple[int, float, int, E]] = field(default_factory=list)
     _arrivals: int = 0
 
@@ -90,6 +92,7 @@ class WaitingLine(Generic[E]):
         self._arrivals += 1
         heapq.heappush(self._heap, (entry.priority, entry.deadline, self._arrivals, entry))
         self.rows += entry.size
+        self._backlog.add(entry.priority, entry.deadline, entry.size)
 
     def take(self, now: float, limit: int, predict: Callable[[int], float]) -> tuple[list[E], list[E]]:
         """The next batch of at most `limit` rows, and the entries found to be too late for their run.
@@ -119,12 +122,15 @@ class WaitingLine(Generic[E]):
         return batch, late
 
     def ahead_of(self, priority: int, deadline: float) -> int:
-        """Rows that go before an entry of this priority and deadline. Looks at the whole line."""
-        return sum(item[3].size for item in self._heap if item[:2] <= (priority, deadline) and not item[3].gone)
+        """Rows that go before an entry of this priority and deadline."""
+        return int(self._backlog.ahead_of(priority, deadline))
 
     def expire(self, now: float) -> list[E]:
         """Removes and returns the entries whose deadline has passed; forgets those that are gone."""
         expired = [item[3] for item in self._heap if item[1] < now and not item[3].gone]
+        for _, deadline, _, entry in self._heap:
+            if deadline < now or entry.gone:
+                self._backlog.remove(entry.priority, entry.deadline, entry.size)
         self._heap = [item for item in self._heap if item[1] >= now and not item[3].gone]
         heapq.heapify(self._heap)
         self.rows = sum(item[3].size for item in self._heap)
@@ -137,4 +143,5 @@ class WaitingLine(Generic[E]):
     def _pop(self) -> E:
         entry = heapq.heappop(self._heap)[3]
         self.rows -= entry.size
+        self._backlog.remove(entry.priority, entry.deadline, entry.size)
         return entry

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -168,3 +169,37 @@ def test_a_client_that_leaves_takes_its_images_along(
         assert len([result for result in ended if result is not None]) < 32
         answer = httpx.post(server.http + path, content=save(scene(300, 300), "JPEG"))
         assert answer.status_code == 200
+
+
+def test_a_header_that_promises_too_much_hangs_nobody() -> None:
+    """It is refused in no time, so it is expected to take none, and others of the same deadline are decoded."""
+
+    async def scenario() -> None:
+        pool, decoder = DecodePool(1, np.zeros(1)), Decoder(CROPPED)
+        bomb = struct.pack(">8sI4sIIBBBBBI", b"\x89PNG\r\n\x1a\n", 13, b"IHDR", 2**31 - 1, 2**31 - 1, 8, 2, 0, 0, 0, 0)
+        photo, deadline = save(scene(300, 300), "JPEG"), time.monotonic() + 30
+        works = [pool.start(pool.plan(decoder, [body], deadline)) for body in (photo, bomb, photo, photo)]
+        results = await asyncio.gather(*(pool.finish(one) for one in works), return_exceptions=True)
+        assert [isinstance(one, Exception) for one in results] == [False, True, False, False]
+        assert pool.wait(pool.plan(decoder, [photo] * 3, deadline)) == 0.0
+        assert pool._backlog.total == 0.0
+        pool.close()
+
+    asyncio.run(scenario())
+
+
+def test_refused_images_teach_nothing_of_their_pixels() -> None:
+    async def scenario() -> None:
+        pool, decoder = DecodePool(1, np.zeros(1)), Decoder(CROPPED)
+        whole = save(scene(600, 600), "PNG")
+        deadline = time.monotonic() + 60
+        for body in [whole] * 5:
+            await pool.finish(pool.start(pool.plan(decoder, [body], deadline)))
+        (before,) = pool.plan(decoder, [whole], deadline).seconds
+        for _ in range(20):
+            with pytest.raises(InvalidInput):
+                await pool.finish(pool.start(pool.plan(decoder, [whole[:200]], deadline)))
+        assert pool.plan(decoder, [whole], deadline).seconds == [before]
+        pool.close()
+
+    asyncio.run(scenario())

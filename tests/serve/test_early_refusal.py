@@ -12,6 +12,7 @@ from convoy.credentials import digest
 from convoy.errors import Overloaded
 from models.artifact import BUNDLED
 from serve.config import parse_settings
+from serve.http_body import Headers
 from serve.metrics import REQUESTS, SHED
 from tests.serve.listeners import Serving, serving
 from tests.waiting import until
@@ -36,7 +37,7 @@ def crowded(gateway: Serving, monkeypatch: pytest.MonkeyPatch) -> Serving:
     line = gateway.plane.endpoints.by_name[MODEL].batcher
     admit = line.admit
 
-    def check(size: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> None:
+    def check(size: int, deadline: float, priority: int = 0, ready_in: float = 0.0, decoded: bool = False) -> None:
         if priority == 1:
             raise Overloaded("queue too long", 3.2)
         admit(size, deadline, priority, ready_in)
@@ -112,6 +113,35 @@ def read_one(client: socket.socket) -> int:
     while length:
         length -= len(client.recv(length))
     return int(data.split()[1])
+
+
+def test_a_flood_of_heads_takes_turns_with_others(crowded: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of heads come in one read: one is answered at once, the others as their turns come."""
+    listener = crowded.listener
+    hot = listener.hot
+    refused = 0
+
+    def refuse(url: bytes, asked: Headers, began: float) -> bytes | None:
+        nonlocal refused
+        refused += 1
+        return type(hot).refuse(hot, url, asked, began)
+
+    monkeypatch.setattr(hot, "refuse", refuse)
+    port = int(crowded.http.rpartition(":")[2])
+    late = head(len(DIGIT), "X-Request-Priority: 1") + DIGIT
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        client.sendall(late * 100)
+        assert [read_one(client) for _ in range(100)] == [503] * 100
+    assert refused < 20
+
+
+def test_a_body_beyond_the_limit_is_not_thrown_away_but_ended(crowded: Serving) -> None:
+    port = int(crowded.http.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        client.sendall(head(10**15, "X-Request-Priority: 1"))
+        status, headers, _ = read_answer(client)
+        assert status in (413, 503)
+        assert headers["connection"] == "close"
 
 
 def test_who_reads_no_answers_is_kept_waiting(crowded: Serving) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -314,6 +315,9 @@ def test_errors_end_the_future_whatever_they_are() -> None:
         async def poll(self, *_: Any) -> Poll:
             raise RuntimeError("secret detail")
 
+        def admit(self, *_: Any) -> None:
+            pass
+
         def arrival(self, *_: Any) -> AbstractContextManager[None]:
             return nullcontext()
 
@@ -344,15 +348,42 @@ def test_images_are_admitted_before_they_are_decoded_where_enough_members_would_
         )
         for line in (either, stages):
             with line.arrival(3, FOREVER):
-                assert free.batcher._arriving_rows == 6
+                assert free.batcher._arriving.total == 6
             line.admit(3, FOREVER)
         with pytest.raises(Overloaded, match="queue full"):
             both.admit(3, FOREVER)
         with pytest.raises(Overloaded), both.arrival(3, FOREVER):
             pass
-        assert free.batcher._arriving_rows == 0
+        assert free.batcher._arriving.total == 0
         full.gate.set()
         await asyncio.gather(*waiting)
+
+    run(scenario)
+
+
+def test_looks_at_admission_and_abandoned_images_teach_the_members_nothing() -> None:
+    async def scenario() -> None:
+        net = Net()
+        line = Composition(Ensemble([net.member()]), BatcherLimits(64, 1024))
+        before = net.batcher._decode_error.high
+        for _ in range(50):
+            line.admit(1, FOREVER, ready_in=5.0)
+            with pytest.raises(Cancelled), line.arrival(1, FOREVER, ready_in=5.0):
+                raise Cancelled("gone")
+        assert net.batcher._decode_error.high == before
+
+    run(scenario)
+
+
+def test_decoded_images_are_not_refused_for_those_behind_them() -> None:
+    """A deadline of the ensemble's own begins anew when the members are asked: later than that of images behind."""
+
+    async def scenario() -> None:
+        net = Net(queue=64)
+        ensemble = Ensemble([net.member()], deadline=30.0)
+        with net.batcher.arrival(60, time.monotonic() + 30.0, ready_in=0.1):
+            poll = await ensemble.poll(looks(*[0] * 10), FOREVER)
+        assert len(scores_of(poll)) == 10
 
     run(scenario)
 
