@@ -60,6 +60,7 @@ class Calls:
             told = self.plane.record_failure(endpoint, error, trace)
             code, reason = told.grpc_code, str(told)
             if told is error:
+                del told  # or it and this frame keep each other until the garbage collector comes
                 raise
             raise told from error
         except asyncio.CancelledError:

@@ -89,6 +89,7 @@ class Connection(HttpToolsProtocol):
         self._room = room
         self._body = 0  # bytes that this connection has of the room
         self._hot = hot
+        self._blank_since = 0.0  # when empty lines began to come instead of a request, 0: they did not
         self._refused = False  # whether a request of this read was answered from its head
         self._phase = IDLE
         self._since = self.loop.time()  # when the phase began; a body's time counts from its head's first byte
@@ -157,7 +158,7 @@ class Connection(HttpToolsProtocol):
         self._read = parsed = len(piece)
         if self._phase is HEAD:
             self._head += parsed
-        chunks = self._chunks
+        chunks, before = self._chunks, self.headers
         try:
             try:
                 self.parser.feed_data(piece)
@@ -169,6 +170,8 @@ class Connection(HttpToolsProtocol):
         else:
             if self._phase is HEAD or self._chunks is not None:
                 self._check_size(chunks)
+            elif self._phase is IDLE and self.headers is before and not self._blank_since:
+                self._blank_since = self.loop.time()
         return parsed
 
     def _ignore_upgrade(self) -> None:
@@ -200,6 +203,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._phase, self._since, self._head = HEAD, self.loop.time(), self._read
+        self._blank_since = 0.0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer: that is never one (RFC 9110, section 6.5.1), since headers were judged before it came."""
@@ -341,7 +345,7 @@ class Connection(HttpToolsProtocol):
         for_body = max(limits.header_seconds, limits.deadline_ms / 1000)
         if self._is_behind():
             pass  # it waits for us
-        elif self._phase is IDLE and waited > limits.idle_seconds:
+        elif self._phase is IDLE and (waited > limits.idle_seconds or self._waits_blank(now)):
             self.transport.close()
         elif self._phase is HEAD and waited > limits.header_seconds:
             self._refuse(TIMEOUT, b"the head of the request did not arrive within limits.header_seconds")
@@ -350,6 +354,10 @@ class Connection(HttpToolsProtocol):
         elif (self._phase is REST and waited > for_body) or (self._phase is LEAVING and waited > LINGER_SECONDS):
             self.transport.close()
         self._check_reading(now)
+
+    def _waits_blank(self, now: float) -> bool:
+        """Whether empty lines, which may stand before a request (RFC 9112, section 2.2), have come for as long as a head may."""
+        return bool(self._blank_since) and now - self._blank_since > self._limits.header_seconds
 
     def _check_reading(self, now: float) -> None:
         """A client that takes nothing of its answer keeps it in our memory."""

@@ -153,6 +153,7 @@ class HttpApp:
             told = self._plane.record_failure(endpoint, error, trace)
             status, reason = told.http_status, str(told)
             await send_error(send, receive, told, trace.id)
+            del told  # or it and this frame keep each other, and a large document, until the garbage collector comes
         else:
             self._plane.record_answer(endpoint, trace)
         finally:

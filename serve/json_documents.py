@@ -21,9 +21,10 @@ from convoy.tensors import Buffer
 
 SMALL_BYTES = 64 * 1024  # parsed where it arrives: a few milliseconds at worst, while a thread costs everybody a hop
 ENVELOPE_VALUES = 10_000  # that a document may hold beside its data: options, parameters, keys that nobody knows
-LARGEST_VALUES = (
-    16_000_000  # where no model's shape says it: 64 images of 224 × 224 in colour are 12.9 million, with their lists
-)
+# Where no model's shape says it: 64 images of 224 × 224 in colour are 12.9 million, with their lists.
+LARGEST_VALUES = 16_000_000
+# Objects, their keys and texts take more than a number does, and no request needs as many of them as of pixels.
+MOST_OF = {b"{": 40_000, b":": 160_000, b'"': 400_000}
 COUNTED_BYTES = 256 * 1024  # at a time, so that the comparison stays in the processor's cache
 MARKS = b",[{"  # each value but the first follows one of them
 
@@ -42,10 +43,17 @@ async def parse_bounded(parse: Callable[[], Parsed], text: Buffer, most_values: 
 
 def check_values(text: Buffer, most: int) -> None:
     """Raises TooLarge when JSON may hold more values than `most`. Commas and brackets in texts count, too."""
-    found = 1
+    found, dear = 1, dict.fromkeys(MOST_OF, 0)
     for start in range(0, len(text), COUNTED_BYTES):
         piece = np.frombuffer(text, np.uint8, min(COUNTED_BYTES, len(text) - start), start)
         found += sum(int(np.count_nonzero(piece == mark)) for mark in MARKS)
+        for mark in dear:
+            dear[mark] += int(np.count_nonzero(piece == mark[0]))
+        if any(dear[mark] > most_of for mark, most_of in MOST_OF.items()):
+            raise TooLarge(
+                "the JSON body holds more values in objects and texts than a request can need: send fewer images or "
+                "items at a time"
+            )
         if found > most:
             raise TooLarge(
                 f"the JSON body holds more than the {most} values that such a request can need: send fewer images or items "

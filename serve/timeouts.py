@@ -23,7 +23,7 @@ def http_terms(plane: DataPlane, headers: Headers, trace: Trace) -> Terms:
 
 def _number(value: bytes, name: bytes) -> float:
     try:
-        number = float(value)
+        number = -1.0 if b"_" in value else float(value)  # Python reads 1_0 as 10
     except ValueError:
         number = -1.0
     if not 0 <= number < float("inf"):

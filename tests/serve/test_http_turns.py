@@ -176,3 +176,17 @@ def test_a_connection_rests_after_the_rest_of_a_body(gateway: Serving) -> None:
         one.sendall(request[100:])
         answer += rest(one)  # to the end, which comes when limits.idle_seconds have passed
         assert [one.status for one in parse_answers(answer)] == [405]
+
+
+def test_empty_lines_are_no_reason_to_wait_longer_than_for_a_head() -> None:
+    async def run() -> list[bool]:
+        async with Conversation(echo, LIMITS) as talk:
+            loop, closing = asyncio.get_running_loop(), []
+            await loop.sock_sendall(talk.socket, b"\r\n\r\n")
+            await asyncio.sleep(0.01)
+            for later in (0.5, 1.5):
+                talk.connection.check_time(loop.time() + later)
+                closing.append(talk.transport.is_closing())
+            return closing
+
+    assert asyncio.run(run()) == [False, True]

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convoy.errors import InvalidInput, TooLarge
-from serve.json_documents import SMALL_BYTES, check_values, load, parse_bounded
+from serve.json_documents import LARGEST_VALUES, SMALL_BYTES, check_values, load, parse_bounded
 
 LEAVES = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=3)
 DOCUMENTS = st.recursive(
@@ -70,3 +70,13 @@ def test_the_collector_runs_again_after_an_error() -> None:
     with pytest.raises(InvalidInput, match="not JSON"):
         asyncio.run(parse_bounded(lambda: load(body), body, 2))
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize("item", [b'{"a":0}', b'"a"', b'{"":""}'])
+def test_objects_and_texts_are_counted_apart_from_numbers(item: bytes) -> None:
+    """They take more memory and time than a pixel does, of which there may be millions."""
+    few, many = (b"[" + b",".join([item] * count) + b"]" for count in (1_000, 300_000))
+    check_values(few, LARGEST_VALUES)
+    check_values(b"[" + b",".join([b"255"] * 300_000) + b"]", LARGEST_VALUES)
+    with pytest.raises(TooLarge, match="values in objects and texts"):
+        check_values(many, LARGEST_VALUES)
