@@ -280,7 +280,7 @@ class Batcher:
         return self._times.largest(seconds, self.limits.batch)
 
     def _expect(self, size: int, deadline: float, priority: int, ready_in: float, decoded: bool) -> tuple[int, float]:
-        """Rows ahead of `size` that come now, or under way, and the seconds until these are answered.
+        """Rows ahead of `size` that come now, and the seconds until these are answered.
 
         Decoding and the engine work at the same time: rows meet whichever of both ends later. Behind decoding they take what
         rows in a short line take, which is more than a run: they wait for the one under way, on cores that all share.
@@ -296,7 +296,7 @@ class Batcher:
         before = runs * self._times.predict(batch) + (self._times.predict(running) / 2 if running else 0.0)
         own = self._times.predict(min(batch, rest + size)) * -(-size // batch)
         behind = ready_in * self._decode_error.high + max(own, self._after.high) if ready_in else 0.0
-        return ahead + running, max(behind, before / self.slots.count + own)
+        return ahead, max(behind, before / self.slots.count + own)
 
     def _pump(self) -> None:
         while self._line and self.slots.take(full=self._line.rows >= self.limits.batch):
