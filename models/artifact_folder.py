@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from convoy.errors import ArtifactError
@@ -22,6 +22,14 @@ MOST_NAMED = 3
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 # What renameat2 fails with where the file system or the system cannot exchange folders.
 CANNOT_EXCHANGE = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EXDEV})
+REMEDIES = {
+    errno.ENOSPC: "free some room",
+    errno.EDQUOT: "free some room",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f)",
+    errno.EACCES: "make it writable",
+    errno.EPERM: "make it writable",
+    errno.EROFS: "make it writable",
+}
 
 
 def check_out(out: Path, inputs: Sequence[Path] = ()) -> None:
@@ -40,10 +48,10 @@ def new_artifact(out: Path, inputs: Sequence[Path] = ()) -> Iterator[Path]:
     target = out.resolve()
     with _explained(out):
         _check(out, target, inputs)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            dir=target.parent, prefix=f".{target.name}-", ignore_cleanup_errors=True
-        ) as scratch:
+        with (
+            _folder_to_write_in(target.parent) as parent,
+            tempfile.TemporaryDirectory(dir=parent, prefix=f".{target.name}-", ignore_cleanup_errors=True) as scratch,
+        ):
             folder = Path(scratch) / "artifact"
             folder.mkdir()
             yield folder
@@ -57,9 +65,23 @@ def _explained(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ArtifactError(
-            f"{out} could not be written ({error}); free some room, or name another folder with --out"
-        ) from error
+        known = REMEDIES.get(error.errno or 0)
+        remedy = f"{known}, or name another folder with --out" if known else "name another folder with --out"
+        raise ArtifactError(f"{out} could not be written ({error}); {remedy}") from error
+
+
+@contextmanager
+def _folder_to_write_in(parent: Path) -> Iterator[Path]:
+    """The folder, made if it is absent, with those above it. When the block fails, what was made goes again."""
+    absent = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        yield parent
+    except BaseException:
+        for folder in absent:
+            with suppress(OSError):  # others may have put something there meanwhile
+                folder.rmdir()
+        raise
 
 
 def _check(out: Path, target: Path, inputs: Sequence[Path]) -> None:

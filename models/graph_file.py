@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
+from onnx.external_data_helper import set_external_data
 
 from models.artifact import WEIGHTS
 
@@ -12,15 +14,22 @@ EXTERNAL_FROM = 1024  # bytes
 
 
 def save_graph(model: onnx.ModelProto, path: Path) -> None:
-    """Writes a graph and weights.bin, which is empty for a net so small that all of it is in the graph."""
+    """Writes a graph and weights.bin, which is empty for a net so small that all of it is in the graph.
+
+    onnx's `save_as_external_data` is not used: it refuses to write when the working folder holds a file of that name.
+    """
     written = onnx.ModelProto()
     written.CopyFrom(model)  # saving takes the weights out of what is saved
-    onnx.save_model(
-        written,
-        str(path),
-        save_as_external_data=True,
-        all_tensors_to_one_file=True,
-        location=WEIGHTS,
-        size_threshold=EXTERNAL_FROM,
-    )
+    for tensor in _weights(written.graph):
+        if len(tensor.raw_data) >= EXTERNAL_FROM:
+            set_external_data(tensor, WEIGHTS)
+    onnx.save_model(written, str(path))
     (path.parent / WEIGHTS).touch()
+
+
+def _weights(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Those of the graph and of the graphs inside its nodes."""
+    yield from graph.initializer
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        for inner in (attribute.g, *attribute.graphs):
+            yield from _weights(inner)

@@ -24,7 +24,7 @@ from models.engines.remote import RemoteStore
 
 NEW, LOCKS, TIMINGS, CURVES = ".new-", ".locks", ".timings", ".curves"
 KEY = re.compile(r"[0-9a-f]{64}")
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 log = logging.getLogger("convoy.engines")
 
@@ -211,8 +211,9 @@ class Store:
                     f"no room for the engine in {self.root} ({error.strerror}): free some with `convoy engines prune`, "
                     "or name another folder with --store"
                 ) from error
+            limit = "raise the limit of a file's size (ulimit -f), or " if error.errno == errno.EFBIG else ""
             raise ArtifactError(
-                f"{self.root} cannot be used ({error.strerror}): name another folder with --store"
+                f"{self.root} cannot be used ({error.strerror or error}): {limit}name another folder with --store"
             ) from error
 
 

@@ -174,7 +174,7 @@ with new_artifact(pathlib.Path(sys.argv[1])) as folder:
     (folder / "image.onnx").write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
-FULL_DISK = """
+SMALL_FILES = """
 import pathlib, resource, sys
 from models.description import Description
 from models.import_onnx import import_onnx
@@ -196,16 +196,63 @@ def test_a_killed_process_leaves_the_old_artifact(there: bool, tmp_path: Path) -
         assert not out.exists()
 
 
-def test_a_full_disk_leaves_the_old_artifact_and_names_the_remedy(tmp_path: Path) -> None:
+def test_a_file_that_may_not_grow_leaves_the_old_artifact_and_names_the_remedy(tmp_path: Path) -> None:
     out = write_artifact(tmp_path / "out", "old")
     net = write_net(tmp_path / "net.onnx")
     before = contents(tmp_path)
-    command = [sys.executable, "-c", FULL_DISK, str(out), str(net)]
+    command = [sys.executable, "-c", SMALL_FILES, str(out), str(net)]
     done = subprocess.run(command, check=False, timeout=120, capture_output=True, text=True)
     assert "ArtifactError" in done.stderr
     assert "File too large" in done.stderr
-    assert "free some room, or name another folder with --out" in done.stderr
+    assert "(ulimit -f), or name another folder with --out" in done.stderr
     assert contents(tmp_path) == before
+
+
+def test_what_fails_leaves_no_folder_above_it(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="is no classifier"), new_artifact(tmp_path / "a.txt" / "some" / "out"):
+        raise ArtifactError("it is no classifier")
+    assert contents(tmp_path) == {}
+
+
+def test_a_name_that_is_too_long_leaves_no_folder_above_it(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"File name too long.*; name another folder with --out"):
+        install(tmp_path / "a" / ("b" * 300) / "out", "new")
+    assert contents(tmp_path) == {}
+
+
+def test_what_others_put_there_meanwhile_stays(tmp_path: Path) -> None:
+    def refused() -> None:
+        with new_artifact(tmp_path / "some" / "out"):
+            (tmp_path / "some" / "theirs").write_bytes(b"theirs")
+            raise ArtifactError("refused")
+
+    with pytest.raises(ArtifactError, match="refused"):
+        refused()
+    assert contents(tmp_path) == {"some": None, "some/theirs": b"theirs"}
+
+
+def test_room_is_asked_for_on_a_full_disk(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ArtifactError, match=r"No space left on device.*; free some room, or name another"),
+        new_artifact(tmp_path / "out"),
+    ):
+        Path("/dev/full").write_bytes(b"more than there is room for")
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.EDQUOT, "; free some room, or name another folder with --out"),
+        (errno.EACCES, "; make it writable, or name another folder with --out"),
+        (errno.EROFS, "; make it writable, or name another folder with --out"),
+        (errno.EIO, "; name another folder with --out"),
+    ],
+)
+def test_the_remedy_fits_what_happened(code: int, remedy: str, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError) as caught, new_artifact(tmp_path / "out"):
+        raise OSError(code, os.strerror(code))
+    assert os.strerror(code) in str(caught.value)
+    assert str(caught.value).endswith(remedy)
 
 
 def test_a_reader_always_finds_an_artifact(tmp_path: Path) -> None:

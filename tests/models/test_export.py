@@ -42,6 +42,16 @@ def test_both_graphs_share_one_file_of_weights(exported: tuple[LeNet5, Path]) ->
         onnx.checker.check_model(str(folder / name))
 
 
+def test_the_working_folder_may_hold_weights_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "weights.bin").write_bytes(b"months of training")
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path)
+    export(LeNet5(), GREY, Path("out"), batches=(1,))
+    assert (tmp_path / "weights.bin").read_bytes() == b"months of training"
+    assert (tmp_path / "out" / "weights.bin").stat().st_size > 100_000
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["out", "weights.bin"]
+
+
 def test_batches_the_export_never_saw(exported: tuple[LeNet5, Path]) -> None:
     net, folder = exported
     assert 2 not in PARITY_BATCHES

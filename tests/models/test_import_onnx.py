@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto
 
 from convoy.errors import ArtifactError
-from models.artifact import Preprocessing
+from models.artifact import WEIGHTS, Preprocessing
 from models.description import Description
 from models.engines.backends import load_engine
 from models.import_onnx import import_onnx
@@ -35,6 +35,21 @@ def test_a_network_becomes_an_artifact_that_answers_the_same(tmp_path: Path, cha
         powers = np.exp(logits - logits.max(1, keepdims=True))
         logits = powers / powers.sum(1, keepdims=True)
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_the_working_folder_may_hold_weights_of_its_own(
+    external: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_net(tmp_path / "net.onnx", external=external)
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    (elsewhere / WEIGHTS).write_bytes(b"months of training")
+    monkeypatch.chdir(elsewhere)
+    for out in (Path("out"), tmp_path / "out"):
+        artifact = import_onnx("flowers", file, FLOWERS, out)
+        assert (artifact.folder / WEIGHTS).stat().st_size >= 8 * 48 * 4
+    assert (elsewhere / WEIGHTS).read_bytes() == b"months of training"
+    assert sorted(one.name for one in elsewhere.iterdir()) == ["out", WEIGHTS]
 
 
 def test_a_side_that_the_file_leaves_open_is_said(tmp_path: Path) -> None:

@@ -49,6 +49,19 @@ def test_int8_that_is_right_is_kept_with_its_evidence(artifact: Artifact, store:
     assert build_engine(wanted, store, lambda *_: pytest.fail("it is there already")) == entry
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_working_folder_may_hold_files_of_the_same_names(
+    precision: Any, artifact: Artifact, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    theirs = dict.fromkeys(("weights.bin", "tensor.onnx", "int8.onnx", "int8.onnx.data", "whole.onnx"), b"theirs")
+    for name, content in theirs.items():
+        (elsewhere / name).write_bytes(content)
+    monkeypatch.chdir(elsewhere)
+    assert build_engine(order(artifact, precision, CPU_BACKENDS[0], source()), store).status == "accepted"
+    assert {one.name: one.read_bytes() for one in elsewhere.iterdir()} == theirs
+
+
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_a_bad_calibration_is_refused_and_nothing_is_kept(artifact: Artifact, store: Store, backend: str) -> None:
     with pytest.raises(ArtifactError, match=r"refused, nothing was stored.*minmax: at 95 % it may lose.*--calibration"):

@@ -112,8 +112,7 @@ def test_processes_build_once(store: Store, tmp_path: Path) -> None:
     assert (tmp_path / "builds").read_text() == "x"
 
 
-def test_a_full_disk_is_told_and_nothing_is_left(store: Store) -> None:
-    """Files may not grow past a limit: what a full disk does to a process, without filling one."""
+def test_a_file_that_may_not_grow_is_told_and_nothing_is_left(store: Store) -> None:
     store.obtain(key_of(recipe()), builder())
     script = textwrap.dedent(f"""
         import resource
@@ -129,15 +128,25 @@ def test_a_full_disk_is_told_and_nothing_is_left(store: Store) -> None:
             print(error)
     """)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
-    assert "no room" in done.stdout
-    assert "prune" in done.stdout
+    assert "File too large" in done.stdout
+    assert "(ulimit -f), or name another folder with --store" in done.stdout
     assert len(store.entries()) == 1
     assert not list(store.root.glob(".new-*"))
 
 
 def test_a_build_does_not_begin_where_there_is_no_room(store: Store) -> None:
-    with pytest.raises(ArtifactError, match="no room"):
+    with pytest.raises(ArtifactError, match=r"no room.*prune"):
         store.obtain(key_of(recipe()), never, space=1 << 62)
+
+
+def test_a_full_disk_says_how_to_free_some(store: Store) -> None:
+    def fill(folder: Path) -> EngineManifest:
+        Path("/dev/full").write_bytes(b"more than there is room for")
+        return never(folder)
+
+    with pytest.raises(ArtifactError, match=r"no room.*No space left on device.*prune"):
+        store.obtain(key_of(recipe()), fill)
+    assert not list(store.root.glob(".new-*"))
 
 
 def test_a_store_that_is_no_folder(tmp_path: Path) -> None:
