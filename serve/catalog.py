@@ -23,7 +23,7 @@ from serve.config import TENSOR_SUFFIX, Catalog, EnsembleConfig, Limits, ModelCo
 from serve.curve import LatencyCurve
 from serve.decode import Decoder
 from serve.decode_pool import Decodes
-from serve.executors import FORMS, Executor, Form
+from serve.executors import FORMS, Executor, Form, LocalExecutor
 from serve.looks import Looks, LooksDecoder
 from serve.metrics import TARGET, Metrics, ModelRecorder
 from serve.on_demand import OnDemandExecutor
@@ -218,7 +218,7 @@ def waiting_rows(endpoint: Endpoint) -> int:
 def trouble_of(endpoint: Endpoint) -> str:
     """Why a model that is there cannot answer; empty when it can, be it after a load."""
     executor = endpoint.executor if isinstance(endpoint, ModelEndpoint) else None
-    return executor.problem if isinstance(executor, OnDemandExecutor) else ""
+    return executor.trouble if isinstance(executor, LocalExecutor | OnDemandExecutor) else ""
 
 
 async def close_endpoints(endpoints: Iterable[Endpoint]) -> None:

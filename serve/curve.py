@@ -72,6 +72,15 @@ def warm_up(engine: Engine, sizes: Sequence[int]) -> None:
         _run_blank(engine, _blank(engine, size))
 
 
+def check_width(engine: Engine, classes: int) -> None:
+    """Raises EngineFailed for an engine that does not answer a blank row with a logit for each of `classes` labels."""
+    width = engine.run(_blank(engine, 1)).shape[-1]
+    if width != classes:
+        raise EngineFailed(
+            f"the graph answers {width} logits, its manifest has {classes} labels; import the model again with one label for each"
+        )
+
+
 def _best_of(engine: Engine, size: int, repeats: int, clock: Callable[[], float]) -> float:
     batch = _blank(engine, size)
     _run_blank(engine, batch)

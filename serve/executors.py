@@ -19,8 +19,9 @@ from models.artifact import Artifact
 from models.engines.engine import Engine, TensorSpec
 from models.engines.logits import all_have_distribution, has_distribution
 from models.engines.store import Store
+from serve.availability import reason_of
 from serve.config import ModelConfig
-from serve.curve import LONG_SECONDS, LatencyCurve, bucket_sizes, measure_curve, warm_up
+from serve.curve import LONG_SECONDS, LatencyCurve, bucket_sizes, check_width, measure_curve, warm_up
 from serve.engines import Builder, EngineFacts, Opened, open_engines
 from serve.kept_curves import KeptCurves
 from serve.metrics import EngineTime, Metrics
@@ -86,9 +87,10 @@ class Engines:
         self._sizes = bucket_sizes(model.max_batch)
         self._kept = KeptCurves(store, threads, self._sizes)
         self._time = engine_time
+        self._classes = len(artifact.manifest.labels)
         self._warm = self._warm_up(self._open(), curve)
         self._builder = Builder(model, artifact, store)
-        self._classes = len(artifact.manifest.labels)
+        self.trouble = ""  # why it could not run blank rows the last time
         self._doubtful: tuple[Form, int] | None = None  # a form and a number of rows that it failed to run
         self._closed = False
         self.inputs = {form: engine.input for form, engine in self._warm.engines.items()}
@@ -142,7 +144,6 @@ class Engines:
 
     def _prove(self, form: Form, size: int) -> None:
         """Finds out whether it was the batch or the engine: the engine, if blank rows fail too. Raises NotReady."""
-        self._doubtful = (form, size)
         try:
             self._run_blank(form, size)
         except (EngineFailed, MemoryError) as error:
@@ -151,10 +152,15 @@ class Engines:
 
     def _run_blank(self, form: Form, size: int) -> None:
         spec = self.inputs[form]
-        logits = self._run(form, np.zeros((size, *spec.shape[1:]), spec.dtype))
-        if not all_have_distribution(logits):
-            raise EngineFailed("the engine answers blank rows with NaN or infinity")
-        self._doubtful = None
+        self._doubtful = (form, size)
+        try:
+            logits = self._run(form, np.zeros((size, *spec.shape[1:]), spec.dtype))
+            if not all_have_distribution(logits):
+                raise EngineFailed("the engine answers blank rows with NaN or infinity")
+        except Exception as error:
+            self.trouble = reason_of(error)
+            raise
+        self._doubtful, self.trouble = None, ""
 
     def _take(self, loop: asyncio.AbstractEventLoop, done: Callable[[], None], problem: str) -> None:
         present = self._warm
@@ -185,6 +191,8 @@ class Engines:
 
         The tensors' engine has the same network: where a run is long, what its first one takes more is little beside it.
         """
+        for engine in (opened.image, opened.tensor):
+            check_width(engine, self._classes)
         label = opened.facts.label
         again = known is not None and known.engine == label
         sizes = (1,) if again else self._sizes
@@ -230,6 +238,11 @@ class LocalExecutor:
     def ran_at(self) -> float:
         """When it last ran (monotonic seconds)."""
         return self._engines.ran_at
+
+    @property
+    def trouble(self) -> str:
+        """Why it cannot answer; empty as far as it is known."""
+        return self._engines.trouble
 
     async def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
         if self.curve.predict(len(rows)) <= min(HOP_SECONDS + len(rows) * ROW_SECONDS, SHORT_SECONDS):

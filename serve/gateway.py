@@ -20,11 +20,11 @@ from convoy.metadata import RepositoryEntry
 from models.artifact import Artifact
 from models.engines.store import open_store
 from serve.access import Access, read_local_key
-from serve.catalog import CatalogLoader, ModelEndpoint, close_endpoints
+from serve.catalog import CatalogLoader, close_endpoints
 from serve.config import Catalog, ModelConfig, Settings
 from serve.dataplane import DataPlane
 from serve.decode_pool import DecodePool
-from serve.executors import Executor, LocalExecutor
+from serve.executors import Executor
 from serve.experiments.front import lined
 from serve.grpc_listener import GrpcListener
 from serve.host import connect_host
@@ -32,7 +32,7 @@ from serve.http_listener import HttpListener
 from serve.logs import log_request, open_log
 from serve.metric_pages import PageWriter
 from serve.metrics import BUILD, DECODE_BUSY, LOOP_BUSY, Metrics
-from serve.on_demand import OnDemandExecutor, connect_local, open_memory
+from serve.on_demand import connect_local, open_memory
 from serve.repository import Repository
 from serve.sockets import Handover, find_listener
 from serve.steward import StewardClient
@@ -112,12 +112,8 @@ class Gateway:
         return self._repository.problems()
 
     async def check_health(self) -> None:
-        """Fails when an engine of this process no longer answers."""
-        for endpoint in self._plane.endpoints.by_name.values():
-            if not isinstance(endpoint, ModelEndpoint) or endpoint.form != "image":
-                continue
-            if isinstance(endpoint.executor, LocalExecutor | OnDemandExecutor):
-                await endpoint.executor.probe()
+        """Fails when no engine of this process answers any more."""
+        await self._repository.check_health()
 
     async def __del__(self) -> None:
         """Drains: says that it is not ready and serves on, then no new connections, what is in flight finished."""

@@ -144,7 +144,7 @@ CURVE = Definition(
 UNAVAILABLE = Definition(
     "convoy_model_unavailable",
     "gauge",
-    "Gateways in which a model, ensemble or cascade that is wanted could not be brought into service.",
+    "Gateways in which a model, ensemble or cascade that is wanted could not be brought into service, or a model's engine broke.",
     ("model", "version"),
 )
 LOADS = Definition(

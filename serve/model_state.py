@@ -75,6 +75,8 @@ class ModelState:
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             if self._asked.is_set():
                 pause = FIRST_PAUSE_SECONDS
+            elif not problem:
+                break  # loaded: should it break at once, the next wish loads it anew, and nobody waits for it meanwhile
         self._task = None
         self._settle("")
 

@@ -73,6 +73,11 @@ class OnDemandExecutor:
         return self._engine.facts if self._engine else self._absent
 
     @property
+    def trouble(self) -> str:
+        """Why it cannot answer; empty when it can, be it after a load."""
+        return self._engine.trouble if self._engine else self.problem
+
+    @property
     def measured(self) -> bool:
         """Whether `curve` is more than a guess."""
         return self.curve is not FIRST_GUESS

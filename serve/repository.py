@@ -9,17 +9,19 @@ import math
 from collections.abc import Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from convoy.errors import ArtifactError, ConvoyError, InvalidInput, NotFound, NotReady
+from convoy.errors import ArtifactError, ConvoyError, EngineFailed, InvalidInput, NotFound, NotReady
 from convoy.metadata import RepositoryEntry
-from serve.availability import Absence, MadeOfModels, absences, failed, loading, unloaded
+from serve.availability import Absence, MadeOfModels, absences, failed, loading, reason_of, unloaded
 from serve.catalog import CatalogLoader, ComposedEndpoint, Endpoint, Endpoints, close_endpoints, trouble_of
 from serve.compose import compositions_of
 from serve.config import TENSOR_SUFFIX, Catalog
 from serve.dataplane import DataPlane
+from serve.executors import LocalExecutor
 from serve.experiments.definition import Experiment
 from serve.experiments.front import VERSION
 from serve.metrics import UNAVAILABLE, Metrics
 from serve.model_state import ModelState
+from serve.on_demand import OnDemandExecutor
 from serve.steward import CHANGE_SECONDS, NONE, Change, Report, Revision
 
 if TYPE_CHECKING:
@@ -109,6 +111,22 @@ class Repository:
         if reasons and not self._plane.endpoints.by_name:
             raise NotReady("no model could be loaded: " + "; ".join(reasons))
 
+    async def check_health(self) -> None:
+        """Finds out which engines of this process answer. Raises EngineFailed, with every reason, when none of them does.
+
+        Another process may cure what they share, as a lost context of a card; one that fails alone is this model's affair.
+        """
+        engines = self._local_engines()
+        found = await asyncio.gather(*(engine.probe() for engine in engines.values()), return_exceptions=True)
+        self._show()
+        failures = [
+            f"{name}: {reason_of(error)}"
+            for name, error in zip(engines, found, strict=True)
+            if isinstance(error, Exception)
+        ]
+        if failures and len(failures) == len(engines):
+            raise EngineFailed("no engine of this gateway answers: " + "; ".join(failures))
+
     def index(self, only_ready: bool = False) -> list[RepositoryEntry]:
         """Every name that clients can call, with its state."""
         entries = sorted(self._entries(), key=lambda entry: entry.name)
@@ -147,6 +165,15 @@ class Repository:
             task.cancel()
         for state in self._states.values():
             state.close()
+
+    def _local_engines(self) -> dict[str, LocalExecutor | OnDemandExecutor]:
+        """Those that are in this process's memory, by model."""
+        executors = {name: state.serving[0].executor for name, state in self._states.items() if state.serving}
+        return {
+            name: one
+            for name, one in executors.items()
+            if isinstance(one, LocalExecutor) or (isinstance(one, OnDemandExecutor) and one.loaded)
+        }
 
     def _model(self, name: str) -> str:
         model = name.removesuffix(TENSOR_SUFFIX)
@@ -259,6 +286,9 @@ class Repository:
     def _tell(self) -> None:
         """Tells steward and metrics how the models are."""
         self._news.set()
+        self._show()
+
+    def _show(self) -> None:
         absent, shown = self.absences(), self._shown
         self._shown = {
             (one.name, one.version): self._unavailable(one.name, absent.get(one.name))
@@ -271,7 +301,8 @@ class Repository:
         """1 where what is wanted does not serve, NaN where nothing is wanted."""
         if absence is not None:
             return math.nan if absence.unloaded else float(absence.state == "UNAVAILABLE")
-        return float(name in self._states and bool(self._states[name].problem))
+        state = self._states.get(name)
+        return float(state is not None and (bool(state.problem) or any(map(trouble_of, state.serving))))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
