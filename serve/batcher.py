@@ -202,11 +202,11 @@ class Batcher:
         plenty = not ready_in and deadline - self._clock() > self._patience()
         if plenty and waiting < self.limits.batch and waiting + size <= self.limits.queue:
             return
-        ahead, expected = self._expect(size, deadline, priority or DEFAULT_PRIORITY, ready_in, decoded)
+        expected = self._expect(size, deadline, priority or DEFAULT_PRIORITY, ready_in, decoded)
         if waiting and waiting + size > self.limits.queue:
             raise Overloaded(f"queue full: {waiting} images wait, the limit is {self.limits.queue}", expected)
-        # Nothing ahead: a request is admitted whatever is expected, or a wrong estimate would never be corrected by a run.
-        if (ahead or ready_in) and self._clock() + MARGIN * expected > deadline:
+        # Where nobody waits, a request is admitted whatever is expected, or a wrong estimate would never be corrected by a run.
+        if (waiting or ready_in) and self._clock() + MARGIN * expected > deadline:
             raise Overloaded(
                 f"queue too long: {waiting} images wait, about {expected * 1000:.0f} ms; past the deadline", expected
             )
@@ -279,8 +279,8 @@ class Batcher:
         seconds = (deadline - self._clock()) / (MARGIN * RUNS_TO_WAIT)
         return self._times.largest(seconds, self.limits.batch)
 
-    def _expect(self, size: int, deadline: float, priority: int, ready_in: float, decoded: bool) -> tuple[int, float]:
-        """Rows ahead of `size` that come now, and the seconds until these are answered.
+    def _expect(self, size: int, deadline: float, priority: int, ready_in: float, decoded: bool) -> float:
+        """Seconds until `size` rows that come now are answered.
 
         Decoding and the engine work at the same time: rows meet whichever of both ends later. Behind decoding they take what
         rows in a short line take, which is more than a run: they wait for the one under way, on cores that all share.
@@ -296,7 +296,7 @@ class Batcher:
         before = runs * self._times.predict(batch) + (self._times.predict(running) / 2 if running else 0.0)
         own = self._times.predict(min(batch, rest + size)) * -(-size // batch)
         behind = ready_in * self._decode_error.high + max(own, self._after.high) if ready_in else 0.0
-        return ahead, max(behind, before / self.slots.count + own)
+        return max(behind, before / self.slots.count + own)
 
     def _pump(self) -> None:
         while self._line and self.slots.take(full=self._line.rows >= self.limits.batch):
