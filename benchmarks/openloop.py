@@ -17,7 +17,7 @@ import numpy as np
 import uvloop
 
 LOOK_SECONDS = 0.001  # between two looks at what is due
-LINGER_SECONDS = 10.0  # for the last answers
+LINGER_SECONDS = 5.0  # for the last answers
 
 
 @dataclass
