@@ -120,8 +120,16 @@ def _complaint() -> str:
 
 
 def problems() -> list[RepositoryEntry]:
-    """What a gateway could not bring into service, and why."""
-    found: list[RepositoryEntry] = ray_serve.get_app_handle(GATEWAY_APP).problems.remote().result(timeout_s=ASK_SECONDS)
+    """What a gateway could not bring into service, and why; nothing where this process cannot ask.
+
+    Serve's handles work on an event loop alone in a process that began with RAY_ENVIRONMENT, instead of taking it for the
+    processes that it starts. A server is up then as well, and `convoy models` says the same.
+    """
+    try:
+        handle = ray_serve.get_app_handle(GATEWAY_APP).problems
+    except RuntimeError:
+        return []
+    found: list[RepositoryEntry] = handle.remote().result(timeout_s=ASK_SECONDS)
     return found
 
 
