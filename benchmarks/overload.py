@@ -22,7 +22,7 @@ from models.artifact import BUNDLED
 BUNDLED_NETS = ("vgg-cifar10", "squeezenet1_1-imagenet")
 DEADLINES_MS = (50, 200, 1000)
 TIMES = (1.5, 2.0, 5.0)
-SECONDS = 3.0  # of each offer
+SECONDS = 3.0  # of each offer that count, after those in which a queue as long as the deadline fills
 BACK_TO_NORMAL_SECONDS = 1.0  # after which nothing of half the capacity may be refused or late
 CONNECTIONS = 16
 
@@ -89,13 +89,14 @@ def _measure(server: Server, url: str, body: Path, what: Row) -> list[Row]:
             continue
         row: dict[str, Any] = {**what, "deadline_ms": deadline, "capacity": closed}
         headers = OCTETS | {"X-Request-Timeout-Ms": str(deadline)}
+        filling = deadline / 1000
         for times in TIMES:
-            cpu = server.cpu_seconds()
-            account = offer(url, body, closed * times, SECONDS, headers)
-            row[f"x{times:g}"] = account.count(200, deadline / 1000) / SECONDS / closed
+            cpu, whole = server.cpu_seconds(), filling + SECONDS
+            account = offer(url, body, closed * times, whole, headers)
+            row[f"x{times:g}"] = account.count(200, deadline / 1000, filling) / SECONDS / closed
             row[f"x{times:g}_late"] = account.count(504) + account.count(200) - account.count(200, deadline / 1000)
-            row[f"x{times:g}_client"] = account.cpu_seconds / SECONDS
-            row[f"x{times:g}_server"] = (server.cpu_seconds() - cpu) / SECONDS
+            row[f"x{times:g}_client"] = account.cpu_seconds / whole
+            row[f"x{times:g}_server"] = (server.cpu_seconds() - cpu) / whole
         after = offer(url, body, closed / 2, BACK_TO_NORMAL_SECONDS + SECONDS / 2, headers)
         sent = sum(at >= BACK_TO_NORMAL_SECONDS for at in after.scheduled)
         row["after"] = after.count(200, deadline / 1000, BACK_TO_NORMAL_SECONDS) / max(1, sent)
