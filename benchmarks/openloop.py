@@ -30,10 +30,10 @@ class Account:
     statuses: list[int] = field(default_factory=list)
     cpu_seconds: float = 0.0  # that the client itself used
 
-    def count(self, status: int, within: float = float("inf"), after: float = 0.0, until: float = float("inf")) -> int:
-        """Answers of this status within so many seconds, of requests scheduled in this part of the run."""
+    def count(self, status: int, within: float = float("inf"), after: float = 0.0) -> int:
+        """Answers of this status within so many seconds, of requests scheduled `after` that time of the run or later."""
         rows = zip(self.scheduled, self.seconds, self.statuses, strict=True)
-        return sum(code == status and seconds <= within and after <= at < until for at, seconds, code in rows)
+        return sum(code == status and seconds <= within and after <= at for at, seconds, code in rows)
 
     def p99_ms(self, status: int, after: float = 0.0) -> float | None:
         return self._p99_ms(self.seconds, status, after)

@@ -227,7 +227,7 @@ class Batcher:
             self._arriving.remove(*entry)
 
     def _learn_decoding(self, began: float, ready_in: float) -> None:
-        """What waited for nothing tells of no error, so that one is forgotten where nothing else is admitted any more."""
+        """Decoding that had nothing ahead counts as estimated right, so a past error fades where nothing else is admitted."""
         ratio = (self._clock() - began) / ready_in if ready_in else 1.0
         self._decode_error.learn(min(ratio, SURPRISE))
 

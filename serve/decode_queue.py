@@ -78,7 +78,7 @@ class DecodeWork(Work):
             super().settle(result, error)
 
     def drop(self) -> bool:
-        """Nobody wants it any more. True when no thread has begun it: then it frees its image and is never begun."""
+        """Its request has ended. True when no thread has begun it: then it frees its image and is never begun."""
         if self.future.done():
             _ = self.future.cancelled() or self.future.exception()  # marks the error as seen: another one is told
         self.future.cancel()
@@ -112,7 +112,7 @@ class DecodeQueue:
         return None
 
     def take(self) -> DecodeWork | None:
-        """The next image, there being one; None when nobody wants it any more."""
+        """The next image, of at least one that waits; None when its request has ended."""
         now = self._clock()
         with self._lock:
             key, count, work = heapq.heappop(self._heap)

@@ -106,7 +106,7 @@ class HttpApp:
             self._plane.record_failure(route.endpoint, error, trace)
             self._count(route.endpoint, asked, error.http_status, str(error), trace)
             return whole_error(error, trace.id)
-        except ConvoyError:  # what else is wrong with it is said where it is read
+        except ConvoyError:  # other errors are answered once the body is read
             pass
         return None
 

@@ -144,7 +144,7 @@ def test_a_body_beyond_the_limit_is_not_thrown_away_but_ended(crowded: Serving) 
         assert headers["connection"] == "close"
 
 
-def test_who_reads_no_answers_is_kept_waiting(crowded: Serving) -> None:
+def test_unread_answers_do_not_pile_up(crowded: Serving) -> None:
     """Answers that nobody takes must not pile up, however many requests are sent."""
     port = int(crowded.http.rpartition(":")[2])
     late = head(0, "X-Request-Priority: 1")
@@ -162,7 +162,7 @@ def test_who_reads_no_answers_is_kept_waiting(crowded: Serving) -> None:
         assert all(one.transport.get_write_buffer_size() < 2**20 for one in connections)
 
 
-def test_a_stranger_is_told_so_and_not_how_busy_it_is(
+def test_a_request_without_a_key_learns_nothing_of_the_load(
     tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))

@@ -183,7 +183,8 @@ def test_empty_lines_are_no_reason_to_wait_longer_than_for_a_head() -> None:
         async with Conversation(echo, LIMITS) as talk:
             loop, closing = asyncio.get_running_loop(), []
             await loop.sock_sendall(talk.socket, b"\r\n\r\n")
-            await asyncio.sleep(0.01)
+            while not talk.connection._blank_since:
+                await asyncio.sleep(0)
             for later in (0.5, 1.5):
                 talk.connection.check_time(loop.time() + later)
                 closing.append(talk.transport.is_closing())
