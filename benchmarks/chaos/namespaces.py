@@ -23,6 +23,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
 SERVE = [sys.executable, "-c", "from ray.serve.scripts import cli; cli()"]
 BRIDGE, HERE, HEAD = "convoy0", "10.77.0.254", "10.77.0.1"
+# A bridge without an address of its own has the lowest of its cables': with that cable it would lose its address, and
+# every node would talk to the old one until its ARP entry expires, a minute later.
+BRIDGE_MAC = "02:00:00:00:00:01"
 GCS_PORT, DASHBOARD_PORT = 6379, 8265
 STARTED = "Ray runtime started"
 SLOW_MACHINE = {"RAY_raylet_start_wait_time_s": "120"}
@@ -119,7 +122,7 @@ class Cluster:
 def cluster() -> Iterator[Cluster]:
     """An empty cluster; its nodes end with the block."""
     ip("link", "set", "lo", "up")
-    ip("link", "add", BRIDGE, "type", "bridge")
+    ip("link", "add", BRIDGE, "address", BRIDGE_MAC, "type", "bridge")
     ip("addr", "add", f"{HERE}/24", "dev", BRIDGE)
     ip("link", "set", BRIDGE, "up")
     environment = (
