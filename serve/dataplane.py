@@ -27,6 +27,7 @@ from serve.catalog import ComposedEndpoint, Endpoint, Endpoints, ModelEndpoint, 
 from serve.config import TENSOR_SUFFIX, Limits, ModelConfig
 from serve.decode_pool import DecodePool
 from serve.looks import Looks
+from serve.loop_lag import LoopLag
 from serve.observe import FAULT, FIELDS, Finished, Observer
 from serve.resample import Pixels
 from serve.timeline import Trace
@@ -65,6 +66,7 @@ class DataPlane:
         self.access = access or Access()
         self.endpoints = Endpoints()
         self.absences: Callable[[], Mapping[str, Absence]] = dict  # names that could be called and do not serve now
+        self.lag = LoopLag()
         self.draining = False
         self.in_flight = 0
         self.on_change: list[Callable[[], None]] = []
@@ -105,8 +107,8 @@ class DataPlane:
         `large`: it carries an image that waits for a decoding thread.
         """
         if isinstance(endpoint, ModelEndpoint | ComposedEndpoint) and endpoint.name not in self._caches:
-            wait = self._decoders.backlog(terms.deadline, terms.priority) if large else 0.0
-            endpoint.batcher.admit(1, terms.deadline, terms.priority, wait)
+            decoding = self._decoders.backlog(terms.deadline, terms.priority) if large else 0.0
+            endpoint.batcher.admit(1, terms.deadline, terms.priority, decoding + self.lag.expected())
 
     async def classify(
         self, endpoint: Endpoint, images: Sequence[ImageBytes], terms: Terms, trace: Trace, watch: Watch

@@ -86,6 +86,7 @@ class Gateway:
             self._experiments,
         )
         self._repository.start()
+        self._plane.lag.start()
         self._ticker = asyncio.create_task(self._flush_metrics())
 
     def _observe(self) -> None:
@@ -132,6 +133,7 @@ class Gateway:
         if self._experiments is not None:
             await self._experiments.close()
         self._ticker.cancel()
+        self._plane.lag.close()
         for end in self._ends:
             await asyncio.to_thread(end)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 from urllib.parse import quote
 
+from serve.acceptor import Acceptor
 from serve.grpc_frames import PREFACE, Broken, Guard
 
 BACKLOG = 4096
@@ -33,17 +34,17 @@ class GrpcFront:
         self._folder = Path(tempfile.mkdtemp(prefix="convoy-grpc-"))  # mode 0700: nobody passes by the guard
         self.path = self._folder / "server.sock"
         self._most_bytes = most_bytes
-        self._server: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
 
     async def start(self) -> None:
         """From now on clients are let in; the server must listen at `path`."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._connection, sock=self._listener, backlog=BACKLOG)
+        self._acceptor = Acceptor(self._connection)
+        await self._acceptor.start(self._listener, BACKLOG)
 
     def close(self) -> None:
         """Lets nobody else in."""
-        if self._server is not None:
-            self._server.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
         self._listener.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 

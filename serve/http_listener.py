@@ -19,6 +19,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from convoy.errors import ConvoyError, Overloaded
+from serve.acceptor import Acceptor
 from serve.catalog import Endpoint
 from serve.config import Settings
 from serve.dataplane import DataPlane, Watch
@@ -48,11 +49,21 @@ TRACEPARENT = b"traceparent"
 ORIGIN = b"origin"  # of a script, for which CORSMiddleware adds to the answer
 LOOK_SECONDS = 1.0  # between two looks at whose client takes too long
 WAIT_SECONDS = 0.002
+REPEAT = 0.02  # of the time that a request may take: for so long its refusal holds for the next ones
+MOST_REFUSALS = 64  # that are kept: of as many models, deadlines and priorities
 CORS_SECONDS = 600  # for which a browser may keep what it was told
 
 log = logging.getLogger("convoy.http")
 
 Handler = Callable[[Endpoint, Scope, RequestHeaders, Receive, Trace], Awaitable[tuple[bytes, Headers]]]
+
+
+class Refusal(NamedTuple):
+    """What a request was told that would be late, and until when others of the same terms are told the same."""
+
+    until: float
+    error: Overloaded
+    answer: bytes
 
 
 class HotRoute(NamedTuple):
@@ -72,6 +83,7 @@ class HttpApp:
         self._clock = time.monotonic
         self._in_flight = metrics.values(IN_FLIGHT, protocol="http")
         self._routes: dict[str, HotRoute] = {}
+        self._refusals: dict[tuple[bytes, bytes | None, bytes | None, bool], Refusal] = {}
         plane.on_change.append(self._map_routes)
         self._map_routes()
 
@@ -94,18 +106,37 @@ class HttpApp:
     def refuse(self, url: bytes, asked: RequestHeaders, began: float) -> bytes | None:
         """The whole answer to a request of a hot URL that would be late whatever its body is; None for one to be read.
 
-        Under overload most requests end here, so this costs no task, and the body is not kept.
+        Under overload most requests end here, so this costs no task, and the body is not kept. What was answered to a request
+        of the same terms is answered again for a while.
         """
         if not self._plane.access.open or self._plane.draining or ORIGIN in asked:
             return None
         route, trace = self._routes[url.decode()], Trace(self._start(began))
+        large = route.images and carries_large_image(asked)
+        key = (url, asked.get(TIMEOUT_HEADER), asked.get(PRIORITY_HEADER), large)
+        refusal = self._refusals.get(key)
+        if refusal is None or self._clock() > refusal.until or REQUEST_ID in asked:
+            refusal = self._judge(route.endpoint, asked, trace, large)
+            if refusal is None:
+                self._plane.lag.admitted()
+                return None
+            if REQUEST_ID not in asked:
+                if len(self._refusals) == MOST_REFUSALS:
+                    self._refusals.clear()
+                self._refusals[key] = refusal
+        self._plane.record_failure(route.endpoint, refusal.error, trace)
+        self._count(route.endpoint, asked, refusal.error.http_status, str(refusal.error), trace)
+        return refusal.answer
+
+    def _judge(self, endpoint: Endpoint, asked: RequestHeaders, trace: Trace, large: bool) -> Refusal | None:
+        """The refusal of a request that would be late, if it is."""
         try:
-            self._check_room(route, asked, trace)
+            terms = http_terms(self._plane, asked, trace)
+            self._plane.check_room(endpoint, terms, large)
         except Overloaded as error:
             trace.id = asked.get(REQUEST_ID, b"").decode("latin-1")
-            self._plane.record_failure(route.endpoint, error, trace)
-            self._count(route.endpoint, asked, error.http_status, str(error), trace)
-            return whole_error(error, trace.id)
+            until = self._clock() + REPEAT * (terms.deadline - trace.started)
+            return Refusal(until, error.with_traceback(None), whole_error(error, trace.id))
         except ConvoyError:  # other errors are answered once the body is read
             pass
         return None
@@ -156,6 +187,7 @@ class HttpApp:
             del told  # or it and this frame keep each other, and a large document, until the garbage collector comes
         else:
             self._plane.record_answer(endpoint, trace)
+            self._plane.lag.answered()
         finally:
             if holder is not None:
                 holder.leave()
@@ -213,6 +245,18 @@ def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
 
 class EmbeddedServer(uvicorn.Server):
     """uvicorn inside a process whose signals belong to somebody else."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's own, on one socket of `sockets`, from which all that waits is accepted."""
+        assert sockets
+        config, listener = self.config, sockets[0]
+        await self.lifespan.startup()  # it is off, and says so
+        connection = cast(Callable[..., asyncio.Protocol], config.http_protocol_class)
+        state = {"server_state": self.server_state, "app_state": self.lifespan.state}
+        acceptor = Acceptor(partial(connection, config=config, **state), config.ssl)
+        await acceptor.start(listener, config.backlog)
+        self.servers = [cast(asyncio.Server, acceptor)]
+        self.started = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -181,6 +182,40 @@ def test_a_request_without_a_key_learns_nothing_of_the_load(
         assert httpx.post(one.http + PATH, content=DIGIT).status_code == 401
         answer = httpx.post(one.http + PATH, content=DIGIT, headers={"x-api-key": KEY})
         assert answer.status_code == 503
+
+
+def test_a_refusal_holds_for_others_of_the_same_terms_for_a_while(
+    crowded: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is counted; who has another priority, another deadline or an id of its own is judged by itself."""
+    now, judged = [0.0], 0
+    check_room = crowded.plane.check_room
+
+    def check(*args: Any) -> None:
+        nonlocal judged
+        judged += 1
+        check_room(*args)
+
+    monkeypatch.setattr(crowded.plane, "check_room", check)
+    monkeypatch.setattr(crowded.listener.hot, "_clock", lambda: now[0])
+
+    def ask(**headers: str) -> int:
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        answer = httpx.post(crowded.http + PATH, content=DIGIT, headers={"x-request-priority": "1", **fields})
+        assert answer.headers.get("x-request-id") == headers.get("x_request_id")
+        return answer.status_code
+
+    assert [ask(x_request_timeout_ms="1000") for _ in range(3)] == [503] * 3
+    assert judged == 1
+    assert [ask(x_request_timeout_ms="2000"), ask(x_request_timeout_ms="1000", x_request_id="mine")] == [503] * 2
+    assert judged == 3
+    assert ask(x_request_timeout_ms="1000") == 503
+    assert judged == 3
+    now[0] += 0.021
+    assert ask(x_request_timeout_ms="1000") == 503
+    assert judged == 4
+    labels = {"model": MODEL, "version": "1"}
+    assert crowded.metrics.values(REQUESTS, protocol="http", code="503", **labels)[0] == 7
 
 
 @pytest.mark.parametrize("size", [70_000, 500_000, 1_100_000])
