@@ -121,6 +121,11 @@ TARGETS = (
         lines, "five times", "of capacity")),
     Target("… ms to a refusal, p99, the worse of both", 5, "overload", _extreme(
         max, "p99 of refusals, ms", lambda line: line["offered"] in ("twice", "five times")), at_most=True),
+    *(
+        Target(f"Overload by net, picture and deadline: goodput at {times}, the least", 0.9, "overload_matrix", _extreme(
+            min, times)) for times in ("1.5 times", "2 times", "5 times")
+    ),
+    Target("… half the capacity, 1 s after, the least", 0.99, "overload_matrix", _extreme(min, "half, 1 s after")),
     Target("Rate with metrics, of that without", 0.97, "metrics_cost", _extreme(min, "rate with metrics, of that without")),
     Target("Seconds from `convoy up` to ready", 12, "start_up", lambda lines: cell(
         lines, "seconds to ready", "median"), at_most=True),
