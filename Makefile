@@ -94,9 +94,9 @@ manifests: $(DEV)/ready ## render the Serve config of every Kubernetes overlay a
 
 page-libraries: ## fetch the page's chart libraries again, at their versions
 	scratch=$$(mktemp -d) && npm install --silent --no-fund --prefix $$scratch d3@7.9.0 @observablehq/plot@0.6.17 && \
-	cp $$scratch/node_modules/d3/dist/d3.min.js $$scratch/node_modules/@observablehq/plot/dist/plot.umd.min.js serve/page/libraries/ && \
-	cp $$scratch/node_modules/d3/LICENSE serve/page/libraries/LICENSE.d3 && \
-	cp $$scratch/node_modules/@observablehq/plot/LICENSE serve/page/libraries/LICENSE.plot; rm -rf $$scratch
+	cp $$scratch/node_modules/d3/dist/d3.min.js $$scratch/node_modules/@observablehq/plot/dist/plot.umd.min.js serve/http/page/libraries/ && \
+	cp $$scratch/node_modules/d3/LICENSE serve/http/page/libraries/LICENSE.d3 && \
+	cp $$scratch/node_modules/@observablehq/plot/LICENSE serve/http/page/libraries/LICENSE.plot; rm -rf $$scratch
 
 RESOLVE := $(DEV)/bin/uv pip compile -q pyproject.toml --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header
 

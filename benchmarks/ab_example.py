@@ -25,9 +25,10 @@ from PIL import Image
 from benchmarks.marks import write_between
 from benchmarks.server import free_ports
 from models.artifact import BUNDLED, Artifact, Manifest
-from models.data import Split, load_data
-from serve import app
-from serve.config import Settings, parse_settings
+from models.datasets import Split, load_data
+from serve.config.loading import parse_settings
+from serve.config.schema import Settings
+from serve.deployments import local
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "experiments.md"
 BEGIN, END = "<!-- example -->", "<!-- end of example -->"
@@ -177,11 +178,11 @@ def measure(images: Split, arms: tuple[Arm, Arm]) -> Example:
     """Serves both nets and sends everything."""
     with tempfile.TemporaryDirectory() as name:
         settings = configure(Path(name), arms, free_ports(3))
-        app.start(settings)
+        local.start(settings)
         try:
             reports = play(f"http://127.0.0.1:{settings.listen.http_port}", images)
         finally:
-            app.stop()
+            local.stop()
     return Example(reports, *arms)
 
 

@@ -20,8 +20,8 @@ from benchmarks.ab_ledger import PAGE
 from benchmarks.marks import write_between
 from benchmarks.server import serving
 from models.artifact import BUNDLED
-from serve.access import read_local_key
-from serve.config import Settings
+from serve.auth import read_local_key
+from serve.config.schema import Settings
 
 BEGIN, END = "<!-- follow -->", "<!-- end of follow -->"
 BODY = BUNDLED / "samples" / "mnist-0-7.png"

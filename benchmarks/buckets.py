@@ -21,9 +21,9 @@ import openvino
 from benchmarks.engines import PAGE, speed_of
 from benchmarks.marks import write_between
 from models.artifact import BUNDLED, IMAGE_MODEL
-from models.engines.hardware import cpu_name
-from models.engines.onnx_runtime import session_options
-from models.engines.order import BATCHES
+from models.engines.backends.cpu import cpu_name
+from models.engines.backends.onnxruntime import session_options
+from models.engines.spec import BATCHES
 
 MODELS = ("resnet20-cifar10", "squeezenet1_1-imagenet")
 ROUNDS = 21

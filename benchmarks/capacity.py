@@ -26,10 +26,11 @@ from benchmarks.marks import write_between
 from benchmarks.server import free_ports
 from convoy.cli.capacity import curve_of
 from models.artifact import BUNDLED
-from serve import app
-from serve.capacity import Cost, Fleet, simulate, smallest
-from serve.config import Settings, parse_settings
-from serve.threads import plan_threads
+from serve.config.loading import parse_settings
+from serve.config.schema import Settings
+from serve.config.thread_plan import plan_threads
+from serve.deployments import local
+from serve.planning.capacity import Cost, Fleet, simulate, smallest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "capacity.md"
@@ -67,11 +68,11 @@ def running(folder: Path) -> Iterator[Settings]:
     listen = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
     model = {"name": MODEL, "placement": "dedicated", "threads": 1}
     settings = parse_settings({"listen": listen, "runtime_dir": str(folder / "node"), "models": [model]})
-    app.start(settings)
+    local.start(settings)
     try:
         yield settings
     finally:
-        app.stop()
+        local.stop()
 
 
 def alone(settings: Settings) -> Lone:

@@ -11,7 +11,7 @@ import httpx
 from benchmarks.precision import Contender, contenders
 from benchmarks.sections import Row, Setup, model
 from benchmarks.server import serving
-from models.engines.store import Store
+from models.engines.store.store import Store
 
 TURNS = 2
 

@@ -22,9 +22,9 @@ from PIL import Image, PngImagePlugin
 from benchmarks.marks import write_between
 from models.artifact import Preprocessing
 from models.preprocess import crop_box, prepare
-from serve.decode import Decoder
-from serve.image_segments import read_png
-from serve.resample import SimdResampler, pillow_resample
+from serve.images.decoder import Decoder
+from serve.images.png import read_png
+from serve.images.resize import SimdResampler, pillow_resample
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "models" / "bundled" / "samples"

@@ -25,14 +25,14 @@ from benchmarks.marks import write_between
 from benchmarks.nets import photos
 from convoy.errors import ArtifactError, ConvoyError
 from models.artifact import BUNDLED, MANIFEST, Artifact
-from models.engines.backends import CPU_BACKENDS, Backend, installed_backends
+from models.engines.backends.cpu import cpu_name
+from models.engines.backends.registry import CPU_BACKENDS, Backend, installed_backends
+from models.engines.build.builder import build_engine
+from models.engines.build.eval_data import source_of
 from models.engines.engine import Engine
-from models.engines.entry import Entry
-from models.engines.evidence import Source, source_of
-from models.engines.factory import build_engine
-from models.engines.hardware import cpu_name
-from models.engines.order import BATCHES, Order
-from models.engines.store import Store
+from models.engines.spec import BATCHES, Order, Source
+from models.engines.store.store import Store
+from models.engines.store.stored_engine import Entry
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "engines.md"

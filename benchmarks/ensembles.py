@@ -26,17 +26,18 @@ from PIL import Image
 from benchmarks.marks import write_between
 from benchmarks.slow_artifact import write_slow_copy
 from models.artifact import BUNDLED, IMAGE_MODEL, Artifact
-from models.data import load_data
-from models.engines.backends import load_engine
+from models.datasets import load_data
+from models.engines.backends.registry import load_engine
 from models.ensembles.calibration import expected_calibration_error
 from models.ensembles.combine import combine
 from models.ensembles.suggest import Choice, Option, pareto_front, select_greedily
 from models.ensembles.thresholds import Candidate, Fitted, fit_for_accuracy
 from models.ensembles.views import View
-from serve import app
-from serve.config import ModelConfig, Settings, parse_settings
-from serve.held_out import Voter, engine_ms
-from serve.threads import available_cores
+from serve.config.loading import parse_settings
+from serve.config.schema import ModelConfig, Settings
+from serve.config.thread_plan import available_cores
+from serve.deployments import local
+from serve.planning.ensemble_evaluation import Voter, engine_ms
 
 PAGE = Path(__file__).parent.parent / "docs" / "ensembles.md"
 BEGIN, END = "<!-- made by python -m benchmarks.ensembles --write -->", "<!-- end -->"
@@ -149,12 +150,12 @@ def configuration(plan: Plan, slow: Path, folder: Path) -> Settings:
 
 @contextmanager
 def serving(settings: Settings) -> Iterator[httpx.Client]:
-    app.start(settings)
+    local.start(settings)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{settings.listen.http_port}", timeout=60) as client:
             yield client
     finally:
-        app.stop()
+        local.stop()
 
 
 def encoded(images: NDArray[np.uint8]) -> list[bytes]:

@@ -24,18 +24,18 @@ from benchmarks.sections import OCTETS
 from benchmarks.server import serving
 from convoy.errors import ConfigError
 from models.artifact import BUNDLED, Artifact
-from models.engines.backends import CPU_BACKENDS, GPU_BACKENDS, Backend, find_backend
-from models.engines.card import Card, find_card
-from models.engines.evidence import source_of
-from models.engines.order import BATCHES
-from models.engines.store import Store
-from serve.decode import Decoder
+from models.engines.backends.gpu import Card, find_card
+from models.engines.backends.registry import CPU_BACKENDS, GPU_BACKENDS, Backend, find_backend
+from models.engines.build.eval_data import source_of
+from models.engines.spec import BATCHES
+from models.engines.store.store import Store
+from serve.images.decoder import Decoder
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "gpu.md"
 RUNS = ROOT / "runs" / "gpu"
 BEGIN, END = "<!-- made by make gpu-check -->", "<!-- end -->"
-TESTS = ("tests/gpu", "tests/models/engines/test_contract.py")
+TESTS = ("tests/gpu", "tests/models/engines/backends/test_contract.py")
 CONNECTIONS = 64
 
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.artifact import BUNDLED, MANIFEST, TENSOR_MODEL, Artifact, Manifest, Preprocessing, file_hash
-from models.export import export
-from models.preprocessing_graph import add_preprocessing
+from models.compile.export import export
+from models.graphs.preprocessing_graph import add_preprocessing
 
 DIGIT = Preprocessing(1, 28, 28, (0.0,), (1.0,))
 PHOTO = Preprocessing(3, 256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -13,13 +13,13 @@ from benchmarks.sections import OCTETS, Row, Setup, classify, model, profiled, t
 from benchmarks.server import Server, serving
 from convoy.errors import ArtifactError
 from models.artifact import BUNDLED, Artifact
-from models.engines.backends import Backend, installed_backends
+from models.engines.backends.registry import Backend, installed_backends
+from models.engines.build.builder import build_engine
+from models.engines.build.eval_data import source_of
 from models.engines.engine import Precision
-from models.engines.entry import Entry
-from models.engines.evidence import source_of
-from models.engines.factory import build_engine
-from models.engines.order import Order
-from models.engines.store import Store
+from models.engines.spec import Order
+from models.engines.store.store import Store
+from models.engines.store.stored_engine import Entry
 
 BUNDLED_NETS = ("squeezenet1_1-imagenet", "resnet20-cifar10", "vgg-cifar10", "wide-resnet-cifar10")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")

@@ -20,14 +20,14 @@ from benchmarks.marks import write_between
 from models.artifact import BUNDLED
 from serve.atlas.measure import median_interval
 from serve.atlas.sweep import this_machine
-from serve.config import Power
-from serve.metric_pages import PageWriter, read_pages
-from serve.metrics import EngineTime, Metrics, ModelRecorder
-from serve.power.accountant import TICK_SECONDS, Accountant
-from serve.power.find import find_sources
-from serve.power.rapl import find_rapl
-from serve.power.sources import Source
-from serve.threads import available_cores
+from serve.config.schema import Power
+from serve.config.thread_plan import available_cores
+from serve.energy.accountant import TICK_SECONDS, Accountant
+from serve.energy.discovery import find_sources
+from serve.energy.rapl import find_rapl
+from serve.energy.source import Source
+from serve.telemetry.mmap_store import PageWriter, read_pages
+from serve.telemetry.recorder import EngineTime, Metrics, ModelRecorder
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "energy.md"
 BEGIN, END = "<!-- made by python -m benchmarks.sampling --write -->", "<!-- end -->"

@@ -22,12 +22,12 @@ from benchmarks.load import h2load, wrk
 from benchmarks.nets import Net
 from benchmarks.server import RUNTIME_SCRIPTS, Server, serving
 from convoy.protos import classifier_pb2
-from models.engines.backends import load_engine
+from models.engines.backends.registry import load_engine
 from models.engines.engine import Engine
-from serve.app import RAY_ENVIRONMENT
-from serve.decode import Decoder
-from serve.metric_pages import PageWriter
-from serve.metrics import Metrics, ModelRecorder
+from serve.deployments.local import RAY_ENVIRONMENT
+from serve.images.decoder import Decoder
+from serve.telemetry.mmap_store import PageWriter
+from serve.telemetry.recorder import Metrics, ModelRecorder
 
 Row = dict[str, Any]
 OCTETS = {"Content-Type": "application/octet-stream"}

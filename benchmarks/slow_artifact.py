@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from models.artifact import IMAGE_MODEL, MANIFEST, file_hash
-from models.engines.backends import load_engine
+from models.engines.backends.registry import load_engine
 
 TRIAL_LOOPS = 50_000
 

@@ -6,12 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convoy.async_client import AsyncClient as AsyncClient
     from convoy.client import Client as Client
+    from convoy.client.aio import AsyncClient as AsyncClient
 
 __version__ = "0.1.0"
 
-LAZY = {"Client": "convoy.client", "AsyncClient": "convoy.async_client"}  # so that `import convoy` stays quick
+LAZY = {"Client": "convoy.client", "AsyncClient": "convoy.client.aio"}  # so that `import convoy` stays quick
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,10 @@ import difflib
 from collections.abc import Iterable
 from typing import ClassVar
 
+from convoy import errors
+
+REASON_CHARACTERS = 500
+
 
 class ConvoyError(Exception):
     """Something a user is told about; the text names the remedy where there is one."""
@@ -148,3 +152,36 @@ def unknown(what: str, name: str, known: Iterable[str]) -> NotFound:
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
     return NotFound(f"unknown {what} {name[:200]!r}; {hint}")
+
+
+def reason_of(error: Exception) -> str:
+    """What a user is told of a failure: an error of ours whole, of any other its kind and first line."""
+    if isinstance(error, ConvoyError):
+        return str(error)
+    first_line = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {first_line}"[:REASON_CHARACTERS].removesuffix(": ")
+
+
+def error_of(attribute: str, value: object, message: str, retry_after_s: float | None = None) -> ConvoyError:
+    """The error of the tree whose `http_status` or `grpc_code` is `value`; where several are, the first of the diagram.
+
+    Only an overload says when to come back, which tells it from the others of its status.
+    """
+    kinds: list[type[ConvoyError]] = [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, ConvoyError) and getattr(kind, attribute) == value
+    ]
+    overloads = [kind for kind in kinds if issubclass(kind, Overloaded)]
+    if overloads and retry_after_s is not None:
+        return overloads[0](message, retry_after_s)
+    others = [kind for kind in kinds if kind not in overloads]
+    return next(iter(others or overloads), ConvoyError)(message)
+
+
+def seconds(text: str | bytes | None) -> float | None:
+    """The seconds of a Retry-After, None when it says none."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None

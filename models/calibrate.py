@@ -12,8 +12,8 @@ import numpy as np
 
 from convoy.files import write_file
 from models.artifact import BUNDLED, MANIFEST, Artifact
-from models.data import PACKAGES, load_data
-from models.engines.backends import load_engine
+from models.datasets import PACKAGES, load_data
+from models.engines.backends.registry import load_engine
 from models.engines.logits import run_checked
 from models.ensembles.calibration import calibrate
 from models.preprocess import prepare_pixels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from models.architectures_page import bundled_manifests
+from models.architectures.page import bundled_manifests
 from models.artifact import Manifest
 
 README = Path(__file__).parent.parent / "README.md"

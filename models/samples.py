@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from models.data import DataSet, load_data
+from models.datasets import DataSet, load_data
 
 FOLDER = Path(__file__).parent / "bundled" / "samples"
 # Positions among the test images, chosen by hand for variety, and the model that should know them.

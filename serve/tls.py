@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 
 from convoy.errors import ConfigError
-from serve.config import Tls
+from serve.config.schema import Tls
 
 
 def server_context(tls: Tls) -> ssl.SSLContext:

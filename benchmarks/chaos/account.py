@@ -7,8 +7,9 @@ from sqlalchemy import create_engine, func, select
 from benchmarks.chaos.stage import Stage
 from benchmarks.chaos.waiting import until
 from serve.experiments.ledger.schema import predictions
-from serve.metric_pages import read_pages
-from serve.metrics import ARM_REQUESTS, total
+from serve.telemetry.definitions import ARM_REQUESTS
+from serve.telemetry.exposition import total
+from serve.telemetry.mmap_store import read_pages
 
 RECORDED_SECONDS = 30.0  # after which the last answer has been written
 

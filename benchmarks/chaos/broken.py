@@ -15,8 +15,8 @@ from ray import serve as ray_serve
 
 from benchmarks.chaos.stage import Stage
 from models.engines.engine import Engine
-from serve.applications import applications
-from serve.host import Host
+from serve.deployments.applications import applications
+from serve.deployments.host import Host
 
 HOST = "ServeReplica:host-"
 SPARE_BYTES = 64 * 2**20  # that a host may still take before its memory ends

@@ -16,10 +16,10 @@ from benchmarks.chaos.namespaces import HEAD, Cluster, Node, cluster
 from benchmarks.chaos.stage import DIGIT, HOSTED, LOCAL, PICTURE, Stage, processes, title
 from benchmarks.chaos.waiting import until
 from loadtest.plan import Traffic
-from serve.applications import GATEWAY_RESOURCE, STEWARD_RESOURCE
-from serve.config import parse_settings
-from serve.render import deploy_yaml
-from serve.scrape_targets import METER_RESOURCE
+from serve.cluster.service_discovery import METER_RESOURCE
+from serve.config.loading import parse_settings
+from serve.deployments.applications import GATEWAY_RESOURCE, STEWARD_RESOURCE
+from serve.deployments.serve_config import deploy_yaml
 
 FRONT = {GATEWAY_RESOURCE: 1.0, METER_RESOURCE: 1.0, STEWARD_RESOURCE: 1.0}
 BEHIND = {METER_RESOURCE: 1.0}

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.chaos.waiting import until
-from serve.app import RAY_ENVIRONMENT
+from serve.deployments.local import RAY_ENVIRONMENT
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]

@@ -18,8 +18,9 @@ from benchmarks.chaos.waiting import PATIENCE_SECONDS, until
 from benchmarks.server import Server, free_ports
 from loadtest.coordinator import Run, run_plan
 from loadtest.plan import Load, Payload, Plan, Step, Target, Traffic
-from serve import app
-from serve.config import Settings, parse_settings
+from serve.config.loading import parse_settings
+from serve.config.schema import Settings
+from serve.deployments import local
 
 HOSTED, LOCAL = "resnet20-cifar10", "lenet5-mnist"
 RATE = 200.0
@@ -80,7 +81,7 @@ class Stage:
     def deploy(self, document: dict[str, object]) -> None:
         """Brings the server to other settings; as `serve deploy` would."""
         self.settings = parse_settings(document)
-        app.deploy(self.settings)
+        local.deploy(self.settings)
 
 
 def processes(root: int | None = None) -> list[int]:
@@ -115,11 +116,11 @@ def stage(folder: Path) -> Iterator[Stage]:
     ports = free_ports(4)
     with postgres(ports.pop()) as database:
         settings = parse_settings(document(ports, folder, database.url))
-        app.start(settings)
+        local.start(settings)
         try:
             yield Stage(settings, folder, database=database)
         finally:
-            app.stop()
+            local.stop()
 
 
 class Watched:

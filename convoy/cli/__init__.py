@@ -11,16 +11,18 @@ from convoy import __version__
 from convoy.cli.atlas import atlas
 from convoy.cli.capacity import capacity
 from convoy.cli.classify import classify
-from convoy.cli.engines import compile_model, engines
+from convoy.cli.compile import compile_model
+from convoy.cli.engines import engines
 from convoy.cli.ensemble import ensemble
 from convoy.cli.experiment import experiment, feedback
-from convoy.cli.importing import import_model
+from convoy.cli.explain import explain
+from convoy.cli.import_model import import_model
 from convoy.cli.keys import keys
 from convoy.cli.models import models
 from convoy.cli.options import credential_options
 from convoy.cli.render import render
-from convoy.cli.run import demo, explain, up
-from convoy.cli.tuning import tune
+from convoy.cli.tune import tune
+from convoy.cli.up import demo, up
 from convoy.errors import ConvoyError
 
 

@@ -104,10 +104,11 @@ def atlas(
     convoy atlas -e onnxruntime -e openvino -p fp32 -p int8
     convoy atlas --top1 65 --ms 50                the cheapest network that is good and fast enough
     """
-    from models.engines.store import open_store
+    from models.engines.store.store import open_store
     from serve.atlas.sweep import BATCHES, Plan, sweep
     from serve.atlas.view import check_page, document, write_page
-    from serve.config import default_atlas, load_settings
+    from serve.config.loading import load_settings
+    from serve.config.schema import default_atlas
 
     path = out or default_atlas()
     page = path.with_suffix(".html")
@@ -145,7 +146,7 @@ def atlas(
 def bundled_or(folders: Sequence[Path]) -> list[Artifact]:
     """The artifacts in the folders, or the bundled ones. Raises ArtifactError."""
     from models.artifact import Artifact
-    from serve.config import Settings
+    from serve.config.schema import Settings
 
     return [Artifact.load(folder) for folder in folders or [model.folder for model in Settings().models]]
 
@@ -158,7 +159,7 @@ def untrained(names: Sequence[str], zoo: bool, folder: Path, console: Console) -
     if not names and not zoo:
         return []
     try:
-        from models.untrained import export_untrained, imagenet_architectures
+        from models.compile.untrained import export_untrained, imagenet_architectures
     except ImportError as error:
         raise ConfigError(
             f"architectures of the zoo need torch ({error}): pip install 'convoy-serve[train]'"

@@ -9,13 +9,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from convoy.cli.explain import live_plan
 from convoy.cli.options import json_option, server_option
-from convoy.cli.plans import live_plan
 from convoy.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
-    from serve.capacity import Cost
-    from serve.curve import LatencyCurve
+    from serve.batching.latency_curve import LatencyCurve
+    from serve.planning.capacity import Cost
 
 TIMES = (1, 10, 100)
 
@@ -41,7 +41,7 @@ def capacity(
     \b
     convoy capacity squeezenet1_1-imagenet --rate 200 --p99 200 --decode-ms 9 --loop-ms 0.3
     """
-    from serve.capacity import simulate, smallest
+    from serve.planning.capacity import simulate, smallest
 
     plan = live_plan(url)
     cost = cost_of(plan, model, loop_ms / 1e3, decode_ms / 1e3, (hop_ms / 1e3,))
@@ -75,7 +75,7 @@ def capacity(
 
 def cost_of(plan: dict[str, Any], model: str, loop: float, decode: float, hops: tuple[float, ...]) -> Cost:
     """The cost of a request from a running server's plan. Raises NotFound or ConfigError."""
-    from serve.capacity import Cost
+    from serve.planning.capacity import Cost
 
     curve, limit = curve_of(plan, model)
     return Cost(loop, decode, hops, curve, limit)
@@ -83,7 +83,7 @@ def cost_of(plan: dict[str, Any], model: str, loop: float, decode: float, hops: 
 
 def curve_of(plan: dict[str, Any], model: str) -> tuple[LatencyCurve, int]:
     """The latency curve of a model and its batch limit. Raises NotFound or ConfigError."""
-    from serve.curve import LatencyCurve
+    from serve.batching.latency_curve import LatencyCurve
 
     known = {one["name"]: one for one in plan["models"]}
     if model not in known:

@@ -61,7 +61,7 @@ def classify(
 
 
 def _tell_skipped(folder: Path) -> None:
-    from convoy.questions import list_folder
+    from convoy.client.requests import list_folder
 
     for path in list_folder(folder)[1]:
         click.echo(f"convoy: {path} is skipped: no image by its name", err=True)

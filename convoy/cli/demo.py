@@ -14,7 +14,7 @@ from convoy.client import Client
 from convoy.credentials import LOCAL_KEY, Credentials, read_key
 
 if TYPE_CHECKING:
-    from serve.config import Settings
+    from serve.config.schema import Settings
 
 STAGES = ("receive", "decode", "queue", "run", "post", "total")
 

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from convoy.cli.options import json_option
-from convoy.cli.run import config_option, settings_of
+from convoy.cli.up import config_option, settings_of
 from convoy.errors import ArtifactError, ConvoyError
 
 if TYPE_CHECKING:
-    from models.engines.entry import Entry
-    from models.engines.order import Order
-    from models.engines.store import Store
+    from models.engines.spec import Order
+    from models.engines.store.store import Store
+    from models.engines.store.stored_engine import Entry
 
 ENGINES = ("onnxruntime", "openvino", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -31,47 +31,6 @@ engine_option = click.option("--engine", type=click.Choice(ENGINES), default="on
 precision_option = click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True)
 
 
-@click.command("compile")
-@click.argument("model")
-@engine_option
-@precision_option
-@click.option("--batch", default="1,8,32", show_default=True, help="Batch sizes that are checked.")
-@click.option("--calibration", type=FOLDER, help="Folder of real images.  [default: those the data set holds out]")
-@click.option(
-    "--budget", type=click.FloatRange(0, 100, min_open=True), default=0.5, show_default=True,
-    help="Points of top-1 that may be lost, at 95 % confidence.",
-)  # fmt: skip
-@store_option
-@json_option
-def compile_model(
-    model: str, engine: str, precision: Any, batch: str, calibration: Path | None, budget: float, store: str,
-    as_json: bool,
-) -> None:  # fmt: skip
-    """Build the engine of MODEL, a bundled one or the folder of an artifact, unless it is in the store already.
-
-    What is not shown to be right enough is refused, and nothing is kept.
-
-    \b
-    convoy compile resnet20-cifar10 --engine openvino --precision int8
-    convoy compile artifacts/flowers --precision int8 --calibration flowers/
-    """
-    from models.engines.backends import find_backend
-    from models.engines.evidence import source_of
-    from models.engines.order import Order
-    from models.engines.store import open_store
-
-    artifact = find_artifact(model)
-    source = source_of(artifact, calibration)
-    order = Order(artifact, find_backend(engine), precision, source, _batches(batch), budget / 100)
-    entry, built = _build(order, open_store(store))
-    if as_json:
-        click.echo(json.dumps(_document(entry), indent=2))
-        return
-    _print_entry(entry, Console())
-    if not built:
-        click.echo("it was there already")
-
-
 @click.group()
 def engines() -> None:
     """Built engines: list, build, verify, remove, explain them."""
@@ -82,7 +41,7 @@ def engines() -> None:
 @json_option
 def list_engines(store: str, as_json: bool) -> None:
     """List what is there. Reads manifests only; `verify` reads everything."""
-    from models.engines.store import open_store
+    from models.engines.store.store import open_store
 
     where = open_store(store)
     entries = where.entries()
@@ -107,8 +66,8 @@ def list_engines(store: str, as_json: bool) -> None:
 def build(config: Path | None, store: str) -> None:
     """Build every engine that a configuration asks for and the store lacks, so that a start need not."""
     from models.artifact import Artifact
-    from models.engines.store import open_store
-    from serve.engines import order_of, serves_artifact
+    from models.engines.store.store import open_store
+    from serve.executors.engine_selection import order_of, serves_artifact
 
     settings = settings_of(config, None, {})
     where = open_store(store or settings.engines)
@@ -125,7 +84,7 @@ def build(config: Path | None, store: str) -> None:
 @json_option
 def verify(store: str, as_json: bool) -> None:
     """Read every file and say what is damaged; a server builds that again by itself."""
-    from models.engines.store import open_store
+    from models.engines.store.store import open_store
 
     where = open_store(store)
     problems = {str(folder): problem for folder, problem in where.verify().items()}
@@ -148,7 +107,7 @@ def prune(store: str) -> None:
     """
     import shutil
 
-    from models.engines.store import open_store
+    from models.engines.store.store import open_store
 
     where = open_store(store)
     doomed = {**dict.fromkeys(where.leftovers(), "left by a build"), **where.verify()}
@@ -173,10 +132,10 @@ def prune(store: str) -> None:
 @json_option
 def explain(model: str, engine: str, precision: Any, store: str, as_json: bool) -> None:
     """Say which engine would serve MODEL, how it was made, and why others that are there would not."""
-    from models.engines.backends import find_backend
-    from models.engines.evidence import source_of
-    from models.engines.order import Order
-    from models.engines.store import open_store
+    from models.engines.backends.registry import find_backend
+    from models.engines.build.eval_data import source_of
+    from models.engines.spec import Order
+    from models.engines.store.store import open_store
 
     artifact = find_artifact(model)
     order = Order(artifact, find_backend(engine), precision, source_of(artifact))
@@ -216,8 +175,8 @@ def find_artifact(model: str) -> Any:
 
 def _build(order: Order, store: Store) -> tuple[Entry, bool]:
     """The engine, and whether it had to be built."""
-    from convoy.progress import steps_bar
-    from models.engines.factory import build_engine
+    from convoy.client.progress import steps_bar
+    from models.engines.build.builder import build_engine
 
     present = store.get(order.key)
     if present is not None:
@@ -238,7 +197,7 @@ def _batches(text: str) -> tuple[int, ...]:
 
 def _superseded(entry: Entry) -> bool:
     """Whether its engine is here in another version, on the hardware that it was built for."""
-    from models.engines.backends import find_backend
+    from models.engines.backends.registry import find_backend
 
     recipe = entry.manifest.recipe
     try:

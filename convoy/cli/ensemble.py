@@ -11,12 +11,12 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from convoy.cli.run import config_option, settings_of
+from convoy.cli.up import config_option, settings_of
 from convoy.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
-    from serve.config import Settings
-    from serve.held_out import HeldOut, Voter
+    from serve.config.schema import Settings
+    from serve.planning.ensemble_evaluation import HeldOut, Voter
 
 data_option = click.option(
     "--data", default="cifar10", show_default=True,
@@ -56,7 +56,7 @@ def suggest(
     convoy ensemble suggest -c convoy.yaml --data held-out/ --most 2 --json
     """
     from models.ensembles.suggest import Option, pareto_front, select_greedily
-    from serve.held_out import engine_ms
+    from serve.planning.ensemble_evaluation import engine_ms
 
     settings = settings_of(config, None, {})
     voters = _candidates(settings, data, names, flip)
@@ -157,7 +157,7 @@ def _fit_cascade(
     settings: Settings, name: str, data: str, within: float, budget_ms: float | None, measure: Any
 ) -> dict[str, Any]:
     from models.ensembles.thresholds import Candidate, fit_for_accuracy, fit_for_budget
-    from serve.held_out import engine_ms
+    from serve.planning.ensemble_evaluation import engine_ms
 
     config = next(one for one in settings.cascades if one.name == name)
     if any(stage.model in {one.name for one in settings.ensembles} for stage in config.stages):
@@ -205,8 +205,8 @@ def _candidates(settings: Settings, data: str, names: tuple[str, ...], flip: boo
 
 
 def _voter(settings: Settings, name: str, views: Any, calibrated: bool) -> Voter:
-    from serve.held_out import Voter
-    from serve.threads import plan_threads
+    from serve.config.thread_plan import plan_threads
+    from serve.planning.ensemble_evaluation import Voter
 
     model = next((one for one in settings.models if one.name == name), None)
     if model is None:
@@ -215,7 +215,7 @@ def _voter(settings: Settings, name: str, views: Any, calibrated: bool) -> Voter
 
 
 def _held_out(data: str, voters: list[Voter]) -> HeldOut:
-    from serve.held_out import load_held_out
+    from serve.planning.ensemble_evaluation import load_held_out
 
     if len({voter.labels for voter in voters}) > 1:
         raise ConfigError("the models have different labels and cannot vote together")

@@ -118,7 +118,7 @@ def promote(name: str, arm: str, url: str) -> None:
 @click.option("--ledger", help="URL of the ledger, instead of a configuration.")
 def export(name: str, out: Path, config: Path | None, ledger: str | None) -> None:
     """Write every request of an experiment with its outcome to a Parquet file."""
-    from serve.config import load_settings
+    from serve.config.loading import load_settings
     from serve.experiments.ledger.export import export_parquet
 
     source = ledger or load_settings(config).ledger_url

@@ -39,7 +39,8 @@ def new(name: str, out: Path | None, **rights: Any) -> None:
     """
     import yaml
 
-    from serve.config import ApiKey, parse_settings
+    from serve.config.loading import parse_settings
+    from serve.config.schema import ApiKey
 
     key = new_key()
     given = {what: list(value) if isinstance(value, tuple) else value for what, value in rights.items() if value}

@@ -9,8 +9,8 @@ import click
 from rich.console import Console
 from rich.table import Column, Table
 
-from convoy.cli.architectures import list_architectures, show_architecture
 from convoy.cli.options import json_option, server_option, session
+from convoy.errors import ConvoyError
 
 
 @click.command()
@@ -39,8 +39,8 @@ def models(name: str | None, architectures: bool, url: str, as_json: bool) -> No
 def _list_served(url: str, as_json: bool) -> None:
     import httpx
 
+    from convoy.client.http_requests import checked
     from convoy.errors import NotReady
-    from convoy.http_calls import checked
 
     try:
         with session(url, timeout=10) as client:
@@ -78,3 +78,35 @@ def print_problems(problems: Iterable[Mapping[str, str]], console: Console) -> N
 def _names() -> Column:
     """A column of model names whole: one that is cut is of no use in the next command."""
     return Column("model", no_wrap=True)
+
+
+def list_architectures(as_json: bool) -> None:
+    """Every architecture with its paper, counts, published accuracy and the checkpoints that are here."""
+    from models.architectures.facts import read_facts
+    from models.architectures.page import bundled_manifests
+
+    manifests = bundled_manifests()
+    rows = [(one, [m.name for m in manifests if m.architecture == one.name]) for one in read_facts().values()]
+    if as_json:
+        click.echo(json.dumps([one.to_document() | {"checkpoints": names} for one, names in rows], indent=1))
+        return
+    table = Table(
+        "architecture", "family", "paper", "year", "params", "GMACs", "published", "checkpoints here", box=None
+    )
+    table.columns[0].no_wrap = True
+    for one, names in rows:
+        top1 = "" if one.published_top1 is None else f"{one.published_top1:.2%}"
+        counts = (f"{one.params:,}", f"{one.macs / 1e9:.3f}")
+        table.add_row(one.name, one.family, one.paper, str(one.year), *counts, top1, ", ".join(names))
+    Console().print(table)
+
+
+def show_architecture(name: str) -> None:
+    """Its layers, and a picture of what each takes its input from."""
+    try:
+        from models.architectures.layers_table import layers_table
+    except ModuleNotFoundError as error:
+        raise ConvoyError(
+            f"building a network needs {error.name}; install it with: pip install 'convoy-serve[train]'"
+        ) from error
+    click.echo(layers_table(name))

@@ -53,6 +53,6 @@ def session(url: str, timeout: float) -> httpx.Client:
     """HTTP to a server, with what it is shown. Raises ConfigError."""
     import httpx
 
-    from convoy.http_calls import open_client
+    from convoy.client.http_requests import open_client
 
     return open_client(httpx.Client, url, credentials_for(url), timeout=timeout)

@@ -22,9 +22,9 @@ def render(config: Path | None, output: Path | None, environment: bool) -> None:
     """
     from convoy.errors import InvalidInput
     from convoy.files import is_same_file, write_file
-    from serve.app import RAY_ENVIRONMENT
-    from serve.config import load_settings
-    from serve.render import deploy_yaml, environment_lines
+    from serve.config.loading import load_settings
+    from serve.deployments.local import RAY_ENVIRONMENT
+    from serve.deployments.serve_config import deploy_yaml, environment_lines
 
     if output and config and is_same_file(output, config):
         raise InvalidInput(f"{output} is the configuration itself; name another file with --output")

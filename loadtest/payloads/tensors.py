@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from convoy.errors import ConfigError
-from convoy.tensors import DTYPES
+from convoy.wire.tensors import DTYPES
 from loadtest.payloads.item import Item
 from loadtest.plan import Payload
 

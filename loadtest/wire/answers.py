@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from convoy.errors import InvalidInput
 from convoy.protos import classifier_pb2, open_inference_pb2
-from convoy.tensors import BYTES, decode_raw
+from convoy.wire.tensors import BYTES, decode_raw
 from loadtest.payloads.item import Expected
 from loadtest.plan import Protocol
 

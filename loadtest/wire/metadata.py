@@ -12,7 +12,7 @@ import orjson
 
 from convoy.errors import ConfigError
 from convoy.protos import open_inference_pb2
-from convoy.tensors import BYTES
+from convoy.wire.tensors import BYTES
 from loadtest.plan import Payload, Plan, Target, Traffic
 from loadtest.wire import direct
 

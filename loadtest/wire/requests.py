@@ -15,7 +15,7 @@ import orjson
 
 from convoy.errors import ConfigError
 from convoy.protos import classifier_pb2, open_inference_pb2
-from convoy.tensors import BYTES
+from convoy.wire.tensors import BYTES
 from loadtest.payloads.item import Expected, Item
 from loadtest.plan import Target, Traffic
 

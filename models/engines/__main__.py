@@ -9,11 +9,11 @@ from pathlib import Path
 
 from convoy.errors import ConvoyError
 from models.artifact import Artifact
-from models.engines.backends import BACKENDS, PRECISIONS, find_backend
-from models.engines.evidence import source_of
-from models.engines.factory import build_engine
-from models.engines.order import Order
-from models.engines.store import open_store
+from models.engines.backends.registry import BACKENDS, PRECISIONS, find_backend
+from models.engines.build.builder import build_engine
+from models.engines.build.eval_data import source_of
+from models.engines.spec import Order
+from models.engines.store.store import open_store
 
 NICENESS = 10
 

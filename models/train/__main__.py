@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from convoy.files import write_file
-from models.data import load_data
+from models.datasets import load_data
 from models.train.recipes import RECIPES, find_recipe, full_budget, of_length
 from models.train.trainer import Trainer
 

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from convoy.errors import ConfigError
-from models.checkpoints import read_state
-from models.data import DataSet, Split
+from models.compile.checkpoints import read_state
+from models.datasets import DataSet, Split
 from models.train.recipes import Recipe
 from models.train.schedule import rate_at
 from models.zoo.registry import find_architecture

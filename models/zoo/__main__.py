@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from models.architectures_page import PAGE, render_page
-from models.facts import FILE, read_facts, render_facts
+from models.architectures.facts import FILE, read_facts, render_facts
+from models.architectures.page import PAGE, render_page
+from models.architectures.survey import survey
 from models.zoo.registry import ARCHITECTURES
-from models.zoo.survey import survey
 
 
 def main() -> None:

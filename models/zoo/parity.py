@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from models.architectures_page import PARITY
+from models.architectures.page import PARITY
 from models.artifact import Preprocessing
-from models.export import export
+from models.compile.export import export
 from models.zoo.architecture import Architecture
 from models.zoo.registry import ARCHITECTURES, find_architecture
 

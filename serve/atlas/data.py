@@ -9,9 +9,9 @@ from pydantic import Field, ValidationError
 
 from convoy.errors import ConfigError
 from convoy.files import write_file
-from serve.engines import is_own
-from serve.frozen import Frozen
-from serve.power.sources import Method
+from serve.config.base import Frozen
+from serve.energy.source import Method
+from serve.executors.engine_selection import is_own
 
 
 class Interval(Frozen):

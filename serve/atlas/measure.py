@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from convoy.errors import EngineFailed
-from models.engines.backends import find_backend
+from models.engines.backends.registry import find_backend
 from models.engines.engine import Precision
 from serve.atlas.data import Cell, Interval, Power
-from serve.config import Power as Declared
-from serve.power.find import find_sources
-from serve.power.sources import CPU, Source
+from serve.config.schema import Power as Declared
+from serve.energy.discovery import find_sources
+from serve.energy.source import CPU, Source
 
 LEAST_RUNS, FEWEST_RUNS = 9, 5  # the second when a run is so long that nine take three times the time allowed
 CONFIDENCE = 0.95

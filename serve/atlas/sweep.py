@@ -11,15 +11,15 @@ from pathlib import Path
 
 from convoy.errors import ArtifactError, ConfigError, EngineFailed
 from models.artifact import Artifact
-from models.engines.backends import find_backend
+from models.engines.backends.registry import find_backend
 from models.engines.engine import Precision
-from models.engines.store import Store
+from models.engines.store.store import Store
 from serve.atlas.data import Atlas, Cell, Failure, Machine, Network, load_atlas, save_atlas
 from serve.atlas.measure import Task, idle_watts, measure_apart
 from serve.atlas.variants import Variant
-from serve.config import Power
-from serve.engines import OWN_ENGINE, OWN_PRECISION
-from serve.threads import available_cores
+from serve.config.schema import Power
+from serve.config.thread_plan import available_cores
+from serve.executors.engine_selection import OWN_ENGINE, OWN_PRECISION
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 CPUINFO = Path("/proc/cpuinfo")

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.accuracy import top1_share
 from models.artifact import IMAGE_MODEL, Artifact, Manifest
-from models.data import PACKAGES, load_data
-from models.engines.backends import Backend
+from models.compile.accuracy import top1_share
+from models.datasets import PACKAGES, load_data
+from models.engines.backends.registry import Backend
+from models.engines.build.builder import build_engine
+from models.engines.build.eval_data import source_of
 from models.engines.engine import Precision
-from models.engines.evidence import source_of
-from models.engines.factory import build_engine
-from models.engines.order import Order
-from models.engines.store import Store
+from models.engines.spec import Order
+from models.engines.store.store import Store
 from serve.atlas.data import Accuracy, Network
-from serve.engines import OWN_ENGINE, OWN_PRECISION, is_own
+from serve.executors.engine_selection import OWN_ENGINE, OWN_PRECISION, is_own
 
 HOW = "measured by convoy atlas on the test images, in this engine and precision"
 

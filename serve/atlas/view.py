@@ -16,7 +16,7 @@ from serve.atlas.choice import candidates, pareto_front
 from serve.atlas.data import Atlas, Cell
 from serve.atlas.findings import findings, operations_line
 
-PAGE = Path(__file__).resolve().parent.parent / "page"
+PAGE = Path(__file__).resolve().parents[1] / "http" / "page"
 HEAD = '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Convoy: atlas</title>'
 TITLES = {
     ("imagenet1k", "published"): "ImageNet, published accuracies",

@@ -8,11 +8,11 @@ from typing import get_args
 
 import numpy as np
 
-from serve.experiments.definition import Arm
-from serve.experiments.ledger.latency import latency_edges
+from serve.config.experiments import Arm
+from serve.experiments.ledger.latency_buckets import latency_edges
+from serve.experiments.ledger.queries import ByBucket, Clusters, Groups, Tables, costs, failures, latencies
 from serve.experiments.ledger.records import Measure
 from serve.experiments.ledger.store import Ledger
-from serve.experiments.ledger.tables import ByBucket, Clusters, Groups, Tables, costs, failures, latencies
 from serve.experiments.report import ArmReport, Bounds, ClassReport, Comparison, Energy, Verdict, judge
 from serve.experiments.revision import Revision
 from serve.experiments.stats import bernoulli, clusters, mixture, ratio

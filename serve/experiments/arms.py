@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from convoy.errors import ConfigError, InvalidInput
 from models.artifact import Manifest
-from serve.catalog import Endpoint
-from serve.compose import compositions_of, stages_of
-from serve.config import TENSOR_SUFFIX, Catalog
-from serve.experiments.definition import Arm, Experiment
+from serve.config.experiments import Arm, Experiment
+from serve.config.schema import TENSOR_SUFFIX, Catalog
+from serve.ensembles.factory import compositions_of, stages_of
+from serve.gateway.endpoints import Endpoint
 
 
 def check_arms(catalog: Catalog, manifests: Mapping[str, Manifest]) -> None:

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from serve.experiments.definition import Experiment, Metric
+from serve.config.experiments import Experiment, Metric
 
 
 @dataclass(frozen=True)

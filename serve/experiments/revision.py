@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from serve.config.experiments import Experiment
 from serve.experiments.allocation import Allocation, allocate
-from serve.experiments.definition import Experiment
 
 State = Literal["running", "stopped", "promoted"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.ab_example import DATA, MODES, Arm, bundled, choose, lines, measure
 from models.artifact import BUNDLED, Artifact, Manifest
-from models.data import Split, load_data
+from models.datasets import Split, load_data
 
 IMAGES = 3000
 LEAST = 0.06  # the fewer images, the further apart: 6 points are 5 standard errors of 1500 against 1500

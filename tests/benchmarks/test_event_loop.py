@@ -3,20 +3,20 @@ from __future__ import annotations
 from benchmarks.event_loop import BELOW_PYTHON, LOOP, by_part, part_of
 
 START = f"thread (12): {LOOP};Thread._bootstrap (threading.py:1002);Thread.run (threading.py:982)"
-CALL = f"{START};SmallCycle.run_asgi (serve/http_cycle.py:64);HttpApp.__call__ (serve/http_listener.py:99)"
+CALL = f"{START};SmallCycle.run_asgi (serve/http/fast_path.py:64);HttpApp.__call__ (serve/http/server.py:99)"
 
 
 def test_a_sample_belongs_to_the_innermost_part_that_is_known() -> None:
     assert part_of(CALL.split(";")).startswith("admission")
-    parse = f"{CALL};parse_request (convoy/open_inference.py:90);loads (json/decoder.py:1)"
+    parse = f"{CALL};parse_request (convoy/wire/oip_http.py:90);loads (json/decoder.py:1)"
     assert part_of(parse.split(";")).startswith("documents")
-    run = f"{CALL};OnnxRuntimeEngine.run (models/engines/onnx_runtime.py:62);Session.run (onnxruntime/capi/x.py:1)"
+    run = f"{CALL};OnnxRuntimeEngine.run (models/engines/backends/onnxruntime.py:62);Session.run (onnxruntime/capi/x.py:1)"
     assert part_of(run.split(";")).startswith("engine")
     assert part_of([*START.split(";"), "tick (ray/util.py:1)"]) == "other"
 
 
 def test_only_the_loop_counts() -> None:
-    decode = "thread (13): decode;Thread.run (threading.py:982);Decoder.decode (serve/decode.py:9)"
+    decode = "thread (13): decode;Thread.run (threading.py:982);Decoder.decode (serve/images/decoder.py:9)"
     parts = by_part([f"{START} 6", f"{CALL} 3", f"{CALL} 1", f"{decode} 100"])
     assert parts[BELOW_PYTHON] == 6
     assert parts.total() == 10

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.engines import Row
 from benchmarks.gpu import BEGIN, END, PAGE, ROOT, decoding, find_backends
 from benchmarks.nets import lenet5
-from tests.models.engines import tensorrt_double
+from tests.models.engines.backends import tensorrt_double
 
 
 def test_without_a_card_it_fails_and_the_page_stays() -> None:

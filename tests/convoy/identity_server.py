@@ -19,9 +19,9 @@ import orjson
 
 from convoy import errors
 from convoy.errors import ConvoyError, Overloaded
-from convoy.open_inference import HEADER_LENGTH, InferRequest, InferResponse, parse_request, render_response
-from convoy.open_inference_grpc import parse_message, render_message
 from convoy.protos import classifier_pb2, classifier_pb2_grpc, open_inference_pb2, open_inference_pb2_grpc
+from convoy.wire.oip_grpc import parse_message, render_message
+from convoy.wire.oip_http import HEADER_LENGTH, InferRequest, InferResponse, parse_request, render_response
 
 RETRY_AFTER_S = 7.0
 

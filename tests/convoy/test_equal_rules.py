@@ -9,11 +9,11 @@ import orjson
 import pytest
 
 from convoy.errors import InvalidInput
-from convoy.open_inference import InferRequest, RequestedOutput, parse_request
-from convoy.open_inference_client import render_request
-from convoy.open_inference_grpc import parse_message
 from convoy.protos import open_inference_pb2 as pb
-from convoy.tensors import BYTES, Tensor
+from convoy.wire.oip_grpc import parse_message
+from convoy.wire.oip_http import InferRequest, RequestedOutput, parse_request
+from convoy.wire.oip_http_client import render_request
+from convoy.wire.tensors import BYTES, Tensor
 
 Document = dict[str, Any]
 TENSOR: Document = {"name": "x", "datatype": "FP32", "shape": [1], "data": [1.0]}

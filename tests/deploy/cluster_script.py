@@ -18,10 +18,10 @@ import yaml
 
 from benchmarks.chaos.namespaces import HERE, Cluster, Node, cluster
 from models.artifact import BUNDLED
-from serve.applications import GATEWAY_RESOURCE, STEWARD_RESOURCE
-from serve.config import parse_settings
-from serve.render import deploy_yaml
-from serve.scrape_targets import METER_RESOURCE
+from serve.cluster.service_discovery import METER_RESOURCE
+from serve.config.loading import parse_settings
+from serve.deployments.applications import GATEWAY_RESOURCE, STEWARD_RESOURCE
+from serve.deployments.serve_config import deploy_yaml
 from tests.waiting import until
 
 MODEL = "resnet20-cifar10"

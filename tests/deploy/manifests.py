@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from serve.config import Settings, load_settings
+from serve.config.loading import load_settings
+from serve.config.schema import Settings
 from tests.conftest import REPOSITORY
 
 FOLDER = REPOSITORY / "deploy" / "kubernetes" / "overlays"

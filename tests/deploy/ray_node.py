@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.chaos.namespaces import RAY, SERVE
-from serve.app import RAY_ENVIRONMENT
+from serve.deployments.local import RAY_ENVIRONMENT
 from tests.conftest import REPOSITORY
 from tests.proxies import CountingProxy, counting_proxy
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import convoy
-from serve.config import load_settings
+from serve.config.loading import load_settings
 from tests.conftest import REPOSITORY
 from tests.deploy.compose import FILE, SERVICES, health_command, mounted
 

@@ -12,7 +12,8 @@ import httpx
 import pytest
 import yaml
 
-from serve.config import Settings, load_settings, parse_settings
+from serve.config.loading import load_settings, parse_settings
+from serve.config.schema import Settings
 from tests.deploy.compose import SERVICES, environment, health_command, here, mounted, process
 from tests.deploy.ray_node import wait_until
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from convoy.cli import main
 from loadtest.cli import main as loadtest
-from serve.config import parse_settings
+from serve.config.loading import parse_settings
 from tests.conftest import REPOSITORY
 from tests.deploy.manifests import OVERLAYS
 from tests.snippets import Snippet, snippets

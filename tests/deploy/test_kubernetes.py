@@ -11,9 +11,9 @@ import ray
 import yaml
 
 import convoy
-from serve.app import RAY_ENVIRONMENT
-from serve.applications import applications
-from serve.gateway import DRAIN_SECONDS, LINGER_SECONDS
+from serve.deployments.applications import applications
+from serve.deployments.gateway import DRAIN_SECONDS, LINGER_SECONDS
+from serve.deployments.local import RAY_ENVIRONMENT
 from tests.deploy.manifests import (
     OVERLAYS,
     PART_OF,

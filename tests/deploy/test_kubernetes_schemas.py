@@ -11,7 +11,7 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from serve.render import deploy_yaml
+from serve.deployments.serve_config import deploy_yaml
 from tests.deploy.manifests import FOLDER, OVERLAYS, Document, manifests, of_kind, pod_templates, settings
 
 CUSTOM = yaml.safe_load((Path(__file__).parent / "schemas" / "custom-resources.yaml").read_text())

@@ -12,11 +12,12 @@ import httpx
 import pytest
 
 from models.artifact import BUNDLED
-from serve.app import CLOUD_NAMES
-from serve.applications import GATEWAY_RESOURCE, STEWARD_RESOURCE
-from serve.config import Settings, parse_settings
-from serve.render import deploy_yaml
-from serve.scrape_targets import METER_RESOURCE
+from serve.cluster.service_discovery import METER_RESOURCE
+from serve.config.loading import parse_settings
+from serve.config.schema import Settings
+from serve.deployments.applications import GATEWAY_RESOURCE, STEWARD_RESOURCE
+from serve.deployments.local import CLOUD_NAMES
+from serve.deployments.serve_config import deploy_yaml
 from tests.artifacts import garble, write_artifact
 from tests.deploy.ray_node import RayNode, answers, ray_node, wait_until
 

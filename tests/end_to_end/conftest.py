@@ -12,8 +12,9 @@ import pytest
 
 from convoy.protos.classifier_pb2_grpc import ClassifierStub
 from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from serve import app
-from serve.config import Settings, parse_settings
+from serve.config.loading import parse_settings
+from serve.config.schema import Settings
+from serve.deployments import local
 from tests.artifacts import write_artifact
 from tests.serve.listeners import admin_headers
 
@@ -112,9 +113,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int
 
 @pytest.fixture(scope="session")
 def server(settings: Settings) -> Iterator[Settings]:
-    app.start(settings)
+    local.start(settings)
     yield settings
-    app.stop()
+    local.stop()
 
 
 @pytest.fixture(scope="session")

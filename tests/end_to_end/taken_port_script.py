@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 
 from convoy.errors import ConfigError
-from serve import app
-from serve.config import Settings, parse_settings
+from serve.config.loading import parse_settings
+from serve.config.schema import Settings
+from serve.deployments import local
 
 
 def main() -> None:
     folder, ports = Path(sys.argv[1]), [int(port) for port in sys.argv[2:]]
     listen = dict(zip(("http_port", "grpc_port", "metrics_port"), ports, strict=True))
     settings = parse_settings({"listen": listen, "runtime_dir": str(folder), "models": [{"name": "lenet5-mnist"}]})
-    check = app.check
+    check = local.check
     with socket.socket() as holder, pytest.MonkeyPatch.context() as patch:
 
         def check_and_take(given: Settings) -> None:
@@ -28,10 +29,10 @@ def main() -> None:
             holder.bind(("127.0.0.1", ports[1]))
             holder.listen()
 
-        patch.setattr(app, "check", check_and_take)
+        patch.setattr(local, "check", check_and_take)
         with pytest.raises(ConfigError, match=f"^cannot listen on 127.0.0.1:{ports[1]}; stop what uses it"):
-            app.start(settings)
-        app.stop()
+            local.start(settings)
+        local.stop()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from convoy.protos import classifier_pb2, open_inference_pb2
 from convoy.protos.classifier_pb2_grpc import ClassifierStub
 from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from models.artifact import BUNDLED, Artifact
-from serve.config import Settings
+from serve.config.schema import Settings
 
 SAMPLES = load_samples()
 

@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from benchmarks.server import Server
-from serve import app
-from serve.config import Settings, parse_settings
+from serve.config.loading import parse_settings
+from serve.config.schema import Settings
+from serve.deployments import local
 from tests.artifacts import quadrant_image, write_artifact
 from tests.end_to_end.test_load import png
 from tests.waiting import until
@@ -32,9 +33,9 @@ def scaled(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Iterator[S
     model = {"name": "slow", "artifact": str(artifact), "max_batch": 1, "placement": "dedicated", "max_replicas": 2}
     listen = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
     settings = parse_settings({"listen": listen, "runtime_dir": str(tmp_path / "node"), "models": [model]})
-    app.start(settings)
+    local.start(settings)
     yield settings
-    app.stop()
+    local.stop()
 
 
 def hosts() -> int:

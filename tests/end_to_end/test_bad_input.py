@@ -19,7 +19,7 @@ from convoy.protos import classifier_pb2, open_inference_pb2
 from convoy.protos.classifier_pb2_grpc import ClassifierStub
 from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from models.artifact import BUNDLED
-from serve.config import Settings
+from serve.config.schema import Settings
 from tests.artifacts import POISON, quadrant_image
 
 GOOD = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from convoy.cli import main
 from convoy.protos import open_inference_pb2 as pb
 from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from serve import app
-from serve.config import Settings
+from serve.config.schema import Settings
+from serve.deployments import local
 from tests.artifacts import quadrant_image
 from tests.end_to_end.test_killed_gateway import gateways
 from tests.end_to_end.test_load import png, scrape, total
@@ -122,7 +122,7 @@ def test_a_new_gateway_serves_what_it_can(
     until(lambda: answers(http), patience=120)
     grpc.channel_ready_future(channel).result(timeout=60)
     check_broken(http, inference)
-    assert {one.name for one in app.problems()} >= {MODEL, *MADE_OF_IT}
+    assert {one.name for one in local.problems()} >= {MODEL, *MADE_OF_IT}
     for name in ("lenet5-mnist", "resnet20-cifar10", "squeezenet1_1-imagenet", "hosted", "slow", OTHER):
         assert entry(http, name)["state"] == "READY"
 

@@ -7,7 +7,7 @@ import json
 from click.testing import CliRunner
 
 from convoy.cli import main
-from serve.config import Settings
+from serve.config.schema import Settings
 
 TIMES = ("--decode-ms", "9", "--loop-ms", "0.3")
 

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from convoy.cli import main
-from serve.config import Settings
+from serve.config.schema import Settings
 
 
 @pytest.mark.parametrize("over_grpc", [False, True])

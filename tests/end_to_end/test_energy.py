@@ -15,7 +15,7 @@ from convoy.client import Client
 from convoy.protos import classifier_pb2, open_inference_pb2
 from convoy.protos.classifier_pb2_grpc import ClassifierStub
 from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from serve.config import Settings
+from serve.config.schema import Settings
 
 PATIENCE_SECONDS = 20
 MODEL = "/v1/models/lenet5-mnist/classify"

@@ -21,10 +21,10 @@ from convoy.client import Client
 from convoy.protos import open_inference_pb2
 from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from models.artifact import BUNDLED, Artifact
-from models.engines.backends import load_engine
+from models.engines.backends.registry import load_engine
 from models.ensembles.combine import Rule
 from models.ensembles.views import View, arrange, looks_at
-from serve.config import Settings
+from serve.config.schema import Settings
 from tests.artifacts import POISON, quadrant_image
 
 

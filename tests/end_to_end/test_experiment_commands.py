@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from convoy.cli import main
 from convoy.credentials import LOCAL_KEY
-from serve.config import Settings
+from serve.config.schema import Settings
 from tests.end_to_end.test_experiments import classify, samples
 from tests.waiting import until
 

@@ -8,7 +8,8 @@ import orjson
 import pytest
 import yaml
 
-from serve.config import Settings, parse_settings
+from serve.config.loading import parse_settings
+from serve.config.schema import Settings
 from tests.conftest import REPOSITORY
 from tests.snippets import Snippet, snippets
 

@@ -17,7 +17,7 @@ from convoy.protos import open_inference_pb2 as inference_pb
 from convoy.protos.classifier_pb2_grpc import ClassifierStub
 from convoy.protos.experiments_pb2_grpc import ExperimentsStub
 from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from serve.config import Settings
+from serve.config.schema import Settings
 from tests.artifacts import quadrant_image
 from tests.waiting import until
 

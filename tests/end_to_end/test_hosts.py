@@ -18,9 +18,11 @@ import pytest
 from numpy.typing import NDArray
 
 from convoy.errors import EngineFailed
-from serve.batcher import Answer, Batcher, BatcherLimits
-from serve.config import ModelConfig, Settings
-from serve.host import HostAnswer, HostExecutor, connect_host
+from serve.batching.batcher import Batcher
+from serve.batching.line import BatcherLimits
+from serve.batching.results import Answer
+from serve.config.schema import ModelConfig, Settings
+from serve.executors.host import HostAnswer, HostExecutor, connect_host
 from tests.artifacts import quadrant_image
 from tests.end_to_end.test_load import png, scrape, total
 

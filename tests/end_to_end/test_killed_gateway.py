@@ -15,10 +15,10 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
-from serve.config import Settings
+from serve.config.schema import Settings
 from serve.experiments.ledger.schema import predictions, tallies
 from serve.experiments.ledger.store import Ledger
-from serve.metric_pages import living_processes
+from serve.telemetry.mmap_store import living_processes
 from tests.end_to_end.test_experiments import png
 from tests.waiting import until
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.config import Settings
+from serve.config.schema import Settings
 from tests.conftest import REPOSITORY
 
 

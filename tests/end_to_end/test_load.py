@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from convoy.protos import classifier_pb2
 from convoy.protos.classifier_pb2_grpc import ClassifierStub
-from serve.config import Settings
+from serve.config.schema import Settings
 from tests.artifacts import quadrant_image
 
 PATIENCE_SECONDS = 20

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from loadtest.cli import main
-from serve.config import Settings
+from serve.config.schema import Settings
 from tests.loadtest.documented import command_of_question, in_short
 
 MODEL = "resnet20-cifar10"

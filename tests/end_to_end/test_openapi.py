@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serve.config import Settings
+from serve.config.schema import Settings
 
 CONFIG = Path(__file__).parent / "schemathesis.toml"
 CHANGES = ("load", "unload")  # would take from the other operations the models they ask

@@ -10,8 +10,9 @@ import httpx
 import pytest
 import yaml
 
-from serve.config import Settings, parse_settings
-from serve.metrics import ALL
+from serve.config.loading import parse_settings
+from serve.config.schema import Settings
+from serve.telemetry.definitions import ALL
 from tests.conftest import REPOSITORY
 from tests.end_to_end.test_load import scrape
 from tests.snippets import Snippet, snippets

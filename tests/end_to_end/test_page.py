@@ -22,7 +22,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 from serve.atlas.data import save_atlas
-from serve.config import Settings
+from serve.config.schema import Settings
 from tests.artifacts import quadrant_image
 from tests.serve.atlas.atlases import atlas_of, cell, network
 from tests.waiting import until

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import yaml
 
-from serve.config import Settings
+from serve.config.schema import Settings
 from tests.conftest import REPOSITORY
 
 DEPLOY = REPOSITORY / "deploy"

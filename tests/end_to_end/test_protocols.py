@@ -22,7 +22,7 @@ from PIL import Image
 from convoy.protos import classifier_pb2, open_inference_pb2
 from convoy.protos.classifier_pb2_grpc import ClassifierStub
 from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from serve.config import Settings
+from serve.config.schema import Settings
 
 MODEL = "lenet5-mnist"
 

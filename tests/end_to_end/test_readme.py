@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from models.readme import update
-from serve.config import Settings, parse_settings
+from serve.config.loading import parse_settings
+from serve.config.schema import Settings
 from tests.conftest import REPOSITORY
 from tests.snippets import Snippet, snippets
 

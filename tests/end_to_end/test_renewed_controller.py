@@ -5,8 +5,8 @@ from __future__ import annotations
 import httpx
 
 from benchmarks.chaos.stage import processes, title
-from serve.config import Settings
-from serve.wall_clock import renew_controller
+from serve.cluster.clock_watchdog import renew_controller
+from serve.config.schema import Settings
 from tests.waiting import until
 
 

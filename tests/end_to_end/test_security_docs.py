@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from convoy.credentials import LOCAL_KEY
-from serve.access import read_local_key
-from serve.config import Limits, Settings, parse_settings
+from serve.auth import read_local_key
+from serve.config.loading import parse_settings
+from serve.config.schema import Limits, Settings
 from tests.conftest import REPOSITORY
 from tests.snippets import Snippet, snippets
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from serve.access import read_local_key
-from serve.config import Settings
+from serve.auth import read_local_key
+from serve.config.schema import Settings
 from tests.conftest import REPOSITORY
 
 

@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 
 from convoy.errors import InvalidInput, TooLarge
-from serve.decode import Decoder
-from serve.looks import Geometry, LooksDecoder
+from serve.ensembles.multi_view import Geometry, LooksDecoder
+from serve.images.decoder import Decoder
 from tests.fuzz.mutate import mutate
 from tests.serve.pictures import CROPPED, GREY, small_files, variants
 

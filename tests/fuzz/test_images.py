@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.decode import Decoder
+from serve.images.decoder import Decoder
 from tests.fuzz import images
 from tests.fuzz.hunt import Findings, hunt
 from tests.fuzz.images import bodies, complaint, seeds

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from convoy.errors import ConfigError
-from models.engines.backends import GPU_BACKENDS, Backend, find_backend
+from models.engines.backends.registry import GPU_BACKENDS, Backend, find_backend
 
 
 @pytest.fixture(params=GPU_BACKENDS)

@@ -11,14 +11,14 @@ import pytest
 
 from convoy.errors import ArtifactError
 from models.artifact import BUNDLED, Artifact
-from models.engines.backends import GPU_BACKENDS, Backend, load_engine
+from models.engines.backends.registry import GPU_BACKENDS, Backend, load_engine
+from models.engines.build.builder import build_engine
+from models.engines.build.eval_data import source_of
 from models.engines.engine import Precision
-from models.engines.evidence import source_of
-from models.engines.factory import build_engine
-from models.engines.order import Order
-from models.engines.store import Store
-from serve import app
-from serve.config import parse_settings
+from models.engines.spec import Order
+from models.engines.store.store import Store
+from serve.config.loading import parse_settings
+from serve.deployments import local
 
 # The quantizer warns of itself.
 pytestmark = [
@@ -78,7 +78,7 @@ def test_a_server_answers_with_it(
     ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
     model = {"name": NAME, "engine": backend.name, "placement": placement, "gpus": 0.5}
     where = {"runtime_dir": str(tmp_path / "node"), "engines": str(tmp_path / "store"), "listen": ports}
-    app.start(parse_settings({**where, "models": [model]}))
+    local.start(parse_settings({**where, "models": [model]}))
     try:
         url = f"http://127.0.0.1:{ports['http_port']}/v1/models"
         body = (BUNDLED / "samples" / "cifar10-12-dog.png").read_bytes()
@@ -86,4 +86,4 @@ def test_a_server_answers_with_it(
         assert answer["predictions"][0]["classes"][0]["label"] == "dog"
         assert httpx.get(url).json()["models"][0]["engine"].split()[0] == backend.name
     finally:
-        app.stop()
+        local.stop()

@@ -6,9 +6,9 @@ from typing import Any
 
 import grpc.aio
 
-from convoy.open_inference import InferResponse
-from convoy.open_inference_grpc import parse_message, render_message
 from convoy.protos import classifier_pb2, open_inference_pb2
+from convoy.wire.oip_grpc import parse_message, render_message
+from convoy.wire.oip_http import InferResponse
 from tests.loadtest.echo_server import Refuse, behaviour, class_of, logits, metadata
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import orjson
 
 from convoy.errors import InvalidInput
-from convoy.open_inference import InferRequest, InferResponse, parse_request, render_response
-from convoy.tensors import BYTES, Tensor
+from convoy.wire.oip_http import InferRequest, InferResponse, parse_request, render_response
+from convoy.wire.tensors import BYTES, Tensor
 
 CLASSES = 10
 ENGINE_S = 0.005

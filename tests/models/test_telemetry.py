@@ -15,7 +15,8 @@ CACHE = ".cache/convoy"
 
 
 @pytest.mark.parametrize(
-    "module", ["models.engines.quantize", "models.engines.open_vino", "serve.atlas.sweep", "benchmarks.buckets"]
+    "module",
+    ["models.engines.build.quantize", "models.engines.backends.openvino", "serve.atlas.sweep", "benchmarks.buckets"],
 )
 def test_whoever_imports_an_engine_leaves_nothing(module: str) -> None:
     with stranger() as user:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from convoy.errors import ArtifactError, ConfigError, NotFound
-from models.checkpoints import read_state, trained_by
-from models.data import DataSet, Split
+from models.compile.checkpoints import read_state, trained_by
+from models.datasets import DataSet, Split
 from models.train.__main__ import main as train_command
 from models.train.recipes import RECIPES, find_recipe, full_budget
 from models.train.trainer import Trainer, augmented_batches, map_loss, normalise, sole_use

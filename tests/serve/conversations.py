@@ -12,9 +12,9 @@ import orjson
 import uvicorn
 from uvicorn.server import ServerState
 
-from serve.config import Limits
-from serve.http_body import Headers, Receive, Scope, Send
-from serve.http_connection import Connection, Room
+from serve.config.schema import Limits
+from serve.http.body import Headers, Receive, Scope, Send
+from serve.http.connection import Connection, Room
 
 HOT = b"/hot"
 DEFAULTS = Limits()

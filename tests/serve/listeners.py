@@ -9,24 +9,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from models.artifact import Artifact
-from models.engines.store import open_store
-from serve.access import Access, make_local_key, read_local_key
-from serve.catalog import CatalogLoader, close_endpoints
-from serve.config import ModelConfig, Settings
-from serve.dataplane import DataPlane
-from serve.decode_pool import DecodePool
-from serve.executors import Executor
-from serve.experiments.front import lined
-from serve.experiments.gateway import Experiments
+from models.engines.store.store import open_store
+from serve.auth import Access, make_local_key, read_local_key
+from serve.config.schema import ModelConfig, Settings
+from serve.executors.base import Executor
+from serve.executors.lazy import connect_local, open_memory
+from serve.experiments.endpoint import lined
 from serve.experiments.ledger.store import Ledger
-from serve.grpc_listener import GrpcListener
-from serve.http_listener import HttpListener
-from serve.metric_pages import PageWriter
-from serve.metrics import DECODE_BUSY, Metrics
-from serve.on_demand import connect_local, open_memory
-from serve.repository import Decides, Repository
-from serve.sockets import bind, prepare_folder
-from serve.steward import Revisions
+from serve.experiments.manager import Experiments
+from serve.gateway.catalog_loader import CatalogLoader, close_endpoints
+from serve.gateway.dataplane import DataPlane
+from serve.gateway.repository import Decides, Repository
+from serve.gateway.revisions import Revisions
+from serve.grpc.server import GrpcListener
+from serve.http.server import HttpListener
+from serve.images.decode_pool import DecodePool
+from serve.node.socket_handover import bind, prepare_folder
+from serve.telemetry.definitions import DECODE_BUSY
+from serve.telemetry.mmap_store import PageWriter
+from serve.telemetry.recorder import Metrics
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from models.artifact import Preprocessing
 from models.preprocess import prepare
-from serve.resample import Resampler, SimdResampler, pillow_resample
+from serve.images.resize import Resampler, SimdResampler, pillow_resample
 
 RESAMPLERS: dict[str, Resampler] = {"pillow": pillow_resample}
 if importlib.util.find_spec("cykooz_resizer"):

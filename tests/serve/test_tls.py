@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from convoy.async_client import AsyncClient
 from convoy.client import Client, Credentials
+from convoy.client.aio import AsyncClient
+from convoy.client.retries import Retries
 from convoy.errors import ConfigError, ConvoyError
-from convoy.retries import Retries
 from models.artifact import BUNDLED
-from serve.config import Tls, parse_settings
+from serve.config.loading import parse_settings
+from serve.config.schema import Tls
 from serve.tls import server_context
 from tests.certificates import Authority, Pair
 from tests.serve.listeners import Serving, serving

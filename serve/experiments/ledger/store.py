@@ -20,8 +20,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from convoy.errors import ConfigError
+from serve.config.experiments import Experiment
 from serve.experiments.allocation import Allocation
-from serve.experiments.definition import Experiment
 from serve.experiments.ledger.records import Decision, Moments, Outcome, Prediction, TallyKey
 from serve.experiments.ledger.schema import decisions, outcomes, predictions, revisions, tallies
 from serve.experiments.revision import Revision, first_revision

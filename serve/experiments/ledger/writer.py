@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from serve.experiments.ledger.counters import Tallies
 from serve.experiments.ledger.records import Answered, Outcome, Prediction, Unanswered
 from serve.experiments.ledger.store import Ledger
-from serve.experiments.ledger.tallies import Tallies
 
 Event = Answered | Unanswered | Outcome
 

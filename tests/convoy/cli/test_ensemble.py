@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from convoy.cli import main
 from convoy.cli.demo import load_samples
-from serve.config import parse_settings
+from serve.config.loading import parse_settings
 from tests.conftest import REPOSITORY
 from tests.snippets import snippets
 

@@ -13,12 +13,13 @@ from sqlalchemy import select
 
 from convoy.cli import main
 from convoy.cli.experiment import print_report
-from serve.config import Settings, parse_settings
+from serve.config.loading import parse_settings
+from serve.config.schema import Settings
+from serve.experiments.controller import Referee
 from serve.experiments.ledger.records import Outcome, Prediction
 from serve.experiments.ledger.schema import outcomes
 from serve.experiments.ledger.store import Ledger
-from serve.experiments.pages import name_classes
-from serve.experiments.referee import Referee
+from serve.http.experiment_routes import name_classes
 from tests.artifacts import write_artifact
 from tests.serve.listeners import Serving, serving
 from tests.waiting import until

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from convoy.cli import main
 from convoy.credentials import LOCAL_KEY, digest, node_folder, read_key
-from serve.config import parse_settings
+from serve.config.loading import parse_settings
 
 
 def convoy(*arguments: str) -> Result:

@@ -6,9 +6,9 @@ import yaml
 from click.testing import CliRunner
 
 from convoy.cli import main
-from serve.app import RAY_ENVIRONMENT
-from serve.config import load_settings
-from serve.render import deploy_document
+from serve.config.loading import load_settings
+from serve.deployments.local import RAY_ENVIRONMENT
+from serve.deployments.serve_config import deploy_document
 
 
 def test_a_file_is_rendered_to_a_file(tmp_path: Path) -> None:

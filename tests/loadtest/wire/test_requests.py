@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from convoy.open_inference import parse_request
-from convoy.open_inference_grpc import parse_message
 from convoy.protos import open_inference_pb2
+from convoy.wire.oip_grpc import parse_message
+from convoy.wire.oip_http import parse_request
 from loadtest.payloads.item import Item
 from loadtest.plan import Protocol, Target, Traffic
 from loadtest.wire.requests import build_requests

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from models.artifact import Artifact
-from models.engines.store import Store
+from models.engines.store.store import Store
 from tests.models.engines.orders import quadrants
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from models.artifact import Artifact
-from models.engines.backends import find_backend
+from models.engines.backends.registry import find_backend
 from models.engines.engine import Precision
-from models.engines.evidence import Evidence, Source
-from models.engines.order import Order
+from models.engines.spec import Evidence, Order, Source
 from tests.artifacts import CLASSES, SIDE, write_artifact
 
 

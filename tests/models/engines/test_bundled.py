@@ -9,12 +9,12 @@ import pytest
 
 from convoy.errors import ArtifactError
 from models.artifact import BUNDLED, MANIFEST, Artifact
-from models.data import load_data
-from models.engines.backends import CPU_BACKENDS, find_backend
-from models.engines.evidence import Evidence, Source, source_of
-from models.engines.factory import build_engine
-from models.engines.order import Order
-from models.engines.store import Store
+from models.datasets import load_data
+from models.engines.backends.registry import CPU_BACKENDS, find_backend
+from models.engines.build.builder import build_engine
+from models.engines.build.eval_data import source_of
+from models.engines.spec import Evidence, Order, Source
+from models.engines.store.store import Store
 
 # The quantizer warns of itself.
 pytestmark = [

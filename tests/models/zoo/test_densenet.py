@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import torch
 
-from models.counts import trace
+from models.architectures.counts import trace
+from models.architectures.survey import build_without_numbers
 from models.zoo.densenet import DenseLayer, densenet161
 from models.zoo.registry import find_architecture
-from models.zoo.survey import build_without_numbers
 
 
 def test_a_layer_keeps_its_input_and_adds_its_growth() -> None:

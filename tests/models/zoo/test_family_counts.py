@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.counts import count_macs, count_params
+from models.architectures.counts import count_macs, count_params
 from models.zoo.fractalnet import FractalNet
 from models.zoo.wide import wrn
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from models.counts import count_params
+from models.architectures.counts import count_params
 from models.zoo.fractalnet import FractalBlock, FractalNet, fractalnet20, join
 
 

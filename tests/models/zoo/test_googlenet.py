@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from models.counts import count_params
+from models.architectures.counts import count_params
 from models.zoo.googlenet import MODULES, googlenet, googlenet_paper
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from models.counts import trace
+from models.architectures.counts import trace
+from models.architectures.survey import build_without_numbers
 from models.zoo.registry import ARCHITECTURES, find_architecture
-from models.zoo.survey import build_without_numbers
 
 MAPS = 3  # dimensions: [channels, height, width]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.export import TOLERANCE
+from models.compile.export import TOLERANCE
 from models.zoo.parity import measure
 from models.zoo.registry import find_architecture
 

@@ -10,12 +10,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from convoy.errors import NotFound
-from models.counts import count_params, trace
-from models.facts import read_facts
+from models.architectures.counts import count_params, trace
+from models.architectures.facts import read_facts
+from models.architectures.survey import build_without_numbers, survey
 from models.zoo.lenet import BITMAPS, C3_INPUTS, LeNet5, PartialConv
 from models.zoo.registry import ARCHITECTURES, find_architecture
 from models.zoo.resnet import resnet20
-from models.zoo.survey import build_without_numbers, survey
 
 # The reference sheet's name of each architecture that has another one there.
 SHEET_NAMES = {

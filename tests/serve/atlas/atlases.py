@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from serve.atlas.data import Accuracy, Atlas, Cell, Interval, Machine, Network, Power
-from serve.power.sources import Method
+from serve.energy.source import Method
 
 MACHINE = Machine(cpu="test", cores=2, threads=2, system="Linux", engine="onnxruntime 0")
 

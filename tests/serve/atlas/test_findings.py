@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from serve.atlas.findings import Finding, findings, operations_line
-from serve.power.sources import Method
+from serve.energy.source import Method
 from tests.serve.atlas.atlases import atlas_of, cell, network
 
 GIGA = 10**9

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from convoy.errors import ConfigError, NotFound
 from models.artifact import BUNDLED, Artifact
-from models.engines.backends import find_backend
-from models.engines.store import Store
+from models.engines.backends.registry import find_backend
+from models.engines.store.store import Store
 from serve.atlas.data import Accuracy, Cell, Network, load_atlas, save_atlas
 from serve.atlas.measure import median_interval
 from serve.atlas.sweep import Plan, open_atlas, sweep, this_machine
 from serve.atlas.variants import Variant
 from serve.atlas.view import document, write_page
-from serve.config import Power
+from serve.config.schema import Power
 from tests.artifacts import write_artifact
 from tests.serve.atlas.atlases import MACHINE, atlas_of, cell, network
 

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from convoy.errors import ConvoyError, InvalidInput
+from serve.config.experiments import Experiment
 from serve.experiments.allocation import Allocation
-from serve.experiments.definition import Experiment
+from serve.experiments.controller import LEAST_SHARE, Referee
 from serve.experiments.ledger.records import Decision, Moments, Outcome, Prediction, TallyKey
 from serve.experiments.ledger.schema import decisions, revisions
 from serve.experiments.ledger.store import Ledger
-from serve.experiments.referee import LEAST_SHARE, Referee
 from serve.experiments.revision import Revision, first_revision
 
 ARMS = ("old", "new", "third")

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serve.config.experiments import Arm, Experiment
 from serve.experiments.analysis import Analysis
-from serve.experiments.definition import Arm, Experiment
+from serve.experiments.controller import Referee
 from serve.experiments.ledger.records import Answered, Outcome, Place, Prediction, Unanswered
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.ledger.writer import LedgerWriter
-from serve.experiments.referee import Referee
 from serve.experiments.report import ArmReport, Bounds, Report
 from serve.experiments.revision import Revision
 from tests.serve.experiments.traffic import Traffic

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from serve.experiments.definition import Metric
+from serve.config.experiments import Metric
 from serve.experiments.ledger.records import Answered, Outcome, Place, Unanswered
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.ledger.writer import LedgerWriter

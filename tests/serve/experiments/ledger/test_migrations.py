@@ -12,12 +12,12 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, create_engine, text
 
+from serve.config.experiments import Experiment
 from serve.experiments.analysis import Analysis
-from serve.experiments.definition import Experiment
+from serve.experiments.controller import Referee
 from serve.experiments.ledger.records import Answered, Place
 from serve.experiments.ledger.store import MIGRATIONS, Ledger
 from serve.experiments.ledger.writer import LedgerWriter
-from serve.experiments.referee import Referee
 from serve.experiments.report import ArmReport
 
 Write = Callable[..., None]

@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import func, select
 
 from convoy.errors import ConfigError
-from serve.experiments.definition import Arm, Experiment
+from serve.config.experiments import Arm, Experiment
 from serve.experiments.ledger.records import (
     Answered,
     Decision,

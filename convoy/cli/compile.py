@@ -1,0 +1,67 @@
+"""`convoy compile`: builds an engine and keeps it if it is accurate enough."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+from convoy.cli.options import json_option
+
+if TYPE_CHECKING:
+    pass
+from convoy.cli.engines import (
+    FOLDER,
+    _batches,
+    _build,
+    _document,
+    _print_entry,
+    engine_option,
+    find_artifact,
+    precision_option,
+    store_option,
+)
+
+
+@click.command("compile")
+@click.argument("model")
+@engine_option
+@precision_option
+@click.option("--batch", default="1,8,32", show_default=True, help="Batch sizes that are checked.")
+@click.option("--calibration", type=FOLDER, help="Folder of real images.  [default: those the data set holds out]")
+@click.option(
+    "--budget", type=click.FloatRange(0, 100, min_open=True), default=0.5, show_default=True,
+    help="Points of top-1 that may be lost, at 95 % confidence.",
+)  # fmt: skip
+@store_option
+@json_option
+def compile_model(
+    model: str, engine: str, precision: Any, batch: str, calibration: Path | None, budget: float, store: str,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Build the engine of MODEL, a bundled one or the folder of an artifact, unless it is in the store already.
+
+    What is not shown to be right enough is refused, and nothing is kept.
+
+    \b
+    convoy compile resnet20-cifar10 --engine openvino --precision int8
+    convoy compile artifacts/flowers --precision int8 --calibration flowers/
+    """
+    from models.engines.backends.registry import find_backend
+    from models.engines.build.eval_data import source_of
+    from models.engines.spec import Order
+    from models.engines.store.store import open_store
+
+    artifact = find_artifact(model)
+    source = source_of(artifact, calibration)
+    order = Order(artifact, find_backend(engine), precision, source, _batches(batch), budget / 100)
+    entry, built = _build(order, open_store(store))
+    if as_json:
+        click.echo(json.dumps(_document(entry), indent=2))
+        return
+    _print_entry(entry, Console())
+    if not built:
+        click.echo("it was there already")

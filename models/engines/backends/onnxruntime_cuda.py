@@ -1,0 +1,69 @@
+"""ONNX Runtime's CUDA execution provider. Needs the extra `gpu` and an NVIDIA card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from convoy.errors import ConfigError
+from models.engines.backends.gpu import Card, find_card
+from models.engines.backends.onnxruntime import OnnxRuntimeEngine, Provider
+from models.engines.engine import Precision
+
+CUDA = "CUDAExecutionProvider"
+
+
+class OnnxRuntimeCuda:
+    """The backend. It has no kernels for int8, and fp16 where the graph says so."""
+
+    name = "onnxruntime-cuda"
+    platform = "onnxruntime_onnx"
+    strongly_typed = True
+
+    def __init__(self, card: Card) -> None:
+        self._card = card
+
+    @property
+    def version(self) -> str:
+        return str(onnxruntime.__version__)
+
+    def hardware(self) -> dict[str, Any]:
+        return self._card.hardware()
+
+    def precisions(self) -> tuple[Precision, ...]:
+        return ("fp32", "fp16")
+
+    def prepare(self, graph: Path, precision: Precision, batches: tuple[int, ...], timings: Path) -> None:
+        """Graphs are loaded as they are."""
+
+    def load(self, graph: Path, threads: int, precision: Precision, share: float = 1.0) -> OnnxRuntimeEngine:
+        return OnnxRuntimeEngine(graph, threads, (cuda_provider(int(share * self._card.memory)),))
+
+
+def backend() -> OnnxRuntimeCuda:
+    """Raises ConfigError where the provider or the card is missing."""
+    require_provider(CUDA)
+    return OnnxRuntimeCuda(find_card())
+
+
+def require_provider(name: str) -> None:
+    """Raises ConfigError where ONNX Runtime is the package for CPUs."""
+    if name not in onnxruntime.get_available_providers():
+        raise ConfigError(
+            f"no GPU: the onnxruntime that is installed has no {name}; its packages for CPUs and GPUs overwrite each other: "
+            "pip uninstall onnxruntime, then pip install 'convoy-serve[gpu]'"
+        )
+    onnxruntime.preload_dlls()  # CUDA and cuDNN, which came as packages
+
+
+def cuda_provider(memory: int) -> Provider:
+    """The provider on device 0 of those that this process sees, within `memory` bytes."""
+    return CUDA, {
+        "device_id": "0",
+        "gpu_mem_limit": str(memory),
+        "arena_extend_strategy": "kSameAsRequested",  # by powers of two, models that share a card would waste it
+        "cudnn_conv_algo_search": "HEURISTIC",  # an exhaustive search would meet the first request of every batch size
+        "use_tf32": "0",  # fp32 is fp32
+    }

@@ -1,0 +1,125 @@
+"""ONNX Runtime's TensorRT execution provider, with CUDA's for what TensorRT lacks. Needs the extra `tensorrt` and a card."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from models.engines.backends.gpu import Card, find_card
+from models.engines.backends.onnxruntime import OnnxRuntimeEngine, Provider
+from models.engines.backends.onnxruntime_cuda import cuda_provider, require_provider
+from models.engines.backends.tensorrt_import import import_tensorrt
+from models.engines.engine import Precision, TensorSpec, run_in_parts
+
+TENSORRT = "TensorrtExecutionProvider"
+BATCHES = (1, 8, 32)  # of a graph that was not prepared
+FLAGS: dict[Precision, str] = {"fp16": "trt_fp16_enable", "int8": "trt_int8_enable"}  # asked for by TensorRT before 11
+SIZES = "batches.json"
+CACHES = ".caches"  # what the folder beside a graph ends in
+
+
+class TensorRtProviderEngine(OnnxRuntimeEngine):
+    """A graph in TensorRT, through ONNX Runtime; more rows than its profile takes are run in parts."""
+
+    def __init__(self, path: Path, threads: int, providers: tuple[Provider, ...], most: int) -> None:
+        super().__init__(path, threads, providers)
+        self._most = most
+
+    def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        return run_in_parts(super().run, batch, self._most)
+
+
+class OnnxRuntimeTensorRt:
+    """The backend, with the version of TensorRT that ONNX Runtime was built for.
+
+    Precision is what the graph says. What TensorRT compiled lies in a folder beside the graph.
+    """
+
+    name = "onnxruntime-tensorrt"
+    platform = "onnxruntime_onnx"
+    strongly_typed = True
+
+    def __init__(self, card: Card, tensorrt_version: str) -> None:
+        self._card = card
+        self._tensorrt = tensorrt_version
+
+    @property
+    def version(self) -> str:
+        return f"{onnxruntime.__version__}+tensorrt{self._tensorrt}"
+
+    def hardware(self) -> dict[str, Any]:
+        return self._card.hardware()
+
+    def precisions(self) -> tuple[Precision, ...]:
+        return ("fp32", "fp16", "int8")
+
+    def prepare(self, graph: Path, precision: Precision, batches: tuple[int, ...], timings: Path) -> None:
+        """Compiles the graph, so that a start finds it done."""
+        caches = graph.with_suffix(CACHES)
+        caches.mkdir()
+        (caches / SIZES).write_text(json.dumps(batches))
+        self._load(graph, 1, precision, self._card.memory, caches, timings)
+
+    def load(self, graph: Path, threads: int, precision: Precision, share: float = 1.0) -> TensorRtProviderEngine:
+        caches = graph.with_suffix(CACHES)
+        known = caches if caches.is_dir() else None
+        return self._load(graph, threads, precision, int(share * self._card.memory), known)
+
+    def _load(
+        self,
+        graph: Path,
+        threads: int,
+        precision: Precision,
+        memory: int,
+        caches: Path | None,
+        timings: Path | None = None,
+    ) -> TensorRtProviderEngine:
+        sizes = json.loads((caches / SIZES).read_text()) if caches else BATCHES
+        given = OnnxRuntimeEngine(graph, threads).input
+        provider = tensorrt_provider(precision, memory, given, sizes, caches, timings)
+        return TensorRtProviderEngine(graph, threads, (provider, cuda_provider(memory)), max(sizes))
+
+
+def backend() -> OnnxRuntimeTensorRt:
+    """Raises ConfigError where TensorRT, the provider or the card is missing."""
+    os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # fp32 is fp32: the provider has no option for it
+    require_provider(TENSORRT)
+    card = find_card()
+    return OnnxRuntimeTensorRt(card, str(import_tensorrt().__version__))
+
+
+def tensorrt_provider(
+    precision: Precision,
+    memory: int,
+    given: TensorSpec,
+    batches: tuple[int, ...],
+    caches: Path | None,
+    timings: Path | None,
+) -> Provider:
+    """The provider with one optimisation profile: from one row to the largest batch, for which kernels are chosen.
+
+    Of several profiles ONNX Runtime would only ever run the first (github.com/microsoft/onnxruntime/pull/31624).
+    """
+    row = "x".join(str(size) for size in given.shape[1:])
+    least, most = (f"{given.name}:{size}x{row}" for size in (1, max(batches)))
+    options = {
+        "device_id": "0",
+        "trt_max_workspace_size": str(memory),
+        "trt_profile_min_shapes": least,
+        "trt_profile_opt_shapes": most,
+        "trt_profile_max_shapes": most,
+    }
+    if flag := FLAGS.get(precision):
+        options[flag] = "True"
+    if caches is not None:
+        options |= {"trt_engine_cache_enable": "True", "trt_engine_cache_path": str(caches)}
+    if timings is not None:
+        timings.mkdir(parents=True, exist_ok=True)
+        options |= {"trt_timing_cache_enable": "True", "trt_timing_cache_path": str(timings)}
+    return TENSORRT, options

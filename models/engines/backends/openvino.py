@@ -1,0 +1,99 @@
+"""OpenVINO on x86 CPUs. Needs the extra `openvino`."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from convoy.errors import ArtifactError, EngineFailed
+from models.engines.backends.cpu import hardware
+from models.engines.engine import Precision, TensorSpec
+
+DEVICE = "CPU"
+HINTS: dict[Precision, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
+CAPABILITIES: dict[str, Precision] = {"FP32": "fp32", "FP16": "fp16", "BF16": "bf16", "INT8": "int8"}
+
+
+class OpenVinoEngine:
+    """An ONNX graph in OpenVINO, `threads` wide.
+
+    The precision is always said: by itself OpenVINO runs an fp32 graph in bf16 where the CPU can. What int8 leaves in floats is
+    fp32. One graph serves all batch sizes, although OpenVINO is faster where it knows the shape: compiling some int8 graphs for a
+    batch of one crashes the process (docs/engines.md).
+    """
+
+    def __init__(self, path: Path, threads: int, precision: Precision) -> None:
+        settings = {
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,  # cores are shared with decoding and other engines
+        }
+        try:
+            core = openvino.Core()
+            self._model = core.compile_model(core.read_model(str(path)), DEVICE, settings)
+            runs = self._model.get_property("INFERENCE_PRECISION_HINT").to_string()
+        except Exception as error:
+            raise ArtifactError(f"{path} cannot be loaded by OpenVINO: {error}") from error
+        if runs != HINTS[precision]:
+            raise ArtifactError(f"{path}: OpenVINO runs {runs} on this CPU instead of {HINTS[precision]}")
+        self.input = _spec(self._model.inputs[0])
+        self.output = _spec(self._model.outputs[0])
+        self._requests = threading.local()
+
+    def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        shape = batch.shape[1:]
+        if batch.dtype != self.input.dtype or shape != self.input.shape[1:]:  # OpenVINO would convert what it gets
+            raise EngineFailed(f"OpenVINO could not run the batch: {batch.dtype} {shape} is not {self.input}")
+        try:
+            answer = self._request().infer({0: batch}, share_inputs=True, share_outputs=True)[0]
+        except Exception as error:
+            raise EngineFailed(f"OpenVINO could not run the batch: {type(error).__name__}") from error
+        logits: NDArray[np.float32] = answer.copy()  # the next run of this thread writes over it
+        return logits
+
+    def _request(self) -> Any:
+        """Each thread has its own: a request holds the buffers of one run."""
+        request = getattr(self._requests, "own", None)
+        if request is None:
+            request = self._requests.own = self._model.create_infer_request()
+        return request
+
+
+class OpenVino:
+    """The backend, with what the CPU has instructions for."""
+
+    name = "openvino"
+    platform = "openvino"
+    strongly_typed = False
+
+    @property
+    def version(self) -> str:
+        return str(openvino.__version__)
+
+    def hardware(self) -> dict[str, Any]:
+        return hardware()
+
+    def precisions(self) -> tuple[Precision, ...]:
+        found = openvino.Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+        return tuple(precision for name, precision in CAPABILITIES.items() if name in found)
+
+    def prepare(self, graph: Path, precision: Precision, batches: tuple[int, ...], timings: Path) -> None:
+        """Graphs are loaded as they are."""
+
+    def load(self, graph: Path, threads: int, precision: Precision, share: float = 1.0) -> OpenVinoEngine:
+        return OpenVinoEngine(graph, threads, precision)
+
+
+def backend() -> OpenVino:
+    return OpenVino()
+
+
+def _spec(port: Any) -> TensorSpec:
+    shape = tuple(-1 if size.is_dynamic else size.get_length() for size in port.partial_shape)
+    return TensorSpec(port.get_any_name(), np.dtype(port.element_type.to_dtype()), shape)

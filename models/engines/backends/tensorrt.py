@@ -1,0 +1,147 @@
+"""TensorRT as it is, without another runtime around it. Needs the extra `tensorrt` and an NVIDIA card."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoy.errors import ArtifactError, EngineFailed
+from models.engines.backends.cuda_memory import Buffer, CudaError, Stream
+from models.engines.backends.gpu import Card, find_card
+from models.engines.backends.tensorrt_import import import_tensorrt
+from models.engines.backends.tensorrt_plan import build_plan
+from models.engines.engine import Precision, TensorSpec, run_in_parts
+
+if TYPE_CHECKING:
+    import tensorrt
+
+OLDEST = 11  # from which on every network is strongly typed
+PLAN = ".plan"
+BATCHES = (1, 8, 32)  # of a graph that was not prepared
+
+log = logging.getLogger("convoy.engines")
+
+
+class TensorRtEngine:
+    """A plan with one execution context, one stream and a buffer for either end; runs take turns.
+
+    A batch runs in the profile of the smallest bucket that holds it, and in parts when none does. `device_memory` is what it
+    takes of the card, in bytes: its weights, the context's activations, the buffers.
+    """
+
+    def __init__(self, plan: bytes, engine: tensorrt.ICudaEngine, memory: int) -> None:
+        """Raises ArtifactError for one that takes more than `memory` bytes."""
+        trt = import_tensorrt()
+        self._engine = engine
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        outputs = [name for name in names if name not in inputs]
+        self.input, self.output = (_spec(trt, engine, one[0]) for one in (inputs, outputs))
+        profiles = range(engine.num_optimization_profiles)
+        self._most = [int(engine.get_tensor_profile_shape(self.input.name, index)[2][0]) for index in profiles]
+        sizes = [max(self._most) * _row_bytes(spec) for spec in (self.input, self.output)]
+        self.device_memory = len(plan) + engine.device_memory_size_v2 + sum(sizes)
+        if self.device_memory > memory:
+            raise ArtifactError(
+                f"the engine takes {self.device_memory >> 20} MB of the card and may take {memory >> 20} MB: "
+                "give the model more of it (`gpus`), or build for smaller batches (--batch)"
+            )
+        self._lock = threading.Lock()
+        try:
+            self._stream = Stream()
+            self._given, self._answer = (Buffer(size) for size in sizes)
+        except CudaError as error:
+            raise ArtifactError(f"the card has no room for the engine: {error}") from error
+        self._context = engine.create_execution_context()
+        if self._context is None:
+            raise ArtifactError("TensorRT could not make room for the engine on the card; its messages say why")
+        self._profile = 0  # that of a new context
+        self._context.set_tensor_address(self.input.name, self._given.address)
+        self._context.set_tensor_address(self.output.name, self._answer.address)
+
+    def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        if batch.dtype != self.input.dtype or batch.shape[1:] != self.input.shape[1:]:
+            raise EngineFailed(f"TensorRT could not run the batch: {batch.dtype} {batch.shape} is not {self.input}")
+        try:
+            return run_in_parts(self._run, np.ascontiguousarray(batch), self._most[-1])
+        except (CudaError, RuntimeError) as error:
+            raise EngineFailed(f"TensorRT could not run the batch: {error}") from error
+
+    def _run(self, rows: NDArray[Any]) -> NDArray[np.float32]:
+        logits = np.empty((len(rows), *self.output.shape[1:]), np.float32)
+        with self._lock:
+            self._choose(len(rows))
+            self._context.set_input_shape(self.input.name, rows.shape)
+            self._given.fill(rows, self._stream)
+            if not self._context.execute_async_v3(self._stream.handle):
+                raise EngineFailed("TensorRT could not run the batch; its messages say why")
+            self._answer.read(logits, self._stream)
+            self._stream.wait()
+        return logits
+
+    def _choose(self, count: int) -> None:
+        profile = next(index for index, most in enumerate(self._most) if count <= most)
+        if profile != self._profile:
+            self._context.set_optimization_profile_async(profile, self._stream.handle)
+            self._profile = profile
+
+
+class TensorRt:
+    """The backend. A plan lies beside its graph; one that does not fit this card or version is built again."""
+
+    name = "tensorrt"
+    platform = "tensorrt_plan"
+    strongly_typed = True
+
+    def __init__(self, card: Card) -> None:
+        self._card = card
+
+    @property
+    def version(self) -> str:
+        return str(import_tensorrt().__version__)
+
+    def hardware(self) -> dict[str, Any]:
+        return self._card.hardware()
+
+    def precisions(self) -> tuple[Precision, ...]:
+        return ("fp32", "fp16", "int8")
+
+    def prepare(self, graph: Path, precision: Precision, batches: tuple[int, ...], timings: Path) -> None:
+        graph.with_suffix(PLAN).write_bytes(build_plan(graph, batches, self._card, timings))
+
+    def load(self, graph: Path, threads: int, precision: Precision, share: float = 1.0) -> TensorRtEngine:
+        trt = import_tensorrt()
+        runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+        memory = int(share * self._card.memory)
+        kept = graph.with_suffix(PLAN)
+        if kept.is_file():
+            plan = kept.read_bytes()
+            if engine := runtime.deserialize_cuda_engine(plan):
+                return TensorRtEngine(plan, engine, memory)
+            log.warning("%s is for another card or version of TensorRT; it is built again", kept)
+        plan = build_plan(graph, BATCHES, self._card, None)
+        engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise ArtifactError(f"{graph} cannot be loaded by TensorRT: its messages say why")
+        return TensorRtEngine(plan, engine, memory)
+
+
+def backend() -> TensorRt:
+    """Raises ConfigError where TensorRT or the card is missing."""
+    card = find_card()
+    import_tensorrt(OLDEST)
+    return TensorRt(card)
+
+
+def _spec(trt: Any, engine: tensorrt.ICudaEngine, name: str) -> TensorSpec:
+    dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
+    return TensorSpec(name, dtype, tuple(engine.get_tensor_shape(name)))
+
+
+def _row_bytes(spec: TensorSpec) -> int:
+    return int(np.prod(spec.shape[1:])) * spec.dtype.itemsize

@@ -1,0 +1,91 @@
+"""An engine in its folder, and the manifest that says how it was made."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from convoy.errors import ArtifactError
+from models.artifact import MANIFEST, file_hash
+from models.engines.spec import key_of
+
+
+@dataclass(frozen=True)
+class EngineManifest:
+    """How an engine was made and what was found of it. `recipe` is what its key is the hash of; `seconds` it took to build."""
+
+    key: str
+    model: str
+    recipe: Mapping[str, Any]
+    judgement: Mapping[str, Any]
+    made: Mapping[str, Any]
+    files: Mapping[str, str]
+    size: int
+
+    @classmethod
+    def from_json(cls, text: bytes) -> EngineManifest:
+        """Raises ArtifactError."""
+        try:
+            manifest = cls(**json.loads(text))
+            if manifest.key != key_of(manifest.recipe):
+                raise ArtifactError("its key is not that of its recipe")
+            if not (isinstance(manifest.files, dict) and "status" in manifest.judgement and "date" in manifest.made):
+                raise TypeError("files, status or date is missing")
+            if any(PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts for name in manifest.files):
+                raise ArtifactError("its files lie outside its folder")
+            return manifest
+        except (ValueError, TypeError) as error:
+            raise ArtifactError(f"its manifest cannot be read: {error}") from error
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A built engine in its folder."""
+
+    folder: Path
+    manifest: EngineManifest
+
+    @classmethod
+    def read(cls, folder: Path) -> Entry:
+        """Reads the manifest alone. Raises ArtifactError."""
+        try:
+            manifest = EngineManifest.from_json((folder / MANIFEST).read_bytes())
+        except OSError as error:
+            raise ArtifactError(f"its manifest cannot be read: {error.strerror}") from error
+        if manifest.key != folder.name:
+            raise ArtifactError("its folder is not named by its key")
+        return cls(folder, manifest)
+
+    @property
+    def status(self) -> str:
+        return str(self.manifest.judgement["status"])
+
+    @property
+    def engine(self) -> str:
+        return str(self.manifest.recipe["engine"])
+
+    @property
+    def precision(self) -> str:
+        return str(self.manifest.recipe["precision"])
+
+    def damage(self) -> str:
+        """Which of its files is not what the manifest says; empty when all are."""
+        return next((name for name, known in self.manifest.files.items() if file_hash(self.folder / name) != known), "")
+
+
+def describe_files(folder: Path) -> tuple[dict[str, str], int]:
+    """Hashes of an engine's files by their path in its folder, and their bytes in all."""
+    files = files_of(folder)
+    hashes = {file.relative_to(folder).as_posix(): file_hash(file) for file in files}
+    return hashes, sum(file.stat().st_size for file in files)
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file())

@@ -1,0 +1,87 @@
+"""From weights that others trained to an artifact: public ones by name, or a file for a named architecture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from convoy.errors import ArtifactError
+from models.architectures.facts import read_facts
+from models.artifact import Artifact, Preprocessing
+from models.compile.compile import Plan, compile_artifact, compile_net
+from models.compile.description import Description, check_labels
+from models.compile.public_weights import find_public
+from models.datasets import cache_folder
+from models.importing.download import download
+from models.importing.from_hubs import HubModel
+from models.zoo.registry import find_architecture
+
+
+@dataclass(frozen=True)
+class OwnWeights:
+    """A file of weights for an architecture of the zoo, the names of its classes by index, and its preprocessing."""
+
+    architecture: str
+    file: Path
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+
+
+def import_public(name: str, out: Path) -> Artifact:
+    """Fetches, verifies and compiles public weights. Raises NotFound or ArtifactError."""
+    weights = find_public(name)
+    file = download(weights.url, weights.sha256, cache_folder() / "weights")
+    how = "published by torchvision for ImageNet's validation images, not measured here"
+    plan = Plan(
+        weights.architecture,
+        "imagenet1k",
+        weights.preprocessing,
+        source=weights.url,
+        licence="BSD-3-Clause",
+        accuracy={"top1": weights.top1, "images": 50_000, "split": "validation", "how": how},
+    )
+    return compile_artifact(weights.name, plan, file, out)
+
+
+def import_own(name: str, weights: OwnWeights, out: Path) -> Artifact:
+    """Compiles a file of weights. Raises NotFound or ArtifactError."""
+    plan = Plan(
+        weights.architecture,
+        "imported",
+        weights.preprocessing,
+        source=f"imported from {weights.file.name}",
+        licence="as its owner says",
+        accuracy={"how": "not measured"},
+        labels=weights.labels,
+    )
+    return compile_artifact(name, plan, weights.file, out)
+
+
+def import_hub(name: str, model: HubModel, said: Description, out: Path) -> Artifact:
+    """Compiles a network of timm or torchvision. Raises ArtifactError."""
+    steps = model.steps(said)
+    with torch.no_grad():
+        answer = model.net.eval()(torch.zeros(1, steps.channels, steps.size, steps.size))
+    if not isinstance(answer, torch.Tensor) or answer.ndim != 2:
+        raise ArtifactError(f"{model.source} is no classifier: it does not answer [images, classes]")
+    plan = Plan(
+        model.source.split(",")[0].replace(" ", "/"),
+        "imported",
+        steps,
+        source=model.source,
+        licence=model.licence,
+        accuracy={"how": "not measured"},
+        labels=check_labels(said.over(model.known).labels, answer.shape[1]),
+    )
+    return compile_net(name, plan, model.net, out)
+
+
+def own_weights(architecture: str, file: Path, said: Description) -> OwnWeights:
+    """A file for a network of the zoo. Raises NotFound, and ArtifactError when something must be said first."""
+    channels, side, _ = find_architecture(architecture).input
+    labels = said.labels
+    if labels is None:
+        labels = check_labels(None, read_facts()[architecture].classes)
+    return OwnWeights(architecture, file, labels, said.steps(channels, side))

@@ -1,0 +1,30 @@
+"""What an answer cost in energy, told alike over every wire."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from serve.batching.results import Answer
+from serve.energy.prices import read_prices
+from serve.experiments.endpoint import ExperimentEndpoint
+from serve.gateway.endpoints import Endpoint, engine_work
+from serve.telemetry.request_timings import Trace
+
+
+def energy(endpoint: Endpoint, answers: Sequence[Answer], trace: Trace) -> dict[str, Any]:
+    """What an answer cost in millijoules: its engine time at the meter's present price. Null where none is known."""
+    if isinstance(endpoint, ExperimentEndpoint):
+        endpoint = endpoint.arm_of(trace)
+    joules, sources = 0.0, set[str]()
+    for recorder, seconds in engine_work(endpoint, answers):
+        price = read_prices(recorder.folder).models.get(recorder.engine)
+        if price is None:
+            return {"energy_mj": None}
+        joules += 0.0 if trace.cached else price.joules_per_second * seconds
+        sources.update(price.source.split("+"))
+    return {
+        "energy_mj": round(joules * 1000, 4),
+        "energy_source": "+".join(sorted(sources)),
+        "energy_method": "estimated",
+    }

@@ -1,0 +1,73 @@
+"""What a gateway decided and why: threads, placement, batch limits, latency curves, and what compositions cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serve.batching.latency_curve import LatencyCurve, in_milliseconds
+from serve.config.schema import Settings
+from serve.config.thread_plan import plan_threads
+from serve.ensembles.cost_report import Known, plan_document
+from serve.executors.lazy import OnDemandExecutor
+from serve.gateway.dataplane import DataPlane
+from serve.gateway.endpoints import ComposedEndpoint, ModelEndpoint
+
+
+def explain(plane: DataPlane, settings: Settings) -> dict[str, Any]:
+    """The plan of a running gateway as a JSON-ready document; times in milliseconds."""
+    endpoints = plane.endpoints.by_name.values()
+    models = [one for one in endpoints if isinstance(one, ModelEndpoint) and one.form == "image"]
+    threads = plan_threads(settings.model_copy(update={"models": tuple(one.config for one in models)}))
+    return {
+        "threads": {
+            "cores": threads.cores,
+            "decode": threads.decode,
+            "local": threads.local,
+            "dedicated": threads.dedicated,
+        },
+        "limits": settings.limits.model_dump(),
+        "models_memory_mb": settings.models_memory_mb,
+        "models": [_explain_model(endpoint) for endpoint in models],
+        "compositions": [_explain_composition(one) for one in endpoints if isinstance(one, ComposedEndpoint)],
+    }
+
+
+def _explain_model(endpoint: ModelEndpoint) -> dict[str, Any]:
+    limits = endpoint.batcher.limits
+    facts = endpoint.executor.facts
+    return {
+        "name": endpoint.name,
+        "version": endpoint.version,
+        "placement": endpoint.config.placement,
+        "engine": facts.label,
+        "engine_status": facts.status,
+        "engine_problem": facts.problem,
+        "replicas": endpoint.config.replicas if endpoint.config.placement == "dedicated" else None,
+        "batch_limit": limits.batch,
+        "batch_limit_reason": f"largest batch that runs within target_ms = {endpoint.config.target_ms:g}",
+        "batches_in_flight": endpoint.executor.slots.count,
+        "queue_limit": limits.queue,
+        "waiting": endpoint.batcher.waiting_rows,
+        "curve_ms": in_milliseconds(curve_of(endpoint)),
+    } | _explain_memory(endpoint)
+
+
+def _explain_memory(endpoint: ModelEndpoint) -> dict[str, Any]:
+    executor = endpoint.executor
+    if not isinstance(executor, OnDemandExecutor):
+        return {}
+    return {"in_memory": executor.loaded, "memory_mb": round(executor.size / 2**20, 1), "problem": executor.problem}
+
+
+def curve_of(endpoint: ModelEndpoint) -> LatencyCurve | None:
+    """The latency curve; None before it was measured."""
+    executor = endpoint.executor
+    return None if isinstance(executor, OnDemandExecutor) and not executor.measured else executor.curve
+
+
+def _explain_composition(endpoint: ComposedEndpoint) -> dict[str, Any]:
+    known = {
+        member.name: Known(member.manifest, curve_of(member), member.batcher.limits.batch)
+        for member in endpoint.members
+    }
+    return plan_document(endpoint.config, endpoint.stages, known) | {"images_per_request": endpoint.most_images}

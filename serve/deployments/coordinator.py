@@ -1,0 +1,55 @@
+"""The steward: one replica that changes things. It decides on revisions; every gateway follows them.
+
+It keeps nothing on disk: whoever speaks to it says what it knows, and the highest revision is the truth, so a steward that
+was restarted learns from the gateways what it had decided.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from ray import serve as ray_serve
+
+from serve.cluster.clock_watchdog import WallClock, renew_controller, watch
+from serve.cluster.rpc import STEWARD_APP, ask
+from serve.gateway.revisions import Change, Report, Revision, Revisions
+
+
+@ray_serve.deployment(
+    name="steward",
+    num_replicas=1,
+    max_ongoing_requests=1000,
+    health_check_period_s=5,
+    graceful_shutdown_timeout_s=1,
+    ray_actor_options={"num_cpus": 0},
+)
+class Steward:
+    """Deployment of the steward."""
+
+    async def __init__(self) -> None:  # type: ignore[misc] # Ray awaits it
+        self._revisions = Revisions()
+        self._watch = asyncio.create_task(watch(WallClock(), renew_controller))
+
+    async def set_loaded(self, model: str, loaded: bool, known: Revision) -> Change:
+        return await self._revisions.set_loaded(model, loaded, known)
+
+    async def follow(self, follower: str, known: Revision, report: Report) -> Revision:
+        return await self._revisions.follow(follower, known, report)
+
+    async def report(self, follower: str, report: Report) -> None:
+        await self._revisions.report(follower, report)
+
+
+class StewardClient:
+    """The steward as gateways see it. Raises NotReady when it is away."""
+
+    async def set_loaded(self, model: str, loaded: bool, known: Revision) -> Change:
+        answer: Change = await ask(STEWARD_APP, "set_loaded", model, loaded, known)
+        return answer
+
+    async def follow(self, follower: str, known: Revision, report: Report) -> Revision:
+        answer: Revision = await ask(STEWARD_APP, "follow", follower, known, report)
+        return answer
+
+    async def report(self, follower: str, report: Report) -> None:
+        await ask(STEWARD_APP, "report", follower, report)

@@ -1,0 +1,93 @@
+"""The host: a deployment that holds one model's engine, called once per batch."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from ray import serve as ray_serve
+
+from convoy.errors import ArtifactError, NotReady, reason_of
+from models.artifact import Artifact
+from models.engines.store.store import open_store
+from serve.config.schema import ModelConfig
+from serve.deployments.autoscaling import BACKLOG, BUSY
+from serve.deployments.host_load import Demand
+from serve.executors.base import Form
+from serve.executors.credits import Callers
+from serve.executors.engine_set import load_engines
+from serve.executors.host import HostAnswer, HostFacts
+from serve.telemetry.definitions import HOST_CALLS
+from serve.telemetry.mmap_store import PageWriter
+from serve.telemetry.recorder import Metrics
+from serve.worker_threads import WorkThreads
+
+log = logging.getLogger("convoy.host")
+
+
+@ray_serve.deployment(
+    name="host",
+    health_check_period_s=5,
+    health_check_timeout_s=10,
+    graceful_shutdown_timeout_s=20,
+    max_ongoing_requests=64,
+    ray_actor_options={"num_cpus": 0},
+)
+class Host:
+    """Deployment of one model's engine."""
+
+    async def __init__(self, model: dict[str, object], threads: int, folder: str, engines: str) -> None:  # type: ignore[misc] # Ray awaits it
+        config = ModelConfig.model_validate(model)
+        metrics = Metrics(PageWriter(Path(folder) / "metrics"))
+        try:
+            artifact = await asyncio.to_thread(Artifact.load, config.folder)
+            self._engines = await asyncio.to_thread(
+                load_engines, config, artifact, open_store(engines), threads, metrics
+            )
+        except Exception as error:  # as an error of ours it is found in what Serve says of the deployment
+            raise ArtifactError(reason_of(error)) from error
+        self._engines.complete()
+        self._thread = WorkThreads("engine")
+        self._node = socket.gethostname()
+        self._calls = metrics.values(HOST_CALLS, model=config.name, version=config.version)
+        self._callers = Callers()
+        self._demand = Demand()
+
+    async def facts(self) -> HostFacts:
+        return HostFacts(self._engines.inputs, self._engines.classes, self._engines.curve, self._engines.facts)
+
+    async def run(self, form: Form, rows: NDArray[Any], caller: str, backlog: float = 0.0) -> HostAnswer:
+        """One batch of a gateway in whose line `backlog` seconds of work wait. Raises EngineFailed."""
+        self._calls[0] += 1
+        callers = self._callers.called(caller, time.monotonic())
+        self._demand.called(caller, backlog)
+        logits = await self._thread.run(self._run, form, rows)
+        return HostAnswer(logits, self._node, os.getpid(), callers, self._engines.facts)
+
+    def _run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
+        started = time.monotonic()
+        try:
+            return self._engines.run(form, rows)
+        except NotReady:
+            # Whoever fails at once has the shortest line, and would be asked again and again; who is dead is not.
+            log.critical("a host ends, since its engine is broken")
+            os._exit(1)
+        finally:
+            self._demand.ran(time.monotonic() - started)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Ray Serve asks, where hosts are scaled; see `serve.deployments.autoscaling`."""
+        return {BUSY: self._demand.busy(), BACKLOG: self._demand.backlog()}
+
+    def check_health(self) -> None:
+        self._engines.probe()
+
+    async def __del__(self) -> None:
+        self._engines.close()

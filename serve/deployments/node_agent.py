@@ -1,0 +1,77 @@
+"""The meter: one per node. Keeps the node's listening socket, accounts for its energy and serves its metrics."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry
+from ray import serve as ray_serve
+
+from serve.config.schema import ApiKey, Listen, Power
+from serve.energy.accountant import Accountant, keep_account
+from serve.energy.discovery import find_sources
+from serve.energy.nvml import Gpu, find_gpus
+from serve.node.collector import PagesCollector
+from serve.node.metrics_server import listen_for_scrapes
+from serve.node.socket_handover import KEEPER, Handover, bind, find_listener, has_port, prepare_folder
+from serve.telemetry.definitions import CORES
+from serve.telemetry.mmap_store import PageWriter
+from serve.telemetry.proc import machine_cores
+from serve.telemetry.recorder import Metrics
+
+log = logging.getLogger("convoy.meter")
+
+
+def serve_metrics(listen: Listen, folder: Path, gpus: Sequence[Gpu] = (), keys: Sequence[ApiKey] = ()) -> WSGIServer:
+    """Starts the node's metrics endpoint on a thread."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(PagesCollector(folder, gpus))
+    return listen_for_scrapes(listen, registry, keys)
+
+
+def keep_listener(listen: Listen, folder: Path) -> Handover:
+    """Takes the node's HTTP socket from a living gateway, or opens it, and hands it out from now on."""
+    prepare_folder(folder)
+    listener = find_listener(folder)
+    if listener is None or not has_port(listener, listen.host, listen.http_port):
+        listener = bind(listen.host, listen.http_port)
+    return Handover(folder / KEEPER, listener)
+
+
+@ray_serve.deployment(
+    name="meter",
+    num_replicas=1,
+    health_check_period_s=5,
+    graceful_shutdown_timeout_s=5,
+    ray_actor_options={"num_cpus": 0},
+)
+class Meter:
+    """Deployment of the meter."""
+
+    def __init__(
+        self, listen: dict[str, Any], power: dict[str, Any], folder_name: str, keys: Sequence[dict[str, Any]] = ()
+    ) -> None:
+        """`keys` are those that may read metrics; none: everybody may."""
+        parsed, folder = Listen.model_validate(listen), Path(folder_name)
+        self._handover = keep_listener(parsed, folder)
+        metrics = Metrics(PageWriter(folder / "metrics"))
+        metrics.set(CORES, machine_cores())
+        gpus = find_gpus()
+        self._stopped = threading.Event()
+        sources = find_sources(Power.model_validate(power), gpus)
+        if not sources:
+            log.warning("no source of power figures, so energy metrics are absent; docs/energy.md says how to get one")
+        keep_account(Accountant(sources, metrics), self._stopped)
+        readers = [ApiKey.model_validate(key) for key in keys]
+        self._server = serve_metrics(parsed, folder / "metrics", gpus, readers)
+
+    def __del__(self) -> None:
+        self._stopped.set()
+        self._handover.close()
+        self._server.shutdown()
+        self._server.server_close()

@@ -1,0 +1,34 @@
+"""Settings as Ray Serve's config document, the contract that `serve deploy` and KubeRay's RayService run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from serve.config.schema import Settings
+from serve.deployments.applications import LOGGING, PROXY_LOCATION, applications
+
+HEADER = "# Written by `convoy render`: change convoy.yaml and render again.\n"
+
+
+def deploy_document(settings: Settings) -> dict[str, Any]:
+    """The document, accepted by Ray's own schema."""
+    document = {
+        "proxy_location": PROXY_LOCATION,
+        "logging_config": LOGGING,
+        "applications": [one.schema() for one in applications(settings)],
+    }
+    ServeDeploySchema.model_validate(document)
+    return document
+
+
+def deploy_yaml(settings: Settings) -> str:
+    """The document as YAML; the same settings give the same text."""
+    return HEADER + yaml.safe_dump(deploy_document(settings), sort_keys=False, width=120)
+
+
+def environment_lines(environment: dict[str, str]) -> str:
+    """Environment variables as `KEY=VALUE` lines, the form of Kustomize and Docker."""
+    return "".join(f"{name}={value}\n" for name, value in environment.items())

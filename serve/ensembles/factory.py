@@ -1,0 +1,132 @@
+"""From the configuration of an ensemble or cascade and the models it names to what answers for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from convoy.errors import ConfigError
+from models.artifact import Manifest
+from serve.batching.line import Line
+from serve.config.schema import CascadeConfig, Catalog, EnsembleConfig, MemberConfig, StageConfig, Voter
+from serve.ensembles.cascade import Cascade, Stage
+from serve.ensembles.ensemble import Ensemble, Member
+from serve.ensembles.multi_view import Geometry
+
+CompositionConfig = EnsembleConfig | CascadeConfig
+
+
+class Served(Protocol):
+    """What a composition must know of a model."""
+
+    @property
+    def version(self) -> str: ...
+    @property
+    def manifest(self) -> Manifest: ...
+    @property
+    def batcher(self) -> Line: ...
+
+
+def compositions_of(catalog: Catalog) -> list[CompositionConfig]:
+    """Everything that is made of models."""
+    return [*catalog.ensembles, *catalog.cascades]
+
+
+def stages_of(config: CompositionConfig, ensembles: Mapping[str, EnsembleConfig]) -> list[tuple[str, EnsembleConfig]]:
+    """Each stage's name and the ensemble that it asks; an ensemble is its own only stage, a model an ensemble of one."""
+    if isinstance(config, EnsembleConfig):
+        return [(config.name, config)]
+    return [
+        (f"{position}-{stage.model}", ensembles.get(stage.model) or _alone(stage))
+        for position, stage in enumerate(config.stages, 1)
+    ]
+
+
+def _alone(stage: StageConfig) -> EnsembleConfig:
+    member = MemberConfig(model=stage.model, views=stage.views, calibrated=stage.calibrated)
+    return EnsembleConfig(name=stage.model, members=(member,))
+
+
+def check_compositions(catalog: Catalog, manifests: Mapping[str, Manifest]) -> None:
+    """Raises ConfigError for the first ensemble or cascade that cannot be made of its members."""
+    ensembles = {one.name: one for one in catalog.ensembles}
+    for config in compositions_of(catalog):
+        check_composition(config, ensembles, manifests)
+
+
+def check_composition(
+    config: CompositionConfig, ensembles: Mapping[str, EnsembleConfig], manifests: Mapping[str, Manifest]
+) -> None:
+    """Raises ConfigError when its members do not tell the same classes apart, or lack what it asks of them."""
+    members = [member for _, ensemble in stages_of(config, ensembles) for member in ensemble.members]
+    first = members[0].model
+    for member in members:
+        manifest = manifests[member.model]
+        if manifest.labels != manifests[first].labels:
+            raise ConfigError(
+                f"{config.name}: {first} and {member.model} have different labels and cannot vote together"
+            )
+        temperature_of(config.name, member, manifest)
+    if len(manifests[first].labels) < 2:
+        raise ConfigError(f"{config.name}: {first} has fewer than two classes: there is nothing to vote on")
+
+
+def temperature_of(name: str, member: Voter, manifest: Manifest) -> float:
+    """What the member's logits are divided by. Raises ConfigError when it is asked for and was never fitted."""
+    if not member.calibrated:
+        return 1.0
+    if not manifest.calibration:
+        raise ConfigError(
+            f"{name}: the manifest of {member.model} has no temperature; fit one on held-out labels with: "
+            f"python -m models.calibrate {member.model}, or leave out calibrated"
+        )
+    return float(manifest.calibration["temperature"])
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A plan and the geometries whose looks it takes."""
+
+    plan: Ensemble | Cascade
+    geometries: tuple[Geometry, ...]
+
+
+def compose(
+    config: CompositionConfig, ensembles: Mapping[str, EnsembleConfig], served: Mapping[str, Served]
+) -> Composed:
+    """The plan over the served models. Raises ConfigError as `check_composition` does."""
+    check_composition(config, ensembles, {name: one.manifest for name, one in served.items()})
+    geometries: list[Geometry] = []
+    stages = [(name, _ensemble(one, served, geometries)) for name, one in stages_of(config, ensembles)]
+    if isinstance(config, EnsembleConfig):
+        return Composed(stages[0][1], tuple(geometries))
+    plan = Cascade(
+        [_stage(stage, name, ensemble) for stage, (name, ensemble) in zip(config.stages, stages, strict=True)],
+        _seconds(config.deadline_ms),
+    )
+    return Composed(plan, tuple(geometries))
+
+
+def _ensemble(config: EnsembleConfig, served: Mapping[str, Served], geometries: list[Geometry]) -> Ensemble:
+    members = [_member(config.name, member, served[member.model], geometries) for member in config.members]
+    return Ensemble(members, config.combine, config.min_members, _seconds(config.deadline_ms))
+
+
+def _member(name: str, config: MemberConfig, served: Served, geometries: list[Geometry]) -> Member:
+    geometry = Geometry.of(served.manifest.preprocessing, config.views)
+    if geometry not in geometries:
+        geometries.append(geometry)
+    temperature = temperature_of(name, config, served.manifest)
+    position = geometries.index(geometry)
+    return Member(config.model, served.version, served.batcher, position, config.weight, temperature, geometry.looks)
+
+
+def _stage(config: StageConfig, name: str, ensemble: Ensemble) -> Stage:
+    if config.entropy is not None:
+        return Stage(name, ensemble, "entropy", config.entropy)
+    return Stage(name, ensemble, "margin", config.margin or 0.0)
+
+
+def _seconds(milliseconds: float | None) -> float:
+    return float("inf") if milliseconds is None else milliseconds / 1000

@@ -1,0 +1,200 @@
+"""Where a model's engine is run: in this process, or in the hosts of a deployment of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoy.errors import ConvoyError, EngineFailed, NotReady, reason_of
+from models.artifact import Artifact
+from models.engines.engine import Engine
+from models.engines.logits import all_have_distribution, has_distribution
+from models.engines.store.store import Store
+from serve.batching.latency_curve import LONG_SECONDS, LatencyCurve, bucket_sizes, check_width, measure_curve, warm_up
+from serve.config.schema import ModelConfig
+from serve.executors.base import Form
+from serve.executors.curve_store import KeptCurves
+from serve.executors.engine_builder import Builder
+from serve.executors.engine_selection import EngineFacts, Opened, open_engines
+from serve.telemetry.recorder import EngineTime, Metrics
+
+PROBE_AFTER_SECONDS = 20.0
+
+
+log = logging.getLogger("convoy.engines")
+
+
+@dataclass(frozen=True)
+class Warm:
+    """Engines of both forms that have run, with the latency curve of the image form."""
+
+    engines: Mapping[Form, Engine]
+    facts: EngineFacts
+    curve: LatencyCurve
+
+
+class Engines:
+    """A model's engines, loaded and warm. Thread-safe; where they are not what is asked for, that is built and takes over."""
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        artifact: Artifact,
+        store: Store,
+        threads: int,
+        engine_time: EngineTime,
+        curve: LatencyCurve | None = None,
+    ) -> None:
+        """`curve` is what was measured before, if it was: then one run is enough to be warm."""
+        self._open = partial(open_engines, model, artifact, store, threads)
+        self._sizes = bucket_sizes(model.max_batch)
+        self._kept = KeptCurves(store, threads, self._sizes)
+        self._time = engine_time
+        self._classes = len(artifact.manifest.labels)
+        self._warm = self._warm_up(self._open(), curve)
+        self._builder = Builder(model, artifact, store)
+        self.trouble = ""  # why it could not run blank rows the last time
+        self._doubtful: tuple[Form, int] | None = None  # a form and a number of rows that it failed to run
+        self._closed = False
+        self.inputs = {form: engine.input for form, engine in self._warm.engines.items()}
+        self._show()
+        self.ran_at = self._proven_at = time.monotonic()  # a probe proves, but is no use that one keeps a model for
+
+    @property
+    def curve(self) -> LatencyCurve:
+        return self._warm.curve
+
+    @property
+    def facts(self) -> EngineFacts:
+        return self._warm.facts
+
+    @property
+    def classes(self) -> int:
+        return self._classes
+
+    def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
+        """Logits, in which rows without an answer are NaN or infinite: one request's pixels must not fail the others'.
+
+        Raises EngineFailed for a batch that it cannot run, NotReady when it can run no other one either.
+        """
+        try:
+            logits = self._run(form, rows)
+        except (EngineFailed, MemoryError):
+            self._prove(form, len(rows))
+            raise
+        if not (all_have_distribution(logits) or has_distribution(logits).any()):
+            self._prove(form, len(rows))
+        self.ran_at = self._proven_at
+        return logits
+
+    def complete(self, done: Callable[[], None] = lambda: None) -> None:
+        """Has the engine that is asked for built if it is not there; the next batch after that runs in it.
+
+        `done` is then called, or when it is known that it cannot be, on the event loop that this is called on.
+        """
+        if self.facts.problem:
+            self._builder.start(partial(self._take, asyncio.get_running_loop(), done))
+
+    def close(self) -> None:
+        self._closed = True
+        self._builder.stop()
+        self._time.close()
+
+    def probe(self) -> None:
+        """A real inference, only when nothing ran lately or a run failed: a busy engine shows its health by its work."""
+        if self._doubtful or time.monotonic() - self._proven_at > PROBE_AFTER_SECONDS:
+            self._run_blank(*(self._doubtful or ("image", 1)))
+
+    def _prove(self, form: Form, size: int) -> None:
+        """Finds out whether it was the batch or the engine: the engine, if blank rows fail too. Raises NotReady."""
+        try:
+            self._run_blank(form, size)
+        except (EngineFailed, MemoryError) as error:
+            log.error("%s is broken: %s", self.facts.label, error)
+            raise NotReady("the engine is broken; retry") from error
+
+    def _run_blank(self, form: Form, size: int) -> None:
+        spec = self.inputs[form]
+        self._doubtful = (form, size)
+        try:
+            logits = self._run(form, np.zeros((size, *spec.shape[1:]), spec.dtype))
+            if not all_have_distribution(logits):
+                raise EngineFailed("the engine answers blank rows with NaN or infinity")
+        except Exception as error:
+            self.trouble = reason_of(error)
+            raise
+        self._doubtful, self.trouble = None, ""
+
+    def _take(self, loop: asyncio.AbstractEventLoop, done: Callable[[], None], problem: str) -> None:
+        present = self._warm
+        try:
+            warm = None if problem else self._warm_up(self._open(), None)
+        except ConvoyError as error:
+            warm, problem = None, str(error)
+        if warm is None:
+            log.warning("%s stays: %s", present.facts.label, problem)
+            self._warm = replace(present, facts=replace(present.facts, problem=problem))
+        else:
+            self._warm = warm
+        with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
+            loop.call_soon_threadsafe(self._taken, done)
+
+    def _taken(self, done: Callable[[], None]) -> None:
+        if not self._closed:
+            self._show()
+            done()
+
+    def _show(self) -> None:
+        """Brings what runs into the metrics, whose page belongs to one thread."""
+        self._time.runs(f"{self.facts.engine} {self.facts.version}", self.facts.precision, self.facts.status)
+        self._time.measured(self.curve.sizes, self.curve.seconds)
+
+    def _warm_up(self, opened: Opened, known: LatencyCurve | None) -> Warm:
+        """Every size is run before a request is, but only what was never measured here is measured.
+
+        The tensors' engine has the same network: where a run is long, what its first one takes more is little beside it.
+        """
+        for engine in (opened.image, opened.tensor):
+            check_width(engine, self._classes)
+        label = opened.facts.label
+        again = known is not None and known.engine == label
+        sizes = (1,) if again else self._sizes
+        curve = known if again else self._kept.find(opened.identity, label)
+        if curve is None:
+            curve = replace(measure_curve(opened.image, sizes), engine=label)
+            self._kept.keep(opened.identity, curve)
+        else:
+            warm_up(opened.image, sizes)
+        warm_up(opened.tensor, [size for size in sizes if size == 1 or curve.predict(size) < LONG_SECONDS])
+        return Warm({"image": opened.image, "tensor": opened.tensor}, opened.facts, curve)
+
+    def _run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
+        start = time.monotonic()
+        logits = self._warm.engines[form].run(rows)
+        if logits.shape != (len(rows), self._classes):
+            raise EngineFailed(f"the engine answered {list(logits.shape)} for {len(rows)} rows")
+        self._proven_at = time.monotonic()
+        self._time.add(self._proven_at - start)
+        return logits
+
+
+def load_engines(
+    model: ModelConfig,
+    artifact: Artifact,
+    store: Store,
+    threads: int,
+    metrics: Metrics,
+    curve: LatencyCurve | None = None,
+) -> Engines:
+    """A model's engines, loaded and warm; takes seconds, so call it off the event loop. Raises ArtifactError."""
+    units = model.threads or threads
+    return Engines(model, artifact, store, units, EngineTime(metrics, model.name, model.version, units), curve)

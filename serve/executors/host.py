@@ -1,0 +1,172 @@
+"""Runs batches on a model's hosts, and runs a batch again when its host dies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from ray import serve as ray_serve
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from convoy.errors import ConvoyError, EngineFailed, NotReady
+from models.engines.engine import TensorSpec
+from serve.batching.latency_curve import LatencyCurve
+from serve.batching.slots import Slots
+from serve.cluster.rpc import start_problem
+from serve.config.schema import ModelConfig
+from serve.executors.base import Form
+from serve.executors.credits import Credits
+from serve.executors.engine_selection import EngineFacts
+
+APP_PREFIX = "host-"
+
+
+PATIENCE_SECONDS = 60.0  # a batch whose host died waits so long for another one; its requests' own deadlines end sooner
+
+
+FIRST_PAUSE_SECONDS = 0.02
+
+
+LONGEST_PAUSE_SECONDS = 1.0
+
+
+HANG_SECONDS = 5.0  # a call that takes longer, and longer than HANG_RUNS runs, is made anew at another host
+
+
+HANG_RUNS = 20
+
+
+FACTS_SECONDS = 5.0  # a host that answers this late is looked for again
+
+
+log = logging.getLogger("convoy.host")
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """What a gateway must know of a host."""
+
+    inputs: dict[Form, TensorSpec]
+    classes: int
+    curve: LatencyCurve
+    engine: EngineFacts
+
+
+@dataclass(frozen=True)
+class HostAnswer:
+    """Logits of a batch, from which host (its node and process), how many gateways share it, and what ran."""
+
+    logits: NDArray[np.float32]
+    node: str
+    pid: int
+    callers: int
+    engine: EngineFacts
+
+
+class HostExecutor:
+    """Runs batches on the hosts of a model: one handle call per batch, made again when its host dies."""
+
+    def __init__(self, handle: DeploymentHandle[Any], facts: HostFacts, replicas: int) -> None:
+        self._credits = Credits(replicas)
+        self.slots = Slots(self._credits.count, self._credits.eager)
+        self.inputs: Mapping[Form, TensorSpec] = facts.inputs
+        self._classes = facts.classes
+        self.curve = facts.curve
+        self.facts = facts.engine
+        self.on_measured: list[Callable[[LatencyCurve], None]] = []
+        self._handle = handle
+        self._asking: asyncio.Task[None] | None = None
+        self._id = secrets.token_hex(8)
+
+    async def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
+        """Inference has no effects, so a batch may run twice. Raises what the engine raises, NotReady without a host."""
+        answer = await self._ask(form, rows)
+        self._credits.told((answer.node, answer.pid), answer.callers, time.monotonic())
+        self.slots.resize(self._credits.count, self._credits.eager)
+        if answer.engine != self.facts:
+            self._follow(answer.engine)
+        return answer.logits
+
+    def _follow(self, engine: EngineFacts) -> None:
+        """A host runs another engine now: its curve is asked for, beside the traffic."""
+        changed = engine.label != self.facts.label
+        self.facts = engine
+        if changed and self._asking is None:
+            self._asking = asyncio.create_task(self._measured())
+
+    async def _measured(self) -> None:
+        try:
+            facts: HostFacts = await self._handle.facts.remote()
+            self.curve = facts.curve
+            for tell in self.on_measured:
+                tell(facts.curve)
+        except (RayError, RayServeException) as error:
+            log.warning("a host did not tell its curve: %s", type(error).__name__)
+        finally:
+            self._asking = None
+
+    async def _ask(self, form: Form, rows: NDArray[Any]) -> HostAnswer:
+        give_up = time.monotonic() + PATIENCE_SECONDS
+        pause, hang = FIRST_PAUSE_SECONDS, max(HANG_SECONDS, HANG_RUNS * self.curve.predict(len(rows)))
+        while True:
+            try:
+                call = self._handle.run.remote(form, rows, self._id, self._backlog(len(rows)))
+                return self._checked(await asyncio.wait_for(call, hang), len(rows))
+            except TimeoutError as error:
+                lost: Exception = error
+                hang *= 2  # a machine that is merely slow must not get the same work again and again
+            except ConvoyError as error:  # Ray raises what is both this and a RayTaskError
+                if not isinstance(error, NotReady):
+                    raise
+                lost = error
+            except RayTaskError as error:
+                raise EngineFailed("the model's host could not run the batch") from error
+            except Exception as error:  # noqa: BLE001 whatever Ray raises for a host that is lost
+                lost = error
+            log.warning("a batch is run again at another host: %s", type(lost).__name__)
+            if time.monotonic() + pause > give_up:
+                raise NotReady(f"no host of the model answered for {PATIENCE_SECONDS:.0f} s; retry") from lost
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def _checked(self, answer: HostAnswer, size: int) -> HostAnswer:
+        """Raises NotReady for an answer to something else: its host is of another version, or broken."""
+        if answer.logits.shape != (size, self._classes):
+            raise NotReady(f"a host answered {list(answer.logits.shape)} for {size} rows of {self._classes} classes")
+        return answer
+
+    def _backlog(self, size: int) -> float:
+        """Seconds of work in the lines, at the pace of this batch."""
+        return self.slots.waiting * self.curve.predict(size) / size
+
+    def close(self) -> None:
+        """The host outlives the gateways that use it."""
+        if self._asking is not None:
+            self._asking.cancel()
+
+
+async def connect_host(model: ModelConfig, patience: float) -> HostExecutor:
+    """Waits up to `patience` seconds for the model's host. Raises NotReady, as soon as a host could not start."""
+    app = APP_PREFIX + model.name
+    deadline = asyncio.get_running_loop().time() + patience
+    while True:
+        try:
+            handle = ray_serve.get_app_handle(app)
+            facts: HostFacts = await asyncio.wait_for(handle.facts.remote(), FACTS_SECONDS)
+        except Exception as error:
+            if complaint := await asyncio.to_thread(start_problem, app):
+                raise NotReady(f"its host cannot start: {complaint}") from error
+            if asyncio.get_running_loop().time() > deadline:
+                raise NotReady(f"no host of {model.name} answered within {patience:.0f} s") from error
+            await asyncio.sleep(LONGEST_PAUSE_SECONDS)
+        else:
+            return HostExecutor(handle, facts, model.replicas)

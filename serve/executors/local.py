@@ -1,0 +1,74 @@
+"""Runs batches on an engine in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.engines.engine import TensorSpec
+from serve.batching.latency_curve import LatencyCurve
+from serve.batching.slots import Slots
+from serve.executors.base import Form
+from serve.executors.engine_selection import EngineFacts
+from serve.executors.engine_set import Engines
+from serve.worker_threads import WorkThreads
+
+# A run is done on the event loop where the hop to the engine's thread and back would cost as much, and a row less than the
+# loop's own work on a request; others wait for it, so it may take no longer than SHORT_SECONDS.
+HOP_SECONDS = 0.0001
+
+
+ROW_SECONDS = 0.00006
+
+
+SHORT_SECONDS = 0.005
+
+
+class LocalExecutor:
+    """The engine in this process: runs on a thread of its own, where they release the GIL, or on the loop when short."""
+
+    def __init__(self, engines: Engines, name: str) -> None:
+        self.slots = Slots(1)
+        self.inputs: Mapping[Form, TensorSpec] = engines.inputs
+        self.on_measured: list[Callable[[LatencyCurve], None]] = []
+        self._engines = engines
+        self._thread = WorkThreads(f"engine-{name}")
+        engines.complete(self._tell)
+
+    @property
+    def curve(self) -> LatencyCurve:
+        return self._engines.curve
+
+    @property
+    def facts(self) -> EngineFacts:
+        return self._engines.facts
+
+    @property
+    def ran_at(self) -> float:
+        """When it last ran (monotonic seconds)."""
+        return self._engines.ran_at
+
+    @property
+    def trouble(self) -> str:
+        """Why it cannot answer; empty as far as it is known."""
+        return self._engines.trouble
+
+    async def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
+        if self.curve.predict(len(rows)) <= min(HOP_SECONDS + len(rows) * ROW_SECONDS, SHORT_SECONDS):
+            return self._engines.run(form, rows)
+        return await self._thread.run(self._engines.run, form, rows)
+
+    async def probe(self) -> None:
+        """Raises when the engine cannot answer."""
+        await self._thread.run(self._engines.probe)
+
+    def close(self) -> None:
+        self._thread.close()
+        self._engines.close()
+
+    def _tell(self) -> None:
+        for tell in self.on_measured:
+            tell(self.curve)

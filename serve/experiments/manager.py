@@ -1,0 +1,182 @@
+"""The experiments of a gateway: follows the ledger, puts experiments beside their arms' endpoints, takes feedback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Iterator
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from convoy.errors import InvalidInput, Overloaded, reason_of
+from serve.config.experiments import VERSION, Experiment
+from serve.config.schema import LedgerConfig
+from serve.energy.prices import Prices, read_prices
+from serve.experiments.arms import arms_of
+from serve.experiments.endpoint import ExperimentEndpoint, front, lined
+from serve.experiments.feedback import named_experiments, parse_feedback
+from serve.experiments.ledger.store import Ledger
+from serve.experiments.ledger.writer import LedgerWriter
+from serve.experiments.revision import Revision
+from serve.experiments.runtime import LiveExperiment
+from serve.gateway.dataplane import DataPlane
+from serve.gateway.endpoints import Endpoint, Endpoints
+from serve.telemetry.definitions import LEDGER_EVENTS
+from serve.telemetry.recorder import Metrics, ModelRecorder
+
+FOLLOW_SECONDS = 0.4  # so that a decision is followed within a second
+
+log = logging.getLogger("convoy.experiments")
+
+
+class Experiments:
+    """Lives on the gateway's event loop."""
+
+    def __init__(self, plane: DataPlane, metrics: Metrics, ledger: Ledger, config: LedgerConfig) -> None:
+        self._plane = plane
+        self._metrics = metrics
+        self._ledger = ledger
+        self._written = metrics.values(LEDGER_EVENTS, outcome="written")
+        self._dropped = metrics.values(LEDGER_EVENTS, outcome="dropped")
+        self._writer = LedgerWriter(ledger, config.flush_seconds, config.events, self._count)
+        self.problems: dict[str, str] = {}  # why an experiment is not served, by name
+        self._declared: dict[str, Experiment] = {}
+        self._revisions: dict[str, Revision] = {}
+        self._recorders: dict[str, ModelRecorder] = {}
+        self._prices = Prices()
+        self._closing = asyncio.Event()
+        self._follower = asyncio.create_task(self._follow())
+
+    @property
+    def definitions(self) -> list[Experiment]:
+        """Every experiment that is wanted: those that configuration declares, and those of commands."""
+        known = {name: one.definition for name, one in self._revisions.items() if one.by_command}
+        current = {name: self._revisions[name].definition for name in self._declared if name in self._revisions}
+        return list((known | self._declared | current).values())
+
+    async def declare(self, definitions: Iterable[Experiment]) -> None:
+        """What configuration declares from now on; `bind` then serves it.
+
+        Models are served without the ledger, and the experiments that are known go on.
+        """
+        declared = {definition.name: definition for definition in definitions}
+        try:
+            for definition in declared.values():
+                await asyncio.to_thread(self._ledger.declare, definition)
+            self._take(await asyncio.to_thread(self._ledger.current))
+        except SQLAlchemyError as error:
+            log.warning("the ledger is away, what is declared waits for it: %s", type(error).__name__)
+        except Exception:  # whatever stands in a row, models are served
+            log.exception("the ledger could not be read, the experiments that are known go on")
+        self._declared = declared
+
+    def bind(self, endpoints: Endpoints) -> Endpoints:
+        """The endpoints and every experiment over them whose arms all serve; `problems` says why others are not there."""
+        served = {one.name: one for one in lined(endpoints.by_name.values())}
+        before, self.problems = self.problems, {}
+        fronts = list(self._bound(served))
+        for name, problem in self.problems.items():
+            if before.get(name) != problem:
+                log.warning("experiment %s is not served: %s", name, problem)
+        return Endpoints([*served.values(), *fronts])
+
+    def states(self) -> dict[str, Revision]:
+        return {name: one.live.revision for name, one in self._fronts().items()}
+
+    def labels(self, name: str) -> tuple[str, ...]:
+        """The classes of an experiment that is served here."""
+        front = self._fronts().get(name)
+        return () if front is None else front.labels
+
+    def check(self, definition: Experiment) -> None:
+        """Raises InvalidInput when the arms are not served here or cannot be compared."""
+        arms_of(definition, {one.name: one for one in lined(self._plane.endpoints.by_name.values())})
+        if definition.webhook:
+            raise InvalidInput("a webhook can only be declared in the configuration file")
+
+    def feedback(self, document: object, check: Callable[[str], None]) -> int:
+        """Takes outcomes; how many. Raises InvalidInput, or Overloaded when the ledger has been away for too long.
+
+        `check` raises for an experiment of which the sender may not speak, or for "", where an item names none.
+        """
+        outcomes = parse_feedback(document, self._class_index)
+        for experiment in named_experiments(document):
+            check(experiment)
+        if self._writer.room < len(outcomes):
+            raise Overloaded("the ledger is away and its memory is full; send the feedback again later", 5.0)
+        for outcome in outcomes:
+            self._writer.outcome(outcome)
+        return len(outcomes)
+
+    async def close(self) -> None:
+        self._closing.set()
+        await self._follower  # a query that is under way ends before its database is closed
+        await asyncio.to_thread(self._writer.close)
+        self._ledger.close()
+
+    def _fronts(self) -> dict[str, ExperimentEndpoint]:
+        endpoints = self._plane.endpoints.by_name
+        return {name: one for name, one in endpoints.items() if isinstance(one, ExperimentEndpoint)}
+
+    def _bound(self, served: dict[str, Endpoint]) -> Iterator[ExperimentEndpoint]:
+        for definition in self.definitions:
+            name = definition.name
+            revision = self._revisions.get(name)
+            if revision is None:
+                self.problems[name] = "the ledger that it is recorded in is away"
+                continue
+            try:
+                arms = arms_of(definition, served)
+                live = LiveExperiment(revision, arms, self._writer, self._metrics, lambda: self._prices)
+                yield front(live, self._recorder(name))
+            except Exception as error:  # noqa: BLE001 one that cannot be served is no reason for others not to be
+                self.problems[name] = reason_of(error)
+
+    def _recorder(self, name: str) -> ModelRecorder:
+        if name not in self._recorders:
+            self._recorders[name] = ModelRecorder(self._metrics, name, VERSION)
+        return self._recorders[name]
+
+    async def _follow(self) -> None:
+        while await self._pause():
+            try:
+                await self._look()
+            except SQLAlchemyError as error:
+                log.warning("the ledger is away, the present experiments stay: %s", type(error).__name__)
+            except Exception:  # whatever stands in a row, the next decision must be followed
+                log.exception("the ledger could not be followed, the present experiments stay")
+
+    async def _pause(self) -> bool:
+        """Whether it goes on after the time between two looks."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), FOLLOW_SECONDS)
+        return not self._closing.is_set()
+
+    async def _look(self) -> None:
+        self._prices = await asyncio.to_thread(read_prices, self._metrics.folder)
+        serials = await asyncio.to_thread(self._ledger.serials)
+        if serials != {name: one.serial for name, one in self._revisions.items()}:
+            self._take(await asyncio.to_thread(self._ledger.current))
+            self._plane.replace(self.bind(self._plane.endpoints))
+
+    def _take(self, revisions: dict[str, Revision]) -> None:
+        """Keeps what is newer than what is known: two readings may end in either order."""
+        for name, revision in revisions.items():
+            if name not in self._revisions or revision.serial > self._revisions[name].serial:
+                self._revisions[name] = revision
+
+    def _class_index(self, label: str, experiment: str) -> int:
+        """The index of a label; without the experiment's name only where all experiments agree on it."""
+        fronts = self._fronts().values()
+        tables = [front.labels for front in fronts if not experiment or front.name == experiment]
+        found = {table.index(label) for table in tables if label in table}
+        if len(found) == 1:
+            return found.pop()
+        if found:
+            raise InvalidInput(f"label {label[:60]!r} means different classes; say which experiment it is for")
+        raise InvalidInput(f"no experiment here has a class {label[:60]!r}")
+
+    def _count(self, written: int, dropped: int) -> None:
+        self._written[0] += written
+        self._dropped[0] += dropped

@@ -1,0 +1,141 @@
+"""Builds endpoints from a catalog: models from their artifacts, ensembles and cascades from their members."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from functools import partial
+
+import numpy as np
+
+from convoy.errors import reason_of
+from models.artifact import Artifact, Manifest
+from models.engines.engine import TensorSpec
+from serve.batching.batcher import Batcher
+from serve.batching.latency_curve import LatencyCurve
+from serve.batching.line import BatcherLimits
+from serve.config.schema import TENSOR_SUFFIX, Catalog, EnsembleConfig, Limits, ModelConfig
+from serve.ensembles.factory import CompositionConfig, compose, compositions_of, stages_of
+from serve.ensembles.multi_view import LooksDecoder
+from serve.ensembles.runner import Composition, PollRecorder
+from serve.executors.base import FORMS, Executor, Form
+from serve.gateway.availability import parts_of
+from serve.gateway.endpoints import ComposedEndpoint, Connect, Endpoint, Endpoints, ModelEndpoint
+from serve.images.decoder import Decoder
+from serve.telemetry.definitions import TARGET
+from serve.telemetry.recorder import Metrics, ModelRecorder
+
+
+class CatalogLoader:
+    """Builds the endpoints of models, and of what is made of them."""
+
+    def __init__(self, connect: Connect, metrics: Metrics, limits: Limits) -> None:
+        self._connect = connect
+        self._metrics = metrics
+        self._limits = limits
+        self._turn = asyncio.Lock()
+
+    async def load(self, model: ModelConfig) -> tuple[ModelEndpoint, ...]:
+        """A model in both its forms. Raises what reading its artifact, loading its engine or finding its host raises."""
+        # Engines of this process are loaded one after the other, since they are measured; a host may come late.
+        async with self._turn if model.placement == "local" else nullcontext():
+            artifact = await asyncio.to_thread(Artifact.load, model.folder)
+            executor = await self._connect(model, artifact)
+        try:
+            return tuple(self._endpoint(model, artifact.manifest, executor, form) for form in FORMS)
+        except Exception:
+            executor.close()
+            raise
+
+    def compose(
+        self, catalog: Catalog, models: Iterable[ModelEndpoint], present: Endpoints
+    ) -> tuple[list[ComposedEndpoint], dict[str, str]]:
+        """The ensembles and cascades whose members serve, and of those that could not be made the reason.
+
+        What is made of the same members as one of `present` is that one: closing it would fail the requests on their way to it.
+        """
+        served = {endpoint.name: endpoint for endpoint in models if endpoint.form == "image"}
+        ensembles = {one.name: one for one in catalog.ensembles}
+        composed: list[ComposedEndpoint] = []
+        problems: dict[str, str] = {}
+        for config in compositions_of(catalog):
+            stages = tuple(stages_of(config, ensembles))
+            if not all(name in served for _, stage in stages for name in parts_of(stage)):
+                continue
+            before = present.by_name.get(config.name)
+            if isinstance(before, ComposedEndpoint) and before.is_made_of(config, stages, served):
+                composed.append(before)
+                continue
+            try:
+                composed.append(self._compose(config, stages, ensembles, served))
+            except Exception as error:  # noqa: BLE001 one that cannot be made is no reason for others not to be
+                problems[config.name] = reason_of(error)
+        return composed, problems
+
+    def _endpoint(self, model: ModelConfig, manifest: Manifest, executor: Executor, form: Form) -> ModelEndpoint:
+        name = model.name if form == "image" else model.name + TENSOR_SUFFIX
+        recorder = ModelRecorder(self._metrics, name, model.version, model.name)
+        self._metrics.set(TARGET, model.target_ms / 1000, model=name, version=model.version)
+        return ModelEndpoint(
+            name=name,
+            version=model.version,
+            form=form,
+            labels=manifest.labels,
+            input=executor.inputs[form],
+            most_images=self._limits.images_per_request,
+            decoder=Decoder(manifest.preprocessing, self._limits.pixels),
+            batcher=self._batcher(model, executor, form, recorder),
+            recorder=recorder,
+            config=model,
+            manifest=manifest,
+            executor=executor,
+        )
+
+    def _batcher(self, model: ModelConfig, executor: Executor, form: Form, recorder: ModelRecorder) -> Batcher:
+        def limits(curve: LatencyCurve) -> BatcherLimits:
+            return BatcherLimits(curve.limit(model.target_ms / 1000), self._limits.queue_rows)
+
+        curve = executor.curve
+        batcher = Batcher(partial(executor.run, form), executor.slots, limits(curve), curve, recorder.batch)
+        executor.on_measured.append(lambda found: batcher.measured(limits(found), found))
+        return batcher
+
+    def _compose(
+        self,
+        config: CompositionConfig,
+        stages: tuple[tuple[str, EnsembleConfig], ...],
+        ensembles: Mapping[str, EnsembleConfig],
+        served: Mapping[str, ModelEndpoint],
+    ) -> ComposedEndpoint:
+        composed = compose(config, ensembles, served)
+        names = dict.fromkeys(one.model for _, stage in stages for one in stage.members)
+        members = tuple(served[name] for name in names)
+        decoder = LooksDecoder(composed.geometries, self._limits.pixels)
+        most = max(1, min(self._limits.images_per_request, self._limits.queue_rows // decoder.most_looks))
+        recorder = ModelRecorder(self._metrics, config.name, config.version)
+        polls = PollRecorder(self._metrics, config.name, config.version)
+        return ComposedEndpoint(
+            name=config.name,
+            version=config.version,
+            form="image",
+            labels=members[0].labels,
+            input=TensorSpec(members[0].input.name, np.dtype(np.uint8), (-1, -1, -1, decoder.channels)),
+            most_images=most,
+            decoder=decoder,
+            batcher=Composition(composed.plan, BatcherLimits(most, self._limits.queue_rows), polls.record),
+            recorder=recorder,
+            config=config,
+            stages=stages,
+            members=members,
+        )
+
+
+async def close_endpoints(endpoints: Iterable[Endpoint]) -> None:
+    """Lets what runs finish, then frees the engines."""
+    gone = list(endpoints)
+    await asyncio.gather(*(endpoint.batcher.close() for endpoint in gone))
+    for endpoint in gone:
+        endpoint.recorder.flush()
+        if isinstance(endpoint, ModelEndpoint):
+            endpoint.executor.close()

@@ -1,0 +1,152 @@
+"""The response cache of one model version: off by default, bounded, and off again while it does not pay.
+
+The key is a hash of the encoded images, so equal bytes get the answer that these bytes got, and nothing else does. Requests
+with equal bytes that are under way at the same time share one run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import Any
+
+from convoy.errors import DeadlineExceeded, InvalidInput, TooLarge
+from serve.batching.results import Answer
+
+Answers = list[Answer]
+ENTRY_BYTES = 1024  # what an entry costs beside its logits
+WINDOW = 1000  # lookups after which the hit rate is judged
+PAUSE = 10_000  # requests that pass by a cache that did not pay, until it is tried again
+
+
+def key_of(images: Sequence[bytes | memoryview]) -> bytes:
+    """A hash of encoded images; their lengths are part of it, so that no two lists of images share one."""
+    digest = blake2b(digest_size=32)
+    for image in images:
+        digest.update(len(image).to_bytes(8, "little"))
+        digest.update(image)
+    return digest.digest()
+
+
+@dataclass
+class HitRate:
+    """Switches a cache off whose hits are too few for what it costs, and tries again later. A pure state machine."""
+
+    least: float
+    lookups: int = 0
+    hits: int = 0
+    paused: int = 0
+
+    def passes_by(self) -> bool:
+        """Whether this request does without the cache."""
+        if self.paused == 0:
+            return False
+        self.paused -= 1
+        return True
+
+    def count(self, hit: bool) -> None:
+        self.lookups += 1
+        self.hits += hit
+        if self.lookups == WINDOW:
+            if self.hits < self.least * WINDOW:
+                self.paused = PAUSE
+            self.lookups = self.hits = 0
+
+
+class ResponseCache:
+    """Answers by the hash of their images, least recently used first out. Lives on one event loop."""
+
+    def __init__(self, limit_bytes: int, least_hit_rate: float) -> None:
+        self.rate = HitRate(least_hit_rate)
+        self.bytes = 0
+        self._limit = limit_bytes
+        self._kept: OrderedDict[bytes, Answers] = OrderedDict()
+        self._flights: dict[bytes, asyncio.Future[Answers]] = {}
+
+    async def find(
+        self,
+        images: Sequence[bytes | memoryview],
+        compute: Callable[[], Awaitable[Answers]],
+        deadline: float,
+        gone: asyncio.Future[Answer],
+    ) -> tuple[Answers, bool]:
+        """The answers, and whether they were there already, or under way.
+
+        Args:
+            images: what was asked.
+            compute: asks the model; what it raises is raised here.
+            deadline: in monotonic seconds, for waiting for an answer that is under way.
+            gone: fails when the client leaves while it waits so.
+        """
+        if self.rate.passes_by():
+            self._clear()
+            return await compute(), False
+        key = key_of(images)
+        answers = await self._present(key, deadline, gone)
+        self.rate.count(answers is not None)
+        if answers is not None:
+            return answers, True
+        flight = self._flights[key] = asyncio.get_running_loop().create_future()
+        try:
+            answers = [_compact(answer) for answer in await compute()]
+        except BaseException as error:
+            flight.set_exception(error if isinstance(error, Exception) else InvalidFlight())
+            flight.exception()  # nobody may have waited
+            raise
+        else:
+            flight.set_result(answers)
+            self._keep(key, answers)
+            return answers, False
+        finally:
+            del self._flights[key]
+
+    async def _present(self, key: bytes, deadline: float, gone: asyncio.Future[Answer]) -> Answers | None:
+        """The kept answers, or those under way; None when this request is to ask itself."""
+        while (kept := self._kept.get(key)) is None:
+            flight = self._flights.get(key)
+            if flight is None:
+                return None
+            either: set[asyncio.Future[Any]] = {flight, gone}
+            await asyncio.wait(either, timeout=deadline - time.monotonic(), return_when="FIRST_COMPLETED")
+            if gone.done():
+                gone.result()
+            if not flight.done():
+                raise DeadlineExceeded("the deadline passed while the same image was being classified")
+            if isinstance(flight.exception(), (InvalidInput, TooLarge)):  # what is wrong with the bytes stays wrong
+                flight.result()
+            if flight.exception() is None:
+                return flight.result()
+        self._kept.move_to_end(key)
+        return kept
+
+    def _keep(self, key: bytes, answers: Answers) -> None:
+        size = _size(answers)
+        if size > self._limit:
+            return
+        self._kept[key] = answers
+        self.bytes += size
+        while self.bytes > self._limit:
+            _, oldest = self._kept.popitem(last=False)
+            self.bytes -= _size(oldest)
+
+    def _clear(self) -> None:
+        self._kept.clear()
+        self.bytes = 0
+
+
+class InvalidFlight(Exception):
+    """The request that asked was cancelled; whoever waited for it asks again."""
+
+
+def _compact(answer: Answer) -> Answer:
+    """The answer with its own rows alone, not those of the whole batch."""
+    logits = answer.logits.copy()
+    return replace(answer, run=replace(answer.run, logits=logits, size=len(logits)), start=0, stop=len(logits))
+
+
+def _size(answers: Answers) -> int:
+    return ENTRY_BYTES + sum(answer.run.logits.nbytes for answer in answers)

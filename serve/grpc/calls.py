@@ -1,0 +1,198 @@
+"""What every gRPC call shares: counting, tracing, errors as status codes, streams that are answered in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+
+from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, Overloaded
+from serve.auth import Holder, key_in
+from serve.gateway.dataplane import DataPlane, Watch, log_fault
+from serve.gateway.endpoints import Endpoint
+from serve.telemetry.definitions import IN_FLIGHT
+from serve.telemetry.recorder import Metrics
+from serve.telemetry.request_events import FAULT, Finished
+from serve.telemetry.request_timings import Trace
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+KEY_NAMES = ("authorization", "x-api-key")
+STREAM_DEPTH = 32  # requests of one stream that may be under way: enough to fill a batch, too few to fill the queue
+
+
+class Calls:
+    """Counts and times calls, whichever service they belong to."""
+
+    def __init__(self, plane: DataPlane, metrics: Metrics) -> None:
+        self.plane = plane
+        self.clock = time.monotonic
+        self._in_flight = metrics.values(IN_FLIGHT, protocol="grpc")
+
+    @contextlib.contextmanager
+    def call(self, name: str, version: str, context: Context) -> Iterator[tuple[Endpoint, Trace, Watch]]:
+        """A call from its first line to its answer. Raises ConvoyError."""
+        trace, watch = Trace(self.clock()), Watch()
+        endpoint: Endpoint | None = None
+        holder: Holder | None = None
+        code, reason = "INTERNAL", FAULT  # until it is answered
+        self._in_flight[0] += 1
+        self.plane.in_flight += 1
+        try:
+            if not self.plane.access.open:
+                endpoint = self.plane.endpoints.by_name.get(name)  # whose refusal is counted
+                holder = self.plane.access.enter(shown_key(context), name)
+            endpoint = self.plane.find(name, version)
+            yield endpoint, trace, watch
+            trace.answered = self.clock()
+            self.plane.record_answer(endpoint, trace)
+            code, reason = "OK", ""
+        except Exception as error:
+            if endpoint is None:
+                raise
+            told = self.plane.record_failure(endpoint, error, trace)
+            code, reason = told.grpc_code, str(told)
+            if told is error:
+                del told  # or it and this frame keep each other until the garbage collector comes
+                raise
+            raise told from error
+        except asyncio.CancelledError:
+            # The server cancels alike when the client leaves and when its deadline passes.
+            late = _passed(context.time_remaining())
+            ended = DeadlineExceeded("the deadline passed") if late else Cancelled("the client left")
+            code, reason = ended.grpc_code, str(ended)
+            watch.client_gone()
+            if endpoint is not None:
+                self.plane.record_failure(endpoint, ended, trace)
+            raise
+        finally:
+            if holder is not None:
+                holder.leave()
+            self._in_flight[0] -= 1
+            self.plane.in_flight -= 1
+            if endpoint is not None:
+                endpoint.recorder.code("grpc", code)
+                if self.plane.observers:
+                    parent = traceparent_of(context)
+                    finished = Finished(
+                        "grpc", endpoint.name, endpoint.version, code, trace, self.clock(), parent, reason
+                    )
+                    self.plane.tell(finished)
+
+    @contextlib.contextmanager
+    def question(self, context: Context, name: str = "") -> Iterator[Holder | None]:
+        """A call that runs nothing: whose it is, None where no key is declared; `name` is the model that it is about.
+
+        Raises Unauthenticated, Forbidden or QuotaExceeded.
+        """
+        if self.plane.access.open:
+            yield None
+            return
+        holder = self.plane.access.find(shown_key(context))
+        if name:
+            holder.check_call(name)
+        holder.enter()
+        try:
+            yield holder
+        finally:
+            holder.leave()
+
+    def check_key(self, context: Context) -> None:
+        """Before a stream, whose requests are then checked one by one. Raises Unauthenticated."""
+        if not self.plane.access.open:
+            self.plane.access.find(shown_key(context))
+
+    def check_change(self, context: Context) -> None:
+        """For whatever changes the server. Raises Unauthenticated or Forbidden, also where no key is declared."""
+        self.plane.access.find_admin(shown_key(context))
+
+
+def shown_key(context: Context) -> bytes:
+    """The key in a call's metadata, empty when there is none."""
+    shown = {key: value for key, value in context.invocation_metadata() or () if key in KEY_NAMES}
+    return key_in(*(_bytes(shown.get(name)) for name in KEY_NAMES))
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value
+
+
+def _passed(remaining: float | None) -> bool:
+    """Whether a deadline has passed; a call without one has None."""
+    return remaining is not None and remaining <= 0
+
+
+def traceparent_of(context: Context) -> str:
+    """The W3C trace context of a call, empty when it has none."""
+    return next((str(value) for key, value in context.invocation_metadata() or () if key == "traceparent"), "")
+
+
+async def abort(context: Context, error: ConvoyError) -> NoReturn:
+    """Ends a call with an error's status; an overload says in the trailing metadata when to come back."""
+    trailing: tuple[tuple[str, str], ...] = ()
+    if isinstance(error, Overloaded):
+        trailing = (("retry-after", str(max(1, math.ceil(error.retry_after_s)))),)
+    await context.abort(grpc.StatusCode[error.grpc_code], str(error), trailing)
+    raise AssertionError("abort raises")
+
+
+def aborts(
+    method: Callable[[Any, Request, Context], Awaitable[Response]],
+) -> Callable[[Any, Request, Context], Awaitable[Response]]:
+    """A method of a servicer whose errors end the call with their status."""
+
+    @functools.wraps(method)
+    async def call(servicer: Any, request: Request | ConvoyError, context: Context) -> Response:
+        try:
+            return await method(servicer, parsed(request), context)
+        except ConvoyError as error:
+            await abort(context, error)
+        except Exception as error:  # noqa: BLE001 grpcio would tell its text to the client
+            log_fault(error)
+            await abort(context, ConvoyError(FAULT))
+
+    return call
+
+
+def parsed(request: Request | ConvoyError) -> Request:
+    """The message, of which `message_fields` may have found that it is none. Raises that error."""
+    if isinstance(request, ConvoyError):
+        raise request
+    return request
+
+
+async def pipelined(
+    requests: AsyncIterator[Request], answer: Callable[[Request], Awaitable[Response]], depth: int = STREAM_DEPTH
+) -> AsyncIterator[Response]:
+    """The answers to a stream's requests, in their order; up to `depth` are worked on at a time."""
+    room = asyncio.Semaphore(depth)
+    started: asyncio.Queue[asyncio.Task[Response] | None] = asyncio.Queue()
+
+    async def read() -> None:
+        try:
+            async for request in requests:
+                await room.acquire()
+                started.put_nowait(asyncio.ensure_future(answer(request)))
+        finally:
+            started.put_nowait(None)
+
+    reader = asyncio.create_task(read())
+    try:
+        while (task := await started.get()) is not None:
+            yield await task
+            room.release()
+        await reader
+    finally:
+        reader.cancel()
+        while not started.empty():
+            left = started.get_nowait()
+            if left is not None:
+                left.cancel()

@@ -1,0 +1,175 @@
+"""The Open Inference Protocol over gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
+
+from convoy.errors import ConvoyError, NotReady
+from convoy.protos import open_inference_pb2 as pb
+from convoy.protos import open_inference_pb2_grpc
+from convoy.wire import oip_metadata
+from convoy.wire.oip_grpc import parse_message, render_message
+from convoy.wire.oip_http import MAX_TENSORS, InferRequest
+from convoy.wire.oip_metadata import to_message
+from convoy.wire.tensors import PIECE
+from serve.api import model_metadata
+from serve.api.infer import check_input, infer, request_terms
+from serve.api.model_statistics import statistics
+from serve.config.schema import Settings
+from serve.gateway.endpoints import Endpoint, trouble_of
+from serve.gateway.repository import Repository, check_load, check_unload
+from serve.grpc.caller import grpc_caller
+from serve.grpc.calls import Calls, Context, abort, aborts, pipelined
+
+Change = pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest
+
+WANTS_FINAL = "triton_enable_empty_final_response"
+FINAL = "triton_final_response"
+
+
+class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
+    """inference.GRPCInferenceService."""
+
+    def __init__(self, calls: Calls, repository: Repository, settings: Settings) -> None:
+        self._calls = calls
+        self._plane = calls.plane
+        self._repository = repository
+        self._pages = settings.node_dir / "metrics"
+
+    @aborts
+    async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:  # noqa: N802
+        return await self._infer(request, context)
+
+    async def ModelStreamInfer(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.ModelInferRequest | ConvoyError], context: Context
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        async def answer(request: pb.ModelInferRequest | ConvoyError) -> pb.ModelStreamInferResponse:
+            if isinstance(request, ConvoyError):
+                return pb.ModelStreamInferResponse(error_message=str(request))
+            try:
+                response = await self._infer(request, context)
+            except ConvoyError as error:
+                failed = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
+                return pb.ModelStreamInferResponse(error_message=str(error), infer_response=failed)
+            if WANTS_FINAL in request.parameters and request.parameters[WANTS_FINAL].bool_param:
+                response.parameters[FINAL].bool_param = True  # each request has exactly one response
+            return pb.ModelStreamInferResponse(infer_response=response)
+
+        try:
+            self._calls.check_key(context)
+        except ConvoyError as error:
+            await abort(context, error)
+        async for response in pipelined(request_iterator, answer):
+            yield response
+
+    async def _infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+        with self._calls.call(request.model_name, request.model_version, context) as (endpoint, trace, watch):
+            trace.id = request.id
+            parsed = await _parse(request, endpoint)
+            trace.received = self._calls.clock()
+            terms = self._plane.terms(trace.started, context.time_remaining())
+            terms = request_terms(self._plane, parsed, trace, terms)
+            caller = partial(grpc_caller, context)
+            return render_message(await infer(self._plane, endpoint, parsed, caller, terms, trace, watch))
+
+    async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:  # noqa: N802
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:  # noqa: N802
+        return pb.ServerReadyResponse(ready=not self._plane.draining)
+
+    @aborts
+    async def ServerMetadata(  # noqa: N802
+        self, request: pb.ServerMetadataRequest, context: Context
+    ) -> pb.ServerMetadataResponse:
+        with self._calls.question(context):
+            return to_message(model_metadata.server(), pb.ServerMetadataResponse())
+
+    @aborts
+    async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:  # noqa: N802
+        with self._calls.question(context, request.name):
+            try:
+                endpoint = self._plane.find(request.name, request.version)
+            except NotReady:  # a no, not an error: what clients ask for; RepositoryIndex says why
+                return pb.ModelReadyResponse(ready=False)
+            return pb.ModelReadyResponse(ready=not trouble_of(endpoint))
+
+    @aborts
+    async def ModelMetadata(  # noqa: N802
+        self, request: pb.ModelMetadataRequest, context: Context
+    ) -> pb.ModelMetadataResponse:
+        with self._calls.question(context, request.name):
+            endpoint = self._plane.find(request.name, request.version)
+            return to_message(oip_metadata.model_metadata(model_metadata.info(endpoint)), pb.ModelMetadataResponse())
+
+    @aborts
+    async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:  # noqa: N802
+        with self._calls.question(context, request.name):
+            endpoint = self._plane.find(request.name, request.version)
+            config = to_message(oip_metadata.model_config(model_metadata.info(endpoint)), pb.ModelConfig())
+            return pb.ModelConfigResponse(config=config)
+
+    @aborts
+    async def ModelStatistics(  # noqa: N802
+        self, request: pb.ModelStatisticsRequest, context: Context
+    ) -> pb.ModelStatisticsResponse:
+        with self._calls.question(context, request.name) as holder:
+            if holder is not None and not request.name:
+                holder.check_admin()
+            document = await statistics(self._plane, self._pages, request.name, request.version)
+            return to_message(document, pb.ModelStatisticsResponse())
+
+    @aborts
+    async def RepositoryIndex(  # noqa: N802
+        self, request: pb.RepositoryIndexRequest, context: Context
+    ) -> pb.RepositoryIndexResponse:
+        with self._calls.question(context) as holder:
+            entries = self._repository.index(request.ready)
+            known = [one for one in entries if holder is None or holder.may_call(one.name)]
+            return to_message({"models": oip_metadata.repository_index(known)}, pb.RepositoryIndexResponse())
+
+    @aborts
+    async def RepositoryModelLoad(  # noqa: N802
+        self, request: pb.RepositoryModelLoadRequest, context: Context
+    ) -> pb.RepositoryModelLoadResponse:
+        self._calls.check_change(context)
+        name = named(request)
+        check_load(parameters_of(request))
+        await self._repository.load(name)
+        return pb.RepositoryModelLoadResponse(model_name=name, isLoaded=True)
+
+    @aborts
+    async def RepositoryModelUnload(  # noqa: N802
+        self, request: pb.RepositoryModelUnloadRequest, context: Context
+    ) -> pb.RepositoryModelUnloadResponse:
+        self._calls.check_change(context)
+        name = named(request)
+        check_unload(parameters_of(request))
+        await self._repository.unload(name)
+        return pb.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True)
+
+
+async def _parse(request: pb.ModelInferRequest, endpoint: Endpoint) -> InferRequest:
+    """Typed contents cost a step for each number, so many of them are read on a thread. Raises InvalidInput or TooLarge."""
+    check = partial(check_input, endpoint)
+    if not request.raw_input_contents and _typed_values(request) > PIECE:
+        return await asyncio.to_thread(parse_message, request, check)
+    return parse_message(request, check)
+
+
+def _typed_values(request: pb.ModelInferRequest) -> int:
+    return sum(len(values) for one in request.inputs[:MAX_TENSORS] for _, values in one.contents.ListFields())
+
+
+def named(request: Change) -> str:
+    """The model of a load or unload: field 2 in Triton's form of the message, field 1 in KServe's."""
+    return request.model_name or request.repository_name
+
+
+def parameters_of(request: Change) -> dict[str, object]:
+    """The parameters of a load or unload as plain values."""
+    return {
+        key: getattr(one, one.WhichOneof("parameter_choice") or "", None) for key, one in request.parameters.items()
+    }

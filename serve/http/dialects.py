@@ -1,0 +1,117 @@
+"""Other servers' ways to ask for a classification over HTTP, for clients that move over: TorchServe's and KServe's v1.
+
+Each dialect differs in how a request is read and an answer written; what lies between is the classify path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import orjson
+
+from convoy.errors import InvalidInput
+from convoy.wire.tensors import decode_json
+from serve.api.classification import best_classes
+from serve.api.classify_params import ClassifyOptions
+from serve.api.infer import most_values
+from serve.batching.results import Answer
+from serve.gateway.dataplane import check_images
+from serve.gateway.endpoints import Endpoint
+from serve.http.body import Headers, Scope
+from serve.http.classify import ClassifyCall, from_base64, parse_classify, with_request_id
+from serve.http.json_documents import ENVELOPE_VALUES, LARGEST_VALUES, load, parse_bounded
+from serve.http.responses import classification, prediction
+from serve.telemetry.request_timings import Trace
+
+Parse = Callable[[Scope, Headers, bytes, Endpoint], Awaitable[ClassifyCall]]
+Render = Callable[[Endpoint, str, Sequence[Answer], ClassifyOptions, Trace, float], bytes]
+INSTANCE_KEYS = ("b64", "image_bytes", "data")
+PHOTO_VALUES = 2_000_000  # a photograph of 800 × 600 as a list of pixels: also a model of small images may be sent one
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a classification is asked for and answered, and at which paths of a model."""
+
+    parse: Parse
+    render: Render
+    paths: tuple[str, ...]
+
+
+async def _parse_instances(scope: Scope, headers: Headers, body: bytes, endpoint: Endpoint) -> ClassifyCall:
+    """KServe v1: `instances` of base64 text in an object, or of pixels (rows of columns of 0 to 255, grey or RGB)."""
+    most = max(most_values(endpoint, LARGEST_VALUES), PHOTO_VALUES) + ENVELOPE_VALUES
+    return await parse_bounded(partial(_read_instances, headers, body, endpoint), body, most)
+
+
+def _read_instances(headers: Headers, body: bytes, endpoint: Endpoint) -> ClassifyCall:
+    document = load(body)
+    instances = document.pop("instances", None) if isinstance(document, dict) else None
+    if not isinstance(instances, list) or not instances:
+        raise InvalidInput('the JSON body must be {"instances": [{"b64": "<base64>"}, …]}')
+    check_images(endpoint, len(instances))
+    images = [_image_of(f"instances[{number}]", one) for number, one in enumerate(instances)]
+    return ClassifyCall(images, with_request_id(headers), document)
+
+
+def _image_of(where: str, instance: Any) -> bytes:
+    """An image in at most two objects, as in `{"image_bytes": {"b64": …}}`."""
+    for _ in range(2):
+        if isinstance(instance, dict):
+            instance = next((instance[key] for key in INSTANCE_KEYS if key in instance), None)
+    if isinstance(instance, list):
+        return _pixels_as_pnm(where, instance)
+    return from_base64(where, instance)
+
+
+def _pixels_as_pnm(where: str, pixels: list[Any]) -> bytes:
+    """Pixels as the simplest image file there is, so that they are checked and resized like any other."""
+    shape = _shape_of(pixels)
+    height, width, channels = shape if len(shape) == 3 else (*shape, 1) if len(shape) == 2 else (0, 0, 0)
+    if height * width == 0 or channels not in (1, 3):
+        raise InvalidInput(f"{where} must be whole numbers of shape [height, width], [height, width, 1] or [.., .., 3]")
+    try:
+        array = decode_json(where, "UINT8", shape, pixels).array
+    except InvalidInput as error:
+        raise InvalidInput(f"{where} must hold whole numbers from 0 to 255, in rows of one length") from error
+    kind = b"P6" if channels == 3 else b"P5"
+    return kind + b"\n%d %d\n255\n" % (width, height) + array.tobytes()
+
+
+def _shape_of(pixels: list[Any]) -> tuple[int, ...]:
+    """What the first row and the first pixel say; at most 4 dimensions, which are too many."""
+    sizes: list[int] = []
+    level: Any = pixels
+    while isinstance(level, list) and len(sizes) < 4:
+        sizes.append(len(level))
+        level = level[0] if level else None
+    return tuple(sizes)
+
+
+def _render_predictions(
+    endpoint: Endpoint, identifier: str, answers: Sequence[Answer], options: ClassifyOptions, trace: Trace, now: float
+) -> bytes:
+    """KServe v1: a prediction per instance, each as the classify path has it."""
+    rows = best_classes(answers, options)
+    return orjson.dumps({"predictions": [prediction(endpoint, options, row) for row in rows]})
+
+
+def _render_probabilities(
+    endpoint: Endpoint, identifier: str, answers: Sequence[Answer], options: ClassifyOptions, trace: Trace, now: float
+) -> bytes:
+    """TorchServe's image classifier: probabilities by label, best first; a list of them for several images."""
+    labels = endpoint.labels
+    of_images = [
+        {labels[index]: probability for index, probability in zip(*row, strict=True)}
+        for row in best_classes(answers, options)
+    ]
+    return orjson.dumps(of_images[0] if len(of_images) == 1 else of_images)
+
+
+CLASSIFY = Dialect(parse_classify, classification, ("/v1/models/{}/classify", "/v1/models/{}/versions/{}/classify"))
+KSERVE = Dialect(_parse_instances, _render_predictions, ("/v1/models/{}:predict", "/v1/models/{}/versions/{}:predict"))
+TORCHSERVE = Dialect(parse_classify, _render_probabilities, ("/predictions/{}", "/predictions/{}/{}"))
+DIALECTS = (CLASSIFY, KSERVE, TORCHSERVE)

@@ -1,0 +1,284 @@
+"""Encoded images to the rows an engine takes. The bytes are hostile: limits come from the header, before any decoding.
+
+JPEG goes through libjpeg-turbo, scaled down while it is decoded (DCT scaling) and without the GIL; small plain PNGs go
+straight to Pillow's decoder; the rest goes through Pillow's plugins. docs/decode.md holds the measurements behind this.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import simplejpeg
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from convoy.errors import ConfigError, ConvoyError, InvalidInput, TooLarge
+from models.artifact import Preprocessing
+from models.preprocess import crop_box
+from serve.images import libtiff
+from serve.images.headers import PNG_SIGNATURE, glance, read_pnm, read_size, sniff
+from serve.images.jpeg import ImageBytes, plain_jpeg, read_jpeg
+from serve.images.orientation import exif_orientation, stored_box, upright
+from serve.images.pixel_formats import luma, on_white, pnm_pixels, to_plain_mode
+from serve.images.png import plain_png, read_png
+from serve.images.resize import Box, Pixels, Resampler, best_resampler, block_factor, region, within
+
+SMALL_SIDE = 64  # up to this size a hop to a thread costs more than the image
+SMALL_BYTES = 20_000  # more than a picture of that size needs; beyond, ornaments make it slow
+DCT_MARGIN = 3  # at 1, libjpeg's filter decides what is kept and answers change; at 3, hardly more than rounding does
+SCANS_OF_LIMIT = 20  # a progressive JPEG may touch this many times the pixel limit, all its scans together
+PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+}
+PLAIN_MODES = {"L", "RGB", "RGBA"}
+PLAIN_PNG = {0: "L", 2: "RGB"}
+TIFF_COMPRESSIONS = {"raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits", "jpeg"}
+
+# Our own limit is checked first, on every path; Pillow's warns through a process-wide filter.
+Image.MAX_IMAGE_PIXELS = None
+libtiff.silence()
+
+
+T = TypeVar("T")
+
+
+class Decoded(NamedTuple):
+    """An image as it is stored: its pixels, `factor` times smaller than `width` x `height`, turned as EXIF says."""
+
+    pixels: Pixels | Image.Image
+    width: int
+    height: int
+    factor: int = 1
+    orientation: int = 1
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Width and height as people see the image."""
+        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
+
+
+class _Canvas:
+    """A Pillow image and an array over the same memory, made once: a third of a digit's time went into making them."""
+
+    def __init__(self, size: int, channels: int) -> None:
+        self.mode = "L" if channels == 1 else "RGB"
+        memory = "L" if channels == 1 else "RGBX"
+        self._array = np.zeros((size, size, len(memory)), np.uint8)
+        self._image = Image.frombuffer(memory, (size, size), self._array, "raw", memory, 0, 1)
+        self._channels = channels
+        self._image.frombytes(bytes([255]) * self._array.size, "raw", memory)
+        self.works = bool(self._array.all())  # should Pillow stop sharing, the answers would be stale
+
+    def draw(self, data: bytes) -> Pixels:
+        """A PNG's IDAT data of this mode and size as UINT8 [size, size, channels]; ValueError when it is damaged."""
+        self._image.frombytes(data, "zip", self.mode)
+        return self._array[..., : self._channels].copy()
+
+
+class Decoder:
+    """Decodes for one model: UINT8 [size, size, channels] by the model's preprocessing. Thread-safe."""
+
+    def __init__(self, steps: Preprocessing, max_pixels: int = 50_000_000, resampler: Resampler | None = None) -> None:
+        """`max_pixels`: the largest image, width times height. Raises ConfigError for steps that no image can take."""
+        if steps.channels not in (1, 3) or not 1 <= steps.size <= steps.resize:
+            raise ConfigError(f"preprocessing needs 1 or 3 channels and size <= resize, not {steps}")
+        self._steps = steps
+        self._max_pixels = max_pixels
+        self._resample = resampler or best_resampler()
+        self._local = threading.local()
+        # Pillow warns of oddities inside files (TIFF tags, GIF sizes): news for who made the file, noise in our log.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+
+    def is_small(self, body: ImageBytes) -> bool:
+        """Whether the answer comes so fast that a hop to a thread would cost more: up to 64x64, or refused at once."""
+        if len(body) > SMALL_BYTES:
+            return False
+        try:
+            return max(read_size(sniff(body), body)) <= SMALL_SIDE
+        except InvalidInput:
+            return True
+
+    def glance(self, body: ImageBytes) -> tuple[str, int]:
+        """Format and pixels, for an estimate of what decoding takes.
+
+        Pixels are 0 where the header's first part lacks them, and where they are too many: such an image is refused in no time.
+        """
+        name, pixels = glance(body)
+        return name, pixels if pixels <= self._max_pixels else 0
+
+    def decode(self, body: ImageBytes) -> Pixels:
+        """Blocks. Raises InvalidInput when it is no whole image, TooLarge when it has too many pixels."""
+        return self.read(body, self._centre)
+
+    @staticmethod
+    def stack(images: Sequence[Pixels]) -> Pixels:
+        """Decoded images as the rows of one batch."""
+        return images[0][np.newaxis] if len(images) == 1 else np.stack(images)
+
+    def read(self, body: ImageBytes, use: Callable[[Decoded], T]) -> T:
+        """What `use` makes of the decoded image. Raises as `decode` does."""
+        name = "PNG" if body[:8] == PNG_SIGNATURE else sniff(body)
+        try:
+            return use(self._open(name, body))
+        except ConvoyError:
+            raise
+        except Exception as error:  # the boundary to parsers that raise whatever damaged bytes lead them to
+            raise _refusal(name, error) from error
+
+    def fit(self, decoded: Decoded, box: Box, size: int, channels: int) -> Pixels:
+        """`box` of the upright image as UINT8 [size, size, channels]."""
+        width, height, orientation = decoded.width, decoded.height, decoded.orientation
+        box = stored_box(box, orientation, width, height)
+        if isinstance(decoded.pixels, Image.Image):
+            return self._fit_image(decoded.pixels, box, decoded.factor, orientation, size, channels)
+        return self._fit_pixels(decoded.pixels, box, decoded.factor, orientation, size, channels)
+
+    def _centre(self, decoded: Decoded) -> Pixels:
+        """What the model sees of an image."""
+        steps, pixels = self._steps, decoded.pixels
+        whole = (steps.resize, steps.size, steps.channels)
+        if isinstance(pixels, np.ndarray) and pixels.shape == whole and steps.resize == steps.size:
+            return upright(pixels, decoded.orientation) if decoded.orientation != 1 else pixels
+        return self.fit(decoded, crop_box(*decoded.upright, steps), steps.size, steps.channels)
+
+    def _open(self, name: str, body: ImageBytes) -> Decoded:
+        if name == "PNG":
+            return self._open_png(bytes(body))
+        if name == "JPEG":
+            return self._open_jpeg(body)
+        if name == "PNM":
+            header = read_pnm(body)
+            self._check_pixels(header.width, header.height)
+            return Decoded(pnm_pixels(header, body), header.width, header.height)
+        return self._open_by_plugin(name, body)
+
+    def _open_png(self, body: bytes) -> Decoded:
+        parts = read_png(body)
+        width, height = parts.width, parts.height
+        self._check_pixels(width, height)
+        mode = PLAIN_PNG.get(parts.colour) if parts.depth == 8 and not parts.interlaced and not parts.others else None
+        if mode is None:
+            return self._open_by_plugin("PNG", plain_png(body, parts))
+        if width == height == self._steps.size == self._steps.resize:
+            canvas = self._canvas()
+            if canvas.mode == mode and canvas.works:
+                return Decoded(canvas.draw(parts.data), width, height)
+        return Decoded(Image.frombytes(mode, (width, height), parts.data, "zip", mode), width, height)
+
+    def _canvas(self) -> _Canvas:
+        try:
+            canvas: _Canvas = self._local.canvas
+        except AttributeError:
+            canvas = self._local.canvas = _Canvas(self._steps.size, self._steps.channels)
+        return canvas
+
+    def _open_jpeg(self, body: ImageBytes) -> Decoded:
+        header = read_jpeg(body)
+        self._check_pixels(header.width, header.height)
+        if header.progressive:
+            self._check_scans(body, header.width * header.height)
+        try:
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(body, strict=False)
+        except ValueError:  # lossless, 12 bits, unusual subsampling
+            colours = None
+        if colours not in ("Gray", "YCbCr", "RGB"):
+            return self._open_by_plugin("JPEG", plain_jpeg(body), header.orientation)
+        self._check_pixels(width, height)
+        factor = self._dct_factor(width, height)
+        least = {} if factor == 1 else {"min_width": -(-width // factor), "min_height": -(-height // factor)}
+        try:
+            pixels = simplejpeg.decode_jpeg(body, "GRAY" if self._steps.channels == 1 else "RGB", **least)
+        except ValueError as error:
+            if "remature end" in str(error):
+                raise InvalidInput("truncated JPEG: the image data is cut short") from error
+            return self._open_by_plugin("JPEG", plain_jpeg(body), header.orientation)  # it overlooks what is harmless
+        return Decoded(pixels, width, height, factor, header.orientation)
+
+    def _open_by_plugin(self, name: str, body: ImageBytes, orientation: int = 1) -> Decoded:
+        self._check_pixels(*read_size(name, body))
+        with PLUGINS[name](io.BytesIO(body)) as image:
+            self._check_pixels(*image.size)
+            width, height = image.size
+            factor = 1
+            if isinstance(image, JpegImagePlugin.JpegImageFile):
+                factor = self._dct_factor(width, height)
+                image.draft(None, (width // factor, height // factor))
+            elif name == "TIFF" and image.info["compression"] not in TIFF_COMPRESSIONS:
+                raise InvalidInput(f"TIFF compression {image.info['compression']} is not accepted: use LZW or deflate")
+            elif name in ("PNG", "WEBP"):
+                orientation = exif_orientation(image.info.get("exif", b""))
+            image.load()
+            if name == "TIFF":  # Pillow turns it by itself, while it loads
+                width, height = image.size
+            return Decoded(image, width, height, factor, orientation)
+
+    def _dct_factor(self, width: int, height: int) -> int:
+        """How far libjpeg scales down: by a power of two, for which it has SIMD code, to at least DCT_MARGIN targets."""
+        scale = min(width, height) // (DCT_MARGIN * self._steps.resize)
+        return 8 if scale >= 8 else 4 if scale >= 4 else 2 if scale >= 2 else 1
+
+    def _fit_image(
+        self, image: Image.Image, box: Box, factor: int, orientation: int, size: int, channels: int
+    ) -> Pixels:
+        """As `_fit_pixels`, for a Pillow image of any mode; its pixels are unpacked only where the box needs them."""
+        width, height = image.size
+        box = within(box, (0, 0, width * factor, height * factor), factor)
+        part, blocks = region(box, size, width, height), block_factor(box, size)
+        if blocks > 1 and image.mode in PLAIN_MODES and "transparency" not in image.info:
+            image = image.reduce(blocks, part)  # straight from the whole: no copy of a large image
+        else:
+            image = image.crop(part) if part != (0, 0, width, height) else image
+            image = to_plain_mode(image, channels)
+            image = image.reduce(blocks) if blocks > 1 else image
+        image, box = to_plain_mode(image, channels), within(box, part, blocks)
+        pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)
+        return self._fit_pixels(pixels, box, 1, orientation, size, channels)
+
+    def _fit_pixels(self, pixels: Pixels, box: Box, factor: int, orientation: int, size: int, channels: int) -> Pixels:
+        """Grey, RGB or RGBA pixels, stored `factor` times smaller than `box` is told in, to what a model takes."""
+        height, width, _ = pixels.shape
+        box = within(box, (0, 0, width * factor, height * factor), factor)
+        if box != (0, 0, size, size) or (width, height) != (size, size):
+            left, top, right, bottom = part = region(box, size, width, height)
+            pixels = self._resample(pixels[top:bottom, left:right], within(box, part), size)
+        if pixels.shape[2] == 4:
+            pixels = on_white(pixels)
+        if pixels.shape[2] != channels:
+            pixels = luma(pixels) if channels == 1 else np.repeat(pixels, 3, axis=2)
+        return upright(pixels, orientation) if orientation != 1 else pixels
+
+    def _check_pixels(self, width: int, height: int) -> None:
+        if width < 1 or height < 1:
+            raise InvalidInput("the image has no pixels")
+        if width * height > self._max_pixels:
+            raise TooLarge(f"image of {width} x {height} pixels; the limit is {self._max_pixels} in all")
+
+    def _check_scans(self, body: ImageBytes, pixels: int) -> None:
+        scans = bytes(body).count(b"\xff\xda")
+        if scans * pixels > SCANS_OF_LIMIT * self._max_pixels:
+            raise TooLarge(f"progressive JPEG of {scans} scans of {pixels} pixels each; save it with fewer scans")
+
+
+def _refusal(name: str, error: Exception) -> InvalidInput:
+    text = str(error).lower()
+    if isinstance(error, EOFError) or "truncat" in text or "not enough image data" in text:
+        return InvalidInput(f"truncated {name}: the file is cut short")
+    return InvalidInput(f"corrupt {name}: it cannot be decoded ({type(error).__name__})")

@@ -1,0 +1,91 @@
+"""JPEG segments, PNG chunks and EXIF: what these files say before anything is decoded, and files without ornaments.
+
+These readers see every byte strangers send, so each is bounded: no allocation by a stranger's number, no loop without
+a limit. Texts, profiles and previews are left behind, so that no decoder ever unpacks them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from convoy.errors import InvalidInput
+from serve.images.orientation import exif_orientation
+
+ImageBytes = bytes | memoryview
+
+MAX_SEGMENTS = 65_536
+
+_START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
+_JFIF, _EXIF, _ADOBE, _COMMENT = 0xE0, 0xE1, 0xEE, 0xFE
+_BARE_MARKERS = frozenset((0x01, *range(0xD0, 0xD8)))
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
+_JPEG_ORNAMENTS = (frozenset(range(0xE0, 0xF0)) | {_COMMENT}) - {_JFIF, _ADOBE}
+
+
+@dataclass(frozen=True, slots=True)
+class JpegHeader:
+    """`orientation` is EXIF's, 1 to 8; `progressive` files are decoded once per scan."""
+
+    width: int
+    height: int
+    progressive: bool
+    orientation: int
+
+
+def _jpeg_segments(body: ImageBytes, most: int = MAX_SEGMENTS) -> Iterator[tuple[int, int, int]]:
+    """(marker, start, end) of each segment after the first marker, up to the first scan; the scan goes to the end."""
+    position = 2
+    for _ in range(most):
+        try:
+            marker = body[position + 1]
+            if body[position] != 0xFF or marker == 0xFF:  # filler; libjpeg steps over it too
+                position += 1
+                continue
+            if marker in _BARE_MARKERS:
+                position += 2
+                continue
+            if marker in (_START_OF_IMAGE, _END_OF_IMAGE):
+                raise InvalidInput("corrupt JPEG: it holds no image data")
+            (length,) = struct.unpack_from(">H", body, position + 2)
+        except (IndexError, struct.error) as error:
+            raise InvalidInput("truncated JPEG: it ends before its image data") from error
+        if marker == _START_OF_SCAN:
+            yield marker, position, len(body)
+            return
+        end = position + 2 + max(length, 2)
+        yield marker, position, end
+        position = end
+    raise InvalidInput(f"corrupt JPEG: more than {most} segments before the image data")
+
+
+def read_jpeg(body: ImageBytes) -> JpegHeader:
+    """The frame header, and EXIF's orientation where it comes before. Raises InvalidInput when there is none."""
+    orientation = 1
+    for marker, start, end in _jpeg_segments(body):
+        if marker in _FRAME_MARKERS:
+            try:
+                height, width = struct.unpack_from(">HH", body, start + 5)
+            except struct.error as error:
+                raise InvalidInput("truncated JPEG: it ends within its frame header") from error
+            return JpegHeader(width, height, marker in _PROGRESSIVE, orientation)
+        if marker == _EXIF and orientation == 1 and bytes(body[start + 4 : start + 10]) == b"Exif\0\0":
+            orientation = exif_orientation(bytes(body[start + 10 : end]))
+    raise InvalidInput("corrupt JPEG: it has no frame header")
+
+
+def frame_size(body: ImageBytes, most: int) -> tuple[int, int]:
+    """Width and height where the frame header is among the first `most` segments. Raises InvalidInput, struct.error."""
+    for marker, start, _ in _jpeg_segments(body, most):
+        if marker in _FRAME_MARKERS:
+            height, width = struct.unpack_from(">HH", body, start + 5)
+            return width, height
+    raise InvalidInput("corrupt JPEG: it has no frame header")
+
+
+def plain_jpeg(body: ImageBytes) -> bytes:
+    """The JPEG without what is not its picture: EXIF, profiles, previews, comments."""
+    kept = [bytes(body[start:end]) for marker, start, end in _jpeg_segments(body) if marker not in _JPEG_ORNAMENTS]
+    return b"\xff\xd8" + b"".join(kept)

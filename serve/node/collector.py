@@ -1,0 +1,32 @@
+"""Collects the metrics of all processes of a node for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from serve.energy.nvml import Gpu
+from serve.node.triton_aliases import gpu_metrics, inference_aliases
+from serve.telemetry.exposition import collect
+from serve.telemetry.mmap_store import living_processes, read_pages
+from serve.telemetry.proc import resident_bytes
+
+
+class PagesCollector:
+    """Prometheus collector of a node: the pages of its processes, their memory, and its GPUs."""
+
+    def __init__(self, folder: Path, gpus: Sequence[Gpu] = ()) -> None:
+        self._folder = folder
+        self._gpus = gpus
+
+    def collect(self) -> Iterator[Metric]:
+        series = list(read_pages(self._folder))
+        yield from collect(series)
+        yield from inference_aliases(series)
+        yield from gpu_metrics(self._gpus)
+        memory = GaugeMetricFamily("process_resident_memory_bytes", "Memory of this node's Convoy processes.")
+        memory.add_metric([], sum(map(resident_bytes, living_processes(self._folder))))
+        yield memory

@@ -1,0 +1,73 @@
+"""Structured logs: a JSON object a line, in files of bounded size, with the id of the request they are about."""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+import orjson
+
+from serve.config.schema import Logging
+from serve.telemetry.request_events import FIELDS, Finished
+
+FILE_BYTES = 10 * 2**20
+FILES = 3
+
+log = logging.getLogger("convoy.requests")
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        document = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, FIELDS, {}),
+        }
+        if record.exc_info:
+            document["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(document, default=str).decode()
+
+
+def open_log(folder: Path, process: str, settings: Logging) -> logging.Handler:
+    """Writes what the loggers under `convoy` say into `folder`; close the handler in the end."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / f"{process}-{os.getpid()}.jsonl"
+    handler = RotatingFileHandler(path, maxBytes=FILE_BYTES, backupCount=FILES - 1, delay=True)
+    handler.setFormatter(JsonFormatter())
+    root = logging.getLogger("convoy")
+    root.setLevel(settings.level)
+    root.addHandler(handler)
+    return handler
+
+
+def log_request(finished: Finished) -> None:
+    """The access log: a line for a request that has ended."""
+    log.info("request", extra={FIELDS: _fields(finished)})
+
+
+def _fields(finished: Finished) -> dict[str, object]:
+    trace = finished.trace
+    fields: dict[str, object] = {
+        "request_id": trace.id,
+        "protocol": finished.protocol,
+        "model": finished.model,
+        "version": finished.version,
+        "code": finished.code,
+        "total_ms": round((finished.ended - trace.started) * 1000, 3),
+        "batch_size": trace.batch_size,
+        "cached": trace.cached,
+        **({"stages_ms": stages} if (stages := finished.stages_ms()) else {}),
+    }
+    if finished.error:
+        fields["error"] = finished.error
+    trace_id = finished.traceparent.split("-")
+    if len(trace_id) == 4:
+        fields["trace_id"] = trace_id[1]
+    return fields

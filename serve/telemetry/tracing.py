@@ -1,0 +1,75 @@
+"""OpenTelemetry spans of requests and their stages, sent to a collector over OTLP. Needs the extra `tracing`.
+
+Spans are made from a request's times when it has ended, so the request itself carries nothing. A `traceparent`
+(W3C Trace Context) decides whether a request is sampled; without one, the configured share is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+from convoy.errors import ConfigError
+from serve.config.schema import Tracing
+from serve.telemetry.request_events import Finished, Observer
+from serve.telemetry.request_timings import STAGES
+
+SERVICE = "convoy"
+
+
+def request_tracer(settings: Tracing) -> tuple[Observer, Callable[[], None]]:
+    """The observer that makes spans, and what ends it, sending what is left. Raises ConfigError without the extra."""
+    try:
+        trace_api = importlib.import_module("opentelemetry.trace")
+        propagation = importlib.import_module("opentelemetry.trace.propagation.tracecontext")
+        sdk = importlib.import_module("opentelemetry.sdk.trace")
+        sampling = importlib.import_module("opentelemetry.sdk.trace.sampling")
+        export = importlib.import_module("opentelemetry.sdk.trace.export")
+        resources = importlib.import_module("opentelemetry.sdk.resources")
+        otlp = importlib.import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    except ImportError as error:
+        raise ConfigError(f"tracing needs the extra: pip install 'convoy-serve[tracing]' ({error})") from error
+    sampler = sampling.ParentBased(sampling.TraceIdRatioBased(settings.sample))
+    provider = sdk.TracerProvider(sampler=sampler, resource=resources.Resource.create({"service.name": SERVICE}))
+    provider.add_span_processor(export.BatchSpanProcessor(otlp.OTLPSpanExporter(endpoint=settings.endpoint)))
+    tracer, propagator = provider.get_tracer("convoy"), propagation.TraceContextTextMapPropagator()
+    offset = time.time() - time.monotonic()
+
+    def nanoseconds(moment: float) -> int:
+        return int((moment + offset) * 1e9)
+
+    def observe(finished: Finished) -> None:
+        parent = propagator.extract({"traceparent": finished.traceparent} if finished.traceparent else {})
+        trace = finished.trace
+        span = tracer.start_span(
+            f"{finished.protocol} {finished.model}",
+            parent,
+            kind=trace_api.SpanKind.SERVER,
+            start_time=nanoseconds(trace.started),
+            attributes=_attributes(finished),
+        )
+        if span.is_recording() and finished.stages_ms():
+            inside = trace_api.set_span_in_context(span)
+            begin = trace.started
+            for name, seconds in zip(STAGES, trace.stages(finished.ended), strict=True):
+                stage = tracer.start_span(name, inside, start_time=nanoseconds(begin))
+                begin += seconds
+                stage.end(nanoseconds(begin))
+        if finished.error:
+            span.set_status(trace_api.StatusCode.ERROR, finished.error)
+        span.end(nanoseconds(finished.ended))
+
+    return observe, provider.shutdown
+
+
+def _attributes(finished: Finished) -> dict[str, Any]:
+    return {
+        "convoy.request_id": finished.trace.id,
+        "convoy.model": finished.model,
+        "convoy.version": finished.version,
+        "convoy.code": finished.code,
+        "convoy.batch_size": finished.trace.batch_size,
+        "convoy.cached": finished.trace.cached,
+    }

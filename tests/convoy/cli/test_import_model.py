@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import save_file
+
+from convoy.cli import main
+from models.artifact import Artifact
+from models.zoo.squeezenet import squeezenet_cifar
+from serve.config.loading import parse_settings
+from tests.artifacts import write_artifact
+from tests.models.onnx_nets import SIDE, write_net
+from tests.serve.listeners import serving
+
+# The exporter's own internals warn of each other.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning:torch.*"),
+]
+
+
+def ask_served(output: str, pixels: NDArray[np.uint8], folder: Path, ports: list[int]) -> Any:
+    """The answer of a gateway to which the lines that the command printed were given."""
+    listen = dict(zip(("http_port", "grpc_port", "metrics_port"), ports, strict=True))
+    catalog = yaml.safe_load(output[output.index("models:") :])
+    settings = parse_settings(catalog | {"listen": listen, "runtime_dir": str(folder / "node")})
+    png = io.BytesIO()
+    Image.fromarray(pixels).save(png, "PNG")
+    with serving(settings) as gateway:
+        url = f"{gateway.http}/v1/models/flowers/classify"
+        return httpx.post(url, content=png.getvalue(), timeout=60).raise_for_status().json()
+
+
+def test_weights_of_ones_own_are_served_after_one_command(
+    tmp_path: Path, free_ports: Callable[[int], list[int]]
+) -> None:
+    save_file(squeezenet_cifar(classes=3).state_dict(), tmp_path / "w.safetensors")
+    (tmp_path / "labels.txt").write_text("rose\ntulip\nlily\n")
+    arguments = ["-a", "squeezenet_cifar", "--weights", str(tmp_path / "w.safetensors"), "--out", str(tmp_path / "out")]
+    answer = CliRunner().invoke(
+        main, ["import", "flowers", *arguments, "--labels", str(tmp_path / "labels.txt"), "--mean", "0.5,0.5,0.5"]
+    )
+    assert answer.exit_code == 0, answer.output
+    manifest = Artifact.load(tmp_path / "out").manifest
+    assert manifest.labels == ("rose", "tulip", "lily")
+    assert manifest.preprocessing.mean == (0.5, 0.5, 0.5)
+    reply = ask_served(answer.output, np.zeros((32, 32, 3), np.uint8), tmp_path, free_ports(3))
+    assert {one["label"] for one in reply["predictions"][0]["classes"]} == {"rose", "tulip", "lily"}
+
+
+def test_an_onnx_file_is_served_after_one_command(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> None:
+    write_net(tmp_path / "net.onnx")
+    description = tmp_path / "d.json"
+    description.write_text(json.dumps({"labels": ["rose", "tulip", "lily", "aster"], "mean": [0, 0, 0]}))
+    arguments = ["--onnx", str(tmp_path / "net.onnx"), "--description", str(description), "--std", "1,1,1"]
+    answer = CliRunner().invoke(main, ["import", "flowers", *arguments, "--out", str(tmp_path / "out")])
+    assert answer.exit_code == 0, answer.output
+    pixels = np.random.default_rng(3).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    reply = ask_served(answer.output, pixels, tmp_path, free_ports(3))
+    best = reply["predictions"][0]["classes"][0]
+    original = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"), providers=["CPUExecutionProvider"])
+    (logits,) = original.run(None, {"image": (pixels.transpose(2, 0, 1)[np.newaxis] / 255).astype(np.float32)})
+    assert best["index"] == int(logits.argmax())
+    assert best["label"] == ("rose", "tulip", "lily", "aster")[best["index"]]
+
+
+def test_the_users_own_files_are_left_alone(tmp_path: Path) -> None:
+    """Beside their network lies a weights.bin of theirs, and that folder is named as --out."""
+    write_net(tmp_path / "net.onnx")
+    (tmp_path / "weights.bin").write_bytes(b"months of training")
+    (tmp_path / "labels.txt").write_text("rose\ntulip\nlily\naster\n")
+    before = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
+    arguments = ["--onnx", str(tmp_path / "net.onnx"), "--labels", str(tmp_path / "labels.txt")]
+    answer = CliRunner().invoke(main, ["import", "flowers", *arguments, "--out", str(tmp_path)])
+    assert answer.exit_code == 1
+    assert "which the artifact is made from; name another folder with --out" in answer.output.replace("\n", " ")
+    assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("option", ["--labels", "--description"])
+def test_a_folder_that_holds_what_is_said_of_the_network_is_left_alone(option: str, tmp_path: Path) -> None:
+    out = write_artifact(tmp_path / "out", "old")
+    said = "rose\ntulip\nlily\naster\n" if option == "--labels" else '{"labels": ["rose", "tulip", "lily", "aster"]}'
+    (out / "weights.bin").write_text(said)
+    arguments = ["--onnx", str(write_net(tmp_path / "net.onnx")), option, str(out / "weights.bin")]
+    answer = CliRunner().invoke(main, ["import", "flowers", *arguments, "--out", str(out)])
+    assert answer.exit_code == 1
+    assert (out / "weights.bin").read_text() == said
+    assert Artifact.load(out).manifest.name == "old"
+
+
+def test_weights_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
+    weights = squeezenet_cifar(classes=3).state_dict()
+    name = next(key for key, tensor in weights.items() if tensor.ndim == 4)
+    weights[name][0, 0, 0, 0] = torch.nan
+    save_file(weights, tmp_path / "w.safetensors")
+    (tmp_path / "labels.txt").write_text("rose\ntulip\nlily\n")
+    arguments = ["-a", "squeezenet_cifar", "--weights", str(tmp_path / "w.safetensors"), "--out", str(tmp_path / "out")]
+    answer = CliRunner().invoke(main, ["import", "flowers", *arguments, "--labels", str(tmp_path / "labels.txt")])
+    assert answer.exit_code == 1
+    assert f"w.safetensors: {name} holds NaN or infinity" in answer.output.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["resnet5-imagenet"], "did you mean"),
+        (["flowers", "-a", "resnet18"], "--weights"),
+        (["flowers", "--weights", __file__], "--architecture"),
+        (["flowers", "-a", "resnet18", "--timm", "resnet18"], "exclude each other"),
+        (["flowers", "-a", "resnet18", "--weights", __file__], "--labels"),
+        (["flowers", "-a", "resnet18", "--weights", __file__, "--mean", "a"], "list of numbers"),
+        (["Flowers", "--onnx", __file__], "Flowers"),
+        (["flowers", "--onnx", __file__, "--labels", "nowhere"], "no labels in nowhere"),
+    ],
+)
+def test_refusals_explain_themselves(arguments: list[str], words: str) -> None:
+    answer = CliRunner().invoke(main, ["import", *arguments])
+    assert answer.exit_code != 0
+    assert words in answer.output

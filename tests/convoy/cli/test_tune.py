@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from convoy.cli import main
+from serve.config.loading import load_settings
+from tests.artifacts import write_artifact
+
+# The quantizer warns of itself.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+
+def test_the_best_is_written_with_its_evidence(tmp_path: Path) -> None:
+    artifact = str(write_artifact(tmp_path / "a", "a", convolution=True))
+    config = tmp_path / "convoy.yaml"
+    document = {"engines": str(tmp_path / "store"), "cores": 1, "models": [{"name": "a", "artifact": artifact}]}
+    config.write_text("# by hand\n" + yaml.safe_dump(document))
+    arguments = ["tune", "a", "--slo-p99", "10s", "--seconds", "0", "-c", str(config), "--json"]
+    before = config.read_text()
+    assert CliRunner().invoke(main, [*arguments, "--dry-run"]).exit_code == 0
+    assert config.read_text() == before
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    chosen = json.loads(done.stdout)["chosen"]
+    model = load_settings(config).models[0]
+    assert (model.engine, model.precision, model.threads, model.max_batch, model.target_ms) == tuple(chosen.values())
+    text = config.read_text()
+    assert text.startswith("# by hand\n")
+    assert "# convoy tune --slo-p99 10s" in text
+    assert text.count("images/s") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("lenet5-mnist", "--slo-p99", "soon"), "no time such as 20ms"),
+        (("lenet5-mnist", "--slo-p99", "0ms"), "no time such as 20ms"),
+        (("lenet5-mnits", "--slo-p99", "20ms"), "did you mean 'lenet5-mnist'"),
+    ],
+)
+def test_what_is_refused(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["tune", *arguments, "-c", str(tmp_path / "convoy.yaml")])
+    assert done.exit_code != 0
+    assert words in done.output
+    assert not (tmp_path / "convoy.yaml").exists()

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convoy.errors import ArtifactError
+from models.compile.description import Description, read_description, read_labels
+
+
+def test_options_go_before_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "d.json"
+    path.write_text(json.dumps({"labels": ["a", "b"], "resize": 40, "mean": [0, 0.5, 1]}))
+    said = Description(resize=36).over(read_description(path))
+    assert said == Description(("a", "b"), 36, None, (0, 0.5, 1))
+
+
+def test_defaults_are_imagenets() -> None:
+    steps = Description().steps(3, 224)
+    assert (steps.resize, steps.mean[0]) == (256, 0.485)
+    assert Description().steps(3, 32).resize == 32
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"lables": []}, "did you mean 'labels'"),
+        ({"labels": "a"}, "no list of names"),
+        ({"mean": ["a"]}, "no list of numbers"),
+        ({"size": 0}, "no number of pixels"),
+        ([], "no JSON object"),
+    ],
+)
+def test_a_description_that_cannot_be_read(tmp_path: Path, document: Any, words: str) -> None:
+    path = tmp_path / "d.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(ArtifactError, match=words):
+        read_description(path)
+
+
+def test_labels(tmp_path: Path) -> None:
+    assert len(read_labels("imagenet1k")) == 1000
+    with pytest.raises(ArtifactError, match="imagenet1k"):
+        read_labels(str(tmp_path / "absent"))
+    (tmp_path / "l.txt").write_text("a\n\nb\n")
+    with pytest.raises(ArtifactError, match="empty line"):
+        read_labels(str(tmp_path / "l.txt"))

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.engines.build.accuracy_gate import images_needed, judge, loss_bound
+from models.engines.logits import logit_error
+from models.engines.spec import BUDGET
+
+counts = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(130, 6000))
+
+
+def test_no_discordant_pair_is_no_proof_of_no_loss() -> None:
+    """With none the limit is z² / (n + z²)."""
+    for images in (10, 539, 4500):
+        assert loss_bound(0, 0, images) == pytest.approx(1.644854**2 / (images + 1.644854**2), rel=1e-5)
+    assert loss_bound(0, 0, images_needed(BUDGET)) <= BUDGET < loss_bound(0, 0, images_needed(BUDGET) - 1)
+
+
+def test_published_limits() -> None:
+    """Airway reactivity before and after a transplantation, Tango's interval -0.517 to -0.026: Fagerland et al. 2014."""
+    assert loss_bound(7, 1, 21, 0.975) == pytest.approx(0.517, abs=5e-4)
+    assert loss_bound(1, 7, 21, 0.975) == pytest.approx(-0.026, abs=5e-4)
+
+
+@given(counts)
+def test_the_bound_lies_above_what_was_seen(given_counts: tuple[int, int, int]) -> None:
+    lost, gained, images = given_counts
+    bound = loss_bound(lost, gained, images)
+    assert (lost - gained) / images < bound <= 1
+
+
+@given(counts)
+def test_a_loss_more_raises_it_and_a_gain_instead_lowers_it(given_counts: tuple[int, int, int]) -> None:
+    lost, gained, images = given_counts
+    assert (
+        loss_bound(lost + 1, gained, images) > loss_bound(lost, gained, images) > loss_bound(lost, gained + 1, images)
+    )
+
+
+@pytest.mark.parametrize("discordant", [0.0051, 0.01, 0.04])
+def test_an_engine_at_the_budget_is_accepted_at_most_one_time_in_twenty(discordant: float) -> None:
+    """The true loss is the whole budget; however rare discordant pairs are, false acceptance keeps near 5 %."""
+    generator = np.random.default_rng(0)
+    images, runs = 4500, 2000
+    lost = (discordant + BUDGET) / 2
+    draws = generator.multinomial(images, [lost, discordant - lost, 1 - discordant], size=runs)
+    accepted = sum(loss_bound(int(b), int(c), images) <= BUDGET for b, c, _ in draws)
+    assert accepted / runs < 0.06
+
+
+def logits_for(classes: list[int]) -> np.ndarray:
+    return np.eye(3, dtype=np.float32)[classes]
+
+
+def test_judgements() -> None:
+    labels = np.zeros(1000, np.int64)
+    right = logits_for([0] * 1000)
+    same = judge(right, right, labels, BUDGET)
+    assert (same.status, same.lost, same.gained, same.agreement, same.logit_error) == ("accepted", 0, 0, 1.0, 0.0)
+    bad = judge(right, logits_for([1] * 20 + [0] * 980), labels, BUDGET)
+    assert (bad.status, bad.lost, bad.top1) == ("refused", 20, 0.98)
+    few = judge(right[:200], right[:200], labels[:200], BUDGET)
+    assert few.status == "unproven"
+    assert "539" in few.reason
+    assert judge(right, right, None, BUDGET).status == "unproven"
+    broken = judge(right, np.full_like(right, np.nan), labels, BUDGET)
+    assert (broken.status, broken.logit_error) == ("refused", math.inf)
+
+
+def test_logit_errors_are_relative() -> None:
+    reference = np.array([[10.0, 0.0]], np.float32)
+    assert logit_error(reference, np.array([[9.0, 0.5]], np.float32)) == pytest.approx(0.1)

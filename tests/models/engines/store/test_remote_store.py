@@ -1,0 +1,120 @@
+"""A store behind a URL, over fsspec's own local and in-memory file systems."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from convoy.errors import ConfigError
+from models.engines.build.builder import build_engine
+from models.engines.spec import key_of
+from models.engines.store.remote_store import RemoteStore
+from models.engines.store.store import Store, open_store
+from tests.models.engines.orders import order, quadrants
+from tests.models.engines.store.test_store import builder, never, recipe
+
+KEY = key_of(recipe())
+
+
+@pytest.fixture(params=["memory", "file"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "file":
+        yield f"file://{tmp_path}/shared/engines"
+        return
+    yield "memory://engines"
+    files = fsspec.filesystem("memory")
+    files.rm("/engines", recursive=True)
+
+
+def node(folder: Path, url: str) -> Store:
+    """The store of one machine."""
+    return Store(folder, RemoteStore(url))
+
+
+def files_of(url: str) -> tuple[Any, str]:
+    files, root = fsspec.core.url_to_fs(url)
+    return files, f"{root}/{KEY}"
+
+
+def test_what_one_machine_built_another_fetches(tmp_path: Path, url: str) -> None:
+    first = node(tmp_path / "a", url).obtain(KEY, builder())
+    second = node(tmp_path / "b", url)
+    entry = second.obtain(KEY, never)
+    assert (entry.manifest, entry.damage()) == (first.manifest, "")
+    assert (entry.folder / "image.onnx").read_bytes() == b"graph"
+    files, folder = files_of(url)
+    files.rm(folder, recursive=True)
+    assert second.obtain(KEY, never) == entry  # the folder in front suffices
+    files.makedirs(folder)  # for the fixture
+
+
+@pytest.mark.parametrize("broken", ["graph", "absent", "manifest", "shapeless", "outside", "other key"])
+def test_what_is_damaged_there_is_built_again_and_replaced(
+    tmp_path: Path, url: str, broken: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    node(tmp_path / "a", url).obtain(KEY, builder())
+    files, folder = files_of(url)
+    manifest = files.cat_file(f"{folder}/manifest.json")
+    match broken:
+        case "graph":
+            files.pipe_file(f"{folder}/image.onnx", b"grapf")
+        case "absent":
+            files.rm_file(f"{folder}/image.onnx")
+        case "manifest":
+            files.pipe_file(f"{folder}/manifest.json", manifest[: len(manifest) // 2])
+        case "shapeless":
+            files.pipe_file(f"{folder}/manifest.json", manifest.replace(b'"status"', b'"state"'))
+        case "outside":
+            files.pipe_file(f"{folder}/manifest.json", manifest.replace(b"image.onnx", b"../../../mine"))
+        case "other key":
+            files.pipe_file(f"{folder}/manifest.json", manifest.replace(b'"number": 0', b'"number": 7'))
+    second = node(tmp_path / "b", url)
+    with caplog.at_level(logging.WARNING):
+        assert second.obtain(KEY, builder(content=b"again")).damage() == ""
+    assert caplog.records
+    assert sorted(one.name for one in second.root.iterdir()) == [".locks", KEY]
+    third = node(tmp_path / "c", url).obtain(KEY, never)
+    assert (third.folder / "image.onnx").read_bytes() == b"again"
+
+
+def test_a_server_finds_what_serves_it(tmp_path: Path, url: str) -> None:
+    wanted = order(quadrants(tmp_path / "artifact"), "fp32")
+    built = build_engine(wanted, node(tmp_path / "a", url))
+    second = node(tmp_path / "b", url)
+    found = second.find(wanted)
+    assert found is not None
+    assert found.manifest == built.manifest
+    assert second.find(order(quadrants(tmp_path / "artifact"), "fp32", "openvino")) is None
+
+
+def test_a_store_that_is_away_costs_only_its_engines(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    store = node(tmp_path / "a", f"file://{tmp_path}/file/engines")
+    with caplog.at_level(logging.WARNING):
+        assert store.find(order(quadrants(tmp_path / "artifact"), "fp32")) is None
+        assert store.obtain(KEY, builder()).damage() == ""
+    assert "the engine stays on this machine" in caplog.text
+
+
+def test_folders_and_urls_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVOY_CACHE", str(tmp_path))
+    assert open_store().root == open_store("memory://engines").root == tmp_path / "engines"
+    assert open_store(str(tmp_path / "own")).location == str(tmp_path / "own")
+    assert open_store("memory://engines").location == "memory://engines"
+
+
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="engines: nowhere://engines cannot be opened: Protocol not known"):
+        open_store("nowhere://engines")
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(ConfigError, match="s3fs"):
+        open_store("s3://bucket/engines")
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(ConfigError, match=r"needs fsspec; install it with: pip install 'convoy-serve\[store\]'"):
+        open_store("s3://bucket/engines")

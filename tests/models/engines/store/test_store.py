@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convoy.errors import ArtifactError
+from models.artifact import Artifact
+from models.engines.build.builder import build_engine
+from models.engines.spec import key_of
+from models.engines.store.store import Store, now
+from models.engines.store.stored_engine import EngineManifest, describe_files
+from tests.models.engines.orders import order, quadrants
+
+
+def recipe(number: int = 0) -> dict[str, Any]:
+    return {"engine": "onnxruntime", "precision": "int8", "number": number}
+
+
+def builder(number: int = 0, content: bytes = b"graph", status: str = "accepted") -> Callable[[Path], EngineManifest]:
+    def build(folder: Path) -> EngineManifest:
+        (folder / "image.onnx").write_bytes(content)
+        files, size = describe_files(folder)
+        judgement = {"status": status}
+        return EngineManifest(key_of(recipe(number)), "m", recipe(number), judgement, {"date": now()}, files, size)
+
+    return build
+
+
+def never(folder: Path) -> EngineManifest:
+    raise AssertionError("nothing is to be built")
+
+
+def test_what_was_built_is_there_for_the_next(store: Store) -> None:
+    key = key_of(recipe())
+    assert store.get(key) is None
+    entry = store.obtain(key, builder())
+    assert store.obtain(key, never) == entry == store.get(key)
+    assert (entry.folder / "image.onnx").read_bytes() == b"graph"
+    assert store.entries() == [entry]
+    assert (store.verify(), store.leftovers()) == ({}, [])
+
+
+@pytest.mark.parametrize("broken", ["graph", "manifest", "absent", "nonsense", "other key", "list"])
+def test_a_damaged_engine_is_built_again(store: Store, broken: str) -> None:
+    key = key_of(recipe())
+    folder = store.obtain(key, builder()).folder
+    manifest = folder / "manifest.json"
+    match broken:
+        case "graph":
+            (folder / "image.onnx").write_bytes(b"grapf")
+        case "absent":
+            (folder / "image.onnx").unlink()
+        case "manifest":
+            manifest.unlink()
+        case "nonsense":
+            manifest.write_bytes(b"\xff{")
+        case "other key":
+            manifest.write_text(manifest.read_text().replace('"number": 0', '"number": 7'))
+        case "list":
+            manifest.write_text("[]")
+    assert list(store.verify()) == [folder]
+    assert store.get(key) is None
+    assert store.obtain(key, builder()).damage() == ""
+    assert store.verify() == {}
+
+
+def test_a_build_that_fails_leaves_the_store_as_it_was(store: Store) -> None:
+    store.obtain(key_of(recipe()), builder())
+    before = sorted(store.root.rglob("*"))
+
+    def fail(folder: Path) -> EngineManifest:
+        (folder / "half").write_bytes(b"x")
+        raise ArtifactError("not right")
+
+    with pytest.raises(ArtifactError, match="not right"):
+        store.obtain(key_of(recipe(1)), fail)
+    after = [one for one in sorted(store.root.rglob("*")) if one.suffix != ".lock"]
+    assert after == [one for one in before if one.suffix != ".lock"]
+
+
+def test_processes_build_once(store: Store, tmp_path: Path) -> None:
+    """Whoever comes while it is being built waits; a build that is slow on purpose ends when all have come."""
+    script = textwrap.dedent(f"""
+        import sys
+        from pathlib import Path
+        from models.engines.store import Store
+        from tests.models.engines.test_store import builder, recipe, key_of
+
+        here = Path({str(tmp_path)!r})
+
+        def build(folder):
+            with (here / "builds").open("a") as builds:
+                builds.write("x")
+            return builder()(folder)
+
+        (here / ("came-" + sys.argv[1])).touch()
+        while len(list(here.glob("came-*"))) < 4:
+            pass
+        print(Store(here / "store").obtain(key_of(recipe()), build).manifest.key)
+    """)
+    commands = [[sys.executable, "-c", script, str(number)] for number in range(4)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
+    keys = {one.communicate(timeout=300)[0].strip() for one in running}
+    assert keys == {key_of(recipe())}
+    assert (tmp_path / "builds").read_text() == "x"
+
+
+def test_a_file_that_may_not_grow_is_told_and_nothing_is_left(store: Store) -> None:
+    store.obtain(key_of(recipe()), builder())
+    script = textwrap.dedent(f"""
+        import resource
+        from pathlib import Path
+        from convoy.errors import ArtifactError
+        from models.engines.store import Store
+        from tests.models.engines.test_store import builder, recipe, key_of
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        try:
+            Store(Path({str(store.root)!r})).obtain(key_of(recipe(1)), builder(1, b"x" * 20_000))
+        except ArtifactError as error:
+            print(error)
+    """)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
+    assert "File too large" in done.stdout
+    assert "(ulimit -f), or name another folder with --store" in done.stdout
+    assert len(store.entries()) == 1
+    assert not list(store.root.glob(".new-*"))
+
+
+def test_a_build_does_not_begin_where_there_is_no_room(store: Store) -> None:
+    with pytest.raises(ArtifactError, match=r"no room.*prune"):
+        store.obtain(key_of(recipe()), never, space=1 << 62)
+
+
+def test_a_full_disk_says_how_to_free_some(store: Store) -> None:
+    def fill(folder: Path) -> EngineManifest:
+        Path("/dev/full").write_bytes(b"more than there is room for")
+        return never(folder)
+
+    with pytest.raises(ArtifactError, match=r"no room.*No space left on device.*prune"):
+        store.obtain(key_of(recipe()), fill)
+    assert not list(store.root.glob(".new-*"))
+
+
+def test_a_store_that_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtifactError, match="cannot be used"):
+        Store(tmp_path / "file").obtain(key_of(recipe()), builder())
+
+
+def test_other_errors_are_not_taken_for_a_full_disk(store: Store) -> None:
+    def fail(folder: Path) -> EngineManifest:
+        raise OSError(errno.EACCES, "Permission denied")
+
+    with pytest.raises(ArtifactError, match="Permission denied"):
+        store.obtain(key_of(recipe()), fail)
+
+
+def test_what_killed_builds_left_is_found(store: Store) -> None:
+    key = key_of(recipe())
+    store.obtain(key, builder())
+    left = store.root / f".new-{key}-abc"
+    left.mkdir()
+    assert store.leftovers() == [left]
+
+    def look(folder: Path) -> EngineManifest:
+        assert folder.parent not in store.leftovers()
+        with pytest.raises(ArtifactError, match="being built"):
+            store.remove(key_of(recipe(1)))
+        return builder(1)(folder)
+
+    store.obtain(key_of(recipe(1)), look)
+    assert len(store.entries()) == 2
+    store.remove(key)
+    assert [one.manifest.key for one in store.entries()] == [key_of(recipe(1))]
+
+
+def test_find_prefers_what_is_proven(store: Store, tmp_path: Path) -> None:
+    artifact = quadrants(tmp_path / "artifact")
+    wanted = order(artifact, "fp32")
+    assert store.find(wanted) is None
+    built = build_engine(wanted, store)
+    assert store.find(wanted) == built
+    assert store.find(order(artifact, "fp32", "openvino")) is None
+    other = {**wanted.recipe, "batches": [1]}
+
+    def unproven(folder: Path) -> EngineManifest:
+        manifest = builder(status="unproven")(folder)
+        return EngineManifest(key_of(other), "m", other, manifest.judgement, {"date": "9999"}, manifest.files, 5)
+
+    later = store.obtain(key_of(other), unproven)
+    assert store.find(wanted) == built
+    (built.folder / "image.onnx").write_bytes(b"")
+    assert store.find(wanted) == later
+
+
+def test_the_key_follows_everything_that_matters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = quadrants(tmp_path / "artifact")
+    keys = {order(artifact, precision).key for precision in ("fp32", "int8")}
+    keys.add(order(artifact, "int8", "openvino").key)
+    monkeypatch.setattr(
+        "models.engines.backends.onnxruntime.hardware", lambda: {"machine": "x86_64", "cpu": "another", "flags": []}
+    )
+    elsewhere = order(artifact)
+    keys.add(elsewhere.key)
+    monkeypatch.undo()
+    assert len(keys) == 4
+    assert order(artifact).differences(elsewhere.recipe) == ["hardware"]
+
+
+def test_artifacts_of_other_hashes_have_other_keys(tmp_path: Path) -> None:
+    artifact = quadrants(tmp_path / "artifact")
+    manifest = artifact.manifest
+    changed = Artifact(artifact.folder, type(manifest)(**{**vars(manifest), "files": {"image.onnx": "0"}}))
+    assert order(artifact).differences(order(changed).recipe) == ["files"]

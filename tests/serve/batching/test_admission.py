@@ -1,0 +1,95 @@
+"""What the queue would refuse is refused before it is decoded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from convoy.errors import Overloaded
+from models.artifact import BUNDLED, Artifact
+from models.engines.store.store import Store
+from serve.batching.batcher import Batcher
+from serve.batching.latency_curve import LatencyCurve
+from serve.batching.line import BatcherLimits
+from serve.batching.slots import Slots
+from serve.config.schema import Limits, ModelConfig
+from serve.executors.base import Executor
+from serve.executors.engine_set import load_engines
+from serve.executors.local import LocalExecutor
+from serve.gateway.catalog_loader import CatalogLoader
+from serve.gateway.dataplane import DataPlane, Terms, Watch
+from serve.gateway.endpoints import Endpoint, Endpoints, ModelEndpoint
+from serve.images.decode_pool import DecodePool
+from serve.images.decoder import Decoder
+from serve.images.jpeg import ImageBytes
+from serve.images.resize import Pixels
+from serve.telemetry.mmap_store import PageWriter
+from serve.telemetry.recorder import Metrics
+from serve.telemetry.request_timings import Trace
+from tests.serve.pictures import save, scene
+
+MODEL = ModelConfig(name="lenet5-mnist", threads=1)
+LATE = Terms(1e12)
+
+
+class CountingDecoder(Decoder):
+    """Counts the images it decodes."""
+
+    decoded = 0
+
+    def decode(self, body: ImageBytes) -> Pixels:
+        self.decoded += 1
+        return super().decode(body)
+
+
+def with_full_queue(
+    tmp_path: Path, test: Callable[[DataPlane, Endpoint, CountingDecoder], Coroutine[Any, Any, None]]
+) -> None:
+    """Runs a test against an endpoint whose engine hangs and whose queue of two rows is full."""
+
+    async def scenario() -> None:
+        metrics = Metrics(PageWriter(tmp_path))
+        plane = DataPlane(Limits(), DecodePool(1, np.zeros(1)))
+
+        async def connect(model: ModelConfig, artifact: Artifact) -> Executor:
+            return LocalExecutor(load_engines(model, artifact, Store(), 1, metrics), model.name)
+
+        loaded = Endpoints(await CatalogLoader(connect, metrics, plane.limits).load(MODEL))
+        gate = asyncio.Event()
+
+        async def hang(rows: NDArray[Any]) -> NDArray[np.float32]:
+            await gate.wait()
+            return np.zeros((len(rows), 10), np.float32)
+
+        endpoint = loaded.find("lenet5-mnist")
+        assert isinstance(endpoint, ModelEndpoint)
+        decoder = CountingDecoder(endpoint.manifest.preprocessing)
+        batcher = Batcher(hang, Slots(1), BatcherLimits(1, 2), LatencyCurve((1,), (0.001,)))
+        row = np.zeros((1, 28, 28, 1), np.uint8)
+        waiting = [batcher.submit(row, LATE.deadline) for _ in range(3)]
+        await test(plane, replace(endpoint, decoder=decoder, batcher=batcher), decoder)
+        gate.set()
+        await asyncio.gather(*waiting)
+
+    asyncio.run(scenario())
+
+
+def digit() -> bytes:
+    return (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
+
+
+@pytest.mark.parametrize("images", [[digit()], [save(scene(300, 300), "JPEG")], [digit(), digit()]])
+def test_nothing_is_decoded_for_a_full_queue(tmp_path: Path, images: list[bytes]) -> None:
+    async def refused(plane: DataPlane, endpoint: Endpoint, decoder: CountingDecoder) -> None:
+        with pytest.raises(Overloaded, match="queue full"):
+            await plane.classify(endpoint, images, LATE, Trace(0.0), Watch())
+        assert decoder.decoded == 0
+
+    with_full_queue(tmp_path, refused)

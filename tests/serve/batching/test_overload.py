@@ -1,0 +1,247 @@
+"""More requests than fit, in virtual time: those that can be answered in time are, whatever is scarce."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from convoy.errors import Cancelled, DeadlineExceeded, Overloaded
+from models.artifact import BUNDLED, Artifact
+from serve.batching.batcher import Batcher
+from serve.batching.latency_curve import LatencyCurve
+from serve.batching.line import BatcherLimits
+from serve.batching.slots import Slots
+from serve.config.schema import Limits, ModelConfig
+from serve.executors.lazy import input_specs
+from serve.gateway.dataplane import DataPlane, Terms, Watch
+from serve.gateway.endpoints import ModelEndpoint
+from serve.images.decode_pool import DecodePool
+from serve.images.decode_queue import DecodeWork
+from serve.telemetry.mmap_store import PageWriter
+from serve.telemetry.recorder import Metrics, ModelRecorder
+from serve.telemetry.request_timings import Trace
+from tests.virtual_time import run_virtually
+
+THREADS = 2
+REQUESTS = 1000
+WARM_REQUESTS = 400  # in which the server may learn what its work takes
+PIXELS = 480_000
+CURVES = {
+    "cheap": LatencyCurve((1, 2, 4, 8, 16, 32), (0.0002, 0.0003, 0.0005, 0.0009, 0.0016, 0.003)),
+    "middle": LatencyCurve((1, 2, 4, 8), (0.006, 0.011, 0.021, 0.040)),
+    "dear": LatencyCurve((1, 2, 4), (0.014, 0.027, 0.050)),
+}
+
+
+class TimedDecoder:
+    """Makes a blank row of an image that says how many seconds decoding it takes."""
+
+    def __init__(self, size: int, channels: int) -> None:
+        self._row = np.zeros((size, size, channels), np.uint8)
+
+    def is_small(self, image: Any) -> bool:
+        return False
+
+    def glance(self, image: Any) -> tuple[str, int]:
+        return "JPEG", PIXELS
+
+    def decode(self, image: Any) -> tuple[NDArray[np.uint8], float]:
+        return self._row, float(image)
+
+    def stack(self, images: Any) -> NDArray[np.uint8]:
+        return np.stack(images)
+
+
+class VirtualThreads:
+    """Decoding threads of a pool as tasks on the loop: each image takes the seconds that its bytes say."""
+
+    def __init__(self, pool: DecodePool, count: int) -> None:
+        self._queue = pool._queue
+        self._idle = count
+        self._waiting = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, work: DecodeWork) -> None:
+        self._queue.put(work)
+        self._waiting += 1
+        if self._idle:
+            self._idle -= 1
+            task = asyncio.get_running_loop().create_task(self._serve())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self) -> None:
+        while self._waiting:
+            self._waiting -= 1
+            work = self._queue.take()
+            if work is not None:
+                (row, seconds), _, _ = work.run()
+                await asyncio.sleep(seconds)
+                self._queue.took(work.turns, 0.0, seconds)
+                work.settle((row, seconds, asyncio.get_running_loop().time()), None)
+        self._idle += 1
+
+
+class Server:
+    """A data plane with one model, whose decoding and runs take virtual time."""
+
+    def __init__(self, folder: Path, curve: LatencyCurve) -> None:
+        loop = asyncio.get_running_loop()
+        metrics = Metrics(PageWriter(folder))
+        pool = DecodePool(0, np.zeros(1), loop.time)
+        pool._count, pool._threads = THREADS, VirtualThreads(pool, THREADS)  # type: ignore[assignment]
+        self.pool = pool
+        self.watch = Watch()  # of the last request
+        self.plane = DataPlane(Limits(), pool)
+        limits = BatcherLimits(curve.sizes[-1], self.plane.limits.queue_rows)
+
+        async def execute(rows: NDArray[Any]) -> NDArray[np.float32]:
+            await asyncio.sleep(curve.predict(len(rows)))
+            return np.zeros((len(rows), 10), np.float32)
+
+        artifact = Artifact.load(BUNDLED / "lenet5-mnist")
+        self.endpoint = ModelEndpoint(
+            name="net",
+            version="1",
+            form="image",
+            labels=artifact.manifest.labels,
+            input=input_specs(artifact.manifest.preprocessing)["image"],
+            most_images=64,
+            decoder=TimedDecoder(28, 1),
+            batcher=Batcher(execute, Slots(1), limits, curve, clock=loop.time),
+            recorder=ModelRecorder(metrics, "net", "1"),
+            config=ModelConfig(name="lenet5-mnist"),
+            manifest=artifact.manifest,
+            executor=None,  # type: ignore[arg-type]
+        )
+
+    async def ask(self, decode: float, deadline: float, images: int = 1) -> str:
+        """What becomes of a request: "good", "refused" or "late"."""
+        loop = asyncio.get_running_loop()
+        terms = Terms(loop.time() + deadline)
+        try:
+            body = [str(decode).encode()] * images
+            self.watch = Watch()
+            await self.plane.decode_and_run(self.endpoint, body, terms, Trace(0.0), self.watch)
+        except Overloaded:
+            return "refused"
+        except DeadlineExceeded:
+            return "late"
+        return "good"
+
+
+async def offer(server: Server, rate: float, decode: float, deadline: float, requests: int) -> list[str]:
+    """What became of requests that came at a fixed rate, after a time in which the server learns."""
+    tasks = []
+    for _ in range(requests):
+        tasks.append(asyncio.create_task(server.ask(decode, deadline)))
+        await asyncio.sleep(1 / rate)
+    return await asyncio.gather(*tasks)
+
+
+def capacity(curve: LatencyCurve, decode: float, deadline: float) -> float:
+    """Requests a second by what is scarce: decoding, or runs of a size whose wait and run fit the deadline."""
+    fitting = [size for size in curve.sizes if 2.5 * curve.predict(size) <= deadline] or [1]
+    return min(THREADS / decode, max(size / curve.predict(size) for size in fitting))
+
+
+@pytest.mark.parametrize("times", [1.5, 5.0])
+@pytest.mark.parametrize("deadline", [0.05, 0.2, 1.0])
+@pytest.mark.parametrize(("net", "decode"), [("cheap", 0.0013), ("cheap", 0.035), ("middle", 0.004), ("dear", 0.0004)])
+def test_overload_leaves_nine_tenths_of_what_fits(
+    tmp_path: Path, net: str, decode: float, deadline: float, times: float
+) -> None:
+    curve = CURVES[net]
+    if decode + curve.predict(1) > deadline / 1.25:
+        return  # a lone request does not meet this deadline either
+
+    async def scenario() -> None:
+        server, fits = Server(tmp_path, curve), capacity(curve, decode, deadline)
+        await offer(server, fits * times, decode, deadline, WARM_REQUESTS)
+        found = await offer(server, fits * times, decode, deadline, REQUESTS)
+        assert found.count("good") >= 0.9 * REQUESTS / times, (found.count("good"), found.count("late"), fits)
+
+    run_virtually(scenario())
+
+
+def test_a_burst_is_over_when_it_is_over(tmp_path: Path) -> None:
+    """What was learned under overload refuses nobody afterwards."""
+
+    async def scenario() -> None:
+        server = Server(tmp_path, CURVES["cheap"])
+        await offer(server, 5 * THREADS / 0.004, 0.004, 0.2, WARM_REQUESTS)
+        assert set(await offer(server, 0.5 * THREADS / 0.004, 0.004, 0.2, 250)) == {"good"}
+
+    run_virtually(scenario())
+
+
+def test_a_decoded_image_is_not_refused_for_those_behind_it(tmp_path: Path) -> None:
+    """Admission is once: what was decoded in time runs, though a hundred images are still being decoded behind it."""
+
+    async def scenario() -> None:
+        server = Server(tmp_path, CURVES["dear"])
+        first = asyncio.create_task(server.ask(0.02, 0.1))
+        await asyncio.sleep(0.001)
+        behind = [asyncio.create_task(server.ask(0.02, 2.0)) for _ in range(100)]
+        assert await first == "good"
+        assert "late" not in await asyncio.gather(*behind)
+
+    run_virtually(scenario())
+
+
+def test_images_of_a_large_request_take_turns_with_others(tmp_path: Path) -> None:
+    """64 images of a second each; photos that come meanwhile wait for those that threads are at, and for no more."""
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        server = Server(tmp_path, CURVES["cheap"])
+        large = asyncio.create_task(server.ask(1.0, 30.0, images=64))
+        await asyncio.sleep(3.0)  # the first images have shown what such an image takes
+        for _ in range(20):
+            began = loop.time()
+            assert await server.ask(0.002, 30.0) == "good"
+            assert loop.time() - began < 1.1
+        assert await large == "late"
+
+    run_virtually(scenario())
+
+
+def test_images_whose_request_has_ended_leave_the_queue(tmp_path: Path) -> None:
+    """However a request ends: what no thread has begun is decoded for nobody."""
+
+    async def scenario() -> None:
+        server = Server(tmp_path, CURVES["cheap"])
+        for deadline, gone in ((30.0, "client"), (30.0, "call"), (0.5, "deadline")):
+            large = asyncio.create_task(server.ask(1.0, deadline, images=64))
+            await asyncio.sleep(0.1)
+            if gone == "call":
+                large.cancel()
+            elif gone == "client":
+                server.watch.client_gone()
+            outcome = (await asyncio.gather(large, return_exceptions=True))[0]
+            assert outcome == "late" if gone == "deadline" else isinstance(outcome, Cancelled | asyncio.CancelledError)
+            await asyncio.sleep(1.0)  # the images that the threads were at
+            assert not server.pool._under_way
+            assert await server.ask(0.002, 0.1) == "good"
+
+    run_virtually(scenario())
+
+
+def test_a_stall_is_forgotten(tmp_path: Path) -> None:
+    """A machine that stood still for a while expects no more of decoding than before, once it goes on."""
+
+    async def scenario() -> None:
+        server = Server(tmp_path, CURVES["cheap"])
+        fits = THREADS / 0.035
+        await offer(server, 2 * fits, 3.0, 0.2, 40)  # a hundred times as slow as it will be
+        await asyncio.sleep(10.0)
+        await offer(server, 2 * fits, 0.035, 0.2, 200)
+        found = await offer(server, 2 * fits, 0.035, 0.2, 400)
+        assert found.count("good") >= 0.9 * 200
+
+    run_virtually(scenario())

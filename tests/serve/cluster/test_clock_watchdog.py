@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from serve.cluster import clock_watchdog
+from serve.cluster.clock_watchdog import WallClock, watch
+
+
+class Time:
+    """A wall clock that can be set, and a steady one."""
+
+    def __init__(self) -> None:
+        self.passed, self.set = 0.0, 0.0
+
+    def steady(self) -> float:
+        return self.passed
+
+    def wall(self) -> float:
+        return 1e9 + self.passed + self.set
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+def test_only_a_clock_that_is_set_back_is_told_of_and_once(time: Time) -> None:
+    clock = WallClock(time.wall, time.steady)
+    for passed, moved, told in ((10, 0, False), (10, 3600, False), (1, -3600, True), (1, 0, False), (1, -1, False)):
+        time.passed += passed
+        time.set += moved
+        assert clock.set_back() is told
+
+
+def test_whoever_watches_is_called(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock_watchdog, "LOOK_SECONDS", 0)
+
+    async def scenario() -> None:
+        called = asyncio.Event()
+        watching = asyncio.create_task(watch(WallClock(time.wall, time.steady), called.set))
+        await asyncio.sleep(0)
+        time.set = -60
+        await asyncio.wait_for(called.wait(), 30)
+        watching.cancel()
+
+    asyncio.run(scenario())

@@ -1,0 +1,77 @@
+"""One description of the applications: for `serve.run_many` and for Serve's config schema, and what restarts a replica."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from serve.config.loading import parse_settings
+from serve.config.schema import Settings
+from serve.deployments.applications import ApplicationSpec, applications
+
+CLUSTER: dict[str, Any] = {
+    "cores": 4,
+    "gateways": 2,
+    "runtime_dir": "/tmp/node",
+    "cluster": {"gateway_nodes": 3, "gateway_gpus": 1, "host_nodes": 2},
+    "models": [
+        {"name": "lenet5-mnist"},
+        {"name": "resnet20-cifar10", "placement": "dedicated", "replicas": 2, "gpus": 0.25},
+        {"name": "squeezenet1_1-imagenet", "placement": "dedicated", "threads": 3},
+    ],
+}
+
+
+def by_name(document: dict[str, Any]) -> dict[str, ApplicationSpec]:
+    return {one.name: one for one in applications(parse_settings(document))}
+
+
+def test_one_application_for_every_dedicated_model() -> None:
+    names = [one.name for one in applications(Settings())]
+    assert names == ["meter", "steward", "host-squeezenet1_1-imagenet", "gateway"]
+    assert set(by_name(CLUSTER)) == {
+        "meter",
+        "steward",
+        "host-resnet20-cifar10",
+        "host-squeezenet1_1-imagenet",
+        "gateway",
+    }
+
+
+def test_what_the_schema_imports_binds_the_same_deployment() -> None:
+    for one in by_name(CLUSTER).values():
+        module, _, name = one.schema()["import_path"].partition(":")
+        built = getattr(importlib.import_module(module), name)(one.arguments)
+        assert isinstance(built, type(one.run_target().target))
+        assert getattr(importlib.import_module(module), one.deployment.func_or_class.__name__) is one.deployment
+
+
+def test_one_machine_names_no_resource() -> None:
+    assert not any("ray_actor_options" in one.options for one in applications(Settings()))
+
+
+def test_a_cluster_has_a_meter_on_every_node_and_gateways_only_on_theirs() -> None:
+    found = by_name(CLUSTER)
+    assert found["meter"].options["num_replicas"] == 3 + 2
+    assert found["meter"].options["ray_actor_options"] == {"num_cpus": 0, "resources": {"convoy_meter": 1}}
+    assert found["gateway"].options["num_replicas"] == 2 * 3
+    gateway_actor = {"num_cpus": 0, "num_gpus": 1, "resources": {"convoy_gateway": 1}}
+    assert found["gateway"].options["ray_actor_options"] == gateway_actor
+
+
+def test_hosts_ask_for_the_threads_of_the_plan_and_a_share_of_a_gpu() -> None:
+    found = by_name(CLUSTER)
+    # Three hosts on two nodes: at most two share the four cores of one.
+    assert found["host-resnet20-cifar10"].options["ray_actor_options"] == {"num_cpus": 2, "num_gpus": 0.25}
+    assert found["host-squeezenet1_1-imagenet"].options["ray_actor_options"] == {"num_cpus": 3, "num_gpus": 0}
+
+
+def test_catalog_and_size_change_without_new_arguments() -> None:
+    changed = CLUSTER | {
+        "cluster": {"gateway_nodes": 4, "gateway_gpus": 1, "host_nodes": 3},
+        "models": [CLUSTER["models"][0] | {"target_ms": 10}, CLUSTER["models"][1] | {"replicas": 5}],
+    }
+    before, after = by_name(CLUSTER), by_name(changed)
+    for name in ("meter", "steward", "gateway", "host-resnet20-cifar10"):
+        assert before[name].arguments == after[name].arguments, name
+    assert before["gateway"].options["user_config"] != after["gateway"].options["user_config"]

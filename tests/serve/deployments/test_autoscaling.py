@@ -1,0 +1,81 @@
+"""How many hosts: from what they report, without Ray; `tests/end_to_end/test_autoscaling.py` has a real server."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convoy.errors import ConfigError
+from serve.config.loading import parse_settings
+from serve.deployments.applications import applications
+from serve.deployments.autoscaling import BACKLOG, BUSY, TARGET_BUSY, by_load, wanted
+from serve.deployments.host_load import SILENT_SECONDS, Demand
+
+
+class Clock:
+    now = 10.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@given(busy=st.floats(0, 50), backlog=st.floats(0, 50))
+def test_enough_hosts_and_no_more(busy: float, backlog: float) -> None:
+    hosts = wanted(busy, backlog)
+    assert hosts * TARGET_BUSY >= busy + backlog - 1e-6
+    assert hosts == 1 or (hosts - 1) * TARGET_BUSY < busy + backlog
+
+
+@given(hosts=st.integers(1, 20), busy=st.floats(0, 1))
+def test_a_number_that_was_reached_is_kept(hosts: int, busy: float) -> None:
+    """The same work, spread over as many hosts as were wanted, wants as many again."""
+    first = wanted(hosts * busy, 0)
+    assert wanted(first * (hosts * busy / first), 0) == first
+
+
+def context(reports: dict[str, dict[str, float]]) -> Any:
+    return SimpleNamespace(aggregated_metrics=reports, target_num_replicas=3)
+
+
+def test_what_hosts_report() -> None:
+    assert by_load(context({}))[0] == 3  # nothing is known yet
+    assert by_load(context({BUSY: {"a": 0.1, "b": 0.1}, BACKLOG: {"a": 0.0, "b": 0.0}}))[0] == 1
+    assert by_load(context({BUSY: {"a": 1.0, "b": 1.0}, BACKLOG: {"a": 2.0, "b": 2.5}}))[0] == 7
+
+
+def test_a_host_knows_what_waits_and_how_busy_it_is() -> None:
+    clock = Clock()
+    demand = Demand(clock)
+    demand.called("one", 0.5)
+    demand.called("two", 0.25)
+    demand.called("one", 0.75)
+    demand.ran(0.5)
+    clock.now += 2
+    assert (demand.busy(), demand.backlog()) == (0.25, 1.0)
+    clock.now += SILENT_SECONDS
+    assert (demand.busy(), demand.backlog()) == (0.0, 0.0)
+
+
+def test_a_run_that_began_earlier_counts_for_no_more_than_its_time() -> None:
+    clock = Clock()
+    demand = Demand(clock)
+    demand.ran(9.0)
+    clock.now += 1
+    assert demand.busy() == 1.0
+
+
+def test_only_models_that_say_so_are_scaled() -> None:
+    models = [
+        {"name": "lenet5-mnist", "placement": "dedicated", "replicas": 2, "max_replicas": 5},
+        {"name": "resnet20-cifar10", "placement": "dedicated", "replicas": 2},
+    ]
+    specs = {one.name: one for one in applications(parse_settings({"models": models}))}
+    scaled = specs["host-lenet5-mnist"].options["autoscaling_config"]
+    assert (scaled["min_replicas"], scaled["max_replicas"]) == (2, 5)
+    assert specs["host-resnet20-cifar10"].options["num_replicas"] == 2
+    with pytest.raises(ConfigError, match="max_replicas"):
+        parse_settings({"models": [{"name": "a", "replicas": 3, "max_replicas": 2}]})

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from convoy.errors import NotReady
+from serve.gateway import revisions as in_gateways
+from serve.gateway.revisions import Report, Revision, Revisions
+
+
+@dataclass
+class Gateway:
+    """Follows the steward as a gateway does, and brings a revision into effect when it is let."""
+
+    name: str
+    revisions: Revisions
+    known: Revision = field(default_factory=Revision)
+    may_apply: asyncio.Event = field(default_factory=asyncio.Event)
+    applied: asyncio.Event = field(default_factory=asyncio.Event)
+    report: Report = field(default_factory=lambda: Report(0))
+
+    async def run(self) -> None:
+        while True:
+            revision = await self.revisions.follow(self.name, self.known, self.report)
+            if revision.number > self.known.number:
+                self.known = revision
+                await self.may_apply.wait()
+                self.report = Report(revision.number)
+                self.applied.set()
+                await self.revisions.report(self.name, self.report)
+
+
+def test_a_change_ends_when_every_gateway_has_made_it() -> None:
+    async def scenario() -> None:
+        revisions = Revisions()
+        gateways = [Gateway(str(number), revisions) for number in range(3)]
+        tasks = [asyncio.create_task(gateway.run()) for gateway in gateways]
+        await asyncio.sleep(0)
+        change = asyncio.create_task(revisions.set_loaded("m", False, Revision()))
+        for gateway in gateways:
+            assert not change.done()
+            gateway.may_apply.set()
+            await gateway.applied.wait()
+        assert (await change).revision == Revision(1, frozenset({"m"}))
+        assert (await revisions.set_loaded("m", True, Revision())).revision == Revision(2, frozenset())
+        assert {gateway.report.number for gateway in gateways} == {2}
+        for task in tasks:
+            task.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_a_gateway_that_has_gone_holds_nobody_up() -> None:
+    async def scenario() -> Revision:
+        now = 0.0
+        revisions = Revisions(clock=lambda: now)
+        await revisions.follow("gone", Revision(), Report(0), patience=0.001)
+        now = in_gateways.GONE_SECONDS + 1
+        return (await revisions.set_loaded("m", False, Revision())).revision
+
+    assert asyncio.run(scenario()).number == 1
+
+
+def test_a_gateway_that_never_obeys_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(in_gateways, "CHANGE_SECONDS", 0.01)
+        monkeypatch.setattr(in_gateways, "GONE_SECONDS", 0.005)
+        revisions = Revisions()
+        stuck = asyncio.create_task(Gateway("stuck", revisions).run())
+        await asyncio.sleep(0)
+        follow = asyncio.create_task(revisions.follow("stuck", Revision(9), Report(0)))
+        with pytest.raises(NotReady, match="revision"):
+            await revisions.set_loaded("m", False, Revision())
+        stuck.cancel()
+        follow.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_a_new_steward_learns_what_the_old_one_decided() -> None:
+    async def scenario() -> Revision:
+        revisions = Revisions()
+        decided = Revision(7, frozenset({"m"}))
+        asked = asyncio.create_task(revisions.follow("a", decided, Report(7)))
+        late = await revisions.follow("b", Revision(), Report(0))
+        asked.cancel()
+        return late
+
+    assert asyncio.run(scenario()) == Revision(7, frozenset({"m"}))

@@ -1,0 +1,27 @@
+"""What `convoy up` tells Ray's processes."""
+
+from __future__ import annotations
+
+from models import TELEMETRY_OFF
+from serve.deployments.local import RAY_ENVIRONMENT, node_environment
+
+
+def test_the_users_exceptions_and_proxies_stay() -> None:
+    given = {"https_proxy": "http://proxy.example:3128", "NO_PROXY": "intranet.example"}
+    own = node_environment(given)
+    assert own.items() >= (RAY_ENVIRONMENT | TELEMETRY_OFF).items()
+    assert (
+        own["no_proxy"]
+        == own["NO_PROXY"]
+        == "intranet.example,localhost,127.0.0.1,::1,169.254.169.254,metadata.google.internal"
+    )
+    assert "https_proxy" not in own
+    assert own["grpc_proxy"] == ""
+
+
+def test_rays_token_is_new_at_each_start_unless_the_user_has_one() -> None:
+    first, second = (node_environment({})["RAY_AUTH_TOKEN"] for _ in range(2))
+    assert len(first) == 64
+    assert first != second
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        assert "RAY_AUTH_TOKEN" not in node_environment({name: "the user's"})

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from serve.config.loading import parse_settings
+from serve.config.schema import Settings
+from serve.deployments.serve_config import HEADER, deploy_document, deploy_yaml, environment_lines
+
+
+def test_the_text_holds_the_document_and_is_the_same_every_time() -> None:
+    text = deploy_yaml(Settings())
+    assert text.startswith(HEADER)
+    assert yaml.safe_load(text) == deploy_document(Settings())
+    assert text == deploy_yaml(Settings())
+
+
+def test_rays_schema_reads_every_key() -> None:
+    document = deploy_document(Settings())
+    read = ServeDeploySchema.model_validate(document).model_dump(exclude_unset=True, mode="json")
+    for ours, theirs in zip(document["applications"], read["applications"], strict=True):
+        assert ours | {"deployments": None} == theirs | {"deployments": None}
+        assert ours["deployments"] == theirs["deployments"]
+    assert read["proxy_location"] == "Disabled"
+
+
+def test_no_proxy_and_no_route() -> None:
+    document = deploy_document(Settings())
+    assert document["proxy_location"] == "Disabled"
+    assert {one["route_prefix"] for one in document["applications"]} == {None}
+
+
+def test_a_cluster_keeps_what_the_file_says() -> None:
+    settings = parse_settings(
+        {"cores": 2, "runtime_dir": "/run/convoy", "cluster": {"gateway_nodes": 1, "host_nodes": 1}}
+    )
+    folders = {
+        one["args"].get("folder") or one["args"].get("folder_name")
+        for one in deploy_document(settings)["applications"]
+        if one["name"] not in ("steward", "gateway")
+    }
+    assert folders == {"/run/convoy"}
+
+
+def test_environment_lines() -> None:
+    assert environment_lines({"A": "1", "B": "two words"}) == "A=1\nB=two words\n"

@@ -1,0 +1,439 @@
+"""Ensembles, cascades and their line over real batchers, whose engines are scripted."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, EngineFailed, NotReady, Overloaded
+from models.ensembles.combine import combine
+from serve.batching.batcher import Batcher
+from serve.batching.latency_curve import LatencyCurve
+from serve.batching.line import BatcherLimits
+from serve.batching.results import Answer
+from serve.batching.slots import Slots
+from serve.ensembles.cascade import Cascade, Stage
+from serve.ensembles.ensemble import Ensemble, Member, Poll
+from serve.ensembles.multi_view import Looks
+from serve.ensembles.runner import Composition
+
+CURVE = LatencyCurve((1, 8), (0.001, 0.004))
+FOREVER = 1e12
+CLASSES = 4
+SOON = 0.05
+
+
+class Net:
+    """An engine that sees class `pixel` with `certainty`; it fails when told to, and answers once its gate is open."""
+
+    def __init__(self, certainty: float = 3.0, fails: bool = False, queue: int = 10_000) -> None:
+        self.certainty = certainty
+        self.fails = fails
+        self.rows = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.reached = asyncio.Event()
+        self.batcher = Batcher(self.run, Slots(1), BatcherLimits(4, queue), CURVE)
+
+    async def run(self, rows: NDArray[Any]) -> NDArray[np.float32]:
+        self.reached.set()
+        await self.gate.wait()
+        self.rows += len(rows)
+        if self.fails:
+            raise RuntimeError("secret detail")
+        return self.logits(rows)
+
+    def logits(self, rows: NDArray[Any]) -> NDArray[np.float32]:
+        seen: NDArray[np.float32] = np.eye(CLASSES, dtype=np.float32)[rows[:, 0, 0, 0]]
+        return seen * np.float32(self.certainty)
+
+    def member(
+        self, name: str = "net", geometry: int = 0, weight: float = 1.0, temperature: float = 1.0, looks: int = 1
+    ) -> Member:
+        return Member(name, "1", self.batcher, geometry, weight, temperature, looks)
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 30))
+
+
+def looks(*classes: int, views: int = 1) -> Looks:
+    rows = np.array(classes, np.uint8)[:, np.newaxis, np.newaxis, np.newaxis, np.newaxis]
+    return Looks((np.repeat(rows, views, axis=1),))
+
+
+def scores_of(poll: Poll) -> NDArray[np.float32]:
+    assert isinstance(poll.scores, np.ndarray), poll.scores
+    return poll.scores
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(0, CLASSES - 1), min_size=1, max_size=9),
+    st.lists(st.tuples(st.floats(0.5, 9), st.floats(0.1, 3), st.integers(1, 3), st.booleans()), min_size=1, max_size=4),
+    st.sampled_from(["mean_logit", "mean_probability", "geometric_mean", "vote"]),
+)
+def test_whoever_answers_is_combined_as_offline(classes: list[int], plan: list[Any], rule: Any) -> None:
+    """Any number of images and members, some of which fail; rows come back in their order from whatever batches."""
+
+    async def scenario() -> None:
+        nets = [Net(certainty, fails) for certainty, _, _, fails in plan]
+        members = [
+            net.member(f"net{position}", position, weight=weight)
+            for position, (net, (_, weight, _, _)) in enumerate(zip(nets, plan, strict=True))
+        ]
+        asked = Looks(tuple(looks(*classes, views=views).rows[0] for _, _, views, _ in plan))
+        poll = await Ensemble(members, rule).poll(asked, FOREVER)
+        alive = [(net, *one) for net, one in zip(nets, plan, strict=True) if not one[3]]
+        assert [part.outcome == "answered" for part in poll.parts] == [not one[3] for one in plan]
+        if not alive:
+            assert isinstance(poll.scores, EngineFailed)
+            return
+        rows = np.array(classes)[:, np.newaxis, np.newaxis, np.newaxis]
+        votes = np.concatenate(
+            [np.repeat(net.logits(rows)[np.newaxis], views, axis=0) for net, _, _, views, _ in alive]
+        )
+        weights = np.concatenate([np.full(views, weight / views) for _, _, weight, views, _ in alive])
+        np.testing.assert_allclose(scores_of(poll), combine(votes, weights, rule), atol=1e-5)
+        assert scores_of(poll).argmax(axis=1).tolist() == classes
+
+    run(scenario)
+
+
+def test_a_late_member_is_left_out_at_the_deadline_and_named() -> None:
+    async def scenario() -> None:
+        quick, slow = Net(), Net()
+        slow.gate.clear()
+        plan = Ensemble([quick.member("quick"), slow.member("slow")], deadline=SOON)
+        poll = await plan.poll(looks(2, 1), FOREVER)
+        assert scores_of(poll).argmax(axis=1).tolist() == [2, 1]
+        assert [(part.model, part.outcome) for part in poll.parts] == [("quick", "answered"), ("slow", "late")]
+        assert poll.parts[0].engine_seconds > 0
+        assert poll.parts[1].seconds >= SOON
+        slow.gate.set()
+        await slow.batcher.close()
+
+    run(scenario)
+
+
+def test_members_wait_at_the_same_time() -> None:
+    """Each of three members answers only once all three were asked."""
+
+    async def scenario() -> None:
+        nets = [Net() for _ in range(3)]
+        for net in nets:
+            net.gate.clear()
+        asked = asyncio.create_task(Ensemble([net.member() for net in nets]).poll(looks(1), FOREVER))
+        for net in nets:
+            await net.reached.wait()
+        for net in nets:
+            net.gate.set()
+        assert scores_of(await asked).argmax() == 1
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(("needed", "enough"), [(1, True), (2, True), (3, False)])
+def test_min_members_decides_whether_a_failure_is_one(needed: int, enough: bool) -> None:
+    async def scenario() -> None:
+        nets = [Net(), Net(fails=True), Net()]
+        poll = await Ensemble([net.member() for net in nets], min_members=needed).poll(looks(0), FOREVER)
+        assert isinstance(poll.scores, np.ndarray) is enough
+        if not enough:
+            assert isinstance(poll.scores, EngineFailed)
+            assert "2 of 3 members answered, 3 needed" in str(poll.scores)
+            assert "secret" not in str(poll.scores)
+
+    run(scenario)
+
+
+def test_a_member_that_is_full_or_closed_counts_as_failed() -> None:
+    async def scenario() -> None:
+        closed, full, alive = Net(), Net(), Net()
+        await closed.batcher.close()
+        full.batcher.limits = BatcherLimits(1, 1)
+        full.gate.clear()
+        waiting = [full.batcher.submit(looks(0).rows[0][0], FOREVER) for _ in range(2)]
+        poll = await Ensemble([one.member() for one in (closed, full, alive)]).poll(looks(3), FOREVER)
+        assert [part.outcome for part in poll.parts] == ["failed", "failed", "answered"]
+        assert scores_of(poll).argmax() == 3
+        alone = await Ensemble([full.member()]).poll(looks(3), FOREVER)
+        assert isinstance(alone.scores, Overloaded)
+        full.gate.set()
+        await asyncio.gather(*waiting)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("rule", ["mean_logit", "mean_probability", "geometric_mean", "vote"])
+def test_a_member_that_answers_nan_has_failed(rule: Any) -> None:
+    async def scenario() -> None:
+        whole, broken = Net(), Net(np.nan)
+        poll = await Ensemble([broken.member("broken"), whole.member("whole")], rule).poll(
+            looks(2, 1, views=2), FOREVER
+        )
+        assert [part.outcome for part in poll.parts] == ["failed", "answered"]
+        assert scores_of(poll).argmax(axis=1).tolist() == [2, 1]
+        assert np.isfinite(scores_of(poll)).all()
+        alone = await Ensemble([broken.member()], rule).poll(looks(2), FOREVER)
+        assert isinstance(alone.scores, EngineFailed)
+        later = await Cascade([Stage("a", Ensemble([broken.member()])), Stage("b", Ensemble([whole.member()]))]).poll(
+            looks(3), FOREVER
+        )
+        assert scores_of(later).argmax() == 3
+
+    run(scenario)
+
+
+def test_members_that_rule_out_every_class_have_no_answer() -> None:
+    async def scenario() -> None:
+        async def masked(rows: NDArray[Any], left: int) -> NDArray[np.float32]:
+            logits = np.full((len(rows), CLASSES), -np.inf, np.float32)
+            logits[:, left] = 1
+            return logits
+
+        lines = [Batcher(partial(masked, left=one), Slots(1), BatcherLimits(4, 10), CURVE) for one in (0, 1)]
+        members = [Member("net", "1", line, 0) for line in lines]
+        poll = await Ensemble(members, "mean_logit").poll(looks(0), FOREVER)
+        assert isinstance(poll.scores, EngineFailed)
+        mean = await Ensemble(members, "mean_probability").poll(looks(0), FOREVER)
+        np.testing.assert_allclose(np.exp(scores_of(mean)), [[0.5, 0.5, 0, 0]], atol=1e-6)
+
+    run(scenario)
+
+
+def test_temperature_divides_logits() -> None:
+    async def scenario() -> None:
+        net = Net(certainty=6.0)
+        poll = await Ensemble([net.member(temperature=3.0)]).poll(looks(1), FOREVER)
+        np.testing.assert_allclose(scores_of(poll), [[0, 2, 0, 0]], atol=1e-6)
+
+    run(scenario)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(0, CLASSES - 1), min_size=1, max_size=12),
+    st.lists(st.tuples(st.floats(0.1, 8), st.floats(0, 1), st.booleans()), min_size=2, max_size=4),
+)
+def test_a_cascade_answers_each_image_with_the_last_stage_it_reached(classes: list[int], plan: list[Any]) -> None:
+    async def scenario() -> None:
+        nets = [Net(certainty, fails) for certainty, _, fails in plan]
+        stages = [
+            Stage(str(position), Ensemble([net.member()]), "margin", threshold)
+            for position, (net, (_, threshold, _)) in enumerate(zip(nets, plan, strict=True))
+        ]
+        poll = await Cascade(stages).poll(looks(*classes), FOREVER)
+        answered: float | None = None
+        reached = 0
+        for certainty, threshold, fails in plan:
+            reached += 1
+            if fails:
+                continue
+            answered = certainty
+            margin = (np.exp(certainty) - 1) / (np.exp(certainty) + CLASSES - 1)
+            assume(abs(margin - threshold) > 1e-4)
+            if margin > threshold:
+                break
+        # To a net all these images look alike: all go on or none.
+        assert poll.asked == tuple((str(position), len(classes)) for position in range(reached))
+        if answered is None:
+            assert isinstance(poll.scores, EngineFailed)
+            return
+        expected = answered * np.eye(CLASSES, dtype=np.float32)[classes]
+        np.testing.assert_array_equal(scores_of(poll), expected.astype(np.float32))
+
+    run(scenario)
+
+
+def test_only_the_unsure_images_go_on() -> None:
+    class Wavering(Net):
+        def logits(self, rows: NDArray[Any]) -> NDArray[np.float32]:
+            logits = super().logits(rows)
+            logits[rows[:, 0, 0, 0] == 2] *= 0.01
+            return logits
+
+    async def scenario() -> None:
+        first, last = Wavering(), Net(certainty=9.0)
+        cascade = Cascade(
+            [Stage("1-first", Ensemble([first.member()]), "margin", 0.5), Stage("2-last", Ensemble([last.member()]))]
+        )
+        poll = await cascade.poll(looks(0, 2, 1, 2, 3), FOREVER)
+        assert poll.asked == (("1-first", 5), ("2-last", 2))
+        assert last.rows == 2
+        assert scores_of(poll).max(axis=1).tolist() == [3, 9, 3, 9, 3]
+        assert scores_of(poll).argmax(axis=1).tolist() == [0, 2, 1, 2, 3]
+
+    run(scenario)
+
+
+def test_an_earlier_stages_answer_stands_when_the_next_one_is_late() -> None:
+    async def scenario() -> None:
+        first, last = Net(certainty=0.5), Net()
+        last.gate.clear()
+        cascade = Cascade(
+            [Stage("a", Ensemble([first.member("a")]), "margin", 0.9), Stage("b", Ensemble([last.member("b")]))], SOON
+        )
+        poll = await cascade.poll(looks(1), FOREVER)
+        np.testing.assert_allclose(scores_of(poll), [[0, 0.5, 0, 0]])
+        assert [(part.model, part.outcome) for part in poll.parts] == [("a", "answered"), ("b", "late")]
+        last.gate.set()
+        await last.batcher.close()
+
+    run(scenario)
+
+
+def test_a_line_answers_tells_who_took_part_and_closes() -> None:
+    async def scenario() -> None:
+        nets = [Net(), Net(fails=True)]
+        told: list[tuple[Poll, int]] = []
+        line = Composition(
+            Ensemble([net.member() for net in nets]), BatcherLimits(64, 1024), lambda *given: told.append(given)
+        )
+        answer: Answer = await line.submit(looks(3, 0), FOREVER)
+        assert answer.logits.argmax(axis=1).tolist() == [3, 0]
+        assert [part.outcome for part in answer.parts] == ["answered", "failed"]
+        assert told[0][1] == 2
+        await line.close()
+        with pytest.raises(NotReady):
+            line.submit(looks(0), FOREVER)
+
+    run(scenario)
+
+
+def test_errors_end_the_future_whatever_they_are() -> None:
+    class Broken:
+        async def poll(self, *_: Any) -> Poll:
+            raise RuntimeError("secret detail")
+
+        def admit(self, *_: Any) -> None:
+            pass
+
+        def arrival(self, *_: Any) -> AbstractContextManager[None]:
+            return nullcontext()
+
+    async def scenario() -> None:
+        line = Composition(Broken(), BatcherLimits(64, 1024))
+        with pytest.raises(EngineFailed) as failure:
+            await line.submit(looks(0), FOREVER)
+        assert "secret" not in str(failure.value)
+        too_few = Composition(Ensemble([Net(fails=True).member()]), BatcherLimits(64, 1024))
+        with pytest.raises(ConvoyError):
+            await too_few.submit(looks(0), FOREVER)
+
+    run(scenario)
+
+
+def test_images_are_admitted_before_they_are_decoded_where_enough_members_would_take_them() -> None:
+    """Rows on their way count in the members' lines, as many as there are looks; a full one is passed over."""
+
+    async def scenario() -> None:
+        free, full = Net(), Net(queue=8)
+        full.gate.clear()
+        waiting = [full.batcher.submit(np.repeat(looks(0).rows[0][0], 4, axis=0), FOREVER) for _ in range(3)]
+        pair = [free.member(looks=2), full.member()]
+        either = Composition(Ensemble(pair), BatcherLimits(64, 1024))
+        both = Composition(Ensemble(pair, min_members=2), BatcherLimits(64, 1024))
+        stages = Composition(
+            Cascade([Stage("1", Ensemble([pair[1]])), Stage("2", Ensemble([pair[0]]))]), BatcherLimits(64, 1024)
+        )
+        for line in (either, stages):
+            with line.arrival(3, FOREVER):
+                assert free.batcher._arriving.total == 6
+            line.admit(3, FOREVER)
+        with pytest.raises(Overloaded, match="queue full"):
+            both.admit(3, FOREVER)
+        with pytest.raises(Overloaded), both.arrival(3, FOREVER):
+            pass
+        assert free.batcher._arriving.total == 0
+        full.gate.set()
+        await asyncio.gather(*waiting)
+
+    run(scenario)
+
+
+def test_looks_at_admission_and_abandoned_images_teach_the_members_nothing() -> None:
+    async def scenario() -> None:
+        net = Net()
+        line = Composition(Ensemble([net.member()]), BatcherLimits(64, 1024))
+        before = net.batcher._decode_error.high
+        for _ in range(50):
+            line.admit(1, FOREVER, ready_in=5.0)
+            with pytest.raises(Cancelled), line.arrival(1, FOREVER, ready_in=5.0):
+                raise Cancelled("gone")
+        assert net.batcher._decode_error.high == before
+
+    run(scenario)
+
+
+def test_decoded_images_are_not_refused_for_those_behind_them() -> None:
+    """A deadline of the ensemble's own begins anew when the members are asked: later than that of images behind."""
+
+    async def scenario() -> None:
+        net = Net(queue=64)
+        ensemble = Ensemble([net.member()], deadline=30.0)
+        with net.batcher.arrival(60, time.monotonic() + 30.0, ready_in=0.1):
+            poll = await ensemble.poll(looks(*[0] * 10), FOREVER)
+        assert len(scores_of(poll)) == 10
+
+    run(scenario)
+
+
+def test_a_client_that_leaves_takes_its_questions_out_of_every_line() -> None:
+    async def scenario() -> None:
+        net = Net()
+        net.gate.clear()
+        blocker = net.batcher.submit(looks(0).rows[0][0], FOREVER)
+        line = Composition(Ensemble([net.member()]), BatcherLimits(64, 1024))
+        futures = [line.submit(looks(1), FOREVER) for _ in range(3)]
+        for _ in range(5):  # passes of the loop: a task asks a task, which submits
+            await asyncio.sleep(0)
+        assert net.batcher.waiting_rows == 3
+        futures[0].set_exception(Cancelled("gone"))
+        futures[1].cancel()
+        with pytest.raises(Cancelled):
+            await futures[0]
+        await asyncio.sleep(0)
+        net.gate.set()
+        await blocker
+        assert (await futures[2]).logits.argmax() == 1
+        await line.close()
+        assert net.rows == 2  # the blocker and the one who stayed
+
+    run(scenario)
+
+
+def test_a_deadline_in_the_line_of_the_only_member_is_the_requests_error() -> None:
+    async def scenario() -> None:
+        net = Net()
+        net.gate.clear()
+        line = Composition(Ensemble([net.member()], deadline=SOON), BatcherLimits(64, 1024))
+        with pytest.raises(DeadlineExceeded, match="0 of 1 members answered, 1 needed"):
+            await line.submit(looks(1), FOREVER)
+        net.gate.set()
+        await net.batcher.close()
+
+    run(scenario)
+
+
+def test_every_permutation_of_failures_is_told_member_by_member() -> None:
+    async def scenario() -> None:
+        for fails in itertools.product((False, True), repeat=3):
+            nets = [Net(fails=one) for one in fails]
+            poll = await Ensemble([net.member(str(n)) for n, net in enumerate(nets)]).poll(looks(1), FOREVER)
+            assert [(part.model, part.outcome == "failed") for part in poll.parts] == [
+                (str(number), failed) for number, failed in enumerate(fails)
+            ]
+
+    run(scenario)

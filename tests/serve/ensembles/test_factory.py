@@ -1,0 +1,119 @@
+"""From configuration to plan: who is asked, with which looks, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from convoy.errors import ConfigError
+from models.artifact import Manifest, Preprocessing
+from serve.batching.latency_curve import LatencyCurve
+from serve.batching.line import BatcherLimits, Line
+from serve.config.schema import CascadeConfig, Catalog, EnsembleConfig, ModelConfig
+from serve.ensembles.cascade import Cascade
+from serve.ensembles.cost_report import Known, plan_document
+from serve.ensembles.ensemble import Ensemble
+from serve.ensembles.factory import check_compositions, compose, stages_of
+from serve.ensembles.runner import Composition
+
+LABELS = ("cat", "dog")
+
+
+def manifest(size: int = 32, labels: tuple[str, ...] = LABELS, temperature: float | None = None) -> Manifest:
+    steps = Preprocessing(3, size, size, (0.0,) * 3, (1.0,) * 3)
+    calibration: Mapping[str, Any] = {} if temperature is None else {"temperature": temperature}
+    known = {one.name: "" for one in dataclasses.fields(Manifest)}
+    return Manifest(**known | {"labels": labels, "preprocessing": steps, "macs": 1000, "calibration": calibration})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Model:
+    manifest: Manifest
+    version: str = "3"
+    batcher: Line = field(default_factory=lambda: Composition(Ensemble([]), BatcherLimits(8, 64)))
+
+
+def ensemble(*members: Mapping[str, Any], **options: Any) -> EnsembleConfig:
+    return EnsembleConfig.model_validate({"name": "e", "members": members} | options)
+
+
+def cascade(*stages: Mapping[str, Any], **options: Any) -> CascadeConfig:
+    return CascadeConfig.model_validate({"name": "c", "stages": stages} | options)
+
+
+def test_members_that_see_alike_share_a_geometry() -> None:
+    served = {"a": Model(manifest()), "b": Model(manifest()), "large": Model(manifest(224))}
+    config = ensemble({"model": "a"}, {"model": "b"}, {"model": "large"}, {"model": "a", "views": ["flip"]})
+    composed = compose(config, {}, served)
+    assert isinstance(composed.plan, Ensemble)
+    assert [member.geometry for member in composed.plan.members] == [0, 0, 1, 2]
+    assert [(one.size, one.views) for one in composed.geometries] == [
+        (32, ("identity",)),
+        (224, ("identity",)),
+        (32, ("flip",)),
+    ]
+    assert [member.version for member in composed.plan.members] == ["3"] * 4
+
+
+def test_a_cascade_asks_models_and_ensembles() -> None:
+    inner = ensemble({"model": "a"}, {"model": "b", "calibrated": True})
+    config = cascade({"model": "a", "entropy": 0.3}, {"model": "b", "views": ["flip"], "margin": 0.2}, {"model": "e"})
+    served = {"a": Model(manifest()), "b": Model(manifest(temperature=2.0))}
+    plan = compose(config, {"e": inner}, served).plan
+    assert isinstance(plan, Cascade)
+    assert [(one.name, one.measure, one.threshold) for one in plan.stages] == [
+        ("1-a", "entropy", 0.3),
+        ("2-b", "margin", 0.2),
+        ("3-e", "margin", 0.0),
+    ]
+    assert [member.temperature for member in plan.stages[2].ensemble.members] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (ensemble({"model": "a"}, {"model": "other"}), "a and other have different labels"),
+        (cascade({"model": "a", "margin": 0.5}, {"model": "other"}), "different labels"),
+        (ensemble({"model": "a", "calibrated": True}), "models.calibrate a"),
+        (ensemble({"model": "lonely"}), "fewer than two classes"),
+    ],
+)
+def test_what_cannot_vote_together_is_refused_before_the_start(
+    config: EnsembleConfig | CascadeConfig, reason: str
+) -> None:
+    manifests = {"a": manifest(), "other": manifest(labels=("dog", "cat")), "lonely": manifest(labels=("cat",))}
+    models = tuple(ModelConfig(name=name) for name in manifests)
+    catalog = (
+        Catalog(models=models, ensembles=(config,))
+        if isinstance(config, EnsembleConfig)
+        else Catalog(models=models, cascades=(config,))
+    )
+    with pytest.raises(ConfigError, match=reason):
+        check_compositions(catalog, manifests)
+
+
+def test_an_ensemble_keeps_its_own_views_in_a_cascade() -> None:
+    models = (ModelConfig(name="a"),)
+    inner = ensemble({"model": "a"})
+    outer = cascade({"model": "a", "margin": 0.5}, {"model": "e", "views": ["flip"]})
+    with pytest.raises(ValueError, match="e is an ensemble; set views and calibrated there"):
+        Catalog(models=models, ensembles=(inner,), cascades=(outer,))
+
+
+def test_the_plan_adds_up_rows_macs_and_engine_time() -> None:
+    curve = LatencyCurve((1, 4), (0.001, 0.002))
+    config = cascade({"model": "a", "margin": 0.5}, {"model": "b", "views": ["shift", "flip"]})
+    known = {"a": Known(manifest(), curve, 4), "b": Known(manifest(), curve, 4)}
+    first, second = plan_document(config, stages_of(config, {}), known)["stages"]
+    assert (first["engine_ms_per_image"], first["macs_per_image"]) == (1.0, 1000)
+    assert second["members"][0]["rows_per_image"] == 10
+    # Ten rows in batches of at most four: two full ones and one of two, by the curve 1.333 ms.
+    assert second["members"][0]["engine_ms_per_image"] == pytest.approx(2 * 2 + 1.333)
+    assert second["engine_ms_per_image"] == pytest.approx(1 + 2 * 2 + 1.333)
+    assert second["macs_per_image"] == 11_000
+    unmeasured = plan_document(config, stages_of(config, {}), {name: Known(manifest()) for name in "ab"})
+    assert unmeasured["stages"][1]["engine_ms_per_image"] is None

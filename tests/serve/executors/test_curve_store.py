@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convoy.cli.explain import static_plan
+from models.artifact import Artifact
+from models.engines.store.store import Store
+from serve.batching.latency_curve import LatencyCurve, in_milliseconds, measure_curve, warm_up
+from serve.config.loading import parse_settings
+from serve.config.schema import ModelConfig
+from serve.config.thread_plan import plan_threads
+from serve.executors import engine_set
+from serve.executors.curve_store import KeptCurves
+from serve.executors.engine_set import Engines, load_engines
+from serve.telemetry.mmap_store import PageWriter
+from serve.telemetry.recorder import Metrics
+from tests.artifacts import write_artifact
+
+CURVE = LatencyCurve((1, 2, 4), (0.001, 0.002, 0.003), "onnxruntime 1 fp32")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> ModelConfig:
+    folder = write_artifact(tmp_path / "a", "a")
+    return ModelConfig(name="a", artifact=str(folder), max_batch=4)
+
+
+def load(model: ModelConfig, tmp_path: Path, threads: int = 1) -> Engines:
+    metrics = Metrics(PageWriter(tmp_path / "pages"))
+    return load_engines(model, Artifact.load(model.folder), Store(tmp_path / "store"), threads, metrics)
+
+
+def test_the_second_load_does_not_measure_again(
+    model: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But runs every size once, so that no request is the first of its size."""
+    measured: list[tuple[int, ...]] = []
+    warmed: list[tuple[int, ...]] = []
+
+    def count(engine: Any, sizes: Any) -> LatencyCurve:
+        measured.append(tuple(sizes))
+        return measure_curve(engine, sizes)
+
+    def warm(engine: Any, sizes: Any) -> None:
+        warmed.append(tuple(sizes))
+        warm_up(engine, sizes)
+
+    monkeypatch.setattr(engine_set, "measure_curve", count)
+    monkeypatch.setattr(engine_set, "warm_up", warm)
+    first = load(model, tmp_path).curve
+    assert (measured, warmed) == ([(1, 2, 4)], [(1, 2, 4)])
+    assert load(model, tmp_path).curve == first
+    assert (measured, warmed[1:]) == ([(1, 2, 4)], [(1, 2, 4)] * 2)
+    assert load(model, tmp_path, threads=2).curve.sizes == (1, 2, 4)
+    load(model.model_copy(update={"max_batch": 8}), tmp_path)
+    assert measured == [(1, 2, 4), (1, 2, 4), (1, 2, 4, 8)]
+
+
+def test_long_runs_of_tensors_are_not_waited_for(
+    model: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same network's two engines one runs every size; a first run costs little where every run is long."""
+    warmed: list[tuple[str, tuple[int, ...]]] = []
+
+    def warm(engine: Any, sizes: Any) -> None:
+        warmed.append((str(engine.input.dtype), tuple(sizes)))
+        warm_up(engine, sizes)
+
+    slow = LatencyCurve((1, 2, 4), (0.2, 0.09, 0.3))
+    monkeypatch.setattr(engine_set, "measure_curve", lambda engine, sizes: slow)
+    monkeypatch.setattr(engine_set, "warm_up", warm)
+    load(model, tmp_path)
+    load(model, tmp_path)
+    assert warmed == [("float32", (1, 2)), ("uint8", (1, 2, 4)), ("float32", (1, 2))]
+
+
+def test_explain_shows_what_an_earlier_start_measured(model: ModelConfig, tmp_path: Path) -> None:
+    settings = parse_settings({"models": [model.model_dump(mode="json")], "engines": str(tmp_path / "store")})
+    assert static_plan(settings)["models"][0]["curve_ms"] == {}
+    curve = load(model, tmp_path, plan_threads(settings).local).curve
+    assert static_plan(settings)["models"][0]["curve_ms"] == in_milliseconds(curve) != {}
+
+
+def test_it_belongs_to_an_engine_a_version_threads_and_sizes(tmp_path: Path) -> None:
+    kept = KeptCurves(Store(tmp_path), 2, (1, 2, 4))
+    kept.keep("engine", CURVE)
+    assert kept.find("engine", CURVE.engine) == CURVE
+    assert kept.find("another", CURVE.engine) is None
+    assert kept.find("engine", "onnxruntime 2 fp32") is None
+    for threads, sizes in ((1, (1, 2, 4)), (2, (1, 2))):
+        assert KeptCurves(Store(tmp_path), threads, sizes).find("engine", CURVE.engine) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff{", b"[]", b'{"sizes": [1], "seconds": [1], "engine": "e"}'])
+def test_what_is_damaged_is_measured_again(tmp_path: Path, content: bytes) -> None:
+    kept = KeptCurves(Store(tmp_path), 2, (1, 2, 4))
+    kept.keep("engine", CURVE)
+    (file,) = Store(tmp_path).curves.iterdir()
+    file.write_bytes(content)
+    assert kept.find("engine", CURVE.engine) is None
+
+
+def test_a_store_that_cannot_be_written_to_costs_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    kept = KeptCurves(Store(tmp_path / "file"), 2, (1, 2, 4))
+    kept.keep("engine", CURVE)
+    assert kept.find("engine", CURVE.engine) is None

@@ -1,0 +1,69 @@
+"""Where a local engine's runs are done: on its own thread, or on the event loop where the hop costs more than the run."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.artifact import Artifact
+from models.engines.engine import Engine
+from models.engines.store.store import Store
+from serve.batching.latency_curve import LatencyCurve
+from serve.config.schema import ModelConfig
+from serve.executors.engine_set import Engines, load_engines
+from serve.executors.local import LocalExecutor
+from serve.telemetry.mmap_store import PageWriter
+from serve.telemetry.recorder import Metrics
+from tests.artifacts import CLASSES, SIDE, write_artifact
+
+
+class Watched:
+    """An engine that notes the threads it runs on."""
+
+    def __init__(self, engine: Engine, threads: list[str]) -> None:
+        self.input, self.output, self._engine, self._threads = engine.input, engine.output, engine, threads
+
+    def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        self._threads.append(threading.current_thread().name)
+        return self._engine.run(batch)
+
+
+@pytest.fixture
+def engines(tmp_path: Path) -> Engines:
+    artifact = Artifact.load(write_artifact(tmp_path / "a", "a"))
+    model = ModelConfig(name="a", artifact=str(artifact.folder))
+    return load_engines(model, artifact, Store(tmp_path / "store"), 1, Metrics(PageWriter(tmp_path / "pages")))
+
+
+@pytest.mark.parametrize(
+    ("curve", "rows", "on_the_loop"),
+    [
+        (LatencyCurve((1, 64), (0.0001, 0.003)), 1, True),
+        (LatencyCurve((1, 64), (0.0001, 0.003)), 64, True),
+        (LatencyCurve((1, 64), (0.0003, 0.003)), 1, False),  # longer than the hop
+        (LatencyCurve((1, 64), (0.0001, 0.006)), 64, False),  # the requests behind it would wait too long
+        (LatencyCurve((1, 8), (0.0001, 0.0008)), 8, False),  # its rows cost more than the loop's own work on them
+    ],
+)
+def test_only_short_runs_are_done_on_the_loop(
+    engines: Engines, curve: LatencyCurve, rows: int, on_the_loop: bool
+) -> None:
+    threads: list[str] = []
+    watched = {form: Watched(engine, threads) for form, engine in engines._warm.engines.items()}
+    engines._warm = replace(engines._warm, engines=watched, curve=curve)
+
+    async def scenario() -> NDArray[np.float32]:
+        executor = LocalExecutor(engines, "a")
+        answer = await executor.run("image", np.zeros((rows, SIDE, SIDE, 1), np.uint8))
+        executor.close()
+        return answer
+
+    assert asyncio.run(scenario()).shape == (rows, CLASSES)
+    assert threads == [threading.current_thread().name if on_the_loop else "engine-a"]

@@ -1,0 +1,176 @@
+"""Models that share a memory budget, through a gateway's real listeners."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+from PIL import Image
+
+from convoy.errors import ArtifactError, ConfigError
+from models.artifact import Artifact
+from serve.api.explain import explain
+from serve.config.loading import parse_settings
+from serve.config.schema import Settings
+from serve.executors.lazy import OnDemandExecutor, check_memory, memory_of
+from serve.gateway.endpoints import ModelEndpoint
+from serve.telemetry.definitions import EVICTIONS, LOADS
+from tests.artifacts import quadrant_image, write_artifact
+from tests.serve.listeners import Serving, serving
+
+T = TypeVar("T")
+NAMES = ("a", "b", "c")
+
+
+@pytest.fixture
+def settings(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Settings:
+    """Three models and room for the least that one of them takes."""
+    models = [{"name": name, "artifact": str(write_artifact(tmp_path / name, name))} for name in NAMES]
+    budget = 1.5 * memory_of(Artifact.load(tmp_path / "a")) / 2**20
+    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
+    return parse_settings(
+        {"runtime_dir": str(tmp_path / "node"), "models": models, "listen": ports, "models_memory_mb": budget}
+    )
+
+
+@pytest.fixture
+def gateway(settings: Settings) -> Iterator[Serving]:
+    with serving(settings) as running:
+        yield running
+
+
+def executor(gateway: Serving, name: str) -> OnDemandExecutor:
+    endpoint = gateway.plane.endpoints.by_name[name]
+    assert isinstance(endpoint, ModelEndpoint)
+    assert isinstance(endpoint.executor, OnDemandExecutor)
+    return endpoint.executor
+
+
+def loaded(gateway: Serving) -> set[str]:
+    return {name for name in NAMES if executor(gateway, name).loaded}
+
+
+def classify(gateway: Serving, name: str, quadrant: int = 1) -> httpx.Response:
+    png = io.BytesIO()
+    Image.fromarray(quadrant_image(quadrant)).save(png, "PNG")
+    return httpx.post(f"{gateway.http}/v1/models/{name}/classify", content=png.getvalue(), timeout=60)
+
+
+def on_loop(gateway: Serving, work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run_coroutine_threadsafe(work, gateway.loop).result(60)
+
+
+def count(gateway: Serving, name: str) -> tuple[float, float]:
+    """Loads and evictions so far, read where they are written: a page of metrics belongs to one thread."""
+
+    async def read() -> tuple[float, float]:
+        loads, evictions = (gateway.metrics.values(one, model=name, version="1") for one in (LOADS, EVICTIONS))
+        return float(loads[0]), float(evictions[0])
+
+    return on_loop(gateway, read())
+
+
+def test_a_model_without_room_is_loaded_by_its_first_request(gateway: Serving) -> None:
+    assert loaded(gateway) == {"a"}
+    assert classify(gateway, "c", 2).json()["predictions"][0]["classes"][0]["label"] == "bottom left"
+    assert loaded(gateway) == {"c"}
+    assert (count(gateway, "a"), count(gateway, "b"), count(gateway, "c")) == ((1, 1), (0, 0), (1, 0))
+    assert classify(gateway, "a").status_code == 200
+    assert (count(gateway, "a"), count(gateway, "c")) == ((2, 1), (1, 1))
+
+
+def test_requests_at_the_same_time_load_it_once(gateway: Serving) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda quadrant: classify(gateway, "b", quadrant), [0, 1, 2, 3] * 4))
+    tops = [answer.json()["predictions"][0]["classes"][0]["index"] for answer in answers]
+    assert tops == [0, 1, 2, 3] * 4
+    assert count(gateway, "b") == (1, 0)
+
+
+def test_models_that_take_turns_all_answer(gateway: Serving) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda name: classify(gateway, name).status_code, NAMES * 10))
+    assert answers == [200] * 30
+    assert len(loaded(gateway)) == 1
+    loads, evictions = (sum(one) for one in zip(*(count(gateway, name) for name in NAMES), strict=True))
+    assert loads == evictions + 1
+
+
+def test_to_clients_a_model_that_is_not_loaded_is_ready(gateway: Serving) -> None:
+    assert {entry.state for entry in gateway.repository.index()} == {"READY"}
+    for path in ("health/ready", "models/c/ready", "models/c-tensor/ready"):
+        assert httpx.get(f"{gateway.http}/v2/{path}").status_code == 200
+    config = httpx.get(f"{gateway.http}/v2/models/c/config").json()
+    assert config["max_batch_size"] == 32
+    assert loaded(gateway) == {"a"}
+
+
+def test_explain_says_who_is_in_memory(gateway: Serving, settings: Settings) -> None:
+    plan = explain(gateway.plane, settings)
+    assert [(one["name"], one["in_memory"], bool(one["curve_ms"])) for one in plan["models"]] == [
+        ("a", True, True),
+        ("b", False, False),
+        ("c", False, False),
+    ]
+    assert plan["models_memory_mb"] == settings.models_memory_mb
+
+
+def test_an_artifact_that_breaks_meanwhile_is_told_and_tried_again(
+    gateway: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.executors.lazy.AGAIN_SECONDS", 60.0)
+    model = tmp_path / "c" / "image.onnx"
+    whole = model.read_bytes()
+    model.write_bytes(b"broken")
+    answer = classify(gateway, "c")
+    assert answer.status_code == 503
+    assert "could not be loaded" in answer.text
+    entry = next(one for one in gateway.repository.index() if one.name == "c")
+    assert (entry.state, "image.onnx" in entry.reason) == ("UNAVAILABLE", True)
+    assert httpx.get(f"{gateway.http}/v2/models/c/ready").status_code == 503
+    model.write_bytes(whole)
+    gateway.loop.call_soon_threadsafe(executor(gateway, "c")._forgive)  # the time has passed
+    assert classify(gateway, "c").status_code == 200
+    assert httpx.get(f"{gateway.http}/v2/models/c/ready").status_code == 200
+    assert {entry.state for entry in gateway.repository.index()} == {"READY"}
+
+
+def test_a_model_that_cannot_come_drives_no_other_out(
+    gateway: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.executors.lazy.AGAIN_SECONDS", 60.0)
+    model = tmp_path / "c" / "tensor.onnx"
+    whole = model.read_bytes()
+    model.write_bytes(b"broken")
+    assert classify(gateway, "c").status_code == 503
+    assert loaded(gateway) == {"a"}
+    assert count(gateway, "a") == (1, 0)
+    with pytest.raises(ArtifactError, match=r"tensor\.onnx"):
+        on_loop(gateway, gateway.repository.load("c"))
+    model.write_bytes(whole)
+    on_loop(gateway, gateway.repository.load("c"))  # what was asked for is not put off by the failure before
+    assert {entry.state for entry in gateway.repository.index()} == {"READY"}
+    assert classify(gateway, "c").status_code == 200
+
+
+def test_an_unloaded_model_leaves_its_room_to_others(gateway: Serving) -> None:
+    on_loop(gateway, gateway.repository.unload("a"))
+    assert classify(gateway, "b").status_code == 200
+    assert count(gateway, "a") == (1, 0)
+    on_loop(gateway, gateway.repository.load("a"))
+    assert not executor(gateway, "a").loaded
+    assert classify(gateway, "a").status_code == 200
+
+
+def test_a_model_that_can_never_fit_is_refused_at_the_start(settings: Settings) -> None:
+    artifacts = {model.name: Artifact.load(model.folder) for model in settings.models}
+    small = settings.model_copy(update={"models_memory_mb": settings.models_memory_mb / 2})
+    with pytest.raises(ConfigError, match="a takes at least"):
+        check_memory(small, artifacts)
+    check_memory(settings, artifacts)

@@ -1,0 +1,56 @@
+"""How late a busy event loop is, on a clock of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+
+from serve.gateway.loop_lag import BEAT_SECONDS, LEAST_SECONDS, REQUEST_SECONDS, TURNS, LoopLag
+from tests.virtual_time import run_virtually
+
+
+def running() -> tuple[LoopLag, list[float]]:
+    """A lag whose clock is the loop's plus what the list's only number says: a turn that takes time moves that one."""
+    loop, extra = asyncio.get_running_loop(), [0.0]
+    lag = LoopLag(lambda: loop.time() + extra[0])
+    lag.start()
+    return lag, extra
+
+
+def test_a_loop_that_keeps_up_costs_a_request_nothing() -> None:
+    async def main() -> None:
+        lag, _ = running()
+        await asyncio.sleep(50 * BEAT_SECONDS)
+        assert lag.expected() == 0.0
+        lag.close()
+
+    run_virtually(main())
+
+
+def test_a_late_turn_counts_for_each_turn_that_a_request_takes_while_it_lasts_and_fades() -> None:
+    async def main() -> None:
+        lag, extra = running()
+        extra[0] += BEAT_SECONDS + 0.1
+        assert lag.expected() >= TURNS * 0.09  # before the beat that is late has come
+        for _ in range(10):
+            await asyncio.sleep(BEAT_SECONDS)
+            extra[0] += 0.1
+        assert lag.expected() >= TURNS * 0.05
+        await asyncio.sleep(100 * BEAT_SECONDS)
+        assert lag.expected() == 0.0
+        lag.close()
+
+    run_virtually(main())
+
+
+def test_what_a_turn_lets_in_makes_the_next_one_late() -> None:
+    async def main() -> None:
+        lag, _ = running()
+        crowd = int(2 * LEAST_SECONDS / REQUEST_SECONDS)
+        for _ in range(crowd):
+            lag.admitted()
+        assert lag.expected() >= TURNS * crowd * REQUEST_SECONDS * 0.99
+        await asyncio.sleep(0)
+        assert lag.expected() == 0.0  # they are at work, or wait in their queue
+        lag.close()
+
+    run_virtually(main())

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import zlib
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convoy.errors import Cancelled, InvalidInput, TooLarge, UnsupportedEncoding
+from serve.http.body import Message, Receive, decompress, read_body
+
+LIMIT = 1000
+
+
+def sending(pieces: Iterable[bytes], leaves: bool = False) -> Receive:
+    messages: list[Message] = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
+    if leaves:
+        messages.append({"type": "http.disconnect"})
+    elif messages:
+        messages[-1]["more_body"] = False
+    queue = iter(messages)
+
+    async def receive() -> Message:
+        return next(queue)
+
+    return receive
+
+
+def read(pieces: Iterable[bytes], headers: dict[bytes, bytes] | None = None, leaves: bool = False) -> bytes:
+    return asyncio.run(read_body(headers or {}, sending(pieces, leaves), LIMIT))
+
+
+@given(st.lists(st.binary(max_size=100), min_size=1, max_size=9))
+def test_pieces_are_joined(pieces: list[bytes]) -> None:
+    assert read(pieces) == b"".join(pieces)
+
+
+@given(st.lists(st.binary(max_size=400), min_size=1, max_size=9))
+def test_no_body_passes_the_limit(pieces: list[bytes]) -> None:
+    try:
+        assert len(read(pieces)) <= LIMIT or len(pieces) == 1
+    except TooLarge:
+        assert sum(map(len, pieces)) > LIMIT
+
+
+def test_a_declared_length_over_the_limit_is_refused_unread() -> None:
+    with pytest.raises(TooLarge):
+        read([], {b"content-length": b"1001"})
+
+
+def test_a_client_that_leaves_midway() -> None:
+    with pytest.raises(Cancelled):
+        read([b"half"], leaves=True)
+
+
+@given(st.binary(max_size=900))
+def test_compressed_bodies(body: bytes) -> None:
+    assert decompress(gzip.compress(body), b"gzip", LIMIT) == body
+    assert decompress(zlib.compress(body), b"deflate", LIMIT) == body
+
+
+def test_the_limit_holds_after_decompression() -> None:
+    with pytest.raises(TooLarge):
+        decompress(gzip.compress(bytes(10_000_000)), b"gzip", LIMIT)
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_invalid_input(body: bytes) -> None:
+    for encoding in (b"gzip", b"deflate"):
+        with contextlib.suppress(InvalidInput, TooLarge):
+            decompress(body, encoding, LIMIT)
+
+
+def test_unknown_encoding() -> None:
+    with pytest.raises(UnsupportedEncoding, match="br"):
+        decompress(b"", b"br", LIMIT)

@@ -1,0 +1,133 @@
+"""Chunked bodies: what they carry beside their content is bounded like a head, and never taken for one."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from itertools import chain, islice, repeat
+from typing import Any
+
+import pytest
+
+from convoy.credentials import digest, new_key
+from models.artifact import BUNDLED
+from serve.config.loading import parse_settings
+from serve.config.schema import Limits
+from serve.http.connection import PIECE
+from tests.serve.conversations import Conversation, echo, parse_answers, talk
+from tests.serve.listeners import Serving, serving
+
+DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
+LIMITS = Limits(header_bytes=2048, headers=20)
+HEADS = [b"POST /%s HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n" % name for name in (b"hot", b"cold")]
+END = b"0\r\nx-last: 1\r\n\r\n"
+
+
+def trailers(first: bytes, endless: bytes) -> Iterator[bytes]:
+    return chain([b"3\r\nabc\r\n0\r\n" + first], repeat(endless))
+
+
+ENDLESS: dict[str, Callable[[], Iterator[bytes]]] = {
+    "trailers": lambda: trailers(b"", b"x: y\r\n" * 100),
+    "a trailer's name": lambda: trailers(b"", b"x" * 1000),
+    "a trailer's value": lambda: trailers(b"x: ", b"y" * 1000),
+    "spaces in a trailer": lambda: trailers(b"x: ", b" " * 1000),
+    "a chunk extension": lambda: chain([b"3;"], repeat(b"x" * 1000)),
+    "a quoted chunk extension": lambda: chain([b'3;a="'], repeat(b"x" * 1000)),
+    "chunk extensions": lambda: repeat(b"40;%s\r\n%s\r\n" % (b"x" * 50, bytes(64))),
+    "chunks of a byte": lambda: repeat(b"1\r\nx\r\n" * 100),
+    "zeros before sizes": lambda: repeat(b"0000000000000040\r\n%s\r\n" % bytes(64)),
+}
+
+
+@pytest.mark.parametrize("head", HEADS, ids=["hot", "cold"])
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_what_never_ends_is_refused_when_it_passes_the_limit(head: bytes, kind: str) -> None:
+    async def ask() -> tuple[int, bytes]:
+        async with Conversation(echo, LIMITS) as one:
+            sent = 0
+            await one.send(head)
+            for piece in islice(ENDLESS[kind](), 1000):
+                await one.send(piece)
+                sent += len(piece)
+                try:
+                    one.socket.recv(1, socket.MSG_PEEK)
+                except BlockingIOError:
+                    continue
+                break
+            return sent, await one.rest()
+
+    sent, received = asyncio.run(ask())
+    assert [one.status for one in parse_answers(received)] == [431]
+    assert b"limits.header_bytes" in received
+    assert sent <= 8 * LIMITS.header_bytes  # content, which does not count, among them
+
+
+@pytest.mark.parametrize("head", HEADS, ids=["hot", "cold"])
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_however_much_comes_at_once(head: bytes, kind: str) -> None:
+    data = b"".join(islice(ENDLESS[kind](), 1000))
+    assert [one.status for one in talk([head + data], LIMITS)] == [431]
+
+
+@pytest.mark.parametrize(("headers", "status"), [(8, 200), (9, 431)])
+def test_headers_and_trailers_are_counted_together(headers: int, status: int) -> None:
+    head = HEADS[1][:-2] + b"connection: close\r\n" + b"a: b\r\n" * headers + b"\r\n"
+    (answer,) = talk([head + b"3\r\nabc\r\n0\r\n" + b"c: d\r\n" * 9 + b"\r\n"], LIMITS)
+    assert answer.status == status
+
+
+def test_what_chunks_need_counts_for_nothing() -> None:
+    chunk = b"%x\r\n%s\r\n" % (PIECE, bytes(PIECE))
+    head = HEADS[1][:-2] + b"connection: close\r\n\r\n"
+    (answer,) = talk([head, *repeat(chunk, 500), END], LIMITS)  # 500 sizes have 4,000 bytes
+    assert len(answer.document["body"]) == 500 * PIECE
+    assert "x-last" not in answer.document["headers"]
+
+
+def test_a_trailer_is_no_header_however_late_the_application_looks() -> None:
+    looked: list[dict[str, str]] = []
+
+    async def late(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        await echo(scope, lambda: asyncio.sleep(0, {"body": b""}), send)
+        looked.append({name.decode(): value.decode() for name, value in scope["headers"]})
+
+    for head in HEADS:
+        pieces = [head[:-2] + b"connection: close\r\n\r\n3\r\nabc\r\n", END]
+        for sent in (pieces, [b"".join(pieces)]):
+            (answer,) = talk(sent, LIMITS, late)
+            assert "x-last" not in answer.document["headers"] | looked.pop()
+
+
+KEYS = {name: new_key() for name in ("admin", "shop")}
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Serving]:
+    settings = {
+        "listen": dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True)),
+        "runtime_dir": str(tmp_path_factory.mktemp("chunks")),
+        "models": [{"name": "lenet5-mnist"}],
+        "keys": [
+            {"name": "admin", "sha256": digest(KEYS["admin"]).hex(), "admin": True},
+            {"name": "shop", "sha256": digest(KEYS["shop"]).hex(), "models": []},
+        ],
+    }
+    with serving(parse_settings(settings)) as one:
+        yield one
+
+
+@pytest.mark.parametrize("path", ["/v1/models/lenet5-mnist/classify", "/v2/repository/models/lenet5-mnist/load"])
+@pytest.mark.parametrize(("shown", "status"), [(None, 401), ("shop", 403), ("admin", 200)])
+def test_a_key_in_a_trailer_opens_nothing(gateway: Serving, path: str, shown: str | None, status: int) -> None:
+    key = b"x-api-key: %s\r\n" % KEYS[shown].encode() if shown else b""
+    head = b"POST %s HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\nconnection: close\r\n%s\r\n"
+    body = DIGIT if "classify" in path else b"{}"
+    trailer = b"0\r\nx-api-key: %s\r\n\r\n" % KEYS["admin"].encode()
+    host, port = gateway.http.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as one:
+        one.sendall(head % (path.encode(), key) + b"%x\r\n%s\r\n" % (len(body), body) + trailer)
+        assert one.recv(65536).startswith(b"HTTP/1.1 %d " % status)

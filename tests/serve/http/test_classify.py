@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from types import SimpleNamespace
+from typing import Any, cast
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convoy.errors import InvalidInput, TooLarge
+from serve.api.classify_params import ClassifyOptions
+from serve.gateway.endpoints import Endpoint
+from serve.http.classify import ClassifyCall, parse_classify
+
+MODEL = cast(Endpoint, SimpleNamespace(name="model", most_images=64))
+
+
+def parse(body: bytes, kind: bytes = b"", query: bytes = b"", **headers: bytes) -> ClassifyCall:
+    asked = {b"content-type": kind} | {name.replace("_", "-").encode(): value for name, value in headers.items()}
+    scope = {"type": "http", "query_string": query, "headers": list(asked.items()), "method": "POST"}
+    return asyncio.run(parse_classify(scope, asked, body, MODEL))
+
+
+@given(
+    st.binary(max_size=300),
+    st.sampled_from([b"application/json", b"multipart/form-data; boundary=x", b"image/png", b""]),
+)
+def test_any_body_is_parsed_or_refused(body: bytes, kind: bytes) -> None:
+    with contextlib.suppress(InvalidInput, TooLarge):
+        assert all(isinstance(image, bytes) for image in parse(body, kind).images)
+
+
+def form(fields: dict[str, str]) -> bytes:
+    parts = [f'--x\r\nContent-Disposition: form-data; name="{n}"\r\n\r\n{v}\r\n' for n, v in fields.items()]
+    file = '--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\npng\r\n'
+    return "".join([*parts, file, "--x--\r\n"]).encode()
+
+
+def test_options_are_the_same_in_a_query_a_form_and_json() -> None:
+    expected = ClassifyOptions(top_k=3, threshold=0.25, labels=False, id="mine")
+    fields = {"top_k": "3", "threshold": "0.25", "labels": "false", "id": "mine"}
+    query = "&".join(f"{name}={value}" for name, value in fields.items()).encode()
+    document: dict[str, Any] = {"images": ["cG5n"], "top_k": 3, "threshold": 0.25, "labels": False, "id": "mine"}
+    for call in (
+        parse(b"png", query=query),
+        parse(form(fields), b"multipart/form-data; boundary=x"),
+        parse(orjson.dumps(document), b"application/json"),
+    ):
+        assert (call.images, call.options) == ([b"png"], expected)
+
+
+def test_the_nearer_word_counts() -> None:
+    body = orjson.dumps({"images": [], "top_k": 2})
+    assert parse(body, b"application/json", b"top_k=9&id=query", x_request_id=b"header").options == ClassifyOptions(
+        top_k=2, id="query"
+    )
+    assert parse(b"png", x_request_id=b"header").options.id == "header"
+
+
+@pytest.mark.parametrize(
+    ("query", "document"),
+    [
+        (b"top_k=0", {"top_k": 0}),
+        (b"top_k=1.5", {"top_k": 1.5}),
+        (b"top_k=%C2%B2", {"top_k": True}),
+        (b"threshold=1.01", {"threshold": 1.01}),
+        (b"threshold=-0.1", {"threshold": -0.1}),
+        (b"threshold=nan", {"threshold": "0.5"}),
+        (b"labels=yes", {"labels": 1}),
+        (b"id=%0A", {"id": 7}),
+        (b"id=" + b"x" * 129, {"id": "x" * 129}),
+    ],
+)
+def test_what_an_option_cannot_be(query: bytes, document: dict[str, Any]) -> None:
+    name = next(iter(document))
+    with pytest.raises(InvalidInput, match=name):
+        parse(b"png", query=query)
+    with pytest.raises(InvalidInput, match=name):
+        parse(orjson.dumps({"images": ["cG5n"]} | document), b"application/json")

@@ -1,0 +1,165 @@
+"""Limits of a connection, against clients that keep to none of them. Raw sockets: no client library misbehaves so."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from models.artifact import BUNDLED
+from serve.config.loading import parse_settings
+from tests.serve.listeners import Serving, serving
+from tests.waiting import until
+
+DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
+PATIENCE = 30.0
+LIMITS = {
+    "body_bytes": 200_000,
+    "bodies_bytes": 300_000,
+    "header_bytes": 4096,
+    "headers": 20,
+    "header_seconds": 0.5,
+    "idle_seconds": 1,
+    "deadline_ms": 600,
+    "connections": 20,
+}
+HEAD = b"POST /v1/models/lenet5-mnist/classify HTTP/1.1\r\nhost: here\r\n"
+READY = b"GET /v2/health/ready HTTP/1.1\r\nhost: here\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Serving]:
+    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
+    folder = str(tmp_path_factory.mktemp("limits"))
+    models = [{"name": "lenet5-mnist"}]
+    with serving(parse_settings({"listen": ports, "limits": LIMITS, "runtime_dir": folder, "models": models})) as one:
+        yield one
+
+
+@contextmanager
+def connected(gateway: Serving) -> Iterator[socket.socket]:
+    host, port = gateway.http.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as one:
+        yield one
+
+
+def rest(one: socket.socket) -> bytes:
+    """Everything until the server closes, which it does in time or the test fails."""
+    received = b""
+    try:
+        while piece := one.recv(65536):
+            received += piece
+    except ConnectionResetError:  # it closed while our bytes were on their way
+        pass
+    return received
+
+
+def ask_ready(one: socket.socket) -> None:
+    """A request with its whole answer, which may come in pieces."""
+    one.sendall(READY)
+    received = b""
+    while not received.endswith(b"}"):
+        piece = one.recv(65536)
+        assert piece, received
+        received += piece
+    assert received.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_head_of_many_bytes(gateway: Serving) -> None:
+    for head in (HEAD + b"x-long: " + b"a" * 5000 + b"\r\n\r\n", b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\n\r\n"):
+        with connected(gateway) as one:
+            one.sendall(head)
+            assert rest(one).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_head_that_does_not_end(gateway: Serving) -> None:
+    with connected(gateway) as one:
+        one.sendall(HEAD + b"x-long: ")
+        try:
+            for _ in range(200):
+                one.sendall(b"a" * 8192)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+        assert rest(one).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_head_of_many_headers(gateway: Serving) -> None:
+    with connected(gateway) as one:
+        one.sendall(HEAD + b"a: b\r\n" * 30 + b"\r\n")
+        answer = rest(one)
+        assert answer.startswith(b"HTTP/1.1 431 ")
+        assert b"limits.headers" in answer
+
+
+def test_a_head_that_is_slow(gateway: Serving) -> None:
+    with connected(gateway) as one:
+        one.sendall(HEAD)
+        answer = rest(one)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"limits.header_seconds" in answer
+
+
+def test_a_body_that_is_slow(gateway: Serving) -> None:
+    with connected(gateway) as one:
+        one.sendall(HEAD + b"content-length: 1000\r\n\r\nabc")
+        answer = rest(one)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"limits.deadline_ms" in answer
+
+
+def test_a_second_head_on_a_connection_is_timed_too(gateway: Serving) -> None:
+    with connected(gateway) as one:
+        ask_ready(one)
+        one.sendall(HEAD)
+        assert rest(one).startswith(b"HTTP/1.1 408 ")
+
+
+def test_idle_connections_are_closed_without_a_word(gateway: Serving) -> None:
+    with connected(gateway) as silent, connected(gateway) as resting:
+        ask_ready(resting)
+        assert rest(silent) == b""
+        assert rest(resting) == b""
+
+
+def test_more_connections_than_allowed_are_told_so(gateway: Serving) -> None:
+    with ExitStack() as held:
+        for _ in range(int(LIMITS["connections"])):
+            held.enter_context(connected(gateway))
+        with connected(gateway) as one:
+            one.sendall(READY)
+            assert one.recv(65536).startswith(b"HTTP/1.1 503 ")
+
+
+def test_more_bodies_at_a_time_than_there_is_room_for_are_refused(gateway: Serving) -> None:
+    """What the first holds until it is answered, here that it is too slow, is free again then."""
+    head = HEAD + b"content-length: 190000\r\n\r\n"
+    with connected(gateway) as first, connected(gateway) as second:
+        for one in (first, second):
+            one.sendall(head + bytes(180_000))
+        answers = sorted((rest(first)[:13], rest(second)[:13]))
+        assert answers == [b"HTTP/1.1 408 ", b"HTTP/1.1 503 "]
+    with connected(gateway) as third:
+        third.sendall(head + bytes(190_000))
+        assert third.recv(65536).startswith(b"HTTP/1.1 400 ")  # no image, but read
+
+
+def test_pipelined_requests_are_answered_in_turn(gateway: Serving) -> None:
+    request = HEAD + b"content-length: %d\r\n\r\n" % len(DIGIT) + DIGIT
+    with connected(gateway) as one:
+        one.sendall(request * 15 + READY[:-2] + b"connection: close\r\n\r\n")
+        assert rest(one).count(b"HTTP/1.1 200 ") == 16
+
+
+def test_a_client_that_reads_nothing_is_let_go(gateway: Serving) -> None:
+    with connected(gateway) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.sendall(b"GET /openapi.json HTTP/1.1\r\nhost: here\r\n\r\n" * 400)
+        until(lambda: not gateway.connections())  # a close would wait for what is unread
+
+
+def test_what_is_no_http(gateway: Serving) -> None:
+    with connected(gateway) as one:
+        one.sendall(b"\x16\x03\x01\x02\x00hello\r\n\r\n")
+        assert rest(one).startswith(b"HTTP/1.1 400 ")

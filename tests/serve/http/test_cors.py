@@ -1,0 +1,60 @@
+"""Other sites' scripts: kept out by default, and let in one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+
+from convoy.errors import ConfigError
+from serve.config.loading import parse_settings
+from tests.serve.listeners import serving
+
+SITE = "https://shop.example"
+CLASSIFY = "/v1/models/lenet5-mnist/classify"
+Gateway = Callable[[list[str]], Iterator[httpx.Client]]
+
+
+@pytest.fixture(scope="module", params=[[], [SITE]], ids=["closed", "one site"])
+def gateway(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]
+) -> Iterator[tuple[httpx.Client, list[str]]]:
+    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
+    settings = parse_settings(
+        {
+            "listen": ports | {"cors_origins": request.param},
+            "runtime_dir": str(tmp_path_factory.mktemp("cors")),
+            "models": [{"name": "lenet5-mnist"}],
+        }
+    )
+    with serving(settings) as one, httpx.Client(base_url=one.http) as client:
+        yield client, request.param
+
+
+def preflight(client: httpx.Client, origin: str, method: str = "POST", header: str = "authorization") -> httpx.Response:
+    asked = {"origin": origin, "access-control-request-method": method, "access-control-request-headers": header}
+    return client.options(CLASSIFY, headers=asked)
+
+
+def test_only_declared_sites_may_read(gateway: tuple[httpx.Client, list[str]]) -> None:
+    client, sites = gateway
+    for origin in (SITE, "https://evil.example", "null", f"{SITE}.evil.example", "http://shop.example"):
+        answer = client.get("/v1/models", headers={"origin": origin})
+        assert answer.headers.get("access-control-allow-origin") == (origin if origin in sites else None)
+        assert "access-control-allow-credentials" not in answer.headers
+        assert preflight(client, origin).is_success == (origin in sites)
+
+
+def test_only_what_is_needed_is_allowed(gateway: tuple[httpx.Client, list[str]]) -> None:
+    client, _ = gateway
+    assert not preflight(client, SITE, "DELETE").is_success
+    assert not preflight(client, SITE, header="x-anything").is_success
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "null", "shop.example", "https://shop.example/", "https://*.example", "ftp://a"]
+)
+def test_a_site_is_named_whole(origin: str) -> None:
+    with pytest.raises(ConfigError, match="cors_origins"):
+        parse_settings({"listen": {"cors_origins": [origin]}})

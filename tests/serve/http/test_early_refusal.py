@@ -1,0 +1,225 @@
+"""Requests that would be late whatever their bodies are: answered from their heads, while the connection lives on."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from convoy.credentials import digest
+from convoy.errors import Overloaded
+from models.artifact import BUNDLED
+from serve.config.loading import parse_settings
+from serve.http.body import Headers
+from serve.telemetry.definitions import REQUESTS, SHED
+from tests.serve.listeners import Serving, serving
+from tests.waiting import until
+
+MODEL = "lenet5-mnist"
+PATH = f"/v1/models/{MODEL}/classify"
+DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
+KEY = "convoy_secret"
+
+
+@pytest.fixture
+def gateway(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Serving]:
+    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
+    folder = str(tmp_path_factory.mktemp("early"))
+    with serving(parse_settings({"listen": ports, "runtime_dir": folder, "models": [{"name": MODEL}]})) as one:
+        yield one
+
+
+@pytest.fixture
+def crowded(gateway: Serving, monkeypatch: pytest.MonkeyPatch) -> Serving:
+    """Its line takes nobody whose request is urgent."""
+    line = gateway.plane.endpoints.by_name[MODEL].batcher
+    admit = line.admit
+
+    def check(size: int, deadline: float, priority: int = 0, ready_in: float = 0.0, decoded: bool = False) -> None:
+        if priority == 1:
+            raise Overloaded("queue too long", 3.2)
+        admit(size, deadline, priority, ready_in)
+
+    monkeypatch.setattr(line, "admit", check)
+    return gateway
+
+
+def head(length: int, *fields: str) -> bytes:
+    lines = (f"POST {PATH} HTTP/1.1", "Host: h", f"Content-Length: {length}", *fields)
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def read_answer(client: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += client.recv(65536)
+    start, _, rest = data.partition(b"\r\n\r\n")
+    lines = start.decode().split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
+    while len(rest) < int(headers["content-length"]):
+        rest += client.recv(65536)
+    return int(lines[0].split()[1]), headers, rest
+
+
+def test_the_answer_comes_before_the_body_which_is_thrown_away(crowded: Serving) -> None:
+    port = int(crowded.http.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        client.sendall(head(300_000, "X-Request-Priority: 1", "X-Request-Id: mine"))
+        status, headers, body = read_answer(client)
+        assert (status, headers["retry-after"], headers["x-request-id"]) == (503, "4", "mine")
+        assert body == b'{"error":"queue too long"}'
+        assert "connection" not in headers
+        smuggled = head(0, "X-Request-Id: smuggled")
+        client.sendall(smuggled + b"x" * (300_000 - len(smuggled)) + head(len(DIGIT), "X-Request-Id: next") + DIGIT)
+        status, headers, _ = read_answer(client)
+        assert (status, headers["x-request-id"]) == (200, "next")
+
+
+def test_it_is_counted_like_any_refusal(crowded: Serving) -> None:
+    answer = httpx.post(crowded.http + PATH, content=DIGIT, headers={"x-request-priority": "1"})
+    assert answer.status_code == 503
+    page = crowded.metrics.values
+    labels = {"model": MODEL, "version": "1"}
+    assert page(REQUESTS, protocol="http", code="503", **labels)[0] == 1
+    assert page(SHED, reason="queue", **labels)[0] == 1
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"origin": "https://elsewhere"}, {"connection": "close"}, {"expect": "100-continue"}, {"x-request-priority": "x"}],
+)
+def test_what_is_not_plain_takes_the_usual_way(crowded: Serving, headers: dict[str, str]) -> None:
+    answer = httpx.post(crowded.http + PATH, content=DIGIT, headers={"x-request-priority": "1", **headers})
+    assert answer.status_code == (400 if headers.get("x-request-priority") == "x" else 503)
+    assert "error" in answer.json()
+
+
+def test_a_request_behind_another_waits_for_its_answer(crowded: Serving) -> None:
+    port = int(crowded.http.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        good, late = head(len(DIGIT)) + DIGIT, head(len(DIGIT), "X-Request-Priority: 1") + DIGIT
+        client.sendall(good + late + good)
+        assert [read_one(client) for _ in range(3)] == [200, 503, 200]
+
+
+def read_one(client: socket.socket) -> int:
+    """The status of the next answer, byte by byte: several may have come."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += client.recv(1)
+    length = int(data.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    while length:
+        length -= len(client.recv(length))
+    return int(data.split()[1])
+
+
+def test_a_flood_of_heads_takes_turns_with_others(crowded: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of heads come in one read: one is answered at once, the others as their turns come."""
+    listener = crowded.listener
+    hot = listener.hot
+    refused = 0
+
+    def refuse(url: bytes, asked: Headers, began: float) -> bytes | None:
+        nonlocal refused
+        refused += 1
+        return type(hot).refuse(hot, url, asked, began)
+
+    monkeypatch.setattr(hot, "refuse", refuse)
+    port = int(crowded.http.rpartition(":")[2])
+    late = head(len(DIGIT), "X-Request-Priority: 1") + DIGIT
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        client.sendall(late * 100)
+        assert [read_one(client) for _ in range(100)] == [503] * 100
+    assert refused < 20
+
+
+def test_a_body_beyond_the_limit_is_not_thrown_away_but_ended(crowded: Serving) -> None:
+    port = int(crowded.http.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        client.sendall(head(10**15, "X-Request-Priority: 1"))
+        status, headers, _ = read_answer(client)
+        assert status in (413, 503)
+        assert headers["connection"] == "close"
+
+
+def test_unread_answers_do_not_pile_up(crowded: Serving) -> None:
+    """Answers that nobody takes must not pile up, however many requests are sent."""
+    port = int(crowded.http.rpartition(":")[2])
+    late = head(0, "X-Request-Priority: 1")
+    with socket.create_connection(("127.0.0.1", port), timeout=2) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sent = 0
+        try:
+            while sent < 200_000:
+                sent += client.send(late * 100) // len(late)
+        except TimeoutError:
+            pass
+        assert sent < 200_000
+        connections = crowded.listener._server.server_state.connections
+        until(lambda: connections)
+        assert all(one.transport.get_write_buffer_size() < 2**20 for one in connections)
+
+
+def test_a_request_without_a_key_learns_nothing_of_the_load(
+    tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
+    document = {
+        "listen": ports,
+        "runtime_dir": str(tmp_path_factory.mktemp("keys")),
+        "models": [{"name": MODEL}],
+        "keys": [{"name": "one", "sha256": digest(KEY).hex()}],
+    }
+    with serving(parse_settings(document)) as one:
+
+        def refuse(*_: object) -> None:
+            raise Overloaded("queue too long", 1.0)
+
+        monkeypatch.setattr(one.plane.endpoints.by_name[MODEL].batcher, "admit", refuse)
+        assert httpx.post(one.http + PATH, content=DIGIT).status_code == 401
+        answer = httpx.post(one.http + PATH, content=DIGIT, headers={"x-api-key": KEY})
+        assert answer.status_code == 503
+
+
+def test_a_refusal_holds_for_others_of_the_same_terms_for_a_while(
+    crowded: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is counted; who has another priority, another deadline or an id of its own is judged by itself."""
+    now, judged = [0.0], 0
+    check_room = crowded.plane.check_room
+
+    def check(*args: Any) -> None:
+        nonlocal judged
+        judged += 1
+        check_room(*args)
+
+    monkeypatch.setattr(crowded.plane, "check_room", check)
+    monkeypatch.setattr(crowded.listener.hot, "_clock", lambda: now[0])
+
+    def ask(**headers: str) -> int:
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        answer = httpx.post(crowded.http + PATH, content=DIGIT, headers={"x-request-priority": "1", **fields})
+        assert answer.headers.get("x-request-id") == headers.get("x_request_id")
+        return answer.status_code
+
+    assert [ask(x_request_timeout_ms="1000") for _ in range(3)] == [503] * 3
+    assert judged == 1
+    assert [ask(x_request_timeout_ms="2000"), ask(x_request_timeout_ms="1000", x_request_id="mine")] == [503] * 2
+    assert judged == 3
+    assert ask(x_request_timeout_ms="1000") == 503
+    assert judged == 3
+    now[0] += 0.021
+    assert ask(x_request_timeout_ms="1000") == 503
+    assert judged == 4
+    labels = {"model": MODEL, "version": "1"}
+    assert crowded.metrics.values(REQUESTS, protocol="http", code="503", **labels)[0] == 7
+
+
+@pytest.mark.parametrize("size", [70_000, 500_000, 1_100_000])
+def test_bodies_of_many_pieces_are_read_to_their_end(gateway: Serving, size: int) -> None:
+    """Whichever way a body is taken: whole, or piece by piece."""
+    answer = httpx.post(gateway.http + PATH, content=DIGIT + b"\0" * (size - len(DIGIT)), timeout=30)
+    assert answer.status_code == 200, answer.text

@@ -1,0 +1,160 @@
+"""Small requests over raw sockets: however their bytes arrive, whatever comes beside them on the connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from models.artifact import BUNDLED
+from serve.config.loading import parse_settings
+from serve.http.body import Message
+from serve.http.fast_path import MOST_BYTES, SmallCycle
+from tests.serve.listeners import Serving, serving
+
+DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
+PATH = b"/v1/models/lenet5-mnist/classify"
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Serving]:
+    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
+    folder = str(tmp_path_factory.mktemp("cycle"))
+    models = [{"name": "lenet5-mnist"}]
+    with serving(parse_settings({"listen": ports, "runtime_dir": folder, "models": models})) as one:
+        yield one
+
+
+@contextmanager
+def connected(gateway: Serving) -> Iterator[socket.socket]:
+    host, port = gateway.http.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as one:
+        yield one
+
+
+def post(body: bytes, path: bytes = PATH, *headers: bytes) -> bytes:
+    lines = [b"POST " + path + b" HTTP/1.1", b"host: here", b"content-length: %d" % len(body), *headers]
+    return b"\r\n".join([*lines, b"", body])
+
+
+def rest(one: socket.socket) -> bytes:
+    received = b""
+    while piece := one.recv(65536):
+        received += piece
+    return received
+
+
+def statuses(answer: bytes) -> list[int]:
+    return [int(code) for code in re.findall(rb"HTTP/1\.1 (\d+) ", answer)]
+
+
+CLOSE = b"connection: close"
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_a_request_in_pieces(gateway: Serving, size: int) -> None:
+    request = post(DIGIT) + post(DIGIT, PATH, CLOSE)
+    with connected(gateway) as one:
+        for start in range(0, len(request), size):
+            one.sendall(request[start : start + size])
+        assert statuses(rest(one)) == [200, 200]
+
+
+def test_answers_keep_the_order_of_the_questions(gateway: Serving) -> None:
+    page = b"GET /v2 HTTP/1.1\r\nhost: here\r\n\r\n"
+    large = post(b"x" * (MOST_BYTES + 1))
+    named = [post(DIGIT, PATH, b"x-request-id: r%d" % number) for number in range(4)]
+    asked = [
+        named[0],
+        page,
+        named[1],
+        large,
+        post(b""),
+        named[2],
+        post(DIGIT, PATH + b"?top_k=1"),
+        named[3],
+        post(DIGIT, PATH, CLOSE),
+    ]
+    with connected(gateway) as one:
+        one.sendall(b"".join(asked))
+        answer = rest(one)
+    assert statuses(answer) == [200, 200, 200, 400, 400, 200, 200, 200, 200]
+    assert re.findall(rb'"id":"(r\d)"', answer) == [b"r0", b"r1", b"r2", b"r3"]
+
+
+@pytest.mark.parametrize("header", [CLOSE, b"expect: 100-continue", b"connection: keep-alive", b"x-other: 1"])
+def test_other_headers_change_nothing(gateway: Serving, header: bytes) -> None:
+    with connected(gateway) as one:
+        one.sendall(post(DIGIT, PATH, header) + b"GET /v2 HTTP/1.0\r\n\r\n")
+        answer = rest(one)
+    assert [code for code in statuses(answer) if code != 100] == ([200] if header == CLOSE else [200, 200])
+
+
+def test_a_chunked_body(gateway: Serving) -> None:
+    head = b"POST " + PATH + b" HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+    with connected(gateway) as one:
+        one.sendall(head + b"%x\r\n" % len(DIGIT) + DIGIT + b"\r\n0\r\n\r\n")
+        assert statuses(rest(one)) == [200]
+
+
+def test_a_client_that_leaves_is_counted_once(gateway: Serving) -> None:
+    for _ in range(5):
+        with connected(gateway) as one:
+            one.sendall(post(DIGIT)[:-10])
+    with connected(gateway) as one:
+        one.sendall(post(DIGIT, PATH, CLOSE))
+        assert statuses(rest(one)) == [200]
+    assert gateway.plane.in_flight == 0
+
+
+class Transport:
+    def __init__(self) -> None:
+        self.written = b""
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Flow:
+    write_paused = False
+
+
+def cycle(transport: Transport, ended: list[bool]) -> SmallCycle:
+    return SmallCycle({"path": "/"}, transport, Flow(), lambda: ended.append(True))  # type: ignore[arg-type]
+
+
+def test_a_fault_is_json_and_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("secret")
+
+    transport, ended = Transport(), list[bool]()
+    with caplog.at_level(logging.ERROR, "convoy.http"):
+        asyncio.run(cycle(transport, ended).run_asgi(app))
+    head, _, body = transport.written.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 500 ")
+    assert b"content-length: %d" % len(body) in head
+    assert body == b'{"error":"internal error; the server\'s log has it"}'
+    assert transport.closed
+    assert ended == [True]
+
+
+@pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\x00b", b"a\nb"])
+def test_no_header_can_be_split(value: bytes) -> None:
+    async def app(scope: Any, receive: Any, send: Callable[[Message], Any]) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-request-id", value)]})
+        await send({"type": "http.response.body", "body": b""})
+
+    transport, ended = Transport(), list[bool]()
+    asyncio.run(cycle(transport, ended).run_asgi(app))
+    assert transport.written.startswith(b"HTTP/1.1 500 ")
+    assert b"cookie" not in transport.written

@@ -1,0 +1,200 @@
+"""What nobody foresaw: client, metrics, logs and observers are told the same of it, on every way into the server."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import orjson
+import pytest
+
+from convoy.protos import classifier_pb2 as classifier_pb
+from convoy.protos import open_inference_pb2 as inference_pb
+from convoy.protos.classifier_pb2_grpc import ClassifierStub
+from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from models.artifact import BUNDLED
+from serve.config.loading import parse_settings
+from serve.http.fast_path import MOST_BYTES
+from serve.telemetry.definitions import FAILED_SECONDS, REQUESTS
+from serve.telemetry.exposition import total
+from serve.telemetry.mmap_store import read_pages
+from serve.telemetry.request_events import FIELDS, Finished
+from tests.serve.listeners import Serving, serving
+from tests.waiting import until
+
+DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
+MODEL = "lenet5-mnist"
+TOLD = "internal error; the server's log has it"
+JSON = {"content-type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Serving]:
+    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
+    folder = str(tmp_path_factory.mktemp("faults"))
+    with serving(parse_settings({"listen": ports, "runtime_dir": folder, "models": [{"name": MODEL}]})) as one:
+        yield one
+
+
+@pytest.fixture
+def channel(gateway: Serving) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(gateway.grpc.removeprefix("grpc://")) as one:
+        yield one
+
+
+@pytest.fixture
+def broken(gateway: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise RuntimeError("secret")
+
+    for method in ("classify", "run"):
+        monkeypatch.setattr(gateway.plane, method, fail)
+    monkeypatch.setattr(gateway.repository, "index", fail)
+
+
+def codes(gateway: Serving) -> Counter[str]:
+    """Requests to the model by code, as they stand in the metrics."""
+    totals = total(read_pages(gateway.metrics.folder))
+    rows = {tuple(dict(key)[name] for name in ("model", "code")): row[0] for key, row in totals[REQUESTS.name].items()}
+    return Counter({code: int(number) for (model, code), number in rows.items() if model == MODEL and number})
+
+
+def failed_seconds(gateway: Serving) -> float:
+    totals = total(read_pages(gateway.metrics.folder))
+    return float(sum(row[0] for key, row in totals[FAILED_SECONDS.name].items() if dict(key)["model"] == MODEL))
+
+
+@contextmanager
+def told(gateway: Serving, caplog: pytest.LogCaptureFixture, code: str, requests: int = 1) -> Iterator[list[str]]:
+    """In its block a request fails by a fault; yields the ids by which it is logged, once the block has ended."""
+    finished: list[Finished] = []
+    before, seconds, logged = codes(gateway), failed_seconds(gateway), list[str]()
+    gateway.plane.observers.append(finished.append)
+    caplog.clear()
+    try:
+        with caplog.at_level(logging.ERROR, "convoy"):
+            yield logged
+        until(lambda: codes(gateway) - before == {code: requests})
+        until(lambda: failed_seconds(gateway) > seconds)
+    finally:
+        gateway.plane.observers.clear()
+    assert [(one.code, one.error) for one in finished] == [(code, TOLD)] * requests
+    faults = [record for record in caplog.records if record.exc_info and "secret" in str(record.exc_info[1])]
+    assert len(faults) == requests
+    logged += [getattr(record, FIELDS)["request_id"] for record in faults]
+    assert sorted(logged) == sorted(one.trace.id for one in finished)
+    assert all(logged)
+
+
+IMAGE = orjson.dumps({"instances": [[[0] * 28] * 28]})
+TENSOR = orjson.dumps(
+    {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 28, 28, 1], "data": [0] * 28 * 28}]}
+)
+HOT = {
+    "small": (f"/v1/models/{MODEL}/classify", DIGIT, {}),
+    "large": (f"/v1/models/{MODEL}/classify", bytes(MOST_BYTES + 1), {}),
+    "with a query": (f"/v1/models/{MODEL}/classify?top_k=1", DIGIT, {}),
+    "KServe": (f"/v1/models/{MODEL}:predict", IMAGE, JSON),
+    "TorchServe": (f"/predictions/{MODEL}", DIGIT, {}),
+    "infer": (f"/v2/models/{MODEL}/infer", TENSOR, JSON),
+}
+
+
+@pytest.mark.usefixtures("broken")
+@pytest.mark.parametrize("way", HOT)
+def test_over_http(gateway: Serving, caplog: pytest.LogCaptureFixture, way: str) -> None:
+    path, body, headers = HOT[way]
+    with told(gateway, caplog, "500") as logged:
+        answer = httpx.post(gateway.http + path, content=body, headers={"x-request-id": "mine", **headers})
+    assert (answer.status_code, answer.json()) == (500, {"error": TOLD})
+    assert answer.headers["x-request-id"] == "mine"
+    assert logged == ["mine"]
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_request_without_an_id_is_given_one(gateway: Serving, caplog: pytest.LogCaptureFixture) -> None:
+    with told(gateway, caplog, "500") as logged:
+        answer = httpx.post(f"{gateway.http}/v1/models/{MODEL}/classify", content=DIGIT)
+    assert logged == [answer.headers["x-request-id"]]
+
+
+@pytest.mark.usefixtures("broken")
+@pytest.mark.parametrize("given", ["mine", ""])
+def test_on_a_cold_path(gateway: Serving, caplog: pytest.LogCaptureFixture, given: str) -> None:
+    with caplog.at_level(logging.ERROR):
+        answer = httpx.post(f"{gateway.http}/v2/repository/index", headers={"x-request-id": given} if given else {})
+    assert (answer.status_code, answer.json()) == (500, {"error": TOLD})
+    (record,) = caplog.records  # and not once more by uvicorn
+    assert record.name == "convoy.requests"
+    assert getattr(record, FIELDS)["request_id"] == answer.headers["x-request-id"]
+    assert given in ("", answer.headers["x-request-id"])
+    assert httpx.get(f"{gateway.http}/v2").status_code == 200
+
+
+def refusal(call: Callable[[], Any]) -> tuple[str, str | None]:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value.code().name, caught.value.details()
+
+
+def classify_request() -> classifier_pb.ClassifyRequest:
+    return classifier_pb.ClassifyRequest(model=MODEL, images=[DIGIT], id="mine")
+
+
+def infer_request() -> inference_pb.ModelInferRequest:
+    request = inference_pb.ModelInferRequest(model_name=MODEL, id="mine")
+    request.inputs.add(name="image", datatype="UINT8", shape=[1, 28, 28, 1])
+    request.raw_input_contents.append(np.zeros(28 * 28, np.uint8).tobytes())
+    return request
+
+
+@pytest.mark.usefixtures("broken")
+def test_over_grpc(gateway: Serving, channel: grpc.Channel, caplog: pytest.LogCaptureFixture) -> None:
+    classifier, inference = ClassifierStub(channel), GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
+    for call in (
+        lambda: classifier.Classify(classify_request()),
+        lambda: inference.ModelInfer(infer_request()),
+    ):
+        with told(gateway, caplog, "INTERNAL") as logged:
+            assert refusal(call) == ("INTERNAL", TOLD)
+        assert logged == ["mine"]
+
+
+@pytest.mark.usefixtures("broken")
+def test_in_a_stream(gateway: Serving, channel: grpc.Channel, caplog: pytest.LogCaptureFixture) -> None:
+    """The stream goes on: each request has an answer of its own."""
+    classifier, inference = ClassifierStub(channel), GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
+    with told(gateway, caplog, "INTERNAL", 2):
+        answers = list(classifier.ClassifyStream(iter([classify_request()] * 2)))
+        assert [(one.error, one.id) for one in answers] == [(TOLD, "mine")] * 2
+    with told(gateway, caplog, "INTERNAL", 2):
+        responses = list(inference.ModelStreamInfer(iter([infer_request()] * 2)))
+        assert [one.error_message for one in responses] == [TOLD] * 2
+
+
+@pytest.mark.usefixtures("broken")
+def test_in_a_call_that_runs_nothing(channel: grpc.Channel, caplog: pytest.LogCaptureFixture) -> None:
+    inference = GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
+    with caplog.at_level(logging.ERROR, "convoy"):
+        call = refusal(lambda: inference.RepositoryIndex(inference_pb.RepositoryIndexRequest()))
+    assert call == ("INTERNAL", TOLD)
+    assert "secret" in caplog.text
+
+
+@pytest.mark.parametrize("identifier", ["two\nlines", "é", "x" * 1000, "\r\nset-cookie: a=b"])
+def test_an_id_that_no_header_can_hold(gateway: Serving, identifier: str) -> None:
+    """The protocol's id may be any text: what is wrong is answered all the same, and counted as that."""
+    before = codes(gateway)
+    document = {"id": identifier, "inputs": [{"name": "no", "datatype": "UINT8", "shape": [1], "data": [1]}]}
+    answer = httpx.post(f"{gateway.http}/v2/models/{MODEL}/infer", content=json.dumps(document))
+    assert answer.status_code == 400
+    assert "no" in answer.json()["error"]
+    assert not {"set-cookie", "x-request-id"} & set(answer.headers)
+    until(lambda: codes(gateway) - before == {"400": 1})

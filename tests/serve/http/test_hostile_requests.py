@@ -1,0 +1,99 @@
+"""Requests whose values are long or deep: refused like any other that is wrong, and never a fault of the server."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+
+from models.artifact import BUNDLED
+from serve.config.loading import parse_settings
+from tests.serve.conversations import parse_answers
+from tests.serve.listeners import Serving, serving
+
+DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
+MODEL = "lenet5-mnist"
+CLASSIFY, PREDICT, INFER = (
+    f"/v1/models/{MODEL}/classify",
+    f"/v1/models/{MODEL}:predict",
+    f"/v2/models/{MODEL}/infer",
+)
+JSON = {"content-type": "application/json"}
+DEEP = b"[" * 1000 + b"0" + b"]" * 1000
+LONG = b"[" + b",".join([b"0"] * 9_000) + b"]"
+NUMBER = "1" * 5000  # Python reads at most 4300 digits
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Serving]:
+    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
+    folder = str(tmp_path_factory.mktemp("hostile"))
+    with serving(parse_settings({"listen": ports, "runtime_dir": folder, "models": [{"name": MODEL}]})) as one:
+        yield one
+
+
+def refused(gateway: Serving, path: str, body: bytes, headers: dict[str, str]) -> str:
+    answer = httpx.post(gateway.http + path, content=body, headers=headers)
+    assert answer.status_code == 400, answer.text
+    assert len(answer.content) < 400
+    return str(answer.json()["error"])
+
+
+def objects(depth: int, inner: bytes = b'"x"') -> bytes:
+    return b'{"b64": ' * depth + inner + b"}" * depth
+
+
+@pytest.mark.parametrize("instance", [DEEP, LONG, objects(1000), objects(3), objects(1000, DEEP[1000:1001])])
+def test_instances(gateway: Serving, instance: bytes) -> None:
+    assert "instances[0]" in refused(gateway, PREDICT, b'{"instances": [%s]}' % instance, JSON)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_an_image_in_an_object_in_an_object_is_read(gateway: Serving, depth: int) -> None:
+    instance = objects(depth, b"[%s]" % b",".join([b"[" + b",".join([b"0"] * 28) + b"]"] * 28))
+    answer = httpx.post(gateway.http + PREDICT, content=b'{"instances": [%s]}' % instance, headers=JSON)
+    assert len(answer.json()["predictions"]) == 1
+
+
+@pytest.mark.parametrize("value", [DEEP, LONG, objects(1000)])
+@pytest.mark.parametrize("name", ["top_k", "threshold", "labels", "energy", "id"])
+def test_options(gateway: Serving, name: str, value: bytes) -> None:
+    assert name in refused(gateway, CLASSIFY, b'{"images": [], "%s": %s}' % (name.encode(), value), JSON)
+
+
+@pytest.mark.parametrize("value", [DEEP, LONG, objects(1000)])
+@pytest.mark.parametrize("name", ["shape", "data", "datatype", "name", "parameters"])
+def test_tensors(gateway: Serving, name: str, value: bytes) -> None:
+    tensor = {"name": b'"image"', "datatype": b'"UINT8"', "shape": b"[1]", "data": b"[1]"}
+    tensor[name] = b"[%s]" % value if name == "shape" else value
+    entry = b", ".join(b'"%s": %s' % (key.encode(), text) for key, text in tensor.items())
+    refused(gateway, INFER, b'{"inputs": [{%s}]}' % entry, JSON)
+
+
+@pytest.mark.parametrize(
+    "header", ["inference-header-content-length", "x-request-timeout-ms", "x-request-priority", "x-request-id"]
+)
+def test_numbers_in_headers(gateway: Serving, header: str) -> None:
+    path = INFER if header.startswith("inference") else CLASSIFY
+    assert header in refused(gateway, path, DIGIT, {header: NUMBER}).lower() or header == "x-request-id"
+
+
+@pytest.mark.parametrize("query", [f"top_k={NUMBER}", f"threshold={NUMBER}", f"id={NUMBER}"])
+def test_numbers_in_a_query(gateway: Serving, query: str) -> None:
+    refused(gateway, f"{CLASSIFY}?{query}", DIGIT, {})
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("path", [CLASSIFY, "/v2/repository/index"])
+def test_a_length_with_zeros_before_it_is_that_length(gateway: Serving, path: str, version: str) -> None:
+    head = f"POST {path} HTTP/{version}\r\nhost: here\r\nconnection: close\r\ncontent-length: {'0' * 5000}"
+    host, port = gateway.http.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as one:
+        one.sendall(f"{head}{len(DIGIT)}\r\n\r\n".encode() + DIGIT)
+        received = b""
+        while piece := one.recv(65536):
+            received += piece
+    (answer,) = parse_answers(received)
+    assert answer.status == (200 if path == CLASSIFY else 400)  # no JSON, but read

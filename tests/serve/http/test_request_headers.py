@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from convoy.errors import InvalidInput
+from serve.config.schema import Limits
+from serve.gateway.dataplane import DataPlane, Terms
+from serve.http.request_headers import http_terms
+from serve.images.decode_pool import DecodePool
+from serve.telemetry.request_timings import Trace
+
+
+def terms(headers: dict[bytes, bytes]) -> Terms:
+    async def ask() -> Terms:
+        plane = DataPlane(Limits(deadline_ms=1000), DecodePool(1, np.zeros(1)))
+        return http_terms(plane, headers, Trace(100.0))
+
+    return asyncio.run(ask())
+
+
+def test_the_default_deadline_is_the_longest() -> None:
+    assert terms({}) == Terms(101.0, 0)
+    assert terms({b"x-request-timeout-ms": b"250"}) == Terms(100.25, 0)
+    assert terms({b"x-request-timeout-ms": b"9999"}) == Terms(101.0, 0)
+    assert terms({b"x-request-priority": b"2"}) == Terms(101.0, 2)
+
+
+@pytest.mark.parametrize("value", [b"", b"x", b"-1", b"nan", b"inf", b"1e999"])
+def test_nonsense_is_refused(value: bytes) -> None:
+    with pytest.raises(InvalidInput, match="x-request-timeout-ms"):
+        terms({b"x-request-timeout-ms": value})

@@ -1,0 +1,55 @@
+"""Cold routes: what nobody foresaw is an error in JSON too, or the end of the connection when an answer has begun."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from serve.config.schema import Limits
+from serve.http.routes import Faults
+from tests.serve.conversations import Conversation, parse_answers
+
+
+async def broken(request: Request) -> Response:
+    raise RuntimeError("secret")
+
+
+async def begun(request: Request) -> Response:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"beginning"
+        raise RuntimeError("secret")
+
+    return StreamingResponse(pieces(), headers={"content-length": "1000"})
+
+
+APP = Starlette(routes=[Route("/broken", broken), Route("/begun", begun)], middleware=[Middleware(Faults)])
+
+
+def ask(path: str) -> bytes:
+    async def run() -> bytes:
+        async with Conversation(APP, Limits()) as one:
+            await one.send(f"GET {path} HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n".encode())
+            return await one.rest()
+
+    return asyncio.run(run())
+
+
+def test_a_fault_is_json_and_tells_nothing() -> None:
+    (answer,) = parse_answers(ask("/broken"))
+    assert (answer.status, answer.document) == (500, {"error": "internal error; the server's log has it"})
+
+
+def test_a_fault_in_an_answer_ends_it(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR, "convoy"):
+        received = ask("/begun")
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert received.endswith(b"\r\n\r\nbeginning")
+    assert "secret" in caplog.text

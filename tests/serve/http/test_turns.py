@@ -1,0 +1,194 @@
+"""Requests behind one another on a connection: each has one answer, in its turn, and takes no memory before."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from serve.config.loading import parse_settings
+from serve.config.schema import Limits
+from serve.http.body import Receive, Scope, Send
+from serve.http.connection import LINGER_SECONDS, PIECE
+from tests.serve.conversations import Conversation, echo, parse_answers, talk
+from tests.serve.listeners import Serving, serving
+
+SMALLEST = b"GET / HTTP/1.1\r\n\r\n"
+LAST = b"GET /last HTTP/1.1\r\nconnection: close\r\n\r\n"
+LIMITS = Limits(header_bytes=1024, headers=20, body_bytes=1024, bodies_bytes=5000, header_seconds=1, deadline_ms=1000)
+
+
+def post(path: bytes, body: bytes, *headers: bytes) -> bytes:
+    return b"\r\n".join([b"POST %s HTTP/1.1" % path, b"content-length: %d" % len(body), *headers, b"", body])
+
+
+def test_requests_that_wait_are_not_parsed() -> None:
+    async def run() -> tuple[int, bytes]:
+        deepest = 0
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            nonlocal deepest
+            deepest = max(deepest, len(one.connection.pipeline))
+            await echo(scope, receive, send)
+
+        async with Conversation(app, Limits()) as one:
+            sending = asyncio.create_task(one.send(SMALLEST * 5000 + LAST))
+            received = await one.rest()
+            await sending
+        return deepest, received
+
+    deepest, received = asyncio.run(run())
+    assert deepest <= PIECE // len(SMALLEST)
+    assert [one.document["path"] for one in parse_answers(received)] == ["/"] * 5000 + ["/last"]
+
+
+class Gate:
+    """An application that answers `/slow` when it may."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/slow":
+            await self.open.wait()
+        await echo(scope, receive, send)
+
+
+REFUSED = {
+    "no HTTP": (b"nonsense\r\n\r\n", 400),
+    "a large head": (b"GET /" + bytes(2000).replace(b"\0", b"x") + b" HTTP/1.1\r\n\r\n", 431),
+    "trailers": (
+        b"POST /cold HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n" + b"x: y\r\n" * 30,
+        431,
+    ),
+    "a tunnel": (b"CONNECT here:80 HTTP/1.1\r\n\r\n", 501),
+    "bodies beyond the room": (post(b"/cold", bytes(6000)), 503),
+    "small bodies beyond the room": (post(b"/hot", bytes(6000)), 503),
+}
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("before", [1, 2])
+@pytest.mark.parametrize(("sent", "status"), REFUSED.values(), ids=REFUSED)
+def test_a_refusal_waits_for_the_answers_before_it(sent: bytes, status: int, before: int, apart: bool) -> None:
+    async def run() -> bytes:
+        gate = Gate()
+        slow = (post(b"/slow", b"abc") + SMALLEST)[: None if before == 2 else -len(SMALLEST)]
+        async with Conversation(gate, LIMITS) as one:
+            for piece in [slow, sent] if apart else [slow + sent]:
+                await one.send(piece)
+            with pytest.raises(BlockingIOError):
+                one.socket.recv(1)
+            gate.open.set()
+            return await one.rest()
+
+    assert [one.status for one in parse_answers(asyncio.run(run()))] == [200] * before + [status]
+
+
+@pytest.mark.parametrize("next_one", [b"POST /hot HTTP/1.1\r\nconte", post(b"/cold", b"abc")[:-1]])
+def test_what_waits_for_its_turn_is_not_late(next_one: bytes) -> None:
+    async def run() -> bytes:
+        gate = Gate()
+        async with Conversation(gate, LIMITS) as one:
+            await one.send(post(b"/slow", b"abc") + next_one)
+            one.connection.check_time(asyncio.get_running_loop().time() + 100)
+            gate.open.set()
+            await one.turn()
+            one.connection.check_time(asyncio.get_running_loop().time())
+            one.connection.check_time(asyncio.get_running_loop().time() + 100)  # now it is
+            return await one.rest()
+
+    assert [one.status for one in parse_answers(asyncio.run(run()))] == [200, 408]
+
+
+async def early(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers `/early` before it has the body."""
+    if scope["path"] != "/early":
+        await echo(scope, receive, send)
+        return
+    await send({"type": "http.response.start", "status": 403, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"{}"})
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+def test_the_rest_of_a_body_that_has_its_answer_takes_no_room(framing: str) -> None:
+    body = SMALLEST * 220  # it would be 220 requests
+    if framing == "length":
+        head, body = post(b"/early", body)[: -len(body)], body
+    else:
+        head, body = b"POST /early HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n", b"f78\r\n%s\r\n0\r\n\r\n" % body
+    answers = talk([head, body, post(b"/cold", bytes(3000)), LAST], LIMITS, early)
+    assert [one.status for one in answers] == [403, 200, 200]
+
+
+def test_the_connection_of_who_was_refused_is_closed_though_the_client_does_not() -> None:
+    async def run() -> bool:
+        async with Conversation(echo, LIMITS) as one:
+            await one.send(b"nonsense\r\n\r\n")
+            assert b" 400 " in await one.rest()
+            now = asyncio.get_running_loop().time()
+            one.connection.check_time(now)
+            assert not one.transport.is_closing()
+            one.connection.check_time(now + LINGER_SECONDS + 1)
+            return bool(one.transport.is_closing())
+
+    assert asyncio.run(run())
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Serving]:
+    settings: dict[str, Any] = {
+        "listen": dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True)),
+        "runtime_dir": str(tmp_path_factory.mktemp("turns")),
+        "limits": {"idle_seconds": 1},
+        "models": [{"name": "lenet5-mnist"}],
+    }
+    with serving(parse_settings(settings)) as one:
+        yield one
+
+
+def connect(gateway: Serving) -> socket.socket:
+    host, port = gateway.http.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def rest(one: socket.socket) -> bytes:
+    received = b""
+    while piece := one.recv(65536):
+        received += piece
+    return received
+
+
+def test_a_client_that_still_sends_gets_its_refusal(gateway: Serving) -> None:
+    head = b"POST /v1/models/lenet5-mnist/classify HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
+    with connect(gateway) as one:
+        one.sendall(head + b"3\r\nabc\r\n0\r\n" + b"x: y\r\n" * 500_000)
+        assert [one.status for one in parse_answers(rest(one))] == [431]
+
+
+def test_a_connection_rests_after_the_rest_of_a_body(gateway: Serving) -> None:
+    request = post(b"/v2", bytes(100_000))
+    with connect(gateway) as one:
+        one.sendall(request[:100])
+        answer = one.recv(65536)
+        one.sendall(request[100:])
+        answer += rest(one)  # to the end, which comes when limits.idle_seconds have passed
+        assert [one.status for one in parse_answers(answer)] == [405]
+
+
+def test_empty_lines_are_no_reason_to_wait_longer_than_for_a_head() -> None:
+    async def run() -> list[bool]:
+        async with Conversation(echo, LIMITS) as talk:
+            loop, closing = asyncio.get_running_loop(), []
+            await loop.sock_sendall(talk.socket, b"\r\n\r\n")
+            while not talk.connection._blank_since:  # noqa: ASYNC110 what arrives on a socket is no event of ours
+                await asyncio.sleep(0)
+            for later in (0.5, 1.5):
+                talk.connection.check_time(loop.time() + later)
+                closing.append(talk.transport.is_closing())
+            return closing
+
+    assert asyncio.run(run()) == [False, True]

@@ -1,0 +1,156 @@
+"""Requests that ask for another protocol (`curl --http2`, a JDK's HttpClient): answered as if they did not, however they arrive.
+
+RFC 9110, section 7.8: a server may ignore Upgrade. RFC 9112, section 6.3: the length of a body does not depend on it.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.artifact import BUNDLED
+from serve.config.loading import parse_settings
+from tests.serve.conversations import Answer, parse_answers, talk
+from tests.serve.listeners import Serving, serving
+
+DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
+TOKENS = (b"h2c", b"websocket", b"TLS/1.2", b"no-such/1")
+HIDDEN = b"GET /hidden HTTP/1.1\r\nhost: here\r\n\r\n"
+ASKS_FOR_MORE = {"connection", "upgrade", "http2-settings"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request; `chunk` None: its body is of known length."""
+
+    path: str
+    body: bytes
+    chunk: int | None
+    expect: bool
+    token: bytes
+    connection: bytes
+    version: bytes = b"1.1"
+
+    def bytes(self, upgrade: bool, last: bool) -> bytes:
+        lines = [b"POST %s HTTP/%s" % (self.path.encode(), self.version), b"Host: here"]
+        tokens = [b"close"] if last else []
+        if upgrade:
+            lines += [b"Upgrade: " + self.token, b"HTTP2-Settings: AAMAAABkAAQAAP__"]
+            tokens += [self.connection, b"HTTP2-Settings"]
+        lines += [b"Connection: " + b", ".join(tokens)] if tokens else []
+        lines += [b"Expect: 100-continue"] if self.expect else []
+        if self.chunk is None:
+            return b"\r\n".join([*lines, b"Content-Length: %d" % len(self.body), b"", self.body])
+        return b"\r\n".join([*lines, b"Transfer-Encoding: chunked", b"", chunked(self.body, self.chunk)])
+
+
+def chunked(body: bytes, size: int) -> bytes:
+    """The body in chunks of this size, with extensions and trailers."""
+    pieces = [body[start : start + size] for start in range(0, len(body), size)]
+    framed = [b"%x;name=value\r\n%s\r\n" % (len(piece), piece) for piece in pieces]
+    return b"".join([*framed, b"0\r\nUpgrade: h2c\r\nConnection: upgrade\r\nX-Trailer: 1\r\n\r\n"])
+
+
+def split(data: bytes, sizes: list[int]) -> list[bytes]:
+    pieces = []
+    for size in sizes:
+        pieces.append(data[:size])
+        data = data[size:]
+    return [piece for piece in [*pieces, data] if piece]
+
+
+def without_hops(answer: Answer) -> Answer:
+    headers = {name: value for name, value in answer.document["headers"].items() if name not in ASKS_FOR_MORE}
+    return Answer(answer.status, answer.document | {"headers": headers})
+
+
+REQUESTS = st.lists(
+    st.builds(
+        Asked,
+        path=st.sampled_from(["/hot", "/cold"]),
+        body=st.one_of(st.binary(max_size=300), st.integers(0, 200).map(HIDDEN.__mul__)),
+        chunk=st.one_of(st.none(), st.integers(50, 5000)),
+        expect=st.booleans(),
+        token=st.sampled_from(TOKENS),
+        connection=st.sampled_from([b"Upgrade", b"keep-alive, upgrade"]),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(asked=REQUESTS, sizes=st.lists(st.integers(1, 2000), max_size=40))
+def test_the_answers_are_those_to_the_same_requests_without_upgrade(asked: list[Asked], sizes: list[int]) -> None:
+    plain, upgrading = (b"".join(one.bytes(wanted, one is asked[-1]) for one in asked) for wanted in (False, True))
+    answers = talk(split(upgrading, sizes))
+    assert [(one.document["path"], one.document["body"].encode("latin-1")) for one in answers] == [
+        (one.path, one.body) for one in asked
+    ]
+    assert list(map(without_hops, answers)) == list(map(without_hops, talk([plain])))
+    assert not any({"upgrade", "x-trailer"} & set(one.document["headers"]) for one in answers)
+
+
+def test_one_byte_at_a_time() -> None:
+    asked = [Asked(path, HIDDEN, chunk, False, b"h2c", b"Upgrade") for path in ("/hot", "/cold") for chunk in (None, 7)]
+    data = b"".join(one.bytes(True, one is asked[-1]) for one in asked)
+    answers = talk([data[at : at + 1] for at in range(len(data))])
+    assert [(one.document["path"], one.document["body"].encode()) for one in answers] == [
+        (one.path, one.body) for one in asked
+    ]
+
+
+def test_http_1_0_knows_no_upgrade() -> None:
+    (answer,) = talk([Asked("/hot", HIDDEN, None, False, b"h2c", b"Upgrade", b"1.0").bytes(True, False)])
+    assert answer.document["body"].encode() == HIDDEN
+
+
+@pytest.mark.parametrize("framing", [b"", b"content-length: %d\r\n" % len(HIDDEN)])
+def test_connect_is_refused_and_nothing_after_it_is_read(framing: bytes) -> None:
+    for pieces in ([b"CONNECT here:80 HTTP/1.1\r\nhost: here\r\n" + framing + b"\r\n", HIDDEN],):
+        for sent in (pieces, [b"".join(pieces)]):
+            assert [one.status for one in talk(sent)] == [501]
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Serving]:
+    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
+    folder = str(tmp_path_factory.mktemp("upgrade"))
+    models = [{"name": "lenet5-mnist"}]
+    with serving(parse_settings({"listen": ports, "runtime_dir": folder, "models": models})) as one:
+        yield one
+
+
+HOT_AND_COLD = {
+    "/v1/models/lenet5-mnist/classify": (DIGIT, "predictions"),
+    "/v1/models/lenet5-mnist/classify?top_k=1": (DIGIT, "predictions"),
+    "/v2/repository/models/lenet5-mnist/load": (
+        b'{"parameters": {"no": 1}}',
+        "error",
+    ),  # which must be read to be refused
+}
+
+
+@pytest.mark.parametrize("token", TOKENS)
+@pytest.mark.parametrize("chunk", [None, 50])
+@pytest.mark.parametrize("path", HOT_AND_COLD)
+def test_a_gateway_answers_once(gateway: Serving, path: str, chunk: int | None, token: bytes) -> None:
+    body, key = HOT_AND_COLD[path]
+    sent = Asked(path, body, chunk, False, token, b"Upgrade").bytes(True, True)
+    sent = sent.replace(b"Host: here", b"Host: here\r\nAuthorization: %s" % gateway.admin["authorization"].encode())
+    host, port = gateway.http.removeprefix("http://").split(":")
+    for cut in (len(sent), sent.index(b"\r\n\r\n") + 4):  # the body beside its head, or later
+        with socket.create_connection((host, int(port)), timeout=30) as one:
+            received = b""
+            one.sendall(sent[:cut])
+            one.sendall(sent[cut:])
+            while piece := one.recv(65536):
+                received += piece
+        (answer,) = parse_answers(received)
+        assert key in answer.document, answer
+        assert key == "predictions" or "'no'" in answer.document[key]

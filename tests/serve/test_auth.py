@@ -1,0 +1,160 @@
+"""Keys and quotas, without a listener."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convoy.cli.keys import write_key
+from convoy.credentials import digest, new_key
+from convoy.errors import ConfigError, Forbidden, QuotaExceeded, Unauthenticated
+from serve.auth import LONGEST, Access, Bucket, key_in, make_local_key, read_local_key
+from serve.config.schema import ApiKey
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def declared(key: str, name: str = "shop", **rights: object) -> ApiKey:
+    return ApiKey.model_validate({"name": name, "sha256": digest(key).hex(), **rights})
+
+
+@given(rate=st.floats(0.1, 1000), pauses=st.lists(st.floats(0, 5), min_size=1, max_size=200))
+def test_a_bucket_gives_no_more_than_its_rate(rate: float, pauses: list[float]) -> None:
+    clock = Clock()
+    bucket = Bucket(rate, clock)
+    taken = 0
+    for pause in pauses:
+        clock.now += pause
+        taken += bucket.take() == 0
+    assert taken <= max(1.0, rate) + rate * sum(pauses) + 1e-6 * len(pauses)
+
+
+@given(rate=st.floats(0.1, 1000))
+def test_whoever_waits_as_told_is_served(rate: float) -> None:
+    clock = Clock()
+    bucket = Bucket(rate, clock)
+    while not (wait := bucket.take()):
+        pass
+    clock.now += wait * (1 + 1e-9) + 1e-9
+    assert bucket.take() == 0
+
+
+def test_where_no_key_is_declared_everybody_may_ask_and_nobody_change() -> None:
+    access = Access()
+    assert access.open
+    with pytest.raises(Unauthenticated, match="admin"):
+        access.find_admin(b"")
+    with pytest.raises(Unauthenticated):
+        access.find_admin(new_key().encode())
+
+
+def test_a_key_is_found_by_its_digest_alone() -> None:
+    key = new_key()
+    access = Access([declared(key)])
+    assert not access.open
+    assert access.find(key.encode()).key.name == "shop"
+    for wrong in (b"", key[:-1].encode(), key.upper().encode(), digest(key).hex().encode(), b"x" * (LONGEST + 1)):
+        with pytest.raises(Unauthenticated):
+            access.find(wrong)
+
+
+def test_a_key_opens_its_models_in_both_forms_and_no_other() -> None:
+    key = new_key().encode()
+    access = Access([declared(key.decode(), models=["a", "nets"])])
+    for name in ("a", "a-tensor", "nets"):
+        access.enter(key, name).leave()
+    for name in ("b", "", "unknown"):
+        with pytest.raises(Forbidden):
+            access.enter(key, name)
+    with pytest.raises(Forbidden, match="which experiment"):
+        access.find(key).check_feedback("")
+    access.find(key).check_feedback("nets")
+
+
+def test_a_key_without_models_may_call_none() -> None:
+    key = new_key().encode()
+    with pytest.raises(Forbidden):
+        Access([declared(key.decode(), models=[], metrics=True)]).enter(key, "a")
+
+
+def test_requests_at_a_time() -> None:
+    key = new_key().encode()
+    access = Access([declared(key.decode(), concurrency=2)])
+    first, _ = access.enter(key, "a"), access.enter(key, "a")
+    with pytest.raises(QuotaExceeded, match="under way"):
+        access.enter(key, "a")
+    first.leave()
+    access.enter(key, "a")
+
+
+def test_a_refusal_takes_no_place() -> None:
+    key, clock = new_key().encode(), Clock()
+    access = Access([declared(key.decode(), rate=1, concurrency=1)], clock=clock)
+    access.enter(key, "a").leave()
+    with pytest.raises(QuotaExceeded) as caught:
+        access.enter(key, "a")
+    clock.now += caught.value.retry_after_s
+    access.enter(key, "a")
+
+
+def test_other_keys_from_now_on() -> None:
+    old, new, clock = new_key(), new_key(), Clock()
+    access = Access([declared(old, rate=1)], clock=clock)
+    access.enter(old.encode(), "a").leave()
+    access.declare([declared(old, rate=1), declared(new, "other")])
+    with pytest.raises(QuotaExceeded):  # what was used stays so
+        access.enter(old.encode(), "a")
+    access.declare([declared(new, "other")])
+    with pytest.raises(Unauthenticated):
+        access.find(old.encode())
+
+
+def test_the_local_key_is_an_admins_and_declares_nothing(tmp_path: Path) -> None:
+    assert read_local_key(tmp_path) == ""
+    path = make_local_key(tmp_path)
+    first = read_local_key(tmp_path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    access = Access(local_key=first)
+    assert access.open
+    access.find_admin(first.encode()).check_call("anything")
+    make_local_key(tmp_path)
+    assert read_local_key(tmp_path) != first
+
+
+def test_only_an_admins_key_changes_anything() -> None:
+    key = new_key()
+    with pytest.raises(Forbidden, match="admin"):
+        Access([declared(key)]).find_admin(key.encode())
+
+
+@pytest.mark.parametrize(
+    ("authorization", "api_key", "shown"),
+    [
+        (b"Bearer abc", None, b"abc"),
+        (b"bearer  abc ", b"other", b"abc"),
+        (None, b"abc", b"abc"),
+        (b"Basic dTpw", b"abc", b"abc"),
+        (b"Basic dTpw", None, b""),
+        (b"abc", None, b""),
+        (None, None, b""),
+    ],
+)
+def test_where_a_key_is_looked_for(authorization: bytes | None, api_key: bytes | None, shown: bytes) -> None:
+    assert key_in(authorization, api_key) == shown
+
+
+def test_a_key_that_no_server_wrote_is_left_alone(tmp_path: Path) -> None:
+    """`convoy keys new --out admin.key`, and `runtime_dir: .`"""
+    write_key(tmp_path / "admin.key", key := new_key())
+    with pytest.raises(ConfigError, match="set runtime_dir to another folder"):
+        make_local_key(tmp_path)
+    assert (tmp_path / "admin.key").read_text() == f"{key}\n"
