@@ -28,11 +28,11 @@ from models.artifact import BUNDLED, MANIFEST, Artifact
 from models.engines.backends.cpu import cpu_name
 from models.engines.backends.registry import CPU_BACKENDS, Backend, installed_backends
 from models.engines.build.builder import build_engine
-from models.engines.build.eval_data import source_of
+from models.engines.build.eval_data import find_eval_source
 from models.engines.engine import Engine
-from models.engines.spec import BATCHES, Order, Source
+from models.engines.spec import BATCHES, EngineSpec, EvalSource
 from models.engines.store.store import Store
-from models.engines.store.stored_engine import Entry
+from models.engines.store.stored_engine import StoredEngine
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "engines.md"
@@ -61,16 +61,16 @@ def bundled() -> list[str]:
     return sorted(file.parent.name for file in BUNDLED.glob(f"*/{MANIFEST}"))
 
 
-def orders(artifact: Artifact, backends: Sequence[Backend], source: Source | None) -> list[Order]:
+def orders(artifact: Artifact, backends: Sequence[Backend], source: EvalSource | None) -> list[EngineSpec]:
     """Every precision that each backend runs on this machine."""
-    return [Order(artifact, one, precision, source) for one in backends for precision in one.precisions()]
+    return [EngineSpec(artifact, one, precision, source) for one in backends for precision in one.precisions()]
 
 
-def measure_model(wanted: Sequence[Order], store: Store, known: dict[str, Row], seconds: float) -> list[Row]:
+def measure_model(wanted: Sequence[EngineSpec], store: Store, known: dict[str, Row], seconds: float) -> list[Row]:
     """Rows of a model; those whose key is known are not measured again, unless another one of the model has to be."""
     if all(order.key in known for order in wanted):
         return [known[order.key] for order in wanted]
-    entries: dict[str, Entry] = {}
+    entries: dict[str, StoredEngine] = {}
     refused: dict[str, str] = {}
     for order in wanted:
         print(f"{order.artifact.manifest.name}: {order.backend.name} {order.precision}", flush=True)
@@ -122,14 +122,14 @@ def lines_of(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _load(backend: Backend, entry: Entry) -> Engine:
+def _load(backend: Backend, entry: StoredEngine) -> Engine:
     precision: Any = entry.precision
     return backend.load(entry.folder / "image.onnx", len(os.sched_getaffinity(0)), precision)
 
 
 def _row(
-    order: Order,
-    entry: Entry | None,
+    order: EngineSpec,
+    entry: StoredEngine | None,
     refused: dict[str, str],
     speeds: dict[str, tuple[float, ...]],
     reference: float | None,
@@ -190,7 +190,11 @@ def main() -> None:
     for name in said.model or bundled():
         try:
             artifact = Artifact.load(BUNDLED / name)
-            wanted = orders(artifact, backends, source_of(artifact) or source_of(artifact, photos(said.out / "photos")))
+            wanted = orders(
+                artifact,
+                backends,
+                find_eval_source(artifact) or find_eval_source(artifact, photos(said.out / "photos")),
+            )
             rows = measure_model(wanted, store, known, said.seconds)
         except ConvoyError as error:
             parser.exit(1, f"{name}: {error}\n")

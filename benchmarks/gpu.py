@@ -24,9 +24,9 @@ from benchmarks.sections import OCTETS
 from benchmarks.server import serving
 from convoy.errors import ConfigError
 from models.artifact import BUNDLED, Artifact
-from models.engines.backends.gpu import Card, find_card
+from models.engines.backends.gpu import Gpu, find_gpu
 from models.engines.backends.registry import CPU_BACKENDS, GPU_BACKENDS, Backend, find_backend
-from models.engines.build.eval_data import source_of
+from models.engines.build.eval_data import find_eval_source
 from models.engines.spec import BATCHES
 from models.engines.store.store import Store
 from serve.images.decoder import Decoder
@@ -64,10 +64,10 @@ def measure_engines(net: Net, backends: Sequence[Backend], store: Store, seconds
     compared = [find_backend(CPU_BACKENDS[0]), *backends]
     named = {name: Artifact.load(BUNDLED / name) for name in bundled()}
     rows = measure_model(
-        orders(net.artifact, compared, source_of(net.artifact, photos(RUNS / "photos"))), store, {}, seconds
+        orders(net.artifact, compared, find_eval_source(net.artifact, photos(RUNS / "photos"))), store, {}, seconds
     )
     for artifact in named.values():
-        rows += measure_model(orders(artifact, compared, source_of(artifact)), store, {}, seconds)
+        rows += measure_model(orders(artifact, compared, find_eval_source(artifact)), store, {}, seconds)
     return rows
 
 
@@ -96,7 +96,7 @@ def decoding(net: Net, best: Row) -> str:
     )
 
 
-def report(card: Card, seconds: float) -> tuple[int, str]:
+def report(card: Gpu, seconds: float) -> tuple[int, str]:
     """The tests' exit code, and the Markdown that goes onto the page. Raises ConfigError where no engine for GPUs runs."""
     backends, absent = find_backends()
     if not backends:
@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the report into docs/gpu.md")
     said = parser.parse_args()
     try:
-        code, body = report(find_card(), said.seconds)
+        code, body = report(find_gpu(), said.seconds)
     except ConfigError as error:
         parser.exit(1, f"{error}\nNothing was run, and docs/gpu.md is as it was.\n")
     print(body)

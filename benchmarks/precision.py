@@ -15,11 +15,11 @@ from convoy.errors import ArtifactError
 from models.artifact import BUNDLED, Artifact
 from models.engines.backends.registry import Backend, installed_backends
 from models.engines.build.builder import build_engine
-from models.engines.build.eval_data import source_of
+from models.engines.build.eval_data import find_eval_source
 from models.engines.engine import Precision
-from models.engines.spec import Order
+from models.engines.spec import EngineSpec
 from models.engines.store.store import Store
-from models.engines.store.stored_engine import Entry
+from models.engines.store.stored_engine import StoredEngine
 
 BUNDLED_NETS = ("squeezenet1_1-imagenet", "resnet20-cifar10", "vgg-cifar10", "wide-resnet-cifar10")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
@@ -36,7 +36,7 @@ class Contender:
     net: Net
     backend: Backend
     precision: Precision
-    entry: Entry
+    entry: StoredEngine
 
     @property
     def name(self) -> str:
@@ -66,10 +66,10 @@ def contenders(setup: Setup, store: Store) -> Iterator[Contender]:
     calibrate = photos(setup.scratch / "photos")
     nets = [setup.resnet18(), *(_bundled(name, setup) for name in BUNDLED_NETS)]
     for net in nets:
-        own = source_of(net.artifact)
+        own = find_eval_source(net.artifact)
         for backend in installed_backends():
             for one in PRECISIONS:
-                order = Order(net.artifact, backend, one, own or source_of(net.artifact, calibrate))
+                order = EngineSpec(net.artifact, backend, one, own or find_eval_source(net.artifact, calibrate))
                 try:
                     yield Contender(net, backend, one, build_engine(order, store))
                 except ArtifactError as error:

@@ -26,7 +26,7 @@ from serve.energy.accountant import TICK_SECONDS, Accountant
 from serve.energy.discovery import find_sources
 from serve.energy.rapl import find_rapl
 from serve.energy.source import Source
-from serve.telemetry.mmap_store import PageWriter, read_pages
+from serve.telemetry.mmap_store import MmapWriter, read_files
 from serve.telemetry.recorder import EngineTime, Metrics, ModelRecorder
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "energy.md"
@@ -38,7 +38,7 @@ RUN_SECONDS = 0.004
 
 def fill(folder: Path, names: Sequence[str]) -> None:
     """Writes the page of one process that served the models: every series that a request or a batch makes."""
-    metrics = Metrics(PageWriter(folder))
+    metrics = Metrics(MmapWriter(folder))
     for name in names:
         engine = EngineTime(metrics, name, "1", available_cores())
         for form in (name, f"{name}-tensor"):
@@ -75,7 +75,7 @@ def measure(seconds: float) -> str:
             process.start()
             process.join()
         sources, called = sources_of(Path(place) / "powercap")
-        metrics = Metrics(PageWriter(folder))  # this process is the meter, and a host whose engines run
+        metrics = Metrics(MmapWriter(folder))  # this process is the meter, and a host whose engines run
         engines = [EngineTime(metrics, name, "1", 1) for name in names]
         accountant = Accountant(sources, metrics)
         times = []
@@ -86,7 +86,7 @@ def measure(seconds: float) -> str:
             began = time.thread_time()
             accountant.tick()
             times.append(time.thread_time() - began)
-        series = sum(1 for _ in read_pages(folder))
+        series = sum(1 for _ in read_files(folder))
     share = median_interval([one / TICK_SECONDS for one in times])
     mean = sum(times) / len(times) / TICK_SECONDS
     machine = this_machine(available_cores())

@@ -26,7 +26,7 @@ from models.engines.backends.registry import load_engine
 from models.engines.engine import Engine
 from serve.deployments.local import RAY_ENVIRONMENT
 from serve.images.decoder import Decoder
-from serve.telemetry.mmap_store import PageWriter
+from serve.telemetry.mmap_store import MmapWriter
 from serve.telemetry.recorder import Metrics, ModelRecorder
 
 Row = dict[str, Any]
@@ -192,7 +192,7 @@ def attempts(setup: Setup) -> list[Row]:
 def metrics_cost(setup: Setup) -> list[Row]:
     """CPU time of recording a request in the metrics, beside all that the event loop spends on one."""
     net, count, batch = setup.lenet5(), 100_000, 16
-    recorder = ModelRecorder(Metrics(PageWriter(setup.scratch / "metrics")), "net", "1")
+    recorder = ModelRecorder(Metrics(MmapWriter(setup.scratch / "metrics")), "net", "1")
     start = time.thread_time()
     for number in range(count):
         recorder.request((0.0001, 0.0002, 0.001, 0.0005, 0.0001, 0.0001))

@@ -9,7 +9,7 @@ from benchmarks.chaos.waiting import until
 from serve.experiments.ledger.schema import predictions
 from serve.telemetry.definitions import ARM_REQUESTS
 from serve.telemetry.exposition import total
-from serve.telemetry.mmap_store import read_pages
+from serve.telemetry.mmap_store import read_files
 
 RECORDED_SECONDS = 30.0  # after which the last answer has been written
 
@@ -17,7 +17,7 @@ RECORDED_SECONDS = 30.0  # after which the last answer has been written
 def missing(stage: Stage) -> int:
     """Answers, an image each, that have no row."""
     assert stage.database is not None
-    series = total(read_pages(stage.settings.node_dir / "metrics"))[ARM_REQUESTS.name]
+    series = total(read_files(stage.settings.node_dir / "metrics"))[ARM_REQUESTS.name]
     answered = sum(int(values[0]) for labels, values in series.items() if ("outcome", "answered") in labels)
     engine = create_engine(stage.database.url)
     with engine.connect() as connection:

@@ -51,13 +51,13 @@ def compile_model(
     convoy compile artifacts/flowers --precision int8 --calibration flowers/
     """
     from models.engines.backends.registry import find_backend
-    from models.engines.build.eval_data import source_of
-    from models.engines.spec import Order
+    from models.engines.build.eval_data import find_eval_source
+    from models.engines.spec import EngineSpec
     from models.engines.store.store import open_store
 
     artifact = find_artifact(model)
-    source = source_of(artifact, calibration)
-    order = Order(artifact, find_backend(engine), precision, source, _batches(batch), budget / 100)
+    source = find_eval_source(artifact, calibration)
+    order = EngineSpec(artifact, find_backend(engine), precision, source, _batches(batch), budget / 100)
     entry, built = _build(order, open_store(store))
     if as_json:
         click.echo(json.dumps(_document(entry), indent=2))

@@ -16,9 +16,9 @@ from convoy.cli.up import config_option, settings_of
 from convoy.errors import ArtifactError, ConvoyError
 
 if TYPE_CHECKING:
-    from models.engines.spec import Order
+    from models.engines.spec import EngineSpec
     from models.engines.store.store import Store
-    from models.engines.store.stored_engine import Entry
+    from models.engines.store.stored_engine import StoredEngine
 
 ENGINES = ("onnxruntime", "openvino", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -133,12 +133,12 @@ def prune(store: str) -> None:
 def explain(model: str, engine: str, precision: Any, store: str, as_json: bool) -> None:
     """Say which engine would serve MODEL, how it was made, and why others that are there would not."""
     from models.engines.backends.registry import find_backend
-    from models.engines.build.eval_data import source_of
-    from models.engines.spec import Order
+    from models.engines.build.eval_data import find_eval_source
+    from models.engines.spec import EngineSpec
     from models.engines.store.store import open_store
 
     artifact = find_artifact(model)
-    order = Order(artifact, find_backend(engine), precision, source_of(artifact))
+    order = EngineSpec(artifact, find_backend(engine), precision, find_eval_source(artifact))
     where = open_store(store)
     serving = where.find(order)
     others = {
@@ -173,7 +173,7 @@ def find_artifact(model: str) -> Any:
     return Artifact.load(BUNDLED / model)
 
 
-def _build(order: Order, store: Store) -> tuple[Entry, bool]:
+def _build(order: EngineSpec, store: Store) -> tuple[StoredEngine, bool]:
     """The engine, and whether it had to be built."""
     from convoy.client.progress import steps_bar
     from models.engines.build.builder import build_engine
@@ -195,7 +195,7 @@ def _batches(text: str) -> tuple[int, ...]:
     return sizes
 
 
-def _superseded(entry: Entry) -> bool:
+def _superseded(entry: StoredEngine) -> bool:
     """Whether its engine is here in another version, on the hardware that it was built for."""
     from models.engines.backends.registry import find_backend
 
@@ -207,17 +207,17 @@ def _superseded(entry: Entry) -> bool:
     return bool(recipe["hardware"] == backend.hardware() and recipe["versions"][entry.engine] != backend.version)
 
 
-def _document(entry: Entry) -> dict[str, Any]:
+def _document(entry: StoredEngine) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {"folder": str(entry.folder), **asdict(entry.manifest)}
 
 
-def _engine_version(entry: Entry) -> str:
+def _engine_version(entry: StoredEngine) -> str:
     return f"{entry.engine} {entry.manifest.recipe['versions'][entry.engine]}"
 
 
-def _print_entry(entry: Entry, console: Console) -> None:
+def _print_entry(entry: StoredEngine, console: Console) -> None:
     manifest, found = entry.manifest, entry.manifest.judgement
     table = Table(box=None, show_header=False)
     rows = {

@@ -16,7 +16,7 @@ from convoy.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
     from serve.config.schema import Settings
-    from serve.planning.ensemble_evaluation import HeldOut, Voter
+    from serve.planning.ensemble_evaluation import ValidationSet, Voter
 
 data_option = click.option(
     "--data", default="cifar10", show_default=True,
@@ -214,12 +214,12 @@ def _voter(settings: Settings, name: str, views: Any, calibrated: bool) -> Voter
     return Voter(model, views, calibrated, model.threads or plan_threads(settings).local, settings.limits.pixels)
 
 
-def _held_out(data: str, voters: list[Voter]) -> HeldOut:
-    from serve.planning.ensemble_evaluation import load_held_out
+def _held_out(data: str, voters: list[Voter]) -> ValidationSet:
+    from serve.planning.ensemble_evaluation import load_validation_set
 
     if len({voter.labels for voter in voters}) > 1:
         raise ConfigError("the models have different labels and cannot vote together")
-    return load_held_out(data, voters[0].labels)
+    return load_validation_set(data, voters[0].labels)
 
 
 def _title(voter: Voter) -> str:

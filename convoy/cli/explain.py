@@ -35,14 +35,14 @@ def static_plan(settings: Settings) -> dict[str, Any]:
     from serve.config.thread_plan import plan_threads
     from serve.ensembles.cost_report import Known, plan_document
     from serve.ensembles.factory import check_compositions, compositions_of, stages_of
-    from serve.executors.curve_store import kept_curve
+    from serve.executors.curve_store import stored_curve
 
     artifacts = {model.name: Artifact.load(model.folder) for model in settings.models}
     manifests = {name: artifact.manifest for name, artifact in artifacts.items()}
     check_compositions(settings.catalog, manifests)
     known = {name: Known(manifest) for name, manifest in manifests.items()}
     ensembles = {one.name: one for one in settings.ensembles}
-    curves = {model.name: kept_curve(settings, model, artifacts[model.name]) for model in settings.models}
+    curves = {model.name: stored_curve(settings, model, artifacts[model.name]) for model in settings.models}
     return {
         "threads": asdict(plan_threads(settings)),
         "limits": settings.limits.model_dump(),

@@ -11,8 +11,8 @@ from convoy.errors import ConvoyError
 from models.artifact import Artifact
 from models.engines.backends.registry import BACKENDS, PRECISIONS, find_backend
 from models.engines.build.builder import build_engine
-from models.engines.build.eval_data import source_of
-from models.engines.spec import Order
+from models.engines.build.eval_data import find_eval_source
+from models.engines.spec import EngineSpec
 from models.engines.store.store import open_store
 
 NICENESS = 10
@@ -28,7 +28,7 @@ def main() -> int:
     os.nice(NICENESS)
     try:
         artifact = Artifact.load(said.artifact)
-        order = Order(artifact, find_backend(said.engine), said.precision, source_of(artifact))
+        order = EngineSpec(artifact, find_backend(said.engine), said.precision, find_eval_source(artifact))
         build_engine(order, open_store(said.store))
     except ConvoyError as error:
         sys.stderr.write(f"{error}\n")

@@ -26,13 +26,13 @@ FREE = frozenset({"batches", "budget", "calibration"})  # what may differ betwee
 
 
 @dataclass(frozen=True)
-class Order:
+class EngineSpec:
     """An engine of an artifact: by which backend, in which precision, checked at which batch sizes, judged by what."""
 
     artifact: Artifact
     backend: Backend
     precision: Precision
-    source: Source | None = None
+    source: EvalSource | None = None
     batches: tuple[int, ...] = BATCHES
     budget: float = BUDGET
 
@@ -55,7 +55,7 @@ class Order:
 
     @property
     def key(self) -> str:
-        return key_of(self.recipe)
+        return spec_key(self.recipe)
 
     def differences(self, recipe: Mapping[str, Any]) -> list[str]:
         """What keeps an engine of another recipe from serving this order."""
@@ -72,13 +72,13 @@ class Order:
         raise ConfigError(f"{self.backend.name} does not run {self.precision} on this machine, but {offered}; {remedy}")
 
 
-def key_of(recipe: Mapping[str, Any]) -> str:
+def spec_key(recipe: Mapping[str, Any]) -> str:
     """sha256 of the recipe's canonical JSON."""
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
-class Evidence:
+class EvalData:
     """Rows UINT8 [n, size, size, channels]: `calibrate` sets the ranges, `judge` (with labels, if they are known) decides."""
 
     calibrate: Images
@@ -87,9 +87,9 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Source:
+class EvalSource:
     """Where evidence comes from; `identity` is the sha256 of what it is, known without reading it all."""
 
     name: str
     identity: str
-    read: Callable[[], Evidence]
+    read: Callable[[], EvalData]

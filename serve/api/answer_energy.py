@@ -9,10 +9,10 @@ from serve.batching.results import Answer
 from serve.energy.prices import read_prices
 from serve.experiments.endpoint import ExperimentEndpoint
 from serve.gateway.endpoints import Endpoint, engine_work
-from serve.telemetry.request_timings import Trace
+from serve.telemetry.request_timings import RequestTimings
 
 
-def energy(endpoint: Endpoint, answers: Sequence[Answer], trace: Trace) -> dict[str, Any]:
+def answer_energy(endpoint: Endpoint, answers: Sequence[Answer], trace: RequestTimings) -> dict[str, Any]:
     """What an answer cost in millijoules: its engine time at the meter's present price. Null where none is known."""
     if isinstance(endpoint, ExperimentEndpoint):
         endpoint = endpoint.arm_of(trace)

@@ -18,7 +18,7 @@ import numpy as np
 from serve.config.schema import TENSOR_SUFFIX, ModelConfig, Settings
 from serve.config.thread_plan import plan_threads
 from serve.telemetry.definitions import BUSY, DECODE_BUSY, LOOP_BUSY, SAMPLES, SECONDS, STAGE, TOTAL, Definition
-from serve.telemetry.mmap_store import Labels, Values, read_pages
+from serve.telemetry.mmap_store import Labels, Values, read_files
 from serve.telemetry.proc import busy_core_seconds, machine_cores
 from serve.telemetry.request_timings import STAGES
 
@@ -43,7 +43,7 @@ class Reading:
 def read(folder: Path) -> Reading:
     """What the node's processes have counted so far. Blocks for a millisecond or so."""
     totals: dict[Key, Values] = defaultdict(lambda: NO_VALUES)
-    for series in read_pages(folder):
+    for series in read_files(folder):
         key = (series.metric, frozenset(series.labels))
         totals[key] = totals[key] + series.values
     return Reading(time.monotonic(), busy_core_seconds(), dict(totals))

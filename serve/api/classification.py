@@ -8,14 +8,14 @@ from operator import neg
 
 import numpy as np
 
-from serve.api.classify_params import ClassifyOptions
+from serve.api.classify_params import ClassifyParams
 from serve.batching.results import Answer
 from serve.batching.top_k import TOP, rank
 
 Classes = tuple[list[int], list[float]]
 
 
-def best_classes(answers: Sequence[Answer], options: ClassifyOptions) -> list[Classes]:
+def best_classes(answers: Sequence[Answer], options: ClassifyParams) -> list[Classes]:
     """Per row the best class indices and their probabilities: at most `top_k`, none below the threshold."""
     top_k, threshold = options.top_k, options.threshold
     rows: list[Classes] = []

@@ -17,7 +17,7 @@ FLAGS = {"true": True, "false": False}
 
 
 @dataclass(frozen=True, slots=True)
-class ClassifyOptions:
+class ClassifyParams:
     """At most `top_k` classes of at least probability `threshold` per image, with their labels or indices alone."""
 
     top_k: int = 5
@@ -27,18 +27,18 @@ class ClassifyOptions:
     id: str = ""
 
 
-DEFAULTS = ClassifyOptions()
+DEFAULTS = ClassifyParams()
 
 
-def options_of(fields: Mapping[str, Any], base: ClassifyOptions = DEFAULTS) -> ClassifyOptions:
+def parse_params(fields: Mapping[str, Any], base: ClassifyParams = DEFAULTS) -> ClassifyParams:
     """`base` with what typed fields say; unknown fields are ignored. Raises InvalidInput."""
     changes: dict[str, Any] = {name: check(fields[name]) for name, check in CHECKS.items() if name in fields}
     return replace(base, **changes) if changes else base
 
 
-def options_of_text(fields: Mapping[str, str], base: ClassifyOptions = DEFAULTS) -> ClassifyOptions:
-    """As `options_of` for fields that are all text, as in a query or a form. Empty text is no field."""
-    return options_of({name: _typed(name, text) for name, text in fields.items() if text}, base)
+def parse_text_params(fields: Mapping[str, str], base: ClassifyParams = DEFAULTS) -> ClassifyParams:
+    """As `parse_params` for fields that are all text, as in a query or a form. Empty text is no field."""
+    return parse_params({name: _typed(name, text) for name, text in fields.items() if text}, base)
 
 
 def _typed(name: str, text: str) -> Any:

@@ -15,7 +15,7 @@ from convoy.errors import ConvoyError, InvalidInput
 from convoy.wire.classification import classify_output
 from convoy.wire.oip_http import InferRequest, InferResponse, Parameters, RequestedOutput
 from convoy.wire.tensors import BYTES, NAMES, Tensor
-from serve.api.answer_energy import energy
+from serve.api.answer_energy import answer_energy
 from serve.api.classify_params import check_flag
 from serve.batching.member_report import OUTCOMES
 from serve.batching.results import Answer
@@ -23,7 +23,7 @@ from serve.experiments.caller import MakeCaller
 from serve.experiments.endpoint import ExperimentEndpoint
 from serve.gateway.dataplane import DataPlane, Terms, Watch, all_logits, check_images
 from serve.gateway.endpoints import ComposedEndpoint, Endpoint
-from serve.telemetry.request_timings import Trace
+from serve.telemetry.request_timings import RequestTimings
 
 OUTPUT = "logits"
 MAX_PRIORITY = 2**31
@@ -35,7 +35,7 @@ async def infer(
     request: InferRequest,
     caller: MakeCaller,
     terms: Terms,
-    trace: Trace,
+    trace: RequestTimings,
     watch: Watch,
 ) -> InferResponse:
     """Answers a request. Raises InvalidInput when it does not fit the model."""
@@ -55,13 +55,13 @@ async def infer(
     outputs = tuple(_output(endpoint, logits, one.classes) for one in asked)
     parameters = _parameters(answers[0], trace)
     if tells_energy:
-        told = energy(endpoint, answers, trace)
+        told = answer_energy(endpoint, answers, trace)
         parameters = {**parameters, **{key: value for key, value in told.items() if value is not None}}
     return InferResponse(endpoint.name, endpoint.version, identifier, outputs, parameters)
 
 
 async def _answers(
-    plane: DataPlane, request: InferRequest, endpoint: Endpoint, terms: Terms, trace: Trace, watch: Watch
+    plane: DataPlane, request: InferRequest, endpoint: Endpoint, terms: Terms, trace: RequestTimings, watch: Watch
 ) -> list[Answer]:
     tensor = _single_input(endpoint, request)
     check_input(endpoint, tensor.name, tensor.datatype, tensor.shape)
@@ -72,7 +72,7 @@ async def _answers(
     return await plane.run(endpoint, tensor.array, terms, trace, watch)
 
 
-def request_terms(plane: DataPlane, request: InferRequest, trace: Trace, default: Terms) -> Terms:
+def request_terms(plane: DataPlane, request: InferRequest, trace: RequestTimings, default: Terms) -> Terms:
     """The terms in a request's parameters: `timeout` in microseconds, `priority` from 1, 0 being the default."""
     if "timeout" not in request.parameters and "priority" not in request.parameters:
         return default
@@ -152,7 +152,7 @@ def _has_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     return True
 
 
-def _parameters(answer: Answer, trace: Trace) -> Parameters:
+def _parameters(answer: Answer, trace: RequestTimings) -> Parameters:
     """`arm`, `cached`, and who took part as the protocol's flat parameters: `members_answered`, `_late` and `_failed`."""
     parameters: dict[str, Any] = {"arm": trace.arm} if trace.arm else {}
     if trace.cached:

@@ -11,12 +11,12 @@ from prometheus_client.samples import Sample
 
 from serve.config.schema import TENSOR_SUFFIX
 from serve.telemetry.exposition import collect
-from serve.telemetry.mmap_store import read_pages
+from serve.telemetry.mmap_store import read_files
 
 
-def vitals(folder: Path, names: Iterable[str]) -> dict[str, Any]:
+def live_stats(folder: Path, names: Iterable[str]) -> dict[str, Any]:
     """`names` are the models to tell of; joules are null without a source, chips those with one."""
-    samples = [sample for family in collect(read_pages(folder)) for sample in family.samples]
+    samples = [sample for family in collect(read_files(folder)) for sample in family.samples]
     return {
         "at": time.monotonic(),
         "in_flight": total(samples, "convoy_requests_in_flight"),

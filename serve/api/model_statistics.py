@@ -28,7 +28,7 @@ from serve.telemetry.definitions import (
     Totals,
 )
 from serve.telemetry.exposition import total
-from serve.telemetry.mmap_store import Values, read_pages
+from serve.telemetry.mmap_store import Values, read_files
 
 ANSWERED = ("200", "OK")
 NOTHING = np.zeros(1)
@@ -41,7 +41,7 @@ async def statistics(plane: DataPlane, folder: Path, name: str = "", version: st
     endpoints = [plane.find(name, version)] if name else [known[one] for one in sorted(known)]
     for endpoint in endpoints:
         endpoint.recorder.flush()
-    totals = await asyncio.to_thread(lambda: total(read_pages(folder)))
+    totals = await asyncio.to_thread(lambda: total(read_files(folder)))
     return oip_metadata.model_statistics(_of_endpoint(endpoint, totals) for endpoint in endpoints)
 
 

@@ -9,12 +9,12 @@ from pydantic import Field, ValidationError
 
 from convoy.errors import ConfigError
 from convoy.files import write_file
-from serve.config.base import Frozen
+from serve.config.base import FrozenModel
 from serve.energy.source import Method
 from serve.executors.engine_selection import is_own
 
 
-class Interval(Frozen):
+class Interval(FrozenModel):
     """A median with its distribution-free 95 % interval."""
 
     median: float
@@ -22,7 +22,7 @@ class Interval(Frozen):
     high: float
 
 
-class Accuracy(Frozen):
+class Accuracy(FrozenModel):
     """Top-1, 0..1. `measured` here on test images, or `published` elsewhere: never in one chart."""
 
     top1: float = Field(ge=0, le=1)
@@ -30,7 +30,7 @@ class Accuracy(Frozen):
     how: str
 
 
-class Network(Frozen):
+class Network(FrozenModel):
     """A network as it was run. `macs` are for one image; operations are twice as many.
 
     A built engine has its version in its name.
@@ -59,7 +59,7 @@ class Network(Frozen):
         return self.name if self.plain else f"{self.name} {self.precision} {self.engine.split()[0]}"
 
 
-class Power(Frozen):
+class Power(FrozenModel):
     """Watts while a cell ran, those at rest, and joules per image of what was above rest."""
 
     watts: float
@@ -69,7 +69,7 @@ class Power(Frozen):
     method: Method
 
 
-class Cell(Frozen):
+class Cell(FrozenModel):
     """One network at one batch size. Seconds are for a whole batch; memory is what loading and running added."""
 
     network: str
@@ -84,7 +84,7 @@ class Cell(Frozen):
         return self.seconds.median / self.batch
 
 
-class Failure(Frozen):
+class Failure(FrozenModel):
     """A cell that could not be measured, and why."""
 
     network: str
@@ -92,7 +92,7 @@ class Failure(Frozen):
     reason: str
 
 
-class Machine(Frozen):
+class Machine(FrozenModel):
     """Where the atlas was measured. Cells of two machines never share a file."""
 
     cpu: str
@@ -102,7 +102,7 @@ class Machine(Frozen):
     engine: str
 
 
-class Atlas(Frozen):
+class Atlas(FrozenModel):
     """Everything measured so far."""
 
     format: Literal[1] = 1

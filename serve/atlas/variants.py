@@ -10,9 +10,9 @@ from models.compile.accuracy import top1_share
 from models.datasets import PACKAGES, load_data
 from models.engines.backends.registry import Backend
 from models.engines.build.builder import build_engine
-from models.engines.build.eval_data import source_of
+from models.engines.build.eval_data import find_eval_source
 from models.engines.engine import Precision
-from models.engines.spec import Order
+from models.engines.spec import EngineSpec
 from models.engines.store.store import Store
 from serve.atlas.data import Accuracy, Network
 from serve.executors.engine_selection import OWN_ENGINE, OWN_PRECISION, is_own
@@ -54,7 +54,7 @@ class Variant:
         """
         if self.own:
             return self.artifact.image_model, self.network
-        order = Order(self.artifact, self.backend, self.precision, source_of(self.artifact))
+        order = EngineSpec(self.artifact, self.backend, self.precision, find_eval_source(self.artifact))
         order.check()
         graph = (store.find(order) or build_engine(order, store)).folder / IMAGE_MODEL
         manifest = self.artifact.manifest

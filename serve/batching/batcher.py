@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from convoy.errors import ConvoyError, DeadlineExceeded, EngineFailed, NotReady, Overloaded
 from serve.batching.alarm import Alarm
-from serve.batching.deadline_queue import DEFAULT_PRIORITY, NEVER, Backlog, WaitingLine
+from serve.batching.deadline_queue import DEFAULT_PRIORITY, NEVER, Backlog, DeadlineQueue
 from serve.batching.latency_curve import LatencyCurve
 from serve.batching.line import BatcherLimits, Rows
-from serve.batching.non_finite import failure_of, lost_rows
+from serve.batching.non_finite import non_finite_error, non_finite_rows
 from serve.batching.pace import SURPRISE, RunTimes, Spread
 from serve.batching.results import Answer, BatchRun
 from serve.batching.slots import Slots
@@ -36,7 +36,7 @@ MARGIN = 1.25
 RUNS_TO_WAIT = 2  # that a request's time must suffice for: the one under way when it comes, and its own
 
 
-class Entry:
+class QueueItem:
     """Rows of one request that wait, and the future that receives (run, first row, last row)."""
 
     __slots__ = ("deadline", "future", "joined", "most", "priority", "rows", "size")
@@ -90,8 +90,8 @@ class Batcher:
         self._on_run = on_run
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._line: WaitingLine[Entry] = WaitingLine()
-        self._running: dict[asyncio.Task[None], Sequence[Entry]] = {}
+        self._line: DeadlineQueue[QueueItem] = DeadlineQueue()
+        self._running: dict[asyncio.Task[None], Sequence[QueueItem]] = {}
         self._decode_error = Spread(1.0)  # what decoding took, in parts of what it was expected to take
         self._after = Spread(0.0)  # seconds from a place in a short line to the answer
         self._arriving = Backlog()  # rows that are being decoded
@@ -172,7 +172,7 @@ class Batcher:
             raise NotReady("the model is being unloaded; retry")
         most = self._run_size(deadline)
         joined = self._clock() if self._line.rows < self.limits.batch else 0.0
-        entry = Entry(rows, deadline, priority or DEFAULT_PRIORITY, most, joined, self._loop.create_future())
+        entry = QueueItem(rows, deadline, priority or DEFAULT_PRIORITY, most, joined, self._loop.create_future())
         self._line.push(entry)
         self._pump()
         self._alarm.set(deadline)
@@ -248,7 +248,7 @@ class Batcher:
         del self._running[task]
         self.slots.give_back()
 
-    async def _run(self, batch: Sequence[Entry], started: float) -> None:
+    async def _run(self, batch: Sequence[QueueItem], started: float) -> None:
         try:
             rows = batch[0].rows if len(batch) == 1 else np.concatenate([entry.rows for entry in batch])
             logits = await self._execute(rows)
@@ -265,14 +265,14 @@ class Batcher:
         else:
             self._deliver(batch, BatchRun(logits, len(rows), started, self._clock()))
 
-    def _deliver(self, batch: Sequence[Entry], run: BatchRun) -> None:
+    def _deliver(self, batch: Sequence[QueueItem], run: BatchRun) -> None:
         seconds = run.finished - run.started
         if batch[-1].joined:
             usual = max(self._times.predict(run.size), self._after.high)
             self._after.learn(min(run.finished - batch[-1].joined, SURPRISE * usual))
         self._times.learn(run.size, seconds)
         start = 0
-        lost = lost_rows(run.logits)
+        lost = non_finite_rows(run.logits)
         if lost is not None:  # the batch is ranked as a whole, and arithmetic with infinity warns
             run = replace(run, logits=np.where(lost[:, np.newaxis], np.float32(0), run.logits))
         for entry in batch:
@@ -281,7 +281,7 @@ class Batcher:
                 if entry.deadline < run.finished:
                     entry.fail(DeadlineExceeded("the deadline passed while the engine ran"))
                 elif lost is not None and lost[start:stop].any():
-                    entry.fail(failure_of(entry.rows[lost[start:stop]]))
+                    entry.fail(non_finite_error(entry.rows[lost[start:stop]]))
                 else:
                     entry.future.set_result(Answer(run, start, stop))
             start = stop
@@ -294,6 +294,6 @@ class Batcher:
         return min(self._line.next_deadline(), min(running, default=NEVER))
 
 
-def _fail_all(batch: Sequence[Entry], error: ConvoyError) -> None:
+def _fail_all(batch: Sequence[QueueItem], error: ConvoyError) -> None:
     for entry in batch:
         entry.fail(error)

@@ -58,7 +58,7 @@ class Backlog:
         return sum([amount for one, (_, amount) in self._steps.items() if one <= step])
 
 
-class Waiting(Protocol):
+class Queued(Protocol):
     """What the line must know of an entry."""
 
     @property
@@ -73,11 +73,11 @@ class Waiting(Protocol):
     def gone(self) -> bool: ...  # answered or cancelled meanwhile
 
 
-E = TypeVar("E", bound=Waiting)
+E = TypeVar("E", bound=Queued)
 
 
 @dataclass
-class WaitingLine(Generic[E]):
+class DeadlineQueue(Generic[E]):
     """Entries that wait for a slot, with the number of rows they hold."""
 
     rows: int = 0

@@ -22,7 +22,7 @@ class BatcherLimits:
     queue: int
 
 
-class Line(Protocol):
+class RequestQueue(Protocol):
     """Where the rows of an endpoint wait: for an engine, or for the models that it is made of."""
 
     limits: BatcherLimits
@@ -44,7 +44,7 @@ class Line(Protocol):
 
 
 async def run_in_parts(
-    line: Line, rows: Rows, deadline: float, priority: int, futures: list[asyncio.Future[Answer]]
+    line: RequestQueue, rows: Rows, deadline: float, priority: int, futures: list[asyncio.Future[Answer]]
 ) -> list[Answer]:
     """The answers to rows that may be more than a batch, in as many entries as its limit asks for.
 

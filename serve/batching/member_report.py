@@ -10,7 +10,7 @@ OUTCOMES: tuple[Outcome, ...] = ("answered", "late", "failed")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MemberResult:
     """What a member did for one request: `images` it was asked for, `seconds` until it answered or was given up.
 
     `engine_seconds` is its rows' share of the runs they were in: what the request cost of that engine.

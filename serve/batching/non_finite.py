@@ -14,12 +14,12 @@ from models.engines.logits import Logits, all_have_distribution, has_distributio
 LARGEST_PIXEL = 1e4
 
 
-def lost_rows(logits: Logits) -> NDArray[np.bool_] | None:
+def non_finite_rows(logits: Logits) -> NDArray[np.bool_] | None:
     """Which rows of logits [n, classes] have no distribution; None where all have one, which costs about a microsecond."""
     return None if all_have_distribution(logits) else ~has_distribution(logits)
 
 
-def failure_of(rows: NDArray[Any]) -> ConvoyError:
+def non_finite_error(rows: NDArray[Any]) -> ConvoyError:
     """The error of a request whose rows, as the engine was given them, got no answer."""
     if rows.dtype.kind == "f" and not np.abs(rows).max() <= LARGEST_PIXEL:  # also where the largest is NaN
         return InvalidInput(

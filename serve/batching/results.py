@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.batching.member_report import Part
+from serve.batching.member_report import MemberResult
 from serve.batching.top_k import TOP, Ranking, rank
 
 
@@ -34,7 +34,7 @@ class Answer:
     run: BatchRun
     start: int
     stop: int
-    parts: tuple[Part, ...] = ()
+    parts: tuple[MemberResult, ...] = ()
 
     @property
     def logits(self) -> NDArray[np.float32]:

@@ -62,7 +62,7 @@ class Slots:
             wake()
 
 
-class SlotsOnDemand(Slots):
+class LazySlots(Slots):
     """The permit of an engine that may be absent: whoever wants it then makes `fetch` be called, and is woken at `open`."""
 
     def __init__(self, fetch: Callable[[], None]) -> None:

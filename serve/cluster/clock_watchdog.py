@@ -22,7 +22,7 @@ BACK_SECONDS = 5.0  # less is within what a health check takes anyway
 log = logging.getLogger("convoy.steward")
 
 
-class WallClock:
+class ClockWatchdog:
     """Knows whether it was set back."""
 
     def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
@@ -35,7 +35,7 @@ class WallClock:
         return before - self._ahead > BACK_SECONDS
 
 
-async def watch(clock: WallClock, renew: Callable[[], None]) -> None:
+async def watch(clock: ClockWatchdog, renew: Callable[[], None]) -> None:
     """Calls `renew` whenever the clock was set back."""
     while True:
         await asyncio.sleep(LOOK_SECONDS)

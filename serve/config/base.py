@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 
-class Frozen(BaseModel):
+class FrozenModel(BaseModel):
     """Immutable; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from serve.config.base import Frozen
+from serve.config.base import FrozenModel
 
 VERSION = "1"
 
@@ -16,7 +16,7 @@ Metric = Literal["accuracy", "reward"]
 NAME = r"^[a-z0-9][a-z0-9_.\-]*$"
 
 
-class Arm(Frozen):
+class Arm(FrozenModel):
     """One of the models that are compared: anything that clients could call by name."""
 
     name: str = Field(pattern=NAME)
@@ -25,7 +25,7 @@ class Arm(Frozen):
     weight: float | None = Field(None, ge=0, le=1, description="share of the units; all or none of the arms say theirs")
 
 
-class Guardrails(Frozen):
+class Guardrails(FrozenModel):
     """Limits that an arm is proved to break before it is taken out: the whole confidence sequence lies beyond them."""
 
     p99_ms: float | None = Field(None, gt=0)
@@ -34,7 +34,7 @@ class Guardrails(Frozen):
     loss: float | None = Field(None, gt=0, lt=1, description="how much worse than the control the metric may be")
 
 
-class Experiment(Frozen):
+class Experiment(FrozenModel):
     """A name that clients call; the first arm is the control."""
 
     name: str = Field(pattern=NAME, max_length=60)

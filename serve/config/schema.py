@@ -15,7 +15,7 @@ from models.engines.backends.registry import BackendName
 from models.engines.engine import Precision
 from models.ensembles.combine import Rule
 from models.ensembles.views import View, check_views
-from serve.config.base import Frozen
+from serve.config.base import FrozenModel
 from serve.config.experiments import Experiment
 
 TENSOR_SUFFIX = "-tensor"
@@ -28,7 +28,7 @@ Placement = Literal["local", "dedicated"]
 GrpcServer = Literal["native", "grpcio"]
 
 
-class Tls(Frozen):
+class Tls(FrozenModel):
     """Files in PEM, read when a listener opens."""
 
     certificate: str = Field(description="the server's certificate, and those between it and its root")
@@ -36,7 +36,7 @@ class Tls(Frozen):
     client_ca: str = Field("", description="roots of the certificates that clients must show; empty: they need none")
 
 
-class Listen(Frozen):
+class Listen(FrozenModel):
     """Where the node listens. Ports are those of Triton, so that its clients' defaults work."""
 
     host: str = Field("127.0.0.1", description="address of every listener; 0.0.0.0 to be reachable from outside")
@@ -65,7 +65,7 @@ class Listen(Frozen):
         return "https" if self.tls else "http"
 
 
-class Limits(Frozen):
+class Limits(FrozenModel):
     """What one request may cost before it is refused."""
 
     body_bytes: int = Field(64 * 2**20, ge=1024, description="largest body, after decompression too")
@@ -91,7 +91,7 @@ class Limits(Frozen):
         return self
 
 
-class ApiKey(Frozen):
+class ApiKey(FrozenModel):
     """What the holder of a key may do. The key itself is kept nowhere: `convoy keys new` makes one, and this entry."""
 
     name: str = Field(pattern=NAME)
@@ -105,14 +105,14 @@ class ApiKey(Frozen):
     metrics: bool = Field(False, description="may read metrics, which from then on need such a key")
 
 
-class Logging(Frozen):
+class Logging(FrozenModel):
     """Logs of the gateways: JSON lines in the node's folder."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     access: bool = Field(False, description="a line for every request; costs throughput")
 
 
-class Tracing(Frozen):
+class Tracing(FrozenModel):
     """OpenTelemetry spans; needs the extra `tracing`."""
 
     endpoint: str = Field(
@@ -121,7 +121,7 @@ class Tracing(Frozen):
     sample: float = Field(0.01, ge=0, le=1, description="share of requests without a traceparent that are traced")
 
 
-class Power(Frozen):
+class Power(FrozenModel):
     """What is known of the machine's power where it has no counter that may be read: one watt figure needs the other."""
 
     idle_watts: float | None = Field(None, ge=0, description="watts of the machine at rest")
@@ -140,7 +140,7 @@ class Power(Frozen):
         return self.idle_watts is not None
 
 
-class Named(Frozen):
+class Named(FrozenModel):
     """What clients call."""
 
     name: str = Field(pattern=NAME)
@@ -193,7 +193,7 @@ class ModelConfig(Named):
         return Path(self.artifact).expanduser() if self.artifact else BUNDLED / self.name
 
 
-class Voter(Frozen):
+class Voter(FrozenModel):
     """A model that takes part in another one."""
 
     model: str
@@ -271,7 +271,7 @@ class CascadeConfig(Named):
         return self
 
 
-class Catalog(Frozen):
+class Catalog(FrozenModel):
     """What a gateway serves, and to whom; travels as Ray Serve `user_config`."""
 
     models: tuple[ModelConfig, ...]
@@ -324,7 +324,7 @@ def _check_known(name: str, member: str, known: set[str]) -> None:
         raise ValueError(f"{name}: {unknown('model', member, sorted(known))}")
 
 
-class Cluster(Frozen):
+class Cluster(FrozenModel):
     """Nodes that Ray Serve finds by their resources; all 0: one machine, where no resource need be named.
 
     A node for gateways offers `convoy_gateway`, one per gateway, one `convoy_steward`, and no CPU to Ray; a node for hosts its
@@ -336,7 +336,7 @@ class Cluster(Frozen):
     host_nodes: int = Field(0, ge=0, description="nodes among which the hosts of dedicated models are spread")
 
 
-class LedgerConfig(Frozen):
+class LedgerConfig(FrozenModel):
     """Where assignments, outcomes and decisions are kept."""
 
     url: str = Field(
@@ -349,7 +349,7 @@ class LedgerConfig(Frozen):
     retention_days: float = Field(90, gt=0, description="requests of ended revisions are kept so long")
 
 
-class Settings(Frozen):
+class Settings(FrozenModel):
     """The whole of `convoy.yaml`."""
 
     listen: Listen = Listen()

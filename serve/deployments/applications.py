@@ -13,11 +13,11 @@ from serve.cluster.service_discovery import METER_RESOURCE
 from serve.config.schema import Catalog, ModelConfig, Settings
 from serve.config.thread_plan import plan_threads
 from serve.deployments import autoscaling
-from serve.deployments.coordinator import Steward
-from serve.deployments.experiment_controller import RefereeDeployment
+from serve.deployments.coordinator import Coordinator
+from serve.deployments.experiment_controller import ExperimentControllerDeployment
 from serve.deployments.gateway import Gateway
 from serve.deployments.host import Host
-from serve.deployments.node_agent import Meter
+from serve.deployments.node_agent import NodeAgent
 from serve.executors.host import APP_PREFIX
 
 GATEWAY_APP = "gateway"
@@ -59,17 +59,17 @@ class ApplicationSpec:
 
 def meter(arguments: dict[str, Any]) -> Application:
     """Builder of the config schema."""
-    return _bind(Meter, arguments)
+    return _bind(NodeAgent, arguments)
 
 
 def steward(arguments: dict[str, Any]) -> Application:
     """Builder of the config schema."""
-    return _bind(Steward, arguments)
+    return _bind(Coordinator, arguments)
 
 
 def referee(arguments: dict[str, Any]) -> Application:
     """Builder of the config schema."""
-    return _bind(RefereeDeployment, arguments)
+    return _bind(ExperimentControllerDeployment, arguments)
 
 
 def host(arguments: dict[str, Any]) -> Application:
@@ -109,21 +109,21 @@ def _meter(settings: Settings) -> ApplicationSpec:
     if readers := [key.model_dump(mode="json") for key in settings.keys if key.metrics]:
         arguments["keys"] = readers
     if not cluster.gateway_nodes:
-        return ApplicationSpec("meter", Meter, arguments)
+        return ApplicationSpec("meter", NodeAgent, arguments)
     options = {
         "num_replicas": cluster.gateway_nodes + cluster.host_nodes,
         "ray_actor_options": {"num_cpus": 0, "resources": {METER_RESOURCE: 1}},
     }
-    return ApplicationSpec("meter", Meter, arguments, options)
+    return ApplicationSpec("meter", NodeAgent, arguments, options)
 
 
 def _steward(settings: Settings) -> ApplicationSpec:
-    return ApplicationSpec(STEWARD_APP, Steward, {}, _beside_gateways(settings))
+    return ApplicationSpec(STEWARD_APP, Coordinator, {}, _beside_gateways(settings))
 
 
 def _referee(settings: Settings) -> ApplicationSpec:
     arguments = {"ledger": _ledger(settings), "folder": str(settings.node_dir)}
-    return ApplicationSpec(REFEREE_APP, RefereeDeployment, arguments, _beside_gateways(settings))
+    return ApplicationSpec(REFEREE_APP, ExperimentControllerDeployment, arguments, _beside_gateways(settings))
 
 
 def _beside_gateways(settings: Settings) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import asyncio
 
 from ray import serve as ray_serve
 
-from serve.cluster.clock_watchdog import WallClock, renew_controller, watch
+from serve.cluster.clock_watchdog import ClockWatchdog, renew_controller, watch
 from serve.cluster.rpc import STEWARD_APP, ask
 from serve.gateway.revisions import Change, Report, Revision, Revisions
 
@@ -23,12 +23,12 @@ from serve.gateway.revisions import Change, Report, Revision, Revisions
     graceful_shutdown_timeout_s=1,
     ray_actor_options={"num_cpus": 0},
 )
-class Steward:
+class Coordinator:
     """Deployment of the steward."""
 
     async def __init__(self) -> None:  # type: ignore[misc] # Ray awaits it
         self._revisions = Revisions()
-        self._watch = asyncio.create_task(watch(WallClock(), renew_controller))
+        self._watch = asyncio.create_task(watch(ClockWatchdog(), renew_controller))
 
     async def set_loaded(self, model: str, loaded: bool, known: Revision) -> Change:
         return await self._revisions.set_loaded(model, loaded, known)
@@ -40,7 +40,7 @@ class Steward:
         await self._revisions.report(follower, report)
 
 
-class StewardClient:
+class CoordinatorClient:
     """The steward as gateways see it. Raises NotReady when it is away."""
 
     async def set_loaded(self, model: str, loaded: bool, known: Revision) -> Change:

@@ -21,12 +21,12 @@ from serve.config.experiments import Experiment
 from serve.config.schema import LedgerConfig
 from serve.energy.prices import read_prices
 from serve.experiments.ledger.records import Decision
-from serve.experiments.srm_gauge import SplitGauge
-from serve.telemetry.mmap_store import PageWriter
+from serve.experiments.srm_gauge import SrmGauge
+from serve.telemetry.mmap_store import MmapWriter
 from serve.telemetry.recorder import Metrics
 
 if TYPE_CHECKING:
-    from serve.experiments.controller import Referee
+    from serve.experiments.controller import ExperimentController
     from serve.experiments.ledger.store import Ledger
 
 TICK_SECONDS = 1.0
@@ -45,17 +45,19 @@ log = logging.getLogger("convoy.experiments")
     graceful_shutdown_timeout_s=5,
     ray_actor_options={"num_cpus": 0},
 )
-class RefereeDeployment:
+class ExperimentControllerDeployment:
     """Deployment of the referee."""
 
     def __init__(self, ledger: dict[str, Any], folder: str) -> None:
-        from serve.experiments.controller import Referee
+        from serve.experiments.controller import ExperimentController
         from serve.experiments.ledger.store import Ledger  # as in the gateway: only where there is a ledger
 
         self._config = LedgerConfig.model_validate(ledger)
         self._ledger: Ledger = Ledger(self._config.url)
-        self._referee: Referee = Referee(self._ledger, partial(price_source, Path(folder) / "metrics"), tell_webhook)
-        self._splits = SplitGauge(Metrics(PageWriter(Path(folder) / "metrics")))
+        self._referee: ExperimentController = ExperimentController(
+            self._ledger, partial(price_source, Path(folder) / "metrics"), tell_webhook
+        )
+        self._splits = SrmGauge(Metrics(MmapWriter(Path(folder) / "metrics")))
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name="referee", daemon=True)
         self._thread.start()

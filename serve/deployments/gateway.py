@@ -22,21 +22,21 @@ from models.engines.store.store import open_store
 from serve.auth import Access, read_local_key
 from serve.config.schema import Catalog, ModelConfig, Settings
 from serve.config.thread_plan import plan_threads
-from serve.deployments.coordinator import StewardClient
+from serve.deployments.coordinator import CoordinatorClient
 from serve.executors.base import Executor
 from serve.executors.host import connect_host
 from serve.executors.lazy import connect_local, open_memory
-from serve.experiments.endpoint import lined
+from serve.experiments.endpoint import with_own_queue
 from serve.gateway.catalog_loader import CatalogLoader, close_endpoints
 from serve.gateway.dataplane import DataPlane
 from serve.gateway.repository import Repository
-from serve.grpc.server import GrpcListener
-from serve.http.server import HttpListener
+from serve.grpc.server import GrpcServer
+from serve.http.server import HttpServer
 from serve.images.decode_pool import DecodePool
 from serve.node.socket_handover import Handover, find_listener
 from serve.telemetry.definitions import BUILD, DECODE_BUSY, LOOP_BUSY
 from serve.telemetry.logs import log_request, open_log
-from serve.telemetry.mmap_store import PageWriter
+from serve.telemetry.mmap_store import MmapWriter
 from serve.telemetry.recorder import Metrics
 from serve.telemetry.tracing import request_tracer
 
@@ -65,7 +65,7 @@ class Gateway:
     async def __init__(self, settings: dict[str, Any]) -> None:  # type: ignore[misc] # Ray awaits it
         self._settings = Settings.model_validate(settings)
         self._threads = plan_threads(self._settings)
-        self._metrics = Metrics(PageWriter(self._settings.node_dir / "metrics"))
+        self._metrics = Metrics(MmapWriter(self._settings.node_dir / "metrics"))
         self._metrics.set(BUILD, 1, version=convoy.__version__, ray=ray.__version__)
         decoders = DecodePool(self._threads.decode, self._metrics.values(DECODE_BUSY))
         access = Access(local_key=read_local_key(self._settings.node_dir))
@@ -74,14 +74,14 @@ class Gateway:
         self._observe()
         self._memory = open_memory(self._settings)
         self._store = open_store(self._settings.engines)
-        self._http: HttpListener | None = None
-        self._grpc: GrpcListener | None = None
+        self._http: HttpServer | None = None
+        self._grpc: GrpcServer | None = None
         self._handover: Handover | None = None
         self._experiments = self._open_experiments()
         self._repository = Repository(
             self._plane,
             CatalogLoader(self._connect, self._metrics, self._settings.limits),
-            StewardClient(),
+            CoordinatorClient(),
             f"{socket.gethostname()}-{os.getpid()}",
             self._metrics,
             self._experiments,
@@ -130,7 +130,7 @@ class Gateway:
             self._http.stop_accepting()
             await asyncio.gather(asyncio.sleep(LINGER_SECONDS), self._grpc.stop(DRAIN_SECONDS))
             await self._http.stop(DRAIN_SECONDS)
-        await close_endpoints(lined(self._plane.endpoints.by_name.values()))
+        await close_endpoints(with_own_queue(self._plane.endpoints.by_name.values()))
         if self._experiments is not None:
             await self._experiments.close()
         self._ticker.cancel()
@@ -157,10 +157,10 @@ class Gateway:
         folder = self._settings.node_dir
         listener = await self._find_listener(folder)
         self._handover = Handover(folder / f"gateway-{os.getpid()}.sock", listener)
-        self._http = HttpListener(
+        self._http = HttpServer(
             self._plane, self._repository, self._metrics, self._settings, listener, self._experiments
         )
-        self._grpc = GrpcListener(self._plane, self._repository, self._metrics, self._settings, self._experiments)
+        self._grpc = GrpcServer(self._plane, self._repository, self._metrics, self._settings, self._experiments)
         await self._grpc.start()
         await self._http.start()
 
@@ -181,5 +181,5 @@ class Gateway:
             loop_busy[0] = time.thread_time()
             for endpoint in self._plane.endpoints.by_name.values():
                 endpoint.recorder.flush()
-            for endpoint in lined(self._plane.endpoints.by_name.values()):
+            for endpoint in with_own_queue(self._plane.endpoints.by_name.values()):
                 endpoint.recorder.queue(endpoint.batcher.waiting_rows)

@@ -19,13 +19,13 @@ from models.artifact import Artifact
 from models.engines.store.store import open_store
 from serve.config.schema import ModelConfig
 from serve.deployments.autoscaling import BACKLOG, BUSY
-from serve.deployments.host_load import Demand
+from serve.deployments.host_load import HostLoad
 from serve.executors.base import Form
 from serve.executors.credits import Callers
 from serve.executors.engine_set import load_engines
 from serve.executors.host import HostAnswer, HostFacts
 from serve.telemetry.definitions import HOST_CALLS
-from serve.telemetry.mmap_store import PageWriter
+from serve.telemetry.mmap_store import MmapWriter
 from serve.telemetry.recorder import Metrics
 from serve.worker_threads import WorkThreads
 
@@ -45,7 +45,7 @@ class Host:
 
     async def __init__(self, model: dict[str, object], threads: int, folder: str, engines: str) -> None:  # type: ignore[misc] # Ray awaits it
         config = ModelConfig.model_validate(model)
-        metrics = Metrics(PageWriter(Path(folder) / "metrics"))
+        metrics = Metrics(MmapWriter(Path(folder) / "metrics"))
         try:
             artifact = await asyncio.to_thread(Artifact.load, config.folder)
             self._engines = await asyncio.to_thread(
@@ -58,7 +58,7 @@ class Host:
         self._node = socket.gethostname()
         self._calls = metrics.values(HOST_CALLS, model=config.name, version=config.version)
         self._callers = Callers()
-        self._demand = Demand()
+        self._demand = HostLoad()
 
     async def facts(self) -> HostFacts:
         return HostFacts(self._engines.inputs, self._engines.classes, self._engines.curve, self._engines.facts)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 SILENT_SECONDS = 2.0  # what a gateway said earlier no longer counts
 
 
-class Demand:
+class HostLoad:
     """Lives on the host's event loop."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -28,7 +28,7 @@ from serve.executors.engine_selection import check_engines
 from serve.executors.lazy import check_memory
 from serve.experiments.arms import check_arms
 from serve.node.socket_handover import bind, prepare_folder
-from serve.telemetry.mmap_store import clear_pages
+from serve.telemetry.mmap_store import clear_files
 from serve.tls import server_context
 
 # A batch of 32 photos is 4.8 MB and Ray's default limit between replicas is 4 MiB; gRPC halves what a handle call costs.
@@ -86,7 +86,7 @@ def start(settings: Settings, ray_started: Callable[[], None] = lambda: None) ->
     os.environ.update(node_environment(os.environ))
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     check(settings)
-    clear_pages(settings.node_dir / "metrics")
+    clear_files(settings.node_dir / "metrics")
     make_local_key(settings.node_dir)
     threads = plan_threads(settings)
     ray.init(

@@ -16,11 +16,11 @@ from serve.config.schema import ApiKey, Listen, Power
 from serve.energy.accountant import Accountant, keep_account
 from serve.energy.discovery import find_sources
 from serve.energy.nvml import Gpu, find_gpus
-from serve.node.collector import PagesCollector
+from serve.node.collector import MetricsCollector
 from serve.node.metrics_server import listen_for_scrapes
 from serve.node.socket_handover import KEEPER, Handover, bind, find_listener, has_port, prepare_folder
 from serve.telemetry.definitions import CORES
-from serve.telemetry.mmap_store import PageWriter
+from serve.telemetry.mmap_store import MmapWriter
 from serve.telemetry.proc import machine_cores
 from serve.telemetry.recorder import Metrics
 
@@ -30,7 +30,7 @@ log = logging.getLogger("convoy.meter")
 def serve_metrics(listen: Listen, folder: Path, gpus: Sequence[Gpu] = (), keys: Sequence[ApiKey] = ()) -> WSGIServer:
     """Starts the node's metrics endpoint on a thread."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(PagesCollector(folder, gpus))
+    registry.register(MetricsCollector(folder, gpus))
     return listen_for_scrapes(listen, registry, keys)
 
 
@@ -50,7 +50,7 @@ def keep_listener(listen: Listen, folder: Path) -> Handover:
     graceful_shutdown_timeout_s=5,
     ray_actor_options={"num_cpus": 0},
 )
-class Meter:
+class NodeAgent:
     """Deployment of the meter."""
 
     def __init__(
@@ -59,7 +59,7 @@ class Meter:
         """`keys` are those that may read metrics; none: everybody may."""
         parsed, folder = Listen.model_validate(listen), Path(folder_name)
         self._handover = keep_listener(parsed, folder)
-        metrics = Metrics(PageWriter(folder / "metrics"))
+        metrics = Metrics(MmapWriter(folder / "metrics"))
         metrics.set(CORES, machine_cores())
         gpus = find_gpus()
         self._stopped = threading.Event()

@@ -14,7 +14,7 @@ from serve.energy.engine_usage import COUNTED, DIRECT, NOBODY, Model, Totals, Us
 from serve.energy.prices import Price, Prices, read_prices, write_prices
 from serve.energy.source import CPU, Source, SourceGone
 from serve.telemetry.definitions import CHIP_ENERGY, CPU_BUSY, ENERGY, IDLE_POWER, POWER, POWER_CAP
-from serve.telemetry.mmap_store import PageReader
+from serve.telemetry.mmap_store import MmapReader
 from serve.telemetry.proc import busy_core_seconds
 from serve.telemetry.recorder import Metrics
 
@@ -55,7 +55,7 @@ class Accountant:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._metrics = metrics
-        self._pages = PageReader(metrics.folder, COUNTED)
+        self._pages = MmapReader(metrics.folder, COUNTED)
         self._busy_cores = busy_cores
         self._clock = clock
         learnt = read_prices(metrics.folder)

@@ -12,9 +12,9 @@ import numpy as np
 from convoy.errors import ConvoyError
 from models.ensembles.combine import Scores
 from models.ensembles.confidence import Measure, unsure
-from serve.batching.member_report import Part
+from serve.batching.member_report import MemberResult
 from serve.ensembles.ensemble import Ensemble, Poll
-from serve.ensembles.multi_view import Looks
+from serve.ensembles.multi_view import Views
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Cascade:
                 raise refusals[0]
             yield
 
-    async def poll(self, looks: Looks, deadline: float, priority: int = 0) -> Poll:
+    async def poll(self, looks: Views, deadline: float, priority: int = 0) -> Poll:
         """Asks stage after stage; `deadline` in monotonic seconds.
 
         A stage that fails changes nothing: what is open goes on to the next one, and an earlier stage's answer stands.
@@ -77,7 +77,7 @@ class Cascade:
         until = min(deadline, begun + self._deadline)
         scores: Scores | ConvoyError | None = None
         started: list[float] = []
-        parts: list[Part] = []
+        parts: list[MemberResult] = []
         asked: list[tuple[str, int]] = []
         going_on = np.ones(len(looks), np.bool_)
         for stage in self.stages:

@@ -13,9 +13,9 @@ import numpy as np
 from convoy.errors import ConvoyError, DeadlineExceeded, EngineFailed
 from models.engines.logits import all_have_distribution
 from models.ensembles.combine import Rule, Scores, combine
-from serve.batching.line import Line, run_in_parts
-from serve.batching.member_report import Outcome, Part
-from serve.ensembles.multi_view import Looks
+from serve.batching.line import RequestQueue, run_in_parts
+from serve.batching.member_report import MemberResult, Outcome
+from serve.ensembles.multi_view import Views
 
 INLINE_VALUES = 100_000  # logits; combining more of them would hold up the event loop for a millisecond
 
@@ -26,7 +26,7 @@ class Member:
 
     model: str
     version: str
-    line: Line
+    line: RequestQueue
     geometry: int
     weight: float = 1.0
     temperature: float = 1.0
@@ -38,7 +38,7 @@ class Poll:
     """What came of asking: combined scores [images, classes], or the error because of which there are none."""
 
     scores: Scores | ConvoyError
-    parts: tuple[Part, ...]
+    parts: tuple[MemberResult, ...]
     started: float
     asked: tuple[tuple[str, int], ...] = ()  # images by stage, of a cascade
 
@@ -47,7 +47,7 @@ class Poll:
 class _Ballot:
     """A member's votes, [looks, images, classes], and when its first run began."""
 
-    part: Part
+    part: MemberResult
     votes: Scores | None = None
     started: float = 0.0
     error: ConvoyError | None = None
@@ -102,7 +102,7 @@ class Ensemble:
             self._check_enough(refusals)
             yield
 
-    async def poll(self, looks: Looks, deadline: float, priority: int = 0) -> Poll:
+    async def poll(self, looks: Views, deadline: float, priority: int = 0) -> Poll:
         """Asks every member; `deadline` in monotonic seconds. Members that are late or fail are left out, and told."""
         begun = self._clock()
         until = min(deadline, begun + self._deadline)
@@ -133,7 +133,7 @@ class Ensemble:
             return Poll(EngineFailed("the members' answers combine to NaN or infinity"), parts, started)
         return Poll(scores, parts, started)
 
-    async def _ask(self, member: Member, looks: Looks, until: float, priority: int) -> _Ballot:
+    async def _ask(self, member: Member, looks: Views, until: float, priority: int) -> _Ballot:
         rows = looks.rows[member.geometry]
         begun = self._clock()
         try:
@@ -143,20 +143,22 @@ class Ensemble:
             outcome: Outcome = "late" if isinstance(error, DeadlineExceeded) else "failed"
             seconds = self._clock() - begun
             return _Ballot(
-                Part(member.model, member.version, len(rows), outcome, seconds, reason=str(error)), error=error
+                MemberResult(member.model, member.version, len(rows), outcome, seconds, reason=str(error)), error=error
             )
         logits = np.concatenate([answer.logits for answer in answers])
         if member.temperature != 1.0:
             logits = logits / np.float32(member.temperature)
         votes = logits.reshape(*rows.shape[:2], -1).transpose(1, 0, 2)
         seconds, engine_seconds = self._clock() - begun, sum(answer.engine_seconds for answer in answers)
-        part = Part(member.model, member.version, len(rows), "answered", seconds, engine_seconds)
+        part = MemberResult(member.model, member.version, len(rows), "answered", seconds, engine_seconds)
         return _Ballot(part, votes, min(answer.run.started for answer in answers))
 
     def _late(self, member: Member, images: int, begun: float) -> _Ballot:
         seconds = self._clock() - begun
         error = DeadlineExceeded(f"no answer within {seconds * 1000:.0f} ms")
-        return _Ballot(Part(member.model, member.version, images, "late", seconds, reason=str(error)), error=error)
+        return _Ballot(
+            MemberResult(member.model, member.version, images, "late", seconds, reason=str(error)), error=error
+        )
 
     def _too_few(self, ballots: Sequence[_Ballot], answered: int) -> ConvoyError:
         lost = [(ballot.part.model, ballot.error) for ballot in ballots if ballot.error is not None]

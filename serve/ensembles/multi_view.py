@@ -41,7 +41,7 @@ class Geometry:
 
 
 @dataclass(frozen=True)
-class Looks:
+class Views:
     """Per geometry the looks at all images of a request, UINT8 [images, looks, size, size, channels]."""
 
     rows: tuple[Pixels, ...]
@@ -49,12 +49,12 @@ class Looks:
     def __len__(self) -> int:
         return len(self.rows[0])
 
-    def of(self, images: NDArray[np.bool_]) -> Looks:
+    def of(self, images: NDArray[np.bool_]) -> Views:
         """Those of the chosen images."""
-        return Looks(tuple(rows[images] for rows in self.rows))
+        return Views(tuple(rows[images] for rows in self.rows))
 
 
-class LooksDecoder:
+class ViewsDecoder:
     """Decodes an image once, at the resolution that the most demanding geometry needs, and looks at it. Thread-safe.
 
     A single geometry with the view `identity` sees what `Decoder` gives, bit by bit.
@@ -93,18 +93,18 @@ class LooksDecoder:
             return "pixels", pixels if pixels <= self._max_pixels else 0
         return self._decoder.glance(image)
 
-    def decode(self, image: ImageBytes | Pixels) -> Looks:
-        """Looks at one encoded image, or at pixels [height, width, channels]. Blocks. Raises as `Decoder.decode`."""
+    def decode(self, image: ImageBytes | Pixels) -> Views:
+        """Views at one encoded image, or at pixels [height, width, channels]. Blocks. Raises as `Decoder.decode`."""
         if isinstance(image, np.ndarray):
             return self._look(self._as_decoded(image))
         return self._decoder.read(image, self._look)
 
     @staticmethod
-    def stack(images: Sequence[Looks]) -> Looks:
-        """Looks at several images as those of one request."""
+    def stack(images: Sequence[Views]) -> Views:
+        """Views at several images as those of one request."""
         if len(images) == 1:
             return images[0]
-        return Looks(tuple(np.concatenate(rows) for rows in zip(*(one.rows for one in images), strict=True)))
+        return Views(tuple(np.concatenate(rows) for rows in zip(*(one.rows for one in images), strict=True)))
 
     def _as_decoded(self, pixels: Pixels) -> Decoded:
         height, width, _ = pixels.shape
@@ -114,7 +114,7 @@ class LooksDecoder:
             raise InvalidInput("the image has no pixels")
         return Decoded(pixels, width, height)
 
-    def _look(self, decoded: Decoded) -> Looks:
+    def _look(self, decoded: Decoded) -> Views:
         width, height = decoded.upright
         seen: dict[tuple[Box, int, int], Pixels] = {}
         rows = []
@@ -126,4 +126,4 @@ class LooksDecoder:
                     seen[key] = self._decoder.fit(decoded, *key)
                 squares.append(arrange(seen[key], look))
             rows.append(np.stack(squares)[np.newaxis])
-        return Looks(tuple(rows))
+        return Views(tuple(rows))

@@ -16,7 +16,7 @@ from convoy.errors import ConvoyError, EngineFailed, NotReady
 from serve.batching.line import BatcherLimits
 from serve.batching.results import Answer, BatchRun
 from serve.ensembles.ensemble import Poll
-from serve.ensembles.multi_view import Looks
+from serve.ensembles.multi_view import Views
 from serve.telemetry.definitions import MEMBER, MEMBER_ENGINE, MEMBER_TIME, SAMPLES, SECONDS, STAGE_IMAGES
 from serve.telemetry.recorder import Metrics
 
@@ -24,7 +24,7 @@ from serve.telemetry.recorder import Metrics
 class Plan(Protocol):
     """Who is asked and how the answers become one."""
 
-    async def poll(self, looks: Looks, deadline: float, priority: int = 0) -> Poll: ...
+    async def poll(self, looks: Views, deadline: float, priority: int = 0) -> Poll: ...
 
     def admit(self, images: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> None: ...
 
@@ -33,7 +33,7 @@ class Plan(Protocol):
     ) -> AbstractContextManager[None]: ...
 
 
-class Composition:
+class EnsembleRunner:
     """Answers requests by polling a plan. Lives on one event loop.
 
     The rows wait in the members' lines, where they meet the rows of other requests; each request is a run of its own here.
@@ -69,7 +69,7 @@ class Composition:
         with self._plan.arrival(size, deadline, priority, ready_in):
             yield
 
-    def submit(self, rows: Looks, deadline: float, priority: int = 0) -> asyncio.Future[Answer]:
+    def submit(self, rows: Views, deadline: float, priority: int = 0) -> asyncio.Future[Answer]:
         """Asks the members. `deadline` in monotonic seconds. Raises NotReady when closed."""
         self._check_open()
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -89,7 +89,7 @@ class Composition:
         if self._closed:
             raise NotReady("the model is being unloaded; retry")
 
-    async def _answer(self, future: asyncio.Future[Answer], looks: Looks, deadline: float, priority: int) -> None:
+    async def _answer(self, future: asyncio.Future[Answer], looks: Views, deadline: float, priority: int) -> None:
         try:
             poll = await self._plan.poll(looks, deadline, priority)
             self._on_poll(poll, len(looks))

@@ -12,7 +12,7 @@ from pathlib import Path
 from convoy.errors import ConfigError
 from models.artifact import Artifact
 from models.engines.backends.cpu import hardware
-from models.engines.spec import key_of
+from models.engines.spec import spec_key
 from models.engines.store.store import Store, open_store
 from serve.batching.latency_curve import LatencyCurve, bucket_sizes
 from serve.config.schema import ModelConfig, Settings
@@ -23,7 +23,7 @@ log = logging.getLogger("convoy.engines")
 
 
 @dataclass(frozen=True)
-class KeptCurves:
+class CurveStore:
     """Curves over these batch sizes with so many threads. Each belongs to an engine, its version, and the machine."""
 
     store: Store
@@ -59,10 +59,10 @@ class KeptCurves:
             "sizes": list(self.sizes),
             "machine": hardware() | {"cores": os.cpu_count()},
         }
-        return self.store.curves / f"{key_of(key)}.json"
+        return self.store.curves / f"{spec_key(key)}.json"
 
 
-def kept_curve(settings: Settings, model: ModelConfig, artifact: Artifact) -> LatencyCurve | None:
+def stored_curve(settings: Settings, model: ModelConfig, artifact: Artifact) -> LatencyCurve | None:
     """What an earlier start measured of the engine that a start would load now; None: nothing, or not on this machine."""
     plan, store = plan_threads(settings), open_store(settings.engines)
     threads = model.threads or (plan.local if model.placement == "local" else plan.dedicated)
@@ -70,4 +70,4 @@ def kept_curve(settings: Settings, model: ModelConfig, artifact: Artifact) -> La
         chosen = choose_engine(model, artifact, store)
     except ConfigError:
         return None
-    return KeptCurves(store, threads, bucket_sizes(model.max_batch)).find(chosen.identity, chosen.facts.label)
+    return CurveStore(store, threads, bucket_sizes(model.max_batch)).find(chosen.identity, chosen.facts.label)

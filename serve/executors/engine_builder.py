@@ -15,7 +15,7 @@ from serve.config.schema import ModelConfig
 ROOT = Path(__file__).resolve().parents[2]  # whence a process with -m imports these packages and no others
 
 
-class Builder:
+class EngineBuilder:
     """Builds a model's engine in a process of low priority, since a server answers meanwhile and a build may be killed."""
 
     def __init__(self, model: ModelConfig, artifact: Artifact, store: Store) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from convoy.errors import ConfigError
 from models.artifact import IMAGE_MODEL, TENSOR_MODEL, Artifact
 from models.engines.backends.registry import find_backend
-from models.engines.build.eval_data import source_of
+from models.engines.build.eval_data import find_eval_source
 from models.engines.engine import Engine, Precision
-from models.engines.spec import Order, key_of
+from models.engines.spec import EngineSpec, spec_key
 from models.engines.store.store import Store
 from serve.config.schema import ModelConfig, Settings
 
@@ -70,9 +70,9 @@ def serves_artifact(model: ModelConfig) -> bool:
     return is_own(model.engine, model.precision)
 
 
-def order_of(model: ModelConfig, artifact: Artifact) -> Order:
+def order_of(model: ModelConfig, artifact: Artifact) -> EngineSpec:
     """What a configuration asks for."""
-    return Order(artifact, find_backend(model.engine), model.precision, source_of(artifact))
+    return EngineSpec(artifact, find_backend(model.engine), model.precision, find_eval_source(artifact))
 
 
 def check_engines(settings: Settings, artifacts: Mapping[str, Artifact]) -> None:
@@ -97,7 +97,7 @@ def choose_engine(model: ModelConfig, artifact: Artifact, store: Store) -> Chose
             return Chosen(entry.folder, entry.manifest.key, _facts(model.engine, model.precision, entry.status))
         problem = f"{model.engine} {model.precision} is not built yet"
     facts = _facts(OWN_ENGINE, OWN_PRECISION, OWN_STATUS, problem)
-    return Chosen(artifact.folder, key_of(artifact.manifest.files), facts)
+    return Chosen(artifact.folder, spec_key(artifact.manifest.files), facts)
 
 
 def open_engines(model: ModelConfig, artifact: Artifact, store: Store, threads: int) -> Opened:

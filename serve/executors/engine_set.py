@@ -22,8 +22,8 @@ from models.engines.store.store import Store
 from serve.batching.latency_curve import LONG_SECONDS, LatencyCurve, bucket_sizes, check_width, measure_curve, warm_up
 from serve.config.schema import ModelConfig
 from serve.executors.base import Form
-from serve.executors.curve_store import KeptCurves
-from serve.executors.engine_builder import Builder
+from serve.executors.curve_store import CurveStore
+from serve.executors.engine_builder import EngineBuilder
 from serve.executors.engine_selection import EngineFacts, Opened, open_engines
 from serve.telemetry.recorder import EngineTime, Metrics
 
@@ -57,11 +57,11 @@ class Engines:
         """`curve` is what was measured before, if it was: then one run is enough to be warm."""
         self._open = partial(open_engines, model, artifact, store, threads)
         self._sizes = bucket_sizes(model.max_batch)
-        self._kept = KeptCurves(store, threads, self._sizes)
+        self._kept = CurveStore(store, threads, self._sizes)
         self._time = engine_time
         self._classes = len(artifact.manifest.labels)
         self._warm = self._warm_up(self._open(), curve)
-        self._builder = Builder(model, artifact, store)
+        self._builder = EngineBuilder(model, artifact, store)
         self.trouble = ""  # why it could not run blank rows the last time
         self._doubtful: tuple[Form, int] | None = None  # a form and a number of rows that it failed to run
         self._closed = False

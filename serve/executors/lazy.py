@@ -18,13 +18,13 @@ from models.artifact import WEIGHTS, Artifact, Preprocessing
 from models.engines.engine import TensorSpec
 from models.engines.store.store import Store
 from serve.batching.latency_curve import LatencyCurve
-from serve.batching.slots import Slots, SlotsOnDemand
+from serve.batching.slots import LazySlots, Slots
 from serve.config.schema import ModelConfig, Settings
 from serve.executors.base import Executor, Form
 from serve.executors.engine_selection import EngineFacts, asked_for
 from serve.executors.engine_set import load_engines
 from serve.executors.local import LocalExecutor
-from serve.executors.memory_budget import Memory, Resident
+from serve.executors.memory_budget import MemoryBudget, Resident
 from serve.telemetry.definitions import EVICTIONS, LOAD_SECONDS, LOADS
 from serve.telemetry.proc import resident_bytes
 from serve.telemetry.recorder import Metrics
@@ -38,7 +38,7 @@ Verify = Callable[[], Awaitable[None]]
 log = logging.getLogger("convoy.memory")
 
 
-class OnDemandExecutor:
+class LazyExecutor:
     """Holds a `LocalExecutor` while there is room. Lives on one event loop.
 
     An absent engine has no permits, so requests wait in their lines, deadlines included, while one task loads it: above
@@ -46,10 +46,16 @@ class OnDemandExecutor:
     """
 
     def __init__(
-        self, config: ModelConfig, artifact: Artifact, verify: Verify, load: Load, memory: Memory, metrics: Metrics
+        self,
+        config: ModelConfig,
+        artifact: Artifact,
+        verify: Verify,
+        load: Load,
+        memory: MemoryBudget,
+        metrics: Metrics,
     ) -> None:
         """`verify` raises when the artifact has changed; `load` gets the latency curve that was measured before, if any."""
-        self._slots = SlotsOnDemand(self._fetch)
+        self._slots = LazySlots(self._fetch)
         self.slots: Slots = self._slots
         self.inputs: Mapping[Form, TensorSpec] = input_specs(artifact.manifest.preprocessing)
         self.curve = FIRST_GUESS
@@ -178,7 +184,7 @@ class OnDemandExecutor:
 
 
 async def connect_local(
-    config: ModelConfig, artifact: Artifact, store: Store, threads: int, metrics: Metrics, memory: Memory | None
+    config: ModelConfig, artifact: Artifact, store: Store, threads: int, metrics: Metrics, memory: MemoryBudget | None
 ) -> Executor:
     """A model's engine in this process: now, or without room for it at the first request. Raises ArtifactError."""
 
@@ -194,15 +200,15 @@ async def connect_local(
 
     if memory is None:
         return await start(None)
-    executor = OnDemandExecutor(config, artifact, verify, start, memory, metrics)
+    executor = LazyExecutor(config, artifact, verify, start, memory, metrics)
     if memory.has_room(executor.size):
         await executor.load()
     return executor
 
 
-def open_memory(settings: Settings) -> Memory | None:
+def open_memory(settings: Settings) -> MemoryBudget | None:
     """The budget of a gateway; None: there is none."""
-    return Memory(int(settings.models_memory_mb * 2**20)) if settings.models_memory_mb else None
+    return MemoryBudget(int(settings.models_memory_mb * 2**20)) if settings.models_memory_mb else None
 
 
 def check_memory(settings: Settings, artifacts: Mapping[str, Artifact]) -> None:

@@ -45,7 +45,7 @@ class Tenant(Protocol):
         ...
 
 
-class Memory:
+class MemoryBudget:
     """The budget of a gateway and who is in it. Lives on one event loop.
 
     `lock` is held by whoever comes in: engines are loaded one after the other, so that they neither fight for cores nor

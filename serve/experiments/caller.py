@@ -9,7 +9,7 @@ from convoy.errors import InvalidInput
 from serve.batching.results import Answer
 from serve.gateway.dataplane import Terms, Watch
 from serve.gateway.endpoints import Endpoint
-from serve.telemetry.request_timings import Trace
+from serve.telemetry.request_timings import RequestTimings
 
 ARM_HEADER = b"x-convoy-arm"
 MAX_ID = 128
@@ -27,7 +27,9 @@ class Caller(NamedTuple):
 class Work(Protocol):
     """What a request asks, of whichever arm."""
 
-    def __call__(self, endpoint: Endpoint, *, terms: Terms, trace: Trace, watch: Watch) -> Awaitable[list[Answer]]: ...
+    def __call__(
+        self, endpoint: Endpoint, *, terms: Terms, trace: RequestTimings, watch: Watch
+    ) -> Awaitable[list[Answer]]: ...
 
 
 MakeCaller = Callable[[str, Mapping[str, Any]], Caller]  # of the request's id and fields; raises InvalidInput

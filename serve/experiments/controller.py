@@ -34,7 +34,7 @@ Notify = Callable[[Experiment, Decision], None]
 Change = Callable[[Revision], Revision]
 
 
-class Referee:
+class ExperimentController:
     """The only one that changes experiments while they run; several would not contradict each other, but surprise."""
 
     def __init__(

@@ -6,24 +6,24 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from serve.config.experiments import VERSION
-from serve.experiments.runtime import LiveExperiment
+from serve.experiments.runtime import ExperimentRuntime
 from serve.gateway.endpoints import Endpoint
 from serve.telemetry.recorder import ModelRecorder
-from serve.telemetry.request_timings import Trace
+from serve.telemetry.request_timings import RequestTimings
 
 
 @dataclass(frozen=True)
 class ExperimentEndpoint(Endpoint):
     """Looks like its control, whose line stands for those of all arms; requests wait in their arm's line."""
 
-    live: LiveExperiment
+    live: ExperimentRuntime
 
-    def arm_of(self, trace: Trace) -> Endpoint:
+    def arm_of(self, trace: RequestTimings) -> Endpoint:
         """The endpoint that a request was assigned to."""
         return self.live.arms[trace.arm]
 
 
-def front(live: LiveExperiment, recorder: ModelRecorder) -> ExperimentEndpoint:
+def experiment_endpoint(live: ExperimentRuntime, recorder: ModelRecorder) -> ExperimentEndpoint:
     definition = live.revision.definition
     control = live.arms[definition.control.name]
     return ExperimentEndpoint(
@@ -40,6 +40,6 @@ def front(live: LiveExperiment, recorder: ModelRecorder) -> ExperimentEndpoint:
     )
 
 
-def lined(endpoints: Iterable[Endpoint]) -> Iterator[Endpoint]:
+def with_own_queue(endpoints: Iterable[Endpoint]) -> Iterator[Endpoint]:
     """The endpoints that have a line of their own: all but experiments."""
     return (one for one in endpoints if not isinstance(one, ExperimentEndpoint))

@@ -14,12 +14,12 @@ from serve.config.experiments import VERSION, Experiment
 from serve.config.schema import LedgerConfig
 from serve.energy.prices import Prices, read_prices
 from serve.experiments.arms import arms_of
-from serve.experiments.endpoint import ExperimentEndpoint, front, lined
+from serve.experiments.endpoint import ExperimentEndpoint, experiment_endpoint, with_own_queue
 from serve.experiments.feedback import named_experiments, parse_feedback
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.ledger.writer import LedgerWriter
 from serve.experiments.revision import Revision
-from serve.experiments.runtime import LiveExperiment
+from serve.experiments.runtime import ExperimentRuntime
 from serve.gateway.dataplane import DataPlane
 from serve.gateway.endpoints import Endpoint, Endpoints
 from serve.telemetry.definitions import LEDGER_EVENTS
@@ -73,7 +73,7 @@ class Experiments:
 
     def bind(self, endpoints: Endpoints) -> Endpoints:
         """The endpoints and every experiment over them whose arms all serve; `problems` says why others are not there."""
-        served = {one.name: one for one in lined(endpoints.by_name.values())}
+        served = {one.name: one for one in with_own_queue(endpoints.by_name.values())}
         before, self.problems = self.problems, {}
         fronts = list(self._bound(served))
         for name, problem in self.problems.items():
@@ -86,12 +86,12 @@ class Experiments:
 
     def labels(self, name: str) -> tuple[str, ...]:
         """The classes of an experiment that is served here."""
-        front = self._fronts().get(name)
-        return () if front is None else front.labels
+        endpoint = self._fronts().get(name)
+        return () if endpoint is None else endpoint.labels
 
     def check(self, definition: Experiment) -> None:
         """Raises InvalidInput when the arms are not served here or cannot be compared."""
-        arms_of(definition, {one.name: one for one in lined(self._plane.endpoints.by_name.values())})
+        arms_of(definition, {one.name: one for one in with_own_queue(self._plane.endpoints.by_name.values())})
         if definition.webhook:
             raise InvalidInput("a webhook can only be declared in the configuration file")
 
@@ -128,8 +128,8 @@ class Experiments:
                 continue
             try:
                 arms = arms_of(definition, served)
-                live = LiveExperiment(revision, arms, self._writer, self._metrics, lambda: self._prices)
-                yield front(live, self._recorder(name))
+                live = ExperimentRuntime(revision, arms, self._writer, self._metrics, lambda: self._prices)
+                yield experiment_endpoint(live, self._recorder(name))
             except Exception as error:  # noqa: BLE001 one that cannot be served is no reason for others not to be
                 self.problems[name] = reason_of(error)
 
@@ -169,7 +169,7 @@ class Experiments:
     def _class_index(self, label: str, experiment: str) -> int:
         """The index of a label; without the experiment's name only where all experiments agree on it."""
         fronts = self._fronts().values()
-        tables = [front.labels for front in fronts if not experiment or front.name == experiment]
+        tables = [endpoint.labels for endpoint in fronts if not experiment or endpoint.name == experiment]
         found = {table.index(label) for table in tables if label in table}
         if len(found) == 1:
             return found.pop()

@@ -33,7 +33,7 @@ from serve.telemetry.definitions import ARM_COPIES, ARM_REQUESTS, Definition
 from serve.telemetry.mmap_store import Values
 from serve.telemetry.recorder import Metrics
 from serve.telemetry.request_events import FIELDS
-from serve.telemetry.request_timings import Trace
+from serve.telemetry.request_timings import RequestTimings
 
 if TYPE_CHECKING:
     from serve.experiments.ledger.writer import LedgerWriter
@@ -53,7 +53,7 @@ class Assigned(NamedTuple):
     unit: int
 
 
-class LiveExperiment:
+class ExperimentRuntime:
     """Lives on one event loop. The revision is replaced as a whole; requests under way keep theirs."""
 
     def __init__(
@@ -87,7 +87,9 @@ class LiveExperiment:
             return Assigned(self.revision.allocation.arm(self._salt, caller.id), 0)
         return Assigned(self.revision.allocation.arm(self._salt, key), unit_of(self._salt, key))
 
-    def serve(self, caller: Caller, terms: Terms, trace: Trace, watch: Watch, work: Work) -> Awaitable[list[Answer]]:
+    def serve(
+        self, caller: Caller, terms: Terms, trace: RequestTimings, watch: Watch, work: Work
+    ) -> Awaitable[list[Answer]]:
         """Answers with the caller's arm. Raises ConvoyError as the arm does."""
         assigned = self.assign(caller)
         if self._copied:
@@ -100,14 +102,21 @@ class LiveExperiment:
         images: Sequence[ImageBytes],
         caller: Caller,
         terms: Terms,
-        trace: Trace,
+        trace: RequestTimings,
         watch: Watch,
     ) -> Awaitable[list[Answer]]:
         """As `DataPlane.classify`, by the caller's arm."""
         return self.serve(caller, terms, trace, watch, partial(plane.classify, images=images))
 
     async def _run(
-        self, caller: Caller, assigned: Assigned, arm: str, terms: Terms, trace: Trace, watch: Watch, work: Work
+        self,
+        caller: Caller,
+        assigned: Assigned,
+        arm: str,
+        terms: Terms,
+        trace: RequestTimings,
+        watch: Watch,
+        work: Work,
     ) -> list[Answer]:
         trace.experiment, trace.arm = self.revision.definition.name, arm
         try:
@@ -162,7 +171,7 @@ class LiveExperiment:
 
     async def _copy(self, caller: Caller, assigned: Assigned, arm: str, terms: Terms, work: Work) -> None:
         try:
-            await self._run(caller, assigned, arm, terms, Trace(time.monotonic()), Watch(), work)
+            await self._run(caller, assigned, arm, terms, RequestTimings(time.monotonic()), Watch(), work)
         except SHED:
             self._drop(assigned, arm)
             return

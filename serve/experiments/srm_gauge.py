@@ -9,7 +9,7 @@ from serve.telemetry.definitions import SPLIT
 from serve.telemetry.recorder import Metrics
 
 
-class SplitGauge:
+class SrmGauge:
     """A gauge for every experiment that runs; it is absent of those that have ended."""
 
     def __init__(self, metrics: Metrics) -> None:

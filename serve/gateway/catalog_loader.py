@@ -17,8 +17,8 @@ from serve.batching.latency_curve import LatencyCurve
 from serve.batching.line import BatcherLimits
 from serve.config.schema import TENSOR_SUFFIX, Catalog, EnsembleConfig, Limits, ModelConfig
 from serve.ensembles.factory import CompositionConfig, compose, compositions_of, stages_of
-from serve.ensembles.multi_view import LooksDecoder
-from serve.ensembles.runner import Composition, PollRecorder
+from serve.ensembles.multi_view import ViewsDecoder
+from serve.ensembles.runner import EnsembleRunner, PollRecorder
 from serve.executors.base import FORMS, Executor, Form
 from serve.gateway.availability import parts_of
 from serve.gateway.endpoints import ComposedEndpoint, Connect, Endpoint, Endpoints, ModelEndpoint
@@ -111,7 +111,7 @@ class CatalogLoader:
         composed = compose(config, ensembles, served)
         names = dict.fromkeys(one.model for _, stage in stages for one in stage.members)
         members = tuple(served[name] for name in names)
-        decoder = LooksDecoder(composed.geometries, self._limits.pixels)
+        decoder = ViewsDecoder(composed.geometries, self._limits.pixels)
         most = max(1, min(self._limits.images_per_request, self._limits.queue_rows // decoder.most_looks))
         recorder = ModelRecorder(self._metrics, config.name, config.version)
         polls = PollRecorder(self._metrics, config.name, config.version)
@@ -123,7 +123,7 @@ class CatalogLoader:
             input=TensorSpec(members[0].input.name, np.dtype(np.uint8), (-1, -1, -1, decoder.channels)),
             most_images=most,
             decoder=decoder,
-            batcher=Composition(composed.plan, BatcherLimits(most, self._limits.queue_rows), polls.record),
+            batcher=EnsembleRunner(composed.plan, BatcherLimits(most, self._limits.queue_rows), polls.record),
             recorder=recorder,
             config=config,
             stages=stages,

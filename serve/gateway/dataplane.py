@@ -23,15 +23,15 @@ from serve.auth import Access
 from serve.batching.line import run_in_parts
 from serve.batching.results import Answer
 from serve.config.schema import TENSOR_SUFFIX, Limits, ModelConfig
-from serve.ensembles.multi_view import Looks
+from serve.ensembles.multi_view import Views
 from serve.gateway.availability import Absence
 from serve.gateway.endpoints import ComposedEndpoint, Endpoint, Endpoints, ModelEndpoint, Rows, engine_work
 from serve.gateway.loop_lag import LoopLag
 from serve.gateway.response_cache import ResponseCache
 from serve.images.decode_pool import DecodePool
 from serve.images.resize import Pixels
-from serve.telemetry.request_events import FAULT, FIELDS, Finished, Observer
-from serve.telemetry.request_timings import Trace
+from serve.telemetry.request_events import FAULT, FIELDS, Observer, RequestEvent
+from serve.telemetry.request_timings import RequestTimings
 
 log = logging.getLogger("convoy.requests")
 
@@ -112,7 +112,7 @@ class DataPlane:
             endpoint.batcher.admit(1, terms.deadline, terms.priority, decoding + self.lag.expected())
 
     async def classify(
-        self, endpoint: Endpoint, images: Sequence[ImageBytes], terms: Terms, trace: Trace, watch: Watch
+        self, endpoint: Endpoint, images: Sequence[ImageBytes], terms: Terms, trace: RequestTimings, watch: Watch
     ) -> list[Answer]:
         """Decodes and runs encoded images; the answers hold a row per image, in their order."""
         check_images(endpoint, len(images))  # before the cache reads each of them
@@ -131,13 +131,20 @@ class DataPlane:
         return answers
 
     async def decode_and_run(
-        self, endpoint: Endpoint, images: Sequence[ImageBytes | Pixels], terms: Terms, trace: Trace, watch: Watch
+        self,
+        endpoint: Endpoint,
+        images: Sequence[ImageBytes | Pixels],
+        terms: Terms,
+        trace: RequestTimings,
+        watch: Watch,
     ) -> list[Answer]:
         """As `classify`, past the cache; a model that is made of others also takes pixels [height, width, channels]."""
         rows = await self._decode(endpoint, images, terms, watch)
         return await self._run(endpoint, rows, terms, trace, watch)
 
-    async def run(self, endpoint: Endpoint, rows: Rows, terms: Terms, trace: Trace, watch: Watch) -> list[Answer]:
+    async def run(
+        self, endpoint: Endpoint, rows: Rows, terms: Terms, trace: RequestTimings, watch: Watch
+    ) -> list[Answer]:
         """Runs rows that have the endpoint's input shape."""
         endpoint.batcher.admit(len(rows), terms.deadline, terms.priority)
         return await self._run(endpoint, rows, terms, trace, watch)
@@ -166,11 +173,13 @@ class DataPlane:
             watch.futures = [work.future for work in works]
             return decoder.stack(await pool.finish(works))
 
-    async def _run(self, endpoint: Endpoint, rows: Rows, terms: Terms, trace: Trace, watch: Watch) -> list[Answer]:
+    async def _run(
+        self, endpoint: Endpoint, rows: Rows, terms: Terms, trace: RequestTimings, watch: Watch
+    ) -> list[Answer]:
         """Runs admitted rows, in as many entries as the batch limit asks for."""
         trace.decoded = time.monotonic()
         batcher = endpoint.batcher
-        if isinstance(rows, Looks) or len(rows) <= batcher.limits.batch:
+        if isinstance(rows, Views) or len(rows) <= batcher.limits.batch:
             future = batcher.submit(rows, terms.deadline, terms.priority)
             watch.futures = (future,)
             answers = [await future]
@@ -184,12 +193,12 @@ class DataPlane:
             recorder.engine_share(seconds, trace.experiment, trace.arm)
         return answers
 
-    def tell(self, finished: Finished) -> None:
+    def tell(self, finished: RequestEvent) -> None:
         """A request has ended. Ask for `observers` before: by default there are none."""
         for observe in self.observers:
             observe(finished)
 
-    def record_answer(self, endpoint: Endpoint, trace: Trace) -> None:
+    def record_answer(self, endpoint: Endpoint, trace: RequestTimings) -> None:
         """Times a request whose answer has just been sent."""
         now = time.monotonic()
         if trace.cached:
@@ -197,7 +206,7 @@ class DataPlane:
         else:
             endpoint.recorder.request(trace.stages(now))
 
-    def record_failure(self, endpoint: Endpoint, error: Exception, trace: Trace) -> ConvoyError:
+    def record_failure(self, endpoint: Endpoint, error: Exception, trace: RequestTimings) -> ConvoyError:
         """Counts why a request got no answer. Returns what its client is told: of what nobody foresaw, no more than that."""
         endpoint.recorder.failed(time.monotonic() - trace.started)
         if not isinstance(error, ConvoyError) or error.http_status == 500:

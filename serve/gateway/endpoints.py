@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from convoy.errors import NotFound, unknown
 from models.artifact import Artifact, Manifest
 from models.engines.engine import TensorSpec
-from serve.batching.line import Line
+from serve.batching.line import RequestQueue
 from serve.batching.results import Answer
 from serve.config.schema import EnsembleConfig, ModelConfig
 from serve.ensembles.factory import CompositionConfig
-from serve.ensembles.multi_view import Looks
+from serve.ensembles.multi_view import Views
 from serve.executors.base import Executor, Form
-from serve.executors.lazy import OnDemandExecutor
+from serve.executors.lazy import LazyExecutor
 from serve.executors.local import LocalExecutor
 from serve.images.decode_pool import Decodes
 from serve.telemetry.recorder import ModelRecorder
 
-Rows = NDArray[Any] | Looks
+Rows = NDArray[Any] | Views
 Connect = Callable[[ModelConfig, Artifact], Awaitable[Executor]]
 
 
@@ -45,7 +45,7 @@ class Endpoint:
     input: TensorSpec
     most_images: int  # or rows, per request
     decoder: ImageDecoder
-    batcher: Line
+    batcher: RequestQueue
     recorder: ModelRecorder
 
 
@@ -108,4 +108,4 @@ def waiting_rows(endpoint: Endpoint) -> int:
 def trouble_of(endpoint: Endpoint) -> str:
     """Why a model that is there cannot answer; empty when it can, be it after a load."""
     executor = endpoint.executor if isinstance(endpoint, ModelEndpoint) else None
-    return executor.trouble if isinstance(executor, LocalExecutor | OnDemandExecutor) else ""
+    return executor.trouble if isinstance(executor, LocalExecutor | LazyExecutor) else ""

@@ -14,7 +14,7 @@ from convoy.wire.oip_metadata import RepositoryEntry
 from serve.config.experiments import VERSION, Experiment
 from serve.config.schema import TENSOR_SUFFIX, Catalog
 from serve.ensembles.factory import compositions_of
-from serve.executors.lazy import OnDemandExecutor
+from serve.executors.lazy import LazyExecutor
 from serve.executors.local import LocalExecutor
 from serve.gateway.availability import Absence, MadeOfModels, absences, failed, loading, unloaded
 from serve.gateway.catalog_loader import CatalogLoader, close_endpoints
@@ -167,13 +167,13 @@ class Repository:
         for state in self._states.values():
             state.close()
 
-    def _local_engines(self) -> dict[str, LocalExecutor | OnDemandExecutor]:
+    def _local_engines(self) -> dict[str, LocalExecutor | LazyExecutor]:
         """Those that are in this process's memory, by model."""
         executors = {name: state.serving[0].executor for name, state in self._states.items() if state.serving}
         return {
             name: one
             for name, one in executors.items()
-            if isinstance(one, LocalExecutor) or (isinstance(one, OnDemandExecutor) and one.loaded)
+            if isinstance(one, LocalExecutor) or (isinstance(one, LazyExecutor) and one.loaded)
         }
 
     def _model(self, name: str) -> str:

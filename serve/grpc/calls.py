@@ -18,8 +18,8 @@ from serve.gateway.dataplane import DataPlane, Watch, log_fault
 from serve.gateway.endpoints import Endpoint
 from serve.telemetry.definitions import IN_FLIGHT
 from serve.telemetry.recorder import Metrics
-from serve.telemetry.request_events import FAULT, Finished
-from serve.telemetry.request_timings import Trace
+from serve.telemetry.request_events import FAULT, RequestEvent
+from serve.telemetry.request_timings import RequestTimings
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Request = TypeVar("Request")
@@ -38,9 +38,9 @@ class Calls:
         self._in_flight = metrics.values(IN_FLIGHT, protocol="grpc")
 
     @contextlib.contextmanager
-    def call(self, name: str, version: str, context: Context) -> Iterator[tuple[Endpoint, Trace, Watch]]:
+    def call(self, name: str, version: str, context: Context) -> Iterator[tuple[Endpoint, RequestTimings, Watch]]:
         """A call from its first line to its answer. Raises ConvoyError."""
-        trace, watch = Trace(self.clock()), Watch()
+        trace, watch = RequestTimings(self.clock()), Watch()
         endpoint: Endpoint | None = None
         holder: Holder | None = None
         code, reason = "INTERNAL", FAULT  # until it is answered
@@ -82,7 +82,7 @@ class Calls:
                 endpoint.recorder.code("grpc", code)
                 if self.plane.observers:
                     parent = traceparent_of(context)
-                    finished = Finished(
+                    finished = RequestEvent(
                         "grpc", endpoint.name, endpoint.version, code, trace, self.clock(), parent, reason
                     )
                     self.plane.tell(finished)

@@ -8,9 +8,9 @@ from typing import Any
 from convoy.errors import ConvoyError
 from convoy.protos import classifier_pb2 as pb
 from convoy.protos import classifier_pb2_grpc
-from serve.api.answer_energy import energy
+from serve.api.answer_energy import answer_energy
 from serve.api.classification import Classes, best_classes
-from serve.api.classify_params import ClassifyOptions, options_of
+from serve.api.classify_params import ClassifyParams, parse_params
 from serve.experiments.endpoint import ExperimentEndpoint
 from serve.gateway.dataplane import Terms, check_images
 from serve.gateway.endpoints import Endpoint
@@ -72,11 +72,11 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
                 cached=trace.cached,
                 arm=trace.arm,
                 members=[pb.ClassifyResponse.Member(**part.document()) for part in answers[0].parts],
-                **(energy(endpoint, answers, trace) if options.energy else {}),
+                **(answer_energy(endpoint, answers, trace) if options.energy else {}),
             )
 
 
-def _options(request: pb.ClassifyRequest) -> ClassifyOptions:
+def _options(request: pb.ClassifyRequest) -> ClassifyParams:
     asked: dict[str, Any] = {
         "threshold": request.threshold,
         "labels": not request.indices_only,
@@ -86,10 +86,10 @@ def _options(request: pb.ClassifyRequest) -> ClassifyOptions:
         asked["top_k"] = request.top_k
     if request.id:
         asked["id"] = request.id
-    return options_of(asked)
+    return parse_params(asked)
 
 
-def _prediction(endpoint: Endpoint, options: ClassifyOptions, classes: Classes) -> pb.ClassifyResponse.Prediction:
+def _prediction(endpoint: Endpoint, options: ClassifyParams, classes: Classes) -> pb.ClassifyResponse.Prediction:
     labels = endpoint.labels
     of = pb.ClassifyResponse.Class
     return pb.ClassifyResponse.Prediction(

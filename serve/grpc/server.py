@@ -42,7 +42,7 @@ CLASSIFIER = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 EXPERIMENTS = experiments_pb2.DESCRIPTOR.services_by_name["Experiments"].full_name
 
 
-class GrpcListener:
+class GrpcServer:
     """Serves a gateway's gRPC. Several gateways of a node share the port (SO_REUSEPORT)."""
 
     def __init__(

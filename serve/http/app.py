@@ -27,8 +27,8 @@ from serve.http.request_headers import PRIORITY_HEADER, TIMEOUT_HEADER, http_ter
 from serve.http.responses import JSON, REQUEST_ID, Headers, send_answer, send_error, whole_error
 from serve.telemetry.definitions import IN_FLIGHT
 from serve.telemetry.recorder import Metrics
-from serve.telemetry.request_events import FAULT, Finished
-from serve.telemetry.request_timings import Trace
+from serve.telemetry.request_events import FAULT, RequestEvent
+from serve.telemetry.request_timings import RequestTimings
 
 if TYPE_CHECKING:
     pass
@@ -48,7 +48,7 @@ REPEAT = 0.02  # of the time that a request may take: for so long its refusal ho
 MOST_REFUSALS = 64  # that are kept: of as many models, deadlines and priorities
 
 
-Handler = Callable[[Endpoint, Scope, RequestHeaders, Receive, Trace], Awaitable[tuple[bytes, Headers]]]
+Handler = Callable[[Endpoint, Scope, RequestHeaders, Receive, RequestTimings], Awaitable[tuple[bytes, Headers]]]
 
 
 class Refusal(NamedTuple):
@@ -104,7 +104,7 @@ class HttpApp:
         """
         if not self._plane.access.open or self._plane.draining or ORIGIN in asked:
             return None
-        route, trace = self._routes[url.decode()], Trace(self._start(began))
+        route, trace = self._routes[url.decode()], RequestTimings(self._start(began))
         large = route.images and carries_large_image(asked)
         key = (url, asked.get(TIMEOUT_HEADER), asked.get(PRIORITY_HEADER), large)
         refusal = self._refusals.get(key)
@@ -121,7 +121,7 @@ class HttpApp:
         self._count(route.endpoint, asked, refusal.error.http_status, str(refusal.error), trace)
         return refusal.answer
 
-    def _judge(self, endpoint: Endpoint, asked: RequestHeaders, trace: Trace, large: bool) -> Refusal | None:
+    def _judge(self, endpoint: Endpoint, asked: RequestHeaders, trace: RequestTimings, large: bool) -> Refusal | None:
         """The refusal of a request that would be late, if it is."""
         try:
             terms = http_terms(self._plane, asked, trace)
@@ -142,7 +142,7 @@ class HttpApp:
         now = self._clock()
         return began if now - began > WAIT_SECONDS else now
 
-    def _check_room(self, route: HotRoute, asked: RequestHeaders, trace: Trace) -> None:
+    def _check_room(self, route: HotRoute, asked: RequestHeaders, trace: RequestTimings) -> None:
         terms = http_terms(self._plane, asked, trace)
         self._plane.check_room(route.endpoint, terms, route.images and carries_large_image(asked))
 
@@ -152,7 +152,7 @@ class HttpApp:
             await self._pages(scope, receive, send)
             return
         endpoint = route.endpoint
-        trace = Trace(self._start(scope[BEGAN]))
+        trace = RequestTimings(self._start(scope[BEGAN]))
         asked = dict(scope["headers"])
         status, reason, holder = 500, FAULT, None  # until it is answered
         self._in_flight[0] += 1
@@ -188,17 +188,25 @@ class HttpApp:
             self._plane.in_flight -= 1
             self._count(endpoint, asked, status, reason, trace)
 
-    def _count(self, endpoint: Endpoint, asked: RequestHeaders, status: int, reason: str, trace: Trace) -> None:
+    def _count(
+        self, endpoint: Endpoint, asked: RequestHeaders, status: int, reason: str, trace: RequestTimings
+    ) -> None:
         endpoint.recorder.code("http", str(status))
         if self._plane.observers:
             parent = asked.get(TRACEPARENT, b"").decode("latin-1")
-            finished = Finished(
+            finished = RequestEvent(
                 "http", endpoint.name, endpoint.version, str(status), trace, self._clock(), parent, reason
             )
             self._plane.tell(finished)
 
     async def _classify(
-        self, dialect: Dialect, endpoint: Endpoint, scope: Scope, asked: RequestHeaders, receive: Receive, trace: Trace
+        self,
+        dialect: Dialect,
+        endpoint: Endpoint,
+        scope: Scope,
+        asked: RequestHeaders,
+        receive: Receive,
+        trace: RequestTimings,
     ) -> tuple[bytes, Headers]:
         terms = http_terms(self._plane, asked, trace)
         body = await read_body(asked, receive, self._plane.limits.body_bytes)
@@ -215,7 +223,7 @@ class HttpApp:
         return document, [(b"content-type", JSON), (REQUEST_ID, trace.id.encode())]
 
     async def _infer(
-        self, endpoint: Endpoint, scope: Scope, asked: RequestHeaders, receive: Receive, trace: Trace
+        self, endpoint: Endpoint, scope: Scope, asked: RequestHeaders, receive: Receive, trace: RequestTimings
     ) -> tuple[bytes, Headers]:
         body = await read_body(asked, receive, self._plane.limits.body_bytes)
         trace.received = self._clock()

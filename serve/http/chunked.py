@@ -5,7 +5,7 @@ from __future__ import annotations
 TINY = 64  # bytes of content; the line of a smaller chunk counts, since each chunk costs a call on the event loop
 
 
-class Chunks:
+class ChunkedBody:
     """Counts bytes that are neither content nor the least that framing it takes, those of the request's head among them.
 
     llhttp reports no chunk extension, and a trailer only when it is whole. So this is the rest: what has arrived, less

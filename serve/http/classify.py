@@ -17,7 +17,7 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
 from convoy.errors import InvalidInput
-from serve.api.classify_params import DEFAULTS, ClassifyOptions, check_id, options_of, options_of_text
+from serve.api.classify_params import DEFAULTS, ClassifyParams, check_id, parse_params, parse_text_params
 from serve.gateway.dataplane import ImageBytes, check_images
 from serve.gateway.endpoints import Endpoint
 from serve.http.body import Headers, Message, Receive, Scope, whole_number
@@ -35,14 +35,14 @@ class ClassifyCall:
     """What a classify request carries."""
 
     images: Sequence[ImageBytes]
-    options: ClassifyOptions = DEFAULTS
+    options: ClassifyParams = DEFAULTS
     fields: Mapping[str, Any] = field(default_factory=dict)  # of a JSON body or a form, without the images
 
 
 async def parse_classify(scope: Scope, headers: Headers, body: bytes, endpoint: Endpoint) -> ClassifyCall:
     """Images and options of a classify request. Raises InvalidInput, or TooLarge for too many images."""
     query = scope["query_string"]
-    options = options_of_text(parse_query(query)) if query else DEFAULTS
+    options = parse_text_params(parse_query(query)) if query else DEFAULTS
     if not options.id:
         options = with_request_id(headers, options)
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
@@ -64,9 +64,9 @@ def carries_large_image(headers: Headers) -> bool:
     return (whole_number(headers.get(b"content-length", b"")) or 0) > SMALL_BYTES
 
 
-def with_request_id(headers: Headers, options: ClassifyOptions = DEFAULTS) -> ClassifyOptions:
+def with_request_id(headers: Headers, options: ClassifyParams = DEFAULTS) -> ClassifyParams:
     """The options with the id in the headers, where there is one. Raises InvalidInput."""
-    return options_of({"id": request_id(headers)}, options) if REQUEST_ID in headers else options
+    return parse_params({"id": request_id(headers)}, options) if REQUEST_ID in headers else options
 
 
 def request_id(headers: Headers) -> str:
@@ -82,14 +82,14 @@ def parse_query(query: bytes) -> dict[str, str]:
         raise InvalidInput("the query string is malformed") from error
 
 
-def _parse_json(body: bytes, options: ClassifyOptions, endpoint: Endpoint) -> ClassifyCall:
+def _parse_json(body: bytes, options: ClassifyParams, endpoint: Endpoint) -> ClassifyCall:
     document = load(body)
     texts = document.pop("images", None) if isinstance(document, dict) else None
     if not isinstance(texts, list):
         raise InvalidInput('the JSON body must be {"images": ["<base64>", …]}')
     check_images(endpoint, len(texts))
     images = [from_base64(f"images[{position}]", text) for position, text in enumerate(texts)]
-    return ClassifyCall(images, options_of(document, options), document)
+    return ClassifyCall(images, parse_params(document, options), document)
 
 
 def from_base64(where: str, text: object) -> bytes:
@@ -110,7 +110,7 @@ def _decode_pieces(text: str) -> bytes:
     return b"".join([base64.b64decode(piece, validate=True) for piece in pieces])
 
 
-async def _parse_form(scope: Scope, body: bytes, options: ClassifyOptions, endpoint: Endpoint) -> ClassifyCall:
+async def _parse_form(scope: Scope, body: bytes, options: ClassifyParams, endpoint: Endpoint) -> ClassifyCall:
     request = Request(scope, _in_pieces(body))
     try:
         form = await request.form(max_files=endpoint.most_images, max_fields=16)
@@ -126,7 +126,7 @@ async def _parse_form(scope: Scope, body: bytes, options: ClassifyOptions, endpo
     await form.close()
     if not images:
         raise InvalidInput("the form holds no file; send images as file fields, for example curl -F image=@photo.jpg")
-    return ClassifyCall(images, options_of_text(fields, options), fields)
+    return ClassifyCall(images, parse_text_params(fields, options), fields)
 
 
 def _in_pieces(body: bytes) -> Receive:

@@ -19,8 +19,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from convoy.errors import InvalidInput
 from serve.config.schema import Limits
 from serve.http.body import Headers, Scope, whole_number
-from serve.http.chunked import Chunks
-from serve.http.fast_path import MOST_BYTES, SmallCycle
+from serve.http.chunked import ChunkedBody
+from serve.http.fast_path import MOST_BYTES, FastPathCycle
 
 BEGAN = "convoy.began"  # key of the scope: when the first byte of the request was seen, in the event loop's time
 WATCH = "convoy.watch"  # key of the scope under which a waiting request can be told that its client has gone
@@ -98,7 +98,7 @@ class Connection(HttpToolsProtocol):
         self._read = 0  # bytes of the last piece
         self._head = 0  # bytes of a head, and of the piece in which it began
         self._due = 0  # bytes of a body of known length that are to come
-        self._chunks: Chunks | None = None  # of a chunked body that has not ended
+        self._chunks: ChunkedBody | None = None  # of a chunked body that has not ended
         self._unread = 0  # bytes of answers that wait for the client, as last seen
         self._stuck_since = self._since
         self._refusal = (BAD_REQUEST, b"malformed HTTP request")
@@ -188,7 +188,7 @@ class Connection(HttpToolsProtocol):
         self.parser.feed_data(b"\r\n".join([*lines, b"", b""]))
         self._since = since
 
-    def _check_size(self, chunks: Chunks | None) -> None:
+    def _check_size(self, chunks: ChunkedBody | None) -> None:
         """What the parser keeps to itself until it is whole."""
         too_large = self._phase is HEAD and self._head > self._limits.header_bytes + PIECE
         if self._chunks is not None:
@@ -235,12 +235,12 @@ class Connection(HttpToolsProtocol):
         if small:
             scope = cast(Scope, self.scope)
             scope.update(method="POST", path=self.url.decode(), raw_path=self.url, query_string=b"")
-            cycle = SmallCycle(scope, self.transport, self.flow, self.on_response_complete)
+            cycle = FastPathCycle(scope, self.transport, self.flow, self.on_response_complete)
             self.cycle = cast(RequestResponseCycle, cycle)  # has what uvicorn's protocol asks of one
         else:
             super().on_headers_complete()
         self._due = length or 0
-        self._chunks = Chunks(self._named_bytes(), len(self.headers)) if b"transfer-encoding" in fields else None
+        self._chunks = ChunkedBody(self._named_bytes(), len(self.headers)) if b"transfer-encoding" in fields else None
         self._open += 1
         self._phase = BODY
 
@@ -256,8 +256,8 @@ class Connection(HttpToolsProtocol):
         if self._room.taken > self._limits.bodies_bytes:
             self._leave_room()  # at once: others must not be refused for what goes
             self._stop(b"503 Service Unavailable", b"too many bodies at a time, limits.bodies_bytes; retry")
-        cycle: RequestResponseCycle | SmallCycle = self.cycle
-        if isinstance(cycle, SmallCycle):
+        cycle: RequestResponseCycle | FastPathCycle = self.cycle
+        if isinstance(cycle, FastPathCycle):
             cycle.add(body)
         else:
             super().on_body(body)
@@ -274,8 +274,8 @@ class Connection(HttpToolsProtocol):
             self._phase, self._since = IDLE, self.loop.time()
             return
         self._phase = ANSWER
-        cycle: RequestResponseCycle | SmallCycle = self.cycle
-        if not isinstance(cycle, SmallCycle):
+        cycle: RequestResponseCycle | FastPathCycle = self.cycle
+        if not isinstance(cycle, FastPathCycle):
             super().on_message_complete()
         elif self._open == 1:
             self._start_asgi_task(cast(RequestResponseCycle, cycle), self.app)

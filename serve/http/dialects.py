@@ -15,7 +15,7 @@ import orjson
 from convoy.errors import InvalidInput
 from convoy.wire.tensors import decode_json
 from serve.api.classification import best_classes
-from serve.api.classify_params import ClassifyOptions
+from serve.api.classify_params import ClassifyParams
 from serve.api.infer import most_values
 from serve.batching.results import Answer
 from serve.gateway.dataplane import check_images
@@ -24,10 +24,10 @@ from serve.http.body import Headers, Scope
 from serve.http.classify import ClassifyCall, from_base64, parse_classify, with_request_id
 from serve.http.json_documents import ENVELOPE_VALUES, LARGEST_VALUES, load, parse_bounded
 from serve.http.responses import classification, prediction
-from serve.telemetry.request_timings import Trace
+from serve.telemetry.request_timings import RequestTimings
 
 Parse = Callable[[Scope, Headers, bytes, Endpoint], Awaitable[ClassifyCall]]
-Render = Callable[[Endpoint, str, Sequence[Answer], ClassifyOptions, Trace, float], bytes]
+Render = Callable[[Endpoint, str, Sequence[Answer], ClassifyParams, RequestTimings, float], bytes]
 INSTANCE_KEYS = ("b64", "image_bytes", "data")
 PHOTO_VALUES = 2_000_000  # a photograph of 800 × 600 as a list of pixels: also a model of small images may be sent one
 
@@ -92,7 +92,12 @@ def _shape_of(pixels: list[Any]) -> tuple[int, ...]:
 
 
 def _render_predictions(
-    endpoint: Endpoint, identifier: str, answers: Sequence[Answer], options: ClassifyOptions, trace: Trace, now: float
+    endpoint: Endpoint,
+    identifier: str,
+    answers: Sequence[Answer],
+    options: ClassifyParams,
+    trace: RequestTimings,
+    now: float,
 ) -> bytes:
     """KServe v1: a prediction per instance, each as the classify path has it."""
     rows = best_classes(answers, options)
@@ -100,7 +105,12 @@ def _render_predictions(
 
 
 def _render_probabilities(
-    endpoint: Endpoint, identifier: str, answers: Sequence[Answer], options: ClassifyOptions, trace: Trace, now: float
+    endpoint: Endpoint,
+    identifier: str,
+    answers: Sequence[Answer],
+    options: ClassifyParams,
+    trace: RequestTimings,
+    now: float,
 ) -> bytes:
     """TorchServe's image classifier: probabilities by label, best first; a list of them for several images."""
     labels = endpoint.labels

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 OFF = "experiments need a ledger: declare `experiments:` or `ledger: {url: …}` in the configuration"
 
 
-class ExperimentPages:
+class ExperimentRoutes:
     """Handlers. Changes go through the referee; this gateway only passes them on."""
 
     def __init__(self, plane: DataPlane, experiments: Experiments | None) -> None:
@@ -136,7 +136,7 @@ def state(revision: Revision) -> dict[str, Any]:
 
 
 def experiment_routes(plane: DataPlane, experiments: Experiments | None) -> list[Route]:
-    pages = ExperimentPages(plane, experiments)
+    pages = ExperimentRoutes(plane, experiments)
     one = "/v1/experiments/{name}"
     return [
         Route("/v1/feedback", pages.feedback, methods=["POST"]),

@@ -32,7 +32,7 @@ class NoEvent:
         pass
 
 
-class SmallCycle:
+class FastPathCycle:
     """One request, with what uvicorn's protocol needs to know of its own cycles. `scope` must have its path."""
 
     __slots__ = (

@@ -17,7 +17,7 @@ from serve.http.classify import request_id
 from serve.http.json_documents import ENVELOPE_VALUES, LARGEST_VALUES, parse_bounded
 from serve.http.request_headers import http_terms
 from serve.http.responses import JSON, REQUEST_ID, Headers
-from serve.telemetry.request_timings import Trace
+from serve.telemetry.request_timings import RequestTimings
 
 HEADER_LENGTH_NAME = HEADER_LENGTH.encode()
 OCTETS = b"application/octet-stream"
@@ -29,7 +29,7 @@ async def infer_http(
     scope: Scope,
     headers: RequestHeaders,
     body: bytes,
-    trace: Trace,
+    trace: RequestTimings,
     watch: Watch,
 ) -> tuple[bytes, Headers]:
     """Body and headers of the answer. Raises ConvoyError."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from convoy.errors import InvalidInput
 from serve.gateway.dataplane import DataPlane, Terms
 from serve.http.body import Headers
-from serve.telemetry.request_timings import Trace
+from serve.telemetry.request_timings import RequestTimings
 
 TIMEOUT_HEADER = b"x-request-timeout-ms"
 PRIORITY_HEADER = b"x-request-priority"
 
 
-def http_terms(plane: DataPlane, headers: Headers, trace: Trace) -> Terms:
+def http_terms(plane: DataPlane, headers: Headers, trace: RequestTimings) -> Terms:
     """Terms of a request from its headers. Raises InvalidInput."""
     timeout = headers.get(TIMEOUT_HEADER)
     priority = headers.get(PRIORITY_HEADER)

@@ -15,14 +15,14 @@ from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from convoy.errors import ConvoyError, InvalidInput, Overloaded, Unauthenticated
-from serve.api.answer_energy import energy
+from serve.api.answer_energy import answer_energy
 from serve.api.classification import Classes, best_classes
-from serve.api.classify_params import MAX_ID, ClassifyOptions
+from serve.api.classify_params import MAX_ID, ClassifyParams
 from serve.batching.results import Answer
 from serve.gateway.endpoints import Endpoint
 from serve.http.body import Receive, Send, UnreadBody, read_body
 from serve.http.json_documents import ENVELOPE_VALUES, load, parse_bounded
-from serve.telemetry.request_timings import Trace, timings
+from serve.telemetry.request_timings import RequestTimings, timings
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -32,7 +32,12 @@ LINGER_SECONDS = 5.0
 
 
 def classification(
-    endpoint: Endpoint, identifier: str, answers: Sequence[Answer], options: ClassifyOptions, trace: Trace, now: float
+    endpoint: Endpoint,
+    identifier: str,
+    answers: Sequence[Answer],
+    options: ClassifyParams,
+    trace: RequestTimings,
+    now: float,
 ) -> bytes:
     """The JSON document of a classify answer."""
     document: dict[str, Any] = {
@@ -48,13 +53,13 @@ def classification(
     if trace.cached:
         document["cached"] = True
     if options.energy:
-        document |= energy(endpoint, answers, trace)
+        document |= answer_energy(endpoint, answers, trace)
     if answers[0].parts:
         document["members"] = [part.document() for part in answers[0].parts]
     return orjson.dumps(document)
 
 
-def prediction(endpoint: Endpoint, options: ClassifyOptions, row: Classes) -> dict[str, Any]:
+def prediction(endpoint: Endpoint, options: ClassifyParams, row: Classes) -> dict[str, Any]:
     """One image's classes as they stand in an answer."""
     labels, pairs = endpoint.labels, zip(*row, strict=True)
     if not options.labels:

@@ -43,7 +43,7 @@ COLD_BODY_BYTES = 1024 * 1024
 SHORTEST_WINDOW, LONGEST_WINDOW = 0.1, 60.0  # seconds of a profile
 
 
-class Pages:
+class Routes:
     """Handlers of the cold routes. A model's name may be percent-encoded; a version is digits."""
 
     def __init__(self, plane: DataPlane, repository: Repository, settings: Settings) -> None:
@@ -237,7 +237,7 @@ def identify(scope: Scope) -> str:
     return given if id_header(given) else secrets.token_hex(8)
 
 
-def build_pages(
+def build_routes(
     plane: DataPlane, repository: Repository, settings: Settings, experiments: Experiments | None = None
 ) -> ASGIApp:
     """The application of the cold routes."""
@@ -252,7 +252,7 @@ def build_pages(
 def cold_routes(
     plane: DataPlane, repository: Repository, settings: Settings, experiments: Experiments | None
 ) -> list[BaseRoute]:
-    pages = Pages(plane, repository, settings)
+    pages = Routes(plane, repository, settings)
     of_model = [
         Route(f"/v2/models/{{name}}{version}{tail}", handler, methods=methods)
         for version in ("", "/versions/{version}")

@@ -26,7 +26,7 @@ from serve.http.app import HttpApp
 from serve.http.connection import Connection, Room
 from serve.http.request_headers import PRIORITY_HEADER, TIMEOUT_HEADER
 from serve.http.responses import REQUEST_ID
-from serve.http.routes import build_pages
+from serve.http.routes import build_routes
 from serve.telemetry.recorder import Metrics
 from serve.tls import uvicorn_options
 
@@ -72,7 +72,7 @@ class EmbeddedServer(uvicorn.Server):
         yield
 
 
-class HttpListener:
+class HttpServer:
     """Serves a gateway's HTTP on a listening socket that other processes may share."""
 
     def __init__(
@@ -85,7 +85,7 @@ class HttpListener:
         experiments: Experiments | None = None,
     ) -> None:
         listen, limits = settings.listen, settings.limits
-        hot = self.hot = HttpApp(plane, metrics, build_pages(plane, repository, settings, experiments))
+        hot = self.hot = HttpApp(plane, metrics, build_routes(plane, repository, settings, experiments))
         config = uvicorn.Config(
             allow_origins(hot, listen.cors_origins) if listen.cors_origins else hot,
             http=cast(type[asyncio.Protocol], partial(Connection, limits, Room(), hot)),

@@ -12,7 +12,7 @@ from starlette.staticfiles import StaticFiles
 
 from convoy.errors import NotFound
 from models.artifact import BUNDLED
-from serve.api.live_stats import vitals
+from serve.api.live_stats import live_stats
 from serve.atlas.data import load_atlas
 from serve.atlas.view import document
 from serve.config.schema import Settings
@@ -35,7 +35,7 @@ HEADERS = {
 }
 
 
-class PageRoutes:
+class WebPage:
     """Handlers of the page's own paths."""
 
     def __init__(self, plane: DataPlane, settings: Settings) -> None:
@@ -50,7 +50,7 @@ class PageRoutes:
         self._rights.check_overview(request)
         folder = self._settings.node_dir / "metrics"
         names = sorted(one.name for one in self._plane.endpoints.by_name.values() if one.form == "image")
-        return answer(await asyncio.to_thread(vitals, folder, names))
+        return answer(await asyncio.to_thread(live_stats, folder, names))
 
     async def atlas(self, request: Request) -> Response:
         path = self._settings.atlas_path
@@ -60,7 +60,7 @@ class PageRoutes:
 
 
 def page_routes(plane: DataPlane, settings: Settings) -> list[BaseRoute]:
-    routes = PageRoutes(plane, settings)
+    routes = WebPage(plane, settings)
     return [
         Route("/", routes.home),
         Route("/v1/vitals", routes.vitals),

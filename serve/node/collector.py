@@ -11,11 +11,11 @@ from prometheus_client.metrics_core import Metric
 from serve.energy.nvml import Gpu
 from serve.node.triton_aliases import gpu_metrics, inference_aliases
 from serve.telemetry.exposition import collect
-from serve.telemetry.mmap_store import living_processes, read_pages
+from serve.telemetry.mmap_store import living_processes, read_files
 from serve.telemetry.proc import resident_bytes
 
 
-class PagesCollector:
+class MetricsCollector:
     """Prometheus collector of a node: the pages of its processes, their memory, and its GPUs."""
 
     def __init__(self, folder: Path, gpus: Sequence[Gpu] = ()) -> None:
@@ -23,7 +23,7 @@ class PagesCollector:
         self._gpus = gpus
 
     def collect(self) -> Iterator[Metric]:
-        series = list(read_pages(self._folder))
+        series = list(read_files(self._folder))
         yield from collect(series)
         yield from inference_aliases(series)
         yield from gpu_metrics(self._gpus)

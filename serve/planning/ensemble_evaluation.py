@@ -19,7 +19,7 @@ from models.engines.logits import run_checked
 from models.ensembles.combine import combine
 from models.ensembles.views import View
 from serve.config.schema import ModelConfig
-from serve.ensembles.multi_view import Geometry, LooksDecoder
+from serve.ensembles.multi_view import Geometry, ViewsDecoder
 from serve.images.resize import Pixels
 
 BATCH_ROWS = 100
@@ -27,23 +27,23 @@ TIMED_IMAGES = 50
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class ValidationSet:
     """Images, encoded or as pixels [height, width, channels], and their class indices."""
 
     images: Sequence[bytes | Pixels]
     labels: NDArray[np.int64]
 
 
-def load_held_out(source: str, labels: Sequence[str]) -> HeldOut:
+def load_validation_set(source: str, labels: Sequence[str]) -> ValidationSet:
     """The held-out images of a data set, or those of a folder that has a folder of images per label. Raises ConfigError."""
     folder = Path(source)
     if not folder.is_dir():
         split = load_data(source).held_out
-        return HeldOut(list(split.images), split.labels)
+        return ValidationSet(list(split.images), split.labels)
     files = [(file, index) for index, label in enumerate(labels) for file in sorted((folder / label).glob("*.*"))]
     if not files:
         raise ConfigError(f"{folder} has no images: put them into folders named {', '.join(labels)}"[:300])
-    return HeldOut([file.read_bytes() for file, _ in files], np.array([index for _, index in files]))
+    return ValidationSet([file.read_bytes() for file, _ in files], np.array([index for _, index in files]))
 
 
 class Voter:
@@ -63,7 +63,7 @@ class Voter:
         self.views = views
         self.labels = manifest.labels
         self._temperature = np.float32(manifest.calibration["temperature"] if calibrated else 1.0)
-        self._decoder = LooksDecoder([Geometry.of(manifest.preprocessing, views)], pixels)
+        self._decoder = ViewsDecoder([Geometry.of(manifest.preprocessing, views)], pixels)
         self._engine = load_engine(artifact.image_model, threads)
 
     def scores(self, images: Sequence[bytes | Pixels]) -> NDArray[np.float32]:

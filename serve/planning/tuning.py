@@ -12,9 +12,9 @@ from convoy.errors import ConfigError, ConvoyError
 from models.artifact import Artifact
 from models.engines.backends.registry import installed_backends
 from models.engines.build.builder import Report, build_engine
-from models.engines.build.eval_data import source_of
+from models.engines.build.eval_data import find_eval_source
 from models.engines.engine import Engine
-from models.engines.spec import Order
+from models.engines.spec import EngineSpec
 from models.engines.store.store import Store
 from serve.batching.latency_curve import bucket_sizes, warm_up
 from serve.config.schema import ModelConfig
@@ -77,8 +77,10 @@ def explore(
     Batches grow until one is too slow for the target.
     """
     artifact = Artifact.load(model.folder)
-    source = source_of(artifact)
-    orders = [Order(artifact, one, precision, source) for one in installed_backends() for precision in one.precisions()]
+    source = find_eval_source(artifact)
+    orders = [
+        EngineSpec(artifact, one, precision, source) for one in installed_backends() for precision in one.precisions()
+    ]
     measured: list[Measured] = []
     skipped: list[Skipped] = []
     for number, order in enumerate(orders):
@@ -121,7 +123,7 @@ def thread_counts(cores: int) -> list[int]:
     return list(bucket_sizes(cores))
 
 
-def _unfit(way: ModelConfig, order: Order, store: Store, report: Report) -> str:
+def _unfit(way: ModelConfig, order: EngineSpec, store: Store, report: Report) -> str:
     """Why an engine is not to be tried; empty when it is built and accepted."""
     if serves_artifact(way):
         return ""

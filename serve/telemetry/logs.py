@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 
 from serve.config.schema import Logging
-from serve.telemetry.request_events import FIELDS, Finished
+from serve.telemetry.request_events import FIELDS, RequestEvent
 
 FILE_BYTES = 10 * 2**20
 FILES = 3
@@ -47,12 +47,12 @@ def open_log(folder: Path, process: str, settings: Logging) -> logging.Handler:
     return handler
 
 
-def log_request(finished: Finished) -> None:
+def log_request(finished: RequestEvent) -> None:
     """The access log: a line for a request that has ended."""
     log.info("request", extra={FIELDS: _fields(finished)})
 
 
-def _fields(finished: Finished) -> dict[str, object]:
+def _fields(finished: RequestEvent) -> dict[str, object]:
     trace = finished.trace
     fields: dict[str, object] = {
         "request_id": trace.id,

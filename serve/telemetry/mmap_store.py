@@ -33,7 +33,7 @@ class Series:
     alive: bool
 
 
-class PageWriter:
+class MmapWriter:
     """The page of this process. Opened once per process; slots are never freed."""
 
     def __init__(self, folder: Path) -> None:
@@ -83,7 +83,7 @@ class _Index:
                 self.series.append((entry["metric"], tuple(entry["labels"].items()), span))
 
 
-class PageReader:
+class MmapReader:
     """Reads a folder again and again: what an index said once is not parsed again. `wanted`: names of metrics; None: all."""
 
     def __init__(self, folder: Path, wanted: Container[str] | None = None) -> None:
@@ -103,9 +103,9 @@ class PageReader:
                 yield Series(metric, labels, values[span], alive)
 
 
-def read_pages(folder: Path) -> Iterator[Series]:
+def read_files(folder: Path) -> Iterator[Series]:
     """Every series of every process that ever wrote into the folder, dead processes included."""
-    return PageReader(folder).read()
+    return MmapReader(folder).read()
 
 
 def living_processes(folder: Path) -> list[int]:
@@ -113,7 +113,7 @@ def living_processes(folder: Path) -> list[int]:
     return [int(index.stem.partition("-")[0]) for index in _indexes(folder) if _is_alive(index.stem)]
 
 
-def clear_pages(folder: Path) -> None:
+def clear_files(folder: Path) -> None:
     """Removes the pages of processes that are no more, before a new server counts from zero."""
     for index in _indexes(folder):
         if not _is_alive(index.stem):

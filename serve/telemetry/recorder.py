@@ -37,14 +37,14 @@ from serve.telemetry.definitions import (
     Definition,
     _count,
 )
-from serve.telemetry.mmap_store import PageWriter, Values
+from serve.telemetry.mmap_store import MmapWriter, Values
 from serve.telemetry.request_timings import STAGES
 
 
 class Metrics:
     """The metrics of this process."""
 
-    def __init__(self, page: PageWriter) -> None:
+    def __init__(self, page: MmapWriter) -> None:
         self._page = page
 
     @property

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from serve.telemetry.request_timings import STAGES, Trace
+from serve.telemetry.request_timings import STAGES, RequestTimings
 
 FAULT = "internal error; the server's log has it"  # what a client is told of what nobody foresaw
 FIELDS = "fields"  # of a log record: what goes into its object beside the message
 
 
 @dataclass(frozen=True)
-class Finished:
+class RequestEvent:
     """A request that was answered or refused; `ended` in monotonic seconds, `code` as its protocol says it."""
 
     protocol: str
     model: str
     version: str
     code: str
-    trace: Trace
+    trace: RequestTimings
     ended: float
     traceparent: str = ""
     error: str = ""
@@ -33,4 +33,4 @@ class Finished:
         }
 
 
-Observer = Callable[[Finished], None]
+Observer = Callable[[RequestEvent], None]

@@ -8,7 +8,7 @@ STAGES = ("receive", "decode", "queue", "run", "post", "send")
 
 
 @dataclass(slots=True)
-class Trace:
+class RequestTimings:
     """When a request passed each point, in monotonic seconds; the differences are its stages."""
 
     started: float
@@ -35,7 +35,7 @@ class Trace:
         )
 
 
-def timings(trace: Trace, now: float) -> dict[str, float]:
+def timings(trace: RequestTimings, now: float) -> dict[str, float]:
     """Milliseconds by stage up to `now`; the stages add up to the total."""
     return {
         "receive": round((trace.received - trace.started) * 1000, 3),

@@ -13,7 +13,7 @@ from typing import Any
 
 from convoy.errors import ConfigError
 from serve.config.schema import Tracing
-from serve.telemetry.request_events import Finished, Observer
+from serve.telemetry.request_events import Observer, RequestEvent
 from serve.telemetry.request_timings import STAGES
 
 SERVICE = "convoy"
@@ -40,7 +40,7 @@ def request_tracer(settings: Tracing) -> tuple[Observer, Callable[[], None]]:
     def nanoseconds(moment: float) -> int:
         return int((moment + offset) * 1e9)
 
-    def observe(finished: Finished) -> None:
+    def observe(finished: RequestEvent) -> None:
         parent = propagator.extract({"traceparent": finished.traceparent} if finished.traceparent else {})
         trace = finished.trace
         span = tracer.start_span(
@@ -64,7 +64,7 @@ def request_tracer(settings: Tracing) -> tuple[Observer, Callable[[], None]]:
     return observe, provider.shutdown
 
 
-def _attributes(finished: Finished) -> dict[str, Any]:
+def _attributes(finished: RequestEvent) -> dict[str, Any]:
     return {
         "convoy.request_id": finished.trace.id,
         "convoy.model": finished.model,

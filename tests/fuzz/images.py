@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from convoy.errors import InvalidInput, TooLarge
-from serve.ensembles.multi_view import Geometry, LooksDecoder
+from serve.ensembles.multi_view import Geometry, ViewsDecoder
 from serve.images.decoder import Decoder
 from tests.fuzz.mutate import mutate
 from tests.serve.pictures import CROPPED, GREY, small_files, variants
@@ -35,7 +35,7 @@ def checks() -> tuple[Check, ...]:
     """Every way from bytes to rows."""
     grey, cropped = Decoder(GREY, MAX_PIXELS), Decoder(CROPPED, MAX_PIXELS)
     geometries = (Geometry.of(CROPPED, ("flip",)), Geometry.of(GREY, ("five_crops",)))
-    looks = LooksDecoder(geometries, MAX_PIXELS)
+    looks = ViewsDecoder(geometries, MAX_PIXELS)
 
     def rows(decoder: Decoder, shape: tuple[int, ...]) -> Check:
         def check(body: bytes) -> None:

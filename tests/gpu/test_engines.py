@@ -13,9 +13,9 @@ from convoy.errors import ArtifactError
 from models.artifact import BUNDLED, Artifact
 from models.engines.backends.registry import GPU_BACKENDS, Backend, load_engine
 from models.engines.build.builder import build_engine
-from models.engines.build.eval_data import source_of
+from models.engines.build.eval_data import find_eval_source
 from models.engines.engine import Precision
-from models.engines.spec import Order
+from models.engines.spec import EngineSpec
 from models.engines.store.store import Store
 from serve.config.loading import parse_settings
 from serve.deployments import local
@@ -39,7 +39,7 @@ def artifact() -> Artifact:
 @pytest.fixture
 def graph(backend: Backend, artifact: Artifact, tmp_path: Path) -> Path:
     """The image form as the factory writes it for the backend."""
-    entry = build_engine(Order(artifact, backend, "fp32", source_of(artifact)), Store(tmp_path))
+    entry = build_engine(EngineSpec(artifact, backend, "fp32", find_eval_source(artifact)), Store(tmp_path))
     return entry.folder / "image.onnx"
 
 
@@ -47,7 +47,7 @@ def graph(backend: Backend, artifact: Artifact, tmp_path: Path) -> Path:
 def test_it_passes_the_gate_and_is_loaded_from_the_store(
     backend: Backend, precision: Precision, artifact: Artifact, tmp_path: Path
 ) -> None:
-    entry = build_engine(Order(artifact, backend, precision, source_of(artifact)), Store(tmp_path))
+    entry = build_engine(EngineSpec(artifact, backend, precision, find_eval_source(artifact)), Store(tmp_path))
     assert (entry.status, entry.damage()) == ("accepted", "")
     images = np.random.default_rng(0).integers(0, 256, (70, 32, 32, 3), np.uint8)
     logits = backend.load(entry.folder / "image.onnx", 1, precision).run(images)
@@ -74,7 +74,7 @@ def test_a_share_of_the_card_that_is_too_small_is_refused(backend: Backend, grap
 def test_a_server_answers_with_it(
     backend: Backend, placement: str, artifact: Artifact, tmp_path: Path, free_ports: Callable[[int], list[int]]
 ) -> None:
-    build_engine(Order(artifact, backend, "fp32", source_of(artifact)), Store(tmp_path / "store"))
+    build_engine(EngineSpec(artifact, backend, "fp32", find_eval_source(artifact)), Store(tmp_path / "store"))
     ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
     model = {"name": NAME, "engine": backend.name, "placement": placement, "gpus": 0.5}
     where = {"runtime_dir": str(tmp_path / "node"), "engines": str(tmp_path / "store"), "listen": ports}

@@ -14,19 +14,19 @@ from serve.auth import Access, make_local_key, read_local_key
 from serve.config.schema import ModelConfig, Settings
 from serve.executors.base import Executor
 from serve.executors.lazy import connect_local, open_memory
-from serve.experiments.endpoint import lined
+from serve.experiments.endpoint import with_own_queue
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.manager import Experiments
 from serve.gateway.catalog_loader import CatalogLoader, close_endpoints
 from serve.gateway.dataplane import DataPlane
 from serve.gateway.repository import Decides, Repository
 from serve.gateway.revisions import Revisions
-from serve.grpc.server import GrpcListener
-from serve.http.server import HttpListener
+from serve.grpc.server import GrpcServer
+from serve.http.server import HttpServer
 from serve.images.decode_pool import DecodePool
 from serve.node.socket_handover import bind, prepare_folder
 from serve.telemetry.definitions import DECODE_BUSY
-from serve.telemetry.mmap_store import PageWriter
+from serve.telemetry.mmap_store import MmapWriter
 from serve.telemetry.recorder import Metrics
 
 
@@ -40,7 +40,7 @@ class Serving:
     metrics: Metrics
     repository: Repository
     loop: asyncio.AbstractEventLoop
-    listener: HttpListener
+    listener: HttpServer
     admin: dict[str, str]  # headers, or metadata, that may change it
 
     def connections(self) -> int:
@@ -58,7 +58,7 @@ class InProcess:
 
     def __init__(self, settings: Settings, steward: Decides, name: str) -> None:
         self.settings = settings
-        self.metrics = Metrics(PageWriter(settings.node_dir / "metrics"))
+        self.metrics = Metrics(MmapWriter(settings.node_dir / "metrics"))
         self.decoders = DecodePool(2, self.metrics.values(DECODE_BUSY))
         prepare_folder(settings.node_dir)
         make_local_key(settings.node_dir)
@@ -78,8 +78,8 @@ class InProcess:
         self.repository.start()
         await self.repository.declare(self.settings.catalog)
         socket = bind(listen.host, listen.http_port)
-        self.http = HttpListener(self.plane, self.repository, self.metrics, self.settings, socket, self.experiments)
-        self.grpc = GrpcListener(self.plane, self.repository, self.metrics, self.settings, self.experiments)
+        self.http = HttpServer(self.plane, self.repository, self.metrics, self.settings, socket, self.experiments)
+        self.grpc = GrpcServer(self.plane, self.repository, self.metrics, self.settings, self.experiments)
         await self.grpc.start()
         await self.http.start()
         self.ticker = asyncio.create_task(self.flush())
@@ -89,7 +89,7 @@ class InProcess:
             await asyncio.sleep(0.05)
             for endpoint in self.plane.endpoints.by_name.values():
                 endpoint.recorder.flush()
-            for endpoint in lined(self.plane.endpoints.by_name.values()):
+            for endpoint in with_own_queue(self.plane.endpoints.by_name.values()):
                 endpoint.recorder.queue(endpoint.batcher.waiting_rows)
 
     async def close(self) -> None:
@@ -97,7 +97,7 @@ class InProcess:
         self.repository.close()
         await self.http.stop(1)
         await self.grpc.stop(1)
-        await close_endpoints(lined(self.plane.endpoints.by_name.values()))
+        await close_endpoints(with_own_queue(self.plane.endpoints.by_name.values()))
         self.decoders.close()
         if self.experiments is not None:
             await self.experiments.close()

@@ -12,7 +12,7 @@ from convoy.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Card:
+class Gpu:
     """`capability` is its compute capability, such as 9.0; `memory` is in bytes."""
 
     name: str
@@ -30,7 +30,7 @@ class Card:
         }
 
 
-def find_card() -> Card:
+def find_gpu() -> Gpu:
     """The first card of those that this process may use, which CUDA calls device 0. Raises ConfigError where there is none."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
     if visible in ("", "-1"):
@@ -49,9 +49,9 @@ def find_card() -> Card:
         ) from error
 
 
-def _ask(nvml: Any, handle: Any) -> Card:
+def _ask(nvml: Any, handle: Any) -> Gpu:
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
-    return Card(
+    return Gpu(
         name=str(nvml.nvmlDeviceGetName(handle)),
         capability=f"{major}.{minor}",
         driver=str(nvml.nvmlSystemGetDriverVersion()),

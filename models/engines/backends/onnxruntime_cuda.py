@@ -8,7 +8,7 @@ from typing import Any
 import onnxruntime
 
 from convoy.errors import ConfigError
-from models.engines.backends.gpu import Card, find_card
+from models.engines.backends.gpu import Gpu, find_gpu
 from models.engines.backends.onnxruntime import OnnxRuntimeEngine, Provider
 from models.engines.engine import Precision
 
@@ -22,7 +22,7 @@ class OnnxRuntimeCuda:
     platform = "onnxruntime_onnx"
     strongly_typed = True
 
-    def __init__(self, card: Card) -> None:
+    def __init__(self, card: Gpu) -> None:
         self._card = card
 
     @property
@@ -45,7 +45,7 @@ class OnnxRuntimeCuda:
 def backend() -> OnnxRuntimeCuda:
     """Raises ConfigError where the provider or the card is missing."""
     require_provider(CUDA)
-    return OnnxRuntimeCuda(find_card())
+    return OnnxRuntimeCuda(find_gpu())
 
 
 def require_provider(name: str) -> None:

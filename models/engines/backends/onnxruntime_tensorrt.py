@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from models.engines.backends.gpu import Card, find_card
+from models.engines.backends.gpu import Gpu, find_gpu
 from models.engines.backends.onnxruntime import OnnxRuntimeEngine, Provider
 from models.engines.backends.onnxruntime_cuda import cuda_provider, require_provider
 from models.engines.backends.tensorrt_import import import_tensorrt
@@ -45,7 +45,7 @@ class OnnxRuntimeTensorRt:
     platform = "onnxruntime_onnx"
     strongly_typed = True
 
-    def __init__(self, card: Card, tensorrt_version: str) -> None:
+    def __init__(self, card: Gpu, tensorrt_version: str) -> None:
         self._card = card
         self._tensorrt = tensorrt_version
 
@@ -90,7 +90,7 @@ def backend() -> OnnxRuntimeTensorRt:
     """Raises ConfigError where TensorRT, the provider or the card is missing."""
     os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # fp32 is fp32: the provider has no option for it
     require_provider(TENSORRT)
-    card = find_card()
+    card = find_gpu()
     return OnnxRuntimeTensorRt(card, str(import_tensorrt().__version__))
 
 

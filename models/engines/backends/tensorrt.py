@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from convoy.errors import ArtifactError, EngineFailed
 from models.engines.backends.cuda_memory import Buffer, CudaError, Stream
-from models.engines.backends.gpu import Card, find_card
+from models.engines.backends.gpu import Gpu, find_gpu
 from models.engines.backends.tensorrt_import import import_tensorrt
 from models.engines.backends.tensorrt_plan import build_plan
 from models.engines.engine import Precision, TensorSpec, run_in_parts
@@ -98,7 +98,7 @@ class TensorRt:
     platform = "tensorrt_plan"
     strongly_typed = True
 
-    def __init__(self, card: Card) -> None:
+    def __init__(self, card: Gpu) -> None:
         self._card = card
 
     @property
@@ -133,7 +133,7 @@ class TensorRt:
 
 def backend() -> TensorRt:
     """Raises ConfigError where TensorRT or the card is missing."""
-    card = find_card()
+    card = find_gpu()
     import_tensorrt(OLDEST)
     return TensorRt(card)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convoy.errors import ArtifactError
-from models.engines.backends.gpu import Card
+from models.engines.backends.gpu import Gpu
 from models.engines.backends.tensorrt_import import import_tensorrt
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def buckets(batches: Sequence[int]) -> list[tuple[int, int]]:
     return [(before + 1, size) for before, size in zip([0, *sizes], sizes, strict=False)]
 
 
-def build_plan(graph: Path, batches: Sequence[int], card: Card, timings: Path | None) -> bytes:
+def build_plan(graph: Path, batches: Sequence[int], card: Gpu, timings: Path | None) -> bytes:
     """The serialised plan of an ONNX graph whose first dimension is the batch. Raises ArtifactError."""
     trt = import_tensorrt()
     logger = trt.Logger(trt.Logger.ERROR)

@@ -24,7 +24,7 @@ Status = Literal["accepted", "refused", "unproven"]
 
 
 @dataclass(frozen=True)
-class Judgement:
+class AccuracyCheck:
     """What an engine's answers are beside the reference's. Shares are 0..1; None where there were no labels.
 
     `lost` and `gained` count images that only the reference, or only the engine, got right; `loss_bound` is the upper 95 % bound
@@ -45,24 +45,24 @@ class Judgement:
     loss_bound: float | None = None
 
 
-def judge(
+def check_accuracy(
     reference: NDArray[np.float32], logits: NDArray[np.float32], labels: NDArray[np.int64] | None, budget: float
-) -> Judgement:
+) -> AccuracyCheck:
     """Compares logits [n, classes]. Without labels, or with too few of them, nothing is proven."""
     images = len(reference)
     agreement = float((reference.argmax(1) == logits.argmax(1)).mean())
     error = logit_error(reference, logits)
     if not math.isfinite(error):
-        return Judgement(
+        return AccuracyCheck(
             "refused", "it or the reference answers with NaN or infinity", images, budget, agreement, error
         )
     if labels is None:
-        return Judgement("unproven", "the images have no labels", images, budget, agreement, error)
+        return AccuracyCheck("unproven", "the images have no labels", images, budget, agreement, error)
     right, ours = reference.argmax(1) == labels, logits.argmax(1) == labels
     lost, gained = int((right & ~ours).sum()), int((~right & ours).sum())
     bound = loss_bound(lost, gained, images)
     status, reason = _decide(bound, images, budget)
-    return Judgement(
+    return AccuracyCheck(
         status=status,
         reason=reason,
         images=images,

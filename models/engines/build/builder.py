@@ -18,12 +18,12 @@ import convoy
 from convoy.errors import ArtifactError, ConfigError
 from models.artifact import IMAGE_MODEL, TENSOR_MODEL
 from models.engines.backends.registry import load_engine
-from models.engines.build.accuracy_gate import Judgement, Status, judge
+from models.engines.build.accuracy_gate import AccuracyCheck, Status, check_accuracy
 from models.engines.engine import Engine
 from models.engines.logits import logit_error
-from models.engines.spec import Evidence, Order
+from models.engines.spec import EngineSpec, EvalData
 from models.engines.store.store import Store, now
-from models.engines.store.stored_engine import EngineManifest, Entry, describe_files
+from models.engines.store.stored_engine import EngineManifest, StoredEngine, describe_files
 from models.preprocess import normalise
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ SPACE = 16  # times the artifact's size: graphs before and after each step
 Report = Callable[[str, int, int], None]
 
 
-def build_engine(order: Order, store: Store, report: Report = lambda step, done, total: None) -> Entry:
+def build_engine(order: EngineSpec, store: Store, report: Report = lambda step, done, total: None) -> StoredEngine:
     """The engine of an order, from the store or built into it. `report` gets each step, how many images of how many.
 
     Raises ConfigError when this machine cannot build it, ArtifactError when it is not right enough; then nothing is kept.
@@ -58,7 +58,7 @@ def build_engine(order: Order, store: Store, report: Report = lambda step, done,
 class Build:
     """One build in an empty folder."""
 
-    def __init__(self, order: Order, folder: Path, timings: Path, report: Report) -> None:
+    def __init__(self, order: EngineSpec, folder: Path, timings: Path, report: Report) -> None:
         self._order = order
         self._folder = folder
         self._timings = timings
@@ -103,7 +103,7 @@ class Build:
         self._steps.append(f"batch norm and constants folded, dead outputs cut: logits within {error:.1e}")
         return model
 
-    def _judge_floats(self) -> Judgement:
+    def _judge_floats(self) -> AccuracyCheck:
         """fp32 has to give the same logits; fp16 and bf16 are judged like int8, where there are images."""
         order = self._order
         if order.precision != "fp32" and order.source is not None:
@@ -112,21 +112,21 @@ class Build:
         reference, engine = load_engine(order.artifact.image_model, self._threads), self._load()
         batches = list(self._random_batches())
         expected, logits = (np.concatenate([one.run(rows) for rows in batches]) for one in (reference, engine))
-        found = judge(expected, logits, None, order.budget)
+        found = check_accuracy(expected, logits, None, order.budget)
         if order.precision != "fp32":
             return found
         right = found.logit_error <= FP32_ERROR
         reason = f"its logits are within {found.logit_error:.1e} of the largest one, {FP32_ERROR:g} is allowed"
         return dataclasses.replace(found, status="accepted" if right else "refused", reason=reason)
 
-    def _quantize(self, model: onnx.ModelProto) -> Judgement:
+    def _quantize(self, model: onnx.ModelProto) -> AccuracyCheck:
         """Tries the ladder until one is accepted; what cannot be proven takes the one that agrees best."""
         order, work = self._order, _graph_work()
         assert order.source is not None
         evidence = order.source.read()
         reference = self._reference(evidence)
         rows = normalise(evidence.calibrate, order.artifact.manifest.preprocessing)
-        tried: list[tuple[Quantization, Judgement]] = []
+        tried: list[tuple[Quantization, AccuracyCheck]] = []
         for how in work.ladder(model):
             self._report(f"calibrating ({how.method})", 0, 1)
             judgement = self._try(model, rows, how, evidence, reference)
@@ -147,9 +147,9 @@ class Build:
         model: onnx.ModelProto,
         rows: NDArray[np.float32],
         how: Quantization,
-        evidence: Evidence,
+        evidence: EvalData,
         reference: NDArray[np.float32],
-    ) -> Judgement:
+    ) -> AccuracyCheck:
         self._write(self._quantized(model, rows, how))
         return self._judge(evidence, reference)
 
@@ -159,9 +159,9 @@ class Build:
         )
         return quantized
 
-    def _judge(self, evidence: Evidence, reference: NDArray[np.float32]) -> Judgement:
+    def _judge(self, evidence: EvalData, reference: NDArray[np.float32]) -> AccuracyCheck:
         logits = self._answers(self._load(), evidence.judge, "judging")
-        found = judge(reference, logits, evidence.labels, self._order.budget)
+        found = check_accuracy(reference, logits, evidence.labels, self._order.budget)
         if found.status == "unproven" and found.agreement < LEAST_AGREEMENT:
             return dataclasses.replace(
                 found,
@@ -170,7 +170,7 @@ class Build:
             )
         return found
 
-    def _reference(self, evidence: Evidence) -> NDArray[np.float32]:
+    def _reference(self, evidence: EvalData) -> NDArray[np.float32]:
         engine = load_engine(self._order.artifact.image_model, self._threads)
         return self._answers(engine, evidence.judge, "asking the reference")
 

@@ -12,14 +12,14 @@ from PIL import Image
 from convoy.errors import ArtifactError
 from models.artifact import Artifact, Manifest, Preprocessing, file_hash
 from models.datasets import HELD_OUT, PACKAGES, Images, load_data
-from models.engines.spec import Evidence, Source
+from models.engines.spec import EvalData, EvalSource
 from models.preprocess import prepare, prepare_pixels
 
 CALIBRATE = 500  # images at most
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
 
 
-def source_of(artifact: Artifact, folder: Path | None = None) -> Source | None:
+def find_eval_source(artifact: Artifact, folder: Path | None = None) -> EvalSource | None:
     """The images of `folder`, else those that the model's data set holds out; None where there are none.
 
     Raises ArtifactError for a folder without images.
@@ -32,18 +32,18 @@ def source_of(artifact: Artifact, folder: Path | None = None) -> Source | None:
     package = PACKAGES[manifest.dataset]
     text = f"{package.sha256} {HELD_OUT} {CALIBRATE} {manifest.preprocessing}"
     name = f"{manifest.dataset}: of its last {HELD_OUT} training images, {CALIBRATE} calibrate, the rest judge"
-    return Source(name, hashlib.sha256(text.encode()).hexdigest(), partial(_held_out, manifest))
+    return EvalSource(name, hashlib.sha256(text.encode()).hexdigest(), partial(_held_out, manifest))
 
 
-def _held_out(manifest: Manifest) -> Evidence:
+def _held_out(manifest: Manifest) -> EvalData:
     data = load_data(manifest.dataset)
     if data.labels != manifest.labels:
         raise ArtifactError(f"{manifest.name} has other labels than {manifest.dataset}; name a folder of its images")
     rows = prepare_pixels(data.held_out.images, manifest.preprocessing)
-    return Evidence(rows[:CALIBRATE], rows[CALIBRATE:], data.held_out.labels[CALIBRATE:])
+    return EvalData(rows[:CALIBRATE], rows[CALIBRATE:], data.held_out.labels[CALIBRATE:])
 
 
-def _folder_source(folder: Path, manifest: Manifest) -> Source:
+def _folder_source(folder: Path, manifest: Manifest) -> EvalSource:
     """Images in folders named as the labels are known by name; others have no label."""
     named = [(file, index) for index, label in enumerate(manifest.labels) for file in _images(folder / label)]
     files = named or [(file, -1) for file in _images(folder)]
@@ -56,7 +56,7 @@ def _folder_source(folder: Path, manifest: Manifest) -> Source:
     for file, index in files:
         digest.update(f"{index} {file_hash(file)}\n".encode())
     name = f"{len(files)} images {'with' if named else 'without'} labels of the folder {folder.name}"
-    return Source(name, digest.hexdigest(), partial(_read_folder, files, manifest.preprocessing, bool(named)))
+    return EvalSource(name, digest.hexdigest(), partial(_read_folder, files, manifest.preprocessing, bool(named)))
 
 
 def _images(folder: Path) -> list[Path]:
@@ -65,12 +65,12 @@ def _images(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
 
 
-def _read_folder(files: list[tuple[Path, int]], steps: Preprocessing, labelled: bool) -> Evidence:
+def _read_folder(files: list[tuple[Path, int]], steps: Preprocessing, labelled: bool) -> EvalData:
     """Every fourth image calibrates."""
     rows = np.stack([_read(file, steps) for file, _ in files])
     labels = np.array([index for _, index in files], np.int64)
     calibrates = np.arange(len(files)) % 4 == 0
-    return Evidence(rows[calibrates][:CALIBRATE], rows[~calibrates], labels[~calibrates] if labelled else None)
+    return EvalData(rows[calibrates][:CALIBRATE], rows[~calibrates], labels[~calibrates] if labelled else None)
 
 
 def _read(file: Path, steps: Preprocessing) -> Images:

@@ -16,7 +16,7 @@ from typing import Any
 
 from convoy.errors import ArtifactError, ConfigError
 from models.artifact import MANIFEST
-from models.engines.store.stored_engine import EngineManifest, Entry
+from models.engines.store.stored_engine import EngineManifest, StoredEngine
 
 log = logging.getLogger("convoy.engines")
 
@@ -67,7 +67,7 @@ class RemoteStore:
         (folder / MANIFEST).write_text(manifest.to_json())
         return manifest
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: StoredEngine) -> None:
         """Copies an engine there. Raises ArtifactError."""
         path = f"{self._root}/{entry.manifest.key}"
         with self._told(), self._files.transaction:

@@ -18,9 +18,9 @@ from filelock import FileLock, Timeout
 from convoy.errors import ArtifactError
 from models.artifact import MANIFEST
 from models.datasets import cache_folder
-from models.engines.spec import Order
+from models.engines.spec import EngineSpec
 from models.engines.store.remote_store import RemoteStore
-from models.engines.store.stored_engine import EngineManifest, Entry, files_of
+from models.engines.store.stored_engine import EngineManifest, StoredEngine, files_of
 
 NEW, LOCKS, TIMINGS, CURVES = ".new-", ".locks", ".timings", ".curves"
 KEY = re.compile(r"[0-9a-f]{64}")
@@ -55,21 +55,21 @@ class Store:
         """A folder for how long batches took."""
         return self.root / CURVES
 
-    def find(self, order: Order) -> Entry | None:
+    def find(self, order: EngineSpec) -> StoredEngine | None:
         """A whole engine that serves the order, be it calibrated on other images: an accepted one first, then the newest."""
         fitting = _best_first(order, [one.manifest for one in self.entries()])
         here = (self.get(one.key) for one in fitting)
         return next((one for one in here if one), None) or self._find_remote(order)
 
-    def get(self, key: str) -> Entry | None:
+    def get(self, key: str) -> StoredEngine | None:
         """The whole engine of a key. What is damaged is not there."""
         try:
-            entry = Entry.read(self.root / key)
+            entry = StoredEngine.read(self.root / key)
         except ArtifactError:
             return None
         return None if entry.damage() else entry
 
-    def obtain(self, key: str, build: Callable[[Path], EngineManifest], space: int = 0) -> Entry:
+    def obtain(self, key: str, build: Callable[[Path], EngineManifest], space: int = 0) -> StoredEngine:
         """The engine of a key, built in an empty folder if it is not there whole; who comes meanwhile waits for it.
 
         `space` are the bytes it needs while it is built. Raises ArtifactError when there is no room, and what `build` raises; the
@@ -84,16 +84,16 @@ class Store:
             with self._new_folder(key) as folder:
                 (folder / MANIFEST).write_text(build(folder).to_json())
                 _install(folder, self.root / key)
-        entry = Entry.read(self.root / key)
+        entry = StoredEngine.read(self.root / key)
         self._share(entry)
         return entry
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[StoredEngine]:
         """Every engine whose manifest can be read; their files are not looked at."""
         found = []
         for folder in self._folders():
             try:
-                found.append(Entry.read(folder))
+                found.append(StoredEngine.read(folder))
             except ArtifactError as error:
                 log.warning("%s: %s", folder, error)
         return sorted(found, key=lambda one: (one.manifest.model, one.engine, one.precision))
@@ -103,7 +103,7 @@ class Store:
         problems = {}
         for folder in self._folders():
             try:
-                damage = Entry.read(folder).damage()
+                damage = StoredEngine.read(folder).damage()
             except ArtifactError as error:
                 problems[folder] = str(error)
             else:
@@ -136,7 +136,7 @@ class Store:
                 continue  # at work
         return found
 
-    def _find_remote(self, order: Order) -> Entry | None:
+    def _find_remote(self, order: EngineSpec) -> StoredEngine | None:
         if self._remote is None:
             return None
         for manifest in _best_first(order, self._remote.manifests()):
@@ -145,7 +145,7 @@ class Store:
                     return entry
         return None
 
-    def _fetch(self, key: str) -> Entry | None:
+    def _fetch(self, key: str) -> StoredEngine | None:
         """The engine of a key from the remote store, verified; None where it is not, or not whole."""
         if self._remote is None:
             return None
@@ -157,13 +157,13 @@ class Store:
                 return None
             if manifest is None:
                 return None
-            if damage := Entry(folder, manifest).damage():
+            if damage := StoredEngine(folder, manifest).damage():
                 log.warning("%s: %s of the engine %s is damaged; it is built again", self._remote.url, damage, key[:12])
                 return None
             _install(folder, self.root / key)
-        return Entry.read(self.root / key)
+        return StoredEngine.read(self.root / key)
 
-    def _share(self, entry: Entry) -> None:
+    def _share(self, entry: StoredEngine) -> None:
         if self._remote is None:
             return
         try:
@@ -242,7 +242,7 @@ def _install(folder: Path, out: Path) -> None:
     folder.replace(out)
 
 
-def _best_first(order: Order, manifests: Iterable[EngineManifest]) -> list[EngineManifest]:
+def _best_first(order: EngineSpec, manifests: Iterable[EngineManifest]) -> list[EngineManifest]:
     """Those that serve the order: an accepted one first, then the newest."""
     fitting = [one for one in manifests if not order.differences(one.recipe)]
     return sorted(fitting, key=lambda one: (one.judgement["status"] == "accepted", str(one.made["date"])), reverse=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from convoy.errors import ArtifactError
 from models.artifact import MANIFEST, file_hash
-from models.engines.spec import key_of
+from models.engines.spec import spec_key
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class EngineManifest:
         """Raises ArtifactError."""
         try:
             manifest = cls(**json.loads(text))
-            if manifest.key != key_of(manifest.recipe):
+            if manifest.key != spec_key(manifest.recipe):
                 raise ArtifactError("its key is not that of its recipe")
             if not (isinstance(manifest.files, dict) and "status" in manifest.judgement and "date" in manifest.made):
                 raise TypeError("files, status or date is missing")
@@ -46,14 +46,14 @@ class EngineManifest:
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoredEngine:
     """A built engine in its folder."""
 
     folder: Path
     manifest: EngineManifest
 
     @classmethod
-    def read(cls, folder: Path) -> Entry:
+    def read(cls, folder: Path) -> StoredEngine:
         """Reads the manifest alone. Raises ArtifactError."""
         try:
             manifest = EngineManifest.from_json((folder / MANIFEST).read_bytes())

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from serve.experiments.ledger.latency_buckets import latency_buckets
-from serve.experiments.ledger.records import Answered, Measure, Moments, Place, TallyKey, Unanswered
+from serve.experiments.ledger.records import Answered, CounterKey, Measure, Moments, Place, Unanswered
 
 KEY_GROUPS = 128  # intervals are some percent wider than with a cluster for each key, and a gateway counts for few
 
@@ -17,15 +17,15 @@ def cluster_of(unit: int) -> int:
     return 0 if unit == 0 else 1 + unit % KEY_GROUPS
 
 
-class Tallies:
+class Counters:
     """Lives on one thread. `changed` are the totals that a database may not have yet."""
 
     def __init__(self) -> None:
-        self._totals: dict[TallyKey, Moments] = {}
-        self._changed: set[TallyKey] = set()
+        self._totals: dict[CounterKey, Moments] = {}
+        self._changed: set[CounterKey] = set()
 
     @property
-    def changed(self) -> Mapping[TallyKey, Moments]:
+    def changed(self) -> Mapping[CounterKey, Moments]:
         return {key: self._totals[key] for key in self._changed}
 
     def written(self) -> None:
@@ -59,7 +59,7 @@ class Tallies:
         self._add(place, measure, 0, cluster, Moments(len(table), int(images.sum()), *sums))
 
     def _add(self, place: Place, measure: Measure, bucket: int, cluster: int, more: Moments) -> None:
-        key = TallyKey(*place, measure, bucket, cluster)
+        key = CounterKey(*place, measure, bucket, cluster)
         self._totals[key] = self._totals.get(key, Moments()).plus(more)
         self._changed.add(key)
 

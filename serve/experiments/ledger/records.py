@@ -65,7 +65,7 @@ class Outcome(NamedTuple):
     at: float
 
 
-class TallyKey(NamedTuple):
+class CounterKey(NamedTuple):
     """What a tally counts; `bucket` is that of a latency, or 1 for a failure and 0 for an answer.
 
     `cluster`: 0 for requests that are units of their own; else everything in it counts as one unit, since its requests may

@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from convoy.errors import ConfigError
 from serve.config.experiments import Experiment
 from serve.experiments.allocation import Allocation
-from serve.experiments.ledger.records import Decision, Moments, Outcome, Prediction, TallyKey
+from serve.experiments.ledger.records import CounterKey, Decision, Moments, Outcome, Prediction
 from serve.experiments.ledger.schema import decisions, outcomes, predictions, revisions, tallies
 from serve.experiments.revision import Revision, first_revision
 
@@ -93,7 +93,7 @@ class Ledger:
         self,
         new_predictions: Sequence[Prediction],
         new_outcomes: Sequence[Outcome],
-        new_tallies: Mapping[TallyKey, Moments],
+        new_tallies: Mapping[CounterKey, Moments],
         writer: str,
     ) -> None:
         """One transaction. `new_tallies` are the totals since `writer` began."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from serve.experiments.ledger.counters import Tallies
+from serve.experiments.ledger.counters import Counters
 from serve.experiments.ledger.records import Answered, Outcome, Prediction, Unanswered
 from serve.experiments.ledger.store import Ledger
 
@@ -49,7 +49,7 @@ class LedgerWriter:
         self._done = self._told = self._batch = 0  # by the one that writes
         self._predictions: list[Prediction] = []
         self._outcomes: list[Outcome] = []
-        self._tallies = Tallies()
+        self._tallies = Counters()
         self._writing = threading.Lock()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)

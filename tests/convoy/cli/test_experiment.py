@@ -15,7 +15,7 @@ from convoy.cli import main
 from convoy.cli.experiment import print_report
 from serve.config.loading import parse_settings
 from serve.config.schema import Settings
-from serve.experiments.controller import Referee
+from serve.experiments.controller import ExperimentController
 from serve.experiments.ledger.records import Outcome, Prediction
 from serve.experiments.ledger.schema import outcomes
 from serve.experiments.ledger.store import Ledger
@@ -131,7 +131,7 @@ def test_a_report_is_one_screen(gateway: Serving, ledger: Ledger, capsys: pytest
     rows = [Prediction("nets", f"shown-{number}", 0, *place, number % 8, 0.9, 1.0) for number in range(16)]
     ledger.write(rows, [Outcome(row.request_id, 0, row.class_index, None, 1.0) for row in rows], {}, "writer")
     labels = [f"kind {number}" for number in range(7)]
-    print_report(name_classes(Referee(ledger, lambda: "rapl").report("nets").document(), labels))
+    print_report(name_classes(ExperimentController(ledger, lambda: "rapl").report("nets").document(), labels))
     shown = capsys.readouterr().out
     assert "Undecided" in shown
     assert "next less control" in shown

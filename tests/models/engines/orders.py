@@ -10,7 +10,7 @@ import numpy as np
 from models.artifact import Artifact
 from models.engines.backends.registry import find_backend
 from models.engines.engine import Precision
-from models.engines.spec import Evidence, Order, Source
+from models.engines.spec import EngineSpec, EvalData, EvalSource
 from tests.artifacts import CLASSES, SIDE, write_artifact
 
 
@@ -30,16 +30,16 @@ def noisy_images(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return images, labels.astype(np.int64)
 
 
-def source(judge: int = 2000, *, black: bool = False, labelled: bool = True) -> Source:
-    """Evidence of made images; `black` ones calibrate badly."""
+def source(judge: int = 2000, *, black: bool = False, labelled: bool = True) -> EvalSource:
+    """EvalData of made images; `black` ones calibrate badly."""
     images, labels = noisy_images(100 + judge)
     calibrate = np.zeros_like(images[:100]) if black else images[:100]
-    evidence = Evidence(calibrate, images[100:], labels[100:] if labelled else None)
+    evidence = EvalData(calibrate, images[100:], labels[100:] if labelled else None)
     text = f"{judge} {black} {labelled}"
-    return Source(f"made images {text}", hashlib.sha256(text.encode()).hexdigest(), lambda: evidence)
+    return EvalSource(f"made images {text}", hashlib.sha256(text.encode()).hexdigest(), lambda: evidence)
 
 
 def order(
-    artifact: Artifact, precision: Precision = "int8", backend: str = "onnxruntime", evidence: Source | None = None
-) -> Order:
-    return Order(artifact, find_backend(backend), precision, evidence)
+    artifact: Artifact, precision: Precision = "int8", backend: str = "onnxruntime", evidence: EvalSource | None = None
+) -> EngineSpec:
+    return EngineSpec(artifact, find_backend(backend), precision, evidence)

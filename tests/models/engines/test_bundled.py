@@ -12,8 +12,8 @@ from models.artifact import BUNDLED, MANIFEST, Artifact
 from models.datasets import load_data
 from models.engines.backends.registry import CPU_BACKENDS, find_backend
 from models.engines.build.builder import build_engine
-from models.engines.build.eval_data import source_of
-from models.engines.spec import Evidence, Order, Source
+from models.engines.build.eval_data import find_eval_source
+from models.engines.spec import EngineSpec, EvalData, EvalSource
 from models.engines.store.store import Store
 
 # The quantizer warns of itself.
@@ -35,7 +35,9 @@ def cifar_nets() -> list[str]:
 @pytest.mark.parametrize("name", cifar_nets())
 def test_int8_passes_the_gate_and_keeps_its_word_on_test_images(name: str, backend: str, tmp_path: Path) -> None:
     artifact = Artifact.load(BUNDLED / name)
-    entry = build_engine(Order(artifact, find_backend(backend), "int8", source_of(artifact)), Store(tmp_path))
+    entry = build_engine(
+        EngineSpec(artifact, find_backend(backend), "int8", find_eval_source(artifact)), Store(tmp_path)
+    )
     judgement = entry.manifest.judgement
     assert (entry.status, judgement["images"]) == ("accepted", 4500)
     assert judgement["loss_bound"] <= 0.005
@@ -51,11 +53,11 @@ def test_int8_passes_the_gate_and_keeps_its_word_on_test_images(name: str, backe
 
 def test_black_images_calibrate_badly_and_are_refused(tmp_path: Path) -> None:
     artifact = Artifact.load(BUNDLED / "resnet20-cifar10")
-    source = source_of(artifact)
+    source = find_eval_source(artifact)
     assert source is not None
     real = source.read()
-    black = Evidence(np.zeros_like(real.calibrate[:50]), real.judge, real.labels)
-    order = Order(artifact, find_backend("onnxruntime"), "int8", Source("black images", "0", lambda: black))
+    black = EvalData(np.zeros_like(real.calibrate[:50]), real.judge, real.labels)
+    order = EngineSpec(artifact, find_backend("onnxruntime"), "int8", EvalSource("black images", "0", lambda: black))
     with pytest.raises(ArtifactError, match="refused, nothing was stored"):
         build_engine(order, Store(tmp_path))
     assert Store(tmp_path).entries() == []
@@ -63,7 +65,7 @@ def test_black_images_calibrate_badly_and_are_refused(tmp_path: Path) -> None:
 
 def test_samples_of_imagenet_calibrate_but_prove_nothing(shared: Path, tmp_path: Path) -> None:
     artifact = Artifact.load(BUNDLED / "squeezenet1_1-imagenet")
-    source = source_of(artifact, shared / "images" / "imagenet_200")
-    entry = build_engine(Order(artifact, find_backend("openvino"), "int8", source), Store(tmp_path))
+    source = find_eval_source(artifact, shared / "images" / "imagenet_200")
+    entry = build_engine(EngineSpec(artifact, find_backend("openvino"), "int8", source), Store(tmp_path))
     assert entry.status == "unproven"
     assert entry.manifest.judgement["agreement"] > 0.9

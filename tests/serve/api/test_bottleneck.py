@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from serve.api.bottleneck import Reading, Window, profile, quantile, read
 from serve.config.schema import ModelConfig, Settings
 from serve.telemetry.definitions import BUSY, LOOP_BUSY, SECONDS
-from serve.telemetry.mmap_store import PageWriter
+from serve.telemetry.mmap_store import MmapWriter
 from serve.telemetry.recorder import Metrics, ModelRecorder, observe
 from serve.telemetry.request_timings import STAGES
 
@@ -27,7 +27,7 @@ def settings() -> Settings:
 
 def profiled(tmp_path: Path, settings: Settings, engine: float, loop: float, cores: float = 0.0) -> dict[str, Any]:
     """The profile of ten requests in a window of two seconds, in which engine and loop were busy for so many seconds."""
-    metrics = Metrics(PageWriter(tmp_path))
+    metrics = Metrics(MmapWriter(tmp_path))
     recorder = ModelRecorder(metrics, "net", "1")
     recorder.request((9.0,) * 6)  # before the window
     recorder.flush()

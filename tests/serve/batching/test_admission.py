@@ -30,9 +30,9 @@ from serve.images.decode_pool import DecodePool
 from serve.images.decoder import Decoder
 from serve.images.jpeg import ImageBytes
 from serve.images.resize import Pixels
-from serve.telemetry.mmap_store import PageWriter
+from serve.telemetry.mmap_store import MmapWriter
 from serve.telemetry.recorder import Metrics
-from serve.telemetry.request_timings import Trace
+from serve.telemetry.request_timings import RequestTimings
 from tests.serve.pictures import save, scene
 
 MODEL = ModelConfig(name="lenet5-mnist", threads=1)
@@ -55,7 +55,7 @@ def with_full_queue(
     """Runs a test against an endpoint whose engine hangs and whose queue of two rows is full."""
 
     async def scenario() -> None:
-        metrics = Metrics(PageWriter(tmp_path))
+        metrics = Metrics(MmapWriter(tmp_path))
         plane = DataPlane(Limits(), DecodePool(1, np.zeros(1)))
 
         async def connect(model: ModelConfig, artifact: Artifact) -> Executor:
@@ -89,7 +89,7 @@ def digit() -> bytes:
 def test_nothing_is_decoded_for_a_full_queue(tmp_path: Path, images: list[bytes]) -> None:
     async def refused(plane: DataPlane, endpoint: Endpoint, decoder: CountingDecoder) -> None:
         with pytest.raises(Overloaded, match="queue full"):
-            await plane.classify(endpoint, images, LATE, Trace(0.0), Watch())
+            await plane.classify(endpoint, images, LATE, RequestTimings(0.0), Watch())
         assert decoder.decoded == 0
 
     with_full_queue(tmp_path, refused)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.batching.deadline_queue import NEVER, STEP_SECONDS, Backlog, WaitingLine
+from serve.batching.deadline_queue import NEVER, STEP_SECONDS, Backlog, DeadlineQueue
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ def items(limit: int = 8) -> st.SearchStrategy[list[Item]]:
     )
 
 
-def filled(entries: list[Item]) -> WaitingLine[Item]:
-    line: WaitingLine[Item] = WaitingLine()
+def filled(entries: list[Item]) -> DeadlineQueue[Item]:
+    line: DeadlineQueue[Item] = DeadlineQueue()
     for entry in entries:
         line.push(entry)
     return line

@@ -22,9 +22,9 @@ from serve.gateway.dataplane import DataPlane, Terms, Watch
 from serve.gateway.endpoints import ModelEndpoint
 from serve.images.decode_pool import DecodePool
 from serve.images.decode_queue import DecodeWork
-from serve.telemetry.mmap_store import PageWriter
+from serve.telemetry.mmap_store import MmapWriter
 from serve.telemetry.recorder import Metrics, ModelRecorder
-from serve.telemetry.request_timings import Trace
+from serve.telemetry.request_timings import RequestTimings
 from tests.virtual_time import run_virtually
 
 THREADS = 2
@@ -92,7 +92,7 @@ class Server:
 
     def __init__(self, folder: Path, curve: LatencyCurve) -> None:
         loop = asyncio.get_running_loop()
-        metrics = Metrics(PageWriter(folder))
+        metrics = Metrics(MmapWriter(folder))
         pool = DecodePool(0, np.zeros(1), loop.time)
         pool._count, pool._threads = THREADS, VirtualThreads(pool, THREADS)  # type: ignore[assignment]
         self.pool = pool
@@ -127,7 +127,7 @@ class Server:
         try:
             body = [str(decode).encode()] * images
             self.watch = Watch()
-            await self.plane.decode_and_run(self.endpoint, body, terms, Trace(0.0), self.watch)
+            await self.plane.decode_and_run(self.endpoint, body, terms, RequestTimings(0.0), self.watch)
         except Overloaded:
             return "refused"
         except DeadlineExceeded:

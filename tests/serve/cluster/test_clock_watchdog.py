@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from serve.cluster import clock_watchdog
-from serve.cluster.clock_watchdog import WallClock, watch
+from serve.cluster.clock_watchdog import ClockWatchdog, watch
 
 
 class Time:
@@ -27,7 +27,7 @@ def time() -> Time:
 
 
 def test_only_a_clock_that_is_set_back_is_told_of_and_once(time: Time) -> None:
-    clock = WallClock(time.wall, time.steady)
+    clock = ClockWatchdog(time.wall, time.steady)
     for passed, moved, told in ((10, 0, False), (10, 3600, False), (1, -3600, True), (1, 0, False), (1, -1, False)):
         time.passed += passed
         time.set += moved
@@ -39,7 +39,7 @@ def test_whoever_watches_is_called(time: Time, monkeypatch: pytest.MonkeyPatch) 
 
     async def scenario() -> None:
         called = asyncio.Event()
-        watching = asyncio.create_task(watch(WallClock(time.wall, time.steady), called.set))
+        watching = asyncio.create_task(watch(ClockWatchdog(time.wall, time.steady), called.set))
         await asyncio.sleep(0)
         time.set = -60
         await asyncio.wait_for(called.wait(), 30)

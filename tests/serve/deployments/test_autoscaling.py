@@ -13,7 +13,7 @@ from convoy.errors import ConfigError
 from serve.config.loading import parse_settings
 from serve.deployments.applications import applications
 from serve.deployments.autoscaling import BACKLOG, BUSY, TARGET_BUSY, by_load, wanted
-from serve.deployments.host_load import SILENT_SECONDS, Demand
+from serve.deployments.host_load import SILENT_SECONDS, HostLoad
 
 
 class Clock:
@@ -49,7 +49,7 @@ def test_what_hosts_report() -> None:
 
 def test_a_host_knows_what_waits_and_how_busy_it_is() -> None:
     clock = Clock()
-    demand = Demand(clock)
+    demand = HostLoad(clock)
     demand.called("one", 0.5)
     demand.called("two", 0.25)
     demand.called("one", 0.75)
@@ -62,7 +62,7 @@ def test_a_host_knows_what_waits_and_how_busy_it_is() -> None:
 
 def test_a_run_that_began_earlier_counts_for_no_more_than_its_time() -> None:
     clock = Clock()
-    demand = Demand(clock)
+    demand = HostLoad(clock)
     demand.ran(9.0)
     clock.now += 1
     assert demand.busy() == 1.0

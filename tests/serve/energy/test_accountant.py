@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry
 
 from serve.energy.accountant import Accountant
 from serve.energy.prices import FILE, read_prices
-from serve.node.collector import PagesCollector
-from serve.telemetry.mmap_store import PageWriter
+from serve.node.collector import MetricsCollector
+from serve.telemetry.mmap_store import MmapWriter
 from serve.telemetry.recorder import EngineTime, Metrics, ModelRecorder
 from tests.serve.energy.simulated import Machine
 
@@ -25,7 +25,7 @@ class Node:
     def __init__(self, folder: Path, machine: Machine) -> None:
         self.folder = folder
         self.machine = machine
-        self.metrics = Metrics(PageWriter(folder / "metrics"))
+        self.metrics = Metrics(MmapWriter(folder / "metrics"))
         self.engines = {name: EngineTime(self.metrics, name, "1", units=1) for name in ("a", "b")}
         self.accountant = self.new_accountant()
 
@@ -46,7 +46,7 @@ class Node:
 
     def read(self) -> CollectorRegistry:
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(PagesCollector(self.folder / "metrics"))
+        registry.register(MetricsCollector(self.folder / "metrics"))
         return registry
 
     def joules(self, part: str, model: str = "", arm: tuple[str, str] = ("", "")) -> float:
@@ -158,12 +158,12 @@ def test_a_vanished_source_leaves_no_gauge_and_is_named_once(node: Node, caplog:
 
 def test_without_sources_there_are_no_figures_but_the_cores(tmp_path: Path) -> None:
     machine = Machine()
-    metrics = Metrics(PageWriter(tmp_path / "metrics"))
+    metrics = Metrics(MmapWriter(tmp_path / "metrics"))
     accountant = Accountant([], metrics, machine.busy_cores, machine.clock)
     machine.pass_time(1.0, 0.5)
     accountant.tick()
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(PagesCollector(tmp_path / "metrics"))
+    registry.register(MetricsCollector(tmp_path / "metrics"))
     names = {sample.name for family in registry.collect() for sample in family.samples}
     assert not any("joules" in name or "watts" in name for name in names)
     assert registry.get_sample_value("convoy_node_busy_core_seconds_total") == 0.5

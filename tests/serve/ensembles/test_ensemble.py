@@ -25,8 +25,8 @@ from serve.batching.results import Answer
 from serve.batching.slots import Slots
 from serve.ensembles.cascade import Cascade, Stage
 from serve.ensembles.ensemble import Ensemble, Member, Poll
-from serve.ensembles.multi_view import Looks
-from serve.ensembles.runner import Composition
+from serve.ensembles.multi_view import Views
+from serve.ensembles.runner import EnsembleRunner
 
 CURVE = LatencyCurve((1, 8), (0.001, 0.004))
 FOREVER = 1e12
@@ -68,9 +68,9 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(test(), 30))
 
 
-def looks(*classes: int, views: int = 1) -> Looks:
+def looks(*classes: int, views: int = 1) -> Views:
     rows = np.array(classes, np.uint8)[:, np.newaxis, np.newaxis, np.newaxis, np.newaxis]
-    return Looks((np.repeat(rows, views, axis=1),))
+    return Views((np.repeat(rows, views, axis=1),))
 
 
 def scores_of(poll: Poll) -> NDArray[np.float32]:
@@ -93,7 +93,7 @@ def test_whoever_answers_is_combined_as_offline(classes: list[int], plan: list[A
             net.member(f"net{position}", position, weight=weight)
             for position, (net, (_, weight, _, _)) in enumerate(zip(nets, plan, strict=True))
         ]
-        asked = Looks(tuple(looks(*classes, views=views).rows[0] for _, _, views, _ in plan))
+        asked = Views(tuple(looks(*classes, views=views).rows[0] for _, _, views, _ in plan))
         poll = await Ensemble(members, rule).poll(asked, FOREVER)
         alive = [(net, *one) for net, one in zip(nets, plan, strict=True) if not one[3]]
         assert [part.outcome == "answered" for part in poll.parts] == [not one[3] for one in plan]
@@ -298,7 +298,7 @@ def test_a_line_answers_tells_who_took_part_and_closes() -> None:
     async def scenario() -> None:
         nets = [Net(), Net(fails=True)]
         told: list[tuple[Poll, int]] = []
-        line = Composition(
+        line = EnsembleRunner(
             Ensemble([net.member() for net in nets]), BatcherLimits(64, 1024), lambda *given: told.append(given)
         )
         answer: Answer = await line.submit(looks(3, 0), FOREVER)
@@ -324,11 +324,11 @@ def test_errors_end_the_future_whatever_they_are() -> None:
             return nullcontext()
 
     async def scenario() -> None:
-        line = Composition(Broken(), BatcherLimits(64, 1024))
+        line = EnsembleRunner(Broken(), BatcherLimits(64, 1024))
         with pytest.raises(EngineFailed) as failure:
             await line.submit(looks(0), FOREVER)
         assert "secret" not in str(failure.value)
-        too_few = Composition(Ensemble([Net(fails=True).member()]), BatcherLimits(64, 1024))
+        too_few = EnsembleRunner(Ensemble([Net(fails=True).member()]), BatcherLimits(64, 1024))
         with pytest.raises(ConvoyError):
             await too_few.submit(looks(0), FOREVER)
 
@@ -343,9 +343,9 @@ def test_images_are_admitted_before_they_are_decoded_where_enough_members_would_
         full.gate.clear()
         waiting = [full.batcher.submit(np.repeat(looks(0).rows[0][0], 4, axis=0), FOREVER) for _ in range(3)]
         pair = [free.member(looks=2), full.member()]
-        either = Composition(Ensemble(pair), BatcherLimits(64, 1024))
-        both = Composition(Ensemble(pair, min_members=2), BatcherLimits(64, 1024))
-        stages = Composition(
+        either = EnsembleRunner(Ensemble(pair), BatcherLimits(64, 1024))
+        both = EnsembleRunner(Ensemble(pair, min_members=2), BatcherLimits(64, 1024))
+        stages = EnsembleRunner(
             Cascade([Stage("1", Ensemble([pair[1]])), Stage("2", Ensemble([pair[0]]))]), BatcherLimits(64, 1024)
         )
         for line in (either, stages):
@@ -366,7 +366,7 @@ def test_images_are_admitted_before_they_are_decoded_where_enough_members_would_
 def test_looks_at_admission_and_abandoned_images_teach_the_members_nothing() -> None:
     async def scenario() -> None:
         net = Net()
-        line = Composition(Ensemble([net.member()]), BatcherLimits(64, 1024))
+        line = EnsembleRunner(Ensemble([net.member()]), BatcherLimits(64, 1024))
         before = net.batcher._decode_error.high
         for _ in range(50):
             line.admit(1, FOREVER, ready_in=5.0)
@@ -395,7 +395,7 @@ def test_a_client_that_leaves_takes_its_questions_out_of_every_line() -> None:
         net = Net()
         net.gate.clear()
         blocker = net.batcher.submit(looks(0).rows[0][0], FOREVER)
-        line = Composition(Ensemble([net.member()]), BatcherLimits(64, 1024))
+        line = EnsembleRunner(Ensemble([net.member()]), BatcherLimits(64, 1024))
         futures = [line.submit(looks(1), FOREVER) for _ in range(3)]
         for _ in range(5):  # passes of the loop: a task asks a task, which submits
             await asyncio.sleep(0)
@@ -418,7 +418,7 @@ def test_a_deadline_in_the_line_of_the_only_member_is_the_requests_error() -> No
     async def scenario() -> None:
         net = Net()
         net.gate.clear()
-        line = Composition(Ensemble([net.member()], deadline=SOON), BatcherLimits(64, 1024))
+        line = EnsembleRunner(Ensemble([net.member()], deadline=SOON), BatcherLimits(64, 1024))
         with pytest.raises(DeadlineExceeded, match="0 of 1 members answered, 1 needed"):
             await line.submit(looks(1), FOREVER)
         net.gate.set()

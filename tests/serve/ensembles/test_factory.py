@@ -12,13 +12,13 @@ import pytest
 from convoy.errors import ConfigError
 from models.artifact import Manifest, Preprocessing
 from serve.batching.latency_curve import LatencyCurve
-from serve.batching.line import BatcherLimits, Line
+from serve.batching.line import BatcherLimits, RequestQueue
 from serve.config.schema import CascadeConfig, Catalog, EnsembleConfig, ModelConfig
 from serve.ensembles.cascade import Cascade
 from serve.ensembles.cost_report import Known, plan_document
 from serve.ensembles.ensemble import Ensemble
 from serve.ensembles.factory import check_compositions, compose, stages_of
-from serve.ensembles.runner import Composition
+from serve.ensembles.runner import EnsembleRunner
 
 LABELS = ("cat", "dog")
 
@@ -34,7 +34,7 @@ def manifest(size: int = 32, labels: tuple[str, ...] = LABELS, temperature: floa
 class Model:
     manifest: Manifest
     version: str = "3"
-    batcher: Line = field(default_factory=lambda: Composition(Ensemble([]), BatcherLimits(8, 64)))
+    batcher: RequestQueue = field(default_factory=lambda: EnsembleRunner(Ensemble([]), BatcherLimits(8, 64)))
 
 
 def ensemble(*members: Mapping[str, Any], **options: Any) -> EnsembleConfig:

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from convoy.errors import InvalidInput, TooLarge
 from models.ensembles.views import View, arrange, looks_at
 from models.preprocess import flatten_colours
-from serve.ensembles.multi_view import Geometry, Looks, LooksDecoder
+from serve.ensembles.multi_view import Geometry, Views, ViewsDecoder
 from serve.images.decoder import Decoded, Decoder
 from tests.serve.pictures import CROPPED, GREY, WHOLE, oriented, save, scene, steps, variants
 
@@ -25,7 +25,7 @@ def geometries(views: tuple[View, ...] = ("identity",)) -> list[Geometry]:
 @pytest.mark.parametrize("wanted", [CROPPED, GREY, WHOLE], ids=["cropped", "grey", "whole"])
 def test_identity_is_the_model_alone_bit_by_bit(name: str, wanted: object) -> None:
     body = variants()[name]
-    looks = LooksDecoder([Geometry.of(wanted, ("identity",))], PIXELS).decode(body)  # type: ignore[arg-type]
+    looks = ViewsDecoder([Geometry.of(wanted, ("identity",))], PIXELS).decode(body)  # type: ignore[arg-type]
     np.testing.assert_array_equal(looks.rows[0][0, 0], Decoder(wanted).decode(body))  # type: ignore[arg-type]
 
 
@@ -38,7 +38,7 @@ def test_members_that_see_alike_share_their_rows_and_all_share_one_decode(monkey
         return opened(self, name, body)
 
     monkeypatch.setattr(Decoder, "_open", count)
-    decoder = LooksDecoder([Geometry.of(CROPPED, ("ten_crops",)), *geometries()], PIXELS)
+    decoder = ViewsDecoder([Geometry.of(CROPPED, ("ten_crops",)), *geometries()], PIXELS)
     looks = decoder.decode(save(scene(640, 480), "JPEG"))
     assert [rows.shape for rows in looks.rows] == [
         (1, 10, 56, 56, 3),
@@ -54,7 +54,7 @@ def test_members_that_see_alike_share_their_rows_and_all_share_one_decode(monkey
 def test_looks_are_pillows(views: tuple[View, ...], orientation: int) -> None:
     picture = scene(151, 100)
     body = oriented(picture, "PNG", orientation)
-    seen = LooksDecoder([Geometry.of(CROPPED, views)], PIXELS).decode(body).rows[0][0]
+    seen = ViewsDecoder([Geometry.of(CROPPED, views)], PIXELS).decode(body).rows[0][0]
     with Image.open(io.BytesIO(body)) as file:
         image = flatten_colours(ImageOps.exif_transpose(file), 3)
         for pixels, look in zip(seen, looks_at(views, *image.size, CROPPED), strict=True):
@@ -67,29 +67,29 @@ def test_looks_are_pillows(views: tuple[View, ...], orientation: int) -> None:
 def test_a_large_photo_keeps_the_resolution_that_its_finest_look_needs() -> None:
     """Crops of a photo that libjpeg scales down for one member stay close to those of the whole."""
     body = save(scene(2400, 1800), "JPEG", quality=95)
-    both = LooksDecoder([Geometry.of(CIFAR, ("identity",)), Geometry.of(steps(3, 256, 224), ("identity",))], PIXELS)
+    both = ViewsDecoder([Geometry.of(CIFAR, ("identity",)), Geometry.of(steps(3, 256, 224), ("identity",))], PIXELS)
     large = both.decode(body).rows[1][0, 0]
     np.testing.assert_array_equal(large, Decoder(steps(3, 256, 224)).decode(body))
 
 
 def test_pixels_are_looked_at_like_images() -> None:
     pixels = np.asarray(scene(200, 120))
-    decoder = LooksDecoder([Geometry.of(CROPPED, ("five_crops",))], PIXELS)
+    decoder = ViewsDecoder([Geometry.of(CROPPED, ("five_crops",))], PIXELS)
     np.testing.assert_array_equal(decoder.decode(pixels).rows[0], decoder.decode(save(scene(200, 120), "PNG")).rows[0])
 
 
 def test_images_of_a_request_are_stacked_and_chosen_in_their_order() -> None:
-    decoder = LooksDecoder([Geometry.of(CIFAR, ("flip",))], PIXELS)
+    decoder = ViewsDecoder([Geometry.of(CIFAR, ("flip",))], PIXELS)
     images = [np.full((32, 32, 3), value, np.uint8) for value in range(5)]
     looks = decoder.stack([decoder.decode(image) for image in images])
     assert len(looks) == 5
     chosen = looks.of(np.array([False, True, False, False, True]))
-    assert isinstance(chosen, Looks)
+    assert isinstance(chosen, Views)
     assert chosen.rows[0][:, :, 0, 0, 0].tolist() == [[1, 1], [4, 4]]
 
 
 def test_hostile_images_are_refused_as_by_the_decoder() -> None:
-    decoder = LooksDecoder(geometries(), 1000)
+    decoder = ViewsDecoder(geometries(), 1000)
     with pytest.raises(TooLarge):
         decoder.decode(save(scene(40, 40), "PNG"))
     with pytest.raises(TooLarge):
@@ -103,10 +103,10 @@ def test_hostile_images_are_refused_as_by_the_decoder() -> None:
 
 def test_only_small_images_with_few_small_looks_stay_on_the_event_loop() -> None:
     small, large = save(scene(32, 32), "PNG"), save(scene(400, 300), "PNG")
-    few = LooksDecoder([Geometry.of(CIFAR, ("flip",))], PIXELS)
+    few = ViewsDecoder([Geometry.of(CIFAR, ("flip",))], PIXELS)
     assert few.is_small(small)
     assert few.is_small(np.zeros((32, 32, 3), np.uint8))
     assert not few.is_small(large)
     assert not few.is_small(np.zeros((300, 400, 3), np.uint8))
-    assert not LooksDecoder([Geometry.of(CIFAR, ("googlenet_144",))], PIXELS).is_small(small)
-    assert not LooksDecoder([Geometry.of(steps(3, 256, 224), ("identity",))], PIXELS).is_small(small)
+    assert not ViewsDecoder([Geometry.of(CIFAR, ("googlenet_144",))], PIXELS).is_small(small)
+    assert not ViewsDecoder([Geometry.of(steps(3, 256, 224), ("identity",))], PIXELS).is_small(small)

@@ -13,9 +13,9 @@ from serve.config.loading import parse_settings
 from serve.config.schema import ModelConfig
 from serve.config.thread_plan import plan_threads
 from serve.executors import engine_set
-from serve.executors.curve_store import KeptCurves
+from serve.executors.curve_store import CurveStore
 from serve.executors.engine_set import Engines, load_engines
-from serve.telemetry.mmap_store import PageWriter
+from serve.telemetry.mmap_store import MmapWriter
 from serve.telemetry.recorder import Metrics
 from tests.artifacts import write_artifact
 
@@ -29,7 +29,7 @@ def model(tmp_path: Path) -> ModelConfig:
 
 
 def load(model: ModelConfig, tmp_path: Path, threads: int = 1) -> Engines:
-    metrics = Metrics(PageWriter(tmp_path / "pages"))
+    metrics = Metrics(MmapWriter(tmp_path / "pages"))
     return load_engines(model, Artifact.load(model.folder), Store(tmp_path / "store"), threads, metrics)
 
 
@@ -85,18 +85,18 @@ def test_explain_shows_what_an_earlier_start_measured(model: ModelConfig, tmp_pa
 
 
 def test_it_belongs_to_an_engine_a_version_threads_and_sizes(tmp_path: Path) -> None:
-    kept = KeptCurves(Store(tmp_path), 2, (1, 2, 4))
+    kept = CurveStore(Store(tmp_path), 2, (1, 2, 4))
     kept.keep("engine", CURVE)
     assert kept.find("engine", CURVE.engine) == CURVE
     assert kept.find("another", CURVE.engine) is None
     assert kept.find("engine", "onnxruntime 2 fp32") is None
     for threads, sizes in ((1, (1, 2, 4)), (2, (1, 2))):
-        assert KeptCurves(Store(tmp_path), threads, sizes).find("engine", CURVE.engine) is None
+        assert CurveStore(Store(tmp_path), threads, sizes).find("engine", CURVE.engine) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff{", b"[]", b'{"sizes": [1], "seconds": [1], "engine": "e"}'])
 def test_what_is_damaged_is_measured_again(tmp_path: Path, content: bytes) -> None:
-    kept = KeptCurves(Store(tmp_path), 2, (1, 2, 4))
+    kept = CurveStore(Store(tmp_path), 2, (1, 2, 4))
     kept.keep("engine", CURVE)
     (file,) = Store(tmp_path).curves.iterdir()
     file.write_bytes(content)
@@ -105,6 +105,6 @@ def test_what_is_damaged_is_measured_again(tmp_path: Path, content: bytes) -> No
 
 def test_a_store_that_cannot_be_written_to_costs_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    kept = KeptCurves(Store(tmp_path / "file"), 2, (1, 2, 4))
+    kept = CurveStore(Store(tmp_path / "file"), 2, (1, 2, 4))
     kept.keep("engine", CURVE)
     assert kept.find("engine", CURVE.engine) is None

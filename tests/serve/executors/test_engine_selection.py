@@ -23,7 +23,7 @@ from serve.config.schema import Settings
 from serve.executors.engine_selection import check_engines
 from serve.telemetry.definitions import CURVE, ENGINE_INFO
 from serve.telemetry.exposition import total
-from serve.telemetry.mmap_store import read_pages
+from serve.telemetry.mmap_store import read_files
 from tests.artifacts import quadrant_image, write_artifact
 from tests.models.engines.orders import order, source
 from tests.serve.listeners import Serving, serving
@@ -78,7 +78,7 @@ def test_what_is_in_the_store_runs_from_the_start(settings: Callable[..., Settin
         plan = explain(gateway.plane, chosen)["models"][0]
         assert (plan["engine"].split()[::2], plan["engine_problem"]) == (["openvino", "int8"], "")
         assert [int(size) for size in plan["curve_ms"]] == list(bucket_sizes(4))
-        exported = total(read_pages(gateway.metrics.folder))[CURVE.name]
+        exported = total(read_files(gateway.metrics.folder))[CURVE.name]
         assert {int(dict(labels)["size"]) for labels in exported} == set(bucket_sizes(4))
         metadata = httpx.get(f"{gateway.http}/v2/models/a").json()
         config = httpx.get(f"{gateway.http}/v2/models/a/config").json()
@@ -108,7 +108,7 @@ def test_until_it_is_built_the_artifacts_own_graphs_answer(settings: Callable[..
             asking.join()
         assert set(answers) == {"2"}
         assert explain(gateway.plane, chosen)["models"][0]["engine_problem"] == ""
-        shown = total(read_pages(gateway.metrics.folder))[ENGINE_INFO.name]
+        shown = total(read_files(gateway.metrics.folder))[ENGINE_INFO.name]
         assert [dict(labels)["engine"].split()[0] for labels in shown] == ["openvino"]
     assert [entry.engine for entry in Store(tmp_path / "store").entries()] == ["openvino"]
 

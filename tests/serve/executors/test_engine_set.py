@@ -19,7 +19,7 @@ from serve.batching.latency_curve import LatencyCurve
 from serve.config.schema import ModelConfig
 from serve.executors.engine_set import Engines, load_engines
 from serve.executors.local import LocalExecutor
-from serve.telemetry.mmap_store import PageWriter
+from serve.telemetry.mmap_store import MmapWriter
 from serve.telemetry.recorder import Metrics
 from tests.artifacts import CLASSES, SIDE, write_artifact
 
@@ -39,7 +39,7 @@ class Watched:
 def engines(tmp_path: Path) -> Engines:
     artifact = Artifact.load(write_artifact(tmp_path / "a", "a"))
     model = ModelConfig(name="a", artifact=str(artifact.folder))
-    return load_engines(model, artifact, Store(tmp_path / "store"), 1, Metrics(PageWriter(tmp_path / "pages")))
+    return load_engines(model, artifact, Store(tmp_path / "store"), 1, Metrics(MmapWriter(tmp_path / "pages")))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from models.artifact import Artifact
 from serve.api.explain import explain
 from serve.config.loading import parse_settings
 from serve.config.schema import Settings
-from serve.executors.lazy import OnDemandExecutor, check_memory, memory_of
+from serve.executors.lazy import LazyExecutor, check_memory, memory_of
 from serve.gateway.endpoints import ModelEndpoint
 from serve.telemetry.definitions import EVICTIONS, LOADS
 from tests.artifacts import quadrant_image, write_artifact
@@ -45,10 +45,10 @@ def gateway(settings: Settings) -> Iterator[Serving]:
         yield running
 
 
-def executor(gateway: Serving, name: str) -> OnDemandExecutor:
+def executor(gateway: Serving, name: str) -> LazyExecutor:
     endpoint = gateway.plane.endpoints.by_name[name]
     assert isinstance(endpoint, ModelEndpoint)
-    assert isinstance(endpoint.executor, OnDemandExecutor)
+    assert isinstance(endpoint.executor, LazyExecutor)
     return endpoint.executor
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from convoy.errors import InvalidInput, NotFound
 from serve.config.experiments import Arm, Experiment
-from serve.experiments.controller import Referee
+from serve.experiments.controller import ExperimentController
 from serve.experiments.ledger.records import Decision, Outcome, Prediction
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.revision import Revision
@@ -25,8 +25,8 @@ def heard() -> list[Decision]:
 
 
 @pytest.fixture
-def referee(ledger: Ledger, heard: list[Decision]) -> Referee:
-    return Referee(ledger, lambda: "declared", lambda definition, decision: heard.append(decision))
+def referee(ledger: Ledger, heard: list[Decision]) -> ExperimentController:
+    return ExperimentController(ledger, lambda: "declared", lambda definition, decision: heard.append(decision))
 
 
 @pytest.fixture
@@ -40,7 +40,9 @@ def define(**changes: Any) -> Experiment:
     return Experiment.model_validate({"name": "nets", "arms": ARMS, "effect": 0.05} | changes)
 
 
-def test_a_better_arm_is_named_with_its_interval(ledger: Ledger, referee: Referee, traffic: Traffic) -> None:
+def test_a_better_arm_is_named_with_its_interval(
+    ledger: Ledger, referee: ExperimentController, traffic: Traffic
+) -> None:
     traffic.send(ledger.declare(define()), 3000)
     traffic.done()
     report = referee.report("nets")
@@ -61,7 +63,7 @@ def test_a_better_arm_is_named_with_its_interval(ledger: Ledger, referee: Refere
     assert report.history[-1].samples == 3000
 
 
-def test_too_few_samples_are_undecided(ledger: Ledger, referee: Referee, traffic: Traffic) -> None:
+def test_too_few_samples_are_undecided(ledger: Ledger, referee: ExperimentController, traffic: Traffic) -> None:
     traffic.send(ledger.declare(define()), 100)
     traffic.done()
     report = referee.report("nets")
@@ -71,7 +73,7 @@ def test_too_few_samples_are_undecided(ledger: Ledger, referee: Referee, traffic
     assert 100 <= report.comparisons[0].needed <= 5000
 
 
-def test_nothing_known_is_a_report_too(ledger: Ledger, referee: Referee) -> None:
+def test_nothing_known_is_a_report_too(ledger: Ledger, referee: ExperimentController) -> None:
     ledger.declare(define())
     report = referee.report("nets")
     assert report.sentence.startswith("Undecided")
@@ -79,7 +81,9 @@ def test_nothing_known_is_a_report_too(ledger: Ledger, referee: Referee) -> None
 
 
 @pytest.mark.parametrize("mode", ["paired", "shadow"])
-def test_arms_that_saw_the_same_images(ledger: Ledger, referee: Referee, traffic: Traffic, mode: str) -> None:
+def test_arms_that_saw_the_same_images(
+    ledger: Ledger, referee: ExperimentController, traffic: Traffic, mode: str
+) -> None:
     traffic.send(ledger.declare(define(mode=mode)), 1500)
     traffic.done()
     (comparison,) = referee.report("nets").comparisons
@@ -92,7 +96,7 @@ def test_arms_that_saw_the_same_images(ledger: Ledger, referee: Referee, traffic
     assert comparison.agreement.value == pytest.approx(0.74, abs=0.05)  # both right, or both wrong in the same way
 
 
-def test_sticky_keys_widen_the_interval(ledger: Ledger, referee: Referee, traffic: Traffic) -> None:
+def test_sticky_keys_widen_the_interval(ledger: Ledger, referee: ExperimentController, traffic: Traffic) -> None:
     traffic.send(ledger.declare(define(sticky="header:x-user")), 2000, units=40)
     traffic.done()
     keyed = referee.report("nets")
@@ -102,7 +106,7 @@ def test_sticky_keys_widen_the_interval(ledger: Ledger, referee: Referee, traffi
 
 
 def test_a_guardrail_rolls_an_arm_back_with_evidence(
-    ledger: Ledger, referee: Referee, traffic: Traffic, heard: list[Decision]
+    ledger: Ledger, referee: ExperimentController, traffic: Traffic, heard: list[Decision]
 ) -> None:
     revision = ledger.declare(define(guardrails={"error_rate": 0.05, "p99_ms": 500}))
     traffic.failing["new"] = 0.3
@@ -123,7 +127,9 @@ def test_a_guardrail_rolls_an_arm_back_with_evidence(
 @pytest.mark.parametrize(
     ("guardrail", "limit"), [("p99_ms", 8.0), ("joules_per_image", 0.08), ("loss", 0.05), ("error_rate", 0.5)]
 )
-def test_each_guardrail(ledger: Ledger, referee: Referee, traffic: Traffic, guardrail: str, limit: float) -> None:
+def test_each_guardrail(
+    ledger: Ledger, referee: ExperimentController, traffic: Traffic, guardrail: str, limit: float
+) -> None:
     worse = (Arm(name="new", model="b"), Arm(name="old", model="a"))
     revision = ledger.declare(define(arms=worse, guardrails={guardrail: limit}))
     traffic.latency["old"] = 0.05 if guardrail != "loss" else 0.005
@@ -135,7 +141,7 @@ def test_each_guardrail(ledger: Ledger, referee: Referee, traffic: Traffic, guar
 
 def test_a_canary_goes_up_by_itself_and_its_stages_are_strata(ledger: Ledger, traffic: Traffic) -> None:
     now = [0.0]
-    referee = Referee(ledger, lambda: "", clock=lambda: now[0])
+    referee = ExperimentController(ledger, lambda: "", clock=lambda: now[0])
     definition = define(mode="canary", ramp=(10, 50, 100), stage_seconds=60, stage_samples=20)
     revision = ledger.declare(definition)
     traffic.send(revision, 400)
@@ -159,7 +165,7 @@ def test_a_canary_goes_up_by_itself_and_its_stages_are_strata(ledger: Ledger, tr
 
 
 def test_a_bandit_moves_to_the_better_arm_and_gives_no_p_value(
-    ledger: Ledger, referee: Referee, traffic: Traffic
+    ledger: Ledger, referee: ExperimentController, traffic: Traffic
 ) -> None:
     ledger.declare(define(mode="bandit"))
     for _ in range(4):
@@ -172,7 +178,7 @@ def test_a_bandit_moves_to_the_better_arm_and_gives_no_p_value(
     assert report.comparisons[0].difference.low <= 0.10 <= report.comparisons[0].difference.high
 
 
-def test_three_arms_share_the_error(ledger: Ledger, referee: Referee, traffic: Traffic) -> None:
+def test_three_arms_share_the_error(ledger: Ledger, referee: ExperimentController, traffic: Traffic) -> None:
     traffic.send(ledger.declare(define(arms=(*ARMS, Arm(name="third", model="c")))), 4000)
     traffic.done()
     report = referee.report("nets")
@@ -184,7 +190,9 @@ def test_three_arms_share_the_error(ledger: Ledger, referee: Referee, traffic: T
 
 
 @pytest.mark.parametrize("mode", ["split", "bandit"])
-def test_rewards_are_compared_in_their_own_unit(ledger: Ledger, referee: Referee, traffic: Traffic, mode: str) -> None:
+def test_rewards_are_compared_in_their_own_unit(
+    ledger: Ledger, referee: ExperimentController, traffic: Traffic, mode: str
+) -> None:
     traffic.send(ledger.declare(define(metric="reward", mode=mode)), 4000)
     traffic.done()
     report = referee.report("nets")
@@ -196,7 +204,7 @@ def test_rewards_are_compared_in_their_own_unit(ledger: Ledger, referee: Referee
     assert "points" not in report.sentence
 
 
-def test_a_lost_share_is_an_alarm(ledger: Ledger, referee: Referee, traffic: Traffic) -> None:
+def test_a_lost_share_is_an_alarm(ledger: Ledger, referee: ExperimentController, traffic: Traffic) -> None:
     revision = ledger.declare(define())
     liar = Revision(1, 1, 0, 0, "running", define(), revision.allocation.moved_to({"old": 0.6, "new": 0.4}))
     traffic.send(liar, 3000)
@@ -209,7 +217,7 @@ def test_a_lost_share_is_an_alarm(ledger: Ledger, referee: Referee, traffic: Tra
     assert referee.splits() == {}
 
 
-def test_classes_on_which_arms_differ_most_come_first(ledger: Ledger, referee: Referee) -> None:
+def test_classes_on_which_arms_differ_most_come_first(ledger: Ledger, referee: ExperimentController) -> None:
     """Both arms know class 0, only one knows class 3."""
     ledger.declare(define(mode="paired"))
     for number in range(20):
@@ -224,7 +232,9 @@ def test_classes_on_which_arms_differ_most_come_first(ledger: Ledger, referee: R
     ]  # fmt: skip
 
 
-def test_labels_that_come_late_on_one_arm_are_an_alarm(ledger: Ledger, referee: Referee, traffic: Traffic) -> None:
+def test_labels_that_come_late_on_one_arm_are_an_alarm(
+    ledger: Ledger, referee: ExperimentController, traffic: Traffic
+) -> None:
     revision = ledger.declare(define())
     traffic.send(revision.ended("old", "running"), 1000, labelled=0.9)
     traffic.send(revision.ended("new", "running"), 1000, labelled=0.6)
@@ -232,7 +242,9 @@ def test_labels_that_come_late_on_one_arm_are_an_alarm(ledger: Ledger, referee: 
     assert any("labels of new come at another rate" in alarm for alarm in referee.report("nets").alarms)
 
 
-def test_a_new_definition_has_statistics_of_its_own(ledger: Ledger, referee: Referee, traffic: Traffic) -> None:
+def test_a_new_definition_has_statistics_of_its_own(
+    ledger: Ledger, referee: ExperimentController, traffic: Traffic
+) -> None:
     traffic.send(ledger.declare(define()), 500)
     traffic.done()
     second = ledger.declare(define(effect=0.01))
@@ -240,7 +252,7 @@ def test_a_new_definition_has_statistics_of_its_own(ledger: Ledger, referee: Ref
     assert sum(arm.samples for arm in referee.report("nets").arms) == 0
 
 
-def test_what_users_ask(ledger: Ledger, referee: Referee) -> None:
+def test_what_users_ask(ledger: Ledger, referee: ExperimentController) -> None:
     referee.start(define(mode="canary", ramp=(10, 100)))
     assert referee.ramp("nets", None).allocation.shares == {"new": 1.0}
     assert referee.ramp("nets", 10).allocation.shares["new"] == pytest.approx(0.1)
@@ -256,7 +268,7 @@ def test_what_users_ask(ledger: Ledger, referee: Referee) -> None:
 
 
 def test_a_label_without_a_prediction_is_reported_after_its_time(
-    ledger: Ledger, referee: Referee, traffic: Traffic
+    ledger: Ledger, referee: ExperimentController, traffic: Traffic
 ) -> None:
     traffic.send(ledger.declare(define()), 10)
     traffic.done()

@@ -29,7 +29,7 @@ from convoy.protos.experiments_pb2_grpc import ExperimentsStub
 from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serve.config.experiments import Experiment
 from serve.config.schema import EnsembleConfig, LedgerConfig, Listen, MemberConfig, ModelConfig, Settings
-from serve.experiments.controller import Referee
+from serve.experiments.controller import ExperimentController
 from serve.experiments.ledger.schema import decisions, predictions
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.runtime import COPIES
@@ -37,7 +37,7 @@ from serve.experiments.stats.bernoulli import proportion
 from serve.gateway.revisions import Revisions
 from serve.telemetry.definitions import ENGINE_SHARE
 from serve.telemetry.exposition import total
-from serve.telemetry.mmap_store import read_pages
+from serve.telemetry.mmap_store import read_files
 from tests.artifacts import quadrant_image, write_artifact
 from tests.serve.listeners import InProcess, admin_headers
 
@@ -150,7 +150,7 @@ def test_every_gateway_follows_a_decision_and_keeps_it_after_a_redeploy(gateway:
     definition = define("decided")
 
     async def test() -> None:
-        referee = Referee(ledger, lambda: "")
+        referee = ExperimentController(ledger, lambda: "")
         async with gateway(definition) as (first, _), gateway(definition) as (second, _):
             for decided in ("two", "one", "two"):
                 await asyncio.to_thread(referee.promote, "decided", decided)
@@ -167,7 +167,7 @@ def test_what_was_sent_is_what_the_report_counts(gateway: Gateway, ledger: Ledge
     """Known truth: the arm that always errs is told apart from the one that never does."""
 
     async def test() -> None:
-        referee = Referee(ledger, lambda: "")
+        referee = ExperimentController(ledger, lambda: "")
         async with gateway(define("counted", mode="paired")) as (client, _):
             for number in range(60):
                 await arm(client, "counted", bright=number % 4, id=f"n{number}")
@@ -206,7 +206,7 @@ def test_images_of_a_request_count_as_one_unit(gateway: Gateway, ledger: Ledger,
             assert accepted.json() == {"accepted": 96}
 
     run(test())
-    report = Referee(ledger, lambda: "").report("several")
+    report = ExperimentController(ledger, lambda: "").report("several")
     assert sum(arm.samples for arm in report.arms) == 96
     assert sum(arm.units for arm in report.arms) == (24 if sticky == "request" else 6)
     assert sum(arm.answers for arm in report.arms) == 24
@@ -221,7 +221,7 @@ def test_a_stopped_arm_gets_nothing_though_gateways_restart_and_its_declaration_
     gateway: Gateway, ledger: Ledger
 ) -> None:
     async def test() -> None:
-        referee = Referee(ledger, lambda: "")
+        referee = ExperimentController(ledger, lambda: "")
         async with gateway(define("halted", second="faulty", mode="bandit")) as (client, _):
             await asyncio.to_thread(referee.stop, "halted", "two")
 
@@ -244,7 +244,7 @@ def test_a_stopped_arm_gets_no_copies(gateway: Gateway, ledger: Ledger) -> None:
     definition = Experiment.model_validate({"name": "fewer", "mode": "paired", "arms": arms})
 
     async def test() -> None:
-        referee = Referee(ledger, lambda: "")
+        referee = ExperimentController(ledger, lambda: "")
         async with gateway(definition) as (client, _):
             await asyncio.to_thread(referee.stop, "fewer", "two")
 
@@ -256,14 +256,14 @@ def test_a_stopped_arm_gets_no_copies(gateway: Gateway, ledger: Ledger) -> None:
                 assert await arm(client, "fewer", bright=number % 4) == "one"
 
     run(test())
-    one, two, three = Referee(ledger, lambda: "").report("fewer").arms
+    one, two, three = ExperimentController(ledger, lambda: "").report("fewer").arms
     assert (one.answers, two.answers + two.dropped_copies) == (8, 0)
     assert three.answers + three.dropped_copies == 8
 
 
 def test_failures_are_the_arms_and_bad_input_is_nobodys(gateway: Gateway, ledger: Ledger) -> None:
     async def test() -> None:
-        referee = Referee(ledger, lambda: "")
+        referee = ExperimentController(ledger, lambda: "")
         async with gateway(define("failing", second="faulty")) as (client, _):
             for number in range(20):
                 await client.post("/v1/models/failing/classify", content=png(0, 255), params={"id": f"p{number}"})
@@ -299,7 +299,7 @@ def test_what_nobody_foresaw_is_a_failure_of_its_arm(
 
     run(test())
     for name in ("broken", "copied"):
-        good, bad = Referee(ledger, lambda: "").report(name).arms
+        good, bad = ExperimentController(ledger, lambda: "").report(name).arms
         assert (good.failures, bad.answers) == (0, 0)
         assert bad.failures > 0
         assert good.answers + bad.failures == 20 or name == "copied"
@@ -330,7 +330,7 @@ def test_copies_for_an_arm_that_has_a_line_are_shed_and_no_answer_waits(
             assert set(await asyncio.gather(*asked)) == {"one"}
 
     run(test())
-    control, copied = Referee(ledger, lambda: "").report("shed").arms
+    control, copied = ExperimentController(ledger, lambda: "").report("shed").arms
     assert (control.answers, control.failures) == (100, 0)
     assert copied.answers > 0
     assert copied.dropped_copies >= 100 - COPIES
@@ -450,7 +450,7 @@ def test_an_ensemble_is_an_arm_and_its_members_engines_worked_for_it(gateway: Ga
             folder = one.settings.node_dir / "metrics"
 
             async def worked() -> bool:
-                shares = total(read_pages(folder))[ENGINE_SHARE.name]
+                shares = total(read_files(folder))[ENGINE_SHARE.name]
                 users = {(labels["model"], labels["arm"]) for labels in map(dict, shares) if labels["experiment"]}
                 return users == {("a", "one"), ("a", "two"), ("b", "two")}
 

@@ -17,8 +17,8 @@ from sqlalchemy import select
 from convoy.errors import ConvoyError, InvalidInput
 from serve.config.experiments import Experiment
 from serve.experiments.allocation import Allocation
-from serve.experiments.controller import LEAST_SHARE, Referee
-from serve.experiments.ledger.records import Decision, Moments, Outcome, Prediction, TallyKey
+from serve.experiments.controller import LEAST_SHARE, ExperimentController
+from serve.experiments.ledger.records import CounterKey, Decision, Moments, Outcome, Prediction
 from serve.experiments.ledger.schema import decisions, revisions
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.revision import Revision, first_revision
@@ -70,7 +70,7 @@ class Sender:
                 outcomes.append(Outcome(identifier, 0, 1, None, 1.0))
         place = (self._name, revision.revision, revision.stage)
         tallies = {
-            TallyKey(*place, arm, "latency", 7, 0): Moments(many, many, 0.0, many) for arm, many in counts.items()
+            CounterKey(*place, arm, "latency", 7, 0): Moments(many, many, 0.0, many) for arm, many in counts.items()
         }
         self._ledger.write(rows, outcomes, tallies, f"writer-{next(self._numbers)}")
 
@@ -107,15 +107,15 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def referee(ledger: Ledger, clock: Clock) -> Referee:
-    return Referee(ledger, lambda: "", clock=clock)
+def referee(ledger: Ledger, clock: Clock) -> ExperimentController:
+    return ExperimentController(ledger, lambda: "", clock=clock)
 
 
 def share(ledger: Ledger, arm: str, name: str = "nets") -> float:
     return ledger.current()[name].allocation.shares.get(arm, 0.0)
 
 
-def test_a_bandit_gives_nothing_to_an_arm_that_was_stopped(ledger: Ledger, referee: Referee) -> None:
+def test_a_bandit_gives_nothing_to_an_arm_that_was_stopped(ledger: Ledger, referee: ExperimentController) -> None:
     ledger.declare(define(mode="bandit"))
     referee.stop("nets", "third")
     sender = Sender(ledger)
@@ -127,10 +127,10 @@ def test_a_bandit_gives_nothing_to_an_arm_that_was_stopped(ledger: Ledger, refer
     assert ledger.current()["nets"].state == "running"
 
 
-def test_a_bandit_step_that_comes_after_a_stop_is_dropped(ledger: Interrupted, referee: Referee) -> None:
+def test_a_bandit_step_that_comes_after_a_stop_is_dropped(ledger: Interrupted, referee: ExperimentController) -> None:
     ledger.declare(define(mode="bandit"))
     Sender(ledger).send({"old": 0.5, "new": 0.5, "third": 0.95})
-    other = Referee(ledger, lambda: "")
+    other = ExperimentController(ledger, lambda: "")
     ledger.before = lambda: other.stop("nets", "third")
     referee.tick()
     assert share(ledger, "third") == 0
@@ -138,31 +138,33 @@ def test_a_bandit_step_that_comes_after_a_stop_is_dropped(ledger: Interrupted, r
     assert share(ledger, "third") == 0
 
 
-def test_a_bandit_step_that_comes_after_the_end_is_dropped(ledger: Interrupted, referee: Referee) -> None:
+def test_a_bandit_step_that_comes_after_the_end_is_dropped(ledger: Interrupted, referee: ExperimentController) -> None:
     ledger.declare(define(mode="bandit"))
     Sender(ledger).send({"old": 0.5, "new": 0.5, "third": 0.95})
-    other = Referee(ledger, lambda: "")
+    other = ExperimentController(ledger, lambda: "")
     ledger.before = lambda: other.stop("nets")
     referee.tick()
     assert ledger.current()["nets"].allocation.shares == {"old": 1.0}
 
 
 def test_a_step_of_the_ramp_that_comes_after_a_person_went_back_is_dropped(
-    ledger: Interrupted, referee: Referee, clock: Clock
+    ledger: Interrupted, referee: ExperimentController, clock: Clock
 ) -> None:
     ledger.declare(canary())
     referee.ramp("nets", 50)
     Sender(ledger).send({"old": 0.8, "new": 0.8})
     clock.now += SEASON
-    other = Referee(ledger, lambda: "")
+    other = ExperimentController(ledger, lambda: "")
     ledger.before = lambda: other.ramp("nets", 5)
     referee.tick()
     assert share(ledger, "new") == pytest.approx(0.05)
 
 
-def test_a_persons_stop_that_comes_second_is_made_of_what_there_is(ledger: Interrupted, referee: Referee) -> None:
+def test_a_persons_stop_that_comes_second_is_made_of_what_there_is(
+    ledger: Interrupted, referee: ExperimentController
+) -> None:
     ledger.declare(define(mode="bandit"))
-    other = Referee(ledger, lambda: "")
+    other = ExperimentController(ledger, lambda: "")
     ledger.before = lambda: other.stop("nets", "new")
     referee.stop("nets", "third")
     assert ledger.current()["nets"].stopped == {"new", "third"}
@@ -170,7 +172,9 @@ def test_a_persons_stop_that_comes_second_is_made_of_what_there_is(ledger: Inter
 
 
 @pytest.mark.parametrize("by", ["person", "guardrail"])
-def test_a_stopped_arm_stays_stopped_when_its_declaration_changes(ledger: Ledger, referee: Referee, by: str) -> None:
+def test_a_stopped_arm_stays_stopped_when_its_declaration_changes(
+    ledger: Ledger, referee: ExperimentController, by: str
+) -> None:
     limits = {"loss": 0.1}
     ledger.declare(define(guardrails=limits))
     if by == "person":
@@ -191,7 +195,9 @@ def test_a_stopped_arm_stays_stopped_when_its_declaration_changes(ledger: Ledger
     assert (following.state, following.allocation.shares) == ("stopped", {"old": 1.0})
 
 
-def test_an_experiment_that_was_stopped_stays_so_until_a_person_starts_it(ledger: Ledger, referee: Referee) -> None:
+def test_an_experiment_that_was_stopped_stays_so_until_a_person_starts_it(
+    ledger: Ledger, referee: ExperimentController
+) -> None:
     ledger.declare(canary())
     referee.stop("nets")
     again = ledger.declare(canary(effect=0.01))
@@ -203,7 +209,7 @@ def test_an_experiment_that_was_stopped_stays_so_until_a_person_starts_it(ledger
     assert started.allocation.shares["new"] == pytest.approx(0.05)
 
 
-def test_an_arm_of_a_running_experiment_is_started_again(ledger: Ledger, referee: Referee) -> None:
+def test_an_arm_of_a_running_experiment_is_started_again(ledger: Ledger, referee: ExperimentController) -> None:
     referee.start(define())
     referee.stop("nets", "third")
     started = referee.start(define())
@@ -211,20 +217,22 @@ def test_an_arm_of_a_running_experiment_is_started_again(ledger: Ledger, referee
     assert referee.start(define()) == started
 
 
-def test_a_declaration_that_leaves_no_arm_changes_nothing(ledger: Ledger, referee: Referee) -> None:
+def test_a_declaration_that_leaves_no_arm_changes_nothing(ledger: Ledger, referee: ExperimentController) -> None:
     ledger.declare(define())
     referee.stop("nets")
     stopped = ledger.current()["nets"]
     assert ledger.declare(define(arms=("new", "third"))) == stopped
 
 
-def test_an_unknown_arm_cannot_be_stopped(ledger: Ledger, referee: Referee) -> None:
+def test_an_unknown_arm_cannot_be_stopped(ledger: Ledger, referee: ExperimentController) -> None:
     ledger.declare(define())
     with pytest.raises(InvalidInput, match="no arm 'newest'"):
         referee.stop("nets", "newest")
 
 
-def test_a_ramp_does_not_go_on_while_the_report_says_worse(ledger: Ledger, referee: Referee, clock: Clock) -> None:
+def test_a_ramp_does_not_go_on_while_the_report_says_worse(
+    ledger: Ledger, referee: ExperimentController, clock: Clock
+) -> None:
     ledger.declare(canary(ramp=(50, 70, 100)))
     Sender(ledger).send({"old": 0.95, "new": 0.5}, 600)
     clock.now += SEASON
@@ -239,7 +247,7 @@ def test_a_ramp_does_not_go_on_while_the_report_says_worse(ledger: Ledger, refer
 
 @pytest.mark.parametrize("told_by", ["report", "tick"])
 def test_a_ramp_waits_for_a_person_once_its_arm_was_worse(
-    ledger: Ledger, referee: Referee, clock: Clock, told_by: str
+    ledger: Ledger, referee: ExperimentController, clock: Clock, told_by: str
 ) -> None:
     """Later labels make the arm look as good as the control: the claim was made, and holds."""
     ledger.declare(canary(ramp=(50, 70, 100)))
@@ -251,8 +259,8 @@ def test_a_ramp_waits_for_a_person_once_its_arm_was_worse(
         referee.tick()
     sender.send({"old": 0.8, "new": 0.95}, 6000)
     clock.now += SEASON
-    assert Referee(ledger, lambda: "").report("nets").comparisons[0].verdict != "worse"
-    Referee(ledger, lambda: "", clock=clock).tick()
+    assert ExperimentController(ledger, lambda: "").report("nets").comparisons[0].verdict != "worse"
+    ExperimentController(ledger, lambda: "", clock=clock).tick()
     assert share(ledger, "new") == pytest.approx(0.5)
     ledger.declare(canary(ramp=(50, 70, 100), effect=0.01))
     assert ledger.current()["nets"].held == {"new"}
@@ -262,7 +270,7 @@ def test_a_ramp_waits_for_a_person_once_its_arm_was_worse(
 
 
 def test_a_ramp_does_not_go_on_while_the_report_says_not_to_decide(
-    ledger: Ledger, referee: Referee, clock: Clock
+    ledger: Ledger, referee: ExperimentController, clock: Clock
 ) -> None:
     ledger.declare(canary(ramp=(50, 70, 100)))
     Sender(ledger).send({"old": 0.9, "new": 0.9}, 2000, labelled=0.5)
@@ -272,7 +280,7 @@ def test_a_ramp_does_not_go_on_while_the_report_says_not_to_decide(
     assert share(ledger, "new") == pytest.approx(0.5)
 
 
-def test_an_arm_that_is_worse_keeps_the_least_share_of_a_bandit(ledger: Ledger, referee: Referee) -> None:
+def test_an_arm_that_is_worse_keeps_the_least_share_of_a_bandit(ledger: Ledger, referee: ExperimentController) -> None:
     ledger.declare(define(mode="bandit"))
     sender = Sender(ledger)
     for _ in range(3):
@@ -283,7 +291,9 @@ def test_an_arm_that_is_worse_keeps_the_least_share_of_a_bandit(ledger: Ledger, 
     assert share(ledger, "third") == pytest.approx(LEAST_SHARE)
 
 
-def test_a_bandit_does_not_move_while_the_report_says_not_to_decide(ledger: Ledger, referee: Referee) -> None:
+def test_a_bandit_does_not_move_while_the_report_says_not_to_decide(
+    ledger: Ledger, referee: ExperimentController
+) -> None:
     revision = ledger.declare(define(mode="bandit", arms=("old", "new")))
     Sender(ledger).send({"old": 0.5, "new": 0.9}, 3000, labelled=0.5)
     assert referee.report("nets").sentence.startswith("Do not decide")
@@ -325,7 +335,7 @@ class Story:
 
     def __init__(self, ledger: Interrupted) -> None:
         self.name, self.ledger = next(names), ledger
-        self.referee = Referee(ledger, lambda: "")
+        self.referee = ExperimentController(ledger, lambda: "")
         self.sender = Sender(ledger, self.name)
         self.changes = itertools.count(1)
         self.stopped: set[str] = set()
@@ -339,7 +349,7 @@ class Story:
     def happen(self, event: str, what: Any) -> None:
         present = self.ledger.current()[self.name]
         if event in ("stop", "race"):
-            other = Referee(self.ledger, lambda: "")
+            other = ExperimentController(self.ledger, lambda: "")
             if event == "race":
                 self.ledger.before = lambda: self.stop(other, what)
                 self.referee.tick()
@@ -361,11 +371,11 @@ class Story:
         elif event == "tick":
             self.referee.tick()
         else:
-            self.referee = Referee(self.ledger, lambda: "")
+            self.referee = ExperimentController(self.ledger, lambda: "")
         self.stopped |= set(rolled_back(self.ledger, self.name)[self.seen :])
         self.seen = len(rolled_back(self.ledger, self.name))
 
-    def stop(self, referee: Referee, arm: str) -> None:
+    def stop(self, referee: ExperimentController, arm: str) -> None:
         control = self.ledger.current()[self.name].definition.control.name
         try:
             referee.stop(self.name, arm)
@@ -389,7 +399,7 @@ def test_whatever_happens_a_stopped_arm_has_no_share(ledger: Interrupted, happen
             assert sum(shares.values()) == pytest.approx(1)
             assert not {arm for arm in were & story.stopped if shares.get(arm, 0) > 0}
         assert not set(written[-1][1].shares) & story.stopped
-    Referee(ledger, lambda: "").stop(story.name)
+    ExperimentController(ledger, lambda: "").stop(story.name)
 
 
 RAMP = (50, 60, 70, 80, 90, 100)
@@ -407,7 +417,7 @@ def test_whatever_happens_no_ramp_goes_up_by_itself_after_it_was_worse(
     ledger: Ledger, happenings: list[tuple[str, Any]]
 ) -> None:
     name, clock, changes = next(names), Clock(), itertools.count(1)
-    referee, sender = Referee(ledger, lambda: "", clock=clock), Sender(ledger, name)
+    referee, sender = ExperimentController(ledger, lambda: "", clock=clock), Sender(ledger, name)
     ledger.declare(canary(name, ramp=RAMP))
     worse = False
     for event, what in happenings:

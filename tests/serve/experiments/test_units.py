@@ -12,7 +12,7 @@ import pytest
 
 from serve.config.experiments import Arm, Experiment
 from serve.experiments.analysis import Analysis
-from serve.experiments.controller import Referee
+from serve.experiments.controller import ExperimentController
 from serve.experiments.ledger.records import Answered, Outcome, Place, Prediction, Unanswered
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.ledger.writer import LedgerWriter
@@ -56,7 +56,7 @@ def test_equal_arms_are_seldom_told_apart_through_the_ledger(file_ledger: Ledger
     rng = np.random.default_rng(1)
     names = [f"nets-{number}" for number in range(EXPERIMENTS)]
     revisions = [file_ledger.declare(define(name, guardrails={"loss": 0.001})) for name in names]
-    referee = Referee(file_ledger, lambda: "")
+    referee = ExperimentController(file_ledger, lambda: "")
     claimed, alarmed = set(), set()
     for look in range(LOOKS):
         for name, revision in zip(names, revisions, strict=True):
@@ -88,7 +88,7 @@ def figures(arm: ArmReport) -> dict[str, Bounds]:
 def test_copies_of_an_image_within_its_request_tell_nothing(ledger: Ledger, mode: str) -> None:
     """A request of one image, or of it and 15 copies: the same figures, and no interval that is narrower."""
     found: list[Report] = []
-    referee = Referee(ledger, lambda: "declared")
+    referee = ExperimentController(ledger, lambda: "declared")
     for images in (1, IMAGES):
         traffic = Traffic(ledger, {"old": 0.75, "new": 0.9}, seed=5, images=images)
         experiment = define("nets", mode=mode, effect=0.05 + images / 1e6)  # of a revision of its own
@@ -145,7 +145,7 @@ def test_repeated_requests_of_a_key_tell_nothing(ledger: Ledger) -> None:
     for repeats in (1, 20):
         revision = ledger.declare(define(sticky="header:x-user", effect=0.05 + repeats / 1e6))
         send_keyed(ledger, revision, repeats)
-        found.append(Referee(ledger, lambda: "declared").report("nets"))
+        found.append(ExperimentController(ledger, lambda: "declared").report("nets"))
         with ledger.engine.begin() as connection:
             connection.exec_driver_sql("DELETE FROM predictions")
     once, often = found
@@ -173,7 +173,7 @@ def test_one_key_that_always_fails_is_no_proof_against_its_arm(ledger: Ledger) -
     for _ in range(300):
         writer.unanswered(Unanswered(place, 1000, "failed"))
     writer.close()
-    Referee(ledger, lambda: "").tick()
+    ExperimentController(ledger, lambda: "").tick()
     assert ledger.current()["nets"] == revision
 
 
@@ -187,7 +187,7 @@ def test_keys_that_fail_are_proof(ledger: Ledger) -> None:
         else:
             writer.unanswered(Unanswered(place, unit, "failed"))
     writer.close()
-    Referee(ledger, lambda: "").tick()
+    ExperimentController(ledger, lambda: "").tick()
     assert ledger.current()["nets"].stopped == {"new"}
 
 
@@ -203,6 +203,6 @@ def test_a_bandit_believes_requests_not_images(ledger: Ledger) -> None:
         ledger.write(rows, [Outcome(f"r{number}", at, 1, None, 1.0) for at in images], {}, "writer")
     analysis = Analysis.of(ledger, revision, lambda: "")
     assert [analysis.belief(arm) for arm in ("old", "new")] == [(0.5, 12.0), (pytest.approx(2 / 3), 12.0)]
-    referee = Referee(ledger, lambda: "")
+    referee = ExperimentController(ledger, lambda: "")
     referee.tick()
     assert ledger.current()["nets"].allocation.shares["old"] > 0.1

@@ -29,7 +29,7 @@ from serve.gateway.catalog_loader import close_endpoints
 from serve.gateway.endpoints import ModelEndpoint
 from serve.gateway.revisions import Revisions
 from serve.telemetry.exposition import total
-from serve.telemetry.mmap_store import PageWriter, read_pages
+from serve.telemetry.mmap_store import MmapWriter, read_files
 from serve.telemetry.recorder import Metrics
 from tests.artifacts import CLASSES, POISON, SIDE, write_artifact
 from tests.serve.listeners import InProcess
@@ -59,7 +59,7 @@ class NoNumbers(Short):
 def load(tmp_path: Path, **how: Any) -> Engines:
     artifact = Artifact.load(write_artifact(tmp_path / "a", "a", **how))
     model = ModelConfig(name="a", artifact=str(artifact.folder))
-    return load_engines(model, artifact, Store(tmp_path / "store"), 1, Metrics(PageWriter(tmp_path / "pages")))
+    return load_engines(model, artifact, Store(tmp_path / "store"), 1, Metrics(MmapWriter(tmp_path / "pages")))
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def states(gateway: InProcess) -> dict[str, str]:
 
 def shown(gateway: InProcess) -> dict[str, float]:
     """What metrics say of models: 1 is unavailable."""
-    found = total(read_pages(gateway.metrics.folder))["convoy_model_unavailable"]
+    found = total(read_files(gateway.metrics.folder))["convoy_model_unavailable"]
     return {dict(labels)["model"]: float(value[0]) for labels, value in found.items()}
 
 

@@ -18,7 +18,7 @@ from models.engines.engine import TensorSpec
 from serve.config.schema import ModelConfig
 from serve.gateway.endpoints import ModelEndpoint
 from serve.gateway.model_state import Forms, ModelState
-from serve.telemetry.mmap_store import PageWriter
+from serve.telemetry.mmap_store import MmapWriter
 from serve.telemetry.recorder import Metrics, ModelRecorder
 
 CONFIGS = [ModelConfig(name="m", max_batch=number) for number in (1, 2, 3)]
@@ -76,7 +76,7 @@ class Loads:
 
 @pytest.fixture(scope="module")
 def recorder(tmp_path_factory: pytest.TempPathFactory) -> ModelRecorder:
-    return ModelRecorder(Metrics(PageWriter(tmp_path_factory.mktemp("pages"))), "m", "1")
+    return ModelRecorder(Metrics(MmapWriter(tmp_path_factory.mktemp("pages"))), "m", "1")
 
 
 async def turns() -> None:

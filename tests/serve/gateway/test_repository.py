@@ -19,7 +19,7 @@ from serve.executors.base import Executor
 from serve.gateway.repository import Decides
 from serve.gateway.revisions import Change, Report, Revision, Revisions
 from serve.telemetry.exposition import total
-from serve.telemetry.mmap_store import read_pages
+from serve.telemetry.mmap_store import read_files
 from tests.artifacts import garble, write_artifact
 from tests.serve.listeners import InProcess
 from tests.waiting import until
@@ -188,7 +188,7 @@ def test_a_starting_gateway_serves_what_it_can(settings: Settings, tmp_path: Pat
 
 def shown(gateway: InProcess) -> dict[str, float]:
     """What metrics say of models: 1 is unavailable."""
-    found = total(read_pages(gateway.metrics.folder))["convoy_model_unavailable"]
+    found = total(read_files(gateway.metrics.folder))["convoy_model_unavailable"]
     return {dict(labels)["model"]: float(value[0]) for labels, value in found.items()}
 
 
@@ -305,7 +305,7 @@ def test_a_load_that_fails_again_and_again_leaves_nothing_behind(
         for _ in range(20):
             with pytest.raises(ArtifactError):
                 await gateway.repository.load("a")
-            left.append((len(list(read_pages(gateway.metrics.folder))), len(asyncio.all_tasks())))
+            left.append((len(list(read_files(gateway.metrics.folder))), len(asyncio.all_tasks())))
         assert left[-1] == left[1]
         await asyncio.to_thread(until, lambda: engine_threads() == threads)
         assert engines(gateway) == {"b"}
@@ -320,7 +320,7 @@ def engine_threads() -> int:
 
 def engines(gateway: InProcess) -> set[str]:
     """The models of which metrics say that a process holds an engine."""
-    return {dict(labels)["model"] for labels in total(read_pages(gateway.metrics.folder))["convoy_engine_replicas"]}
+    return {dict(labels)["model"] for labels in total(read_files(gateway.metrics.folder))["convoy_engine_replicas"]}
 
 
 def test_a_model_that_is_replaced_still_counts_as_an_engine(settings: Settings) -> None:
@@ -329,7 +329,7 @@ def test_a_model_that_is_replaced_still_counts_as_an_engine(settings: Settings) 
             a, b = settings.models
             changed = settings.catalog.model_copy(update={"models": (a.model_copy(update={"max_batch": 2}), b)})
             await gateway.repository.declare(changed)
-            found = total(read_pages(gateway.metrics.folder))
+            found = total(read_files(gateway.metrics.folder))
             for name in ("convoy_engine_replicas", "convoy_engine_info"):
                 counts = {dict(labels)["model"]: float(value[0]) for labels, value in found[name].items()}
                 assert counts == {"a": 1, "b": 1}

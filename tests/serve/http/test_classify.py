@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convoy.errors import InvalidInput, TooLarge
-from serve.api.classify_params import ClassifyOptions
+from serve.api.classify_params import ClassifyParams
 from serve.gateway.endpoints import Endpoint
 from serve.http.classify import ClassifyCall, parse_classify
 
@@ -40,7 +40,7 @@ def form(fields: dict[str, str]) -> bytes:
 
 
 def test_options_are_the_same_in_a_query_a_form_and_json() -> None:
-    expected = ClassifyOptions(top_k=3, threshold=0.25, labels=False, id="mine")
+    expected = ClassifyParams(top_k=3, threshold=0.25, labels=False, id="mine")
     fields = {"top_k": "3", "threshold": "0.25", "labels": "false", "id": "mine"}
     query = "&".join(f"{name}={value}" for name, value in fields.items()).encode()
     document: dict[str, Any] = {"images": ["cG5n"], "top_k": 3, "threshold": 0.25, "labels": False, "id": "mine"}
@@ -54,7 +54,7 @@ def test_options_are_the_same_in_a_query_a_form_and_json() -> None:
 
 def test_the_nearer_word_counts() -> None:
     body = orjson.dumps({"images": [], "top_k": 2})
-    assert parse(body, b"application/json", b"top_k=9&id=query", x_request_id=b"header").options == ClassifyOptions(
+    assert parse(body, b"application/json", b"top_k=9&id=query", x_request_id=b"header").options == ClassifyParams(
         top_k=2, id="query"
     )
     assert parse(b"png", x_request_id=b"header").options.id == "header"

@@ -15,7 +15,7 @@ import pytest
 from models.artifact import BUNDLED
 from serve.config.loading import parse_settings
 from serve.http.body import Message
-from serve.http.fast_path import MOST_BYTES, SmallCycle
+from serve.http.fast_path import MOST_BYTES, FastPathCycle
 from tests.serve.listeners import Serving, serving
 
 DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
@@ -129,8 +129,8 @@ class Flow:
     write_paused = False
 
 
-def cycle(transport: Transport, ended: list[bool]) -> SmallCycle:
-    return SmallCycle({"path": "/"}, transport, Flow(), lambda: ended.append(True))  # type: ignore[arg-type]
+def cycle(transport: Transport, ended: list[bool]) -> FastPathCycle:
+    return FastPathCycle({"path": "/"}, transport, Flow(), lambda: ended.append(True))  # type: ignore[arg-type]
 
 
 def test_a_fault_is_json_and_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:

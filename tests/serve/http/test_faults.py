@@ -24,8 +24,8 @@ from serve.config.loading import parse_settings
 from serve.http.fast_path import MOST_BYTES
 from serve.telemetry.definitions import FAILED_SECONDS, REQUESTS
 from serve.telemetry.exposition import total
-from serve.telemetry.mmap_store import read_pages
-from serve.telemetry.request_events import FIELDS, Finished
+from serve.telemetry.mmap_store import read_files
+from serve.telemetry.request_events import FIELDS, RequestEvent
 from tests.serve.listeners import Serving, serving
 from tests.waiting import until
 
@@ -61,20 +61,20 @@ def broken(gateway: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def codes(gateway: Serving) -> Counter[str]:
     """Requests to the model by code, as they stand in the metrics."""
-    totals = total(read_pages(gateway.metrics.folder))
+    totals = total(read_files(gateway.metrics.folder))
     rows = {tuple(dict(key)[name] for name in ("model", "code")): row[0] for key, row in totals[REQUESTS.name].items()}
     return Counter({code: int(number) for (model, code), number in rows.items() if model == MODEL and number})
 
 
 def failed_seconds(gateway: Serving) -> float:
-    totals = total(read_pages(gateway.metrics.folder))
+    totals = total(read_files(gateway.metrics.folder))
     return float(sum(row[0] for key, row in totals[FAILED_SECONDS.name].items() if dict(key)["model"] == MODEL))
 
 
 @contextmanager
 def told(gateway: Serving, caplog: pytest.LogCaptureFixture, code: str, requests: int = 1) -> Iterator[list[str]]:
     """In its block a request fails by a fault; yields the ids by which it is logged, once the block has ended."""
-    finished: list[Finished] = []
+    finished: list[RequestEvent] = []
     before, seconds, logged = codes(gateway), failed_seconds(gateway), list[str]()
     gateway.plane.observers.append(finished.append)
     caplog.clear()

@@ -28,7 +28,7 @@ from serve.http.experiment_routes import experiment_routes
 from serve.http.routes import cold_routes
 from serve.telemetry.definitions import SHED
 from serve.telemetry.exposition import total
-from serve.telemetry.mmap_store import read_pages
+from serve.telemetry.mmap_store import read_files
 from tests.serve.listeners import Serving, serving
 from tests.waiting import until
 
@@ -234,4 +234,4 @@ def test_each_request_of_a_stream_counts(gateway: Serving) -> None:
 def test_a_refusal_is_counted(gateway: Serving, http: httpx.Client) -> None:
     http.post(CLASSIFY, content=DIGIT, headers=bearer("slow"))
     folder = gateway.metrics.folder
-    until(lambda: any(dict(one)["reason"] == "quota" for one in total(read_pages(folder))[SHED.name]))
+    until(lambda: any(dict(one)["reason"] == "quota" for one in total(read_files(folder))[SHED.name]))

@@ -10,13 +10,13 @@ from serve.config.schema import Limits
 from serve.gateway.dataplane import DataPlane, Terms
 from serve.http.request_headers import http_terms
 from serve.images.decode_pool import DecodePool
-from serve.telemetry.request_timings import Trace
+from serve.telemetry.request_timings import RequestTimings
 
 
 def terms(headers: dict[bytes, bytes]) -> Terms:
     async def ask() -> Terms:
         plane = DataPlane(Limits(deadline_ms=1000), DecodePool(1, np.zeros(1)))
-        return http_terms(plane, headers, Trace(100.0))
+        return http_terms(plane, headers, RequestTimings(100.0))
 
     return asyncio.run(ask())
 

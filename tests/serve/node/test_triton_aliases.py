@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 from serve.energy.nvml import find_gpus
-from serve.node.collector import PagesCollector
-from serve.telemetry.mmap_store import PageWriter
+from serve.node.collector import MetricsCollector
+from serve.telemetry.mmap_store import MmapWriter
 from serve.telemetry.recorder import Metrics, ModelRecorder
 from serve.telemetry.request_timings import STAGES
 from tests.serve.energy.simulated import Driver
@@ -18,12 +18,12 @@ MODEL = {"model": "m", "version": "1"}
 
 def registry_of(folder: Path, driver: Driver | None = None) -> CollectorRegistry:
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(PagesCollector(folder, find_gpus(driver) if driver else ()))
+    registry.register(MetricsCollector(folder, find_gpus(driver) if driver else ()))
     return registry
 
 
 def test_requests_batches_and_times_have_tritons_names(tmp_path: Path) -> None:
-    recorder = ModelRecorder(Metrics(PageWriter(tmp_path)), "m", "1")
+    recorder = ModelRecorder(Metrics(MmapWriter(tmp_path)), "m", "1")
     for _ in range(3):
         recorder.request(tuple(0.001 * place for place in range(1, len(STAGES) + 1)))
         recorder.code("http", "200")
@@ -67,7 +67,7 @@ def test_gpus_have_tritons_names_and_what_is_unknown_is_absent(tmp_path: Path) -
 
 
 def test_without_a_gpu_there_is_no_gpu_metric_and_memory_is_that_of_the_living(tmp_path: Path) -> None:
-    PageWriter(tmp_path)
+    MmapWriter(tmp_path)
     text = generate_latest(registry_of(tmp_path)).decode()
     assert "nv_gpu" not in text
     assert "process_resident_memory_bytes 0" not in text

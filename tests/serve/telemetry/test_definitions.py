@@ -9,22 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from serve.node.collector import PagesCollector
+from serve.node.collector import MetricsCollector
 from serve.telemetry.definitions import DEFINITIONS, QUEUE, SECONDS, TOTAL
-from serve.telemetry.mmap_store import PageReader, PageWriter, clear_pages, read_pages
+from serve.telemetry.mmap_store import MmapReader, MmapWriter, clear_files, read_files
 from serve.telemetry.recorder import Metrics, ModelRecorder, observe
 from serve.telemetry.request_timings import STAGES
 
 
 def registry_of(folder: Path) -> CollectorRegistry:
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(PagesCollector(folder))
+    registry.register(MetricsCollector(folder))
     return registry
 
 
 def record(folder: Path, requests: int) -> None:
     """What a gateway process does; ends without saying goodbye."""
-    recorder = ModelRecorder(Metrics(PageWriter(folder)), "m", "1")
+    recorder = ModelRecorder(Metrics(MmapWriter(folder)), "m", "1")
     for _ in range(requests):
         recorder.request((0.001,) * len(STAGES))
         recorder.code("http", "200")
@@ -59,20 +59,20 @@ def test_clearing_keeps_the_living(tmp_path: Path) -> None:
     process.join()
     assert process.exitcode == 0
     record(tmp_path, 2)
-    clear_pages(tmp_path)
+    clear_files(tmp_path)
     assert registry_of(tmp_path).get_sample_value("convoy_samples_total", LABELS) == 2
 
 
 def test_a_page_that_is_being_written_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     record(tmp_path, 1)
     index = next(tmp_path.glob("*.index"))
-    whole = list(read_pages(tmp_path))
+    whole = list(read_files(tmp_path))
     index.write_bytes(index.read_bytes() + b'{"metric": "conv')
-    assert len(list(read_pages(tmp_path))) == len(whole)
+    assert len(list(read_files(tmp_path))) == len(whole)
 
 
 def test_a_reader_follows_what_is_added(tmp_path: Path) -> None:
-    reader, page = PageReader(tmp_path), PageWriter(tmp_path)
+    reader, page = MmapReader(tmp_path), MmapWriter(tmp_path)
     page.series("convoy_a", {"model": "x"}, 2)[:] = (1, 2)
     assert [(one.metric, one.values.tolist()) for one in reader.read()] == [("convoy_a", [1, 2])]
     page.series("convoy_a", {"model": "x"}, 2)[1] = 3
@@ -82,7 +82,7 @@ def test_a_reader_follows_what_is_added(tmp_path: Path) -> None:
     assert [one.values.tolist() for one in reader.read()] == [[1, 3]]
     index.write_bytes(line + b'{"metric": "convoy_b", "labels": {}, "offset": 2, "slots": 1}\n')
     assert [one.metric for one in reader.read()] == ["convoy_a", "convoy_b"]
-    assert [one.metric for one in PageReader(tmp_path, ["convoy_b"]).read()] == ["convoy_b"]
+    assert [one.metric for one in MmapReader(tmp_path, ["convoy_b"]).read()] == ["convoy_b"]
     index.unlink()
     assert list(reader.read()) == []
 
@@ -99,7 +99,7 @@ def test_histograms_count_as_prometheus_does(observations: list[float]) -> None:
 
 def test_wrong_labels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="labels"):
-        Metrics(PageWriter(tmp_path)).set(QUEUE, 1, model="m")
+        Metrics(MmapWriter(tmp_path)).set(QUEUE, 1, model="m")
 
 
 def test_buckets_begin_at_a_quarter_of_a_millisecond() -> None:
@@ -116,8 +116,8 @@ def test_files_of_somebody_else_in_the_folder_stay(tmp_path: Path) -> None:
     for name in ("book.index", "book.values", "2024-01.index", "2024-01.values"):
         (tmp_path / name).write_text("mine")
     record(tmp_path, 3)
-    clear_pages(tmp_path)
+    clear_files(tmp_path)
     assert {one.name for one in tmp_path.iterdir() if one.stat().st_size == 4} == {
         "book.index", "book.values", "2024-01.index", "2024-01.values",
     }  # fmt: skip
-    assert sum(1 for _ in read_pages(tmp_path)) > 0
+    assert sum(1 for _ in read_files(tmp_path)) > 0

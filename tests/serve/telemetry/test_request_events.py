@@ -22,8 +22,8 @@ from models.artifact import BUNDLED
 from serve.config.loading import parse_settings
 from serve.config.schema import Logging, Tracing
 from serve.telemetry.logs import log_request, open_log
-from serve.telemetry.request_events import FIELDS, Finished
-from serve.telemetry.request_timings import STAGES, Trace
+from serve.telemetry.request_events import FIELDS, RequestEvent
+from serve.telemetry.request_timings import STAGES, RequestTimings
 from serve.telemetry.tracing import request_tracer
 from tests.serve.listeners import Serving, serving
 
@@ -120,13 +120,13 @@ def collector() -> Iterator[tuple[str, list[Any]]]:
 
 
 def test_a_traced_request_is_a_span_with_a_child_per_stage() -> None:
-    trace = Trace(10.0, 10.001, 10.003, 10.004, 10.009, 10.0095, batch_size=4, id="mine")
+    trace = RequestTimings(10.0, 10.001, 10.003, 10.004, 10.009, 10.0095, batch_size=4, id="mine")
     with collector() as (endpoint, spans):
         observe, end = request_tracer(Tracing(endpoint=endpoint, sample=0))
-        observe(Finished("http", "m", "1", "200", trace, 10.01, SAMPLED))
-        observe(Finished("http", "m", "1", "200", trace, 10.01, UNSAMPLED))
-        observe(Finished("http", "m", "1", "200", trace, 10.01))
-        observe(Finished("grpc", "m", "1", "INTERNAL", trace, 10.01, SAMPLED, "broken"))
+        observe(RequestEvent("http", "m", "1", "200", trace, 10.01, SAMPLED))
+        observe(RequestEvent("http", "m", "1", "200", trace, 10.01, UNSAMPLED))
+        observe(RequestEvent("http", "m", "1", "200", trace, 10.01))
+        observe(RequestEvent("grpc", "m", "1", "INTERNAL", trace, 10.01, SAMPLED, "broken"))
         end()
     requests = [span for span in spans if span.name not in STAGES]
     assert [span.name for span in requests] == ["http m", "grpc m"]

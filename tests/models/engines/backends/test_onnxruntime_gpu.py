@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from convoy.errors import ArtifactError, ConfigError
-from models.engines.backends.gpu import Card
+from models.engines.backends.gpu import Gpu
 from models.engines.backends.onnxruntime import OnnxRuntimeEngine
 from models.engines.backends.onnxruntime_cuda import OnnxRuntimeCuda, cuda_provider
 from models.engines.backends.onnxruntime_tensorrt import OnnxRuntimeTensorRt, tensorrt_provider
@@ -17,7 +17,7 @@ from models.engines.backends.registry import GPU_BACKENDS, find_backend
 from models.engines.engine import TensorSpec
 from tests.artifacts import write_artifact
 
-CARD = Card("Test Card", "9.0", "600.1", 8 << 30)
+CARD = Gpu("Test Card", "9.0", "600.1", 8 << 30)
 SPEC = TensorSpec("image", np.dtype(np.uint8), (-1, 224, 200, 3))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from convoy.errors import ArtifactError, ConfigError
 from models.artifact import Artifact
-from models.engines.backends.gpu import Card, find_card
+from models.engines.backends.gpu import Gpu, find_gpu
 from models.engines.backends.registry import find_backend, load_engine
 from models.engines.backends.tensorrt_plan import buckets, build_plan
 from models.engines.build.builder import build_engine
@@ -77,7 +77,7 @@ def test_each_batch_runs_in_the_profile_of_its_bucket(state: double.State, artif
 
 
 def test_the_next_build_learns_from_the_last(state: double.State, artifact: Artifact, tmp_path: Path) -> None:
-    card = find_card()
+    card = find_gpu()
     build_plan(artifact.tensor_model, (1,), card, tmp_path)
     build_plan(artifact.tensor_model, (1,), card, tmp_path)
     assert state.timings_given == [b"", b"known"]
@@ -130,9 +130,9 @@ def test_what_it_takes_of_the_card_is_counted_and_freed(state: double.State, art
 
 
 def test_a_machine_without_a_card_is_told_what_to_do(state: double.State, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert find_card() == Card(double.CARD, "9.0", "600.1", double.MEMORY)
+    assert find_gpu() == Gpu(double.CARD, "9.0", "600.1", double.MEMORY)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-5")
-    assert find_card().name == double.CARD
+    assert find_gpu().name == double.CARD
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(ConfigError, match=r"no GPU: CUDA_VISIBLE_DEVICES hides them all.*gpus"):
         find_backend("tensorrt")

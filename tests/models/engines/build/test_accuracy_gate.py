@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.engines.build.accuracy_gate import images_needed, judge, loss_bound
+from models.engines.build.accuracy_gate import check_accuracy, images_needed, loss_bound
 from models.engines.logits import logit_error
 from models.engines.spec import BUDGET
 
@@ -60,15 +60,15 @@ def logits_for(classes: list[int]) -> np.ndarray:
 def test_judgements() -> None:
     labels = np.zeros(1000, np.int64)
     right = logits_for([0] * 1000)
-    same = judge(right, right, labels, BUDGET)
+    same = check_accuracy(right, right, labels, BUDGET)
     assert (same.status, same.lost, same.gained, same.agreement, same.logit_error) == ("accepted", 0, 0, 1.0, 0.0)
-    bad = judge(right, logits_for([1] * 20 + [0] * 980), labels, BUDGET)
+    bad = check_accuracy(right, logits_for([1] * 20 + [0] * 980), labels, BUDGET)
     assert (bad.status, bad.lost, bad.top1) == ("refused", 20, 0.98)
-    few = judge(right[:200], right[:200], labels[:200], BUDGET)
+    few = check_accuracy(right[:200], right[:200], labels[:200], BUDGET)
     assert few.status == "unproven"
     assert "539" in few.reason
-    assert judge(right, right, None, BUDGET).status == "unproven"
-    broken = judge(right, np.full_like(right, np.nan), labels, BUDGET)
+    assert check_accuracy(right, right, None, BUDGET).status == "unproven"
+    broken = check_accuracy(right, np.full_like(right, np.nan), labels, BUDGET)
     assert (broken.status, broken.logit_error) == ("refused", math.inf)
 
 

@@ -12,7 +12,7 @@ from models.artifact import BUNDLED, Artifact
 from models.engines.backends.registry import CPU_BACKENDS, find_backend, load_engine
 from models.engines.build.builder import build_engine
 from models.engines.store.store import Store
-from models.engines.store.stored_engine import Entry
+from models.engines.store.stored_engine import StoredEngine
 from tests.artifacts import write_artifact
 from tests.models.engines.orders import noisy_images, order, source
 
@@ -23,7 +23,7 @@ pytestmark = [
 ]
 
 
-def answers(entry: Entry, images: np.ndarray) -> np.ndarray:
+def answers(entry: StoredEngine, images: np.ndarray) -> np.ndarray:
     precision: Any = entry.precision
     return find_backend(entry.engine).load(entry.folder / "image.onnx", 1, precision).run(images)
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from convoy.errors import ArtifactError
 from models.artifact import BUNDLED, Artifact
-from models.engines.build.eval_data import source_of
+from models.engines.build.eval_data import find_eval_source
 from tests.artifacts import quadrant_image
 from tests.models.engines.orders import quadrants
 
@@ -24,13 +24,13 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty" / "notes.txt").write_text("none")
     for folder in (tmp_path / "empty", tmp_path / "absent"):
         with pytest.raises(ArtifactError, match="holds no images to calibrate on: put some hundred there"):
-            source_of(artifact, folder)
+            find_eval_source(artifact, folder)
 
 
 def test_images_without_labels_calibrate(tmp_path: Path) -> None:
     artifact = quadrants(tmp_path / "artifact")
     write_images(tmp_path / "images", 12)
-    source = source_of(artifact, tmp_path / "images")
+    source = find_eval_source(artifact, tmp_path / "images")
     assert source is not None
     evidence = source.read()
     assert (len(evidence.calibrate), len(evidence.judge), evidence.labels) == (3, 9, None)
@@ -40,14 +40,14 @@ def test_folders_named_as_the_labels_judge(tmp_path: Path) -> None:
     artifact = quadrants(tmp_path / "artifact")
     write_images(tmp_path / "images" / "top right", 4)
     write_images(tmp_path / "images" / "bottom left", 4)
-    source = source_of(artifact, tmp_path / "images")
+    source = find_eval_source(artifact, tmp_path / "images")
     assert source is not None
     evidence = source.read()
     assert evidence.labels is not None
     assert evidence.labels.tolist() == [1, 1, 1, 2, 2, 2]
     before = source.identity
     Image.fromarray(quadrant_image(1, 90)).save(tmp_path / "images" / "top right" / "00.png")
-    after = source_of(artifact, tmp_path / "images")
+    after = find_eval_source(artifact, tmp_path / "images")
     assert after is not None
     assert after.identity != before
 
@@ -56,15 +56,15 @@ def test_an_image_that_is_none_is_named(tmp_path: Path) -> None:
     artifact = quadrants(tmp_path / "artifact")
     write_images(tmp_path / "images", 3)
     (tmp_path / "images" / "broken.jpg").write_bytes(b"no image")
-    source = source_of(artifact, tmp_path / "images")
+    source = find_eval_source(artifact, tmp_path / "images")
     assert source is not None
     with pytest.raises(ArtifactError, match=r"broken\.jpg cannot be read"):
         source.read()
 
 
 def test_what_is_held_out_is_known_without_reading_it(tmp_path: Path) -> None:
-    assert source_of(quadrants(tmp_path / "artifact")) is None
-    digits, objects = (source_of(Artifact.load(BUNDLED / name)) for name in ("lenet5-mnist", "resnet20-cifar10"))
+    assert find_eval_source(quadrants(tmp_path / "artifact")) is None
+    digits, objects = (find_eval_source(Artifact.load(BUNDLED / name)) for name in ("lenet5-mnist", "resnet20-cifar10"))
     assert digits is not None
     assert objects is not None
     assert digits.identity != objects.identity

@@ -13,13 +13,13 @@ import pytest
 
 from convoy.errors import ConfigError
 from models.engines.build.builder import build_engine
-from models.engines.spec import key_of
+from models.engines.spec import spec_key
 from models.engines.store.remote_store import RemoteStore
 from models.engines.store.store import Store, open_store
 from tests.models.engines.orders import order, quadrants
 from tests.models.engines.store.test_store import builder, never, recipe
 
-KEY = key_of(recipe())
+KEY = spec_key(recipe())
 
 
 @pytest.fixture(params=["memory", "file"])

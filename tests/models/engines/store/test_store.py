@@ -13,7 +13,7 @@ import pytest
 from convoy.errors import ArtifactError
 from models.artifact import Artifact
 from models.engines.build.builder import build_engine
-from models.engines.spec import key_of
+from models.engines.spec import spec_key
 from models.engines.store.store import Store, now
 from models.engines.store.stored_engine import EngineManifest, describe_files
 from tests.models.engines.orders import order, quadrants
@@ -28,7 +28,7 @@ def builder(number: int = 0, content: bytes = b"graph", status: str = "accepted"
         (folder / "image.onnx").write_bytes(content)
         files, size = describe_files(folder)
         judgement = {"status": status}
-        return EngineManifest(key_of(recipe(number)), "m", recipe(number), judgement, {"date": now()}, files, size)
+        return EngineManifest(spec_key(recipe(number)), "m", recipe(number), judgement, {"date": now()}, files, size)
 
     return build
 
@@ -38,7 +38,7 @@ def never(folder: Path) -> EngineManifest:
 
 
 def test_what_was_built_is_there_for_the_next(store: Store) -> None:
-    key = key_of(recipe())
+    key = spec_key(recipe())
     assert store.get(key) is None
     entry = store.obtain(key, builder())
     assert store.obtain(key, never) == entry == store.get(key)
@@ -49,7 +49,7 @@ def test_what_was_built_is_there_for_the_next(store: Store) -> None:
 
 @pytest.mark.parametrize("broken", ["graph", "manifest", "absent", "nonsense", "other key", "list"])
 def test_a_damaged_engine_is_built_again(store: Store, broken: str) -> None:
-    key = key_of(recipe())
+    key = spec_key(recipe())
     folder = store.obtain(key, builder()).folder
     manifest = folder / "manifest.json"
     match broken:
@@ -72,7 +72,7 @@ def test_a_damaged_engine_is_built_again(store: Store, broken: str) -> None:
 
 
 def test_a_build_that_fails_leaves_the_store_as_it_was(store: Store) -> None:
-    store.obtain(key_of(recipe()), builder())
+    store.obtain(spec_key(recipe()), builder())
     before = sorted(store.root.rglob("*"))
 
     def fail(folder: Path) -> EngineManifest:
@@ -80,7 +80,7 @@ def test_a_build_that_fails_leaves_the_store_as_it_was(store: Store) -> None:
         raise ArtifactError("not right")
 
     with pytest.raises(ArtifactError, match="not right"):
-        store.obtain(key_of(recipe(1)), fail)
+        store.obtain(spec_key(recipe(1)), fail)
     after = [one for one in sorted(store.root.rglob("*")) if one.suffix != ".lock"]
     assert after == [one for one in before if one.suffix != ".lock"]
 
@@ -108,12 +108,12 @@ def test_processes_build_once(store: Store, tmp_path: Path) -> None:
     commands = [[sys.executable, "-c", script, str(number)] for number in range(4)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
     keys = {one.communicate(timeout=300)[0].strip() for one in running}
-    assert keys == {key_of(recipe())}
+    assert keys == {spec_key(recipe())}
     assert (tmp_path / "builds").read_text() == "x"
 
 
 def test_a_file_that_may_not_grow_is_told_and_nothing_is_left(store: Store) -> None:
-    store.obtain(key_of(recipe()), builder())
+    store.obtain(spec_key(recipe()), builder())
     script = textwrap.dedent(f"""
         import resource
         from pathlib import Path
@@ -136,7 +136,7 @@ def test_a_file_that_may_not_grow_is_told_and_nothing_is_left(store: Store) -> N
 
 def test_a_build_does_not_begin_where_there_is_no_room(store: Store) -> None:
     with pytest.raises(ArtifactError, match=r"no room.*prune"):
-        store.obtain(key_of(recipe()), never, space=1 << 62)
+        store.obtain(spec_key(recipe()), never, space=1 << 62)
 
 
 def test_a_full_disk_says_how_to_free_some(store: Store) -> None:
@@ -145,14 +145,14 @@ def test_a_full_disk_says_how_to_free_some(store: Store) -> None:
         return never(folder)
 
     with pytest.raises(ArtifactError, match=r"no room.*No space left on device.*prune"):
-        store.obtain(key_of(recipe()), fill)
+        store.obtain(spec_key(recipe()), fill)
     assert not list(store.root.glob(".new-*"))
 
 
 def test_a_store_that_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match="cannot be used"):
-        Store(tmp_path / "file").obtain(key_of(recipe()), builder())
+        Store(tmp_path / "file").obtain(spec_key(recipe()), builder())
 
 
 def test_other_errors_are_not_taken_for_a_full_disk(store: Store) -> None:
@@ -160,11 +160,11 @@ def test_other_errors_are_not_taken_for_a_full_disk(store: Store) -> None:
         raise OSError(errno.EACCES, "Permission denied")
 
     with pytest.raises(ArtifactError, match="Permission denied"):
-        store.obtain(key_of(recipe()), fail)
+        store.obtain(spec_key(recipe()), fail)
 
 
 def test_what_killed_builds_left_is_found(store: Store) -> None:
-    key = key_of(recipe())
+    key = spec_key(recipe())
     store.obtain(key, builder())
     left = store.root / f".new-{key}-abc"
     left.mkdir()
@@ -173,13 +173,13 @@ def test_what_killed_builds_left_is_found(store: Store) -> None:
     def look(folder: Path) -> EngineManifest:
         assert folder.parent not in store.leftovers()
         with pytest.raises(ArtifactError, match="being built"):
-            store.remove(key_of(recipe(1)))
+            store.remove(spec_key(recipe(1)))
         return builder(1)(folder)
 
-    store.obtain(key_of(recipe(1)), look)
+    store.obtain(spec_key(recipe(1)), look)
     assert len(store.entries()) == 2
     store.remove(key)
-    assert [one.manifest.key for one in store.entries()] == [key_of(recipe(1))]
+    assert [one.manifest.key for one in store.entries()] == [spec_key(recipe(1))]
 
 
 def test_find_prefers_what_is_proven(store: Store, tmp_path: Path) -> None:
@@ -193,9 +193,9 @@ def test_find_prefers_what_is_proven(store: Store, tmp_path: Path) -> None:
 
     def unproven(folder: Path) -> EngineManifest:
         manifest = builder(status="unproven")(folder)
-        return EngineManifest(key_of(other), "m", other, manifest.judgement, {"date": "9999"}, manifest.files, 5)
+        return EngineManifest(spec_key(other), "m", other, manifest.judgement, {"date": "9999"}, manifest.files, 5)
 
-    later = store.obtain(key_of(other), unproven)
+    later = store.obtain(spec_key(other), unproven)
     assert store.find(wanted) == built
     (built.folder / "image.onnx").write_bytes(b"")
     assert store.find(wanted) == later

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, create_engine, text
 
 from serve.config.experiments import Experiment
 from serve.experiments.analysis import Analysis
-from serve.experiments.controller import Referee
+from serve.experiments.controller import ExperimentController
 from serve.experiments.ledger.records import Answered, Place
 from serve.experiments.ledger.store import MIGRATIONS, Ledger
 from serve.experiments.ledger.writer import LedgerWriter
@@ -69,7 +69,7 @@ def write_tallies(connection: Connection, name: str) -> None:
 
 
 def report_of(ledger: Ledger, name: str) -> ArmReport:
-    return Referee(ledger, lambda: "declared").report(name).arms[1]
+    return ExperimentController(ledger, lambda: "declared").report(name).arms[1]
 
 
 def test_old_tallies_by_request_go_on_and_those_by_image_bound_nothing(old: Connection, ledger_url: str) -> None:

@@ -16,12 +16,12 @@ from convoy.errors import ConfigError
 from serve.config.experiments import Arm, Experiment
 from serve.experiments.ledger.records import (
     Answered,
+    CounterKey,
     Decision,
     Moments,
     Outcome,
     Place,
     Prediction,
-    TallyKey,
     Unanswered,
 )
 from serve.experiments.ledger.schema import decisions, metadata, outcomes, predictions, tallies
@@ -31,7 +31,7 @@ from serve.experiments.revision import first_revision
 
 EXPERIMENT = Experiment(name="nets", arms=(Arm(name="old", model="a"), Arm(name="new", model="b")))
 PLACE = Place("nets", 1, 0, "old")
-KEY = TallyKey(*PLACE, "latency", 7, 0)
+KEY = CounterKey(*PLACE, "latency", 7, 0)
 
 
 def prediction(number: int) -> Prediction:
