@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from serve.loop_lag import BEAT_SECONDS, LEAST_SECONDS, REQUEST_SECONDS, TURNS, LoopLag
+from serve.loop_lag import BEAT_SECONDS, LEAST_ANSWERS, LEAST_SECONDS, REQUEST_SECONDS, TURNS, LoopLag
 from tests.virtual_time import run_virtually
 
 
@@ -51,6 +51,44 @@ def test_what_a_turn_lets_in_makes_the_next_one_late() -> None:
         assert lag.expected() >= TURNS * crowd * REQUEST_SECONDS * 0.99
         await asyncio.sleep(0)
         assert lag.expected() == 0.0  # they are at work, or wait in their queue
+        lag.close()
+
+    run_virtually(main())
+
+
+def test_a_stall_however_long_refuses_nobody_who_has_seconds() -> None:
+    async def main() -> None:
+        lag, extra = running()
+        extra[0] += 60.0
+        assert lag.expected() <= 2.0
+        await asyncio.sleep(BEAT_SECONDS)
+        assert lag.expected() <= 2.0
+        await asyncio.sleep(0.5)
+        assert lag.expected() == 0.0
+        lag.close()
+
+    run_virtually(main())
+
+
+def test_what_an_overload_taught_fades_where_few_are_answered() -> None:
+    async def main() -> None:
+        cpu = [0.0]
+        lag = LoopLag(asyncio.get_running_loop().time, lambda: cpu[0])
+        lag.start()
+        for _ in range(100):  # of its time it spends most on refusals
+            cpu[0] += BEAT_SECONDS
+            for _ in range(LEAST_ANSWERS):
+                lag.answered()
+            await asyncio.sleep(BEAT_SECONDS)
+        lag.admitted()
+        lag.admitted()
+        assert lag.expected() > 0.0
+        for _ in range(50):
+            lag.answered()
+            await asyncio.sleep(BEAT_SECONDS)
+        for _ in range(8):
+            lag.admitted()
+        assert lag.expected() == 0.0
         lag.close()
 
     run_virtually(main())
