@@ -49,7 +49,7 @@ TRACEPARENT = b"traceparent"
 ORIGIN = b"origin"  # of a script, for which CORSMiddleware adds to the answer
 LOOK_SECONDS = 1.0  # between two looks at whose client takes too long
 WAIT_SECONDS = 0.002
-REPEAT = 0.02  # of the time that a request may take: for so long its refusal holds for the next ones
+REPEAT = 0.02  # of what a refused request would wait, or may take: for so long its refusal holds for the next ones
 MOST_REFUSALS = 64  # that are kept: of as many models, deadlines and priorities
 CORS_SECONDS = 600  # for which a browser may keep what it was told
 
@@ -59,9 +59,13 @@ Handler = Callable[[Endpoint, Scope, RequestHeaders, Receive, Trace], Awaitable[
 
 
 class Refusal(NamedTuple):
-    """What a request was told that would be late, and until when others of the same terms are told the same."""
+    """What a request was told that would be late, and until when others of the same terms are told the same.
+
+    `used`: seconds of its time that were over. Who has used less, of the same terms, might still be in time.
+    """
 
     until: float
+    used: float
     error: Overloaded
     answer: bytes
 
@@ -97,6 +101,7 @@ class HttpApp:
             for version in ("", f"/versions/{endpoint.version}"):
                 routes[f"/v2/models/{endpoint.name}{version}/infer"] = HotRoute(endpoint, self._infer, images=False)
         self._routes = routes
+        self._refusals.clear()
         self._urls = frozenset(path.encode() for path in routes)
 
     def is_hot(self, url: bytes) -> bool:
@@ -115,7 +120,8 @@ class HttpApp:
         large = route.images and carries_large_image(asked)
         key = (url, asked.get(TIMEOUT_HEADER), asked.get(PRIORITY_HEADER), large)
         refusal = self._refusals.get(key)
-        if refusal is None or self._clock() > refusal.until or REQUEST_ID in asked:
+        now = self._clock()
+        if refusal is None or now > refusal.until or now - trace.started < refusal.used or REQUEST_ID in asked:
             refusal = self._judge(route.endpoint, asked, trace, large)
             if refusal is None:
                 self._plane.lag.admitted()
@@ -135,8 +141,10 @@ class HttpApp:
             self._plane.check_room(endpoint, terms, large)
         except Overloaded as error:
             trace.id = asked.get(REQUEST_ID, b"").decode("latin-1")
-            until = self._clock() + REPEAT * (terms.deadline - trace.started)
-            return Refusal(until, error.with_traceback(None), whole_error(error, trace.id))
+            now, allowed = self._clock(), terms.deadline - trace.started
+            until = now + REPEAT * min(allowed, error.retry_after_s)
+            answer = whole_error(error, trace.id)
+            return Refusal(until, now - trace.started, error.with_traceback(None), answer)
         except ConvoyError:  # other errors are answered once the body is read
             pass
         return None
