@@ -61,7 +61,7 @@ Handler = Callable[[Endpoint, Scope, RequestHeaders, Receive, Trace], Awaitable[
 class Refusal(NamedTuple):
     """What a request was told that would be late, and until when others of the same terms are told the same.
 
-    `used`: seconds of its time that were over. Who has used less, of the same terms, might still be in time.
+    `used`: seconds of its time that were over. Who has used less of as much, by more than `WAIT_SECONDS`, might still be in time.
     """
 
     until: float
@@ -121,7 +121,12 @@ class HttpApp:
         key = (url, asked.get(TIMEOUT_HEADER), asked.get(PRIORITY_HEADER), large)
         refusal = self._refusals.get(key)
         now = self._clock()
-        if refusal is None or now > refusal.until or now - trace.started < refusal.used or REQUEST_ID in asked:
+        if (
+            refusal is None
+            or now > refusal.until
+            or now - trace.started < refusal.used - WAIT_SECONDS
+            or REQUEST_ID in asked
+        ):
             refusal = self._judge(route.endpoint, asked, trace, large)
             if refusal is None:
                 self._plane.lag.admitted()

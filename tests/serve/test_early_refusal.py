@@ -254,6 +254,21 @@ def test_the_refusal_of_who_sent_slowly_is_not_that_of_others(
     assert judge([(slow, 19.9), (slow, 0.0), (slow, 19.95)]) == [True, False, True]
 
 
+def test_a_kept_refusal_is_found_on_a_clock_that_runs(
+    gateway: Serving, judge: Judges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = 0
+
+    def admit(*_: object) -> None:
+        nonlocal judged
+        judged += 1
+        raise Overloaded("queue full", 1000.0)
+
+    monkeypatch.setattr(gateway.plane.endpoints.by_name[MODEL].batcher, "admit", admit)
+    assert judge([({}, 0.0)] * 100) == [True] * 100
+    assert judged < 50
+
+
 def test_a_refusal_holds_for_a_part_of_the_wait_however_long_a_request_may_take(
     gateway: Serving, judge: Judges, monkeypatch: pytest.MonkeyPatch
 ) -> None:
