@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from serve.acceptor import MOST, Acceptor
-from serve.config import Tls
+from serve.config.schema import Tls
 from serve.tls import server_context
 from tests.certificates import Authority
 
