@@ -23,7 +23,8 @@ from serve.experiments.caller import ARM_HEADER
 from serve.gateway.dataplane import DataPlane
 from serve.gateway.repository import Repository
 from serve.http.app import HttpApp
-from serve.http.connection import Connection, Room
+from serve.http.body import BodyMemory
+from serve.http.connection import Connection
 from serve.http.request_headers import PRIORITY_HEADER, TIMEOUT_HEADER
 from serve.http.responses import REQUEST_ID
 from serve.http.routes import build_routes
@@ -88,7 +89,7 @@ class HttpServer:
         hot = self.hot = HttpApp(plane, metrics, build_routes(plane, repository, settings, experiments))
         config = uvicorn.Config(
             allow_origins(hot, listen.cors_origins) if listen.cors_origins else hot,
-            http=cast(type[asyncio.Protocol], partial(Connection, limits, Room(), hot)),
+            http=cast(type[asyncio.Protocol], partial(Connection, limits, BodyMemory(), hot)),
             ws="none",
             lifespan="off",
             interface="asgi3",

@@ -14,7 +14,7 @@ from convoy.credentials import digest, new_key
 from models.artifact import BUNDLED
 from serve.config.loading import parse_settings
 from serve.config.schema import Limits
-from serve.http.connection import PIECE
+from serve.http.connection import PIECE_BYTES
 from tests.serve.conversations import Conversation, echo, parse_answers, talk
 from tests.serve.listeners import Serving, serving
 
@@ -79,10 +79,10 @@ def test_headers_and_trailers_are_counted_together(headers: int, status: int) ->
 
 
 def test_what_chunks_need_counts_for_nothing() -> None:
-    chunk = b"%x\r\n%s\r\n" % (PIECE, bytes(PIECE))
+    chunk = b"%x\r\n%s\r\n" % (PIECE_BYTES, bytes(PIECE_BYTES))
     head = HEADS[1][:-2] + b"connection: close\r\n\r\n"
     (answer,) = talk([head, *repeat(chunk, 500), END], LIMITS)  # 500 sizes have 4,000 bytes
-    assert len(answer.document["body"]) == 500 * PIECE
+    assert len(answer.document["body"]) == 500 * PIECE_BYTES
     assert "x-last" not in answer.document["headers"]
 
 

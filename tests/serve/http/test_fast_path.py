@@ -15,7 +15,7 @@ import pytest
 from models.artifact import BUNDLED
 from serve.config.loading import parse_settings
 from serve.http.body import Message
-from serve.http.fast_path import MOST_BYTES, FastPathCycle
+from serve.http.fast_path import MAX_BODY_BYTES, FastPathCycle
 from tests.serve.listeners import Serving, serving
 
 DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
@@ -68,7 +68,7 @@ def test_a_request_in_pieces(gateway: Serving, size: int) -> None:
 
 def test_answers_keep_the_order_of_the_questions(gateway: Serving) -> None:
     page = b"GET /v2 HTTP/1.1\r\nhost: here\r\n\r\n"
-    large = post(b"x" * (MOST_BYTES + 1))
+    large = post(b"x" * (MAX_BODY_BYTES + 1))
     named = [post(DIGIT, PATH, b"x-request-id: r%d" % number) for number in range(4)]
     asked = [
         named[0],

@@ -12,7 +12,8 @@ import pytest
 from serve.config.loading import parse_settings
 from serve.config.schema import Limits
 from serve.http.body import Receive, Scope, Send
-from serve.http.connection import LINGER_SECONDS, PIECE
+from serve.http.connection import PIECE_BYTES
+from serve.http.responses import LINGER_SECONDS
 from tests.serve.conversations import Conversation, echo, parse_answers, talk
 from tests.serve.listeners import Serving, serving
 
@@ -41,7 +42,7 @@ def test_requests_that_wait_are_not_parsed() -> None:
         return deepest, received
 
     deepest, received = asyncio.run(run())
-    assert deepest <= PIECE // len(SMALLEST)
+    assert deepest <= PIECE_BYTES // len(SMALLEST)
     assert [one.document["path"] for one in parse_answers(received)] == ["/"] * 5000 + ["/last"]
 
 
