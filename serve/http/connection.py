@@ -26,9 +26,6 @@ from serve.http.responses import LINGER_SECONDS, closing_error
 BEGAN = "convoy.began"  # key of the scope: when the first byte of the request was seen, in the event loop's time
 WATCH = "convoy.watch"  # key of the scope under which a waiting request can be told that its client has gone
 PIECE_BYTES = 4096  # parsed at a time while a head may be among them, so that few requests are parsed ahead
-BAD_REQUEST = b"400 Bad Request"
-TOO_LARGE = b"431 Request Header Fields Too Large"
-TIMEOUT = b"408 Request Timeout"
 
 
 class Phase(Enum):
@@ -86,7 +83,7 @@ class Connection(HttpToolsProtocol):
         self._chunks: ChunkedBody | None = None  # set while a chunked body arrives
         self._unsent = 0  # bytes in the write buffer at the last check
         self._stalled_since = self._since
-        self._parse_error = (BAD_REQUEST, b"malformed HTTP request")
+        self._parse_error = (400, b"malformed HTTP request")
         self._final_response: bytes | None = None  # an error after which the connection closes
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -183,7 +180,7 @@ class Connection(HttpToolsProtocol):
             else:
                 self._chunks.begin()
         if too_large:
-            self._reject(TOO_LARGE, self._too_large())
+            self._reject(431, self._too_large())
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -203,14 +200,14 @@ class Connection(HttpToolsProtocol):
             return
         self._chunks.fields += 1
         if self._chunks.fields > self._limits.headers:
-            self._stop_parser(TOO_LARGE, self._too_large())
+            self._stop_parser(431, self._too_large())
 
     def on_headers_complete(self) -> None:
         if len(self.headers) > self._limits.headers or self._head_size() > self._limits.header_bytes:
-            self._stop_parser(TOO_LARGE, self._too_large())
+            self._stop_parser(431, self._too_large())
         if self.parser.should_upgrade():  # `_ignore_upgrade` parses this head again
             if self.parser.get_method() == b"CONNECT":
-                self._stop_parser(b"501 Not Implemented", b"CONNECT is not offered")
+                self._stop_parser(501, b"CONNECT is not offered")
             return
         cast(Scope, self.scope)[BEGAN] = self._since
         fields = dict(self.headers)  # llhttp refuses two lengths, and a length with chunks
@@ -243,7 +240,7 @@ class Connection(HttpToolsProtocol):
         self._body_memory.used += len(body)
         if self._body_memory.used > self._limits.bodies_bytes:
             self._release_body_memory()  # at once: other connections must not be refused for a body that is dropped
-            self._stop_parser(b"503 Service Unavailable", b"request memory is full (limits.bodies_bytes); retry later")
+            self._stop_parser(503, b"request memory is full (limits.bodies_bytes); retry later")
         cycle: RequestResponseCycle | FastPathCycle = self.cycle
         if isinstance(cycle, FastPathCycle):
             cycle.add(body)
@@ -337,9 +334,9 @@ class Connection(HttpToolsProtocol):
         elif self._phase is IDLE and (elapsed > limits.idle_seconds or self._sends_only_blank_lines(now)):
             self.transport.close()
         elif self._phase is HEAD and elapsed > limits.header_seconds:
-            self._reject(TIMEOUT, b"the head of the request did not arrive within limits.header_seconds")
+            self._reject(408, b"the head of the request did not arrive within limits.header_seconds")
         elif self._phase is BODY and elapsed > body_time:
-            self._reject(TIMEOUT, b"the body of the request did not arrive within limits.deadline_ms")
+            self._reject(408, b"the body of the request did not arrive within limits.deadline_ms")
         elif (self._phase is DISCARD and elapsed > body_time) or (self._phase is CLOSING and elapsed > LINGER_SECONDS):
             self.transport.close()
         self._check_client_reads(now)
@@ -356,12 +353,12 @@ class Connection(HttpToolsProtocol):
         elif now - self._stalled_since > self._limits.idle_seconds:
             self.transport.abort()
 
-    def _stop_parser(self, status: bytes, reason: bytes) -> NoReturn:
+    def _stop_parser(self, status: int, reason: bytes) -> NoReturn:
         """Stops the parser from within one of its callbacks. `_feed` then rejects the request with this status."""
         self._parse_error = (status, reason)
-        raise InvalidInput(status.decode())
+        raise InvalidInput(reason.decode())
 
-    def _reject(self, status: bytes, reason: bytes) -> None:
+    def _reject(self, status: int, reason: bytes) -> None:
         """Closes with an error, after all earlier responses. No error if this request's own response has begun."""
         self._final_response = closing_error(status, reason)
         if self._phase is DISCARD or (self._phase is BODY and self._abandon()):

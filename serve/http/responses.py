@@ -109,11 +109,11 @@ def id_header(request_id: str) -> Headers:
     return [(REQUEST_ID, request_id.encode())] if fits else []
 
 
-def closing_error(status: bytes, reason: bytes) -> bytes:
+def closing_error(status: int, reason: bytes) -> bytes:
     """A complete HTTP/1.1 error response that ends the connection. `reason` goes into JSON unescaped."""
     body = b'{"error":"' + reason + b'"}'
-    head = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-    return head % (status, len(body)) + body
+    head = b"%scontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+    return head % (STATUS_LINE[status], len(body)) + body
 
 
 def error_headers(error: ConvoyError) -> Headers:

@@ -1,4 +1,4 @@
-"""Connections are accepted as fast as they come, on uvloop too."""
+"""Connections are accepted as fast as they arrive, with uvloop too."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from contextlib import ExitStack
 import pytest
 import uvloop
 
-from serve.acceptor import MOST, Acceptor
+from serve.acceptor import MAX_PER_TURN, Acceptor
 
-CROWD = 3 * MOST
+CONNECTIONS = 3 * MAX_PER_TURN
 
 
 def listening(ends: ExitStack) -> socket.socket:
     listener = ends.enter_context(socket.socket())
     listener.bind(("127.0.0.1", 0))
-    listener.listen(CROWD)
+    listener.listen(CONNECTIONS)
     return listener
 
 
-def crowd(ends: ExitStack, listener: socket.socket) -> list[socket.socket]:
-    return [ends.enter_context(socket.create_connection(listener.getsockname())) for _ in range(CROWD)]
+def connect_all(ends: ExitStack, listener: socket.socket) -> list[socket.socket]:
+    return [ends.enter_context(socket.create_connection(listener.getsockname())) for _ in range(CONNECTIONS)]
 
 
 @pytest.mark.parametrize("runner", [uvloop.run, asyncio.run])
-def test_a_crowd_waits_for_few_turns(runner: object) -> None:
+def test_many_connections_are_accepted_in_few_turns(runner: object) -> None:
     async def main() -> Counter[int]:
         turn, made = 0, Counter[int]()
 
@@ -39,19 +39,19 @@ def test_a_crowd_waits_for_few_turns(runner: object) -> None:
         with ExitStack() as ends:
             listener = listening(ends)
             acceptor = Acceptor(Protocol)
-            await acceptor.start(listener, CROWD)
-            crowd(ends, listener)
-            while made.total() < CROWD:
+            await acceptor.start(listener, CONNECTIONS)
+            connect_all(ends, listener)
+            while made.total() < CONNECTIONS:
                 turn += 1
                 await asyncio.sleep(0)
             acceptor.close()
             await acceptor.wait_closed()
         return made
 
-    assert len(runner(main())) < CROWD / MOST * 4  # type: ignore[operator]
+    assert len(runner(main())) < CONNECTIONS / MAX_PER_TURN * 4  # type: ignore[operator]
 
 
-def test_a_closed_acceptor_takes_nobody_and_leaves_the_open_ones() -> None:
+def test_a_closed_acceptor_accepts_no_connection_and_keeps_the_open_ones() -> None:
     async def main() -> None:
         opened = asyncio.Event()
 
@@ -65,9 +65,9 @@ def test_a_closed_acceptor_takes_nobody_and_leaves_the_open_ones() -> None:
 
         with ExitStack() as ends:
             listener = listening(ends)
-            held = ends.enter_context(listener.dup())  # as another gateway holds it
+            held = ends.enter_context(listener.dup())  # as another gateway would
             acceptor = Acceptor(Echo)
-            await acceptor.start(listener, CROWD)
+            await acceptor.start(listener, CONNECTIONS)
             first = ends.enter_context(socket.create_connection(held.getsockname()))
             await opened.wait()
             acceptor.close()
