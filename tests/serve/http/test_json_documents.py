@@ -78,5 +78,5 @@ def test_objects_and_texts_are_counted_apart_from_numbers(item: bytes) -> None:
     few, many = (b"[" + b",".join([item] * count) + b"]" for count in (1_000, 300_000))
     check_values(few, LARGEST_VALUES)
     check_values(b"[" + b",".join([b"255"] * 300_000) + b"]", LARGEST_VALUES)
-    with pytest.raises(TooLarge, match="values in objects and texts"):
+    with pytest.raises(TooLarge, match="values in objects and strings"):
         check_values(many, LARGEST_VALUES)
