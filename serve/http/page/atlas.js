@@ -46,7 +46,7 @@ function overBatch(parent, title, note, cells, y, low, high, axis) {
 function accuracyCharts(parent, cells, group) {
   const known = ofBatch(cells, 1), plain = known.filter(cell => cell.plain); // other engines have the same operations and parameters
   if (known.length < 2) return;
-  chart(parent, `Accuracy against operations: ${group.title}`, "The area of a circle is the number of parameters. Operations are twice the multiply-accumulates.", {
+  chart(parent, `Accuracy against operations: ${group.title}`, "The area of a circle is proportional to the number of parameters. Operations are twice the multiply-accumulates.", {
     x: { ...log("operations per image", short), inset: 40 }, y: { label: "top-1", tickFormat: percent, grid: true, inset: 45 }, r: { range: [0, 40] },
     marks: [
       Plot.dot(plain, { x: "operations", y: "top1", r: "params", fill: "network", fillOpacity: 0.45, stroke: "network" }),
@@ -72,7 +72,7 @@ function accuracyCharts(parent, cells, group) {
 function operations(parent, atlas) {
   for (const { batch, r2 } of atlas.lines) {
     const cells = ofBatch(atlas.cells, batch).filter(cell => cell.dataset === "imagenet1k" && cell.plain);
-    chart(parent, `Operations against time, batch ${batch}`, `A linear fit explains ${percent(r2)} of the variance. The area of a circle is the number of parameters.`, {
+    chart(parent, `Operations against time, batch ${batch}`, `A linear fit explains ${percent(r2)} of the variance. The area of a circle is proportional to the number of parameters.`, {
       x: { label: "time per image", tickFormat: duration, grid: true, zero: true }, y: { label: "operations per image", tickFormat: short, grid: true, zero: true }, r: { range: [0, 25] },
       marks: [
         Plot.linearRegressionY(cells, { x: "seconds", y: "operations", stroke: "var(--accent)" }),

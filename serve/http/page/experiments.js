@@ -49,7 +49,7 @@ function showArms(report) {
     estimateCell(row, arm.p50_ms, 1);
     estimateCell(row, arm.p99_ms, 1);
     estimateCell(row, arm.engine_ms, 2);
-    if (arm.energy === null) element(row, "td", "no power source", "number others");
+    if (arm.energy === null) element(row, "td", "unknown", "number others");
     else estimateCell(row, arm.energy.joules_per_image, 4);
     if (arm.energy !== null) element(row.lastChild, "div", `${arm.energy.method}, ${arm.energy.source}`, "others");
   }
