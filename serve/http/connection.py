@@ -124,7 +124,7 @@ class Connection(HttpToolsProtocol):
         self.flow.resume_reading()
 
     def _parse(self, data: bytes) -> None:
-        """Parses up to the first request that must wait, plus at most one piece: parsed requests take more memory than bytes."""
+        """Parses up to the first request that must wait, or one piece more: parsed requests take more memory than their bytes."""
         parsed = self._feed(data) if len(data) <= PIECE_BYTES else 0
         if parsed == len(data):
             return
