@@ -1,7 +1,8 @@
-"""Accepts connections, as many as have come: uvloop takes one in each turn of its loop.
+"""Accepts every connection that is pending, because uvloop accepts only one per turn of its loop.
 
-On a busy loop whose turns take 50 ms that is twenty a second, and everybody else waits in the kernel, where no deadline
-and no limit of ours is seen. So whenever the loop has taken one, the others are taken too.
+On a busy loop whose turns take 50 ms, uvloop alone would accept twenty connections a second. All others would wait in the
+kernel's backlog, where neither deadlines nor limits apply. So whenever the loop accepts a connection, the acceptor accepts
+the pending ones too.
 """
 
 from __future__ import annotations
@@ -12,64 +13,66 @@ import socket
 import ssl
 from collections.abc import Callable
 
-MOST = 64  # in one turn: another process may listen too
+MAX_PER_TURN = 64  # leaves connections to other processes that listen on the same socket
 
 
 class Acceptor:
-    """Makes a protocol for every connection to a listening socket. Lives on one event loop."""
+    """Creates a protocol for every connection to a listening socket. Lives on one event loop."""
 
     def __init__(self, protocol: Callable[[], asyncio.BaseProtocol], context: ssl.SSLContext | None = None) -> None:
-        """With a `context` connections begin with a TLS handshake."""
+        """With a `context`, connections begin with a TLS handshake."""
         self._protocol = protocol
         self._context = context
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
         self._listener: socket.socket | None = None
-        self._waiting = select.poll()
-        self._looking = False
+        self._pending = select.poll()
+        self._scheduled = False
         self._opening: set[asyncio.Task[None]] = set()
 
     async def start(self, listener: socket.socket, backlog: int) -> None:
-        """Begins to accept. `listener` stays the caller's to close, after `close`."""
+        """Starts to accept. The caller closes `listener`, after `close`."""
         self._listener = listener
-        self._waiting.register(listener, select.POLLIN)
+        self._pending.register(listener, select.POLLIN)
         self._server = await self._loop.create_server(self._accepted, sock=listener, ssl=self._context, backlog=backlog)
 
     def close(self) -> None:
-        """Accepts nothing more; what is open stays."""
+        """Stops accepting. Open connections stay open."""
         self._listener = None
         if self._server is not None:
             self._server.close()
 
     async def wait_closed(self) -> None:
-        """Gives up connections that are still being opened: a client may keep a TLS handshake waiting for a minute."""
+        """Cancels connections that are being opened: a client may delay its TLS handshake for a minute."""
         for task in self._opening:
             task.cancel()
         if self._opening:
             await asyncio.wait(self._opening)
 
     def _accepted(self) -> asyncio.BaseProtocol:
-        if not self._looking:
-            self._looking = True
-            self._loop.call_soon(self._accept_others)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._accept_pending)
         return self._protocol()
 
-    def _accept_others(self) -> None:
-        self._looking = False
-        for _ in range(MOST):
-            if self._listener is None or not self._waiting.poll(0):  # cheaper than an accept that raises
+    def _accept_pending(self) -> None:
+        self._scheduled = False
+        for _ in range(MAX_PER_TURN):
+            if self._listener is None or not self._pending.poll(0):  # cheaper than an accept that raises
                 return
             try:
                 connection, _ = self._listener.accept()
-            except OSError:  # somebody else took it, or there is no file for it: the loop's own attempt says so
+            except (
+                OSError
+            ):  # another process took it, or no file descriptor is free; the loop's own accept reports that
                 return
             connection.setblocking(False)
             task = self._loop.create_task(self._open(connection))
-            self._opening.add(task)
+            self._opening.add(task)  # the loop keeps only a weak reference
             task.add_done_callback(self._opening.discard)
 
     async def _open(self, connection: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(self._protocol, connection, ssl=self._context)
-        except (OSError, asyncio.CancelledError):  # it has gone already, does not speak TLS, or never says anything
+        except (OSError, asyncio.CancelledError):  # disconnected, no TLS, or no handshake in time
             connection.close()

@@ -1,4 +1,4 @@
-"""TLS of the listeners, from the files that the configuration names."""
+"""TLS of the listeners, from the files named in the configuration."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from serve.config.schema import Tls
 
 
 def server_context(tls: Tls) -> ssl.SSLContext:
-    """TLS 1.2 or later. Raises ConfigError when a file is missing, or is not what it should be."""
+    """TLS 1.2 or later, with client certificates if `client_ca` is set. Raises ConfigError for a missing or invalid file."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(tls.certificate, tls.key)
         if tls.client_ca:
             context.load_verify_locations(tls.client_ca)
             context.verify_mode = ssl.CERT_REQUIRED
-    except OSError as error:  # also what is no certificate
-        raise ConfigError(f"listen.tls: {error}; name a certificate, its key and the clients' roots, in PEM") from error
+    except OSError as error:  # includes ssl.SSLError: the file holds no certificate or key
+        raise ConfigError(f"listen.tls: {error}; certificate, key and client_ca must name PEM files") from error
     return context
 
 
@@ -32,6 +32,9 @@ def uvicorn_options(tls: Tls) -> dict[str, Any]:
 
 
 def grpc_credentials(tls: Tls) -> grpc.ServerCredentials:
+    """Credentials of grpcio's server. Raises OSError for a missing file."""
     roots = Path(tls.client_ca).read_bytes() if tls.client_ca else None
-    pair = (Path(tls.key).read_bytes(), Path(tls.certificate).read_bytes())
-    return grpc.ssl_server_credentials([pair], root_certificates=roots, require_client_auth=bool(tls.client_ca))
+    key_and_certificate = (Path(tls.key).read_bytes(), Path(tls.certificate).read_bytes())
+    return grpc.ssl_server_credentials(
+        [key_and_certificate], root_certificates=roots, require_client_auth=bool(tls.client_ca)
+    )

@@ -1,4 +1,4 @@
-"""Feedback over gRPC."""
+"""Feedback about experiments over gRPC."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class FeedbackServicer(experiments_pb2_grpc.ExperimentsServicer):
             if self._experiments is None:
                 raise NotFound(OFF)
             check_number(len(request.feedback))
-            items = [_item(one) for one in request.feedback]
-            check = _anything if holder is None else holder.check_feedback
+            items = [_document(item) for item in request.feedback]
+            check = _allow_all if holder is None else holder.check_feedback
             return pb.FeedbackResponse(accepted=self._experiments.feedback(items, check))
 
 
-def _anything(experiment: str) -> None:
-    """Where no key is declared, anybody may speak of every experiment."""
+def _allow_all(experiment: str) -> None:
+    """Without declared keys every client may send feedback for every experiment."""
 
 
-def _item(item: pb.FeedbackRequest.Item) -> dict[str, Any]:
-    """The item as JSON says it."""
+def _document(item: pb.FeedbackRequest.Item) -> dict[str, Any]:
+    """The item as its JSON document of the HTTP API."""
     document: dict[str, Any] = {"id": item.id, "position": item.position, "experiment": item.experiment}
     if item.HasField("label"):
         document["label"] = item.label

@@ -1,8 +1,8 @@
-"""HTTP/2 frames of gRPC, looked at before the native server: it takes messages of any size, and inflates them without bound.
+"""Inspects the HTTP/2 frames of gRPC before the native server, which accepts messages of any size and inflates without limit.
 
-A message that is compressed or too long is refused here, with its status to the client and a reset of its stream to the
-server, which never sees it. Header blocks pass as they are, since their compression has a state that both ends share.
-Protocols: RFC 9113, RFC 7541 and https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md.
+A message that is compressed or too long is refused here: the client gets a status, and the server a reset of the stream, so it
+never sees the message. Header blocks are forwarded unchanged, because both ends share the state of their compression.
+Protocols: RFC 9113 (HTTP/2), RFC 7541 (HPACK) and https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md.
 """
 
 from __future__ import annotations
@@ -12,192 +12,194 @@ from struct import Struct
 from urllib.parse import quote
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-HEAD = Struct(">IBI")  # of a frame: 24 bits of length and 8 of kind, flags, stream
-PREFIX = Struct(">BI")  # of a message: whether it is compressed, its length
+FRAME_HEADER = Struct(">IBI")  # 24 bits of length and 8 of type, flags, stream (RFC 9113, section 4.1)
+MESSAGE_PREFIX = Struct(">BI")  # whether the message is compressed, its length
 DATA, HEADERS, RST_STREAM, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 8, 9
 END_STREAM, END_HEADERS, PADDED = 1, 4, 8
 NO_ERROR, CANCEL = 0, 8
-LARGEST_REQUEST_FRAME = 16_384  # the server offers no more
-LARGEST_ANSWER_FRAME = 2**24 - 1
-MOST_STREAMS = 4096  # of a connection, in the middle of a message or refused: more than the server lets be open
-PEER = "x-convoy-peer"  # metadata that tell the server who is at the other end, in gRPC's form
+LARGEST_REQUEST_FRAME = 16_384  # the native server does not raise SETTINGS_MAX_FRAME_SIZE
+LARGEST_RESPONSE_FRAME = 2**24 - 1
+MAX_STREAMS = 4096  # of a connection, within a message or refused: more than the server lets be open
+PEER = "x-convoy-peer"  # metadata with the client's address for the server, in gRPC's format
 UNIMPLEMENTED, RESOURCE_EXHAUSTED = "12", "8"
-STATUS_200 = b"\x88"  # in HPACK's static table
-NOTHING = (b"", 0)
+STATUS_200 = b"\x88"  # `:status: 200` in HPACK's static table
+NO_MESSAGE = (b"", 0)
 COMPRESSED = (
-    "compressed messages are not taken over gRPC, because a small one may hold gigabytes; send them without compression "
-    "(in tritonclient compression_algorithm=None), or gzip over HTTP"
+    "compressed messages are not accepted over gRPC, because a small one may inflate to gigabytes; send them without "
+    "compression (in tritonclient compression_algorithm=None), or gzip over HTTP"
 )
 
 
-class Broken(Exception):
-    """The connection does not speak HTTP/2 as it must, and is to be closed."""
+class ProtocolError(Exception):
+    """The connection violates HTTP/2 and must be closed."""
 
 
-Frame = tuple[int, int, int, bytes]  # kind, flags, stream, and the whole of it
+Frame = tuple[int, int, int, bytes]  # type, flags, stream, and the raw bytes with the frame's header
 
 
-class Frames:
-    """Splits what one end of a connection sends into frames."""
+class FrameReader:
+    """Splits the bytes from one end of a connection into frames."""
 
     def __init__(self, largest: int, preface: bytes = b"") -> None:
+        """`largest`: the most bytes of a frame's payload; `preface`: bytes that must precede the first frame."""
         self._largest = largest
         self._preface = preface
         self._rest = b""
 
     def split(self, data: bytes) -> Iterator[Frame]:
-        """The frames that are complete now. Raises Broken."""
+        """The frames that `data` completes. Raises ProtocolError."""
         data = self._rest + data if self._rest else data
         position, end = 0, len(data)
         if self._preface:
             if not self._preface.startswith(data[: len(self._preface)]):
-                raise Broken
+                raise ProtocolError
             if end >= len(self._preface):
                 position, self._preface = len(self._preface), b""
             else:
                 end = 0
-        while end - position >= HEAD.size:
-            length_and_kind, flags, stream = HEAD.unpack_from(data, position)
-            if length_and_kind >> 8 > self._largest:
-                raise Broken
-            stop = position + HEAD.size + (length_and_kind >> 8)
+        while end - position >= FRAME_HEADER.size:
+            length_and_type, flags, stream = FRAME_HEADER.unpack_from(data, position)
+            if length_and_type >> 8 > self._largest:
+                raise ProtocolError
+            stop = position + FRAME_HEADER.size + (length_and_type >> 8)
             if stop > end:
                 break
-            yield length_and_kind & 255, flags, stream & 0x7FFFFFFF, data[position:stop]
+            yield length_and_type & 255, flags, stream & 0x7FFFFFFF, data[position:stop]
             position = stop
         self._rest = data[position:]
 
 
-class Guard:
-    """One connection: what its client sends goes through `request`, what the server sends through `answer`."""
+class FrameGuard:
+    """One connection: the client's bytes pass through `request`, the server's bytes through `respond`."""
 
-    def __init__(self, peer: str, most_bytes: int) -> None:
-        """`peer` is the client's address as gRPC names it, `most_bytes` the longest message."""
+    def __init__(self, peer: str, max_bytes: int) -> None:
+        """`peer`: the client's address in gRPC's format; `max_bytes`: the largest message accepted."""
         self._peer = literal(PEER, peer)
-        self._most_bytes = most_bytes
-        self._requests = Frames(LARGEST_REQUEST_FRAME, PREFACE)
-        self._answers = Frames(LARGEST_ANSWER_FRAME)
-        self._open: dict[int, bool] = {}  # streams without the end of their answer, and whether it has begun
-        # Of streams in the middle of a message: what is there of its prefix, or how many bytes are still to come.
-        self._messages: dict[int, tuple[bytes, int]] = {}
+        self._max_bytes = max_bytes
+        self._requests = FrameReader(LARGEST_REQUEST_FRAME, PREFACE)
+        self._responses = FrameReader(LARGEST_RESPONSE_FRAME)
+        self._begun: dict[int, bool] = {}  # streams whose response has not ended: whether it has begun
+        # Streams within a message: the bytes of its prefix so far, and the bytes of its content still to come.
+        self._partial: dict[int, tuple[bytes, int]] = {}
         self._refused: set[int] = set()  # streams whose clients may still be sending
-        self._in_block = False  # the server's header block goes on in its next frame, and nothing may come between
-        self._waiting: list[bytes] = []  # for the end of that block
+        self._in_block = False  # whether the server's header block continues: no frame may come in between
+        self._queued: list[bytes] = []  # frames for the client that wait for the end of that block
 
     def request(self, data: bytes) -> tuple[bytes, bytes]:
-        """What goes on to the server, and what goes back to the client. Raises Broken."""
-        onward: list[bytes] = []
+        """What to forward to the server, and what to send back to the client. Raises ProtocolError."""
+        forward: list[bytes] = []
         back: list[bytes] = []
         for frame in self._requests.split(data):
             kind, _, stream, raw = frame
             if stream in self._refused:
-                self._drop(frame, back)
+                self._discard(frame, back)
             elif kind != DATA:
-                onward.append(self._pass(frame))
-            elif (wrong := self._look(frame)) is None:
-                onward.append(raw)
+                forward.append(self._forward(frame))
+            elif (refusal := self._check_messages(frame)) is None:
+                forward.append(raw)
             else:
-                onward.append(_frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big")))
-                self._refuse(stream, *wrong)
-                self._drop(frame, back)
-        if len(self._messages) + len(self._refused) > MOST_STREAMS:
-            raise Broken
-        if self._waiting and not self._in_block:
-            back += self._waiting
-            self._waiting.clear()
-        return b"".join(onward), b"".join(back)
+                forward.append(_frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big")))
+                self._refuse(stream, *refusal)
+                self._discard(frame, back)
+        if len(self._partial) + len(self._refused) > MAX_STREAMS:
+            raise ProtocolError
+        if self._queued and not self._in_block:
+            back += self._queued
+            self._queued.clear()
+        return b"".join(forward), b"".join(back)
 
-    def answer(self, data: bytes) -> bytes:
-        """What goes on to the client. Raises Broken."""
-        onward: list[bytes] = []
-        for kind, flags, stream, raw in self._answers.split(data):
-            if kind == DATA and stream not in self._open:
-                continue  # the client has been told that its stream ended
+    def respond(self, data: bytes) -> bytes:
+        """What to forward to the client. Raises ProtocolError."""
+        forward: list[bytes] = []
+        for kind, flags, stream, raw in self._responses.split(data):
+            if kind == DATA and stream not in self._begun:
+                continue  # `_refuse` has ended the stream for the client
             if kind == RST_STREAM or (flags & END_STREAM and kind in (DATA, HEADERS)):
-                self._open.pop(stream, None)
-                self._messages.pop(stream, None)
-            elif kind == HEADERS and stream in self._open:
-                self._open[stream] = True
+                self._begun.pop(stream, None)
+                self._partial.pop(stream, None)
+            elif kind == HEADERS and stream in self._begun:
+                self._begun[stream] = True
             if kind in (HEADERS, CONTINUATION):
                 self._in_block = not flags & END_HEADERS
-            onward.append(raw)
-            if self._waiting and not self._in_block:
-                onward += self._waiting
-                self._waiting.clear()
-        return b"".join(onward)
+            forward.append(raw)
+            if self._queued and not self._in_block:
+                forward += self._queued
+                self._queued.clear()
+        return b"".join(forward)
 
-    def _pass(self, frame: Frame) -> bytes:
-        """A frame without data. Who sends is added to each header block, in a frame of its own behind it."""
+    def _forward(self, frame: Frame) -> bytes:
+        """A frame without data. Appends the client's address to each header block, in a frame of its own."""
         kind, flags, stream, raw = frame
         if kind == RST_STREAM:
-            self._open.pop(stream, None)
-            self._messages.pop(stream, None)
+            self._begun.pop(stream, None)
+            self._partial.pop(stream, None)
         elif kind in (HEADERS, CONTINUATION):
             if kind == HEADERS:
-                self._open.setdefault(stream, False)
+                self._begun.setdefault(stream, False)
             if flags & END_HEADERS:
                 more = _frame(CONTINUATION, END_HEADERS, stream, self._peer)
                 return b"".join((raw[:4], bytes((flags & ~END_HEADERS,)), raw[5:], more))
         return raw
 
-    def _look(self, frame: Frame) -> tuple[str, str] | None:
-        """Status and text with which a frame's data are to be refused, None when they are not. Raises Broken."""
+    def _check_messages(self, frame: Frame) -> tuple[str, str] | None:
+        """Status and text that refuse the message in a data frame, None if it is accepted. Raises ProtocolError."""
         _, flags, stream, raw = frame
-        position, stop = HEAD.size, len(raw)
+        position, stop = FRAME_HEADER.size, len(raw)
         if flags & PADDED:
             position, stop = position + 1, stop - raw[position] if stop > position else 0
             if stop < position:
-                raise Broken
-        prefix, left = self._messages.pop(stream, NOTHING)
+                raise ProtocolError
+        prefix, left = self._partial.pop(stream, NO_MESSAGE)
         while position < stop:
             if left:
                 step = min(left, stop - position)
                 left -= step
                 position += step
                 continue
-            wanted = PREFIX.size - len(prefix)
-            prefix += raw[position : min(position + wanted, stop)]
-            position += wanted
-            if len(prefix) == PREFIX.size:
-                compressed, left = PREFIX.unpack(prefix)
+            missing = MESSAGE_PREFIX.size - len(prefix)
+            prefix += raw[position : min(position + missing, stop)]
+            position += missing
+            if len(prefix) == MESSAGE_PREFIX.size:
+                compressed, left = MESSAGE_PREFIX.unpack(prefix)
                 if compressed:
                     return UNIMPLEMENTED, COMPRESSED
-                if left > self._most_bytes:
-                    return RESOURCE_EXHAUSTED, f"message of {left} bytes; the limit is {self._most_bytes}"
+                if left > self._max_bytes:
+                    return RESOURCE_EXHAUSTED, f"message of {left} bytes; the limit is {self._max_bytes}"
                 prefix = b""
         if (left or prefix) and not flags & END_STREAM:
-            self._messages[stream] = prefix, left
+            self._partial[stream] = prefix, left
         return None
 
     def _refuse(self, stream: int, status: str, text: str) -> None:
-        """Ends a stream with a status, unless the server has ended it already."""
-        begun = self._open.pop(stream, None)
+        """Ends a stream with a gRPC status, unless the server has already ended it."""
+        begun = self._begun.pop(stream, None)
         self._refused.add(stream)
         if begun is None:
             return
         head = b"" if begun else STATUS_200 + literal("content-type", "application/grpc")
-        told = {"grpc-status": status, "grpc-message": quote(text, " ,;()=_"), "grpc-accept-encoding": "identity"}
-        block = head + b"".join(literal(name, value) for name, value in told.items())
-        self._waiting.append(_frame(HEADERS, END_HEADERS | END_STREAM, stream, block))
-        self._waiting.append(_frame(RST_STREAM, 0, stream, NO_ERROR.to_bytes(4, "big")))
+        trailers = {"grpc-status": status, "grpc-message": quote(text, " ,;()=_"), "grpc-accept-encoding": "identity"}
+        block = head + b"".join(literal(name, value) for name, value in trailers.items())
+        self._queued.append(_frame(HEADERS, END_HEADERS | END_STREAM, stream, block))
+        self._queued.append(_frame(RST_STREAM, 0, stream, NO_ERROR.to_bytes(4, "big")))
 
-    def _drop(self, frame: Frame, back: list[bytes]) -> None:
-        """A frame of a refused stream goes nowhere; the connection's window gets its bytes back. Raises Broken."""
+    def _discard(self, frame: Frame, back: list[bytes]) -> None:
+        """Drops a frame of a refused stream, and returns its bytes to the connection's window. Raises ProtocolError."""
         kind, flags, stream, raw = frame
         if kind in (HEADERS, CONTINUATION):
-            raise Broken  # trailers, which no client of gRPC sends, would change the state of the compression
-        if kind == DATA and len(raw) > HEAD.size:
-            back.append(_frame(WINDOW_UPDATE, 0, 0, (len(raw) - HEAD.size).to_bytes(4, "big")))
+            raise ProtocolError  # dropping trailers, which no gRPC client sends, would break the HPACK state
+        if kind == DATA and len(raw) > FRAME_HEADER.size:
+            back.append(_frame(WINDOW_UPDATE, 0, 0, (len(raw) - FRAME_HEADER.size).to_bytes(4, "big")))
         if kind == RST_STREAM or (kind == DATA and flags & END_STREAM):
             self._refused.discard(stream)
 
 
 def literal(name: str, value: str) -> bytes:
-    """A header field that leaves HPACK's state alone (RFC 7541 §6.2.2, never Huffman)."""
+    """A header field that leaves the HPACK state unchanged: a literal without indexing (RFC 7541, section 6.2.2)."""
     return b"\x00" + _text(name) + _text(value)
 
 
 def _text(text: str) -> bytes:
+    """A string literal without Huffman coding (RFC 7541, section 5.2); its length has a prefix of 7 bits (section 5.1)."""
     content = text.encode("latin-1")
     length, size = len(content), b""
     if length < 127:
@@ -210,4 +212,4 @@ def _text(text: str) -> bytes:
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return HEAD.pack(len(payload) << 8 | kind, flags, stream) + payload
+    return FRAME_HEADER.pack(len(payload) << 8 | kind, flags, stream) + payload

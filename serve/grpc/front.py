@@ -1,4 +1,4 @@
-"""The port of the native gRPC server: connections go through a guard of their messages to the server's Unix socket."""
+"""The port of the native gRPC server: forwards connections to the server's Unix socket, through a `FrameGuard` each."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import cast
 from urllib.parse import quote
 
 from serve.acceptor import Acceptor
-from serve.grpc.frames import PREFACE, Broken, Guard
+from serve.grpc.frames import PREFACE, FrameGuard, ProtocolError
 
 BACKLOG = 4096
-LINGER_SECONDS = 10  # for a client to read what was on its way when its connection ended
+LINGER_SECONDS = 10  # for the other end to read what is buffered when its connection closes
 
 
 class GrpcFront:
-    """Listens for clients. Several fronts of a node share the port (SO_REUSEPORT)."""
+    """Listens for clients. The fronts of a node share the port (SO_REUSEPORT)."""
 
-    def __init__(self, host: str, port: int, most_bytes: int) -> None:
-        """Raises OSError when the port is taken."""
+    def __init__(self, host: str, port: int, max_bytes: int) -> None:
+        """`max_bytes`: the largest message accepted. Raises OSError if the port is taken."""
         self._listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -31,29 +31,29 @@ class GrpcFront:
         except OSError:
             self._listener.close()
             raise
-        self._folder = Path(tempfile.mkdtemp(prefix="convoy-grpc-"))  # mode 0700: nobody passes by the guard
+        self._folder = Path(tempfile.mkdtemp(prefix="convoy-grpc-"))  # mode 0700: no other user can bypass the guard
         self.path = self._folder / "server.sock"
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._acceptor: Acceptor | None = None
 
     async def start(self) -> None:
-        """From now on clients are let in; the server must listen at `path`."""
+        """Starts to accept clients. The server must already listen at `path`."""
         self._acceptor = Acceptor(self._connection)
         await self._acceptor.start(self._listener, BACKLOG)
 
     def close(self) -> None:
-        """Lets nobody else in."""
+        """Stops accepting clients. Open connections stay open."""
         if self._acceptor is not None:
             self._acceptor.close()
         self._listener.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _connection(self) -> _Client:
-        return _Client(self.path, self._most_bytes)
+        return _Client(self.path, self._max_bytes)
 
 
 class _End(asyncio.Protocol):
-    """One end of a connection that is passed on. `other` is the one beyond, once it is there."""
+    """One end of a forwarded connection. `other` is the opposite end, once it is connected."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
@@ -71,7 +71,7 @@ class _End(asyncio.Protocol):
             source.resume_reading()
 
     def _source(self) -> asyncio.Transport | None:
-        """Where what is written here comes from, unless it is closing."""
+        """The transport whose bytes are written here, None if it is absent or closing: back-pressure applies to it."""
         source = self.other.transport if self.other is not None else None
         return None if source is None or source.is_closing() else source
 
@@ -80,36 +80,37 @@ class _End(asyncio.Protocol):
             self.other.end()
 
     def send(self, data: bytes) -> None:
+        """Writes to this end's socket; does nothing before it is connected."""
         if data and self.transport is not None:
             self.transport.write(data)
 
     def end(self) -> None:
-        """Closes after what is to be written, or without it when nobody reads."""
+        """Closes once buffered bytes are written, and after `LINGER_SECONDS` even if they are not."""
         if self.transport is not None and not self.transport.is_closing():
             self.transport.close()
             asyncio.get_running_loop().call_later(LINGER_SECONDS, self.transport.abort)
 
 
 class _Client(_End):
-    """The end at which a client is."""
+    """The end towards the client."""
 
-    def __init__(self, path: Path, most_bytes: int) -> None:
+    def __init__(self, path: Path, max_bytes: int) -> None:
         super().__init__()
         self._path = path
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._opening: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._guard = Guard(peer_name(transport.get_extra_info("peername")), self._most_bytes)
+        self._guard = FrameGuard(peer_name(transport.get_extra_info("peername")), self._max_bytes)
         cast(asyncio.Transport, transport).pause_reading()
         self._opening = asyncio.ensure_future(self._open())
 
     async def _open(self) -> None:
-        server = _Server(self, self._answer)
+        server = _Server(self, self._respond)
         try:
             await asyncio.get_running_loop().create_unix_connection(lambda: server, str(self._path))
-        except OSError:  # the server is going
+        except OSError:  # the server is shutting down
             self.end()
             return
         self.other = server
@@ -124,23 +125,23 @@ class _Client(_End):
 
     def data_received(self, data: bytes) -> None:
         try:
-            onward, back = self._guard.request(data)
-        except Broken:
+            forward, back = self._guard.request(data)
+        except ProtocolError:
             self.end()
             return
         if self.other is not None:
-            self.other.send(onward)
+            self.other.send(forward)
         self.send(back)
 
-    def _answer(self, data: bytes) -> None:
+    def _respond(self, data: bytes) -> None:
         try:
-            self.send(self._guard.answer(data))
-        except Broken:
+            self.send(self._guard.respond(data))
+        except ProtocolError:
             self.end()
 
 
 class _Server(_End):
-    """The end at which the server is."""
+    """The end towards the native server."""
 
     def __init__(self, client: _End, receive: Callable[[bytes], None]) -> None:
         super().__init__()
@@ -152,7 +153,7 @@ class _Server(_End):
 
 
 def peer_name(address: tuple[str, int] | tuple[str, int, int, int] | None) -> str:
-    """A client's address as gRPC names it, for example `ipv4:127.0.0.1:53412` or `ipv6:%5B::1%5D:53412`."""
+    """A client's address in gRPC's format, for example `ipv4:127.0.0.1:53412` or `ipv6:%5B::1%5D:53412`."""
     if not address:
         return ""
     host, port = address[:2]

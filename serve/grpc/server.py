@@ -1,4 +1,4 @@
-"""The gRPC listener: both services on one port, on pygrpc-native's server or on grpcio's own."""
+"""The gRPC listener: all services on one port, served by pygrpc-native or by grpcio."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ from serve.tls import grpc_credentials
 if TYPE_CHECKING:
     from serve.experiments.manager import Experiments
 
-KEEPALIVE_MS = 60_000
+KEEPALIVE_MS = 60_000  # between pings; a client that does not answer within the timeout is disconnected
 KEEPALIVE_TIMEOUT_MS = 20_000
-ALGORITHMS, IDENTITY_ALONE = "grpc.compression_enabled_algorithms_bitset", 1
+COMPRESSION_OPTION, IDENTITY_ONLY = "grpc.compression_enabled_algorithms_bitset", 1
 INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 CLASSIFIER = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 EXPERIMENTS = experiments_pb2.DESCRIPTOR.services_by_name["Experiments"].full_name
 
 
 class GrpcServer:
-    """Serves a gateway's gRPC. Several gateways of a node share the port (SO_REUSEPORT)."""
+    """The gRPC server of a gateway. The gateways of a node share the port (SO_REUSEPORT)."""
 
     def __init__(
         self,
@@ -53,21 +53,22 @@ class GrpcServer:
         settings: Settings,
         experiments: Experiments | None = None,
     ) -> None:
+        """Raises ConfigError if the port is taken."""
         listen = settings.listen
-        # A message holds a tensor's bytes and little else: the body's limit with room for the rest.
-        size = settings.limits.body_bytes + 64 * 1024
+        # A message is a tensor's bytes and little else, so it gets the limit of an HTTP body plus an envelope.
+        max_bytes = settings.limits.body_bytes + 64 * 1024
         options = [
-            ("grpc.max_receive_message_length", size),
-            ("grpc.max_send_message_length", size),
+            ("grpc.max_receive_message_length", max_bytes),
+            ("grpc.max_send_message_length", max_bytes),
             ("grpc.max_metadata_size", settings.limits.header_bytes),
             ("grpc.absolute_max_metadata_size", settings.limits.header_bytes),
-            ("grpc.keepalive_time_ms", KEEPALIVE_MS),  # whoever does not answer in KEEPALIVE_TIMEOUT_MS has gone
+            ("grpc.keepalive_time_ms", KEEPALIVE_MS),
             ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
             ("grpc.keepalive_permit_without_calls", 1),
         ]
         self._front: GrpcFront | None = None
         try:
-            self._server = self._open(listen, options, size)
+            self._server = self._open(listen, options, max_bytes)
         except (OSError, RuntimeError) as error:
             raise ConfigError(
                 f"cannot listen on {listen.host}:{listen.grpc_port}; stop what uses it or choose another port"
@@ -85,15 +86,15 @@ class GrpcServer:
         names = (INFERENCE, CLASSIFIER, EXPERIMENTS, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
 
-    def _open(self, listen: Listen, options: list[tuple[str, int]], size: int) -> grpc.aio.Server:
-        """The server with its port. Raises OSError or RuntimeError when the port is taken."""
-        if listen.grpc_server == "native" and listen.tls is None:  # it knows no TLS
-            self._front = GrpcFront(listen.host, listen.grpc_port, size)
+    def _open(self, listen: Listen, options: list[tuple[str, int]], max_bytes: int) -> grpc.aio.Server:
+        """Creates the server on its port. Raises OSError or RuntimeError if the port is taken."""
+        if listen.grpc_server == "native" and listen.tls is None:  # the native server has no TLS
+            self._front = GrpcFront(listen.host, listen.grpc_port, max_bytes)
             native: grpc.aio.Server = pygrpc_native.aio.server(options=options)
             native.add_insecure_port(f"unix:{self._front.path}")
             return native
-        # A message may be as long as the limit, but then a thousandth of it must not be enough to make one.
-        server = grpc.aio.server(options=[*options, ("grpc.so_reuseport", 1), (ALGORITHMS, IDENTITY_ALONE)])
+        # No compression: otherwise a message of the maximal size could be sent as a thousandth of it.
+        server = grpc.aio.server(options=[*options, ("grpc.so_reuseport", 1), (COMPRESSION_OPTION, IDENTITY_ONLY)])
         address = f"[{listen.host}]:{listen.grpc_port}" if ":" in listen.host else f"{listen.host}:{listen.grpc_port}"
         if listen.tls is None:
             server.add_insecure_port(address)
@@ -102,6 +103,7 @@ class GrpcServer:
         return server
 
     async def start(self) -> None:
+        """Returns once the server accepts calls and its health service reports SERVING."""
         await self._server.start()
         if self._front is not None:
             await self._front.start()
@@ -109,11 +111,11 @@ class GrpcServer:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     async def say_unready(self) -> None:
-        """The health service sends clients elsewhere; calls are served on."""
+        """Reports NOT_SERVING, so that clients use another server. Calls are still served."""
         await self._health.enter_graceful_shutdown()
 
     async def stop(self, seconds: float) -> None:
-        """Tells clients to go elsewhere, finishes what is in flight, at most `seconds`."""
+        """Reports NOT_SERVING, completes the calls in flight within `seconds`, then closes all connections."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(seconds)
         if self._front is not None:

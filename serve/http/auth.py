@@ -1,4 +1,7 @@
-"""Who may ask what over HTTP: the guard before every path that is not hot, and what its handlers ask of it."""
+"""Authorization over HTTP: the guard before every path but the hot ones, and the checks of the handlers behind it.
+
+Hot paths check their keys themselves (`serve/http/app.py`), since they bypass this middleware.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,18 @@ from serve.auth import Access, Holder, key_in
 from serve.http.body import Headers, Receive, Scope, Send
 from serve.http.responses import send_error
 
-HOLDER = "convoy.holder"  # key of the scope
+HOLDER = "convoy.holder"  # scope key of the request's `Holder`; absent where no key is needed
 OPEN = frozenset({"/", "/-/healthz", "/ping", "/v2/health/live", "/v2/health/ready"})
 OPEN_FOLDERS = ("/page/", "/samples/")
 
 
 def shown_key(headers: Headers) -> bytes:
-    """The key in a request's headers, empty when there is none."""
+    """The API key in a request's headers, empty if there is none."""
     return key_in(headers.get(b"authorization"), headers.get(b"x-api-key"))
 
 
 class Guard:
-    """ASGI: where keys are declared nothing is asked without one, but for health and the page's own files."""
+    """ASGI middleware: once keys are declared, every path needs one, except health checks and the files of the web page."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
@@ -44,29 +47,30 @@ class Guard:
 
 
 class Rights:
-    """What handlers ask about whoever sends a request."""
+    """Checks what the key of a request permits. Without declared keys only changes are restricted."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
 
     def may_call(self, request: Request, name: str) -> bool:
+        """Whether the request may see and call model `name`."""
         holder: Holder | None = request.scope.get(HOLDER)
         return holder is None or holder.may_call(name)
 
     def check_call(self, request: Request, name: str) -> None:
-        """Raises Forbidden."""
+        """Raises Forbidden if the key may not call model `name`."""
         holder: Holder | None = request.scope.get(HOLDER)
         if holder is not None:
             holder.check_call(name)
 
     def check_feedback(self, request: Request, experiment: str) -> None:
-        """Raises Forbidden."""
+        """Raises Forbidden if the key may not send feedback for this experiment."""
         holder: Holder | None = request.scope.get(HOLDER)
         if holder is not None:
             holder.check_feedback(experiment)
 
     def check_change(self, request: Request) -> None:
-        """For whatever changes the server. Raises Unauthenticated or Forbidden, also where no key is declared."""
+        """For changes of the server. Raises Unauthenticated or Forbidden, even without declared keys: see `serve/auth.py`."""
         holder: Holder | None = request.scope.get(HOLDER)
         if holder is not None:
             holder.check_admin()
@@ -74,7 +78,7 @@ class Rights:
             self._access.find_admin(shown_key(dict(request.scope["headers"])))
 
     def check_overview(self, request: Request) -> None:
-        """For what tells of everybody's traffic. Raises Forbidden, where keys are declared."""
+        """For data about all clients' traffic. Raises Forbidden if keys are declared and this is not an admin key."""
         holder: Holder | None = request.scope.get(HOLDER)
         if holder is not None:
             holder.check_admin()

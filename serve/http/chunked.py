@@ -1,37 +1,39 @@
-"""What a chunked body carries beside its content: sizes, chunk extensions, trailers (RFC 9112, section 7.1)."""
+"""The framing of a chunked body: chunk sizes, chunk extensions and trailers (RFC 9112, section 7.1)."""
 
 from __future__ import annotations
 
-TINY = 64  # bytes of content; the line of a smaller chunk counts, since each chunk costs a call on the event loop
+TINY = 64  # bytes; the size line of a smaller chunk counts as overhead, since each chunk costs a call on the event loop
 
 
 class ChunkedBody:
-    """Counts bytes that are neither content nor the least that framing it takes, those of the request's head among them.
+    """Counts the bytes of a request that are neither content nor the minimal framing of its chunks.
 
-    llhttp reports no chunk extension, and a trailer only when it is whole. So this is the rest: what has arrived, less
-    what is explained.
+    llhttp does not report chunk extensions, and reports a trailer only when it is complete. So the overhead is what has been
+    received minus what is accounted for.
     """
 
     def __init__(self, head_bytes: int, headers: int) -> None:
-        self.extra = head_bytes
-        self.fields = headers  # and trailers
-        self._size = 0  # of the chunk that arrives
-        self._explained = 0
+        self.overhead = head_bytes
+        self.fields = headers  # headers and trailers
+        self._chunk_bytes = 0  # content of the current chunk so far
+        self._accounted = 0  # bytes of the current piece that are content or minimal framing
 
     def content(self, size: int) -> None:
-        self._size += size
-        self._explained += size
+        """The parser reported `size` bytes of content."""
+        self._chunk_bytes += size
+        self._accounted += size
 
     def end_chunk(self) -> None:
-        if self._size >= TINY:
-            self._explained += len(b"%x" % self._size) + 4  # its size, and twice CRLF
-        self._size = 0
+        """The parser reached the end of a chunk."""
+        if self._chunk_bytes >= TINY:
+            self._accounted += len(b"%x" % self._chunk_bytes) + 4  # its size in hexadecimal, and CRLF twice
+        self._chunk_bytes = 0
 
-    def arrived(self, size: int) -> None:
-        """These bytes were all of the body."""
-        self.extra += size - self._explained
-        self._explained = 0
+    def received(self, size: int) -> None:
+        """A piece of `size` bytes was parsed, all of it part of this body."""
+        self.overhead += size - self._accounted
+        self._accounted = 0
 
     def begin(self) -> None:
-        """Bytes that came with the head are not counted: nobody knows where in them the head ended."""
-        self._explained = 0
+        """Skips the piece in which the head ended, since the parser does not say where in it the body begins."""
+        self._accounted = 0

@@ -1,4 +1,4 @@
-"""Classify over HTTP: a raw image, a form with files, or JSON with base64, to images and options."""
+"""Parses classify requests over HTTP: a raw image, a form with image files, or JSON with base64."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from serve.http.json_documents import ENVELOPE_VALUES, load, parse_bounded
 from serve.http.responses import REQUEST_ID
 from serve.images.decoder import SMALL_BYTES
 
-# Characters that are decoded in one call, which holds the interpreter's lock; a multiple of 4.
+# Characters decoded per call, since each call holds the interpreter's lock. A multiple of 4, so that pieces are valid base64.
 BASE64_PIECE = 1024 * 1024
-FORM_PIECE = 64 * 1024  # bytes of a form that are read in one turn of the event loop
+FORM_PIECE = 64 * 1024  # bytes of a form parsed in one turn of the event loop
 
 
 @dataclass(frozen=True, slots=True)
 class ClassifyCall:
-    """What a classify request carries."""
+    """The contents of a classify request: encoded images, options, and the remaining fields."""
 
     images: Sequence[ImageBytes]
     options: ClassifyParams = DEFAULTS
@@ -40,7 +40,10 @@ class ClassifyCall:
 
 
 async def parse_classify(scope: Scope, headers: Headers, body: bytes, endpoint: Endpoint) -> ClassifyCall:
-    """Images and options of a classify request. Raises InvalidInput, or TooLarge for too many images."""
+    """Parses a classify request. Raises InvalidInput, or TooLarge for too many images.
+
+    Options in the body take precedence over the query, and those over headers.
+    """
     query = scope["query_string"]
     options = parse_text_params(parse_query(query)) if query else DEFAULTS
     if not options.id:
@@ -57,7 +60,7 @@ async def parse_classify(scope: Scope, headers: Headers, body: bytes, endpoint: 
 
 
 def carries_large_image(headers: Headers) -> bool:
-    """Whether the head alone shows that the body is one image that is decoded by a thread."""
+    """Whether the head shows that the body is a single image large enough to be decoded on a thread."""
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if kind in (b"application/json", b"multipart/form-data") or b"content-encoding" in headers:
         return False
@@ -65,17 +68,17 @@ def carries_large_image(headers: Headers) -> bool:
 
 
 def with_request_id(headers: Headers, options: ClassifyParams = DEFAULTS) -> ClassifyParams:
-    """The options with the id in the headers, where there is one. Raises InvalidInput."""
+    """The options, with the request id of the headers if there is one. Raises InvalidInput."""
     return parse_params({"id": request_id(headers)}, options) if REQUEST_ID in headers else options
 
 
 def request_id(headers: Headers) -> str:
-    """The request id in the headers, empty when there is none. Raises InvalidInput."""
+    """The request id in the headers, empty if there is none. Raises InvalidInput."""
     return check_id(headers.get(REQUEST_ID, b"").decode("latin-1"))
 
 
 def parse_query(query: bytes) -> dict[str, str]:
-    """The fields of a query string, the last of each name. Raises InvalidInput."""
+    """The fields of a query string; of repeated fields the last one. Raises InvalidInput."""
     try:
         return dict(parse_qsl(query.decode("ascii"), max_num_fields=32))
     except ValueError as error:
@@ -93,7 +96,7 @@ def _parse_json(body: bytes, options: ClassifyParams, endpoint: Endpoint) -> Cla
 
 
 def from_base64(where: str, text: object) -> bytes:
-    """The bytes of base64 text. Raises InvalidInput that says `where`."""
+    """Decodes base64 text. Raises InvalidInput with `where`, the position in the document."""
     try:
         if isinstance(text, str):
             return _decode_pieces(text) if len(text) > BASE64_PIECE else base64.b64decode(text, validate=True)
@@ -103,7 +106,7 @@ def from_base64(where: str, text: object) -> bytes:
 
 
 def _decode_pieces(text: str) -> bytes:
-    """Long base64 text; between two pieces other threads get their turn. Raises ValueError."""
+    """Decodes long base64 text in pieces, so that other threads run in between. Raises ValueError."""
     if "=" in text[: (len(text) - 1) // BASE64_PIECE * BASE64_PIECE]:
         raise ValueError("padding before the end")
     pieces = (text[start : start + BASE64_PIECE] for start in range(0, len(text), BASE64_PIECE))
@@ -111,11 +114,11 @@ def _decode_pieces(text: str) -> bytes:
 
 
 async def _parse_form(scope: Scope, body: bytes, options: ClassifyParams, endpoint: Endpoint) -> ClassifyCall:
-    request = Request(scope, _in_pieces(body))
+    request = Request(scope, _receive_pieces(body))
     try:
         form = await request.form(max_files=endpoint.most_images, max_fields=16)
     except (MultiPartException, HTTPException) as error:
-        raise InvalidInput(f"the form cannot be read: {getattr(error, 'message', None) or error}") from error
+        raise InvalidInput(f"malformed form: {getattr(error, 'message', None) or error}") from error
     images: list[ImageBytes] = []
     fields: dict[str, str] = {}
     for name, value in form.multi_items():
@@ -129,8 +132,8 @@ async def _parse_form(scope: Scope, body: bytes, options: ClassifyParams, endpoi
     return ClassifyCall(images, parse_text_params(fields, options), fields)
 
 
-def _in_pieces(body: bytes) -> Receive:
-    """Hands a body over with a turn of the event loop for each piece: the form's reader may take seconds for all of it."""
+def _receive_pieces(body: bytes) -> Receive:
+    """An ASGI receive that yields to the event loop before each piece: parsing a large form at once may take seconds."""
     starts = iter(range(0, len(body) or 1, FORM_PIECE))
 
     async def receive() -> Message:

@@ -1,4 +1,4 @@
-"""Answers compressed with gzip or deflate, when the client asks for it."""
+"""Responses compressed with gzip or deflate, if the client accepts it (RFC 9110, section 12.5.3)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from serve.http.responses import Headers
 
 ACCEPT_ENCODING = b"accept-encoding"
 OFFERED = (b"gzip", b"deflate")
-WORTHWHILE_BYTES = 1024  # below, the header and the time cost more than the bytes saved
-INLINE_BYTES = 64 * 1024  # beyond, compressing would hold up everybody else
-FAST = 1
+WORTHWHILE_BYTES = 1024  # for smaller bodies the extra header and the time cost more than the bytes saved
+INLINE_BYTES = 64 * 1024  # larger bodies are compressed on a thread, because they would block the event loop
+FAST = 1  # zlib level
 
 
 async def encode_answer(asked: RequestHeaders, body: bytes, headers: Headers) -> bytes:
-    """The body as the client wants it; `headers` get the encoding's name."""
+    """Compresses the body if the client accepts it, and then adds the encoding to `headers`."""
     accepted = asked.get(ACCEPT_ENCODING)
     encoding = None if accepted is None else choose_encoding(accepted, len(body) >= WORTHWHILE_BYTES)
     if encoding is None:
@@ -32,9 +32,10 @@ async def encode_answer(asked: RequestHeaders, body: bytes, headers: Headers) ->
 
 @lru_cache(maxsize=256)
 def choose_encoding(accepted: bytes, worthwhile: bool) -> bytes | None:
-    """The first offered encoding that an Accept-Encoding allows.
+    """The first offered encoding that an Accept-Encoding header allows, None for no compression.
 
-    A client that names a single one, as Triton's do, wants it whatever the size; a list tells what it could read.
+    A single encoding, as Triton's clients send, is an explicit wish and is used for small bodies too. A list, as browsers
+    send, only says what the client can read.
     """
     weights: dict[bytes, float] = {}
     for part in accepted.lower().split(b","):
@@ -53,6 +54,6 @@ def _weight(text: bytes) -> float:
 
 
 def compress(body: bytes, encoding: bytes) -> bytes:
-    """The body in gzip or deflate (zlib) form."""
+    """Compresses `body` as gzip, or as deflate (zlib format, RFC 1950)."""
     deflater = zlib.compressobj(FAST, wbits=WINDOW_BITS[encoding])
     return deflater.compress(body) + deflater.flush()

@@ -1,8 +1,8 @@
-"""An HTTP connection within its limits: one answer for each request, in turn, whatever a client sends and however slowly.
+"""One HTTP/1.1 connection with limits: one response per request, in order, however slow or malformed the client is.
 
-uvicorn bounds neither heads, nor trailers, nor how far requests are read ahead, and loses the body of a request that
-asks for another protocol. What has taken too long is found by a look at all connections once a second, so that a request
-costs no timer.
+uvicorn limits neither the size of heads and trailers nor how far it reads ahead of the request in progress, and it loses
+the body of a request that asks for a protocol upgrade. Timeouts are checked for all connections once a second
+(`Connection.check_time`), because a timer per request would cost more than the rest of the bookkeeping.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from enum import Enum
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, NoReturn, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -18,50 +18,32 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from convoy.errors import InvalidInput
 from serve.config.schema import Limits
-from serve.http.body import Headers, Scope, whole_number
+from serve.http.body import BodyMemory, Headers, Scope, whole_number
 from serve.http.chunked import ChunkedBody
-from serve.http.fast_path import MOST_BYTES, FastPathCycle
+from serve.http.fast_path import MAX_BODY_BYTES, FastPathCycle, HotRoutes
+from serve.http.responses import LINGER_SECONDS, closing_error
 
 BEGAN = "convoy.began"  # key of the scope: when the first byte of the request was seen, in the event loop's time
 WATCH = "convoy.watch"  # key of the scope under which a waiting request can be told that its client has gone
-PIECE = 4096  # bytes that are parsed at a time where a head may be among them: no more is read ahead of its turn
-LINGER_SECONDS = 5.0  # a close while the client still sends would reset the connection under the last answer
-BAD_REQUEST = b"400 Bad Request"
-TOO_LARGE = b"431 Request Header Fields Too Large"
-TIMEOUT = b"408 Request Timeout"
+PIECE_BYTES = 4096  # parsed at a time while a head may be among them, so that few requests are parsed ahead
 
 
 class Phase(Enum):
-    """What is expected of the client."""
+    """What the connection expects next."""
 
-    IDLE = 0
-    HEAD = 1
-    BODY = 2
-    ANSWER = 3  # to read it
-    REST = 4  # of a body whose request is answered already: it is thrown away
-    LEAVING = 5  # to close, once it has its answers
-
-
-IDLE, HEAD, BODY, ANSWER, REST, LEAVING = Phase  # an attribute of an Enum is slow to read
+    IDLE = 0  # a request
+    HEAD = 1  # the rest of a head
+    BODY = 2  # the rest of a body
+    RESPONSE = 3  # the application's response
+    DISCARD = 4  # the rest of a body whose request is already answered
+    CLOSING = 5  # the client's close, once every response is sent
 
 
-class Hot(Protocol):
-    """What a connection asks of the application before a body has come."""
-
-    def is_hot(self, url: bytes) -> bool: ...
-
-    def refuse(self, url: bytes, asked: Headers, began: float) -> bytes | None: ...
-
-
-class Room:
-    """Bytes of bodies whose requests are not answered yet, over all connections."""
-
-    def __init__(self) -> None:
-        self.taken = 0
+IDLE, HEAD, BODY, RESPONSE, DISCARD, CLOSING = Phase  # globals: attribute access on an Enum class is slow
 
 
 class Flow(FlowControl):
-    """Reads no further while bytes wait that have been read, whichever request asks for more."""
+    """Flow control that stays paused while unparsed bytes are buffered, even if a request asks to resume reading."""
 
     held = False
 
@@ -79,30 +61,30 @@ class Flow(FlowControl):
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection, which also tells the waiting request when its client leaves, and errs in JSON."""
+    """uvicorn's HTTP connection with our limits, JSON errors, and notification of a request whose client disconnects."""
 
     flow: Flow
 
-    def __init__(self, limits: Limits, room: Room, hot: Hot, **rest: Any) -> None:
-        super().__init__(**rest)
+    def __init__(self, limits: Limits, body_memory: BodyMemory, routes: HotRoutes, **uvicorn_arguments: Any) -> None:
+        super().__init__(**uvicorn_arguments)
         self._limits = limits
-        self._room = room
-        self._body = 0  # bytes that this connection has of the room
-        self._hot = hot
-        self._blank_since = 0.0  # when empty lines began to come instead of a request, 0: they did not
-        self._refused = False  # whether a request of this read was answered from its head
+        self._body_memory = body_memory
+        self._body_bytes = 0  # this connection's share of `body_memory`
+        self._routes = routes
+        self._blank_since = 0.0  # when blank lines began to arrive instead of a request; 0: none did
+        self._refused = False  # whether a request of the current read was refused from its head
         self._phase = IDLE
-        self._since = self.loop.time()  # when the phase began; a body's time counts from its head's first byte
-        self._open = 0  # requests whose answers are due
-        self._unparsed = b""  # bytes behind a request that waits for its turn
-        self._read = 0  # bytes of the last piece
-        self._head = 0  # bytes of a head, and of the piece in which it began
-        self._due = 0  # bytes of a body of known length that are to come
-        self._chunks: ChunkedBody | None = None  # of a chunked body that has not ended
-        self._unread = 0  # bytes of answers that wait for the client, as last seen
-        self._stuck_since = self._since
-        self._refusal = (BAD_REQUEST, b"malformed HTTP request")
-        self._goodbye: bytes | None = None  # the last answer, when it is no application's
+        self._since = self.loop.time()  # start of the phase; a body's time counts from the first byte of its head
+        self._unanswered = 0  # requests without a complete response
+        self._unparsed = b""  # bytes behind a request that must be answered first
+        self._piece_bytes = 0  # size of the piece being parsed
+        self._head_bytes = 0  # size of the head, including the whole piece in which it began
+        self._body_left = 0  # bytes still to come of a body of known length
+        self._chunks: ChunkedBody | None = None  # set while a chunked body arrives
+        self._unsent = 0  # bytes in the write buffer at the last check
+        self._stalled_since = self._since
+        self._parse_error = (400, b"malformed HTTP request")
+        self._final_response: bytes | None = None  # an error after which the connection closes
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -110,7 +92,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._leave_room()
+        self._release_body_memory()
         cycle = cast("RequestResponseCycle | None", self.cycle)  # uvicorn types it as always there
         if cycle is not None:
             watch = cast(Scope, cycle.scope).get(WATCH)
@@ -118,23 +100,23 @@ class Connection(HttpToolsProtocol):
                 watch.client_gone()
 
     def data_received(self, data: bytes) -> None:
-        if self._phase is LEAVING:
+        if self._phase is CLOSING:
             return
         self._refused = False
-        if self._is_behind():
+        if self._must_wait():
             self._hold(self._unparsed + data)
         else:
             self._parse(data)
 
-    def _is_behind(self) -> bool:
-        """Whether what comes next has to wait for the answer to a request before it."""
-        return self._open > (self._phase is BODY)
+    def _must_wait(self) -> bool:
+        """Whether the next bytes belong to a request behind one that is not answered yet."""
+        return self._unanswered > (self._phase is BODY)
 
     def _hold(self, data: bytes) -> None:
         self._unparsed = data
         self.flow.hold()
 
-    def _read_on(self) -> None:
+    def _resume(self) -> None:
         data, self._unparsed = self._unparsed, b""
         self.flow.held = False
         if data:
@@ -142,43 +124,43 @@ class Connection(HttpToolsProtocol):
         self.flow.resume_reading()
 
     def _parse(self, data: bytes) -> None:
-        """Parses up to the first request that has to wait, or little more: a parsed request takes more memory than its bytes."""
-        parsed = self._feed(data) if len(data) <= PIECE else 0
+        """Parses up to the first request that must wait, or one piece more: parsed requests take more memory than their bytes."""
+        parsed = self._feed(data) if len(data) <= PIECE_BYTES else 0
         if parsed == len(data):
             return
         rest = memoryview(data)[parsed:]
-        while rest and self._phase is not LEAVING:
-            if self._is_behind():
+        while rest and self._phase is not CLOSING:
+            if self._must_wait():
                 self._hold(bytes(rest))
                 return
-            rest = rest[self._feed(rest[: max(PIECE, self._due)]) :]
+            rest = rest[self._feed(rest[: max(PIECE_BYTES, self._body_left)]) :]
 
     def _feed(self, piece: bytes | memoryview) -> int:
-        """Parses a piece, or its part up to the end of a head that asks for another protocol. How many bytes that were."""
-        self._read = parsed = len(piece)
+        """Parses a piece, or its part up to the end of a head that asks for an upgrade. Returns the number of bytes parsed."""
+        self._piece_bytes = parsed = len(piece)
         if self._phase is HEAD:
-            self._head += parsed
-        chunks, before = self._chunks, self.headers
+            self._head_bytes += parsed
+        chunks, headers = self._chunks, self.headers
         try:
             try:
                 self.parser.feed_data(piece)
-            except HttpParserUpgrade as asked:
-                parsed = asked.args[0]
+            except HttpParserUpgrade as upgrade:
+                parsed = upgrade.args[0]
                 self._ignore_upgrade()
         except HttpParserError:
-            self._refuse(*self._refusal)
+            self._reject(*self._parse_error)
         else:
             if self._phase is HEAD or self._chunks is not None:
                 self._check_size(chunks)
-            elif self._phase is IDLE and self.headers is before and not self._blank_since:
+            elif self._phase is IDLE and self.headers is headers and not self._blank_since:
                 self._blank_since = self.loop.time()
         return parsed
 
     def _ignore_upgrade(self) -> None:
-        """Goes on as if the head that has just ended asked for no other protocol (RFC 9110, section 7.8).
+        """Continues as if the head that just ended had no Upgrade field (RFC 9110, section 7.8: a server may ignore it).
 
-        httptools ends such a request with its head and takes its body for the next request, and cannot be told otherwise.
-        So another parser reads the head again, without the field.
+        httptools ends such a request with its head and parses the body as the next request. It has no option for that, so
+        a new parser reads the head again without the field.
         """
         lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
         lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
@@ -189,24 +171,27 @@ class Connection(HttpToolsProtocol):
         self._since = since
 
     def _check_size(self, chunks: ChunkedBody | None) -> None:
-        """What the parser keeps to itself until it is whole."""
-        too_large = self._phase is HEAD and self._head > self._limits.header_bytes + PIECE
+        """Limits what llhttp buffers without reporting it: unfinished heads, chunk extensions, unfinished trailers."""
+        too_large = self._phase is HEAD and self._head_bytes > self._limits.header_bytes + PIECE_BYTES
         if self._chunks is not None:
             if self._chunks is chunks:
-                chunks.arrived(self._read)
-                too_large = chunks.extra > self._limits.header_bytes
+                chunks.received(self._piece_bytes)
+                too_large = chunks.overhead > self._limits.header_bytes
             else:
                 self._chunks.begin()
         if too_large:
-            self._refuse(TOO_LARGE, self._too_large())
+            self._reject(431, self._too_large())
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._phase, self._since, self._head = HEAD, self.loop.time(), self._read
+        self._phase, self._since, self._head_bytes = HEAD, self.loop.time(), self._piece_bytes
         self._blank_since = 0.0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer: that is never one (RFC 9110, section 6.5.1), since headers were judged before it came."""
+        """A header, or a trailer: trailers are only counted and never merged (RFC 9110, section 6.5.1).
+
+        The headers, an API key among them, were already checked when a trailer arrives.
+        """
         if self._chunks is None:
             name = name.lower()
             if name == b"expect" and value.lower() == b"100-continue":
@@ -215,47 +200,47 @@ class Connection(HttpToolsProtocol):
             return
         self._chunks.fields += 1
         if self._chunks.fields > self._limits.headers:
-            self._stop(TOO_LARGE, self._too_large())
+            self._stop_parser(431, self._too_large())
 
     def on_headers_complete(self) -> None:
-        if len(self.headers) > self._limits.headers or self._head_bytes() > self._limits.header_bytes:
-            self._stop(TOO_LARGE, self._too_large())
-        if self.parser.should_upgrade():  # the head comes again, without that
+        if len(self.headers) > self._limits.headers or self._head_size() > self._limits.header_bytes:
+            self._stop_parser(431, self._too_large())
+        if self.parser.should_upgrade():  # `_ignore_upgrade` parses this head again
             if self.parser.get_method() == b"CONNECT":
-                self._stop(b"501 Not Implemented", b"CONNECT is not offered")
+                self._stop_parser(501, b"CONNECT is not offered")
             return
         cast(Scope, self.scope)[BEGAN] = self._since
-        fields = dict(self.headers)  # llhttp refuses two lengths, and a length beside chunks
+        fields = dict(self.headers)  # llhttp refuses two lengths, and a length with chunks
         length = whole_number(fields.get(b"content-length", b""))
         hot = length is not None and self._is_hot()
-        small = hot and length is not None and length <= MOST_BYTES
+        small = hot and length is not None and length <= MAX_BODY_BYTES
         if hot and length is not None and length <= self._limits.body_bytes and self._refuse_early(fields):
-            self._due, self._phase = length, REST
+            self._body_left, self._phase = length, DISCARD
             return
         if small:
             scope = cast(Scope, self.scope)
             scope.update(method="POST", path=self.url.decode(), raw_path=self.url, query_string=b"")
             cycle = FastPathCycle(scope, self.transport, self.flow, self.on_response_complete)
-            self.cycle = cast(RequestResponseCycle, cycle)  # has what uvicorn's protocol asks of one
+            self.cycle = cast(RequestResponseCycle, cycle)  # has every attribute that uvicorn's protocol uses
         else:
             super().on_headers_complete()
-        self._due = length or 0
-        self._chunks = ChunkedBody(self._named_bytes(), len(self.headers)) if b"transfer-encoding" in fields else None
-        self._open += 1
+        self._body_left = length or 0
+        self._chunks = ChunkedBody(self._fields_size(), len(self.headers)) if b"transfer-encoding" in fields else None
+        self._unanswered += 1
         self._phase = BODY
 
     def on_body(self, body: bytes) -> None:
         if self._chunks is None:
-            self._due -= len(body)
+            self._body_left -= len(body)
         else:
             self._chunks.content(len(body))
-        if self._phase is REST:
+        if self._phase is DISCARD:
             return
-        self._body += len(body)
-        self._room.taken += len(body)
-        if self._room.taken > self._limits.bodies_bytes:
-            self._leave_room()  # at once: others must not be refused for what goes
-            self._stop(b"503 Service Unavailable", b"too many bodies at a time, limits.bodies_bytes; retry")
+        self._body_bytes += len(body)
+        self._body_memory.used += len(body)
+        if self._body_memory.used > self._limits.bodies_bytes:
+            self._release_body_memory()  # at once: other connections must not be refused for a body that is dropped
+            self._stop_parser(503, b"request memory is full (limits.bodies_bytes); retry later")
         cycle: RequestResponseCycle | FastPathCycle = self.cycle
         if isinstance(cycle, FastPathCycle):
             cycle.add(body)
@@ -267,148 +252,146 @@ class Connection(HttpToolsProtocol):
             self._chunks.end_chunk()
 
     def on_message_complete(self) -> None:
-        if self._phase is HEAD:  # it asks for another protocol: the head comes again
+        if self._phase is HEAD:  # the head asks for an upgrade: `_ignore_upgrade` parses it again
             return
-        self._due, self._chunks = 0, None
-        if self._phase is REST:
+        self._body_left, self._chunks = 0, None
+        if self._phase is DISCARD:
             self._phase, self._since = IDLE, self.loop.time()
             return
-        self._phase = ANSWER
+        self._phase = RESPONSE
         cycle: RequestResponseCycle | FastPathCycle = self.cycle
         if not isinstance(cycle, FastPathCycle):
             super().on_message_complete()
-        elif self._open == 1:
+        elif self._unanswered == 1:
             self._start_asgi_task(cast(RequestResponseCycle, cycle), self.app)
         else:
             self.pipeline.appendleft((cast(RequestResponseCycle, cycle), self.app))
 
     def on_response_complete(self) -> None:
-        """What uvicorn does, but for its timer of idle connections: `check_time` ends them."""
+        """As in uvicorn, without its timer for idle connections: `check_time` closes them."""
         self.server_state.total_requests += 1
-        self._open -= 1
+        self._unanswered -= 1
         self._since = self.loop.time()
-        if not self._open:
-            self._leave_room()
-            if self._phase is ANSWER:
+        if not self._unanswered:
+            self._release_body_memory()
+            if self._phase is RESPONSE:
                 self._phase = IDLE
             elif self._phase is BODY:
-                self._phase = REST
+                self._phase = DISCARD
         if self.transport.is_closing():
             return
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-        if self._is_behind():
+        if self._must_wait():
             return
-        if self._goodbye is None:
-            self._read_on()
+        if self._final_response is None:
+            self._resume()
         else:
-            self._leave()
+            self._close()
 
-    def _leave_room(self) -> None:
-        self._room.taken -= self._body
-        self._body = 0
+    def _release_body_memory(self) -> None:
+        self._body_memory.used -= self._body_bytes
+        self._body_bytes = 0
 
     def _is_hot(self) -> bool:
-        """Whether a model answers, and nothing of this request asks for uvicorn's own cycle."""
+        """Whether a model answers this URL and the request needs nothing that only uvicorn's own cycle does."""
         parser = self.parser
-        if not self._hot.is_hot(self.url) or parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
+        if not self._routes.is_hot(self.url) or parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
             return False
         if self.expect_100_continue or not parser.should_keep_alive():
             return False
         return self.limit_concurrency is None or len(self.connections) < self.limit_concurrency
 
     def _refuse_early(self, fields: Headers) -> bool:
-        """Answers from the head alone a request that would be late. Not where answers before it are due or unread.
+        """Refuses from its head a request that would miss its deadline. Returns whether it did.
 
-        One of a read: thousands of heads come in one, and others wait for the event loop meanwhile.
+        Only where no earlier response is pending or unsent, since responses keep the order of requests. At most once per
+        read: a read may hold thousands of heads, and other connections would wait while they are all refused.
         """
-        if self._open or self.flow.write_paused or self._refused:
+        if self._unanswered or self.flow.write_paused or self._refused:
             return False
-        answer = self._hot.refuse(self.url, fields, self._since)
-        if answer is None:
+        response = self._routes.refuse(self.url, fields, self._since)
+        if response is None:
             return False
         self._refused = True
         self.server_state.total_requests += 1
-        self.transport.write(answer)
+        self.transport.write(response)
         return True
 
-    def _head_bytes(self) -> int:
-        """At least as many as the head has when they are few, else the bytes of its names and values."""
-        return self._head if self._head <= self._limits.header_bytes else self._named_bytes()
+    def _head_size(self) -> int:
+        """An upper bound of the head's size if that is within the limit, else the exact size of its names and values."""
+        return self._head_bytes if self._head_bytes <= self._limits.header_bytes else self._fields_size()
 
-    def _named_bytes(self) -> int:
+    def _fields_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def check_time(self, now: float) -> None:
-        """Ends the connection when its client has taken too long."""
-        limits, waited = self._limits, now - self._since
-        for_body = max(limits.header_seconds, limits.deadline_ms / 1000)
-        if self._is_behind():
-            pass  # it waits for us
-        elif self._phase is IDLE and (waited > limits.idle_seconds or self._waits_blank(now)):
+        """Closes the connection if its client is too slow. `now`: the event loop's time, in seconds."""
+        limits, elapsed = self._limits, now - self._since
+        body_time = max(limits.header_seconds, limits.deadline_ms / 1000)
+        if self._must_wait():
+            pass  # the client waits for us
+        elif self._phase is IDLE and (elapsed > limits.idle_seconds or self._sends_only_blank_lines(now)):
             self.transport.close()
-        elif self._phase is HEAD and waited > limits.header_seconds:
-            self._refuse(TIMEOUT, b"the head of the request did not arrive within limits.header_seconds")
-        elif self._phase is BODY and waited > for_body:
-            self._refuse(TIMEOUT, b"the body of the request did not arrive within limits.deadline_ms")
-        elif (self._phase is REST and waited > for_body) or (self._phase is LEAVING and waited > LINGER_SECONDS):
+        elif self._phase is HEAD and elapsed > limits.header_seconds:
+            self._reject(408, b"the head of the request did not arrive within limits.header_seconds")
+        elif self._phase is BODY and elapsed > body_time:
+            self._reject(408, b"the body of the request did not arrive within limits.deadline_ms")
+        elif (self._phase is DISCARD and elapsed > body_time) or (self._phase is CLOSING and elapsed > LINGER_SECONDS):
             self.transport.close()
-        self._check_reading(now)
+        self._check_client_reads(now)
 
-    def _waits_blank(self, now: float) -> bool:
-        """Whether empty lines, which may stand before a request (RFC 9112, section 2.2), have come for as long as a head may."""
+    def _sends_only_blank_lines(self, now: float) -> bool:
+        """Whether blank lines, allowed before a request (RFC 9112, section 2.2), arrive for longer than a head may take."""
         return bool(self._blank_since) and now - self._blank_since > self._limits.header_seconds
 
-    def _check_reading(self, now: float) -> None:
-        """A client that takes nothing of its answer keeps it in our memory."""
-        unread = self.transport.get_write_buffer_size()
-        if not unread or unread != self._unread:
-            self._unread, self._stuck_since = unread, now
-        elif now - self._stuck_since > self._limits.idle_seconds:
+    def _check_client_reads(self, now: float) -> None:
+        """Aborts a connection whose client stopped reading: its unsent responses stay in our memory."""
+        unsent = self.transport.get_write_buffer_size()
+        if not unsent or unsent != self._unsent:
+            self._unsent, self._stalled_since = unsent, now
+        elif now - self._stalled_since > self._limits.idle_seconds:
             self.transport.abort()
 
-    def _stop(self, status: bytes, reason: bytes) -> NoReturn:
-        """Ends the parser, in one of its calls; `_feed` then refuses."""
-        self._refusal = (status, reason)
-        raise InvalidInput(status.decode())
+    def _stop_parser(self, status: int, reason: bytes) -> NoReturn:
+        """Stops the parser from within one of its callbacks. `_feed` then rejects the request with this status."""
+        self._parse_error = (status, reason)
+        raise InvalidInput(reason.decode())
 
-    def _refuse(self, status: bytes, reason: bytes) -> None:
-        """Says why, once the answers before are given and unless this request has its own, and reads no further."""
-        body = b'{"error":"' + reason + b'"}'
-        head = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-        self._goodbye = head % (status, len(body)) + body
-        if self._phase is REST or (self._phase is BODY and self._abandon()):
-            self._goodbye = b""
-        self._phase = LEAVING
-        self._leave_room()
+    def _reject(self, status: int, reason: bytes) -> None:
+        """Closes with an error, after all earlier responses. No error if this request's own response has begun."""
+        self._final_response = closing_error(status, reason)
+        if self._phase is DISCARD or (self._phase is BODY and self._abandon()):
+            self._final_response = b""
+        self._phase = CLOSING
+        self._release_body_memory()
         self.flow.release()
-        if not self._open:
-            self._leave()
+        if not self._unanswered:
+            self._close()
 
     def _abandon(self) -> bool:
-        """Ends the request whose body arrives. Whether its answer had begun."""
+        """Ends the request whose body is arriving. Returns whether its response had begun."""
         cycle = self.cycle
         if self.pipeline and self.pipeline[0][0] is cycle:
             self.pipeline.popleft()
         begun = cycle.response_started
-        cycle.disconnected = cycle.response_complete = True  # whatever its application says is heard by nobody
+        cycle.disconnected = cycle.response_complete = True  # what its application still sends is dropped
         cycle.message_event.set()
-        self._open -= 1
+        self._unanswered -= 1
         return begun
 
-    def _leave(self) -> None:
-        """Says goodbye and waits for the client to close, where TLS allows that and there is something to read."""
+    def _close(self) -> None:
+        """Sends the final response and waits for the client to close. With TLS, or nothing to send, closes at once."""
         self._since = self.loop.time()
-        self.transport.write(self._goodbye or b"")
-        if not self._goodbye or not self.transport.can_write_eof():
+        self.transport.write(self._final_response or b"")
+        if not self._final_response or not self.transport.can_write_eof():
             self.transport.close()
             return
-        with contextlib.suppress(OSError):  # the client has gone meanwhile
+        with contextlib.suppress(OSError):  # the client may have disconnected
             self.transport.write_eof()
 
     def _too_large(self) -> bytes:
-        limits = self._limits
-        return (
-            b"more than %d bytes or %d headers, chunk extensions and trailers among them; "
-            b"limits.header_bytes and limits.headers" % (limits.header_bytes, limits.headers)
+        text = (
+            b"more than %d bytes or %d headers, with chunk extensions and trailers; limits.header_bytes, limits.headers"
         )
+        return text % (self._limits.header_bytes, self._limits.headers)

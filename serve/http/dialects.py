@@ -1,6 +1,6 @@
-"""Other servers' ways to ask for a classification over HTTP, for clients that move over: TorchServe's and KServe's v1.
+"""The classify API and the equivalent APIs of TorchServe and KServe v1, for clients that migrate from those servers.
 
-Each dialect differs in how a request is read and an answer written; what lies between is the classify path.
+A dialect defines how a request is parsed and a response is rendered. Everything in between is the same.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from serve.telemetry.request_timings import RequestTimings
 Parse = Callable[[Scope, Headers, bytes, Endpoint], Awaitable[ClassifyCall]]
 Render = Callable[[Endpoint, str, Sequence[Answer], ClassifyParams, RequestTimings, float], bytes]
 INSTANCE_KEYS = ("b64", "image_bytes", "data")
-PHOTO_VALUES = 2_000_000  # a photograph of 800 × 600 as a list of pixels: also a model of small images may be sent one
+PHOTO_VALUES = 2_000_000  # a photo of 800 × 600 pixels as lists; models with a small input accept large images too
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a classification is asked for and answered, and at which paths of a model."""
+    """How requests are parsed and responses rendered at the given `paths`, with placeholders for model and version."""
 
     parse: Parse
     render: Render
@@ -42,9 +42,9 @@ class Dialect:
 
 
 async def _parse_instances(scope: Scope, headers: Headers, body: bytes, endpoint: Endpoint) -> ClassifyCall:
-    """KServe v1: `instances` of base64 text in an object, or of pixels (rows of columns of 0 to 255, grey or RGB)."""
-    most = max(most_values(endpoint, LARGEST_VALUES), PHOTO_VALUES) + ENVELOPE_VALUES
-    return await parse_bounded(partial(_read_instances, headers, body, endpoint), body, most)
+    """KServe v1: each of `instances` is an object with base64 text, or pixels of 0 to 255 as [height, width(, 1 or 3)]."""
+    limit = max(most_values(endpoint, LARGEST_VALUES), PHOTO_VALUES) + ENVELOPE_VALUES
+    return await parse_bounded(partial(_read_instances, headers, body, endpoint), body, limit)
 
 
 def _read_instances(headers: Headers, body: bytes, endpoint: Endpoint) -> ClassifyCall:
@@ -53,12 +53,12 @@ def _read_instances(headers: Headers, body: bytes, endpoint: Endpoint) -> Classi
     if not isinstance(instances, list) or not instances:
         raise InvalidInput('the JSON body must be {"instances": [{"b64": "<base64>"}, …]}')
     check_images(endpoint, len(instances))
-    images = [_image_of(f"instances[{number}]", one) for number, one in enumerate(instances)]
+    images = [_encoded_image(f"instances[{index}]", instance) for index, instance in enumerate(instances)]
     return ClassifyCall(images, with_request_id(headers), document)
 
 
-def _image_of(where: str, instance: Any) -> bytes:
-    """An image in at most two objects, as in `{"image_bytes": {"b64": …}}`."""
+def _encoded_image(where: str, instance: Any) -> bytes:
+    """The encoded image in an instance: in up to two nested objects, as in `{"image_bytes": {"b64": …}}`, or as pixels."""
     for _ in range(2):
         if isinstance(instance, dict):
             instance = next((instance[key] for key in INSTANCE_KEYS if key in instance), None)
@@ -68,8 +68,8 @@ def _image_of(where: str, instance: Any) -> bytes:
 
 
 def _pixels_as_pnm(where: str, pixels: list[Any]) -> bytes:
-    """Pixels as the simplest image file there is, so that they are checked and resized like any other."""
-    shape = _shape_of(pixels)
+    """Pixels as a PGM or PPM file, so that they are validated, resized and cached like any other image."""
+    shape = _shape(pixels)
     height, width, channels = shape if len(shape) == 3 else (*shape, 1) if len(shape) == 2 else (0, 0, 0)
     if height * width == 0 or channels not in (1, 3):
         raise InvalidInput(f"{where} must be whole numbers of shape [height, width], [height, width, 1] or [.., .., 3]")
@@ -81,8 +81,8 @@ def _pixels_as_pnm(where: str, pixels: list[Any]) -> bytes:
     return kind + b"\n%d %d\n255\n" % (width, height) + array.tobytes()
 
 
-def _shape_of(pixels: list[Any]) -> tuple[int, ...]:
-    """What the first row and the first pixel say; at most 4 dimensions, which are too many."""
+def _shape(pixels: list[Any]) -> tuple[int, ...]:
+    """The shape according to the first row and the first pixel. Stops at 4 dimensions, which is one too many."""
     sizes: list[int] = []
     level: Any = pixels
     while isinstance(level, list) and len(sizes) < 4:
@@ -99,7 +99,7 @@ def _render_predictions(
     trace: RequestTimings,
     now: float,
 ) -> bytes:
-    """KServe v1: a prediction per instance, each as the classify path has it."""
+    """KServe v1: one prediction per instance, in the format of the classify API."""
     rows = best_classes(answers, options)
     return orjson.dumps({"predictions": [prediction(endpoint, options, row) for row in rows]})
 
@@ -112,13 +112,13 @@ def _render_probabilities(
     trace: RequestTimings,
     now: float,
 ) -> bytes:
-    """TorchServe's image classifier: probabilities by label, best first; a list of them for several images."""
+    """TorchServe's image classifier: probabilities by label, most probable first; a list of them for several images."""
     labels = endpoint.labels
-    of_images = [
+    images = [
         {labels[index]: probability for index, probability in zip(*row, strict=True)}
         for row in best_classes(answers, options)
     ]
-    return orjson.dumps(of_images[0] if len(of_images) == 1 else of_images)
+    return orjson.dumps(images[0] if len(images) == 1 else images)
 
 
 CLASSIFY = Dialect(parse_classify, classification, ("/v1/models/{}/classify", "/v1/models/{}/versions/{}/classify"))

@@ -1,4 +1,4 @@
-"""Experiments over HTTP: states, reports, feedback, and what the command line asks for."""
+"""Experiments over HTTP: states, reports, changes and feedback."""
 
 from __future__ import annotations
 
@@ -24,42 +24,47 @@ from serve.http.responses import answer, read_json
 if TYPE_CHECKING:
     from serve.experiments.manager import Experiments
 
-OFF = "experiments need a ledger: declare `experiments:` or `ledger: {url: …}` in the configuration"
+OFF = "experiments need a ledger; declare `experiments:` or `ledger: {url: …}` in the configuration"
 
 
 class ExperimentRoutes:
-    """Handlers. Changes go through the referee; this gateway only passes them on."""
+    """Handlers. Changes and reports are forwarded to the experiment controller."""
 
     def __init__(self, plane: DataPlane, experiments: Experiments | None) -> None:
         self._plane = plane
-        self._present = experiments
+        self._experiments = experiments
         self._rights = Rights(plane.access)
 
-    def _need(self) -> Experiments:
-        if self._present is None:
+    def _require(self) -> Experiments:
+        """Raises NotFound if this server has no ledger."""
+        if self._experiments is None:
             raise NotFound(OFF)
-        return self._present
+        return self._experiments
 
     async def collection(self, request: Request) -> Response:
-        """All experiments, or a new one."""
+        """GET: all experiments that the key may call. POST: starts one."""
         if request.method == "POST":
             return await self._start(request)
-        states = {} if self._present is None else self._present.states()
+        states = {} if self._experiments is None else self._experiments.states()
         return answer(
-            {"experiments": [state(one) for name, one in states.items() if self._rights.may_call(request, name)]}
+            {
+                "experiments": [
+                    state(revision) for name, revision in states.items() if self._rights.may_call(request, name)
+                ]
+            }
         )
 
     async def state(self, request: Request) -> Response:
         name = request.path_params["name"]
         self._rights.check_call(request, name)
-        revision = self._need().states().get(name)
+        revision = self._require().states().get(name)
         if revision is None:
             raise NotFound(f"unknown experiment {name[:60]!r}")
         return answer(state(revision))
 
     async def report(self, request: Request) -> Response:
         name = request.path_params["name"]
-        labels = self._need().labels(name)
+        labels = self._require().labels(name)
         self._rights.check_call(request, name)
         return answer(name_classes(await ask(REFEREE_APP, "report", name), labels))
 
@@ -68,16 +73,16 @@ class ExperimentRoutes:
         try:
             definition = Experiment.model_validate(document)
         except ValidationError as error:
-            problems = [f"{'.'.join(map(str, one['loc'])) or 'document'}: {one['msg']}" for one in error.errors()]
+            problems = [f"{'.'.join(map(str, item['loc'])) or 'document'}: {item['msg']}" for item in error.errors()]
             raise InvalidInput("; ".join(problems)[:2000]) from error
-        self._need().check(definition)
+        self._require().check(definition)
         return answer(await ask(REFEREE_APP, "start", definition.model_dump_json()), 201)
 
     async def ramp(self, request: Request) -> Response:
         document = await self._change(request)
         percent = document.get("percent")
         if percent is not None and type(percent) not in (int, float):
-            raise InvalidInput("percent must be a number, one of the ramp's")
+            raise InvalidInput("percent must be a number, one of the steps of the ramp")
         await ask(REFEREE_APP, "ramp", request.path_params["name"], percent)
         return answer({"done": True})
 
@@ -92,35 +97,36 @@ class ExperimentRoutes:
         return answer({"done": True})
 
     async def feedback(self, request: Request) -> Response:
-        """Taken, not yet written: the ledger has it after the next flush."""
-        present, document = self._need(), await self._body(request, MOST_VALUES)
-        return answer({"accepted": present.feedback(document, partial(self._rights.check_feedback, request))}, 202)
+        """Queues feedback. The ledger has it after its next flush, hence status 202."""
+        experiments, document = self._require(), await self._body(request, MOST_VALUES)
+        return answer({"accepted": experiments.feedback(document, partial(self._rights.check_feedback, request))}, 202)
 
     async def _change(self, request: Request) -> dict[str, Any]:
-        """The JSON object of an admin's request."""
+        """The JSON object of a change, which needs an admin key."""
         self._rights.check_change(request)
-        self._need()
+        self._require()
         document = await self._body(request)
         if not isinstance(document, dict):
             raise InvalidInput("the body must be a JSON object")
         return document
 
     async def _body(self, request: Request, most_values: int = ENVELOPE_VALUES) -> Any:
-        """A JSON body. Its type must be said, so that no web page elsewhere can send it unasked."""
+        """A JSON body, whose Content-Type must say so: browsers send that type to other sites only after a CORS preflight."""
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise UnsupportedEncoding("send this with Content-Type: application/json")
+            raise UnsupportedEncoding("the request needs Content-Type: application/json")
         return await read_json(request, self._plane.limits.body_bytes, most_values)
 
 
 def name_classes(report: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    """The referee knows no models: a report gets the names of its classes here, an index where there is none."""
-    for one in report["classes"]:
-        index = one["class_index"]
-        one["label"] = labels[index] if index < len(labels) else str(index)
+    """Adds the class names to a report, or the index where there is none: the experiment controller has no catalog."""
+    for row in report["classes"]:
+        index = row["class_index"]
+        row["label"] = labels[index] if index < len(labels) else str(index)
     return report
 
 
 def state(revision: Revision) -> dict[str, Any]:
+    """The JSON document of an experiment, without its webhook: that URL may contain a secret."""
     definition = revision.definition
     return {
         "name": definition.name,
@@ -136,16 +142,17 @@ def state(revision: Revision) -> dict[str, Any]:
 
 
 def experiment_routes(plane: DataPlane, experiments: Experiments | None) -> list[Route]:
-    pages = ExperimentRoutes(plane, experiments)
-    one = "/v1/experiments/{name}"
+    """The routes of experiments, also without a ledger: requests then learn that one is needed."""
+    handlers = ExperimentRoutes(plane, experiments)
+    experiment = "/v1/experiments/{name}"
     return [
-        Route("/v1/feedback", pages.feedback, methods=["POST"]),
-        Route("/v1/experiments", pages.collection, methods=["GET", "POST"]),
-        Route(one, pages.state),
-        Route(f"{one}/report", pages.report),
-        Route(f"{one}/ramp", pages.ramp, methods=["POST"]),
-        Route(f"{one}/stop", pages.stop, methods=["POST"]),
-        Route(f"{one}/promote", pages.promote, methods=["POST"]),
+        Route("/v1/feedback", handlers.feedback, methods=["POST"]),
+        Route("/v1/experiments", handlers.collection, methods=["GET", "POST"]),
+        Route(experiment, handlers.state),
+        Route(f"{experiment}/report", handlers.report),
+        Route(f"{experiment}/ramp", handlers.ramp, methods=["POST"]),
+        Route(f"{experiment}/stop", handlers.stop, methods=["POST"]),
+        Route(f"{experiment}/promote", handlers.promote, methods=["POST"]),
     ]
 
 

@@ -1,42 +1,51 @@
-"""ASGI for small requests to models: they run when their last byte is here, and are answered in one write.
+"""ASGI for small requests to models: the application starts when the last byte has arrived and responds in one write.
 
-uvicorn's own cycle wakes the application for every piece of a body, with an event, and writes head and body apart. Where the
-whole body is small and its length known, none of that is needed, and it costs more than the rest of the listener.
+uvicorn's own cycle wakes the application through an event for every piece of a body, and writes head and body separately.
+A small body of known length needs neither, and for such requests that costs more than the rest of the listener.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HEADER_VALUE_RE, STATUS_LINE
 
-from serve.http.body import Message, Scope
+from serve.http.body import Headers, Message, Scope
 from serve.telemetry.request_events import FAULT
 
 log = logging.getLogger("convoy.http")
 
-MOST_BYTES = (
-    1024 * 1024
-)  # beyond, a slow client's time counts while its body comes, and reading stops where it is not taken
+# Larger bodies use uvicorn's cycle: it applies back-pressure while the body arrives, and the deadline runs from its head.
+MAX_BODY_BYTES = 1024 * 1024
 FAULT_BODY = b'{"error":"%s"}' % FAULT.encode()
 FAULT_HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(FAULT_BODY))]
 
 
+class HotRoutes(Protocol):
+    """What a connection asks the application before a body has arrived."""
+
+    def is_hot(self, url: bytes) -> bool:
+        """Whether a POST to exactly this URL goes to a model."""
+
+    def refuse(self, url: bytes, asked: Headers, began: float) -> bytes | None:
+        """The complete response to a request that would miss its deadline, None for a request to be read."""
+
+
 class NoEvent:
-    """Nobody waits for pieces."""
+    """Replaces the event on which uvicorn's cycle waits for pieces of a body."""
 
     def set(self) -> None:
         pass
 
 
 class FastPathCycle:
-    """One request, with what uvicorn's protocol needs to know of its own cycles. `scope` must have its path."""
+    """One request, with the attributes that uvicorn's protocol reads of its own cycles. `scope` must have its path."""
 
     __slots__ = (
-        "_pieces", "_taken", "disconnected", "flow", "keep_alive", "more_body", "on_response", "response_complete",
+        "_pieces", "_received", "disconnected", "flow", "keep_alive", "more_body", "on_response", "response_complete",
         "response_started", "scope", "start", "transport",
     )  # fmt: skip
     message_event = NoEvent()
@@ -47,7 +56,7 @@ class FastPathCycle:
         self.flow = flow
         self.on_response = on_response
         self._pieces: list[bytes] = []
-        self._taken = False
+        self._received = False
         self.more_body = True
         self.keep_alive = True
         self.disconnected = False
@@ -56,6 +65,7 @@ class FastPathCycle:
         self.start: Message = {}
 
     async def run_asgi(self, app: Callable[..., Any]) -> None:
+        """Runs the application for this request; its unexpected errors become a 500 and are logged."""
         try:
             await app(self.scope, self.receive, self.send)
         except BaseException:
@@ -65,19 +75,19 @@ class FastPathCycle:
                 self._write(500, FAULT_HEADERS, FAULT_BODY)
 
     def add(self, piece: bytes) -> None:
-        """A piece of the body has come."""
+        """Appends a piece of the body."""
         self._pieces.append(piece)
 
     async def receive(self) -> Message:
-        """The body, once."""
-        if self._taken or self.disconnected:
+        """ASGI receive: the complete body the first time, a disconnect from then on."""
+        if self._received or self.disconnected:
             return {"type": "http.disconnect"}
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._taken, self._pieces = True, []
+        self._received, self._pieces = True, []
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(self, message: Message) -> None:
-        """A head, then the whole body."""
+        """ASGI send: a start, then exactly one body."""
         if message["type"] == "http.response.start":
             self.start = message
             return
@@ -87,7 +97,7 @@ class FastPathCycle:
 
     def _write(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         if HEADER_VALUE_RE.search(b"".join([value for _, value in headers])):
-            raise ValueError("a header of an answer has control characters")
+            raise ValueError("a response header has control characters")  # it could add headers or end the head
         self.response_started = self.response_complete = True
         if self.disconnected:
             return

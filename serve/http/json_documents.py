@@ -1,8 +1,8 @@
-"""JSON from outside: the values of a large document are counted before one of them is made.
+"""Untrusted JSON: the values of a large document are counted before it is parsed.
 
-orjson makes an object of every value and holds the interpreter's lock meanwhile: 64 MiB of `[],` become 22 million lists in
-2 GB and stop the event loop for seconds. So a document holds at most as many values as the model can use, and a large one is
-parsed on a thread.
+orjson creates an object for every value and holds the interpreter's lock meanwhile: 64 MiB of `[],` become 22 million lists,
+which take 2 GB and stop the event loop for seconds. So a document may hold at most as many values as the model can use, and a
+large one is parsed on a thread.
 """
 
 from __future__ import annotations
@@ -19,61 +19,66 @@ import orjson
 from convoy.errors import InvalidInput, TooLarge
 from convoy.wire.tensors import Buffer
 
-SMALL_BYTES = 64 * 1024  # parsed where it arrives: a few milliseconds at worst, while a thread costs everybody a hop
-ENVELOPE_VALUES = 10_000  # that a document may hold beside its data: options, parameters, keys that nobody knows
-# Where no model's shape says it: 64 images of 224 × 224 in colour are 12.9 million, with their lists.
+SMALL_BYTES = (
+    64 * 1024
+)  # parsed on the event loop: at worst a few milliseconds, and a thread would cost every request a hop
+ENVELOPE_VALUES = 10_000  # allowed besides the data: options, parameters, unknown keys
+# Where no model's shape gives a limit: 64 RGB images of 224 × 224 pixels are 12.9 million values, with their lists.
 LARGEST_VALUES = 16_000_000
-# Objects, their keys and texts take more than a number does, and no request needs as many of them as of pixels.
-MOST_OF = {b"{": 40_000, b":": 160_000, b'"': 400_000}
-COUNTED_BYTES = 256 * 1024  # at a time, so that the comparison stays in the processor's cache
-MARKS = b",[{"  # each value but the first follows one of them
+# Objects, keys and strings take more memory than numbers, and no request needs as many of them as of pixels.
+MAX_BY_MARK = {b"{": 40_000, b":": 160_000, b'"': 400_000}
+COUNTED_BYTES = 256 * 1024  # at a time, so that the comparison stays in the CPU cache
+MARKS = b",[{"  # every value but the first follows one of these
 
 Parsed = TypeVar("Parsed")
 
-_parser = ThreadPoolExecutor(1, "json")  # one document at a time: so much memory, and so much of the lock
+_parser = ThreadPoolExecutor(1, "json")  # one document at a time bounds the memory and the time the lock is held
 
 
 async def parse_bounded(parse: Callable[[], Parsed], text: Buffer, most_values: int) -> Parsed:
-    """What `parse` makes of the JSON `text`, which it holds already. Raises TooLarge for more than `most_values` values."""
+    """Runs `parse`, which already holds the JSON `text`: on a thread if the text is large.
+
+    Raises TooLarge for more than `most_values` values, and what `parse` raises.
+    """
     if len(text) <= SMALL_BYTES:
         return parse()
     await asyncio.to_thread(check_values, text, most_values)
     return await asyncio.get_running_loop().run_in_executor(_parser, _without_collector, parse)
 
 
-def check_values(text: Buffer, most: int) -> None:
-    """Raises TooLarge when JSON may hold more values than `most`. Commas and brackets in texts count, too."""
-    found, dear = 1, dict.fromkeys(MOST_OF, 0)
+def check_values(text: Buffer, limit: int) -> None:
+    """Raises TooLarge if the JSON may hold more than `limit` values: an upper bound, since marks in strings count too."""
+    values, counts = 1, dict.fromkeys(MAX_BY_MARK, 0)
     for start in range(0, len(text), COUNTED_BYTES):
         piece = np.frombuffer(text, np.uint8, min(COUNTED_BYTES, len(text) - start), start)
-        found += sum(int(np.count_nonzero(piece == mark)) for mark in MARKS)
-        for mark in dear:
-            dear[mark] += int(np.count_nonzero(piece == mark[0]))
-        if any(dear[mark] > most_of for mark, most_of in MOST_OF.items()):
+        values += sum(int(np.count_nonzero(piece == mark)) for mark in MARKS)
+        for mark in counts:
+            counts[mark] += int(np.count_nonzero(piece == mark[0]))
+        if any(counts[mark] > mark_limit for mark, mark_limit in MAX_BY_MARK.items()):
             raise TooLarge(
-                "the JSON body holds more values in objects and texts than a request can need: send fewer images or "
+                "the JSON body holds more values in objects and strings than a request can need; send fewer images or "
                 "items at a time"
             )
-        if found > most:
+        if values > limit:
             raise TooLarge(
-                f"the JSON body holds more than the {most} values that such a request can need: send fewer images or items "
+                f"the JSON body holds more than the {limit} values that such a request can need; send fewer images or items "
                 "at a time (limits.images_per_request), and large tensors as binary data"
             )
 
 
 def _without_collector(parse: Callable[[], Parsed]) -> Parsed:
-    """JSON makes no cycles, yet lists by the million have the garbage collector look at all of them again and again."""
-    running = gc.isenabled()
+    """Runs `parse` without the garbage collector: JSON has no cycles, and millions of lists would trigger it again and again."""
+    enabled = gc.isenabled()
     gc.disable()
     try:
         return parse()
     finally:
-        if running:
+        if enabled:
             gc.enable()
 
 
 def load(text: Buffer) -> Any:
-    """The document. Raises InvalidInput."""
+    """Parses JSON. Raises InvalidInput."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:

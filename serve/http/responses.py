@@ -1,4 +1,7 @@
-"""Answers over HTTP: the classification document and errors, each with a fresh header list."""
+"""HTTP responses: the classification document and errors.
+
+Header lists are made anew for each response: middleware appends to them.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ Headers = list[tuple[bytes, bytes]]
 
 JSON = b"application/json"
 REQUEST_ID = b"x-request-id"
-LINGER_SECONDS = 5.0
+LINGER_SECONDS = 5.0  # closing while the client still sends would reset the connection before it reads the response
 
 
 def classification(
@@ -39,7 +42,7 @@ def classification(
     trace: RequestTimings,
     now: float,
 ) -> bytes:
-    """The JSON document of a classify answer."""
+    """The JSON document of a classify response. `now`: monotonic seconds, the end of the last stage."""
     document: dict[str, Any] = {
         "id": identifier,
         "model": endpoint.name,
@@ -60,7 +63,7 @@ def classification(
 
 
 def prediction(endpoint: Endpoint, options: ClassifyParams, row: Classes) -> dict[str, Any]:
-    """One image's classes as they stand in an answer."""
+    """The classes of one image as they stand in a response, most probable first."""
     labels, pairs = endpoint.labels, zip(*row, strict=True)
     if not options.labels:
         return {"classes": [{"index": index, "probability": probability} for index, probability in pairs]}
@@ -72,14 +75,14 @@ def prediction(endpoint: Endpoint, options: ClassifyParams, row: Classes) -> dic
 
 
 async def send_answer(send: Send, status: int, body: bytes, headers: Headers) -> None:
-    """One whole response. `headers` must be a list of this response alone."""
+    """Sends a complete response. Extends `headers`, which must not be shared with other responses."""
     headers.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
 async def send_error(send: Send, receive: Receive, error: ConvoyError, request_id: str = "") -> None:
-    """The error as `{"error": …}`; a connection whose body was not read to its end is closed."""
+    """Sends `{"error": …}` with the error's status. Closes the connection if the body was not read to its end."""
     headers: Headers = [(b"content-type", JSON), *id_header(request_id), *error_headers(error)]
     body = orjson.dumps({"error": str(error)})
     if isinstance(error, UnreadBody):
@@ -93,7 +96,7 @@ async def send_error(send: Send, receive: Receive, error: ConvoyError, request_i
 
 
 def whole_error(error: ConvoyError, request_id: str) -> bytes:
-    """As `send_error` sends it, as the bytes of HTTP/1.1."""
+    """The response that `send_error` would send, serialised as HTTP/1.1 (RFC 9112)."""
     body = orjson.dumps({"error": str(error)})
     headers = [(b"content-type", JSON), *id_header(request_id), *error_headers(error)]
     lines = b"".join([b"%s: %s\r\n" % header for header in headers])
@@ -101,20 +104,27 @@ def whole_error(error: ConvoyError, request_id: str) -> bytes:
 
 
 def id_header(request_id: str) -> Headers:
-    """The id of a request, where a header can hold it: over the Open Inference Protocol it may be any text."""
+    """The x-request-id header, if a header can hold the id: in the Open Inference Protocol an id may be any text."""
     fits = 0 < len(request_id) <= MAX_ID and request_id.isascii() and request_id.isprintable()
     return [(REQUEST_ID, request_id.encode())] if fits else []
 
 
+def closing_error(status: int, reason: bytes) -> bytes:
+    """A complete HTTP/1.1 error response that ends the connection. `reason` goes into JSON unescaped."""
+    body = b'{"error":"' + reason + b'"}'
+    head = b"%scontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+    return head % (STATUS_LINE[status], len(body)) + body
+
+
 def error_headers(error: ConvoyError) -> Headers:
-    """What an error says beside its text."""
+    """The headers of an error: retry-after (RFC 9110, section 10.2.3) or www-authenticate (section 11.6.1)."""
     if isinstance(error, Overloaded):
         return [(b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s)))]
     return [(b"www-authenticate", b"Bearer")] if isinstance(error, Unauthenticated) else []
 
 
 async def _linger(receive: Receive) -> None:
-    """Lets the client finish its body, for a while: a close while it sends would reset the connection under the answer."""
+    """Discards the rest of the body for a while: closing during it would reset the connection before the error is read."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LINGER_SECONDS):
             while (await receive()).get("more_body"):
@@ -122,18 +132,21 @@ async def _linger(receive: Receive) -> None:
 
 
 def answer(document: Any, status: int = 200) -> Response:
-    """The document as JSON."""
+    """A response with the document as JSON."""
     return Response(orjson.dumps(document), status, media_type="application/json")
 
 
 async def read_json(request: Request, limit: int, most_values: int = ENVELOPE_VALUES) -> Any:
-    """The JSON in a body of at most `limit` bytes, {} when there is no body. Raises InvalidInput or TooLarge."""
+    """Parses a JSON body of at most `limit` bytes and about `most_values` values; {} for an empty body.
+
+    Raises InvalidInput or TooLarge.
+    """
     body = await read_body(dict(request.scope["headers"]), request.receive, limit)
     return await parse_bounded(partial(load, body or b"{}"), body, most_values)
 
 
 async def read_document(request: Request, limit: int) -> dict[str, Any]:
-    """The JSON object in a body. Raises InvalidInput or TooLarge."""
+    """Parses a JSON body that must be an object. Raises InvalidInput or TooLarge."""
     document = await read_json(request, limit)
     if not isinstance(document, dict):
         raise InvalidInput("the body must be a JSON object")

@@ -1,4 +1,4 @@
-"""Everything over HTTP that is not hot: health, metadata, the plan, the page; errors of unknown paths and methods."""
+"""The cold routes over HTTP: health, metadata, model repository, explain, the web page; and errors of unknown paths."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from serve.experiments.manager import Experiments
 
 COLD_BODY_BYTES = 1024 * 1024
-SHORTEST_WINDOW, LONGEST_WINDOW = 0.1, 60.0  # seconds of a profile
+MIN_PROFILE_SECONDS, MAX_PROFILE_SECONDS = 0.1, 60.0
 
 
 class Routes:
-    """Handlers of the cold routes. A model's name may be percent-encoded; a version is digits."""
+    """Handlers of the cold routes. Model names may be percent-encoded; a version is digits."""
 
     def __init__(self, plane: DataPlane, repository: Repository, settings: Settings) -> None:
         self._plane = plane
@@ -53,7 +53,7 @@ class Routes:
         self._rights = Rights(plane.access)
 
     async def healthz(self, request: Request) -> Response:
-        """KubeRay's probe."""
+        """KubeRay's readiness probe, which expects the text `success`."""
         return Response("draining" if self._plane.draining else "success", 503 if self._plane.draining else 200)
 
     async def ping(self, request: Request) -> Response:
@@ -80,8 +80,8 @@ class Routes:
     async def models(self, request: Request) -> Response:
         served = self._plane.endpoints.by_name
         endpoints = [served[name] for name in self._callable(request, served)]
-        models = [model_metadata.model(one) for one in endpoints if one.form == "image"]
-        problems = [one for one in self._repository.problems() if self._rights.may_call(request, one.name)]
+        models = [model_metadata.model(endpoint) for endpoint in endpoints if endpoint.form == "image"]
+        problems = [entry for entry in self._repository.problems() if self._rights.may_call(request, entry.name)]
         return answer({"models": models, "problems": oip_metadata.repository_index(problems)})
 
     async def model_names(self, request: Request) -> Response:
@@ -110,10 +110,10 @@ class Routes:
         return answer(await statistics(self._plane, self._settings.node_dir / "metrics", name, version))
 
     async def repository_index(self, request: Request) -> Response:
-        wanted = (await read_document(request, COLD_BODY_BYTES)).get("ready", False)
-        if not isinstance(wanted, bool):
+        ready_only = (await read_document(request, COLD_BODY_BYTES)).get("ready", False)
+        if not isinstance(ready_only, bool):
             raise InvalidInput("ready must be true or false")
-        entries = [one for one in self._repository.index(wanted) if self._rights.may_call(request, one.name)]
+        entries = [entry for entry in self._repository.index(ready_only) if self._rights.may_call(request, entry.name)]
         return answer(oip_metadata.repository_index(entries))
 
     async def load(self, request: Request) -> Response:
@@ -136,7 +136,7 @@ class Routes:
         return answer(explain(self._plane, self._settings) | {"problems": problems})
 
     async def profile(self, request: Request) -> Response:
-        """Looks at the whole node for some seconds."""
+        """Compares two readings of the node's metrics files, `seconds` apart."""
         self._rights.check_overview(request)
         seconds = _seconds(request.query_params.get("seconds", "2"))
         folder = self._settings.node_dir / "metrics"
@@ -144,16 +144,20 @@ class Routes:
         await asyncio.sleep(seconds)
         after = await asyncio.to_thread(read, folder)
         endpoints = self._plane.endpoints.by_name.values()
-        served = [one.config for one in endpoints if isinstance(one, ModelEndpoint) and one.form == "image"]
-        return answer(profile(Window(before, after), self._settings, served))
+        models = [
+            endpoint.config
+            for endpoint in endpoints
+            if isinstance(endpoint, ModelEndpoint) and endpoint.form == "image"
+        ]
+        return answer(profile(Window(before, after), self._settings, models))
 
     async def scrape_targets(self, request: Request) -> Response:
-        """For Prometheus' HTTP service discovery."""
+        """The document that Prometheus' HTTP service discovery reads."""
         self._rights.check_overview(request)
         return answer(scrape_targets(self._settings.listen, await asyncio.to_thread(ray_nodes)))
 
     async def unknown_model(self, request: Request) -> Response:
-        """Hot paths of known models never come here."""
+        """Hot paths arrive here only if the model does not serve; then `_find` raises the reason."""
         endpoint = self._find(request)
         raise NotFound(f"model {endpoint.name!r} has no such method")
 
@@ -166,7 +170,7 @@ class Routes:
 
 
 async def read_parameters(request: Request) -> dict[str, Any]:
-    """The `parameters` in a body. Raises InvalidInput or TooLarge."""
+    """The `parameters` object of a request body. Raises InvalidInput or TooLarge."""
     parameters = (await read_document(request, COLD_BODY_BYTES)).get("parameters") or {}
     if not isinstance(parameters, dict):
         raise InvalidInput("parameters must be an object")
@@ -178,12 +182,13 @@ def _seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
-    if not SHORTEST_WINDOW <= seconds <= LONGEST_WINDOW:
-        raise InvalidInput(f"seconds is {text[:40]!r}; it must be from {SHORTEST_WINDOW} to {LONGEST_WINDOW}")
+    if not MIN_PROFILE_SECONDS <= seconds <= MAX_PROFILE_SECONDS:
+        raise InvalidInput(f"seconds is {text[:40]!r}; it must be from {MIN_PROFILE_SECONDS} to {MAX_PROFILE_SECONDS}")
     return seconds
 
 
 async def convoy_error(request: Request, error: Exception) -> Response:
+    """The response to a ConvoyError; a 500 is also logged, under the request's id."""
     if not isinstance(error, ConvoyError):
         raise error
     response = answer({"error": str(error)}, error.http_status)
@@ -196,6 +201,7 @@ async def convoy_error(request: Request, error: Exception) -> Response:
 
 
 async def http_error(request: Request, error: Exception) -> Response:
+    """The response to Starlette's errors, such as 404 and 405, in JSON."""
     if not isinstance(error, HTTPException):
         raise error
     texts = {404: f"no such path: {request.url.path[:200]}", 405: f"{request.method} is not allowed here"}
@@ -208,7 +214,7 @@ async def http_error(request: Request, error: Exception) -> Response:
 
 
 class Faults:
-    """ASGI: what nobody foresaw is logged by the request's id, and the client gets no part of it."""
+    """ASGI middleware: logs unexpected errors under the request's id, and tells the client no detail of them."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -216,31 +222,31 @@ class Faults:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = False
 
-        async def note(message: Message) -> None:
+        async def send_noting(message: Message) -> None:
             nonlocal begun
             begun = True
             await send(message)
 
         try:
-            await self._app(scope, receive, note)
+            await self._app(scope, receive, send_noting)
         except Exception as error:
             identifier = identify(scope)
             log_fault(error, identifier)
-            if begun:  # too late for another answer: the connection ends
+            if begun:  # too late for an error response: uvicorn closes the connection
                 raise
             await send_error(send, receive, ConvoyError(FAULT), identifier)
 
 
 def identify(scope: Scope) -> str:
-    """The id that a client gave its request, or a new one."""
-    given: str = dict(scope["headers"]).get(REQUEST_ID, b"").decode("latin-1")
-    return given if id_header(given) else secrets.token_hex(8)
+    """The client's id of this request if a header can hold it, else a new one."""
+    request_id: str = dict(scope["headers"]).get(REQUEST_ID, b"").decode("latin-1")
+    return request_id if id_header(request_id) else secrets.token_hex(8)
 
 
 def build_routes(
     plane: DataPlane, repository: Repository, settings: Settings, experiments: Experiments | None = None
 ) -> ASGIApp:
-    """The application of the cold routes."""
+    """The ASGI application of the cold routes, behind the check of API keys."""
     application = Starlette(
         routes=cold_routes(plane, repository, settings, experiments),
         middleware=[Middleware(Faults)],
@@ -252,42 +258,43 @@ def build_routes(
 def cold_routes(
     plane: DataPlane, repository: Repository, settings: Settings, experiments: Experiments | None
 ) -> list[BaseRoute]:
-    pages = Routes(plane, repository, settings)
-    of_model = [
+    """All cold routes. Starlette uses the first match, so `/v2/models/stats` precedes the routes of a model."""
+    handlers = Routes(plane, repository, settings)
+    model_routes = [
         Route(f"/v2/models/{{name}}{version}{tail}", handler, methods=methods)
         for version in ("", "/versions/{version}")
         for tail, handler, methods in (
-            ("", pages.model_metadata, ["GET"]),
-            ("/ready", pages.model_ready, ["GET"]),
-            ("/config", pages.model_config, ["GET"]),
-            ("/stats", pages.statistics, ["GET"]),
-            ("/infer", pages.unknown_model, ["POST"]),
+            ("", handlers.model_metadata, ["GET"]),
+            ("/ready", handlers.model_ready, ["GET"]),
+            ("/config", handlers.model_config, ["GET"]),
+            ("/stats", handlers.statistics, ["GET"]),
+            ("/infer", handlers.unknown_model, ["POST"]),
         )
     ]
     return [
         *page_routes(plane, settings),
-        Route("/-/healthz", pages.healthz),
-        Route("/v1/models", pages.models),
-        Route("/v1/explain", pages.explain),
-        Route("/v1/profile", pages.profile),
-        Route("/v1/scrape-targets", pages.scrape_targets),
+        Route("/-/healthz", handlers.healthz),
+        Route("/v1/models", handlers.models),
+        Route("/v1/explain", handlers.explain),
+        Route("/v1/profile", handlers.profile),
+        Route("/v1/scrape-targets", handlers.scrape_targets),
         *(
-            Route(path.format("{name}", "{version}"), pages.unknown_model, methods=["POST"])
+            Route(path.format("{name}", "{version}"), handlers.unknown_model, methods=["POST"])
             for dialect in DIALECTS
             for path in dialect.paths
         ),
-        Route("/v1/models/{name}", pages.model_ready),
-        Route("/ping", pages.ping),
-        Route("/openapi.json", pages.openapi),
-        Route("/v2", pages.server),
-        Route("/v2/", pages.server),
-        Route("/v2/health/live", pages.live),
-        Route("/v2/health/ready", pages.ready),
-        Route("/v2/models", pages.model_names),
-        Route("/v2/models/stats", pages.statistics),
-        *of_model,
-        Route("/v2/repository/index", pages.repository_index, methods=["POST"]),
-        Route("/v2/repository/models/{name}/load", pages.load, methods=["POST"]),
-        Route("/v2/repository/models/{name}/unload", pages.unload, methods=["POST"]),
+        Route("/v1/models/{name}", handlers.model_ready),
+        Route("/ping", handlers.ping),
+        Route("/openapi.json", handlers.openapi),
+        Route("/v2", handlers.server),
+        Route("/v2/", handlers.server),
+        Route("/v2/health/live", handlers.live),
+        Route("/v2/health/ready", handlers.ready),
+        Route("/v2/models", handlers.model_names),
+        Route("/v2/models/stats", handlers.statistics),
+        *model_routes,
+        Route("/v2/repository/index", handlers.repository_index, methods=["POST"]),
+        Route("/v2/repository/models/{name}/load", handlers.load, methods=["POST"]),
+        Route("/v2/repository/models/{name}/unload", handlers.unload, methods=["POST"]),
         *experiment_routes(plane, experiments),
     ]

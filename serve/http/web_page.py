@@ -1,4 +1,4 @@
-"""The page at `/` and what it alone asks for. The page loads nothing from outside, and its policy forbids it to."""
+"""The web page at `/` and its own paths. Its content security policy forbids it to load anything from other hosts."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ from serve.http.responses import answer
 
 PAGE = Path(__file__).parent / "page"
 SAMPLES = BUNDLED / "samples"
-PLOT_STYLE = (
-    "sha256-+TfQir1nvDucAdvE6XUQBt4ayUjpAWkbw2kCdSfekHM="  # the style element that Observable Plot puts into its charts
-)
+# Of the style element that Observable Plot inserts into its charts.
+PLOT_STYLE = "sha256-+TfQir1nvDucAdvE6XUQBt4ayUjpAWkbw2kCdSfekHM="
 HEADERS = {
     "content-security-policy": (
         f"default-src 'none'; script-src 'self'; style-src 'self' '{PLOT_STYLE}'; img-src 'self' blob:; "
@@ -36,7 +35,7 @@ HEADERS = {
 
 
 class WebPage:
-    """Handlers of the page's own paths."""
+    """Handlers of the paths that only the web page uses."""
 
     def __init__(self, plane: DataPlane, settings: Settings) -> None:
         self._plane = plane
@@ -49,22 +48,24 @@ class WebPage:
     async def vitals(self, request: Request) -> Response:
         self._rights.check_overview(request)
         folder = self._settings.node_dir / "metrics"
-        names = sorted(one.name for one in self._plane.endpoints.by_name.values() if one.form == "image")
+        endpoints = self._plane.endpoints.by_name.values()
+        names = sorted(endpoint.name for endpoint in endpoints if endpoint.form == "image")
         return answer(await asyncio.to_thread(live_stats, folder, names))
 
     async def atlas(self, request: Request) -> Response:
         path = self._settings.atlas_path
         if not path.exists():
-            raise NotFound(f"nothing was measured on this machine yet: no {path}; run: convoy atlas")
+            raise NotFound(f"no atlas was measured on this machine ({path} does not exist); run: convoy atlas")
         return answer(await asyncio.to_thread(lambda: document(load_atlas(path))))
 
 
 def page_routes(plane: DataPlane, settings: Settings) -> list[BaseRoute]:
-    routes = WebPage(plane, settings)
+    """The routes of the web page, its files and the sample images."""
+    handlers = WebPage(plane, settings)
     return [
-        Route("/", routes.home),
-        Route("/v1/vitals", routes.vitals),
-        Route("/v1/atlas", routes.atlas),
+        Route("/", handlers.home),
+        Route("/v1/vitals", handlers.vitals),
+        Route("/v1/atlas", handlers.atlas),
         Mount("/page", StaticFiles(directory=PAGE)),
         Mount("/samples", StaticFiles(directory=SAMPLES)),
     ]

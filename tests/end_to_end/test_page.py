@@ -220,7 +220,7 @@ def test_an_experiment_shows_its_verdict_its_arms_and_what_was_known_when(page: 
     assert "calibration error" in page.text("#classes")
     assert "top right" in page.text("#classes")
     assert page.text("#class-arms").split() == ["class", "first", "second"]
-    assert "second less first" in page.text("#differences")
+    assert "second minus first" in page.text("#differences")
     page.driver.find_element(By.LINK_TEXT, "split").click()
     page.wait(lambda: page.text("#report-title") == "split")
 

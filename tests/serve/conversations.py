@@ -13,8 +13,8 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from serve.config.schema import Limits
-from serve.http.body import Headers, Receive, Scope, Send
-from serve.http.connection import Connection, Room
+from serve.http.body import BodyMemory, Headers, Receive, Scope, Send
+from serve.http.connection import Connection
 
 HOT = b"/hot"
 DEFAULTS = Limits()
@@ -48,7 +48,7 @@ class Conversation:
         loop = asyncio.get_running_loop()
         config = uvicorn.Config(self._app, ws="none", lifespan="off", interface="asgi3", log_config=None)
         rest = {"config": config, "server_state": ServerState(), "app_state": {}}
-        make = partial(Connection, self._limits, Room(), Hot(), **rest)
+        make = partial(Connection, self._limits, BodyMemory(), Hot(), **rest)
         self.socket, server = socket.socketpair()
         self.socket.setblocking(False)
         self.transport, self.connection = await loop.connect_accepted_socket(make, server)

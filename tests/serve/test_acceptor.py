@@ -1,4 +1,4 @@
-"""Connections are accepted as fast as they come, on uvloop too."""
+"""Connections are accepted as fast as they arrive, with uvloop too."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from serve.acceptor import MOST, Acceptor
+from serve.acceptor import MAX_PER_TURN, Acceptor
 from serve.config.schema import Tls
 from serve.tls import server_context
 from tests.certificates import Authority
 
-CROWD = 3 * MOST
+CONNECTIONS = 3 * MAX_PER_TURN
 
 
 def listening(ends: ExitStack) -> socket.socket:
     listener = ends.enter_context(socket.socket())
     listener.bind(("127.0.0.1", 0))
-    listener.listen(CROWD)
+    listener.listen(CONNECTIONS)
     return listener
 
 
-def crowd(ends: ExitStack, listener: socket.socket, size: int = CROWD) -> list[socket.socket]:
+def connect_all(ends: ExitStack, listener: socket.socket, size: int = CONNECTIONS) -> list[socket.socket]:
     return [ends.enter_context(socket.create_connection(listener.getsockname())) for _ in range(size)]
 
 
 @pytest.mark.parametrize("runner", [uvloop.run, asyncio.run])
-def test_a_crowd_waits_for_few_turns(runner: object) -> None:
+def test_many_connections_are_accepted_in_few_turns(runner: object) -> None:
     async def main() -> Counter[int]:
         turn, made = 0, Counter[int]()
 
@@ -43,19 +43,19 @@ def test_a_crowd_waits_for_few_turns(runner: object) -> None:
         with ExitStack() as ends:
             listener = listening(ends)
             acceptor = Acceptor(Protocol)
-            await acceptor.start(listener, CROWD)
-            crowd(ends, listener)
-            while made.total() < CROWD:
+            await acceptor.start(listener, CONNECTIONS)
+            connect_all(ends, listener)
+            while made.total() < CONNECTIONS:
                 turn += 1
                 await asyncio.sleep(0)
             acceptor.close()
             await acceptor.wait_closed()
         return made
 
-    assert len(runner(main())) < CROWD / MOST * 4  # type: ignore[operator]
+    assert len(runner(main())) < CONNECTIONS / MAX_PER_TURN * 4  # type: ignore[operator]
 
 
-def test_a_closed_acceptor_takes_nobody_and_leaves_the_open_ones() -> None:
+def test_a_closed_acceptor_accepts_no_connection_and_keeps_the_open_ones() -> None:
     async def main() -> None:
         opened = asyncio.Event()
 
@@ -69,9 +69,9 @@ def test_a_closed_acceptor_takes_nobody_and_leaves_the_open_ones() -> None:
 
         with ExitStack() as ends:
             listener = listening(ends)
-            held = ends.enter_context(listener.dup())  # as another gateway holds it
+            held = ends.enter_context(listener.dup())  # as another gateway would
             acceptor = Acceptor(Echo)
-            await acceptor.start(listener, CROWD)
+            await acceptor.start(listener, CONNECTIONS)
             first = ends.enter_context(socket.create_connection(held.getsockname()))
             await opened.wait()
             acceptor.close()
@@ -95,8 +95,8 @@ def test_handshakes_that_clients_never_finish_end_with_the_acceptor(tmp_path: Pa
         with ExitStack() as ends:
             listener = listening(ends)
             acceptor = Acceptor(asyncio.Protocol, context)
-            await acceptor.start(listener, CROWD)
-            silent = crowd(ends, listener, MOST)[1:]  # the first is the loop's own
+            await acceptor.start(listener, CONNECTIONS)
+            silent = connect_all(ends, listener, MAX_PER_TURN)[1:]  # the first is the loop's own
             while len(acceptor._opening) < len(silent):  # noqa: ASYNC110 nothing tells
                 await asyncio.sleep(0)
             acceptor.close()

@@ -1,4 +1,4 @@
-"""Keys and quotas, without a listener."""
+"""API keys and quotas, without a listener."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from convoy.cli.keys import write_key
 from convoy.credentials import digest, new_key
 from convoy.errors import ConfigError, Forbidden, QuotaExceeded, Unauthenticated
-from serve.auth import LONGEST, Access, Bucket, key_in, make_local_key, read_local_key
+from serve.auth import MAX_KEY_BYTES, Access, Bucket, key_in, make_local_key, read_local_key
 from serve.config.schema import ApiKey
 
 
@@ -28,7 +28,7 @@ def declared(key: str, name: str = "shop", **rights: object) -> ApiKey:
 
 
 @given(rate=st.floats(0.1, 1000), pauses=st.lists(st.floats(0, 5), min_size=1, max_size=200))
-def test_a_bucket_gives_no_more_than_its_rate(rate: float, pauses: list[float]) -> None:
+def test_a_bucket_never_exceeds_its_rate(rate: float, pauses: list[float]) -> None:
     clock = Clock()
     bucket = Bucket(rate, clock)
     taken = 0
@@ -39,7 +39,7 @@ def test_a_bucket_gives_no_more_than_its_rate(rate: float, pauses: list[float]) 
 
 
 @given(rate=st.floats(0.1, 1000))
-def test_whoever_waits_as_told_is_served(rate: float) -> None:
+def test_a_request_after_the_returned_wait_is_served(rate: float) -> None:
     clock = Clock()
     bucket = Bucket(rate, clock)
     while not (wait := bucket.take()):
@@ -48,7 +48,7 @@ def test_whoever_waits_as_told_is_served(rate: float) -> None:
     assert bucket.take() == 0
 
 
-def test_where_no_key_is_declared_everybody_may_ask_and_nobody_change() -> None:
+def test_without_declared_keys_every_client_may_call_and_none_may_change() -> None:
     access = Access()
     assert access.open
     with pytest.raises(Unauthenticated, match="admin"):
@@ -62,12 +62,12 @@ def test_a_key_is_found_by_its_digest_alone() -> None:
     access = Access([declared(key)])
     assert not access.open
     assert access.find(key.encode()).key.name == "shop"
-    for wrong in (b"", key[:-1].encode(), key.upper().encode(), digest(key).hex().encode(), b"x" * (LONGEST + 1)):
+    for wrong in (b"", key[:-1].encode(), key.upper().encode(), digest(key).hex().encode(), b"x" * (MAX_KEY_BYTES + 1)):
         with pytest.raises(Unauthenticated):
             access.find(wrong)
 
 
-def test_a_key_opens_its_models_in_both_forms_and_no_other() -> None:
+def test_a_key_may_call_its_models_in_both_forms_and_no_other() -> None:
     key = new_key().encode()
     access = Access([declared(key.decode(), models=["a", "nets"])])
     for name in ("a", "a-tensor", "nets"):
@@ -75,7 +75,7 @@ def test_a_key_opens_its_models_in_both_forms_and_no_other() -> None:
     for name in ("b", "", "unknown"):
         with pytest.raises(Forbidden):
             access.enter(key, name)
-    with pytest.raises(Forbidden, match="which experiment"):
+    with pytest.raises(Forbidden, match="name the experiment"):
         access.find(key).check_feedback("")
     access.find(key).check_feedback("nets")
 
@@ -86,17 +86,17 @@ def test_a_key_without_models_may_call_none() -> None:
         Access([declared(key.decode(), models=[], metrics=True)]).enter(key, "a")
 
 
-def test_requests_at_a_time() -> None:
+def test_the_concurrency_of_a_key_is_limited() -> None:
     key = new_key().encode()
     access = Access([declared(key.decode(), concurrency=2)])
     first, _ = access.enter(key, "a"), access.enter(key, "a")
-    with pytest.raises(QuotaExceeded, match="under way"):
+    with pytest.raises(QuotaExceeded, match="in flight"):
         access.enter(key, "a")
     first.leave()
     access.enter(key, "a")
 
 
-def test_a_refusal_takes_no_place() -> None:
+def test_a_refused_request_does_not_count_as_in_flight() -> None:
     key, clock = new_key().encode(), Clock()
     access = Access([declared(key.decode(), rate=1, concurrency=1)], clock=clock)
     access.enter(key, "a").leave()
@@ -106,19 +106,19 @@ def test_a_refusal_takes_no_place() -> None:
     access.enter(key, "a")
 
 
-def test_other_keys_from_now_on() -> None:
+def test_declared_keys_can_be_replaced() -> None:
     old, new, clock = new_key(), new_key(), Clock()
     access = Access([declared(old, rate=1)], clock=clock)
     access.enter(old.encode(), "a").leave()
     access.declare([declared(old, rate=1), declared(new, "other")])
-    with pytest.raises(QuotaExceeded):  # what was used stays so
+    with pytest.raises(QuotaExceeded):  # the key keeps what it has used
         access.enter(old.encode(), "a")
     access.declare([declared(new, "other")])
     with pytest.raises(Unauthenticated):
         access.find(old.encode())
 
 
-def test_the_local_key_is_an_admins_and_declares_nothing(tmp_path: Path) -> None:
+def test_the_local_key_is_an_admin_key_and_not_a_declared_one(tmp_path: Path) -> None:
     assert read_local_key(tmp_path) == ""
     path = make_local_key(tmp_path)
     first = read_local_key(tmp_path)
@@ -130,7 +130,7 @@ def test_the_local_key_is_an_admins_and_declares_nothing(tmp_path: Path) -> None
     assert read_local_key(tmp_path) != first
 
 
-def test_only_an_admins_key_changes_anything() -> None:
+def test_changes_need_an_admin_key() -> None:
     key = new_key()
     with pytest.raises(Forbidden, match="admin"):
         Access([declared(key)]).find_admin(key.encode())
@@ -148,12 +148,12 @@ def test_only_an_admins_key_changes_anything() -> None:
         (None, None, b""),
     ],
 )
-def test_where_a_key_is_looked_for(authorization: bytes | None, api_key: bytes | None, shown: bytes) -> None:
+def test_where_a_key_is_read_from(authorization: bytes | None, api_key: bytes | None, shown: bytes) -> None:
     assert key_in(authorization, api_key) == shown
 
 
-def test_a_key_that_no_server_wrote_is_left_alone(tmp_path: Path) -> None:
-    """`convoy keys new --out admin.key`, and `runtime_dir: .`"""
+def test_a_key_file_that_no_server_wrote_is_kept(tmp_path: Path) -> None:
+    """The user ran `convoy keys new --out admin.key` in the folder that is also `runtime_dir`."""
     write_key(tmp_path / "admin.key", key := new_key())
     with pytest.raises(ConfigError, match="set runtime_dir to another folder"):
         make_local_key(tmp_path)

@@ -1,4 +1,4 @@
-"""TLS and mTLS on the HTTP and gRPC listeners: whoever cannot show what is asked for gets no byte of an answer."""
+"""TLS and mTLS on the HTTP and gRPC listeners: clients without the right certificates get no response."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_encrypted(tls: Serving, authority: Authority, protocol: str) -> None:
 
 
 @BOTH
-def test_encrypted_for_an_event_loop(tls: Serving, authority: Authority, protocol: str) -> None:
+def test_encrypted_with_the_async_client(tls: Serving, authority: Authority, protocol: str) -> None:
 
     async def ask() -> str:
         async with AsyncClient(getattr(tls, protocol), ONE_TRY, Credentials(ca=authority.root)) as client:
@@ -91,10 +91,10 @@ def test_encrypted_for_an_event_loop(tls: Serving, authority: Authority, protoco
 
 
 @BOTH
-def test_a_client_that_does_not_know_the_root_sends_nothing(tls: Serving, folder: Path, protocol: str) -> None:
-    stranger = Authority(folder, "stranger")
+def test_a_client_without_the_root_certificate_refuses_the_server(tls: Serving, folder: Path, protocol: str) -> None:
+    unknown = Authority(folder, "unknown")
     with pytest.raises(ConvoyError):
-        label(getattr(tls, protocol), Credentials(ca=stranger.root))
+        label(getattr(tls, protocol), Credentials(ca=unknown.root))
 
 
 @BOTH
@@ -106,7 +106,7 @@ def test_plain_text_is_not_answered(tls: Serving, protocol: str) -> None:
 def test_old_versions_are_refused(tls: Serving, authority: Authority) -> None:
     host, port = tls.http.removeprefix("https://").split(":")
     context = ssl.create_default_context(cafile=authority.root)
-    context.set_ciphers("DEFAULT:@SECLEVEL=0")  # so that it is the server that refuses
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")  # so that the server refuses, not the client
     with pytest.warns(DeprecationWarning, match="TLSv1"):
         context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
     with socket.create_connection((host, int(port))) as plain, pytest.raises(ssl.SSLError):
@@ -117,14 +117,14 @@ def test_old_versions_are_refused(tls: Serving, authority: Authority) -> None:
 
 
 @BOTH
-def test_a_client_with_a_certificate_is_let_in(mutual: Serving, authority: Authority, protocol: str) -> None:
+def test_a_client_with_a_certificate_is_accepted(mutual: Serving, authority: Authority, protocol: str) -> None:
     pair = authority.sign("client")
     shown = Credentials(ca=authority.root, certificate=pair.certificate, certificate_key=pair.key)
     assert label(getattr(mutual, protocol), shown) == "7"
 
 
 @BOTH
-def test_a_client_without_the_right_certificate_is_not(
+def test_a_client_without_the_right_certificate_is_refused(
     mutual: Serving, authority: Authority, folder: Path, protocol: str
 ) -> None:
     pair = Authority(folder, "other").sign("intruder")
@@ -136,7 +136,7 @@ def test_a_client_without_the_right_certificate_is_not(
             label(getattr(mutual, protocol), shown)
 
 
-def test_files_that_are_not_what_they_should_be(server_pair: Pair, tmp_path: Path) -> None:
+def test_missing_and_invalid_files_are_refused(server_pair: Pair, tmp_path: Path) -> None:
     absent, wrong = tmp_path / "absent.pem", tmp_path / "wrong.pem"
     wrong.write_text("no certificate")
     good = (str(server_pair.certificate), str(server_pair.key))

@@ -1,7 +1,7 @@
-// Live numbers: the server's counters at two moments, as rates.
+// Live statistics: rates from the difference of two readings of the server's counters.
 import { ask, find } from "./server.js";
 
-const KEPT = 90;
+const MAX_POINTS = 90;
 const rates = [];
 let before = null;
 
@@ -17,13 +17,13 @@ function showModels(now, before, seconds) {
   const body = find("vital-models");
   body.replaceChildren();
   for (const model of now.models) {
-    const old = before.models.find(one => one.name === model.name) ?? model;
-    const grown = key => model[key] - old[key];
+    const previous = before.models.find(candidate => candidate.name === model.name) ?? model;
+    const increase = key => model[key] - previous[key];
     const cells = [
-      number(grown("images") / seconds), number(grown("refused") / seconds), number(1000 * grown("request_seconds") / grown("answered"), 2),
-      model.engines ? `${number(100 * grown("busy_seconds") / seconds / model.engines, 0)} %` : "–", number(model.waiting, 0),
-      model.joules === null ? "–" : number(grown("joules") / seconds),
-      model.joules === null ? "–" : number(grown("joules") / grown("images"), 4),
+      number(increase("images") / seconds), number(increase("refused") / seconds), number(1000 * increase("request_seconds") / increase("answered"), 2),
+      model.engines ? `${number(100 * increase("busy_seconds") / seconds / model.engines, 0)} %` : "–", number(model.waiting, 0),
+      model.joules === null ? "–" : number(increase("joules") / seconds),
+      model.joules === null ? "–" : number(increase("joules") / increase("images"), 4),
     ];
     const row = body.insertRow();
     const name = row.appendChild(document.createElement("th"));
@@ -43,7 +43,7 @@ function showTiles(now, before, seconds) {
   tile(tiles, number(now.in_flight, 0), "in flight");
   tile(tiles, `${number(busy)} of ${number(now.cores, 0)}`, "cores in use");
   for (const chip of now.chips) tile(tiles, `${number(chip.watts)} W`, `${chip.chip} (${chip.method}, ${chip.source})`);
-  if (!now.chips.length) tile(tiles, "–", "power: no source here");
+  if (!now.chips.length) tile(tiles, "–", "power: no source");
   return images;
 }
 
@@ -56,13 +56,13 @@ function showRates() {
   }));
 }
 
-export async function lookAtHealth() {
+export async function showHealth() {
   const now = await ask("/v1/vitals");
   if (before !== null && now.at > before.at) {
     const seconds = now.at - before.at;
     showModels(now, before, seconds);
     rates.push({ at: new Date(), images: showTiles(now, before, seconds) });
-    rates.splice(0, rates.length - KEPT);
+    rates.splice(0, rates.length - MAX_POINTS);
     showRates();
   }
   before = now;

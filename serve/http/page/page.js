@@ -1,15 +1,15 @@
-// The page at "/": sections by the address' fragment, and the playground.
+// The page at "/": one section per fragment of the URL, and the playground.
 import { drawAtlas } from "./atlas.js";
-import { lookAtEnsembles } from "./ensembles.js";
-import { lookAtExperiments } from "./experiments.js";
-import { lookAtHealth } from "./health.js";
-import { readDigit, wipe } from "./pad.js";
+import { showEnsembles } from "./ensembles.js";
+import { showExperiments } from "./experiments.js";
+import { showHealth } from "./health.js";
+import { clear, readDigit } from "./pad.js";
 import { ask, element, find } from "./server.js";
 
 const STAGES = ["receive", "decode", "queue", "run", "post"];
 const ERRORS = { 413: "Choose a smaller image, or raise limits in convoy.yaml.", 400: "Is it a JPEG, PNG, WebP, GIF, BMP or TIFF image?" };
 let models = [];
-let asked = 0;
+let rounds = 0;
 
 const percent = share => `${(share * 100).toFixed(1)} %`;
 
@@ -43,10 +43,10 @@ async function askModel(model, blob, round) {
   const name = element(row, "th", model.name);
   name.scope = "row";
   element(name, "div", model.dataset ?? "", "others");
-  const question = { method: "POST", body: blob, headers: { "content-type": "application/octet-stream" } };
+  const request = { method: "POST", body: blob, headers: { "content-type": "application/octet-stream" } };
   try {
-    const body = await ask(`/v1/models/${encodeURIComponent(model.name)}/classify?top_k=3&energy=true`, question);
-    if (round === asked) fill(row, model, body);
+    const body = await ask(`/v1/models/${encodeURIComponent(model.name)}/classify?top_k=3&energy=true`, request);
+    if (round === rounds) fill(row, model, body);
     return true;
   } catch (error) {
     const cell = element(row, "td", [error.message, ERRORS[error.status]].filter(Boolean).join(". "), "bad");
@@ -64,16 +64,17 @@ function showPreview(blob) {
 }
 
 async function classify(blob) {
-  const round = ++asked;
+  const round = ++rounds;
   find("problem").textContent = "";
   find("answers").replaceChildren();
   find("preview").hidden = true;
   const chosen = models.filter(model => find(`model-${model.name}`).checked);
   if (!chosen.length) find("problem").textContent = "Choose at least one model.";
   for (const model of chosen) {
-    // One after the other, so that no model's time has another one's in it. Shown once a server has found it harmless.
+    // One after the other, so that the models do not slow each other down. The preview appears only after the server has
+    // decoded the image within its limits: the browser would decode a decompression bomb.
     const answered = await askModel(model, blob, round);
-    if (round !== asked) return;
+    if (round !== rounds) return;
     if (answered && find("preview").hidden) showPreview(blob);
   }
 }
@@ -82,15 +83,15 @@ function offerModels() {
   for (const model of models) {
     const label = element(find("models"), "label");
     const box = label.appendChild(document.createElement("input"));
-    // Not unasked: what is made of other models, and experiments, whose figures are of real traffic.
+    // Ensembles and experiments are off by default: experiments count every request as real traffic.
     Object.assign(box, { type: "checkbox", id: `model-${model.name}`, checked: !model.members && !model.arms });
     label.append(` ${model.name}`);
   }
 }
 
-// What does not serve as it is configured, and why.
+// Models that do not serve as configured, with the reason.
 function showProblems(problems) {
-  for (const one of problems) element(find("models"), "p", `${one.name} is ${one.state}: ${one.reason}`, "bad");
+  for (const problem of problems) element(find("models"), "p", `${problem.name} is ${problem.state}: ${problem.reason}`, "bad");
 }
 
 async function offerSamples() {
@@ -116,7 +117,7 @@ function takeImages() {
     if (event.dataTransfer.files.length) classify(event.dataTransfer.files[0]);
   };
   document.onpaste = event => event.clipboardData.files.length && classify(event.clipboardData.files[0]);
-  find("wipe").onclick = wipe;
+  find("wipe").onclick = clear;
   find("read").onclick = async () => {
     const digit = await readDigit();
     if (digit) classify(digit);
@@ -124,34 +125,34 @@ function takeImages() {
   };
 }
 
-// What a section shows, and after how long again while it is open.
+// How each section is shown, and how often it is refreshed while it is open.
 const SECTIONS = {
-  playground: { look: () => {} },
-  health: { look: lookAtHealth, everyMs: 2000 },
-  experiments: { look: lookAtExperiments, everyMs: 5000 },
-  ensembles: { look: lookAtEnsembles, everyMs: 5000 },
-  atlas: { look: async () => drawAtlas(find("charts"), await ask("/v1/atlas")) },
+  playground: { show: () => {} },
+  health: { show: showHealth, everyMs: 2000 },
+  experiments: { show: showExperiments, everyMs: 5000 },
+  ensembles: { show: showEnsembles, everyMs: 5000 },
+  atlas: { show: async () => drawAtlas(find("charts"), await ask("/v1/atlas")) },
 };
 let opened = 0;
 
-async function look(name, turn) {
+async function refresh(name, turn) {
   let problem = null;
-  if (!document.hidden) await Promise.resolve().then(SECTIONS[name].look).catch(error => { problem = error; });
+  if (!document.hidden) await Promise.resolve().then(SECTIONS[name].show).catch(error => { problem = error; });
   if (turn !== opened) return;
   find("problem").textContent = problem?.message ?? "";
-  if (problem?.status === 401) return; // whoever did not give a key is not asked every few seconds
-  if (SECTIONS[name].everyMs) setTimeout(() => turn === opened && look(name, turn), SECTIONS[name].everyMs);
+  if (problem?.status === 401) return; // do not prompt for the key again every few seconds
+  if (SECTIONS[name].everyMs) setTimeout(() => turn === opened && refresh(name, turn), SECTIONS[name].everyMs);
 }
 
 async function open() {
-  const [wanted] = location.hash.slice(1).split("/");
-  const name = wanted in SECTIONS ? wanted : "playground";
+  const [fragment] = location.hash.slice(1).split("/");
+  const name = fragment in SECTIONS ? fragment : "playground";
   for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== name;
   for (const link of document.querySelectorAll("header a")) {
     if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  await look(name, ++opened);
+  await refresh(name, ++opened);
 }
 
 addEventListener("hashchange", open);

@@ -17,12 +17,12 @@ async def collect(answers: AsyncIterator[int]) -> list[int]:
     return [answer async for answer in answers]
 
 
-def test_answers_come_in_the_order_of_their_requests() -> None:
+def test_responses_keep_the_order_of_the_requests() -> None:
     async def scenario() -> list[int]:
         gates = [asyncio.Event() for _ in range(5)]
 
         async def answer(number: int) -> int:
-            if number == 4:  # the last one ends first and frees the others, last to first
+            if number == 4:  # the last request ends first and releases the others in reverse order
                 gates[3].set()
             else:
                 await gates[number].wait()
@@ -34,20 +34,20 @@ def test_answers_come_in_the_order_of_their_requests() -> None:
     assert asyncio.run(scenario()) == [0, 1, 2, 3, 4]
 
 
-def test_no_more_than_the_depth_are_under_way() -> None:
+def test_at_most_depth_requests_are_in_flight() -> None:
     async def scenario() -> int:
-        under_way = most = 0
+        in_flight = peak = 0
 
         async def answer(number: int) -> int:
-            nonlocal under_way, most
-            under_way += 1
-            most = max(most, under_way)
+            nonlocal in_flight, peak
+            in_flight += 1
+            peak = max(peak, in_flight)
             await asyncio.sleep(0)
-            under_way -= 1
+            in_flight -= 1
             return number
 
         assert await collect(pipelined(numbers(50), answer, depth=4)) == list(range(50))
-        return most
+        return peak
 
     assert 1 < asyncio.run(scenario()) <= 4
 
@@ -70,7 +70,7 @@ def test_a_broken_stream_ends_with_its_error() -> None:
     assert asyncio.run(scenario()) == [1]
 
 
-def test_who_stops_reading_cancels_what_is_left() -> None:
+def test_closing_the_stream_cancels_pending_requests() -> None:
     async def scenario() -> int:
         cancelled = 0
         started = asyncio.Event()
@@ -90,7 +90,7 @@ def test_who_stops_reading_cancels_what_is_left() -> None:
 
         stream = pipelined(numbers(3), answer)
         assert await anext(stream) == 0
-        await stream.aclose()  # type: ignore[attr-defined] # it is a generator
+        await stream.aclose()  # type: ignore[attr-defined] # an async generator
         await asyncio.sleep(0)
         return cancelled
 

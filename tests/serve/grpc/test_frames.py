@@ -1,4 +1,4 @@
-"""The guard before the native gRPC server: what it passes on, what it refuses, and how."""
+"""The guard before the native gRPC server: what it forwards, and how it refuses messages."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from serve.grpc.frames import (
     END_STREAM,
     HEADERS,
     LARGEST_REQUEST_FRAME,
-    MOST_STREAMS,
+    MAX_STREAMS,
     PADDED,
     PREFACE,
     RST_STREAM,
     WINDOW_UPDATE,
-    Broken,
-    Frames,
-    Guard,
+    FrameGuard,
+    FrameReader,
+    ProtocolError,
     literal,
 )
 
-MOST = 1000
+MAX_BYTES = 1000
 PEER = "ipv4:127.0.0.1:5"
 PING = 6
 
@@ -40,9 +40,9 @@ def message(size: int, compressed: int = 0) -> bytes:
     return bytes((compressed,)) + size.to_bytes(4, "big") + b"m" * size
 
 
-def guard(*opened: int) -> Guard:
+def guard(*opened: int) -> FrameGuard:
     """A connection with these streams open."""
-    one = Guard(PEER, MOST)
+    one = FrameGuard(PEER, MAX_BYTES)
     one.request(PREFACE + b"".join(frame(HEADERS, stream, b"\x82", END_HEADERS) for stream in opened))
     return one
 
@@ -55,15 +55,17 @@ class Frame(NamedTuple):
 
 
 def frames(data: bytes) -> list[Frame]:
-    return [Frame(*one) for one in Frames(2**24).split(data)]
+    return [Frame(*one) for one in FrameReader(2**24).split(data)]
 
 
 def kinds(data: bytes) -> list[tuple[int, int]]:
     return [(one.kind, one.stream) for one in frames(data)]
 
 
-@given(st.lists(st.integers(0, MOST), max_size=6), st.data())
-def test_messages_within_the_limit_pass_unchanged_however_they_are_cut(sizes: list[int], data: st.DataObject) -> None:
+@given(st.lists(st.integers(0, MAX_BYTES), max_size=6), st.data())
+def test_messages_within_the_limit_are_forwarded_unchanged_however_they_are_split(
+    sizes: list[int], data: st.DataObject
+) -> None:
     raw = b"".join(map(message, sizes))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=8)))
     pieces = [raw[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(raw)], strict=True)]
@@ -71,12 +73,14 @@ def test_messages_within_the_limit_pass_unchanged_however_they_are_cut(sizes: li
     parts = sorted(data.draw(st.lists(st.integers(0, len(sent)), max_size=8)))
     one = guard(1)
     got = [one.request(sent[start:stop]) for start, stop in zip([0, *parts], [*parts, len(sent)], strict=True)]
-    assert b"".join(onward for onward, _ in got) == sent
+    assert b"".join(forward for forward, _ in got) == sent
     assert not any(back for _, back in got)
 
 
-@given(st.integers(0, 20), st.sampled_from([(1, 0), (1, 5), (0, MOST + 1), (1, 2**32 - 1), (0, 2**32 - 1)]), st.data())
-def test_a_message_that_is_compressed_or_too_long_is_answered_and_reset(
+@given(
+    st.integers(0, 20), st.sampled_from([(1, 0), (1, 5), (0, MAX_BYTES + 1), (1, 2**32 - 1), (0, 2**32 - 1)]), st.data()
+)
+def test_a_compressed_or_too_long_message_gets_a_status_and_a_reset(
     before: int, bad: tuple[int, int], data: st.DataObject
 ) -> None:
     compressed, size = bad
@@ -84,38 +88,38 @@ def test_a_message_that_is_compressed_or_too_long_is_answered_and_reset(
     cut = data.draw(st.integers(0, len(raw)))
     one = guard(1, 3)
     sent = frame(DATA, 1, raw[:cut]) + frame(DATA, 1, raw[cut:]) + frame(DATA, 3, message(2), END_STREAM)
-    onward, back = one.request(sent)
-    *_, reset, other = frames(onward)
+    forward, back = one.request(sent)
+    *_, reset, other = frames(forward)
     assert (reset.kind, reset.stream) == (RST_STREAM, 1)
     assert other.raw == frame(DATA, 3, message(2), END_STREAM)
-    passed = b"".join(one.raw[9:] for one in frames(onward) if one.kind == DATA and one.stream == 1)
-    assert len(passed) < before + 10  # what the server has is not a whole prefix
-    told = [one for one in frames(back) if one.stream == 1]
-    assert [one.kind for one in told] == [HEADERS, RST_STREAM]
-    assert told[0].flags & END_STREAM
-    assert (literal("grpc-status", "12") if compressed else literal("grpc-status", "8")) in told[0].raw
-    assert literal("grpc-accept-encoding", "identity") in told[0].raw
+    passed = b"".join(one.raw[9:] for one in frames(forward) if one.kind == DATA and one.stream == 1)
+    assert len(passed) < before + 10  # the server has less than a complete prefix
+    refusal = [one for one in frames(back) if one.stream == 1]
+    assert [one.kind for one in refusal] == [HEADERS, RST_STREAM]
+    assert refusal[0].flags & END_STREAM
+    assert (literal("grpc-status", "12") if compressed else literal("grpc-status", "8")) in refusal[0].raw
+    assert literal("grpc-accept-encoding", "identity") in refusal[0].raw
     assert one.request(frame(DATA, 1, b"y" * 100)) == (b"", frame(WINDOW_UPDATE, 0, (100).to_bytes(4, "big")))
     assert one.request(frame(RST_STREAM, 1, bytes(4))) == (b"", b"")
 
 
-def test_padding_is_no_message() -> None:
+def test_padding_is_not_part_of_a_message() -> None:
     padded = frame(DATA, 1, bytes((200,)) + message(3) + b"\x01" * 200, PADDED)
     assert guard(1).request(padded) == (padded, b"")
     for payload in (b"", b"\x05", b"\x05" + bytes(4)):
-        with pytest.raises(Broken):
+        with pytest.raises(ProtocolError):
             guard(1).request(frame(DATA, 1, payload, PADDED))
 
 
-def test_the_server_is_told_who_sends() -> None:
-    onward, _ = Guard(PEER, MOST).request(
+def test_the_server_gets_the_address_of_the_client() -> None:
+    forward, _ = FrameGuard(PEER, MAX_BYTES).request(
         PREFACE
         + frame(HEADERS, 1, b"\x82", END_HEADERS | END_STREAM)
         + frame(HEADERS, 3, b"\x82")
         + frame(CONTINUATION, 3, b"\x83", END_HEADERS)
     )
     name = frame(CONTINUATION, 1, literal("x-convoy-peer", PEER), END_HEADERS)
-    assert onward == (
+    assert forward == (
         frame(HEADERS, 1, b"\x82", END_STREAM)
         + name
         + frame(HEADERS, 3, b"\x82")
@@ -124,29 +128,29 @@ def test_the_server_is_told_who_sends() -> None:
     )
 
 
-def test_an_answer_that_has_begun_ends_with_trailers_alone() -> None:
+def test_a_response_that_has_begun_ends_with_trailers_only() -> None:
     one = guard(1)
-    assert kinds(one.answer(frame(HEADERS, 1, b"\x88", END_HEADERS))) == [(HEADERS, 1)]
+    assert kinds(one.respond(frame(HEADERS, 1, b"\x88", END_HEADERS))) == [(HEADERS, 1)]
     _, back = one.request(frame(DATA, 1, message(3, compressed=1)))
     assert b"content-type" not in back
     assert kinds(back)[:1] + kinds(back)[-2:] == [(WINDOW_UPDATE, 0), (HEADERS, 1), (RST_STREAM, 1)]
-    assert one.answer(frame(DATA, 1, b"late")) == b""
+    assert one.respond(frame(DATA, 1, b"late")) == b""
 
 
-def test_an_answer_that_has_ended_gets_no_other() -> None:
+def test_a_response_that_has_ended_gets_no_second_status() -> None:
     one = guard(1)
-    one.answer(frame(HEADERS, 1, b"\x88", END_HEADERS | END_STREAM))
-    onward, back = one.request(frame(DATA, 1, message(3, compressed=1)))
-    assert kinds(onward) == [(RST_STREAM, 1)]
+    one.respond(frame(HEADERS, 1, b"\x88", END_HEADERS | END_STREAM))
+    forward, back = one.request(frame(DATA, 1, message(3, compressed=1)))
+    assert kinds(forward) == [(RST_STREAM, 1)]
     assert kinds(back) == [(WINDOW_UPDATE, 0)]
 
 
-def test_nothing_comes_between_the_frames_of_a_header_block() -> None:
+def test_no_frame_comes_between_the_frames_of_a_header_block() -> None:
     one = guard(1, 3)
-    one.answer(frame(HEADERS, 3, b"\x88"))
+    one.respond(frame(HEADERS, 3, b"\x88"))
     _, back = one.request(frame(DATA, 1, message(0, compressed=1)))
     assert kinds(back) == [(WINDOW_UPDATE, 0)]
-    assert kinds(one.answer(frame(CONTINUATION, 3, b"", END_HEADERS))) == [
+    assert kinds(one.respond(frame(CONTINUATION, 3, b"", END_HEADERS))) == [
         (CONTINUATION, 3),
         (HEADERS, 1),
         (RST_STREAM, 1),
@@ -158,24 +162,24 @@ def test_nothing_comes_between_the_frames_of_a_header_block() -> None:
     [
         b"GET / HTTP/1.1\r\n\r\n",
         PREFACE + frame(PING, 0, bytes(LARGEST_REQUEST_FRAME + 1)),
-        PREFACE + b"".join(frame(DATA, 1 + 2 * stream, b"\0") for stream in range(MOST_STREAMS + 1)),
+        PREFACE + b"".join(frame(DATA, 1 + 2 * stream, b"\0") for stream in range(MAX_STREAMS + 1)),
     ],
 )
-def test_connections_that_are_closed(sent: bytes) -> None:
-    with pytest.raises(Broken):
-        Guard(PEER, MOST).request(sent)
+def test_protocol_violations_close_the_connection(sent: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        FrameGuard(PEER, MAX_BYTES).request(sent)
 
 
 @given(st.binary(max_size=300), st.booleans())
-def test_any_bytes_are_passed_on_or_end_the_connection(data: bytes, greeted: bool) -> None:
-    one = Guard(PEER, MOST)
-    with contextlib.suppress(Broken):
-        one.request(PREFACE + data if greeted else data)
-        one.answer(data)
+def test_any_bytes_are_forwarded_or_close_the_connection(data: bytes, with_preface: bool) -> None:
+    one = FrameGuard(PEER, MAX_BYTES)
+    with contextlib.suppress(ProtocolError):
+        one.request(PREFACE + data if with_preface else data)
+        one.respond(data)
 
 
 @given(st.text("abc%", max_size=20_000))
-def test_long_texts_have_their_length_before_them(text: str) -> None:
+def test_long_strings_carry_their_length(text: str) -> None:
     raw = literal("n", text)
     length, rest = raw[3], raw[4:]
     if length == 127:

@@ -1,4 +1,4 @@
-"""What a gRPC client may send, against both servers: messages that inflate or never end, metadata without end."""
+"""Limits of gRPC requests, against both servers: compressed and oversized messages, oversized metadata."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tests.serve.listeners import Serving, serving
 
 DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
 LIMIT = 2**20
-BOMB = bytes(32 * LIMIT)  # a thousandth of that on the wire
+BOMB = bytes(32 * LIMIT)  # about a thousandth of that on the wire
 BOMBS, BOMB_BYTES = 8, 128 * 2**20
 CLASSIFY, CLASSIFY_STREAM = "/convoy.v1.Classifier/Classify", "/convoy.v1.Classifier/ClassifyStream"
 HEALTH, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-METHODS: dict[str, tuple[Any, bool]] = {  # a request, and whether it is one of a stream
+METHODS: dict[str, tuple[Any, bool]] = {  # a request, and whether the method is a stream
     CLASSIFY: (ClassifyRequest(model="lenet5-mnist", images=[DIGIT]), False),
     CLASSIFY_STREAM: (ClassifyRequest(model="lenet5-mnist", images=[DIGIT]), True),
     HEALTH: (HealthCheckRequest(service="s" * 1000), False),
@@ -53,7 +53,7 @@ def gateway(
 
 
 def refused(gateway: Serving, request: ClassifyRequest, **options: object) -> str:
-    """The code with which a call ends; the next one is answered."""
+    """The status code of a refused call; the next call on the channel must succeed."""
     sizes = [("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(gateway.grpc.removeprefix("grpc://"), sizes) as channel:
         with pytest.raises(grpc.RpcError) as caught:
@@ -64,24 +64,24 @@ def refused(gateway: Serving, request: ClassifyRequest, **options: object) -> st
 
 
 @pytest.mark.parametrize("algorithm", [grpc.Compression.Gzip, grpc.Compression.Deflate], ids=["gzip", "deflate"])
-def test_a_message_that_inflates_is_refused(gateway: Serving, algorithm: grpc.Compression) -> None:
+def test_a_compressed_message_is_refused(gateway: Serving, algorithm: grpc.Compression) -> None:
     request = ClassifyRequest(model="lenet5-mnist", images=[BOMB])
     assert refused(gateway, request, compression=algorithm) == "UNIMPLEMENTED"
 
 
 @pytest.mark.parametrize("algorithm", [grpc.Compression.Gzip, grpc.Compression.Deflate], ids=["gzip", "deflate"])
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_tells_a_client_that_it_takes_no_compression(
-    gateway: Serving, method: str, algorithm: grpc.Compression
-) -> None:
+def test_every_method_refuses_compression(gateway: Serving, method: str, algorithm: grpc.Compression) -> None:
     request, streams = METHODS[method]
     if method.startswith("/convoy"):
-        request = ClassifyRequest(model="lenet5-mnist", images=[DIGIT, bytes(1000)])  # clients compress what shrinks
+        request = ClassifyRequest(
+            model="lenet5-mnist", images=[DIGIT, bytes(1000)]
+        )  # clients compress only what shrinks
     coding = (type(request).SerializeToString, bytes)
     with grpc.insecure_channel(gateway.grpc.removeprefix("grpc://")) as channel:
         if streams:
             call = channel.stream_stream(method, *coding)(iter([request]), timeout=60, compression=algorithm)
-        else:  # also a single answer can be waited for as a stream
+        else:  # a unary response can be read as a stream too
             call = channel.unary_stream(method, *coding)(request, timeout=60, compression=algorithm)
         with pytest.raises(grpc.RpcError):
             next(iter(call))
@@ -93,7 +93,7 @@ def test_a_message_above_the_limit_is_refused(gateway: Serving) -> None:
     assert refused(gateway, ClassifyRequest(model="lenet5-mnist", images=[BOMB])) == "RESOURCE_EXHAUSTED"
 
 
-def test_a_stream_goes_on_beside_one_that_is_refused(gateway: Serving) -> None:
+def test_a_stream_continues_beside_a_refused_one(gateway: Serving) -> None:
     good, bad = METHODS[CLASSIFY][0], ClassifyRequest(model="lenet5-mnist", images=[BOMB])
     with grpc.insecure_channel(gateway.grpc.removeprefix("grpc://"), [("grpc.max_send_message_length", -1)]) as channel:
         stub = ClassifierStub(channel)  # type: ignore[no-untyped-call]
@@ -102,7 +102,7 @@ def test_a_stream_goes_on_beside_one_that_is_refused(gateway: Serving) -> None:
         calls = [stub.Classify.future(bad, timeout=60) for _ in range(BOMBS)]
         assert {call.code() for call in calls} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
         assert [answer.predictions[0].classes[0].label for answer in one] == ["7"]
-        late = stub.ClassifyStream(iter([good, bad]), timeout=60)  # after an answer has begun
+        late = stub.ClassifyStream(iter([good, bad]), timeout=60)  # after a response has begun
         with pytest.raises(grpc.RpcError) as caught:
             list(late)
         assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -116,7 +116,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def request_frames(stream: int, method: str, encoding: str, message: bytes, compressed: int) -> bytes:
-    """A call in frames of HTTP/2, header fields as RFC 7541 writes them without a table: no client need hold the bomb."""
+    """A call as HTTP/2 frames, with HPACK literals (RFC 7541), so that no client library must compress the message."""
     fields = {
         ":path": method,
         ":authority": "a",
@@ -135,9 +135,9 @@ def request_frames(stream: int, method: str, encoding: str, message: bytes, comp
 
 
 def peak_growth(ask: Callable[[], None]) -> int:
-    """By how many bytes the most memory that this process held exceeds what it held before."""
+    """Growth of this process's peak memory during `ask`, in bytes."""
     status = Path("/proc/self/status")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = int(re.findall(r"VmRSS:\s+(\d+)", status.read_text())[0])
     ask()
     return (int(re.findall(r"VmHWM:\s+(\d+)", status.read_text())[0]) - before) * 1024
@@ -145,7 +145,7 @@ def peak_growth(ask: Callable[[], None]) -> int:
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 @pytest.mark.parametrize("method", METHODS)
-def test_many_bombs_at_a_time_cost_no_memory(gateway: Serving, method: str, encoding: str) -> None:
+def test_many_concurrent_compressed_messages_take_no_memory(gateway: Serving, method: str, encoding: str) -> None:
     bomb = COMPRESSED[encoding]
     streams = [1 + 2 * number for number in range(BOMBS)]
     host, port = gateway.grpc.removeprefix("grpc://").rsplit(":", 1)
@@ -166,6 +166,6 @@ def test_many_bombs_at_a_time_cost_no_memory(gateway: Serving, method: str, enco
     assert peak_growth(ask) < BOMB_BYTES // 2
 
 
-def test_metadata_without_end_is_refused(gateway: Serving) -> None:
+def test_oversized_metadata_is_refused(gateway: Serving) -> None:
     request = ClassifyRequest(model="lenet5-mnist", images=[DIGIT])
     assert refused(gateway, request, metadata=(("x-large", "a" * 100_000),))

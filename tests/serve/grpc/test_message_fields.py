@@ -1,4 +1,4 @@
-"""Protobuf messages whose fields are counted before they are parsed."""
+"""Fields of protobuf messages are counted before the messages are parsed."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def test_every_field_counts_once(raw: bytes, images: int) -> None:
         (pb.ModelInferRequest, b"\x2a\x00"),  # inputs
         (pb.ModelInferRequest, b"\x32\x00"),  # outputs
         (pb.ModelInferRequest, b"\x3a\x00"),  # raw_input_contents
-        (pb.ModelInferRequest, b"\xf8\x07\x00"),  # a field that nobody knows
+        (pb.ModelInferRequest, b"\xf8\x07\x00"),  # an unknown field
     ],
 )
-def test_a_bomb_is_refused_in_a_few_steps(kind: Any, bomb: bytes) -> None:
-    for data in (bomb * MILLION, bomb * MILLION + b"\xff"):  # also where a parser would only find out at the end
+def test_a_message_with_too_many_fields_is_refused_early(kind: Any, bomb: bytes) -> None:
+    for data in (bomb * MILLION, bomb * MILLION + b"\xff"):  # also where a parser would notice only at the end
         assert isinstance(bounded(kind, 5000)(data), TooLarge)
 
 
@@ -61,14 +61,14 @@ def test_empty_elements_within_a_tensor_count() -> None:
     assert isinstance(bounded(pb.ModelInferRequest, 5000)(request.SerializeToString()), TooLarge)
 
 
-def test_large_data_are_one_field() -> None:
-    request = infer(b"\x2a" * 4 * MILLION, 64)  # which looks like inputs to whoever searches for them
+def test_large_raw_contents_are_one_field() -> None:
+    request = infer(b"\x2a" * 4 * MILLION, 64)  # bytes that look like tags of inputs
     assert bounded(pb.ModelInferRequest, 5000)(request.SerializeToString()) == request
 
 
 @given(st.binary(max_size=100))
-def test_whatever_is_parsed_has_been_counted(data: bytes) -> None:
-    """What a parser accepts, this walk accepts too, except for field numbers and groups that no proto3 message has."""
+def test_every_message_that_parses_can_be_counted(data: bytes) -> None:
+    """The count accepts what the parser accepts, except for field numbers and groups that no proto3 message has."""
     try:
         check_fields(REQUEST, data, 1000)
     except InvalidInput as error:
@@ -79,7 +79,7 @@ def test_whatever_is_parsed_has_been_counted(data: bytes) -> None:
 
 
 @given(st.binary(max_size=100))
-def test_garbage_is_an_error_that_is_returned(data: bytes) -> None:
+def test_garbage_is_returned_as_an_error(data: bytes) -> None:
     for padding in (b"", b"\x3a\xa0\x8d\x06" + bytes(100_000)):
         assert isinstance(bounded(pb.ModelInferRequest, 1000)(padding + data), pb.ModelInferRequest | InvalidInput)
 
@@ -87,9 +87,9 @@ def test_garbage_is_an_error_that_is_returned(data: bytes) -> None:
 @pytest.mark.parametrize(
     "tag", [b"\x80" * 10 + b"\x01", b"\xaa\x80\x80\x80\x80\x01", b"\x2b", b"\x2c", b"\x2a\x7f", b"\x2d\x00"]
 )
-def test_what_is_no_field(tag: bytes) -> None:
+def test_malformed_fields_are_refused(tag: bytes) -> None:
     with pytest.raises(InvalidInput):
         check_fields(REQUEST, tag, 10)
     with contextlib.suppress(DecodeError):
-        assert not pb.ModelInferRequest.FromString(tag).inputs  # so that nothing hides in it
+        assert not pb.ModelInferRequest.FromString(tag).inputs  # nothing may be hidden in it
     assert isinstance(bounded(pb.ModelInferRequest, 10)(b"\x3a\x80\x80\x04" + bytes(SMALL_BYTES) + tag), InvalidInput)

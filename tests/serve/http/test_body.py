@@ -16,9 +16,9 @@ from serve.http.body import Message, Receive, decompress, read_body
 LIMIT = 1000
 
 
-def sending(pieces: Iterable[bytes], leaves: bool = False) -> Receive:
+def sending(pieces: Iterable[bytes], disconnects: bool = False) -> Receive:
     messages: list[Message] = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
-    if leaves:
+    if disconnects:
         messages.append({"type": "http.disconnect"})
     elif messages:
         messages[-1]["more_body"] = False
@@ -30,8 +30,8 @@ def sending(pieces: Iterable[bytes], leaves: bool = False) -> Receive:
     return receive
 
 
-def read(pieces: Iterable[bytes], headers: dict[bytes, bytes] | None = None, leaves: bool = False) -> bytes:
-    return asyncio.run(read_body(headers or {}, sending(pieces, leaves), LIMIT))
+def read(pieces: Iterable[bytes], headers: dict[bytes, bytes] | None = None, disconnects: bool = False) -> bytes:
+    return asyncio.run(read_body(headers or {}, sending(pieces, disconnects), LIMIT))
 
 
 @given(st.lists(st.binary(max_size=100), min_size=1, max_size=9))
@@ -40,7 +40,7 @@ def test_pieces_are_joined(pieces: list[bytes]) -> None:
 
 
 @given(st.lists(st.binary(max_size=400), min_size=1, max_size=9))
-def test_no_body_passes_the_limit(pieces: list[bytes]) -> None:
+def test_no_body_exceeds_the_limit(pieces: list[bytes]) -> None:
     try:
         assert len(read(pieces)) <= LIMIT or len(pieces) == 1
     except TooLarge:
@@ -52,9 +52,9 @@ def test_a_declared_length_over_the_limit_is_refused_unread() -> None:
         read([], {b"content-length": b"1001"})
 
 
-def test_a_client_that_leaves_midway() -> None:
+def test_a_client_that_disconnects_midway() -> None:
     with pytest.raises(Cancelled):
-        read([b"half"], leaves=True)
+        read([b"half"], disconnects=True)
 
 
 @given(st.binary(max_size=900))

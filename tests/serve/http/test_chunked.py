@@ -1,4 +1,4 @@
-"""Chunked bodies: what they carry beside their content is bounded like a head, and never taken for one."""
+"""Chunked bodies: their extensions and trailers are limited like a head, and never treated as headers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from convoy.credentials import digest, new_key
 from models.artifact import BUNDLED
 from serve.config.loading import parse_settings
 from serve.config.schema import Limits
-from serve.http.connection import PIECE
+from serve.http.connection import PIECE_BYTES
 from tests.serve.conversations import Conversation, echo, parse_answers, talk
 from tests.serve.listeners import Serving, serving
 
@@ -43,7 +43,7 @@ ENDLESS: dict[str, Callable[[], Iterator[bytes]]] = {
 
 @pytest.mark.parametrize("head", HEADS, ids=["hot", "cold"])
 @pytest.mark.parametrize("kind", ENDLESS)
-def test_what_never_ends_is_refused_when_it_passes_the_limit(head: bytes, kind: str) -> None:
+def test_endless_framing_is_refused_at_the_limit(head: bytes, kind: str) -> None:
     async def ask() -> tuple[int, bytes]:
         async with Conversation(echo, LIMITS) as one:
             sent = 0
@@ -61,12 +61,12 @@ def test_what_never_ends_is_refused_when_it_passes_the_limit(head: bytes, kind: 
     sent, received = asyncio.run(ask())
     assert [one.status for one in parse_answers(received)] == [431]
     assert b"limits.header_bytes" in received
-    assert sent <= 8 * LIMITS.header_bytes  # content, which does not count, among them
+    assert sent <= 8 * LIMITS.header_bytes  # includes content, which does not count
 
 
 @pytest.mark.parametrize("head", HEADS, ids=["hot", "cold"])
 @pytest.mark.parametrize("kind", ENDLESS)
-def test_however_much_comes_at_once(head: bytes, kind: str) -> None:
+def test_endless_framing_in_a_single_read_is_refused(head: bytes, kind: str) -> None:
     data = b"".join(islice(ENDLESS[kind](), 1000))
     assert [one.status for one in talk([head + data], LIMITS)] == [431]
 
@@ -78,28 +78,28 @@ def test_headers_and_trailers_are_counted_together(headers: int, status: int) ->
     assert answer.status == status
 
 
-def test_what_chunks_need_counts_for_nothing() -> None:
-    chunk = b"%x\r\n%s\r\n" % (PIECE, bytes(PIECE))
+def test_minimal_framing_does_not_count() -> None:
+    chunk = b"%x\r\n%s\r\n" % (PIECE_BYTES, bytes(PIECE_BYTES))
     head = HEADS[1][:-2] + b"connection: close\r\n\r\n"
-    (answer,) = talk([head, *repeat(chunk, 500), END], LIMITS)  # 500 sizes have 4,000 bytes
-    assert len(answer.document["body"]) == 500 * PIECE
+    (answer,) = talk([head, *repeat(chunk, 500), END], LIMITS)  # the framing of 500 chunks takes 4,000 bytes
+    assert len(answer.document["body"]) == 500 * PIECE_BYTES
     assert "x-last" not in answer.document["headers"]
 
 
-def test_a_trailer_is_no_header_however_late_the_application_looks() -> None:
-    looked: list[dict[str, str]] = []
+def test_a_trailer_never_becomes_a_header() -> None:
+    seen: list[dict[str, str]] = []
 
     async def late(scope: Any, receive: Any, send: Any) -> None:
         while (await receive()).get("more_body"):
             pass
         await echo(scope, lambda: asyncio.sleep(0, {"body": b""}), send)
-        looked.append({name.decode(): value.decode() for name, value in scope["headers"]})
+        seen.append({name.decode(): value.decode() for name, value in scope["headers"]})
 
     for head in HEADS:
         pieces = [head[:-2] + b"connection: close\r\n\r\n3\r\nabc\r\n", END]
         for sent in (pieces, [b"".join(pieces)]):
             (answer,) = talk(sent, LIMITS, late)
-            assert "x-last" not in answer.document["headers"] | looked.pop()
+            assert "x-last" not in answer.document["headers"] | seen.pop()
 
 
 KEYS = {name: new_key() for name in ("admin", "shop")}
@@ -122,7 +122,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int]
 
 @pytest.mark.parametrize("path", ["/v1/models/lenet5-mnist/classify", "/v2/repository/models/lenet5-mnist/load"])
 @pytest.mark.parametrize(("shown", "status"), [(None, 401), ("shop", 403), ("admin", 200)])
-def test_a_key_in_a_trailer_opens_nothing(gateway: Serving, path: str, shown: str | None, status: int) -> None:
+def test_a_key_in_a_trailer_is_ignored(gateway: Serving, path: str, shown: str | None, status: int) -> None:
     key = b"x-api-key: %s\r\n" % KEYS[shown].encode() if shown else b""
     head = b"POST %s HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\nconnection: close\r\n%s\r\n"
     body = DIGIT if "classify" in path else b"{}"

@@ -52,7 +52,7 @@ def test_options_are_the_same_in_a_query_a_form_and_json() -> None:
         assert (call.images, call.options) == ([b"png"], expected)
 
 
-def test_the_nearer_word_counts() -> None:
+def test_the_body_overrides_the_query_and_the_query_the_headers() -> None:
     body = orjson.dumps({"images": [], "top_k": 2})
     assert parse(body, b"application/json", b"top_k=9&id=query", x_request_id=b"header").options == ClassifyParams(
         top_k=2, id="query"
@@ -74,7 +74,7 @@ def test_the_nearer_word_counts() -> None:
         (b"id=" + b"x" * 129, {"id": "x" * 129}),
     ],
 )
-def test_what_an_option_cannot_be(query: bytes, document: dict[str, Any]) -> None:
+def test_invalid_options_are_refused_by_name(query: bytes, document: dict[str, Any]) -> None:
     name = next(iter(document))
     with pytest.raises(InvalidInput, match=name):
         parse(b"png", query=query)

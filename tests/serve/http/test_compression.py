@@ -19,10 +19,10 @@ def answer(body: bytes, accepted: bytes | None) -> tuple[bytes, bytes | None]:
 
 @pytest.mark.parametrize(("name", "window"), [(b"gzip", 31), (b"deflate", 15)])
 @pytest.mark.parametrize("size", [0, 1, WORTHWHILE_BYTES, INLINE_BYTES + 1])
-def test_who_names_one_encoding_gets_it(name: bytes, window: int, size: int) -> None:
+def test_a_single_encoding_is_used_for_every_size(name: bytes, window: int, size: int) -> None:
     body = bytes(size)
-    encoded, told = answer(body, name)
-    assert told == name
+    encoded, used = answer(body, name)
+    assert used == name
     assert zlib.decompress(encoded, window) == body
 
 
@@ -39,12 +39,14 @@ def test_who_names_one_encoding_gets_it(name: bytes, window: int, size: int) -> 
         (b"identity", WORTHWHILE_BYTES, None),
     ],
 )
-def test_only_what_is_accepted_and_worth_it(accepted: bytes | None, size: int, expected: bytes | None) -> None:
-    encoded, told = answer(bytes(size), accepted)
-    assert told == expected
+def test_only_accepted_and_worthwhile_encodings_are_used(
+    accepted: bytes | None, size: int, expected: bytes | None
+) -> None:
+    encoded, used = answer(bytes(size), accepted)
+    assert used == expected
     assert expected or encoded == bytes(size)
 
 
 @given(st.binary(max_size=60))
-def test_no_header_breaks_it(accepted: bytes) -> None:
+def test_any_accept_encoding_is_handled(accepted: bytes) -> None:
     assert choose_encoding(accepted, True) in (None, b"gzip", b"deflate")

@@ -1,4 +1,4 @@
-"""Limits of a connection, against clients that keep to none of them. Raw sockets: no client library misbehaves so."""
+"""Limits of a connection, against clients that violate them. Raw sockets, since client libraries do not misbehave."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ def connected(gateway: Serving) -> Iterator[socket.socket]:
 
 
 def rest(one: socket.socket) -> bytes:
-    """Everything until the server closes, which it does in time or the test fails."""
+    """Everything until the server closes the connection; the socket's timeout fails the test if it does not."""
     received = b""
     try:
         while piece := one.recv(65536):
             received += piece
-    except ConnectionResetError:  # it closed while our bytes were on their way
+    except ConnectionResetError:  # the server closed while our bytes were in transit
         pass
     return received
 
 
 def ask_ready(one: socket.socket) -> None:
-    """A request with its whole answer, which may come in pieces."""
+    """Sends a request and reads its response, which may arrive in pieces."""
     one.sendall(READY)
     received = b""
     while not received.endswith(b"}"):
@@ -67,14 +67,14 @@ def ask_ready(one: socket.socket) -> None:
     assert received.startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_head_of_many_bytes(gateway: Serving) -> None:
+def test_a_head_with_too_many_bytes(gateway: Serving) -> None:
     for head in (HEAD + b"x-long: " + b"a" * 5000 + b"\r\n\r\n", b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\n\r\n"):
         with connected(gateway) as one:
             one.sendall(head)
             assert rest(one).startswith(b"HTTP/1.1 431 ")
 
 
-def test_a_head_that_does_not_end(gateway: Serving) -> None:
+def test_an_endless_head(gateway: Serving) -> None:
     with connected(gateway) as one:
         one.sendall(HEAD + b"x-long: ")
         try:
@@ -85,7 +85,7 @@ def test_a_head_that_does_not_end(gateway: Serving) -> None:
         assert rest(one).startswith(b"HTTP/1.1 431 ")
 
 
-def test_a_head_of_many_headers(gateway: Serving) -> None:
+def test_a_head_with_too_many_headers(gateway: Serving) -> None:
     with connected(gateway) as one:
         one.sendall(HEAD + b"a: b\r\n" * 30 + b"\r\n")
         answer = rest(one)
@@ -93,7 +93,7 @@ def test_a_head_of_many_headers(gateway: Serving) -> None:
         assert b"limits.headers" in answer
 
 
-def test_a_head_that_is_slow(gateway: Serving) -> None:
+def test_a_slow_head(gateway: Serving) -> None:
     with connected(gateway) as one:
         one.sendall(HEAD)
         answer = rest(one)
@@ -101,7 +101,7 @@ def test_a_head_that_is_slow(gateway: Serving) -> None:
         assert b"limits.header_seconds" in answer
 
 
-def test_a_body_that_is_slow(gateway: Serving) -> None:
+def test_a_slow_body(gateway: Serving) -> None:
     with connected(gateway) as one:
         one.sendall(HEAD + b"content-length: 1000\r\n\r\nabc")
         answer = rest(one)
@@ -109,21 +109,21 @@ def test_a_body_that_is_slow(gateway: Serving) -> None:
         assert b"limits.deadline_ms" in answer
 
 
-def test_a_second_head_on_a_connection_is_timed_too(gateway: Serving) -> None:
+def test_a_slow_second_head(gateway: Serving) -> None:
     with connected(gateway) as one:
         ask_ready(one)
         one.sendall(HEAD)
         assert rest(one).startswith(b"HTTP/1.1 408 ")
 
 
-def test_idle_connections_are_closed_without_a_word(gateway: Serving) -> None:
-    with connected(gateway) as silent, connected(gateway) as resting:
-        ask_ready(resting)
-        assert rest(silent) == b""
-        assert rest(resting) == b""
+def test_idle_connections_are_closed_without_a_response(gateway: Serving) -> None:
+    with connected(gateway) as unused, connected(gateway) as used:
+        ask_ready(used)
+        assert rest(unused) == b""
+        assert rest(used) == b""
 
 
-def test_more_connections_than_allowed_are_told_so(gateway: Serving) -> None:
+def test_a_request_beyond_the_connection_limit_is_refused(gateway: Serving) -> None:
     with ExitStack() as held:
         for _ in range(int(LIMITS["connections"])):
             held.enter_context(connected(gateway))
@@ -132,8 +132,8 @@ def test_more_connections_than_allowed_are_told_so(gateway: Serving) -> None:
             assert one.recv(65536).startswith(b"HTTP/1.1 503 ")
 
 
-def test_more_bodies_at_a_time_than_there_is_room_for_are_refused(gateway: Serving) -> None:
-    """What the first holds until it is answered, here that it is too slow, is free again then."""
+def test_bodies_beyond_the_memory_limit_are_refused(gateway: Serving) -> None:
+    """The memory of a body is free again once its request is answered, here with 408."""
     head = HEAD + b"content-length: 190000\r\n\r\n"
     with connected(gateway) as first, connected(gateway) as second:
         for one in (first, second):
@@ -142,24 +142,24 @@ def test_more_bodies_at_a_time_than_there_is_room_for_are_refused(gateway: Servi
         assert answers == [b"HTTP/1.1 408 ", b"HTTP/1.1 503 "]
     with connected(gateway) as third:
         third.sendall(head + bytes(190_000))
-        assert third.recv(65536).startswith(b"HTTP/1.1 400 ")  # no image, but read
+        assert third.recv(65536).startswith(b"HTTP/1.1 400 ")  # not an image, but the body was read
 
 
-def test_pipelined_requests_are_answered_in_turn(gateway: Serving) -> None:
+def test_pipelined_requests_are_all_answered(gateway: Serving) -> None:
     request = HEAD + b"content-length: %d\r\n\r\n" % len(DIGIT) + DIGIT
     with connected(gateway) as one:
         one.sendall(request * 15 + READY[:-2] + b"connection: close\r\n\r\n")
         assert rest(one).count(b"HTTP/1.1 200 ") == 16
 
 
-def test_a_client_that_reads_nothing_is_let_go(gateway: Serving) -> None:
+def test_a_client_that_does_not_read_is_disconnected(gateway: Serving) -> None:
     with connected(gateway) as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         one.sendall(b"GET /openapi.json HTTP/1.1\r\nhost: here\r\n\r\n" * 400)
-        until(lambda: not gateway.connections())  # a close would wait for what is unread
+        until(lambda: not gateway.connections())  # a graceful close would wait for the client to read
 
 
-def test_what_is_no_http(gateway: Serving) -> None:
+def test_bytes_that_are_not_http(gateway: Serving) -> None:
     with connected(gateway) as one:
         one.sendall(b"\x16\x03\x01\x02\x00hello\r\n\r\n")
         assert rest(one).startswith(b"HTTP/1.1 400 ")

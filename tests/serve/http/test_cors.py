@@ -1,4 +1,4 @@
-"""Other sites' scripts: kept out by default, and let in one by one."""
+"""CORS: scripts of other sites are refused by default and can be allowed per origin."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def preflight(client: httpx.Client, origin: str, method: str = "POST", header: s
     return client.options(CLASSIFY, headers=asked)
 
 
-def test_only_declared_sites_may_read(gateway: tuple[httpx.Client, list[str]]) -> None:
+def test_only_declared_origins_may_read(gateway: tuple[httpx.Client, list[str]]) -> None:
     client, sites = gateway
     for origin in (SITE, "https://evil.example", "null", f"{SITE}.evil.example", "http://shop.example"):
         answer = client.get("/v1/models", headers={"origin": origin})
@@ -46,7 +46,7 @@ def test_only_declared_sites_may_read(gateway: tuple[httpx.Client, list[str]]) -
         assert preflight(client, origin).is_success == (origin in sites)
 
 
-def test_only_what_is_needed_is_allowed(gateway: tuple[httpx.Client, list[str]]) -> None:
+def test_only_needed_methods_and_headers_are_allowed(gateway: tuple[httpx.Client, list[str]]) -> None:
     client, _ = gateway
     assert not preflight(client, SITE, "DELETE").is_success
     assert not preflight(client, SITE, header="x-anything").is_success
@@ -55,6 +55,6 @@ def test_only_what_is_needed_is_allowed(gateway: tuple[httpx.Client, list[str]])
 @pytest.mark.parametrize(
     "origin", ["*", "null", "shop.example", "https://shop.example/", "https://*.example", "ftp://a"]
 )
-def test_a_site_is_named_whole(origin: str) -> None:
+def test_an_origin_needs_scheme_and_host(origin: str) -> None:
     with pytest.raises(ConfigError, match="cors_origins"):
         parse_settings({"listen": {"cors_origins": [origin]}})

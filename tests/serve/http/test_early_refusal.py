@@ -1,4 +1,4 @@
-"""Requests that would be late whatever their bodies are: answered from their heads, while the connection lives on."""
+"""Requests that would miss their deadline whatever their bodies: refused from their heads, on a connection that stays open."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int]
 
 @pytest.fixture
 def crowded(gateway: Serving, monkeypatch: pytest.MonkeyPatch) -> Serving:
-    """Its line takes nobody whose request is urgent."""
-    line = gateway.plane.endpoints.by_name[MODEL].batcher
-    admit = line.admit
+    """A gateway whose queue refuses requests of priority 1."""
+    batcher = gateway.plane.endpoints.by_name[MODEL].batcher
+    admit = batcher.admit
 
     def check(size: int, deadline: float, priority: int = 0, ready_in: float = 0.0, decoded: bool = False) -> None:
         if priority == 1:
             raise Overloaded("queue too long", 3.2)
         admit(size, deadline, priority, ready_in)
 
-    monkeypatch.setattr(line, "admit", check)
+    monkeypatch.setattr(batcher, "admit", check)
     return gateway
 
 
@@ -67,7 +67,7 @@ def read_answer(client: socket.socket) -> tuple[int, dict[str, str], bytes]:
     return int(lines[0].split()[1]), headers, rest
 
 
-def test_the_answer_comes_before_the_body_which_is_thrown_away(crowded: Serving) -> None:
+def test_the_refusal_precedes_the_body_which_is_discarded(crowded: Serving) -> None:
     port = int(crowded.http.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
         client.sendall(head(300_000, "X-Request-Priority: 1", "X-Request-Id: mine"))
@@ -81,7 +81,7 @@ def test_the_answer_comes_before_the_body_which_is_thrown_away(crowded: Serving)
         assert (status, headers["x-request-id"]) == (200, "next")
 
 
-def test_it_is_counted_like_any_refusal(crowded: Serving) -> None:
+def test_an_early_refusal_is_counted_like_any_other(crowded: Serving) -> None:
     answer = httpx.post(crowded.http + PATH, content=DIGIT, headers={"x-request-priority": "1"})
     assert answer.status_code == 503
     page = crowded.metrics.values
@@ -94,13 +94,15 @@ def test_it_is_counted_like_any_refusal(crowded: Serving) -> None:
     "headers",
     [{"origin": "https://elsewhere"}, {"connection": "close"}, {"expect": "100-continue"}, {"x-request-priority": "x"}],
 )
-def test_what_is_not_plain_takes_the_usual_way(crowded: Serving, headers: dict[str, str]) -> None:
+def test_requests_with_special_headers_are_refused_by_the_application(
+    crowded: Serving, headers: dict[str, str]
+) -> None:
     answer = httpx.post(crowded.http + PATH, content=DIGIT, headers={"x-request-priority": "1", **headers})
     assert answer.status_code == (400 if headers.get("x-request-priority") == "x" else 503)
     assert "error" in answer.json()
 
 
-def test_a_request_behind_another_waits_for_its_answer(crowded: Serving) -> None:
+def test_a_pipelined_request_is_refused_in_turn(crowded: Serving) -> None:
     port = int(crowded.http.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
         good, late = head(len(DIGIT)) + DIGIT, head(len(DIGIT), "X-Request-Priority: 1") + DIGIT
@@ -109,7 +111,7 @@ def test_a_request_behind_another_waits_for_its_answer(crowded: Serving) -> None
 
 
 def read_one(client: socket.socket) -> int:
-    """The status of the next answer, byte by byte: several may have come."""
+    """The status of the next response, read byte by byte: several may have arrived."""
     data = b""
     while b"\r\n\r\n" not in data:
         data += client.recv(1)
@@ -119,8 +121,8 @@ def read_one(client: socket.socket) -> int:
     return int(data.split()[1])
 
 
-def test_a_flood_of_heads_takes_turns_with_others(crowded: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands of heads come in one read: one is answered at once, the others as their turns come."""
+def test_a_flood_of_heads_does_not_block_other_connections(crowded: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the heads in one read, one is refused at once, and the others through the event loop."""
     listener = crowded.listener
     hot = listener.hot
     refused = 0
@@ -139,7 +141,7 @@ def test_a_flood_of_heads_takes_turns_with_others(crowded: Serving, monkeypatch:
     assert refused < 20
 
 
-def test_a_body_beyond_the_limit_is_not_thrown_away_but_ended(crowded: Serving) -> None:
+def test_a_body_beyond_the_limit_closes_the_connection(crowded: Serving) -> None:
     port = int(crowded.http.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
         client.sendall(head(10**15, "X-Request-Priority: 1"))
@@ -149,7 +151,7 @@ def test_a_body_beyond_the_limit_is_not_thrown_away_but_ended(crowded: Serving) 
 
 
 def test_unread_answers_do_not_pile_up(crowded: Serving) -> None:
-    """Answers that nobody takes must not pile up, however many requests are sent."""
+    """Unread responses are bounded, however many requests are sent."""
     port = int(crowded.http.rpartition(":")[2])
     late = head(0, "X-Request-Priority: 1")
     with socket.create_connection(("127.0.0.1", port), timeout=2) as client:
@@ -187,16 +189,14 @@ def test_a_request_without_a_key_learns_nothing_of_the_load(
         assert answer.status_code == 503
 
 
-def test_a_refusal_holds_for_others_of_the_same_terms_for_a_while(
-    crowded: Serving, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each is counted; who has another priority, another deadline or an id of its own is judged by itself."""
-    now, judged = [0.0], 0
+def test_a_refusal_is_reused_for_equal_requests_for_a_while(crowded: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request is counted. A request with another priority or deadline, or with an id, is checked by itself."""
+    now, checks = [0.0], 0
     check_room = crowded.plane.check_room
 
     def check(*args: Any) -> None:
-        nonlocal judged
-        judged += 1
+        nonlocal checks
+        checks += 1
         check_room(*args)
 
     monkeypatch.setattr(crowded.plane, "check_room", check)
@@ -209,21 +209,21 @@ def test_a_refusal_holds_for_others_of_the_same_terms_for_a_while(
         return answer.status_code
 
     assert [ask(x_request_timeout_ms="1000") for _ in range(3)] == [503] * 3
-    assert judged == 1
+    assert checks == 1
     assert [ask(x_request_timeout_ms="2000"), ask(x_request_timeout_ms="1000", x_request_id="mine")] == [503] * 2
-    assert judged == 3
+    assert checks == 3
     assert ask(x_request_timeout_ms="1000") == 503
-    assert judged == 3
+    assert checks == 3
     now[0] += 0.021
     assert ask(x_request_timeout_ms="1000") == 503
-    assert judged == 4
+    assert checks == 4
     labels = {"model": MODEL, "version": "1"}
     assert crowded.metrics.values(REQUESTS, protocol="http", code="503", **labels)[0] == 7
 
 
 @pytest.mark.parametrize("size", [70_000, 500_000, 1_100_000])
 def test_bodies_of_many_pieces_are_read_to_their_end(gateway: Serving, size: int) -> None:
-    """Whichever way a body is taken: whole, or piece by piece."""
+    """On the fast path and on uvicorn's own."""
     answer = httpx.post(gateway.http + PATH, content=DIGIT + b"\0" * (size - len(DIGIT)), timeout=30)
     assert answer.status_code == 200, answer.text
 

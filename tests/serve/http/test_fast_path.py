@@ -1,4 +1,4 @@
-"""Small requests over raw sockets: however their bytes arrive, whatever comes beside them on the connection."""
+"""Small requests over raw sockets, split in any way and beside any other requests on the connection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from models.artifact import BUNDLED
 from serve.config.loading import parse_settings
 from serve.http.body import Message
-from serve.http.fast_path import MOST_BYTES, FastPathCycle
+from serve.http.fast_path import MAX_BODY_BYTES, FastPathCycle
 from tests.serve.listeners import Serving, serving
 
 DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
@@ -66,9 +66,9 @@ def test_a_request_in_pieces(gateway: Serving, size: int) -> None:
         assert statuses(rest(one)) == [200, 200]
 
 
-def test_answers_keep_the_order_of_the_questions(gateway: Serving) -> None:
+def test_responses_keep_the_order_of_the_requests(gateway: Serving) -> None:
     page = b"GET /v2 HTTP/1.1\r\nhost: here\r\n\r\n"
-    large = post(b"x" * (MOST_BYTES + 1))
+    large = post(b"x" * (MAX_BODY_BYTES + 1))
     named = [post(DIGIT, PATH, b"x-request-id: r%d" % number) for number in range(4)]
     asked = [
         named[0],
@@ -103,7 +103,7 @@ def test_a_chunked_body(gateway: Serving) -> None:
         assert statuses(rest(one)) == [200]
 
 
-def test_a_client_that_leaves_is_counted_once(gateway: Serving) -> None:
+def test_a_client_that_disconnects_is_counted_once(gateway: Serving) -> None:
     for _ in range(5):
         with connected(gateway) as one:
             one.sendall(post(DIGIT)[:-10])
@@ -133,7 +133,7 @@ def cycle(transport: Transport, ended: list[bool]) -> FastPathCycle:
     return FastPathCycle({"path": "/"}, transport, Flow(), lambda: ended.append(True))  # type: ignore[arg-type]
 
 
-def test_a_fault_is_json_and_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_is_json_without_details(caplog: pytest.LogCaptureFixture) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise RuntimeError("secret")
 
@@ -149,7 +149,7 @@ def test_a_fault_is_json_and_tells_nothing(caplog: pytest.LogCaptureFixture) -> 
 
 
 @pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\x00b", b"a\nb"])
-def test_no_header_can_be_split(value: bytes) -> None:
+def test_a_header_with_control_characters_is_refused(value: bytes) -> None:
     async def app(scope: Any, receive: Any, send: Callable[[Message], Any]) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"x-request-id", value)]})
         await send({"type": "http.response.body", "body": b""})

@@ -1,4 +1,4 @@
-"""What nobody foresaw: client, metrics, logs and observers are told the same of it, on every way into the server."""
+"""Unexpected errors: clients, metrics, logs and observers report them consistently, for every API of the server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from convoy.protos.classifier_pb2_grpc import ClassifierStub
 from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from models.artifact import BUNDLED
 from serve.config.loading import parse_settings
-from serve.http.fast_path import MOST_BYTES
+from serve.http.fast_path import MAX_BODY_BYTES
 from serve.telemetry.definitions import FAILED_SECONDS, REQUESTS
 from serve.telemetry.exposition import total
 from serve.telemetry.mmap_store import read_files
@@ -31,7 +31,7 @@ from tests.waiting import until
 
 DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
 MODEL = "lenet5-mnist"
-TOLD = "internal error; the server's log has it"
+FAULT_TEXT = "internal error; the server's log has it"
 JSON = {"content-type": "application/json"}
 
 
@@ -60,7 +60,7 @@ def broken(gateway: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def codes(gateway: Serving) -> Counter[str]:
-    """Requests to the model by code, as they stand in the metrics."""
+    """Requests to the model by code, from the metrics."""
     totals = total(read_files(gateway.metrics.folder))
     rows = {tuple(dict(key)[name] for name in ("model", "code")): row[0] for key, row in totals[REQUESTS.name].items()}
     return Counter({code: int(number) for (model, code), number in rows.items() if model == MODEL and number})
@@ -72,8 +72,8 @@ def failed_seconds(gateway: Serving) -> float:
 
 
 @contextmanager
-def told(gateway: Serving, caplog: pytest.LogCaptureFixture, code: str, requests: int = 1) -> Iterator[list[str]]:
-    """In its block a request fails by a fault; yields the ids by which it is logged, once the block has ended."""
+def one_fault(gateway: Serving, caplog: pytest.LogCaptureFixture, code: str, requests: int = 1) -> Iterator[list[str]]:
+    """Expects `requests` unexpected errors within the block. Yields the request ids of their log records, set after the block."""
     finished: list[RequestEvent] = []
     before, seconds, logged = codes(gateway), failed_seconds(gateway), list[str]()
     gateway.plane.observers.append(finished.append)
@@ -85,7 +85,7 @@ def told(gateway: Serving, caplog: pytest.LogCaptureFixture, code: str, requests
         until(lambda: failed_seconds(gateway) > seconds)
     finally:
         gateway.plane.observers.clear()
-    assert [(one.code, one.error) for one in finished] == [(code, TOLD)] * requests
+    assert [(one.code, one.error) for one in finished] == [(code, FAULT_TEXT)] * requests
     faults = [record for record in caplog.records if record.exc_info and "secret" in str(record.exc_info[1])]
     assert len(faults) == requests
     logged += [getattr(record, FIELDS)["request_id"] for record in faults]
@@ -99,7 +99,7 @@ TENSOR = orjson.dumps(
 )
 HOT = {
     "small": (f"/v1/models/{MODEL}/classify", DIGIT, {}),
-    "large": (f"/v1/models/{MODEL}/classify", bytes(MOST_BYTES + 1), {}),
+    "large": (f"/v1/models/{MODEL}/classify", bytes(MAX_BODY_BYTES + 1), {}),
     "with a query": (f"/v1/models/{MODEL}/classify?top_k=1", DIGIT, {}),
     "KServe": (f"/v1/models/{MODEL}:predict", IMAGE, JSON),
     "TorchServe": (f"/predictions/{MODEL}", DIGIT, {}),
@@ -108,33 +108,35 @@ HOT = {
 
 
 @pytest.mark.usefixtures("broken")
-@pytest.mark.parametrize("way", HOT)
-def test_over_http(gateway: Serving, caplog: pytest.LogCaptureFixture, way: str) -> None:
-    path, body, headers = HOT[way]
-    with told(gateway, caplog, "500") as logged:
+@pytest.mark.parametrize("kind", HOT)
+def test_over_http(gateway: Serving, caplog: pytest.LogCaptureFixture, kind: str) -> None:
+    path, body, headers = HOT[kind]
+    with one_fault(gateway, caplog, "500") as logged:
         answer = httpx.post(gateway.http + path, content=body, headers={"x-request-id": "mine", **headers})
-    assert (answer.status_code, answer.json()) == (500, {"error": TOLD})
+    assert (answer.status_code, answer.json()) == (500, {"error": FAULT_TEXT})
     assert answer.headers["x-request-id"] == "mine"
     assert logged == ["mine"]
 
 
 @pytest.mark.usefixtures("broken")
-def test_a_request_without_an_id_is_given_one(gateway: Serving, caplog: pytest.LogCaptureFixture) -> None:
-    with told(gateway, caplog, "500") as logged:
+def test_a_request_without_an_id_gets_one(gateway: Serving, caplog: pytest.LogCaptureFixture) -> None:
+    with one_fault(gateway, caplog, "500") as logged:
         answer = httpx.post(f"{gateway.http}/v1/models/{MODEL}/classify", content=DIGIT)
     assert logged == [answer.headers["x-request-id"]]
 
 
 @pytest.mark.usefixtures("broken")
-@pytest.mark.parametrize("given", ["mine", ""])
-def test_on_a_cold_path(gateway: Serving, caplog: pytest.LogCaptureFixture, given: str) -> None:
+@pytest.mark.parametrize("request_id", ["mine", ""])
+def test_on_a_cold_path(gateway: Serving, caplog: pytest.LogCaptureFixture, request_id: str) -> None:
     with caplog.at_level(logging.ERROR):
-        answer = httpx.post(f"{gateway.http}/v2/repository/index", headers={"x-request-id": given} if given else {})
-    assert (answer.status_code, answer.json()) == (500, {"error": TOLD})
-    (record,) = caplog.records  # and not once more by uvicorn
+        answer = httpx.post(
+            f"{gateway.http}/v2/repository/index", headers={"x-request-id": request_id} if request_id else {}
+        )
+    assert (answer.status_code, answer.json()) == (500, {"error": FAULT_TEXT})
+    (record,) = caplog.records  # not logged again by uvicorn
     assert record.name == "convoy.requests"
     assert getattr(record, FIELDS)["request_id"] == answer.headers["x-request-id"]
-    assert given in ("", answer.headers["x-request-id"])
+    assert request_id in ("", answer.headers["x-request-id"])
     assert httpx.get(f"{gateway.http}/v2").status_code == 200
 
 
@@ -162,21 +164,21 @@ def test_over_grpc(gateway: Serving, channel: grpc.Channel, caplog: pytest.LogCa
         lambda: classifier.Classify(classify_request()),
         lambda: inference.ModelInfer(infer_request()),
     ):
-        with told(gateway, caplog, "INTERNAL") as logged:
-            assert refusal(call) == ("INTERNAL", TOLD)
+        with one_fault(gateway, caplog, "INTERNAL") as logged:
+            assert refusal(call) == ("INTERNAL", FAULT_TEXT)
         assert logged == ["mine"]
 
 
 @pytest.mark.usefixtures("broken")
 def test_in_a_stream(gateway: Serving, channel: grpc.Channel, caplog: pytest.LogCaptureFixture) -> None:
-    """The stream goes on: each request has an answer of its own."""
+    """The stream continues: each request gets its own response."""
     classifier, inference = ClassifierStub(channel), GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
-    with told(gateway, caplog, "INTERNAL", 2):
+    with one_fault(gateway, caplog, "INTERNAL", 2):
         answers = list(classifier.ClassifyStream(iter([classify_request()] * 2)))
-        assert [(one.error, one.id) for one in answers] == [(TOLD, "mine")] * 2
-    with told(gateway, caplog, "INTERNAL", 2):
+        assert [(one.error, one.id) for one in answers] == [(FAULT_TEXT, "mine")] * 2
+    with one_fault(gateway, caplog, "INTERNAL", 2):
         responses = list(inference.ModelStreamInfer(iter([infer_request()] * 2)))
-        assert [one.error_message for one in responses] == [TOLD] * 2
+        assert [one.error_message for one in responses] == [FAULT_TEXT] * 2
 
 
 @pytest.mark.usefixtures("broken")
@@ -184,13 +186,13 @@ def test_in_a_call_that_runs_nothing(channel: grpc.Channel, caplog: pytest.LogCa
     inference = GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
     with caplog.at_level(logging.ERROR, "convoy"):
         call = refusal(lambda: inference.RepositoryIndex(inference_pb.RepositoryIndexRequest()))
-    assert call == ("INTERNAL", TOLD)
+    assert call == ("INTERNAL", FAULT_TEXT)
     assert "secret" in caplog.text
 
 
 @pytest.mark.parametrize("identifier", ["two\nlines", "é", "x" * 1000, "\r\nset-cookie: a=b"])
-def test_an_id_that_no_header_can_hold(gateway: Serving, identifier: str) -> None:
-    """The protocol's id may be any text: what is wrong is answered all the same, and counted as that."""
+def test_an_id_that_does_not_fit_a_header(gateway: Serving, identifier: str) -> None:
+    """In the Open Inference Protocol an id may be any text. Errors must still be answered and counted as themselves."""
     before = codes(gateway)
     document = {"id": identifier, "inputs": [{"name": "no", "datatype": "UINT8", "shape": [1], "data": [1]}]}
     answer = httpx.post(f"{gateway.http}/v2/models/{MODEL}/infer", content=json.dumps(document))

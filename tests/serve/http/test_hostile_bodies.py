@@ -1,6 +1,6 @@
-"""Bodies that hold more than a request may: refused before their elements cost anything, whichever way they come.
+"""Bodies with more elements than a request may have: refused before the elements are parsed, in every format.
 
-Where a body is wrong in a second way behind its number of elements, the answer tells which was looked at first.
+Most bodies have a second error behind the number of elements: the response shows which of the two was checked first.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def test_values_of_a_json_part_before_binary_data_are_counted(http: httpx.Client
 
 @pytest.mark.parametrize("elements", [MOST + 1, 3 * MILLION])
 def test_binary_elements_are_counted_before_they_are_split(http: httpx.Client, elements: int) -> None:
-    tail = bytes(4 * (elements - 1)) + b"\xff\xff\xff\x7f"  # the last one is longer than the body
+    tail = bytes(4 * (elements - 1)) + b"\xff\xff\xff\x7f"  # the last element claims to be longer than the body
     entry = {"name": "image", "datatype": "BYTES", "shape": [elements, 1]}
     text = orjson.dumps({"inputs": [entry | {"parameters": {"binary_data_size": len(tail)}}]})
     status, error = post(http, INFER, text + tail, **{"inference-header-content-length": str(len(text))})
@@ -170,7 +170,7 @@ def test_fields_of_a_message_are_counted_before_it_is_parsed(channel: grpc.Chann
     assert "fields" in answer.error_message
 
 
-def test_feedback_is_counted_before_it_is_read(channel: grpc.Channel) -> None:
+def test_feedback_items_are_counted_before_they_are_read(channel: grpc.Channel) -> None:
     feedback = ExperimentsStub(channel).SendFeedback  # type: ignore[no-untyped-call]
     code, error = refusal(feedback, FeedbackRequest(feedback=[FeedbackRequest.Item()] * 10_001))
     assert (code, "1 to 10000 items" in error) == ("INVALID_ARGUMENT", True)
@@ -186,9 +186,9 @@ def predict(gateway: Serving, document: Any) -> None:
 
 
 @pytest.mark.parametrize("place", [0, -1])
-def test_one_long_text_among_pixels_is_not_multiplied(gateway: Serving, place: int) -> None:
+def test_a_long_string_among_pixels_does_not_multiply_memory(gateway: Serving, place: int) -> None:
     row: list[Any] = [7] * 5000
-    row[place] = "x" * 20_000  # of 4 bytes each in an array of texts: 400 MB
+    row[place] = "x" * 20_000  # an array of strings would take 4 bytes per character and pixel: 400 MB
     tracemalloc.start()
     try:
         with pytest.raises(InvalidInput, match=r"instances\[0\] must hold whole numbers from 0 to 255"):
@@ -199,7 +199,7 @@ def test_one_long_text_among_pixels_is_not_multiplied(gateway: Serving, place: i
 
 
 @pytest.mark.parametrize("pixel", [True, None, 1.0, -1, 256, 2**63, "7", {}, [7], [[7]]])
-def test_pixels_are_whole_numbers(http: httpx.Client, pixel: Any) -> None:
+def test_pixels_must_be_whole_numbers(http: httpx.Client, pixel: Any) -> None:
     for instance in ([[7, pixel]], [[[7, 7, 7]], [[7, 7, pixel]]]):
         status, error = post(http, PREDICT, orjson.dumps({"instances": [DIGIT_PIXELS, instance]}))
         assert status == 400
@@ -210,15 +210,15 @@ DIGIT_PIXELS = np.asarray(Image.open(io.BytesIO(DIGIT)).convert("L")).tolist()
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
-def test_as_many_images_as_a_request_may_have_are_answered(http: httpx.Client, depth: int) -> None:
-    """Grey, grey in pixels of one number, colours."""
+def test_a_request_with_the_most_images_is_answered(http: httpx.Client, depth: int) -> None:
+    """As [height, width], [height, width, 1] and [height, width, 3]."""
     digit = np.asarray(Image.open(io.BytesIO(DIGIT)).convert("L"))
     pixels = digit if depth == 1 else np.repeat(digit[..., None], 1 if depth == 2 else 3, axis=2)
     answer = http.post(PREDICT, json={"instances": [pixels.tolist()] * MOST})
     assert [one["classes"][0]["label"] for one in answer.json()["predictions"]] == ["7"] * MOST
 
 
-def test_tensors_as_large_as_they_may_be_are_answered(http: httpx.Client, channel: grpc.Channel) -> None:
+def test_the_largest_tensors_are_answered(http: httpx.Client, channel: grpc.Channel) -> None:
     rows = np.random.default_rng(0).normal(size=(MOST, 1, 32, 32)).astype(np.float32)
     entry = {"name": "input", "datatype": "FP32", "shape": rows.shape}
     url = f"/v2/models/{TENSORS}/infer"
@@ -237,15 +237,15 @@ def photo() -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("way", ["json", "instances", "form", "raw"])
-def test_a_large_image_is_answered(http: httpx.Client, way: str) -> None:
+@pytest.mark.parametrize("kind", ["json", "instances", "form", "raw"])
+def test_a_large_image_is_answered(http: httpx.Client, kind: str) -> None:
     body = photo()
     text = base64.b64encode(body).decode()
-    if way == "json":
+    if kind == "json":
         answer = http.post(CLASSIFY, json={"images": [text]})
-    elif way == "instances":
+    elif kind == "instances":
         answer = http.post(PREDICT, json={"instances": [{"image_bytes": {"b64": text}}]})
-    elif way == "form":
+    elif kind == "form":
         answer = http.post(CLASSIFY, files={"image": ("photo.bmp", body)})
     else:
         answer = http.post(CLASSIFY, content=body)

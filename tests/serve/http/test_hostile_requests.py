@@ -1,4 +1,4 @@
-"""Requests whose values are long or deep: refused like any other that is wrong, and never a fault of the server."""
+"""Requests with long or deeply nested values: refused with 400 like other invalid requests, never an internal error."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_instances(gateway: Serving, instance: bytes) -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-def test_an_image_in_an_object_in_an_object_is_read(gateway: Serving, depth: int) -> None:
+def test_an_image_in_nested_objects_is_read(gateway: Serving, depth: int) -> None:
     instance = objects(depth, b"[%s]" % b",".join([b"[" + b",".join([b"0"] * 28) + b"]"] * 28))
     answer = httpx.post(gateway.http + PREDICT, content=b'{"instances": [%s]}' % instance, headers=JSON)
     assert len(answer.json()["predictions"]) == 1
@@ -87,7 +87,7 @@ def test_numbers_in_a_query(gateway: Serving, query: str) -> None:
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize("path", [CLASSIFY, "/v2/repository/index"])
-def test_a_length_with_zeros_before_it_is_that_length(gateway: Serving, path: str, version: str) -> None:
+def test_a_length_with_leading_zeros_is_read(gateway: Serving, path: str, version: str) -> None:
     head = f"POST {path} HTTP/{version}\r\nhost: here\r\nconnection: close\r\ncontent-length: {'0' * 5000}"
     host, port = gateway.http.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=30) as one:
@@ -96,4 +96,4 @@ def test_a_length_with_zeros_before_it_is_that_length(gateway: Serving, path: st
         while piece := one.recv(65536):
             received += piece
     (answer,) = parse_answers(received)
-    assert answer.status == (200 if path == CLASSIFY else 400)  # no JSON, but read
+    assert answer.status == (200 if path == CLASSIFY else 400)  # not JSON, but the body was read

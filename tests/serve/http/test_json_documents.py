@@ -1,4 +1,4 @@
-"""JSON whose values are counted before they are made."""
+"""Values of JSON documents are counted before they are parsed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MEGABYTE = 2**20
 
 
 def count(document: Any) -> int:
-    """Objects that a parser makes for values."""
+    """The objects that a parser creates."""
     inner = document.values() if isinstance(document, dict) else document if isinstance(document, list) else ()
     return 1 + sum(map(count, inner))
 
@@ -42,7 +42,7 @@ def test_lists_of_numbers_are_counted_exactly(document: Any) -> None:
 
 
 @pytest.mark.parametrize("unit", [b'"",', b"[],", b"{},", b"[0],", b'{"":0},', b"0,"])
-def test_a_bomb_costs_no_memory(unit: bytes) -> None:
+def test_a_document_with_too_many_values_takes_no_memory(unit: bytes) -> None:
     body = b"[" + unit * (8 * MEGABYTE // len(unit)) + b"0]"
     tracemalloc.start()
     try:
@@ -65,7 +65,7 @@ def test_large_documents_are_parsed_off_the_loop_and_small_ones_on_it() -> None:
     assert gc.isenabled()
 
 
-def test_the_collector_runs_again_after_an_error() -> None:
+def test_the_garbage_collector_is_enabled_again_after_an_error() -> None:
     body = b"[" + b" " * SMALL_BYTES
     with pytest.raises(InvalidInput, match="not JSON"):
         asyncio.run(parse_bounded(lambda: load(body), body, 2))
@@ -73,10 +73,10 @@ def test_the_collector_runs_again_after_an_error() -> None:
 
 
 @pytest.mark.parametrize("item", [b'{"a":0}', b'"a"', b'{"":""}'])
-def test_objects_and_texts_are_counted_apart_from_numbers(item: bytes) -> None:
-    """They take more memory and time than a pixel does, of which there may be millions."""
-    few, many = (b"[" + b",".join([item] * count) + b"]" for count in (1_000, 300_000))
-    check_values(few, LARGEST_VALUES)
+def test_objects_and_strings_have_their_own_limits(item: bytes) -> None:
+    """They take more memory and time than pixels, of which there may be millions."""
+    allowed, refused = (b"[" + b",".join([item] * count) + b"]" for count in (1_000, 300_000))
+    check_values(allowed, LARGEST_VALUES)
     check_values(b"[" + b",".join([b"255"] * 300_000) + b"]", LARGEST_VALUES)
-    with pytest.raises(TooLarge, match="values in objects and texts"):
-        check_values(many, LARGEST_VALUES)
+    with pytest.raises(TooLarge, match="values in objects and strings"):
+        check_values(refused, LARGEST_VALUES)

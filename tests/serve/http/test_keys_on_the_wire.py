@@ -1,4 +1,4 @@
-"""A gateway that has keys: every path and every method refuses who has none, and whoever asks for more than theirs."""
+"""A gateway with declared keys: every path and method refuses requests without a key, and beyond the rights of a key."""
 
 from __future__ import annotations
 
@@ -88,14 +88,15 @@ def bearer(name: str) -> dict[str, str]:
     return {"authorization": f"Bearer {KEYS[name]}"}
 
 
-def ways(path: str) -> str:
+def concrete(path: str) -> str:
+    """A path with values for its placeholders."""
     return (
         path.replace("{name}", "resnet20-cifar10").replace("{version}", "1").replace("profile", "profile?seconds=0.1")
     )
 
 
 def cold(gateway: Serving) -> list[tuple[str, str]]:
-    """Methods and paths of the gateway that are not hot."""
+    """Methods and paths of the cold routes."""
     found = []
     for route in cold_routes(gateway.plane, gateway.repository, Settings(), None):
         assert isinstance(route, Route | Mount)
@@ -104,9 +105,9 @@ def cold(gateway: Serving) -> list[tuple[str, str]]:
     return found
 
 
-def test_every_path_needs_a_key_but_health_and_the_page(gateway: Serving, http: httpx.Client) -> None:
+def test_every_path_except_health_and_the_page_needs_a_key(gateway: Serving, http: httpx.Client) -> None:
     for method, path in cold(gateway):
-        answer = http.request(method, ways(path))
+        answer = http.request(method, concrete(path))
         if path in OPEN or path.startswith(OPEN_FOLDERS):
             assert answer.is_success, path
         else:
@@ -114,27 +115,27 @@ def test_every_path_needs_a_key_but_health_and_the_page(gateway: Serving, http: 
             assert "x-api-key" in answer.json()["error"]
 
 
-def test_an_unknown_key_opens_nothing(http: httpx.Client) -> None:
+def test_an_unknown_key_is_refused(http: httpx.Client) -> None:
     for headers in ({"authorization": f"Bearer {new_key()}"}, {"x-api-key": "x" * 10_000}, {"x-api-key": ""}):
         assert http.post(CLASSIFY, content=DIGIT, headers=headers).status_code == 401
 
 
-def test_what_only_an_admin_may(gateway: Serving, http: httpx.Client) -> None:
+def test_changes_and_overviews_need_an_admin_key(gateway: Serving, http: httpx.Client) -> None:
     routes = set(cold(gateway))
     assert routes >= CHANGES | OVERVIEWS
     for method, path in CHANGES | OVERVIEWS:
-        refused = http.request(method, ways(path), headers=bearer("single"), json={})
+        refused = http.request(method, concrete(path), headers=bearer("single"), json={})
         assert refused.status_code == 403, path
-        allowed = http.request(method, ways(path), headers=bearer("admin"), json={}, timeout=30)
+        allowed = http.request(method, concrete(path), headers=bearer("admin"), json={}, timeout=30)
         assert allowed.status_code not in (401, 403), path
 
 
-def test_every_change_of_experiments_is_an_admins(gateway: Serving) -> None:
+def test_every_change_of_experiments_needs_an_admin_key(gateway: Serving) -> None:
     posts = {("POST", one.path) for one in experiment_routes(gateway.plane, None) if "POST" in (one.methods or ())}
     assert posts - CHANGES == {("POST", "/v1/feedback")}
 
 
-def test_a_key_calls_its_models_and_sees_no_other(http: httpx.Client) -> None:
+def test_a_key_may_call_and_see_only_its_models(http: httpx.Client) -> None:
     shop = bearer("shop")
     assert http.post(CLASSIFY, content=DIGIT, headers=shop).status_code == 200
     for path in (
@@ -152,17 +153,17 @@ def test_a_key_calls_its_models_and_sees_no_other(http: httpx.Client) -> None:
     assert "resnet20" not in http.post("/v2/repository/index", headers=shop).text
 
 
-def test_a_rate_is_kept(gateway: Serving, http: httpx.Client) -> None:
+def test_a_rate_is_enforced(gateway: Serving, http: httpx.Client) -> None:
     first, second = (http.post(CLASSIFY, content=DIGIT, headers=bearer("slow")) for _ in range(2))
     assert (first.status_code, second.status_code) == (200, 429)
     assert 1 <= int(second.headers["retry-after"]) <= 100
     client = Client(gateway.grpc, ONE_TRY, Credentials(KEYS["slow"]))
-    with client, pytest.raises(ConvoyError, match="a second") as caught:  # one quota for both protocols
+    with client, pytest.raises(ConvoyError, match="a second") as caught:  # both protocols share the quota
         client.classify("lenet5-mnist", DIGIT)
     assert getattr(caught.value, "retry_after_s", 0) >= 1
 
 
-def test_requests_at_a_time_are_kept_and_given_back(http: httpx.Client) -> None:
+def test_a_concurrency_limit_is_enforced_and_released(http: httpx.Client) -> None:
     def ask(_: int) -> int:
         return http.post(CLASSIFY, content=DIGIT, headers=bearer("single")).status_code
 
@@ -173,17 +174,17 @@ def test_requests_at_a_time_are_kept_and_given_back(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("attribute", ["http", "grpc"])
-def test_the_client_shows_its_key(gateway: Serving, attribute: str) -> None:
+def test_the_client_sends_its_key(gateway: Serving, attribute: str) -> None:
     url = getattr(gateway, attribute)
     with Client(url, ONE_TRY, Credentials(KEYS["shop"])) as client:
         assert client.classify("lenet5-mnist", DIGIT, top_k=1).predictions[0].classes[0].label == "7"
         assert [one.name for one in client.models()] == ["lenet5-mnist"]
         with pytest.raises(Forbidden):
             client.classify("resnet20-cifar10", DIGIT)
-    with Client(url, ONE_TRY) as stranger:
-        assert stranger.ready()
+    with Client(url, ONE_TRY) as without_key:
+        assert without_key.ready()
         with pytest.raises(Unauthenticated):
-            stranger.classify("lenet5-mnist", DIGIT)
+            without_key.classify("lenet5-mnist", DIGIT)
 
 
 def methods() -> list[Any]:
@@ -203,7 +204,7 @@ def call(channel: grpc.Channel, method: Any, metadata: tuple[tuple[str, str], ..
     return grpc.StatusCode.OK
 
 
-def test_every_grpc_method_needs_a_key_but_health(gateway: Serving) -> None:
+def test_every_grpc_method_except_health_needs_a_key(gateway: Serving) -> None:
     with grpc.insecure_channel(gateway.grpc.removeprefix("grpc://")) as channel:
         for method in methods():
             path = f"/{method.containing_service.full_name}/{method.name}"
@@ -212,7 +213,7 @@ def test_every_grpc_method_needs_a_key_but_health(gateway: Serving) -> None:
                 assert call(channel, method, metadata).name == expected, path
 
 
-def test_repository_changes_over_grpc_are_an_admins(gateway: Serving) -> None:
+def test_repository_changes_over_grpc_need_an_admin_key(gateway: Serving) -> None:
     with grpc.insecure_channel(gateway.grpc.removeprefix("grpc://")) as channel:
         changes = [one for one in methods() if one.name in ("RepositoryModelLoad", "RepositoryModelUnload")]
         assert len(changes) == 2
@@ -221,7 +222,7 @@ def test_repository_changes_over_grpc_are_an_admins(gateway: Serving) -> None:
             assert call(channel, method, tuple(bearer("admin").items())) is grpc.StatusCode.NOT_FOUND
 
 
-def test_each_request_of_a_stream_counts(gateway: Serving) -> None:
+def test_each_request_of_a_stream_is_checked(gateway: Serving) -> None:
     requests = [
         classifier_pb.ClassifyRequest(model=name, images=[DIGIT]) for name in ("lenet5-mnist", "resnet20-cifar10")
     ]

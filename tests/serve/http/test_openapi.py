@@ -1,4 +1,4 @@
-"""The OpenAPI document knows the models and their routes."""
+"""The OpenAPI document describes the models and every route."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def test_every_route_of_a_model_is_described(gateway: Serving) -> None:
         "resnet20-cifar10-tensor",
     ]
     described = set(document["paths"])
-    for of_model in ("", "/ready", "/config", "/stats", "/infer"):
-        assert f"/v2/models/{{model}}{of_model}" in described
+    for suffix in ("", "/ready", "/config", "/stats", "/infer"):
+        assert f"/v2/models/{{model}}{suffix}" in described
 
 
 def test_every_route_of_experiments_is_described(gateway: Serving) -> None:

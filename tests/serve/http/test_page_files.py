@@ -1,4 +1,4 @@
-"""The page's libraries are what their packages hold, and the page asks for nothing else."""
+"""The page's libraries are unmodified, and the page refers only to its own server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIBRARIES = {
 
 
 @pytest.mark.parametrize(("name", "sha256"), LIBRARIES.items())
-def test_a_library_is_the_one_of_its_package(name: str, sha256: str) -> None:
+def test_a_library_is_unmodified(name: str, sha256: str) -> None:
     assert hashlib.sha256((PAGE / "libraries" / name).read_bytes()).hexdigest() == sha256, "run make page-libraries"
 
 

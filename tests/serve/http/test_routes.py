@@ -1,4 +1,4 @@
-"""Cold routes: what nobody foresaw is an error in JSON too, or the end of the connection when an answer has begun."""
+"""Unexpected errors on cold routes: an error in JSON, or a closed connection if the response has begun."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def ask(path: str) -> bytes:
     return asyncio.run(run())
 
 
-def test_a_fault_is_json_and_tells_nothing() -> None:
+def test_an_unexpected_error_is_json_without_details() -> None:
     (answer,) = parse_answers(ask("/broken"))
     assert (answer.status, answer.document) == (500, {"error": "internal error; the server's log has it"})
 
 
-def test_a_fault_in_an_answer_ends_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_within_a_response_ends_it(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR, "convoy"):
         received = ask("/begun")
     assert received.startswith(b"HTTP/1.1 200 ")

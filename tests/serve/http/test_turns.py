@@ -1,4 +1,4 @@
-"""Requests behind one another on a connection: each has one answer, in its turn, and takes no memory before."""
+"""Pipelined requests: each gets one response, in order, and takes no memory before its turn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 from serve.config.loading import parse_settings
 from serve.config.schema import Limits
 from serve.http.body import Receive, Scope, Send
-from serve.http.connection import LINGER_SECONDS, PIECE
+from serve.http.connection import PIECE_BYTES
+from serve.http.responses import LINGER_SECONDS
 from tests.serve.conversations import Conversation, echo, parse_answers, talk
 from tests.serve.listeners import Serving, serving
 
@@ -25,7 +26,7 @@ def post(path: bytes, body: bytes, *headers: bytes) -> bytes:
     return b"\r\n".join([b"POST %s HTTP/1.1" % path, b"content-length: %d" % len(body), *headers, b"", body])
 
 
-def test_requests_that_wait_are_not_parsed() -> None:
+def test_waiting_requests_are_not_parsed() -> None:
     async def run() -> tuple[int, bytes]:
         deepest = 0
 
@@ -41,12 +42,12 @@ def test_requests_that_wait_are_not_parsed() -> None:
         return deepest, received
 
     deepest, received = asyncio.run(run())
-    assert deepest <= PIECE // len(SMALLEST)
+    assert deepest <= PIECE_BYTES // len(SMALLEST)
     assert [one.document["path"] for one in parse_answers(received)] == ["/"] * 5000 + ["/last"]
 
 
 class Gate:
-    """An application that answers `/slow` when it may."""
+    """An application that answers `/slow` once `open` is set."""
 
     def __init__(self) -> None:
         self.open = asyncio.Event()
@@ -65,15 +66,15 @@ REFUSED = {
         431,
     ),
     "a tunnel": (b"CONNECT here:80 HTTP/1.1\r\n\r\n", 501),
-    "bodies beyond the room": (post(b"/cold", bytes(6000)), 503),
-    "small bodies beyond the room": (post(b"/hot", bytes(6000)), 503),
+    "bodies beyond the memory": (post(b"/cold", bytes(6000)), 503),
+    "small bodies beyond the memory": (post(b"/hot", bytes(6000)), 503),
 }
 
 
 @pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("before", [1, 2])
 @pytest.mark.parametrize(("sent", "status"), REFUSED.values(), ids=REFUSED)
-def test_a_refusal_waits_for_the_answers_before_it(sent: bytes, status: int, before: int, apart: bool) -> None:
+def test_a_refusal_waits_for_earlier_responses(sent: bytes, status: int, before: int, apart: bool) -> None:
     async def run() -> bytes:
         gate = Gate()
         slow = (post(b"/slow", b"abc") + SMALLEST)[: None if before == 2 else -len(SMALLEST)]
@@ -89,7 +90,7 @@ def test_a_refusal_waits_for_the_answers_before_it(sent: bytes, status: int, bef
 
 
 @pytest.mark.parametrize("next_one", [b"POST /hot HTTP/1.1\r\nconte", post(b"/cold", b"abc")[:-1]])
-def test_what_waits_for_its_turn_is_not_late(next_one: bytes) -> None:
+def test_a_request_that_waits_for_its_turn_does_not_time_out(next_one: bytes) -> None:
     async def run() -> bytes:
         gate = Gate()
         async with Conversation(gate, LIMITS) as one:
@@ -98,14 +99,14 @@ def test_what_waits_for_its_turn_is_not_late(next_one: bytes) -> None:
             gate.open.set()
             await one.turn()
             one.connection.check_time(asyncio.get_running_loop().time())
-            one.connection.check_time(asyncio.get_running_loop().time() + 100)  # now it is
+            one.connection.check_time(asyncio.get_running_loop().time() + 100)  # now it does
             return await one.rest()
 
     assert [one.status for one in parse_answers(asyncio.run(run()))] == [200, 408]
 
 
 async def early(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers `/early` before it has the body."""
+    """Answers `/early` before it reads the body."""
     if scope["path"] != "/early":
         await echo(scope, receive, send)
         return
@@ -114,8 +115,8 @@ async def early(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.mark.parametrize("framing", ["length", "chunks"])
-def test_the_rest_of_a_body_that_has_its_answer_takes_no_room(framing: str) -> None:
-    body = SMALLEST * 220  # it would be 220 requests
+def test_the_rest_of_an_answered_body_takes_no_memory(framing: str) -> None:
+    body = SMALLEST * 220  # 220 requests, if it were parsed
     if framing == "length":
         head, body = post(b"/early", body)[: -len(body)], body
     else:
@@ -124,7 +125,7 @@ def test_the_rest_of_a_body_that_has_its_answer_takes_no_room(framing: str) -> N
     assert [one.status for one in answers] == [403, 200, 200]
 
 
-def test_the_connection_of_who_was_refused_is_closed_though_the_client_does_not() -> None:
+def test_a_rejected_connection_is_closed_though_the_client_keeps_it_open() -> None:
     async def run() -> bool:
         async with Conversation(echo, LIMITS) as one:
             await one.send(b"nonsense\r\n\r\n")
@@ -162,24 +163,24 @@ def rest(one: socket.socket) -> bytes:
     return received
 
 
-def test_a_client_that_still_sends_gets_its_refusal(gateway: Serving) -> None:
+def test_a_client_that_still_sends_receives_the_refusal(gateway: Serving) -> None:
     head = b"POST /v1/models/lenet5-mnist/classify HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
     with connect(gateway) as one:
         one.sendall(head + b"3\r\nabc\r\n0\r\n" + b"x: y\r\n" * 500_000)
         assert [one.status for one in parse_answers(rest(one))] == [431]
 
 
-def test_a_connection_rests_after_the_rest_of_a_body(gateway: Serving) -> None:
+def test_a_connection_is_idle_after_a_discarded_body(gateway: Serving) -> None:
     request = post(b"/v2", bytes(100_000))
     with connect(gateway) as one:
         one.sendall(request[:100])
         answer = one.recv(65536)
         one.sendall(request[100:])
-        answer += rest(one)  # to the end, which comes when limits.idle_seconds have passed
+        answer += rest(one)  # until the server closes after limits.idle_seconds
         assert [one.status for one in parse_answers(answer)] == [405]
 
 
-def test_empty_lines_are_no_reason_to_wait_longer_than_for_a_head() -> None:
+def test_blank_lines_may_take_no_longer_than_a_head() -> None:
     async def run() -> list[bool]:
         async with Conversation(echo, LIMITS) as talk:
             loop, closing = asyncio.get_running_loop(), []

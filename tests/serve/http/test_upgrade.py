@@ -1,4 +1,4 @@
-"""Requests that ask for another protocol (`curl --http2`, a JDK's HttpClient): answered as if they did not, however they arrive.
+"""Requests for a protocol upgrade (`curl --http2`, the JDK's HttpClient): answered as if they asked for none.
 
 RFC 9110, section 7.8: a server may ignore Upgrade. RFC 9112, section 6.3: the length of a body does not depend on it.
 """
@@ -26,7 +26,7 @@ ASKS_FOR_MORE = {"connection", "upgrade", "http2-settings"}
 
 @dataclass(frozen=True)
 class Asked:
-    """A request; `chunk` None: its body is of known length."""
+    """A request. `chunk`: bytes per chunk, None for a body of known length."""
 
     path: str
     body: bytes
@@ -50,7 +50,7 @@ class Asked:
 
 
 def chunked(body: bytes, size: int) -> bytes:
-    """The body in chunks of this size, with extensions and trailers."""
+    """The body in chunks of `size` bytes, with extensions and trailers."""
     pieces = [body[start : start + size] for start in range(0, len(body), size)]
     framed = [b"%x;name=value\r\n%s\r\n" % (len(piece), piece) for piece in pieces]
     return b"".join([*framed, b"0\r\nUpgrade: h2c\r\nConnection: upgrade\r\nX-Trailer: 1\r\n\r\n"])
@@ -64,7 +64,7 @@ def split(data: bytes, sizes: list[int]) -> list[bytes]:
     return [piece for piece in [*pieces, data] if piece]
 
 
-def without_hops(answer: Answer) -> Answer:
+def without_upgrade_headers(answer: Answer) -> Answer:
     headers = {name: value for name, value in answer.document["headers"].items() if name not in ASKS_FOR_MORE}
     return Answer(answer.status, answer.document | {"headers": headers})
 
@@ -86,13 +86,13 @@ REQUESTS = st.lists(
 
 @settings(max_examples=100, deadline=None)
 @given(asked=REQUESTS, sizes=st.lists(st.integers(1, 2000), max_size=40))
-def test_the_answers_are_those_to_the_same_requests_without_upgrade(asked: list[Asked], sizes: list[int]) -> None:
+def test_responses_equal_those_without_an_upgrade(asked: list[Asked], sizes: list[int]) -> None:
     plain, upgrading = (b"".join(one.bytes(wanted, one is asked[-1]) for one in asked) for wanted in (False, True))
     answers = talk(split(upgrading, sizes))
     assert [(one.document["path"], one.document["body"].encode("latin-1")) for one in answers] == [
         (one.path, one.body) for one in asked
     ]
-    assert list(map(without_hops, answers)) == list(map(without_hops, talk([plain])))
+    assert list(map(without_upgrade_headers, answers)) == list(map(without_upgrade_headers, talk([plain])))
     assert not any({"upgrade", "x-trailer"} & set(one.document["headers"]) for one in answers)
 
 
@@ -105,13 +105,13 @@ def test_one_byte_at_a_time() -> None:
     ]
 
 
-def test_http_1_0_knows_no_upgrade() -> None:
+def test_http_1_0_has_no_upgrade() -> None:
     (answer,) = talk([Asked("/hot", HIDDEN, None, False, b"h2c", b"Upgrade", b"1.0").bytes(True, False)])
     assert answer.document["body"].encode() == HIDDEN
 
 
 @pytest.mark.parametrize("framing", [b"", b"content-length: %d\r\n" % len(HIDDEN)])
-def test_connect_is_refused_and_nothing_after_it_is_read(framing: bytes) -> None:
+def test_connect_is_refused_and_later_bytes_are_not_read(framing: bytes) -> None:
     for pieces in ([b"CONNECT here:80 HTTP/1.1\r\nhost: here\r\n" + framing + b"\r\n", HIDDEN],):
         for sent in (pieces, [b"".join(pieces)]):
             assert [one.status for one in talk(sent)] == [501]
@@ -132,7 +132,7 @@ HOT_AND_COLD = {
     "/v2/repository/models/lenet5-mnist/load": (
         b'{"parameters": {"no": 1}}',
         "error",
-    ),  # which must be read to be refused
+    ),  # refused only after its body is read
 }
 
 
@@ -144,7 +144,7 @@ def test_a_gateway_answers_once(gateway: Serving, path: str, chunk: int | None, 
     sent = Asked(path, body, chunk, False, token, b"Upgrade").bytes(True, True)
     sent = sent.replace(b"Host: here", b"Host: here\r\nAuthorization: %s" % gateway.admin["authorization"].encode())
     host, port = gateway.http.removeprefix("http://").split(":")
-    for cut in (len(sent), sent.index(b"\r\n\r\n") + 4):  # the body beside its head, or later
+    for cut in (len(sent), sent.index(b"\r\n\r\n") + 4):  # head and body in one write, or in two
         with socket.create_connection((host, int(port)), timeout=30) as one:
             received = b""
             one.sendall(sent[:cut])
