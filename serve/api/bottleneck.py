@@ -7,7 +7,6 @@ something else is busy), so the bottleneck is told from how busy each resource w
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +16,23 @@ import numpy as np
 
 from serve.config.schema import TENSOR_SUFFIX, ModelConfig, Settings
 from serve.config.thread_plan import plan_threads
-from serve.telemetry.definitions import BUSY, DECODE_BUSY, LOOP_BUSY, SAMPLES, SECONDS, STAGE, TOTAL, Definition
+from serve.telemetry.definitions import (
+    BUSY,
+    DECODE_BUSY,
+    LOOP_BUSY,
+    SAMPLES,
+    SECONDS,
+    STAGE,
+    TOTAL,
+    Definition,
+    Totals,
+)
+from serve.telemetry.exposition import total
 from serve.telemetry.mmap_store import Labels, Values, read_files
 from serve.telemetry.proc import busy_core_seconds, machine_cores
 from serve.telemetry.request_timings import STAGES
 
 SATURATED = 0.85
-NO_VALUES: Values = np.zeros(1)
-
-Key = tuple[str, frozenset[tuple[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -34,19 +41,17 @@ class Reading:
 
     at: float
     cores_busy: float
-    totals: dict[Key, Values]
+    totals: Totals
 
     def values(self, definition: Definition, labels: Labels) -> Values:
-        return self.totals.get((definition.name, frozenset(labels.items())), np.zeros(definition.slots))
+        sums = self.totals.get(definition.name, {})
+        return sums.get(tuple(sorted(labels.items())), np.zeros(definition.slots))
 
 
 def read(folder: Path) -> Reading:
     """What the node's processes have counted so far. Blocks for a millisecond or so."""
-    totals: dict[Key, Values] = defaultdict(lambda: NO_VALUES)
-    for series in read_files(folder):
-        key = (series.metric, frozenset(series.labels))
-        totals[key] = totals[key] + series.values
-    return Reading(time.monotonic(), busy_core_seconds(), dict(totals))
+    totals = total(read_files(folder))
+    return Reading(time.monotonic(), busy_core_seconds(), totals)
 
 
 @dataclass(frozen=True)
@@ -85,17 +90,17 @@ def _models(window: Window, name: str, version: str) -> list[dict[str, Any]]:
 
 
 def _model(window: Window, labels: dict[str, str]) -> dict[str, Any]:
-    total = window.grown(TOTAL, **labels)
-    count = float(total[:-1].sum())
+    durations = window.grown(TOTAL, **labels)
+    count = float(durations[:-1].sum())
     stages = {stage: float(window.grown(STAGE, stage=stage, **labels)[-1]) / count * 1000 for stage in STAGES}
     return {
         "name": labels["model"],
         "requests_per_second": round(count / window.seconds, 1),
         "images_per_second": round(window.rate(SAMPLES, **labels), 1),
         "stages_ms": {stage: round(ms, 4) for stage, ms in stages.items()},
-        "total_ms": round(float(total[-1]) / count * 1000, 4),
-        "p50_ms": round(quantile(total[:-1], 0.5) * 1000, 3),
-        "p99_ms": round(quantile(total[:-1], 0.99) * 1000, 3),
+        "total_ms": round(float(durations[-1]) / count * 1000, 4),
+        "p50_ms": round(quantile(durations[:-1], 0.5) * 1000, 3),
+        "p99_ms": round(quantile(durations[:-1], 0.99) * 1000, 3),
     }
 
 

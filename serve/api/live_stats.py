@@ -10,13 +10,14 @@ from typing import Any
 from prometheus_client.samples import Sample
 
 from serve.config.schema import TENSOR_SUFFIX
-from serve.telemetry.exposition import collect
+from serve.telemetry import exposition
 from serve.telemetry.mmap_store import read_files
 
 
 def live_stats(folder: Path, names: Iterable[str]) -> dict[str, Any]:
     """`names` are the models to tell of; joules are null without a source, chips those with one."""
-    samples = [sample for family in collect(read_files(folder)) for sample in family.samples]
+    totals = exposition.total(read_files(folder))
+    samples = [sample for family in exposition.collect(totals) for sample in family.samples]
     return {
         "at": time.monotonic(),
         "in_flight": total(samples, "convoy_requests_in_flight"),

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from serve.energy.attribution import IdlePower, share, split
-from serve.energy.engine_usage import COUNTED, DIRECT, NOBODY, Model, Totals, User
+from serve.energy.engine_usage import COUNTED, DIRECT, NOBODY, EngineUsage, Model, User
 from serve.energy.prices import Price, Prices, read_prices, write_prices
 from serve.energy.source import CPU, Source, SourceGone
 from serve.telemetry.definitions import CHIP_ENERGY, CPU_BUSY, ENERGY, IDLE_POWER, POWER, POWER_CAP
+from serve.telemetry.exposition import total
 from serve.telemetry.mmap_store import MmapReader
 from serve.telemetry.proc import busy_core_seconds
 from serve.telemetry.recorder import Metrics
@@ -55,7 +56,7 @@ class Accountant:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._metrics = metrics
-        self._pages = MmapReader(metrics.folder, COUNTED)
+        self._files = MmapReader(metrics.folder, COUNTED)
         self._busy_cores = busy_cores
         self._clock = clock
         learnt = read_prices(metrics.folder)
@@ -67,19 +68,19 @@ class Accountant:
         self._prices = dict(learnt.models)
         self._at = clock()
         self._cores = busy_cores()
-        self._totals = self._read()
+        self._usage = self._read()
         for chip in self._chips:
             if chip.source.cap_watts is not None:
                 metrics.set(POWER_CAP, chip.source.cap_watts, **chip.labels)
 
     def tick(self) -> None:
         """Accounts for the time since the last call."""
-        now, cores, totals = self._clock(), self._busy_cores(), self._read()
+        now, cores, usage = self._clock(), self._busy_cores(), self._read()
         seconds, used = now - self._at, max(0.0, cores - self._cores)
         if seconds <= 0:
             return
-        work = totals.since(self._totals)
-        self._at, self._cores, self._totals = now, cores, totals
+        work = usage.since(self._usage)
+        self._at, self._cores, self._usage = now, cores, usage
         self._metrics.values(CPU_BUSY)[0] += used
         spent: dict[Model, float] = defaultdict(float)
         for chip in list(self._chips):
@@ -96,11 +97,11 @@ class Accountant:
             Prices(self._prices, {c.source.chip: c.idle.watts for c in self._chips if c.idle.watts}),
         )
 
-    def _read(self) -> Totals:
-        return Totals.of(self._pages.read())
+    def _read(self) -> EngineUsage:
+        return EngineUsage.from_totals(total(self._files.read()))
 
     def _account(
-        self, chip: _Chip, joules: float, seconds: float, used: float, work: Totals, spent: dict[Model, float]
+        self, chip: _Chip, joules: float, seconds: float, used: float, work: EngineUsage, spent: dict[Model, float]
     ) -> None:
         known = chip.source.idle_watts
         idle_watts = chip.idle.learn(joules / seconds) if known is None else known
@@ -122,7 +123,7 @@ class Accountant:
         labels |= {"model": model.name, "version": model.version, "experiment": user.experiment, "arm": user.arm}
         self._metrics.values(ENERGY, **labels)[0] += joules
 
-    def _price(self, spent: dict[Model, float], work: Totals) -> None:
+    def _price(self, spent: dict[Model, float], work: EngineUsage) -> None:
         for model, joules in spent.items():
             answered = sum(work.users(model).values())
             if not answered:

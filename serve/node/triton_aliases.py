@@ -7,14 +7,13 @@ the suffix `_total`, which Prometheus' own libraries put on counters, so they ar
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client.metrics_core import Metric
 
 from serve.energy.nvml import Gpu, GpuState
 from serve.energy.source import SourceGone
-from serve.telemetry.definitions import BATCHES, QUEUE, REQUESTS, SAMPLES, STAGE
-from serve.telemetry.mmap_store import Series
+from serve.telemetry.definitions import BATCHES, QUEUE, REQUESTS, SAMPLES, STAGE, Totals
 
 SUCCESS = {"200", "OK"}
 REASONS = {
@@ -28,7 +27,7 @@ STAGE_NAMES = {
     "post": ("nv_inference_compute_output_duration_us",),
 }
 TOTAL_NAME = "nv_inference_request_duration_us"
-PLAIN = {
+ALIASES = {
     SAMPLES.name: "nv_inference_count",
     BATCHES.name: "nv_inference_exec_count",
     QUEUE.name: "nv_inference_pending_request_count",
@@ -46,25 +45,29 @@ GPU_NAMES: dict[str, tuple[str, Callable[[GpuState], float | None]]] = {
 Labels = tuple[tuple[str, str], ...]
 
 
-def inference_aliases(series: Iterable[Series]) -> Iterator[Metric]:
-    """`nv_inference_*` by model and version, out of our own series."""
+def inference_aliases(totals: Totals) -> Iterator[Metric]:
+    """`nv_inference_*` by model and version, from the totals of Convoy's own metrics."""
     sums: dict[str, dict[Labels, float]] = defaultdict(lambda: defaultdict(float))
-    for one in series:
-        labels = dict(one.labels)
-        key = (("model", labels.get("model", "")), ("version", labels.get("version", "")))
-        if one.metric == STAGE.name:
-            microseconds = float(one.values[-1]) * 1e6
-            for name in (*STAGE_NAMES.get(labels["stage"], ()), TOTAL_NAME):
-                sums[name][key] += microseconds
-        elif one.metric == REQUESTS.name and labels["code"] in SUCCESS:
-            sums["nv_inference_request_success"][key] += float(one.values[0])
-        elif one.metric == REQUESTS.name:
+    for metric, alias in ALIASES.items():
+        for labels, values in totals.get(metric, {}).items():
+            sums[alias][_model(dict(labels))] += float(values[0])
+    for stage_labels, values in totals.get(STAGE.name, {}).items():
+        labels = dict(stage_labels)
+        for name in (*STAGE_NAMES.get(labels["stage"], ()), TOTAL_NAME):
+            sums[name][_model(labels)] += float(values[-1]) * 1e6
+    for request_labels, values in totals.get(REQUESTS.name, {}).items():
+        labels = dict(request_labels)
+        if labels["code"] in SUCCESS:
+            sums["nv_inference_request_success"][_model(labels)] += float(values[0])
+        else:
             reason = ("reason", REASONS.get(labels["code"], "OTHER"))
-            sums["nv_inference_request_failure"][*key, reason] += float(one.values[0])
-        elif one.metric in PLAIN and (one.alive or one.metric != QUEUE.name):
-            sums[PLAIN[one.metric]][key] += float(one.values[0])
-    for name, rows in sorted(sums.items()):
-        yield _metric(name, "Triton's name for a metric of Convoy.", rows)
+            sums["nv_inference_request_failure"][*_model(labels), reason] += float(values[0])
+    for name, samples in sorted(sums.items()):
+        yield _metric(name, "Triton's name for a metric of Convoy.", samples)
+
+
+def _model(labels: Mapping[str, str]) -> Labels:
+    return (("model", labels["model"]), ("version", labels["version"]))
 
 
 def gpu_metrics(gpus: Sequence[Gpu]) -> Iterator[Metric]:
