@@ -1,36 +1,51 @@
-"""Every metric of Convoy, defined once. Recording happens per batch of requests, on pages that the meter reads."""
+"""Every metric of Convoy, defined once. A definition registers itself, so that no metric can be left out of the exposition.
+
+Processes record into metrics files (`serve.telemetry.mmap_store`); the node agent reads the files at each scrape.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from serve.telemetry.mmap_store import Values
 
 Kind = Literal["counter", "gauge", "histogram"]
+Totals = dict[str, dict[tuple[tuple[str, str], ...], Values]]  # by metric name and sorted labels
 
+# Upper bounds of histogram buckets. A small network answers in less than a millisecond, hence the fine ones.
 SECONDS = (
     0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 
+DEFINITIONS: dict[str, Definition] = {}  # by name; every Definition adds itself
+
 
 @dataclass(frozen=True)
 class Definition:
-    """A metric: its name, kind, help and, for histograms, upper bounds of its buckets."""
+    """A metric: name, kind, help text, label names and, for a histogram, the upper bounds of its buckets.
+
+    Define metrics in this module alone: the node agent exposes only what is defined in modules that it imports. Raises
+    ValueError when the name is taken.
+    """
 
     name: str
     kind: Kind
     help: str
     labels: tuple[str, ...]
     bounds: tuple[float, ...] = ()
-    alike: bool = False  # a gauge that every process sets alike: the largest counts, not the sum
+    alike: bool = False  # a gauge that every process sets to the same fact: aggregated by maximum, not by sum
+
+    def __post_init__(self) -> None:
+        if self.name in DEFINITIONS:
+            raise ValueError(f"metric {self.name} is defined twice")
+        DEFINITIONS[self.name] = self
 
     @property
     def slots(self) -> int:
-        return len(self.bounds) + 2 if self.kind == "histogram" else 1  # buckets, +Inf, sum
+        """Numbers of a series in a metrics file; a histogram has its buckets, +Inf and the sum."""
+        return len(self.bounds) + 2 if self.kind == "histogram" else 1
 
 
 REQUESTS = Definition(
@@ -191,21 +206,3 @@ LEDGER_EVENTS = Definition(
     ("outcome",),
 )
 BUILD = Definition("convoy_build_info", "gauge", "Version of Convoy; the value is 1.", ("version", "ray"))
-
-ALL = (
-    REQUESTS, SAMPLES, BATCHES, BUSY, HOST_CALLS, LOOP_BUSY, DECODE_BUSY, SIZE_RUNS, SIZE_SECONDS, FAILED_SECONDS, LAST_RUN,
-    CACHE_HITS, CACHE_MISSES, CACHE_SECONDS, WORK, ENGINE_SHARE, SHED, CANCELLED, BATCH_ROWS, STAGE, TOTAL, QUEUE, IN_FLIGHT,
-    TARGET, ENGINES, ENERGY, CHIP_ENERGY, POWER, IDLE_POWER, POWER_CAP, CPU_BUSY, CORES, BUILD,
-    MEMBER, MEMBER_TIME, MEMBER_ENGINE, STAGE_IMAGES, ARM_REQUESTS, ARM_COPIES, SPLIT, LEDGER_EVENTS,
-    UNAVAILABLE, LOADS, LOAD_SECONDS, EVICTIONS, ENGINE_INFO, CURVE,
-)  # fmt: skip
-DEFINITIONS = {definition.name: definition for definition in ALL}
-
-
-def _count(gauge: Values, step: int) -> None:
-    """Counts engines: where a model's engine is replaced, the new one is there before the old one goes. None is absent, not 0."""
-    count = np.nan_to_num(gauge[0]) + step
-    gauge[0] = count if count > 0 else np.nan
-
-
-Totals = dict[str, dict[tuple[tuple[str, str], ...], Values]]  # by metric and labels

@@ -35,7 +35,6 @@ from serve.telemetry.definitions import (
     TOTAL,
     WORK,
     Definition,
-    _count,
 )
 from serve.telemetry.mmap_store import MmapWriter, Values
 from serve.telemetry.request_timings import STAGES
@@ -103,6 +102,13 @@ class EngineTime:
             for values in (self._runs, self._loaded):
                 _count(values, -1)
         self._runs = None
+
+
+def _count(gauge: Values, step: int) -> None:
+    # A model's new engine is counted before the old one is not: while one is replaced, the gauge may read 2. No engine is
+    # NaN (absent), not 0, so that processes that never held the model add no series.
+    count = np.nan_to_num(gauge[0]) + step
+    gauge[0] = count if count > 0 else np.nan
 
 
 def observe(histogram: Values, bounds: Values, observations: Values) -> None:

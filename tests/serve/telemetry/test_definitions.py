@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import importlib
 import multiprocessing
+import pkgutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+import serve
 from serve.node.collector import MetricsCollector
-from serve.telemetry.definitions import DEFINITIONS, QUEUE, SECONDS, TOTAL
+from serve.telemetry.definitions import DEFINITIONS, QUEUE, SECONDS, TOTAL, Definition
 from serve.telemetry.mmap_store import MmapReader, MmapWriter, clear_files, read_files
 from serve.telemetry.recorder import Metrics, ModelRecorder, observe
 from serve.telemetry.request_timings import STAGES
@@ -121,3 +126,33 @@ def test_files_of_somebody_else_in_the_folder_stay(tmp_path: Path) -> None:
         "book.index", "book.values", "2024-01.index", "2024-01.values",
     }  # fmt: skip
     assert sum(1 for _ in read_files(tmp_path)) > 0
+
+
+EXPOSED_BY_THE_NODE_AGENT = """
+from pathlib import Path
+from sys import argv
+from serve.node.collector import MetricsCollector
+for family in MetricsCollector(Path(argv[1])).collect():
+    print(family.name)
+"""
+
+
+def test_every_metric_defined_anywhere_in_serve_is_exposed(tmp_path: Path) -> None:
+    for module in pkgutil.walk_packages(serve.__path__, "serve."):
+        importlib.import_module(module.name)
+    modules = [module for name, module in sys.modules.items() if name.startswith("serve.")]
+    defined = {one for module in modules for one in vars(module).values() if isinstance(one, Definition)}
+    assert {one.name for one in defined} == set(DEFINITIONS)
+    metrics = Metrics(MmapWriter(tmp_path))
+    for definition in defined:
+        metrics.values(definition, **dict.fromkeys(definition.labels, "x"))
+    command = [sys.executable, "-c", EXPOSED_BY_THE_NODE_AGENT, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    # Its process lives, and the gauges in it are 0: so every metric must be there.
+    assert {one.name for one in defined} <= set(done.stdout.split())
+
+
+def test_a_name_is_defined_once() -> None:
+    with pytest.raises(ValueError, match="defined twice"):
+        Definition(QUEUE.name, "counter", "Another one.", ())
+    assert DEFINITIONS[QUEUE.name] is QUEUE
