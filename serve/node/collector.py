@@ -16,7 +16,7 @@ from serve.telemetry.proc import resident_bytes
 
 
 class MetricsCollector:
-    """Prometheus collector of a node: the pages of its processes, their memory, and its GPUs."""
+    """Prometheus collector of a node: its processes' metrics files, their memory, and the node's GPUs."""
 
     def __init__(self, folder: Path, gpus: Sequence[Gpu] = ()) -> None:
         self._folder = folder
@@ -27,6 +27,6 @@ class MetricsCollector:
         yield from collect(totals)
         yield from inference_aliases(totals)
         yield from gpu_metrics(self._gpus)
-        memory = GaugeMetricFamily("process_resident_memory_bytes", "Memory of this node's Convoy processes.")
+        memory = GaugeMetricFamily("process_resident_memory_bytes", "Resident memory of this node's Convoy processes.")
         memory.add_metric([], sum(map(resident_bytes, living_processes(self._folder))))
         yield memory

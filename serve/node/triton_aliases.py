@@ -1,7 +1,7 @@
-"""Triton's metric names for the same facts, so that its dashboards and tools work here too.
+"""Triton's metric names, so that dashboards and tools made for Triton work with Convoy.
 
 https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/metrics.html. Triton's counters lack
-the suffix `_total`, which Prometheus' own libraries put on counters, so they are exposed untyped.
+the suffix `_total` that the Prometheus client library adds to every counter, so they are exposed untyped.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ ALIASES = {
 GPU_NAMES: dict[str, tuple[str, Callable[[GpuState], float | None]]] = {
     "nv_gpu_power_usage": ("GPU power in watts.", lambda state: state.power_watts),
     "nv_gpu_power_limit": ("GPU power limit in watts.", lambda state: state.limit_watts),
-    "nv_energy_consumption": ("GPU energy in joules since the meter started.", lambda state: state.joules),
-    "nv_gpu_utilization": ("GPU utilisation, 0 to 1.", lambda state: state.utilization),
-    "nv_gpu_memory_total_bytes": ("GPU memory.", lambda state: state.memory_total),
-    "nv_gpu_memory_used_bytes": ("GPU memory in use.", lambda state: state.memory_used),
+    "nv_energy_consumption": ("GPU energy in joules since the node agent started.", lambda state: state.joules),
+    "nv_gpu_utilization": ("GPU utilization, 0 to 1.", lambda state: state.utilization),
+    "nv_gpu_memory_total_bytes": ("Total GPU memory in bytes.", lambda state: state.memory_total),
+    "nv_gpu_memory_used_bytes": ("Used GPU memory in bytes.", lambda state: state.memory_used),
 }
 
 Labels = tuple[tuple[str, str], ...]
@@ -63,7 +63,7 @@ def inference_aliases(totals: Totals) -> Iterator[Metric]:
             reason = ("reason", REASONS.get(labels["code"], "OTHER"))
             sums["nv_inference_request_failure"][*_model(labels), reason] += float(values[0])
     for name, samples in sorted(sums.items()):
-        yield _metric(name, "Triton's name for a metric of Convoy.", samples)
+        yield _metric(name, "Triton's name for a Convoy metric.", samples)
 
 
 def _model(labels: Mapping[str, str]) -> Labels:
@@ -71,25 +71,25 @@ def _model(labels: Mapping[str, str]) -> Labels:
 
 
 def gpu_metrics(gpus: Sequence[Gpu]) -> Iterator[Metric]:
-    """`nv_gpu_*` and `nv_energy_consumption` by gpu_uuid, read now; what a GPU does not tell is absent."""
+    """`nv_gpu_*` and `nv_energy_consumption` by gpu_uuid, read at each scrape. A value that a GPU does not report is absent."""
     states: list[GpuState] = []
     for gpu in gpus:
         try:
             states.append(gpu.state())
-        except SourceGone:  # the accountant says so once
+        except SourceGone:  # the energy accountant logs it, once
             continue
-    for name, (text, read) in GPU_NAMES.items():
-        rows: dict[Labels, float] = {}
+    for name, (help_text, read) in GPU_NAMES.items():
+        samples: dict[Labels, float] = {}
         for state in states:
             value = read(state)
             if value is not None:
-                rows[(("gpu_uuid", state.uuid),)] = float(value)
-        if rows:
-            yield _metric(name, text, rows)
+                samples[(("gpu_uuid", state.uuid),)] = float(value)
+        if samples:
+            yield _metric(name, help_text, samples)
 
 
-def _metric(name: str, text: str, rows: dict[Labels, float]) -> Metric:
-    metric = Metric(name, text, "untyped")
-    for labels, value in rows.items():
+def _metric(name: str, help_text: str, samples: dict[Labels, float]) -> Metric:
+    metric = Metric(name, help_text, "untyped")
+    for labels, value in samples.items():
         metric.add_sample(name, dict(labels), value)
     return metric
