@@ -11,6 +11,7 @@ from contextlib import redirect_stdout
 
 import ray
 from ray import serve as ray_serve
+from ray.job_config import JobConfig
 from ray.serve.schema import LoggingConfig
 
 from convoy.errors import ConfigError
@@ -48,6 +49,18 @@ RAY_ENVIRONMENT = {
 CLOUD_NAMES = ("169.254.169.254", "metadata.google.internal")  # Ray asks them at its start in which cloud it is
 OBJECT_STORE_BYTES = 80 * 2**20
 ASK_SECONDS = 30.0
+
+
+class InstalledCode(JobConfig):  # type: ignore[misc] # Ray has no stub
+    """A job whose workers import what is installed, and nothing from the folder in which the server was started.
+
+    `ray.init` puts the script's folder and the working directory first on its workers' path, where a user's `models.py`,
+    `serve.py` or `http.py` would hide the package of that name. It does not where a job ships a working directory of its
+    own. None is shipped here: the workers' working directory stays the user's, and so do relative paths of the configuration.
+    """
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True
 
 
 def check(settings: Settings) -> None:
@@ -91,6 +104,7 @@ def start(settings: Settings, ray_started: Callable[[], None] = lambda: None) ->
     threads = plan_threads(settings)
     ray.init(
         address="local",
+        job_config=InstalledCode(),
         num_cpus=threads.cores,
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
