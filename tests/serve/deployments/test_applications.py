@@ -38,6 +38,18 @@ def test_one_application_for_every_dedicated_model() -> None:
     }
 
 
+def test_builders_bear_the_fields_words_and_applications_keep_their_names() -> None:
+    ledger = CLUSTER | {"ledger": {"url": "postgresql+psycopg://database/convoy"}}
+    assert {one.name: one.schema()["import_path"].partition(":")[2] for one in by_name(ledger).values()} == {
+        "meter": "node_agent",
+        "steward": "coordinator",
+        "referee": "experiment_controller",
+        "host-resnet20-cifar10": "host",
+        "host-squeezenet1_1-imagenet": "host",
+        "gateway": "gateway",
+    }
+
+
 def test_what_the_schema_imports_binds_the_same_deployment() -> None:
     for one in by_name(CLUSTER).values():
         module, _, name = one.schema()["import_path"].partition(":")
