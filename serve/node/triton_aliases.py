@@ -49,14 +49,14 @@ def inference_aliases(totals: Totals) -> Iterator[Metric]:
     """`nv_inference_*` by model and version, from the totals of Convoy's own metrics."""
     sums: dict[str, dict[Labels, float]] = defaultdict(lambda: defaultdict(float))
     for metric, alias in ALIASES.items():
-        for labels, values in totals.get(metric, {}).items():
-            sums[alias][_model(dict(labels))] += float(values[0])
-    for stage_labels, values in totals.get(STAGE.name, {}).items():
-        labels = dict(stage_labels)
+        for key, values in totals.get(metric, {}).items():
+            sums[alias][_model(dict(key))] += float(values[0])
+    for key, values in totals.get(STAGE.name, {}).items():
+        labels = dict(key)
         for name in (*STAGE_NAMES.get(labels["stage"], ()), TOTAL_NAME):
             sums[name][_model(labels)] += float(values[-1]) * 1e6
-    for request_labels, values in totals.get(REQUESTS.name, {}).items():
-        labels = dict(request_labels)
+    for key, values in totals.get(REQUESTS.name, {}).items():
+        labels = dict(key)
         if labels["code"] in SUCCESS:
             sums["nv_inference_request_success"][_model(labels)] += float(values[0])
         else:
