@@ -13,7 +13,7 @@ from convoy.errors import ConfigError
 from serve.config.loading import parse_settings
 from serve.deployments.applications import applications
 from serve.deployments.autoscaling import BACKLOG, BUSY, TARGET_BUSY, by_load, wanted
-from serve.deployments.host_load import SILENT_SECONDS, HostLoad
+from serve.deployments.host_load import STALE_SECONDS, HostLoad
 
 
 class Clock:
@@ -56,7 +56,7 @@ def test_a_host_knows_what_waits_and_how_busy_it_is() -> None:
     demand.ran(0.5)
     clock.now += 2
     assert (demand.busy(), demand.backlog()) == (0.25, 1.0)
-    clock.now += SILENT_SECONDS
+    clock.now += STALE_SECONDS
     assert (demand.busy(), demand.backlog()) == (0.0, 0.0)
 
 
