@@ -25,7 +25,7 @@ class User(NamedTuple):
 
 
 DIRECT = User("", "")
-NOBODY = Model("", "")
+NOBODY = Model("", "")  # the labels of energy that is not attributed to a model
 
 
 @dataclass

@@ -35,7 +35,7 @@ def test_only_a_clock_that_is_set_back_is_told_of_and_once(time: Time) -> None:
 
 
 def test_whoever_watches_is_called(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clock_watchdog, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(clock_watchdog, "CHECK_SECONDS", 0)
 
     async def scenario() -> None:
         called = asyncio.Event()

@@ -65,7 +65,7 @@ def test_metrics_over_tls(free_ports: Ports, tmp_path: Path) -> None:
 def test_a_head_that_comes_byte_by_byte_ends(
     free_ports: Ports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secure: bool
 ) -> None:
-    monkeypatch.setattr("serve.node.metrics_server.MOST_SECONDS", 0.5)
+    monkeypatch.setattr("serve.node.metrics_server.MAX_SECONDS", 0.5)
     authority = Authority(tmp_path, "root")
     pair = authority.sign("server")
     tls = Tls(certificate=str(pair.certificate), key=str(pair.key)) if secure else None

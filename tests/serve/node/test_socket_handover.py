@@ -71,5 +71,5 @@ def test_folder_is_private(tmp_path: Path) -> None:
 def test_a_folder_in_which_others_may_write_is_refused(tmp_path: Path, mode: int) -> None:
     """Their socket in it would be handed to gateways as the node's."""
     tmp_path.chmod(mode)
-    with pytest.raises(ConfigError, match="others may write"):
+    with pytest.raises(ConfigError, match="other users may write"):
         prepare_folder(tmp_path)
