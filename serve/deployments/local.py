@@ -54,7 +54,7 @@ OBJECT_STORE_BYTES = 80 * 2**20  # near Ray's minimum: batches travel over gRPC,
 PROBLEMS_TIMEOUT_SECONDS = 30.0
 
 
-class InstalledCode(JobConfig):  # type: ignore[misc] # Ray has no stub
+class InstalledCode(JobConfig):
     """Configuration of a Ray job whose workers import installed code only, nothing from the user's working directory.
 
     `ray.init` puts the script's folder and the working directory first on the workers' `sys.path`, where a user's `models.py`
