@@ -61,7 +61,7 @@ class ExperimentControllerDeployment:
         )
         self._splits = SrmGauge(Metrics(MmapWriter(Path(folder) / "metrics")))
         self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="referee", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="experiment-controller", daemon=True)
         self._thread.start()
 
     async def start(self, definition: str) -> dict[str, Any]:

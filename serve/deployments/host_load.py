@@ -33,7 +33,7 @@ class HostLoad:
         return share
 
     def backlog(self) -> float:
-        """Seconds of work waiting in all gateways that called lately."""
+        """Seconds of work waiting in all gateways that called recently."""
         now = self._clock()
         self._reports = {caller: report for caller, report in self._reports.items() if now - report[1] <= STALE_SECONDS}
         return sum(backlog for backlog, _ in self._reports.values())

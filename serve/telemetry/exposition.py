@@ -20,7 +20,7 @@ from serve.telemetry.mmap_store import Labels, Series, Values
 def total(series: Iterable[Series]) -> Totals:
     """Sums the series of all processes by metric and labels.
 
-    Counters and histograms count processes that have ended too: what they did stays done. A gauge describes the present, so
+    Counters and histograms include processes that have ended, since their work remains done. A gauge describes the present, so
     it counts only while its process lives, and only while it is finite (NaN means absent).
     """
     totals: Totals = defaultdict(dict)

@@ -113,8 +113,8 @@ class EngineTime:
 
 
 def _count(gauge: Values, step: int) -> None:
-    # A model's new engine is counted before the old one is not: while one is replaced, the gauge may read 2. No engine is
-    # NaN (absent), not 0, so that processes that never held the model add no series.
+    # A replacement engine is counted before the old one is closed, so the gauge may read 2 for a moment. After the last engine
+    # the series is absent (NaN), not 0: an unloaded model has no series.
     count = np.nan_to_num(gauge[0]) + step
     gauge[0] = count if count > 0 else np.nan
 

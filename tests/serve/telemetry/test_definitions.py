@@ -28,7 +28,7 @@ def registry_of(folder: Path) -> CollectorRegistry:
 
 
 def record(folder: Path, requests: int) -> None:
-    """What a gateway process does; ends without saying goodbye."""
+    """Records as a gateway process does, and ends without closing anything."""
     recorder = ModelRecorder(Metrics(MmapWriter(folder)), "m", "1")
     for _ in range(requests):
         recorder.request((0.001,) * len(STAGES))
@@ -41,7 +41,7 @@ def record(folder: Path, requests: int) -> None:
 LABELS = {"model": "m", "version": "1"}
 
 
-def test_totals_hold_every_process_dead_ones_included(tmp_path: Path) -> None:
+def test_totals_include_processes_that_have_ended(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     for requests in (3, 4):
         process = spawn.Process(target=record, args=(tmp_path, requests))
@@ -54,10 +54,10 @@ def test_totals_hold_every_process_dead_ones_included(tmp_path: Path) -> None:
     assert registry.get_sample_value("convoy_batches_total", LABELS) == 3
     assert registry.get_sample_value("convoy_batch_size_sum", LABELS) == 12
     assert registry.get_sample_value("convoy_request_seconds_count", LABELS) == 12
-    assert registry.get_sample_value("convoy_queue_rows", LABELS) == 5, "a dead process has no queue"
+    assert registry.get_sample_value("convoy_queue_rows", LABELS) == 5, "a process that has ended has no queue"
 
 
-def test_clearing_keeps_the_living(tmp_path: Path) -> None:
+def test_clearing_keeps_files_of_living_processes(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     process = spawn.Process(target=record, args=(tmp_path, 1))
     process.start()
@@ -68,7 +68,7 @@ def test_clearing_keeps_the_living(tmp_path: Path) -> None:
     assert registry_of(tmp_path).get_sample_value("convoy_samples_total", LABELS) == 2
 
 
-def test_a_page_that_is_being_written_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_of_an_index_is_ignored(tmp_path: Path) -> None:
     record(tmp_path, 1)
     index = next(tmp_path.glob("*.index"))
     whole = list(read_files(tmp_path))
@@ -76,7 +76,7 @@ def test_a_page_that_is_being_written_is_read_as_far_as_it_goes(tmp_path: Path) 
     assert len(list(read_files(tmp_path))) == len(whole)
 
 
-def test_a_reader_follows_what_is_added(tmp_path: Path) -> None:
+def test_a_reader_follows_added_series(tmp_path: Path) -> None:
     reader, page = MmapReader(tmp_path), MmapWriter(tmp_path)
     page.series("convoy_a", {"model": "x"}, 2)[:] = (1, 2)
     assert [(one.metric, one.values.tolist()) for one in reader.read()] == [("convoy_a", [1, 2])]
@@ -117,7 +117,7 @@ def test_every_metric_has_help_and_our_prefix() -> None:
         assert definition.help
 
 
-def test_files_of_somebody_else_in_the_folder_stay(tmp_path: Path) -> None:
+def test_other_files_in_the_folder_stay(tmp_path: Path) -> None:
     for name in ("book.index", "book.values", "2024-01.index", "2024-01.values"):
         (tmp_path / name).write_text("mine")
     record(tmp_path, 3)
