@@ -1,4 +1,8 @@
-"""Threads for engines and decoders, one step away from the event loop."""
+"""Worker threads for engines and image decoding, with results delivered to the event loop.
+
+`concurrent.futures` adds a second future with its locks, and one more iteration of the event loop, between a run and the
+coroutine that awaits it. For a small network that takes as long as the run itself.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +17,21 @@ Result = TypeVar("Result")
 
 
 class Work:
-    """Something to be done by a thread, and the future that gets what it returns or raises."""
+    """A unit of work for a thread, and the future of its result."""
 
     __slots__ = ("future", "loop")
 
     def __init__(self) -> None:
-        """Is to be made on the event loop that waits for it."""
+        """Must be created on the event loop that awaits the result."""
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
 
     def run(self) -> Any:
-        """Is called on the thread."""
+        """Does the work; called on a worker thread."""
         raise NotImplementedError
 
     def settle(self, result: Any, error: Exception | None) -> None:
-        """Is called on the event loop when a thread has ended it."""
+        """Sets the future; called on the event loop after `run`."""
         if self.future.done():
             return
         if error is None:
@@ -37,7 +41,7 @@ class Work:
 
 
 class Call(Work):
-    """A function to be called."""
+    """Calls a function with its arguments."""
 
     __slots__ = ("_arguments", "_function")
 
@@ -51,7 +55,10 @@ class Call(Work):
 
 
 class WorkQueue(Protocol):
-    """Where work waits for a thread. Thread-safe; `get` blocks, and returns None for each None that was put, last."""
+    """The queue between the event loop and the threads. Thread-safe; `get` blocks.
+
+    A None that was put ends one thread: `get` returns it after all work.
+    """
 
     def put(self, work: Any, /) -> None: ...
 
@@ -59,14 +66,10 @@ class WorkQueue(Protocol):
 
 
 class WorkThreads:
-    """Runs functions off the event loop, in the order of their queue, `count` at a time.
-
-    An executor of concurrent.futures puts a second future with its locks, and another turn of the loop, between a run and
-    whoever waits for it: for a small net as long as the run itself.
-    """
+    """Runs work on `count` daemon threads, in the order of the queue."""
 
     def __init__(self, name: str, count: int = 1, queue: WorkQueue | None = None) -> None:
-        """Without a `queue` what comes first is run first."""
+        """Without a `queue`, work runs first in, first out."""
         self._queue: WorkQueue = SimpleQueue[Any]() if queue is None else queue
         self._count = count
         self._closed = False
@@ -74,32 +77,32 @@ class WorkThreads:
             Thread(target=self._serve, name=name, daemon=True).start()
 
     async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """What the function returns or raises. Raises RuntimeError when closed."""
+        """Calls the function on a thread and returns its result. Raises what it raises, and RuntimeError after `close`."""
         work = Call(function, arguments)
         self.start(work)
         result: Result = await work.future
         return result
 
     def start(self, work: Work) -> None:
-        """Has work done, for its future. Raises RuntimeError when closed."""
+        """Queues work; await its future for the result. Raises RuntimeError after `close`."""
         if self._closed:
-            raise RuntimeError("the threads have been closed")
+            raise RuntimeError("the worker threads are closed")
         self._queue.put(work)
 
     def close(self) -> None:
-        """Ends the threads after what has been asked for; does not wait."""
+        """Ends the threads once the queued work is done; does not wait for it."""
         self._closed = True
         for _ in range(self._count):
             self._queue.put(None)
 
     def _serve(self) -> None:
         while (work := self._queue.get()) is not None:
-            result, fault = None, None
+            result, failure = None, None
             try:
-                if not work.future.done():  # else nobody waits for it any more
+                if not work.future.done():  # a cancelled request needs no result
                     result = work.run()
-            except Exception as error:  # noqa: BLE001 whatever it is, somebody waits for it
-                fault = error
-            with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
-                work.loop.call_soon_threadsafe(work.settle, result, fault)
-            del work, result, fault  # a thread that waits keeps nobody's image
+            except Exception as error:  # noqa: BLE001 it is raised where the future is awaited
+                failure = error
+            with contextlib.suppress(RuntimeError):  # the loop may be closed by now
+                work.loop.call_soon_threadsafe(work.settle, result, failure)
+            del work, result, failure  # an idle thread must not keep the last image in memory

@@ -15,6 +15,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from convoy.cli.import_path import check_import_path
+
 if TYPE_CHECKING:
     from serve.config.schema import Settings
 
@@ -75,6 +77,7 @@ def demo(config: Path | None, **ports: int | None) -> None:
 
 def settings_of(config: Path | None, host: str | None, ports: dict[str, int | None]) -> Settings:
     """The configuration file's settings with the command line's listeners. Raises ConfigError."""
+    check_import_path()  # before the first import of a package that may be hidden
     from serve.config.loading import load_settings, parse_settings
 
     settings = load_settings(config)

@@ -14,7 +14,7 @@ RUN /opt/convoy/bin/pip install --no-cache-dir --no-deps .
 FROM python:3.11.11-slim-bookworm
 RUN useradd --uid 1000 --no-create-home --shell /usr/sbin/nologin convoy
 COPY --from=build /opt/convoy /opt/convoy
-# Everything that is written goes under /tmp, so that the root file system may be read-only.
+# All files are written under /tmp, so that the root file system can be read-only.
 ENV PATH=/opt/convoy/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \

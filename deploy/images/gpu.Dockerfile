@@ -1,4 +1,4 @@
-# Convoy on NVIDIA GPUs: CUDA and cuDNN come with the locked packages, the driver from the machine (NVIDIA Container Toolkit).
+# Convoy on NVIDIA GPUs: CUDA and cuDNN come with the locked packages, the driver from the host (NVIDIA Container Toolkit).
 FROM python:3.11.11-slim-bookworm AS build
 WORKDIR /src
 RUN python -m venv /opt/convoy
@@ -17,7 +17,7 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
 RUN useradd --uid 1000 --no-create-home --shell /usr/sbin/nologin convoy
 COPY --from=build /opt/convoy /opt/convoy
 RUN find /opt/convoy/lib -type d -path '*/nvidia/*/lib' > /etc/ld.so.conf.d/convoy-nvidia.conf && ldconfig
-# Everything that is written goes under /tmp, so that the root file system may be read-only.
+# All files are written under /tmp, so that the root file system can be read-only.
 ENV PATH=/opt/convoy/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \

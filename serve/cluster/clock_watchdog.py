@@ -1,8 +1,8 @@
-"""A wall clock that is set back, and what it would do to Ray Serve.
+"""Restarts Ray Serve's controller when the wall clock is set back.
 
-Serve's controller times its health checks by the wall clock: once that is set back it would look after no replica until the old
-time comes again, and a dead one would stay dead. A controller that begins anew does not remember the old time, and its end
-costs no request.
+The controller schedules its health checks by the wall clock. After a step back it would check no replica, and replace no dead
+one, until the clock reached the old time again. A restarted controller does not know the old time, and the restart costs no
+request.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from collections.abc import Callable
 import ray
 
 CONTROLLER, NAMESPACE = "SERVE_CONTROLLER_ACTOR", "serve"  # as `ray list actors` shows it
-LOOK_SECONDS = 1.0
-BACK_SECONDS = 5.0  # less is within what a health check takes anyway
+CHECK_SECONDS = 1.0
+BACK_SECONDS = 5.0  # smaller steps delay health checks by less than a health check may take
 
-log = logging.getLogger("convoy.steward")
+log = logging.getLogger("convoy.steward")  # users filter logs by this name
 
 
 class ClockWatchdog:
-    """Knows whether it was set back."""
+    """Compares the wall clock with a steady one."""
 
     def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
         self._wall, self._steady = wall, steady
         self._ahead = wall() - steady()
 
     def set_back(self) -> bool:
-        """Whether it was, by more than `BACK_SECONDS` since the last question."""
+        """Whether the wall clock was set back by more than `BACK_SECONDS` since the last call."""
         before, self._ahead = self._ahead, self._wall() - self._steady()
         return before - self._ahead > BACK_SECONDS
 
 
 async def watch(clock: ClockWatchdog, renew: Callable[[], None]) -> None:
-    """Calls `renew` whenever the clock was set back."""
+    """Calls `renew` whenever the clock was set back; runs until it is cancelled."""
     while True:
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(CHECK_SECONDS)
         if clock.set_back():
-            log.warning("the wall clock was set back: Serve's controller begins anew")
+            log.warning("the wall clock was set back: restarting Serve's controller")
             renew()
 
 
 def renew_controller() -> None:
-    """Ends Serve's controller; Ray starts it again."""
-    with contextlib.suppress(ValueError):  # it is being started anew already
+    """Kills Serve's controller; Ray restarts it."""
+    with contextlib.suppress(ValueError):  # Ray is restarting it already
         ray.kill(ray.get_actor(CONTROLLER, namespace=NAMESPACE), no_restart=False)

@@ -1,4 +1,4 @@
-"""Questions to other deployments: to those that decide, the steward and the referee of experiments, and why one cannot start."""
+"""Calls to the coordinator and the experiment controller, and the start-up errors of any deployment."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from ray.exceptions import RayTaskError
 
 from convoy.errors import ConvoyError, NotReady
 
-STEWARD_APP = "steward"
-REFEREE_APP = "referee"
+STEWARD_APP = "steward"  # the coordinator's Ray application
+REFEREE_APP = "referee"  # the experiment controller's
 COMPLAINT = re.compile(r"^convoy\.errors\.\w+: (.+)$", re.M)
 
 
 async def ask(app: str, method: str, *arguments: Any) -> Any:
-    """What the only deployment of an application answers. Raises its ConvoyErrors, and NotReady when it is away."""
+    """Calls a method of an application's only deployment. Raises its ConvoyErrors, and NotReady when it does not answer."""
     try:
         handle = ray_serve.get_app_handle(app)
         return await getattr(handle, method).remote(*arguments)
     except RayTaskError as error:
         if isinstance(error.cause, ConvoyError):
             raise error.cause from error
-        raise NotReady(f"the {app} failed: {type(error.cause).__name__}") from error
-    except ConvoyError:  # as Serve's gRPC transport hands on what a deployment raises
+        raise NotReady(f"application {app!r} failed: {type(error.cause).__name__}") from error
+    except ConvoyError:  # Serve's gRPC transport raises the deployment's own exception
         raise
-    except Exception as error:  # whatever Ray raises for a deployment that is not there
-        raise NotReady(f"the {app} is away ({type(error).__name__}); retry") from error
+    except Exception as error:  # Ray raises errors of many types when a deployment is missing
+        raise NotReady(f"application {app!r} does not answer ({type(error).__name__}); retry") from error
 
 
 def start_problem(app: str) -> str:
-    """The error of ours with which the last start of one of an application's replicas ended; empty: none has.
+    """The ConvoyError with which a replica of an application failed to start last; empty when none failed.
 
-    Serve goes on trying for a while, longer each time: whoever waits for a replica may say so meanwhile, and try again.
+    Serve retries with growing pauses. Meanwhile the caller can report the error, and retry too.
     """
     status = ray_serve.status().applications.get(app)
     deployments = status.deployments.values() if status else ()
-    return next(filter(None, (complaint(one.message) for one in deployments if one.status != "HEALTHY")), "")
+    return next(filter(None, (complaint(state.message) for state in deployments if state.status != "HEALTHY")), "")
 
 
 def complaint(traceback: str) -> str:
-    """The error of ours in what Serve says of a deployment; empty: there is none."""
+    """The message of the first ConvoyError in a traceback from Serve's status; empty when there is none."""
     found = COMPLAINT.search(traceback)
     return found[1] if found else ""

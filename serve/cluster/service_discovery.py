@@ -13,14 +13,17 @@ import ray
 from serve.config.schema import Listen
 
 ANY_ADDRESS = ("0.0.0.0", "::")
-METER_RESOURCE = "convoy_meter"
+METER_RESOURCE = "convoy_meter"  # offered once by every node with a node agent
 
 
 def scrape_targets(listen: Listen, nodes: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A group for every living node with a meter; without a node that offers one, this is one machine."""
+    """A target group for every living node with a node agent.
+
+    On one machine no node offers METER_RESOURCE; its single node is the target then.
+    """
     living = [node for node in nodes if node["Alive"]]
-    metered = [node for node in living if node["Resources"].get(METER_RESOURCE)] or living[:1]
-    return [_group(listen, node) for node in sorted(metered, key=lambda node: str(node["NodeID"]))]
+    with_agent = [node for node in living if node["Resources"].get(METER_RESOURCE)] or living[:1]
+    return [_group(listen, node) for node in sorted(with_agent, key=lambda node: str(node["NodeID"]))]
 
 
 def _group(listen: Listen, node: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,5 +34,5 @@ def _group(listen: Listen, node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def ray_nodes() -> list[dict[str, Any]]:
-    """Every node that Ray knows of; a question to its head. Empty where there is no Ray."""
+    """Every node that Ray knows of, by a call to the head node. Empty outside a Ray process."""
     return list(ray.nodes()) if ray.is_initialized() else []  # type: ignore[no-untyped-call]

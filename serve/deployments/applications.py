@@ -1,8 +1,12 @@
-"""The composition root: settings in, Ray Serve applications out; `convoy up` and Serve's config schema build the same ones."""
+"""The composition root: builds the Ray Serve applications of the settings, for `convoy up` and for Serve's config schema.
+
+Classes and functions bear the field's words. Names of applications, deployments and resources (`meter`, `steward`,
+`referee`, `convoy_meter`, `convoy_steward`) stay, since users type them in Ray's commands and cluster manifests.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,24 +24,27 @@ from serve.deployments.host import Host
 from serve.deployments.node_agent import NodeAgent
 from serve.executors.host import APP_PREFIX
 
+METER_APP = "meter"
 GATEWAY_APP = "gateway"
 PROXY_LOCATION = "Disabled"  # the gateway owns its listeners
 LOGGING: dict[str, Any] = {"log_level": "WARNING", "enable_access_log": False}
-# Custom resources tie replicas to nodes: each offers one meter; a node for gateways also those, and a
-# steward, half of it for the referee.
+# Custom resources place replicas in a cluster. Every node offers METER_RESOURCE once. Nodes for gateways also offer
+# GATEWAY_RESOURCE, and STEWARD_RESOURCE, of which the coordinator and the experiment controller take half each.
 GATEWAY_RESOURCE = "convoy_gateway"
 STEWARD_RESOURCE = "convoy_steward"
 
 
 @dataclass(frozen=True)
 class ApplicationSpec:
-    """An application of one deployment: what it is bound to, and the options that Serve may change in place.
+    """An application of one deployment: its name, its builder, the arguments bound to it, and its options.
 
-    A change of an argument makes Serve replace the replicas; so what may change without that is an option.
+    Serve replaces the replicas when an argument changes, and applies an option in place. So whatever may change without a
+    restart is an option.
     """
 
     name: str
     deployment: Any
+    builder: Callable[[dict[str, Any]], Application]  # Serve imports it by name
     arguments: dict[str, Any]
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -51,34 +58,34 @@ class ApplicationSpec:
         return {
             "name": self.name,
             "route_prefix": None,
-            "import_path": f"{__name__}:{self.deployment.name}",
+            "import_path": f"{__name__}:{self.builder.__name__}",
             "args": self.arguments,
             "deployments": [{"name": self.deployment.name, **self.options}],
         }
 
 
-def meter(arguments: dict[str, Any]) -> Application:
-    """Builder of the config schema."""
+def node_agent(arguments: dict[str, Any]) -> Application:
+    """Builds the application `meter` of a config document."""
     return _bind(NodeAgent, arguments)
 
 
-def steward(arguments: dict[str, Any]) -> Application:
-    """Builder of the config schema."""
+def coordinator(arguments: dict[str, Any]) -> Application:
+    """Builds the application `steward` of a config document."""
     return _bind(Coordinator, arguments)
 
 
-def referee(arguments: dict[str, Any]) -> Application:
-    """Builder of the config schema."""
+def experiment_controller(arguments: dict[str, Any]) -> Application:
+    """Builds the application `referee` of a config document."""
     return _bind(ExperimentControllerDeployment, arguments)
 
 
 def host(arguments: dict[str, Any]) -> Application:
-    """Builder of the config schema."""
+    """Builds the application of a dedicated model's host of a config document."""
     return _bind(Host, arguments)
 
 
 def gateway(arguments: dict[str, Any]) -> Application:
-    """Builder of the config schema."""
+    """Builds the application `gateway` of a config document."""
     return _bind(Gateway, arguments)
 
 
@@ -88,42 +95,43 @@ def _bind(deployment: Any, arguments: dict[str, Any]) -> Application:
 
 
 def applications(settings: Settings) -> Iterator[ApplicationSpec]:
-    """The meter, the steward, the referee of experiments, a host application per dedicated model, and the gateway."""
-    yield _meter(settings)
-    yield _steward(settings)
+    """Node agent, coordinator, experiment controller (with a ledger), a host per dedicated model, and gateway; in this order."""
+    yield _node_agent(settings)
+    yield _coordinator(settings)
     if settings.ledger_url:
-        yield _referee(settings)
+        yield _experiment_controller(settings)
     for model in settings.models:
         if model.placement == "dedicated":
             yield _host(settings, model)
     yield _gateway(settings)
 
 
-def _meter(settings: Settings) -> ApplicationSpec:
+def _node_agent(settings: Settings) -> ApplicationSpec:
     cluster = settings.cluster
     arguments: dict[str, Any] = {
         "listen": settings.listen.model_dump(mode="json"),
         "power": settings.power.model_dump(mode="json"),
         "folder_name": str(settings.node_dir),
     }
-    if readers := [key.model_dump(mode="json") for key in settings.keys if key.metrics]:
-        arguments["keys"] = readers
+    if metrics_keys := [key.model_dump(mode="json") for key in settings.keys if key.metrics]:
+        arguments["keys"] = metrics_keys
     if not cluster.gateway_nodes:
-        return ApplicationSpec("meter", NodeAgent, arguments)
+        return ApplicationSpec(METER_APP, NodeAgent, node_agent, arguments)
     options = {
         "num_replicas": cluster.gateway_nodes + cluster.host_nodes,
         "ray_actor_options": {"num_cpus": 0, "resources": {METER_RESOURCE: 1}},
     }
-    return ApplicationSpec("meter", NodeAgent, arguments, options)
+    return ApplicationSpec(METER_APP, NodeAgent, node_agent, arguments, options)
 
 
-def _steward(settings: Settings) -> ApplicationSpec:
-    return ApplicationSpec(STEWARD_APP, Coordinator, {}, _beside_gateways(settings))
+def _coordinator(settings: Settings) -> ApplicationSpec:
+    return ApplicationSpec(STEWARD_APP, Coordinator, coordinator, {}, _beside_gateways(settings))
 
 
-def _referee(settings: Settings) -> ApplicationSpec:
+def _experiment_controller(settings: Settings) -> ApplicationSpec:
     arguments = {"ledger": _ledger(settings), "folder": str(settings.node_dir)}
-    return ApplicationSpec(REFEREE_APP, ExperimentControllerDeployment, arguments, _beside_gateways(settings))
+    options = _beside_gateways(settings)
+    return ApplicationSpec(REFEREE_APP, ExperimentControllerDeployment, experiment_controller, arguments, options)
 
 
 def _beside_gateways(settings: Settings) -> dict[str, Any]:
@@ -139,7 +147,7 @@ def _ledger(settings: Settings) -> dict[str, Any]:
 def _host(settings: Settings, model: ModelConfig) -> ApplicationSpec:
     threads = plan_threads(settings).dedicated
     arguments = {
-        # The number of replicas is an option: more hosts are no reason to replace those that are there.
+        # The number of replicas is an option, so that scaling does not replace the hosts that run.
         "model": model.model_dump(mode="json", exclude={"replicas", "max_replicas"}),
         "threads": threads,
         "folder": str(settings.node_dir),
@@ -150,18 +158,18 @@ def _host(settings: Settings, model: ModelConfig) -> ApplicationSpec:
         options = {"autoscaling_config": autoscaling.config(model.replicas, model.max_replicas)}
     if settings.cluster.gateway_nodes:
         options["ray_actor_options"] = {"num_cpus": model.threads or threads, "num_gpus": model.gpus}
-    return ApplicationSpec(APP_PREFIX + model.name, Host, arguments, options)
+    return ApplicationSpec(APP_PREFIX + model.name, Host, host, arguments, options)
 
 
 def _gateway(settings: Settings) -> ApplicationSpec:
     cluster = settings.cluster
-    # The catalog travels as user_config alone, the cluster's size as options: what stays is what a new process needs.
+    # The catalog is passed as user_config alone and the cluster's size as options, so that neither restarts a gateway.
     node = settings.model_dump(mode="json", exclude={*Catalog.model_fields, "cluster"}) | {"ledger": _ledger(settings)}
     options: dict[str, Any] = {
         "num_replicas": settings.gateways * max(1, cluster.gateway_nodes),
         "user_config": settings.catalog.model_dump(mode="json"),
     }
     if cluster.gateway_nodes:
-        actor = {"num_cpus": 0, "num_gpus": cluster.gateway_gpus, "resources": {GATEWAY_RESOURCE: 1}}
-        options["ray_actor_options"] = actor
-    return ApplicationSpec(GATEWAY_APP, Gateway, {"settings": node}, options)
+        resources = {GATEWAY_RESOURCE: 1}
+        options["ray_actor_options"] = {"num_cpus": 0, "num_gpus": cluster.gateway_gpus, "resources": resources}
+    return ApplicationSpec(GATEWAY_APP, Gateway, gateway, {"settings": node}, options)

@@ -1,7 +1,7 @@
-"""How many hosts a model needs, by what they themselves report: how busy their engines are, and how much work waits for them.
+"""Autoscaling policy: how many hosts a model needs, by how busy the engines are and how much work waits for them.
 
-Ray Serve counts calls, which says little: a host has at most two, whatever waits in the gateways' lines. Ray sends this module
-to its controller by value, so it imports nothing of ours.
+Ray Serve scales by ongoing calls, which does not work here: a host has at most two calls, however long the gateways' queues
+are. Ray sends this module to its controller by value, so it imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from typing import Any
 
 BUSY, BACKLOG = "busy", "backlog"
 TARGET_BUSY = 0.7  # share of its time that an engine should run: room for bursts
-DRAIN_SECONDS = 1.0  # within which what waits should be worked off
+DRAIN_SECONDS = 1.0  # time in which the waiting work should be done
 METRICS_SECONDS, LOOK_BACK_SECONDS = 1.0, 5.0
-UP_SECONDS, DOWN_SECONDS = 3.0, 60.0  # for which the answer must have been another number
+UP_SECONDS, DOWN_SECONDS = 3.0, 60.0  # for which the policy must ask for another number before it changes
 
 
 def wanted(busy: float, backlog: float) -> int:
-    """Hosts for `busy` engines' worth of work and `backlog` seconds of it that wait; at least one."""
+    """Number of hosts, at least one, for `busy` (sum of the engines' busy shares) and `backlog` (seconds of waiting work)."""
     return max(1, math.ceil((busy + backlog / DRAIN_SECONDS) / TARGET_BUSY - 1e-9))
 
 
 def by_load(context: Any) -> tuple[int, dict[str, Any]]:
-    """Policy of Ray Serve. Without a report the number stays."""
+    """The policy, as Ray Serve calls it. Without reports the number of hosts stays."""
     reports = context.aggregated_metrics or {}
     if not reports.get(BUSY):
         return context.target_num_replicas, {}
-    # Every host is told what waits in all gateways that call it, so the highest one is the truth.
+    # Each host reports the backlog of all gateways that call it: these overlap, so the largest counts, not the sum.
     return wanted(sum(reports[BUSY].values()), max(reports.get(BACKLOG, {}).values(), default=0.0)), {}
 
 
 def config(least: int, most: int) -> dict[str, Any]:
-    """Of a deployment."""
+    """Ray Serve's `autoscaling_config` of a host deployment, with `least` to `most` replicas."""
     return {
         "min_replicas": least,
         "max_replicas": most,

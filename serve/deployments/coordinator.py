@@ -1,7 +1,7 @@
-"""The steward: one replica that changes things. It decides on revisions; every gateway follows them.
+"""The coordinator (Ray application `steward`): a single replica that decides which models are loaded.
 
-It keeps nothing on disk: whoever speaks to it says what it knows, and the highest revision is the truth, so a steward that
-was restarted learns from the gateways what it had decided.
+It numbers its decisions as revisions, which every gateway follows. It keeps no state on disk: each call carries the caller's
+revision, and the highest revision wins, so a restarted coordinator learns its own last decision from the gateways.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from serve.gateway.revisions import Change, Report, Revision, Revisions
     ray_actor_options={"num_cpus": 0},
 )
 class Coordinator:
-    """Deployment of the steward."""
+    """The deployment; its methods are those of `serve.gateway.revisions.Revisions`."""
 
     async def __init__(self) -> None:  # type: ignore[misc] # Ray awaits it
         self._revisions = Revisions()
@@ -41,7 +41,7 @@ class Coordinator:
 
 
 class CoordinatorClient:
-    """The steward as gateways see it. Raises NotReady when it is away."""
+    """The coordinator's methods, called from a gateway. Each raises NotReady when the coordinator does not answer."""
 
     async def set_loaded(self, model: str, loaded: bool, known: Revision) -> Change:
         answer: Change = await ask(STEWARD_APP, "set_loaded", model, loaded, known)

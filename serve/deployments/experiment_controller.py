@@ -1,6 +1,7 @@
-"""The referee's deployment: one replica that decides on experiments, never on the request path. Gateways go on without it.
+"""The experiment controller (Ray application `referee`): a single replica that decides on experiments.
 
-Beside the steward, not in it: it opens a database and works on arrays, and must not hold up a load or an unload.
+It is not on the request path, so gateways serve on without it. It is a deployment of its own, since it works on a database and
+on large arrays, and must not delay the coordinator.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from serve.experiments.ledger.store import Ledger
 
 TICK_SECONDS = 1.0
-SPLIT_SECONDS = 10.0  # counting all units takes longer than a look at guardrails
-FORGET_SECONDS = 3600.0
+SPLIT_SECONDS = 10.0  # counting all units takes longer than checking guardrails
+PURGE_SECONDS = 3600.0
 WEBHOOK_SECONDS = 5.0
 WEBHOOK_TRIES = 3
 
@@ -46,74 +47,75 @@ log = logging.getLogger("convoy.experiments")
     ray_actor_options={"num_cpus": 0},
 )
 class ExperimentControllerDeployment:
-    """Deployment of the referee."""
+    """The deployment; its methods are those of `serve.experiments.controller.ExperimentController`, run off the event loop."""
 
     def __init__(self, ledger: dict[str, Any], folder: str) -> None:
+        # Imported here: the database libraries are needed, and loaded, only by a server with a ledger.
         from serve.experiments.controller import ExperimentController
-        from serve.experiments.ledger.store import Ledger  # as in the gateway: only where there is a ledger
+        from serve.experiments.ledger.store import Ledger
 
         self._config = LedgerConfig.model_validate(ledger)
         self._ledger: Ledger = Ledger(self._config.url)
-        self._referee: ExperimentController = ExperimentController(
+        self._controller: ExperimentController = ExperimentController(
             self._ledger, partial(price_source, Path(folder) / "metrics"), tell_webhook
         )
         self._splits = SrmGauge(Metrics(MmapWriter(Path(folder) / "metrics")))
         self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="referee", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="experiment-controller", daemon=True)
         self._thread.start()
 
     async def start(self, definition: str) -> dict[str, Any]:
         return await asyncio.to_thread(self._start, definition)
 
     def _start(self, definition: str) -> dict[str, Any]:
-        self._referee.start(Experiment.model_validate_json(definition))
-        return self._referee.report(Experiment.model_validate_json(definition).name).document()
+        self._controller.start(Experiment.model_validate_json(definition))
+        return self._controller.report(Experiment.model_validate_json(definition).name).document()
 
     async def ramp(self, name: str, percent: float | None) -> None:
-        await asyncio.to_thread(self._referee.ramp, name, percent)
+        await asyncio.to_thread(self._controller.ramp, name, percent)
 
     async def stop(self, name: str, arm: str) -> None:
-        await asyncio.to_thread(self._referee.stop, name, arm)
+        await asyncio.to_thread(self._controller.stop, name, arm)
 
     async def promote(self, name: str, arm: str) -> None:
-        await asyncio.to_thread(self._referee.promote, name, arm)
+        await asyncio.to_thread(self._controller.promote, name, arm)
 
     async def report(self, name: str) -> dict[str, Any]:
-        return (await asyncio.to_thread(self._referee.report, name)).document()
+        return (await asyncio.to_thread(self._controller.report, name)).document()
 
     def check_health(self) -> None:
         if not self._thread.is_alive():
-            raise RuntimeError("the thread that decides has ended")
+            raise RuntimeError("the experiment controller's thread has ended")
 
     def __del__(self) -> None:
         self._ending.set()
 
     def _work(self) -> None:
-        """A round each second, or less often where a round takes long: at most a third of the time goes to it."""
-        pause, forgot, counted = TICK_SECONDS, time.monotonic(), -SPLIT_SECONDS
+        """Runs a round each second, or less often when rounds are slow: they take at most a third of the time."""
+        pause, last_purge, last_count = TICK_SECONDS, time.monotonic(), -SPLIT_SECONDS
         while not self._ending.wait(pause):
-            began = time.monotonic()
+            started = time.monotonic()
             try:
-                self._referee.tick()
-                if began - counted > SPLIT_SECONDS:
-                    counted = began
-                    self._splits.show(self._referee.splits())
-                if began - forgot > FORGET_SECONDS:
-                    forgot = began
+                self._controller.tick()
+                if started - last_count > SPLIT_SECONDS:
+                    last_count = started
+                    self._splits.show(self._controller.splits())
+                if started - last_purge > PURGE_SECONDS:
+                    last_purge = started
                     self._ledger.forget(time.time() - self._config.retention_days * 86_400)
-            except Exception:  # the ledger may be away; the next round tries again
-                log.exception("a round over the experiments failed")
-            pause = max(TICK_SECONDS, 2 * (time.monotonic() - began))
+            except Exception:  # the ledger may be unavailable; the next round tries again
+                log.exception("a round of the experiment controller failed")
+            pause = max(TICK_SECONDS, 2 * (time.monotonic() - started))
 
 
 def price_source(folder: Path) -> str:
-    """Where this node's meter reads what its prices rest on, as `nvml+rapl`; empty when it has no source."""
+    """The energy sources of this node's prices, as in `nvml+rapl`; empty without a source."""
     sources = {source for price in read_prices(folder).models.values() for source in price.source.split("+")}
     return "+".join(sorted(sources))
 
 
 def tell_webhook(definition: Experiment, decision: Decision) -> None:
-    """POSTs a decision, on a thread of its own; a hook that does not answer is given up after some tries."""
+    """POSTs a decision to the experiment's webhook, on a thread of its own, with a few retries."""
     if definition.webhook:
         document = decision._asdict() | {"evidence": orjson.loads(decision.evidence)}
         threading.Thread(target=_post, args=(definition.webhook, document), daemon=True).start()

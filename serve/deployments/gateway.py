@@ -1,4 +1,4 @@
-"""The gateway: the ingress deployment. It opens its own listeners and owns the data plane; Ray only places and heals it."""
+"""The gateway: the ingress deployment. It opens its own listeners and runs the data plane; Ray places and restarts it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 HOST_PATIENCE_SECONDS = 120.0
 SOCKET_PATIENCE_SECONDS = 60.0
-LINGER_SECONDS = 1.0  # time in which idle connections learn that this gateway is leaving
+LINGER_SECONDS = 1.0  # in which answers on idle connections still carry `Connection: close`
 DRAIN_SECONDS = 15.0
 FLUSH_SECONDS = 0.1
 
@@ -60,7 +60,7 @@ log = logging.getLogger("convoy.gateway")
     ray_actor_options={"num_cpus": 0},
 )
 class Gateway:
-    """Deployment of the gateway. `reconfigure` brings a catalog into effect without a restart."""
+    """The deployment. `reconfigure` applies a new catalog without a restart."""
 
     async def __init__(self, settings: dict[str, Any]) -> None:  # type: ignore[misc] # Ray awaits it
         self._settings = Settings.model_validate(settings)
@@ -101,24 +101,27 @@ class Gateway:
             self._ends.append(end)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """A new declared catalog, in effect for every model of it that can be loaded. The first one opens the listeners."""
+        """Applies a new catalog: every model that can be loaded serves. The first call opens the listeners.
+
+        Raises the error of the first call in which no model could be loaded.
+        """
         catalog = Catalog.model_validate(user_config)
-        self._plane.access.declare(catalog.keys)  # first: a key that was taken back is worth nothing, whatever fails
+        self._plane.access.declare(catalog.keys)  # first, so that a revoked key is refused whatever fails below
         await self._repository.declare(catalog)
         if self._http is None:
             self._repository.check_start()
             await self._open()
 
     def problems(self) -> list[RepositoryEntry]:
-        """Every name that does not serve as it is configured."""
+        """Every configured name that does not serve, and why."""
         return self._repository.problems()
 
     async def check_health(self) -> None:
-        """Fails when no engine of this process answers any more."""
+        """Raises when no engine of this process answers any more."""
         await self._repository.check_health()
 
     async def __del__(self) -> None:
-        """Drains: says that it is not ready and serves on, then no new connections, what is in flight finished."""
+        """Drains: reports not ready while it still serves, then accepts no connections and finishes requests in flight."""
         self._plane.draining = True
         self._repository.close()
         if self._http is not None and self._grpc is not None:
@@ -139,7 +142,7 @@ class Gateway:
             await asyncio.to_thread(end)
 
     def _open_experiments(self) -> Experiments | None:
-        """The database's libraries are imported only here: most servers have no ledger and start the sooner."""
+        """Imports the database libraries only where there is a ledger: most servers have none and start faster."""
         config = self._settings.ledger
         if not config.url:
             return None
@@ -171,7 +174,7 @@ class Gateway:
             if listener is not None:
                 return listener
             if asyncio.get_running_loop().time() > deadline:
-                raise NotReady(f"no meter offers the listening socket in {folder}")
+                raise NotReady(f"the node agent offers no listening socket in {folder}")
             await asyncio.sleep(0.05)
 
     async def _flush_metrics(self) -> None:

@@ -41,7 +41,7 @@ log = logging.getLogger("convoy.host")
     ray_actor_options={"num_cpus": 0},
 )
 class Host:
-    """Deployment of one model's engine."""
+    """The deployment of one model's engine."""
 
     async def __init__(self, model: dict[str, object], threads: int, folder: str, engines: str) -> None:  # type: ignore[misc] # Ray awaits it
         config = ModelConfig.model_validate(model)
@@ -51,23 +51,24 @@ class Host:
             self._engines = await asyncio.to_thread(
                 load_engines, config, artifact, open_store(engines), threads, metrics
             )
-        except Exception as error:  # as an error of ours it is found in what Serve says of the deployment
+        except Exception as error:  # Serve's status shows only the traceback, in which ConvoyErrors are searched for
             raise ArtifactError(reason_of(error)) from error
         self._engines.complete()
         self._thread = WorkThreads("engine")
         self._node = socket.gethostname()
         self._calls = metrics.values(HOST_CALLS, model=config.name, version=config.version)
         self._callers = Callers()
-        self._demand = HostLoad()
+        self._load = HostLoad()
 
     async def facts(self) -> HostFacts:
+        """The facts that a gateway needs to batch for this host."""
         return HostFacts(self._engines.inputs, self._engines.classes, self._engines.curve, self._engines.facts)
 
     async def run(self, form: Form, rows: NDArray[Any], caller: str, backlog: float = 0.0) -> HostAnswer:
-        """One batch of a gateway in whose line `backlog` seconds of work wait. Raises EngineFailed."""
+        """Runs one batch of the gateway `caller`, in whose queue `backlog` seconds of work wait. Raises EngineFailed."""
         self._calls[0] += 1
         callers = self._callers.called(caller, time.monotonic())
-        self._demand.called(caller, backlog)
+        self._load.called(caller, backlog)
         logits = await self._thread.run(self._run, form, rows)
         return HostAnswer(logits, self._node, os.getpid(), callers, self._engines.facts)
 
@@ -76,15 +77,16 @@ class Host:
         try:
             return self._engines.run(form, rows)
         except NotReady:
-            # Whoever fails at once has the shortest line, and would be asked again and again; who is dead is not.
-            log.critical("a host ends, since its engine is broken")
+            # A host that fails at once has the shortest queue, so Ray's router would send it ever more batches. A dead one
+            # gets none and is replaced.
+            log.critical("this host exits, since its engine has failed")
             os._exit(1)
         finally:
-            self._demand.ran(time.monotonic() - started)
+            self._load.ran(time.monotonic() - started)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Ray Serve asks, where hosts are scaled; see `serve.deployments.autoscaling`."""
-        return {BUSY: self._demand.busy(), BACKLOG: self._demand.backlog()}
+        """Called by Ray Serve where hosts are autoscaled; see `serve.deployments.autoscaling`."""
+        return {BUSY: self._load.busy(), BACKLOG: self._load.backlog()}
 
     def check_health(self) -> None:
         self._engines.probe()

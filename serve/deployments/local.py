@@ -1,4 +1,4 @@
-"""The one-machine way to run the applications: Ray started here, without its dashboard."""
+"""Runs the applications on one machine: starts Ray here, without its dashboard."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import redirect_stdout
 
 import ray
 from ray import serve as ray_serve
+from ray.job_config import JobConfig
 from ray.serve.schema import LoggingConfig
 
 from convoy.errors import ConfigError
@@ -31,27 +32,42 @@ from serve.node.socket_handover import bind, prepare_folder
 from serve.telemetry.mmap_store import clear_files
 from serve.tls import server_context
 
-# A batch of 32 photos is 4.8 MB and Ray's default limit between replicas is 4 MiB; gRPC halves what a handle call costs.
+# gRPC halves the cost of a handle call. A batch of 32 photos is 4.8 MB, and Ray's default limit is 4 MiB.
 RAY_ENVIRONMENT = {
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(256 * 2**20),
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-    "RAY_worker_niceness": "0",  # Ray's default of 15 starves gateways beside anything else that runs
+    "RAY_worker_niceness": "0",  # with Ray's default of 15, any other process on the machine starves the gateways
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_USAGE_STATS_REPORT_URL": "",  # where a cluster would report even that its reports are off
+    "RAY_USAGE_STATS_REPORT_URL": "",  # Ray would report even that its reports are turned off
     "RAY_enable_metrics_collection": "0",
-    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "10000",  # its own counters, on our event loops
-    "grpc_proxy": "",  # goes before https_proxy and http_proxy, which stay for what is fetched from elsewhere
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "10000",  # Serve exports its own metrics on our event loops
+    "grpc_proxy": "",  # precedes https_proxy and http_proxy, which stay in force for downloads
     **TELEMETRY_OFF,
 }
-CLOUD_NAMES = ("169.254.169.254", "metadata.google.internal")  # Ray asks them at its start in which cloud it is
-OBJECT_STORE_BYTES = 80 * 2**20
-ASK_SECONDS = 30.0
+CLOUD_METADATA_HOSTS = (
+    "169.254.169.254",
+    "metadata.google.internal",
+)  # Ray asks them at its start for the cloud's name
+OBJECT_STORE_BYTES = 80 * 2**20  # near Ray's minimum: batches travel over gRPC, not through the object store
+PROBLEMS_TIMEOUT_SECONDS = 30.0
+
+
+class InstalledCode(JobConfig):
+    """Configuration of a Ray job whose workers import installed code only, nothing from the user's working directory.
+
+    `ray.init` puts the script's folder and the working directory first on the workers' `sys.path`, where a user's `models.py`
+    or `http.py` hides the package of that name. Only a job that ships a working directory to its workers is exempt, so this
+    one claims to. It ships none: the workers run in the user's directory, so relative paths of the configuration work there.
+    """
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True
 
 
 def check(settings: Settings) -> None:
-    """Everything that can be known to fail before anything starts. Raises ConfigError or ArtifactError."""
+    """Checks everything that can be checked before Ray starts. Raises ConfigError or ArtifactError."""
     artifacts = {model.name: Artifact.load(model.folder) for model in settings.models}
     manifests = {name: artifact.manifest for name, artifact in artifacts.items()}
     check_compositions(settings.catalog, manifests)
@@ -70,18 +86,19 @@ def check(settings: Settings) -> None:
         bind(listen.host, port).close()
 
 
-def node_environment(given: Mapping[str, str]) -> dict[str, str]:
-    """What Ray's processes on this machine get beside the environment that is `given`."""
-    own = RAY_ENVIRONMENT | bypass(given, *CLOUD_NAMES)
-    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(given):
-        own["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else Ray keeps one for good in the user's home
-    return own
+def node_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that Ray's processes on this machine need in addition to `environment`, the user's."""
+    added = RAY_ENVIRONMENT | bypass(environment, *CLOUD_METADATA_HOSTS)
+    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(environment):
+        added["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # otherwise Ray stores a permanent one in the user's home
+    return added
 
 
 def start(settings: Settings, ray_started: Callable[[], None] = lambda: None) -> None:
-    """Starts Ray on this machine alone, without its dashboard or proxies, and the applications; returns when they answer.
+    """Starts Ray on this machine, without dashboard and proxies, and the applications. Returns when they answer.
 
-    `ray_started` is called before anything is served: Ray has then taken SIGTERM for itself.
+    `ray_started` is called as soon as Ray runs: Ray has then replaced the handler of SIGTERM, so the caller may install its
+    own again. Raises ConfigError or ArtifactError.
     """
     os.environ.update(node_environment(os.environ))
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -91,6 +108,7 @@ def start(settings: Settings, ray_started: Callable[[], None] = lambda: None) ->
     threads = plan_threads(settings)
     ray.init(
         address="local",
+        job_config=InstalledCode(),
         num_cpus=threads.cores,
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
@@ -103,39 +121,40 @@ def start(settings: Settings, ray_started: Callable[[], None] = lambda: None) ->
 
 
 def deploy(settings: Settings) -> None:
-    """Brings the applications to `settings`; Ray replaces their replicas, one after the other.
+    """Deploys the applications of `settings`; Ray replaces changed replicas one after the other.
 
-    Raises ConfigError with what a replica that cannot start says.
+    Raises ConfigError with the error of a replica that cannot start.
     """
     try:
-        ray_serve.run_many([one.run_target() for one in applications(settings)], wait_for_applications_running=True)
+        targets = [application.run_target() for application in applications(settings)]
+        ray_serve.run_many(targets, wait_for_applications_running=True)
     except RuntimeError as error:
-        raise ConfigError(_complaint() or str(error)) from error
+        raise ConfigError(_replica_error() or str(error)) from error
 
 
-def _complaint() -> str:
-    """The error of ours in the states of deployments."""
-    deployments = [one for app in ray_serve.status().applications.values() for one in app.deployments.values()]
-    return next(filter(None, (complaint(one.message) for one in deployments)), "")
+def _replica_error() -> str:
+    """The first ConvoyError in the states of the deployments; empty when there is none."""
+    states = [state for app in ray_serve.status().applications.values() for state in app.deployments.values()]
+    return next(filter(None, (complaint(state.message) for state in states)), "")
 
 
 def problems() -> list[RepositoryEntry]:
-    """What a gateway could not bring into service, and why; nothing where this process cannot ask.
+    """The configured names that a gateway does not serve, and why; empty where this process cannot ask a gateway.
 
-    Serve's handles work on an event loop alone in a process that began with RAY_ENVIRONMENT, instead of taking it for the
-    processes that it starts. A server is up then as well, and `convoy models` says the same.
+    In a process that was started with RAY_ENVIRONMENT already set, Serve's handles work only on an event loop, and the call
+    raises RuntimeError. The server is up nevertheless, and `convoy models` shows the same problems.
     """
     try:
         handle = ray_serve.get_app_handle(GATEWAY_APP).problems
     except RuntimeError:
         return []
-    found: list[RepositoryEntry] = handle.remote().result(timeout_s=ASK_SECONDS)
-    return found
+    entries: list[RepositoryEntry] = handle.remote().result(timeout_s=PROBLEMS_TIMEOUT_SECONDS)
+    return entries
 
 
 def stop() -> None:
-    """Drains and ends what `start` began: the gateways first, while what they call is there."""
-    with redirect_stdout(io.StringIO()):  # where Ray prints that its controller, told to end, has ended
+    """Drains and stops everything that `start` started. Gateways go first, since they still call hosts while they drain."""
+    with redirect_stdout(io.StringIO()):  # Ray prints that its controller was killed, as it should be
         ray_serve.delete(GATEWAY_APP)
         ray_serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()

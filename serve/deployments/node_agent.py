@@ -1,4 +1,4 @@
-"""The meter: one per node. Keeps the node's listening socket, accounts for its energy and serves its metrics."""
+"""The node agent (Ray application `meter`), one per node: keeps the HTTP socket, accounts for energy, serves metrics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from serve.telemetry.mmap_store import MmapWriter
 from serve.telemetry.proc import machine_cores
 from serve.telemetry.recorder import Metrics
 
-log = logging.getLogger("convoy.meter")
+log = logging.getLogger("convoy.meter")  # users filter logs by this name
 
 
 def serve_metrics(listen: Listen, folder: Path, gpus: Sequence[Gpu] = (), keys: Sequence[ApiKey] = ()) -> WSGIServer:
@@ -35,7 +35,10 @@ def serve_metrics(listen: Listen, folder: Path, gpus: Sequence[Gpu] = (), keys: 
 
 
 def keep_listener(listen: Listen, folder: Path) -> Handover:
-    """Takes the node's HTTP socket from a living gateway, or opens it, and hands it out from now on."""
+    """Takes the node's listening socket over from a living gateway, or binds it, and offers it to gateways from now on.
+
+    Raises ConfigError when the port is taken.
+    """
     prepare_folder(folder)
     listener = find_listener(folder)
     if listener is None or not has_port(listener, listen.host, listen.http_port):
@@ -51,12 +54,12 @@ def keep_listener(listen: Listen, folder: Path) -> Handover:
     ray_actor_options={"num_cpus": 0},
 )
 class NodeAgent:
-    """Deployment of the meter."""
+    """The deployment."""
 
     def __init__(
         self, listen: dict[str, Any], power: dict[str, Any], folder_name: str, keys: Sequence[dict[str, Any]] = ()
     ) -> None:
-        """`keys` are those that may read metrics; none: everybody may."""
+        """`keys` are the API keys that may read metrics; without any, no key is needed."""
         parsed, folder = Listen.model_validate(listen), Path(folder_name)
         self._handover = keep_listener(parsed, folder)
         metrics = Metrics(MmapWriter(folder / "metrics"))
@@ -65,10 +68,10 @@ class NodeAgent:
         self._stopped = threading.Event()
         sources = find_sources(Power.model_validate(power), gpus)
         if not sources:
-            log.warning("no source of power figures, so energy metrics are absent; docs/energy.md says how to get one")
+            log.warning("no power source found, so energy metrics are absent; docs/energy.md explains how to get one")
         keep_account(Accountant(sources, metrics), self._stopped)
-        readers = [ApiKey.model_validate(key) for key in keys]
-        self._server = serve_metrics(parsed, folder / "metrics", gpus, readers)
+        metrics_keys = [ApiKey.model_validate(key) for key in keys]
+        self._server = serve_metrics(parsed, folder / "metrics", gpus, metrics_keys)
 
     def __del__(self) -> None:
         self._stopped.set()

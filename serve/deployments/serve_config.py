@@ -1,4 +1,7 @@
-"""Settings as Ray Serve's config document, the contract that `serve deploy` and KubeRay's RayService run."""
+"""Renders settings as Ray Serve's config document, the input of `serve deploy` and of KubeRay's RayService.
+
+https://docs.ray.io/en/latest/serve/production-guide/config.html
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ HEADER = "# Written by `convoy render`: change convoy.yaml and render again.\n"
 
 
 def deploy_document(settings: Settings) -> dict[str, Any]:
-    """The document, accepted by Ray's own schema."""
+    """The document. Ray's own schema has validated it; raises pydantic's ValidationError otherwise."""
     document = {
         "proxy_location": PROXY_LOCATION,
         "logging_config": LOGGING,
-        "applications": [one.schema() for one in applications(settings)],
+        "applications": [application.schema() for application in applications(settings)],
     }
     ServeDeploySchema.model_validate(document)
     return document

@@ -1,4 +1,4 @@
-"""The accountant: each tick reads every chip's counter, splits what was used, and writes metrics and prices."""
+"""Energy accounting: reads every chip's energy counter once a second, splits the joules, and writes metrics and prices."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from serve.energy.attribution import IdlePower, share, split
-from serve.energy.engine_usage import COUNTED, DIRECT, NOBODY, Model, Totals, User
+from serve.energy.engine_usage import COUNTED, DIRECT, NOBODY, EngineUsage, Model, User
 from serve.energy.prices import Price, Prices, read_prices, write_prices
 from serve.energy.source import CPU, Source, SourceGone
 from serve.telemetry.definitions import CHIP_ENERGY, CPU_BUSY, ENERGY, IDLE_POWER, POWER, POWER_CAP
+from serve.telemetry.exposition import total
 from serve.telemetry.mmap_store import MmapReader
 from serve.telemetry.proc import busy_core_seconds
 from serve.telemetry.recorder import Metrics
 
 TICK_SECONDS = 1.0
-MEMORY = 0.8  # weight of what earlier ticks cost in a model's price
+DECAY = 0.8  # weight of earlier ticks in a model's price, per tick
 
 log = logging.getLogger("convoy.power")
 
@@ -37,7 +38,7 @@ class _Chip:
 
 @dataclass
 class _Cost:
-    """Joules of a model and engine seconds of its answered requests, older ticks counting less."""
+    """Joules of a model and engine seconds of its answered requests, with exponentially decaying weights."""
 
     joules: float = 0.0
     seconds: float = 0.0
@@ -45,7 +46,10 @@ class _Cost:
 
 
 class Accountant:
-    """Joules of a node's chips by use; `tick` may be called at any pace, from one thread."""
+    """Splits the joules of a node's chips by use. Call `tick` from one thread, at any interval.
+
+    `busy_cores` returns core-seconds in which any process ran; `clock` returns seconds.
+    """
 
     def __init__(
         self,
@@ -55,31 +59,35 @@ class Accountant:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._metrics = metrics
-        self._pages = MmapReader(metrics.folder, COUNTED)
+        self._files = MmapReader(metrics.folder, COUNTED)
         self._busy_cores = busy_cores
         self._clock = clock
-        learnt = read_prices(metrics.folder)
+        published = read_prices(metrics.folder)  # by an earlier node agent
         self._chips = [
-            _Chip(one, IdlePower(learnt.idle_watts.get(one.chip) if one.idle_watts is None else None), one.joules())
-            for one in sources
+            _Chip(
+                source,
+                IdlePower(published.idle_watts.get(source.chip) if source.idle_watts is None else None),
+                source.joules(),
+            )
+            for source in sources
         ]
         self._costs: dict[str, _Cost] = defaultdict(_Cost)
-        self._prices = dict(learnt.models)
+        self._prices = dict(published.models)
         self._at = clock()
         self._cores = busy_cores()
-        self._totals = self._read()
+        self._usage = self._read()
         for chip in self._chips:
             if chip.source.cap_watts is not None:
                 metrics.set(POWER_CAP, chip.source.cap_watts, **chip.labels)
 
     def tick(self) -> None:
-        """Accounts for the time since the last call."""
-        now, cores, totals = self._clock(), self._busy_cores(), self._read()
+        """Accounts for the time since the last call. Raises OSError when /proc or the metrics folder cannot be used."""
+        now, cores, usage = self._clock(), self._busy_cores(), self._read()
         seconds, used = now - self._at, max(0.0, cores - self._cores)
         if seconds <= 0:
             return
-        work = totals.since(self._totals)
-        self._at, self._cores, self._totals = now, cores, totals
+        work = usage.since(self._usage)
+        self._at, self._cores, self._usage = now, cores, usage
         self._metrics.values(CPU_BUSY)[0] += used
         spent: dict[Model, float] = defaultdict(float)
         for chip in list(self._chips):
@@ -96,14 +104,14 @@ class Accountant:
             Prices(self._prices, {c.source.chip: c.idle.watts for c in self._chips if c.idle.watts}),
         )
 
-    def _read(self) -> Totals:
-        return Totals.of(self._pages.read())
+    def _read(self) -> EngineUsage:
+        return EngineUsage.from_totals(total(self._files.read()))
 
     def _account(
-        self, chip: _Chip, joules: float, seconds: float, used: float, work: Totals, spent: dict[Model, float]
+        self, chip: _Chip, joules: float, seconds: float, used: float, work: EngineUsage, spent: dict[Model, float]
     ) -> None:
-        known = chip.source.idle_watts
-        idle_watts = chip.idle.learn(joules / seconds) if known is None else known
+        declared = chip.source.idle_watts
+        idle_watts = chip.idle.learn(joules / seconds) if declared is None else declared
         on_cpu = chip.source.device == CPU
         parts = split(joules, seconds, idle_watts, work.on(chip.source.device), used if on_cpu else None)
         self._metrics.values(CHIP_ENERGY, **chip.labels)[0] += joules
@@ -114,43 +122,43 @@ class Accountant:
         for model, amount in parts.models.items():
             spent[model] += amount
             self._costs[model.name].sources |= {chip.source.source}
-            for user, part in share(amount, work.users(model), DIRECT).items():
-                self._add(chip, "model", part, model, user)
+            for user, joules_of_user in share(amount, work.users(model), DIRECT).items():
+                self._add(chip, "model", joules_of_user, model, user)
 
     def _add(self, chip: _Chip, part: str, joules: float, model: Model = NOBODY, user: User = DIRECT) -> None:
         labels = chip.labels | {"method": "estimated", "part": part}
         labels |= {"model": model.name, "version": model.version, "experiment": user.experiment, "arm": user.arm}
         self._metrics.values(ENERGY, **labels)[0] += joules
 
-    def _price(self, spent: dict[Model, float], work: Totals) -> None:
+    def _price(self, spent: dict[Model, float], work: EngineUsage) -> None:
         for model, joules in spent.items():
             answered = sum(work.users(model).values())
             if not answered:
                 continue
             cost = self._costs[model.name]
-            cost.joules = MEMORY * cost.joules + joules
-            cost.seconds = MEMORY * cost.seconds + answered
+            cost.joules = DECAY * cost.joules + joules
+            cost.seconds = DECAY * cost.seconds + answered
             self._prices[model.name] = Price(cost.joules / cost.seconds, "+".join(sorted(cost.sources)))
 
     def _forget(self, chip: _Chip, error: SourceGone) -> None:
-        log.warning("no more power figures of %s: %s", chip.source.chip, error)
+        log.warning("the energy counter of %s can no longer be read: %s", chip.source.chip, error)
         self._chips.remove(chip)
         for gauge in (POWER, IDLE_POWER, POWER_CAP):
             self._metrics.set(gauge, float("nan"), **chip.labels)
 
 
 def keep_account(accountant: Accountant, stopped: threading.Event) -> threading.Thread:
-    """Ticks on a thread until `stopped`."""
+    """Calls `tick` once a second on a thread until `stopped` is set."""
 
     def run() -> None:
-        said = False
+        logged = False
         while not stopped.wait(TICK_SECONDS):
             try:
                 accountant.tick()
-            except OSError as error:  # the next tick accounts for the time of this one
-                if not said:
-                    log.warning("energy is not accounted for at the moment: %s", error)
-                said = True
+            except OSError as error:  # the next tick accounts for the time of this one too
+                if not logged:
+                    log.warning("energy accounting is interrupted: %s", error)
+                logged = True
 
     thread = threading.Thread(target=run, name="accountant", daemon=True)
     thread.start()

@@ -1,9 +1,9 @@
 """Splits a chip's joules into idle, models and other: pure functions of one tick.
 
-idle = watts at rest x time, at most what the counter says. The rest is active. On a machine's cores it is priced per
-core-second that anything used, so that decoding, Ray and strangers pay their part; on an accelerator, which only engines
-use, per second of engine time. A model pays for its work, and what nobody's work explains is other.
-Invariant: idle + models + other = the counter.
+Idle energy is idle power x time, at most the counter's growth; the rest is active energy. On CPU cores, active energy is divided
+by the core-seconds of all processes, so that decoding, Ray and other programs bear their share. On an accelerator, which only
+engines use, it is divided by engine time. Energy that cannot be attributed to an engine is reported as `other`.
+Invariant: idle + models + other = growth of the counter.
 """
 
 from __future__ import annotations
@@ -31,19 +31,23 @@ class Split(Generic[K]):
 def split(
     joules: float, seconds: float, idle_watts: float, work: Mapping[K, float], used: float | None = None
 ) -> Split[K]:
-    """`work` is unit-seconds by model (cores x time on a CPU), `used` those of everybody; None: engines alone."""
+    """Splits `joules` of a tick of `seconds`.
+
+    `work` is unit-seconds by model (cores x time on a CPU), `used` the unit-seconds of all processes; None: only engines use
+    the chip.
+    """
     idle = min(joules, idle_watts * seconds)
     active = joules - idle
     total = sum(work.values())
-    everybody = total if used is None else max(used, total)
-    if everybody <= 0:
+    all_used = total if used is None else max(used, total)
+    if all_used <= 0:
         return Split(idle, dict.fromkeys(work, 0.0), active)
-    models = {key: active * (amount / everybody) for key, amount in work.items()}
+    models = {key: active * (amount / all_used) for key, amount in work.items()}
     return Split(idle, models, max(0.0, active - sum(models.values())))
 
 
 def share(joules: float, weights: Mapping[K, float], otherwise: K) -> dict[K, float]:
-    """Joules of a model in proportion to `weights` of its users; all to `otherwise` when nobody used it."""
+    """Splits a model's joules in proportion to the `weights` of its users; all go to `otherwise` when it had no user."""
     total = sum(weights.values())
     if total <= 0:
         return {otherwise: joules}
@@ -52,13 +56,13 @@ def share(joules: float, weights: Mapping[K, float], otherwise: K) -> dict[K, fl
 
 @dataclass
 class IdlePower:
-    """Learns a chip's watts at rest: the lowest that it drew for several ticks in a row (their median, against noise)."""
+    """Estimates a chip's idle power in watts: the lowest median over STEADY_TICKS ticks in a row. The median resists noise."""
 
     watts: float | None = None
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=STEADY_TICKS))
 
     def learn(self, watts: float) -> float:
-        """The estimate after one more tick; a provisional one until there were enough ticks."""
+        """The estimate after one more tick of `watts`; a provisional one during the first STEADY_TICKS ticks."""
         self._recent.append(watts)
         steady = statistics.median(self._recent)
         if len(self._recent) < STEADY_TICKS:

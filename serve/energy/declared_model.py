@@ -1,6 +1,6 @@
-"""A declared power model, for machines that say nothing of their power: watts at rest, watts at full use, utilisation.
+"""A declared power model, for machines without a readable energy counter: power is linear in CPU utilization.
 
-P = idle + (busy - idle) x utilisation: Fan, Weber, Barroso, "Power Provisioning for a Warehouse-sized Computer", ISCA 2007.
+P = idle + (busy - idle) x utilization: Fan, Weber, Barroso, "Power Provisioning for a Warehouse-sized Computer", ISCA 2007.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from serve.telemetry.proc import busy_core_seconds
 
 
 class DeclaredMachine:
-    """The machine's cores by the declared model. `busy` gives core-seconds, of `cores` cores."""
+    """The machine's CPU by the declared model. `busy` returns the core-seconds used so far, on `cores` cores."""
 
     chip = "machine"
     device = CPU
@@ -41,5 +41,5 @@ class DeclaredMachine:
         try:
             used = self._busy() - self._busy_before
         except (OSError, ValueError) as error:
-            raise SourceGone(f"the kernel no longer tells how busy the cores are: {error}") from error
+            raise SourceGone(f"CPU time cannot be read: {error}") from error
         return self._idle * (self._clock() - self._began) + self._per_core_second * used

@@ -1,4 +1,4 @@
-"""Which sources this machine has."""
+"""Finds the energy sources of this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from serve.telemetry.proc import machine_cores
 
 
 def find_sources(power: Power, gpus: Sequence[Gpu] | None = None, powercap: Path = POWERCAP) -> list[Source]:
-    """GPUs by NVML and CPUs by RAPL; the declared model only where no CPU counter can be read."""
+    """GPUs by NVML and CPUs by RAPL; the declared model only where no RAPL counter can be read."""
     found: list[Source] = [*(find_gpus() if gpus is None else gpus)]
     zones = find_rapl(powercap)
     found += zones

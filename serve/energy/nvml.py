@@ -21,7 +21,7 @@ log = logging.getLogger("convoy.power")
 
 @dataclass(frozen=True)
 class GpuState:
-    """Readings of one moment; None: this GPU does not tell. Utilisation is 0..1."""
+    """Readings of one moment; None: this GPU does not report the value. Utilization is 0 to 1."""
 
     uuid: str
     joules: float
@@ -33,7 +33,7 @@ class GpuState:
 
 
 class Gpu:
-    """One GPU. `api` is pynvml or what looks like it. Thread-safe."""
+    """One GPU. `api` is the module pynvml, or a stand-in with its functions. Thread-safe."""
 
     source: SourceName = "nvml"
     method: Method = "measured"
@@ -47,14 +47,15 @@ class Gpu:
         self.device = f"cuda:{index}"
         self.chip = f"gpu{index}"
         self.uuid = _text(api.nvmlDeviceGetUUID(self._handle))
-        limit = self._ask(api.nvmlDeviceGetEnforcedPowerLimit)
+        limit = self._try(api.nvmlDeviceGetEnforcedPowerLimit)
         self.cap_watts: float | None = None if limit is None else limit / 1e3
-        self._counts = self._ask(api.nvmlDeviceGetTotalEnergyConsumption) is not None
+        self._counts = self._try(api.nvmlDeviceGetTotalEnergyConsumption) is not None
         self._last = self._counter() if self._counts else 0.0
         self._read_at = clock()
         self._total = 0.0
 
     def joules(self) -> float:
+        """Energy used since this object was made. Raises SourceGone."""
         with self._lock:
             try:
                 self._total += self._step()
@@ -63,17 +64,17 @@ class Gpu:
             return self._total
 
     def state(self) -> GpuState:
-        """Raises SourceGone."""
+        """The current readings. Raises SourceGone."""
         joules = self.joules()
-        milliwatts = self._ask(self._api.nvmlDeviceGetPowerUsage)
-        use = self._ask(self._api.nvmlDeviceGetUtilizationRates)
-        memory = self._ask(self._api.nvmlDeviceGetMemoryInfo)
+        milliwatts = self._try(self._api.nvmlDeviceGetPowerUsage)
+        utilization = self._try(self._api.nvmlDeviceGetUtilizationRates)
+        memory = self._try(self._api.nvmlDeviceGetMemoryInfo)
         return GpuState(
             self.uuid,
             joules,
             None if milliwatts is None else milliwatts / 1e3,
             self.cap_watts,
-            None if use is None else use.gpu / 100,
+            None if utilization is None else utilization.gpu / 100,
             None if memory is None else int(memory.total),
             None if memory is None else int(memory.used),
         )
@@ -85,13 +86,13 @@ class Gpu:
         """Joules since the last call."""
         if self._counts:
             before, self._last = self._last, self._counter()
-            return max(0.0, self._last - before)  # a driver that was loaded again counts from zero
+            return max(0.0, self._last - before)  # a reloaded driver counts from zero
         watts = float(self._api.nvmlDeviceGetPowerUsage(self._handle)) / 1e3
         before, self._read_at = self._read_at, self._clock()
         return watts * (self._read_at - before)
 
-    def _ask(self, function: Callable[[Any], Any]) -> Any:
-        """A reading that not every GPU has."""
+    def _try(self, function: Callable[[Any], Any]) -> Any:
+        """A reading that not every GPU supports; None where this one does not."""
         try:
             return function(self._handle)
         except self._api.NVMLError:
@@ -99,7 +100,7 @@ class Gpu:
 
 
 def find_gpus(api: Any = None) -> list[Gpu]:
-    """The GPUs that NVML shows; none without the package or a driver. `api` stands in for pynvml in tests."""
+    """The GPUs that NVML lists; none without the package or a driver. Tests pass a stand-in for pynvml as `api`."""
     if api is None:
         try:
             api = importlib.import_module("pynvml")

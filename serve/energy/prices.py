@@ -1,4 +1,7 @@
-"""Prices that the meter publishes for the processes of its node: what a second of engine time costs a request, by model."""
+"""Energy prices, which the node agent publishes to the processes of its node in a file.
+
+A request's energy is its engine time x the model's price, so gateways need no energy source of their own.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ FILE = "prices.json"
 
 @dataclass(frozen=True)
 class Price:
-    """Active joules, of all chips together, per engine second of answered requests, and where they were read.
+    """Active joules of all chips per engine second of answered requests, and the sources, as in `nvml+rapl`.
 
-    Priced so, a model's requests together pay what the model used.
+    The energy of a model's answered requests adds up to the energy that the model used.
     """
 
     joules_per_second: float
@@ -24,14 +27,14 @@ class Price:
 
 @dataclass(frozen=True)
 class Prices:
-    """Prices by model, and each chip's watts at rest, so that a new meter need not learn them again."""
+    """Prices by model, and each chip's idle power, so that a restarted node agent need not estimate it again."""
 
     models: dict[str, Price] = field(default_factory=dict)
     idle_watts: dict[str, float] = field(default_factory=dict)
 
 
 def write_prices(folder: Path, prices: Prices) -> None:
-    """Replaces the node's prices; a reader sees the old ones or the new ones."""
+    """Replaces the node's prices, atomically for readers."""
     staged = folder / f"{FILE}.{os.getpid()}"
     staged.write_bytes(orjson.dumps(prices))
     staged.replace(folder / FILE)
@@ -41,7 +44,7 @@ def read_prices(folder: Path) -> Prices:
     """The node's prices; empty ones where there are none or they cannot be read."""
     try:
         document = orjson.loads((folder / FILE).read_bytes())
-        models = {name: Price(**one) for name, one in document["models"].items()}
+        models = {name: Price(**price) for name, price in document["models"].items()}
         return Prices(models, {chip: float(watts) for chip, watts in document["idle_watts"].items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Prices()

@@ -1,7 +1,7 @@
 """RAPL through Linux powercap: energy counters of CPU packages and their memory.
 
 https://docs.kernel.org/power/powercap/powercap.html: `energy_uj` counts microjoules up to `max_energy_range_uj` and
-wraps. A package's `core` and `uncore` zones are part of it and `psys` holds everything, so neither is counted.
+wraps. The zones `core` and `uncore` are part of their package, and `psys` contains everything, so none of them is counted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ log = logging.getLogger("convoy.power")
 
 
 class RaplZone:
-    """One zone's counter, unwrapped. Read it more often than it wraps: a package does so in minutes at most."""
+    """One zone's counter, unwrapped. It must be read more often than it wraps; a busy package wraps within minutes."""
 
     device = CPU
     source: SourceName = "rapl"
@@ -33,6 +33,7 @@ class RaplZone:
         self.cap_watts = _cap(folder)
 
     def joules(self) -> float:
+        """Energy used since this object was made. Raises SourceGone."""
         try:
             now = _read(self._counter)
         except (OSError, ValueError) as error:
@@ -44,15 +45,17 @@ class RaplZone:
 
 
 def find_rapl(root: Path = POWERCAP) -> list[RaplZone]:
-    """Zones of packages and memory that can be read. One that cannot is named in the log, with the remedy."""
+    """The readable zones of packages and memory. An unreadable one is logged, with the remedy."""
     found: list[RaplZone] = []
-    for folder in sorted(root.glob("intel-rapl:*")):  # AMD's too; intel-rapl-mmio repeats the same packages
+    for folder in sorted(
+        root.glob("intel-rapl:*")
+    ):  # AMD's zones have this name too; intel-rapl-mmio repeats the same packages
         try:
             chip = _chip(folder)
             if chip is not None:
                 found.append(RaplZone(folder, chip))
         except PermissionError:
-            log.warning("%s may not be read; as root: chmod a+r %s/*/energy_uj", folder, root)
+            log.warning("no permission to read %s; as root: chmod a+r %s/*/energy_uj", folder, root)
         except (OSError, ValueError) as error:
             log.warning("%s cannot be used: %s", folder, error)
     return found

@@ -1,22 +1,22 @@
-"""What a source of energy figures is. Every figure says where it is from and how it came about."""
+"""The interface of an energy source. Every figure carries its source and method."""
 
 from __future__ import annotations
 
 from typing import Literal, Protocol
 
 SourceName = Literal["nvml", "rapl", "declared"]
-# measured: read from hardware; modelled: from declared watts and utilisation; estimated: a share of either of them.
+# measured: read from hardware; modelled: from declared watts and utilization; estimated: a share of one of these.
 Method = Literal["measured", "modelled", "estimated"]
 
-CPU = "cpu"  # device on which engines run that use the host's cores
+CPU = "cpu"  # the device of engines that run on the machine's cores
 
 
 class SourceGone(Exception):
-    """A source that was there can no longer be read."""
+    """A source that was found can no longer be read."""
 
 
 class Source(Protocol):
-    """The energy counter of one chip. `device` names the engines that may have used it."""
+    """The energy counter of one chip; `device` is the device of the engines that may use it."""
 
     @property
     def chip(self) -> str: ...
@@ -29,14 +29,14 @@ class Source(Protocol):
 
     @property
     def idle_watts(self) -> float | None:
-        """Power at rest where it is known beforehand; None: it must be learnt."""
+        """Idle power where it is declared; None: it is estimated."""
         ...
 
     @property
     def cap_watts(self) -> float | None:
-        """The most that the chip may draw; None: unknown."""
+        """Power limit of the chip; None: unknown."""
         ...
 
     def joules(self) -> float:
-        """Energy used since the source was opened; never falls. Raises SourceGone."""
+        """Energy used since the source was opened; never decreases. Raises SourceGone."""
         ...

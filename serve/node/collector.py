@@ -10,23 +10,23 @@ from prometheus_client.metrics_core import Metric
 
 from serve.energy.nvml import Gpu
 from serve.node.triton_aliases import gpu_metrics, inference_aliases
-from serve.telemetry.exposition import collect
+from serve.telemetry.exposition import collect, total
 from serve.telemetry.mmap_store import living_processes, read_files
 from serve.telemetry.proc import resident_bytes
 
 
 class MetricsCollector:
-    """Prometheus collector of a node: the pages of its processes, their memory, and its GPUs."""
+    """Prometheus collector of a node: its processes' metrics files, their memory, and the node's GPUs."""
 
     def __init__(self, folder: Path, gpus: Sequence[Gpu] = ()) -> None:
         self._folder = folder
         self._gpus = gpus
 
     def collect(self) -> Iterator[Metric]:
-        series = list(read_files(self._folder))
-        yield from collect(series)
-        yield from inference_aliases(series)
+        totals = total(read_files(self._folder))
+        yield from collect(totals)
+        yield from inference_aliases(totals)
         yield from gpu_metrics(self._gpus)
-        memory = GaugeMetricFamily("process_resident_memory_bytes", "Memory of this node's Convoy processes.")
+        memory = GaugeMetricFamily("process_resident_memory_bytes", "Resident memory of this node's Convoy processes.")
         memory.add_metric([], sum(map(resident_bytes, living_processes(self._folder))))
         yield memory

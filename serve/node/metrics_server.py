@@ -1,4 +1,7 @@
-"""The node's metrics over HTTP, for few clients that may not wait for one another: a thread each, for seconds."""
+"""Serves the node's metrics over HTTP: one thread per connection, since a slow client must not delay the others.
+
+Connections are few and short, so their number and duration are limited.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,8 @@ from serve.auth import Access, key_in
 from serve.config.schema import ApiKey, Listen
 from serve.tls import server_context
 
-SECONDS = 10.0  # that a client may let us wait for its next byte
-MOST_SECONDS = 30.0  # of a connection: one byte at a time would hold it, and its place among CONNECTIONS, for days
+SECONDS = 10.0  # longest wait for the next byte of a client
+MAX_SECONDS = 30.0  # of a connection: a client that sends byte by byte would hold one of CONNECTIONS for days
 CONNECTIONS = 32
 
 log = logging.getLogger("convoy.metrics")
@@ -29,17 +32,17 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class MetricsServer(ThreadingMixIn, WSGIServer):
-    """Beyond `CONNECTIONS` at a time, connections are closed."""
+    """A threading HTTP server. Connections beyond CONNECTIONS at a time are closed."""
 
     daemon_threads = True
     tls: ssl.SSLContext | None = None
 
     def __init__(self, *arguments: Any) -> None:
-        self._room = threading.Semaphore(CONNECTIONS)
+        self._free = threading.Semaphore(CONNECTIONS)
         super().__init__(*arguments)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._room.acquire(blocking=False):
+        if self._free.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
@@ -48,10 +51,10 @@ class MetricsServer(ThreadingMixIn, WSGIServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._room.release()
+            self._free.release()
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """On the connection's own thread: a handshake keeps nobody else waiting."""
+        """Called on the connection's thread, so that a slow TLS handshake delays no other connection."""
         request.settimeout(SECONDS)
         if self.tls is None:
             self._answer(request, client_address)
@@ -60,38 +63,45 @@ class MetricsServer(ThreadingMixIn, WSGIServer):
             self._answer(encrypted, client_address)
 
     def _answer(self, request: socket.socket, client_address: Any) -> None:
-        cut = threading.Timer(MOST_SECONDS, _cut, (request,))
-        cut.daemon = True
-        cut.start()
+        timer = threading.Timer(MAX_SECONDS, _shut_down, (request,))
+        timer.daemon = True
+        timer.start()
         try:
             super().finish_request(request, client_address)
         finally:
-            cut.cancel()
+            timer.cancel()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.debug("a metrics connection failed", exc_info=True)
 
 
-def _cut(connection: socket.socket) -> None:
-    """Whoever reads from it, or writes to it, comes to an end."""
-    with contextlib.suppress(OSError):  # it has ended by itself
+def _shut_down(connection: socket.socket) -> None:
+    """Ends blocked reads and writes of the connection."""
+    with contextlib.suppress(OSError):  # it is closed already
         connection.shutdown(socket.SHUT_RDWR)
 
 
-class SixMetricsServer(MetricsServer):
+class Ipv6MetricsServer(MetricsServer):
+    """The server on an IPv6 address."""
+
     address_family = socket.AF_INET6
 
 
 class QuietHandler(WSGIRequestHandler):
+    """Handles a request without logging it."""
+
     timeout = SECONDS
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """No line per scrape."""
+        """Logs nothing: the default writes a line per scrape to stderr."""
 
 
 def listen_for_scrapes(listen: Listen, registry: CollectorRegistry, keys: Sequence[ApiKey] = ()) -> WSGIServer:
-    """Answers scrapes on a thread until it is shut down; only to `keys`, where there are any. Raises ConfigError."""
-    family = SixMetricsServer if ":" in listen.host else MetricsServer
+    """Serves the metrics on a thread until the server is shut down. With `keys`, only their holders get an answer.
+
+    Raises ConfigError when the TLS files cannot be used, and OSError when the port is taken.
+    """
+    family = Ipv6MetricsServer if ":" in listen.host else MetricsServer
     application = guarded(make_wsgi_app(registry), keys)
     server = make_server(listen.host, listen.metrics_port, application, family, QuietHandler)
     if listen.tls is not None:
@@ -101,15 +111,15 @@ def listen_for_scrapes(listen: Listen, registry: CollectorRegistry, keys: Sequen
 
 
 def guarded(application: Any, keys: Sequence[ApiKey]) -> Application:
-    """The application, for holders of the keys alone; for everybody where there are none."""
+    """The application behind a check of API keys; without `keys`, the application itself."""
     if not keys:
         return application  # type: ignore[no-any-return]
     access = Access(keys)
 
     def answer(environment: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-        shown = [environment.get(name) for name in ("HTTP_AUTHORIZATION", "HTTP_X_API_KEY")]
+        headers = [environment.get(name) for name in ("HTTP_AUTHORIZATION", "HTTP_X_API_KEY")]
         try:
-            access.find(key_in(*(None if one is None else one.encode("latin-1") for one in shown)))
+            access.find(key_in(*(None if value is None else value.encode("latin-1") for value in headers)))
         except Unauthenticated as error:
             start("401 Unauthorized", [("Content-Type", "text/plain"), ("WWW-Authenticate", "Bearer")])
             return [str(error).encode()]

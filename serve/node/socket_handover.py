@@ -1,7 +1,8 @@
-"""The node's listening HTTP socket: kept by one process, handed to others over a Unix socket (SCM_RIGHTS).
+"""Passes the node's listening HTTP socket between processes over a Unix socket (SCM_RIGHTS, unix(7)).
 
-A gateway may drain or die without a refused connection, because the kernel's backlog belongs to the socket and the socket
-lives as long as any holder. Every holder can hand it on, so a new keeper takes it back from a gateway.
+The node agent keeps the socket and every gateway gets a copy. So a gateway may drain or die without a refused connection: the
+kernel's backlog belongs to the socket, which lives as long as any process holds it. Every holder can pass it on, so a restarted
+node agent gets it back from a gateway.
 """
 
 from __future__ import annotations
@@ -21,16 +22,18 @@ HANDOVER_SECONDS = 2.0
 
 
 def prepare_folder(folder: Path) -> None:
-    """Creates the node's folder, private to this user. Raises ConfigError when somebody else owns it or may write there.
+    """Creates the node's folder, private to this user. Raises ConfigError when another user owns it or may write there.
 
-    Whoever could put a socket there would be handed connections with everybody's keys.
+    Another user who could put a socket there would receive clients' connections, and the API keys in them.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    owners = {folder.lstat().st_uid, folder.stat().st_uid}  # of a link and of what it leads to
+    owners = {folder.lstat().st_uid, folder.stat().st_uid}  # of a symbolic link and of its target
     if owners != {os.getuid()}:
         raise ConfigError(f"{folder} belongs to another user; set runtime_dir to a folder of your own")
     if folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ConfigError(f"others may write in {folder}; set runtime_dir to a folder of your own, or chmod 700 it")
+        raise ConfigError(
+            f"other users may write to {folder}; set runtime_dir to a folder of your own, or chmod 700 it"
+        )
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -44,36 +47,37 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ConfigError(
-            f"cannot listen on {host}:{port} ({error.strerror}); stop what uses it or choose another port"
+            f"cannot listen on {host}:{port} ({error.strerror}); stop the process that uses it, or choose another port"
         ) from error
     return listener
 
 
 class Handover:
-    """Hands a listening socket to whoever connects to a Unix socket of this user."""
+    """Sends a listening socket to every process of this user that connects to the Unix socket `path`."""
 
     def __init__(self, path: Path, listener: socket.socket) -> None:
         self._path = path
         self._listener = listener
         staged = path.with_name(f"{path.name}.{os.getpid()}")
         staged.unlink(missing_ok=True)
-        self._door = socket.socket(socket.AF_UNIX)
-        self._door.bind(str(staged))
-        self._door.listen(64)
-        staged.replace(path)  # atomic: there is never a moment without a door
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.bind(str(staged))
+        self._server.listen(64)
+        staged.replace(path)  # atomic: at every moment one process answers at `path`
         self._inode = path.stat().st_ino
         threading.Thread(target=self._serve, name="socket-handover", daemon=True).start()
 
     def close(self) -> None:
+        """Stops the handover; the listening socket stays open."""
         with contextlib.suppress(OSError):
-            if self._path.stat().st_ino == self._inode:
+            if self._path.stat().st_ino == self._inode:  # not a successor's
                 self._path.unlink()
-        self._door.close()
+        self._server.close()
 
     def _serve(self) -> None:
         while True:
             try:
-                peer, _ = self._door.accept()
+                peer, _ = self._server.accept()
             except OSError:
                 return
             with peer, contextlib.suppress(OSError):
@@ -81,28 +85,29 @@ class Handover:
 
 
 def receive_listener(path: Path) -> socket.socket | None:
-    """The listening socket behind a door, or None when nobody answers there."""
-    with socket.socket(socket.AF_UNIX) as door:
-        door.settimeout(HANDOVER_SECONDS)
+    """The listening socket offered at the Unix socket `path`; None when no process answers there."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(HANDOVER_SECONDS)
         try:
-            door.connect(str(path))
-            _, descriptors, _, _ = socket.recv_fds(door, 1, 1)
+            connection.connect(str(path))
+            _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
         except OSError:
             return None
     return socket.socket(fileno=descriptors[0]) if descriptors else None
 
 
 def find_listener(folder: Path) -> socket.socket | None:
-    """The node's listening socket from any holder that still lives."""
-    doors = [folder / KEEPER, *sorted(folder.glob("gateway-*.sock"))]
-    for door in doors:
-        listener = receive_listener(door)
+    """The node's listening socket, from any living holder; None without one."""
+    paths = [folder / KEEPER, *sorted(folder.glob("gateway-*.sock"))]
+    for path in paths:
+        listener = receive_listener(path)
         if listener is not None:
             return listener
-        if door.name != KEEPER:
-            door.unlink(missing_ok=True)  # its gateway died without saying goodbye
+        if path.name != KEEPER:
+            path.unlink(missing_ok=True)  # left behind by a gateway that was killed
     return None
 
 
 def has_port(listener: socket.socket, host: str, port: int) -> bool:
+    """Whether the socket listens on this address."""
     return bool(listener.getsockname()[:2] == (host, port))

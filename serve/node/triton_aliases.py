@@ -1,20 +1,19 @@
-"""Triton's metric names for the same facts, so that its dashboards and tools work here too.
+"""Triton's metric names, so that dashboards and tools made for Triton work with Convoy.
 
 https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/metrics.html. Triton's counters lack
-the suffix `_total`, which Prometheus' own libraries put on counters, so they are exposed untyped.
+the suffix `_total` that the Prometheus client library adds to every counter, so they are exposed untyped.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client.metrics_core import Metric
 
 from serve.energy.nvml import Gpu, GpuState
 from serve.energy.source import SourceGone
-from serve.telemetry.definitions import BATCHES, QUEUE, REQUESTS, SAMPLES, STAGE
-from serve.telemetry.mmap_store import Series
+from serve.telemetry.definitions import BATCHES, QUEUE, REQUESTS, SAMPLES, STAGE, Totals
 
 SUCCESS = {"200", "OK"}
 REASONS = {
@@ -28,7 +27,7 @@ STAGE_NAMES = {
     "post": ("nv_inference_compute_output_duration_us",),
 }
 TOTAL_NAME = "nv_inference_request_duration_us"
-PLAIN = {
+ALIASES = {
     SAMPLES.name: "nv_inference_count",
     BATCHES.name: "nv_inference_exec_count",
     QUEUE.name: "nv_inference_pending_request_count",
@@ -37,56 +36,60 @@ PLAIN = {
 GPU_NAMES: dict[str, tuple[str, Callable[[GpuState], float | None]]] = {
     "nv_gpu_power_usage": ("GPU power in watts.", lambda state: state.power_watts),
     "nv_gpu_power_limit": ("GPU power limit in watts.", lambda state: state.limit_watts),
-    "nv_energy_consumption": ("GPU energy in joules since the meter started.", lambda state: state.joules),
-    "nv_gpu_utilization": ("GPU utilisation, 0 to 1.", lambda state: state.utilization),
-    "nv_gpu_memory_total_bytes": ("GPU memory.", lambda state: state.memory_total),
-    "nv_gpu_memory_used_bytes": ("GPU memory in use.", lambda state: state.memory_used),
+    "nv_energy_consumption": ("GPU energy in joules since the node agent started.", lambda state: state.joules),
+    "nv_gpu_utilization": ("GPU utilization, 0 to 1.", lambda state: state.utilization),
+    "nv_gpu_memory_total_bytes": ("Total GPU memory in bytes.", lambda state: state.memory_total),
+    "nv_gpu_memory_used_bytes": ("Used GPU memory in bytes.", lambda state: state.memory_used),
 }
 
 Labels = tuple[tuple[str, str], ...]
 
 
-def inference_aliases(series: Iterable[Series]) -> Iterator[Metric]:
-    """`nv_inference_*` by model and version, out of our own series."""
+def inference_aliases(totals: Totals) -> Iterator[Metric]:
+    """`nv_inference_*` by model and version, from the totals of Convoy's own metrics."""
     sums: dict[str, dict[Labels, float]] = defaultdict(lambda: defaultdict(float))
-    for one in series:
-        labels = dict(one.labels)
-        key = (("model", labels.get("model", "")), ("version", labels.get("version", "")))
-        if one.metric == STAGE.name:
-            microseconds = float(one.values[-1]) * 1e6
-            for name in (*STAGE_NAMES.get(labels["stage"], ()), TOTAL_NAME):
-                sums[name][key] += microseconds
-        elif one.metric == REQUESTS.name and labels["code"] in SUCCESS:
-            sums["nv_inference_request_success"][key] += float(one.values[0])
-        elif one.metric == REQUESTS.name:
+    for metric, alias in ALIASES.items():
+        for key, values in totals.get(metric, {}).items():
+            sums[alias][_model(dict(key))] += float(values[0])
+    for key, values in totals.get(STAGE.name, {}).items():
+        labels = dict(key)
+        for name in (*STAGE_NAMES.get(labels["stage"], ()), TOTAL_NAME):
+            sums[name][_model(labels)] += float(values[-1]) * 1e6
+    for key, values in totals.get(REQUESTS.name, {}).items():
+        labels = dict(key)
+        if labels["code"] in SUCCESS:
+            sums["nv_inference_request_success"][_model(labels)] += float(values[0])
+        else:
             reason = ("reason", REASONS.get(labels["code"], "OTHER"))
-            sums["nv_inference_request_failure"][*key, reason] += float(one.values[0])
-        elif one.metric in PLAIN and (one.alive or one.metric != QUEUE.name):
-            sums[PLAIN[one.metric]][key] += float(one.values[0])
-    for name, rows in sorted(sums.items()):
-        yield _metric(name, "Triton's name for a metric of Convoy.", rows)
+            sums["nv_inference_request_failure"][*_model(labels), reason] += float(values[0])
+    for name, samples in sorted(sums.items()):
+        yield _metric(name, "Triton's name for a Convoy metric.", samples)
+
+
+def _model(labels: Mapping[str, str]) -> Labels:
+    return (("model", labels["model"]), ("version", labels["version"]))
 
 
 def gpu_metrics(gpus: Sequence[Gpu]) -> Iterator[Metric]:
-    """`nv_gpu_*` and `nv_energy_consumption` by gpu_uuid, read now; what a GPU does not tell is absent."""
+    """`nv_gpu_*` and `nv_energy_consumption` by gpu_uuid, read at each scrape. A value that a GPU does not report is absent."""
     states: list[GpuState] = []
     for gpu in gpus:
         try:
             states.append(gpu.state())
-        except SourceGone:  # the accountant says so once
+        except SourceGone:  # the energy accountant logs it, once
             continue
-    for name, (text, read) in GPU_NAMES.items():
-        rows: dict[Labels, float] = {}
+    for name, (help_text, read) in GPU_NAMES.items():
+        samples: dict[Labels, float] = {}
         for state in states:
             value = read(state)
             if value is not None:
-                rows[(("gpu_uuid", state.uuid),)] = float(value)
-        if rows:
-            yield _metric(name, text, rows)
+                samples[(("gpu_uuid", state.uuid),)] = float(value)
+        if samples:
+            yield _metric(name, help_text, samples)
 
 
-def _metric(name: str, text: str, rows: dict[Labels, float]) -> Metric:
-    metric = Metric(name, text, "untyped")
-    for labels, value in rows.items():
+def _metric(name: str, help_text: str, samples: dict[Labels, float]) -> Metric:
+    metric = Metric(name, help_text, "untyped")
+    for labels, value in samples.items():
         metric.add_sample(name, dict(labels), value)
     return metric

@@ -1,4 +1,8 @@
-"""Reads the metric pages of a node's processes and adds them up into Prometheus families."""
+"""Aggregates the metrics of a node's processes, and converts the totals to Prometheus metric families.
+
+Whatever reads the metrics files (Prometheus, Triton's aliases, `convoy explain --live`, energy accounting) reads `total`, so
+that there is one rule for processes that have ended.
+"""
 
 from __future__ import annotations
 
@@ -14,43 +18,47 @@ from serve.telemetry.mmap_store import Labels, Series, Values
 
 
 def total(series: Iterable[Series]) -> Totals:
-    """All processes' series together: counters and histograms summed, gauges of the living summed too."""
+    """Sums the series of all processes by metric and labels.
+
+    Counters and histograms include processes that have ended, since their work remains done. A gauge describes the present, so
+    it counts only while its process lives, and only while it is finite (NaN means absent).
+    """
     totals: Totals = defaultdict(dict)
-    for one in series:
-        definition = DEFINITIONS.get(one.metric)
-        if definition is None or (definition.kind == "gauge" and not (one.alive and np.isfinite(one.values[0]))):
+    for item in series:
+        definition = DEFINITIONS.get(item.metric)
+        if definition is None or (definition.kind == "gauge" and not (item.alive and np.isfinite(item.values[0]))):
             continue
-        of_metric = totals[one.metric]
-        if one.labels not in of_metric:
-            of_metric[one.labels] = one.values
+        sums = totals[item.metric]
+        if item.labels not in sums:
+            sums[item.labels] = item.values
         elif definition.alike:
-            of_metric[one.labels] = np.maximum(of_metric[one.labels], one.values)
+            sums[item.labels] = np.maximum(sums[item.labels], item.values)
         else:
-            of_metric[one.labels] = of_metric[one.labels] + one.values
+            sums[item.labels] = sums[item.labels] + item.values
     return totals
 
 
-def collect(series: Iterable[Series]) -> Iterator[Metric]:
-    """Prometheus families of all processes' series."""
-    for name, of_metric in sorted(total(series).items()):
-        yield _family(DEFINITIONS[name], of_metric)
+def collect(totals: Totals) -> Iterator[Metric]:
+    """Prometheus metric families of the totals, sorted by name."""
+    for name, sums in sorted(totals.items()):
+        yield _family(DEFINITIONS[name], sums)
 
 
-def _family(definition: Definition, rows: dict[tuple[tuple[str, str], ...], Values]) -> Metric:
+def _family(definition: Definition, sums: dict[tuple[tuple[str, str], ...], Values]) -> Metric:
     if definition.kind == "histogram":
         histogram = HistogramMetricFamily(definition.name, definition.help, labels=definition.labels)
-        for key, values in rows.items():
-            running = np.cumsum(values[:-1])
+        for labels, values in sums.items():
+            cumulative = np.cumsum(values[:-1])
             bounds = [*(repr(bound) for bound in definition.bounds), "+Inf"]
-            buckets = [(bound, float(count)) for bound, count in zip(bounds, running, strict=True)]
-            histogram.add_metric(_ordered(definition, dict(key)), buckets, float(values[-1]))
+            buckets = [(bound, float(count)) for bound, count in zip(bounds, cumulative, strict=True)]
+            histogram.add_metric(_label_values(definition, dict(labels)), buckets, float(values[-1]))
         return histogram
-    kind = CounterMetricFamily if definition.kind == "counter" else GaugeMetricFamily
-    family = kind(definition.name, definition.help, labels=definition.labels)
-    for key, values in rows.items():
-        family.add_metric(_ordered(definition, dict(key)), float(values[0]))
+    family_type = CounterMetricFamily if definition.kind == "counter" else GaugeMetricFamily
+    family = family_type(definition.name, definition.help, labels=definition.labels)
+    for labels, values in sums.items():
+        family.add_metric(_label_values(definition, dict(labels)), float(values[0]))
     return family
 
 
-def _ordered(definition: Definition, labels: Labels) -> list[str]:
+def _label_values(definition: Definition, labels: Labels) -> list[str]:
     return [labels[name] for name in definition.labels]

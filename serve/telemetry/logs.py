@@ -1,4 +1,4 @@
-"""Structured logs: a JSON object a line, in files of bounded size, with the id of the request they are about."""
+"""Structured logs: one JSON object per line, in files of bounded size, with the id of the request concerned."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger("convoy.requests")
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line of JSON."""
+    """Formats a log record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         document = {
@@ -36,7 +36,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def open_log(folder: Path, process: str, settings: Logging) -> logging.Handler:
-    """Writes what the loggers under `convoy` say into `folder`; close the handler in the end."""
+    """Logs the loggers under `convoy` to a file in `folder`. The caller closes the handler."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"{process}-{os.getpid()}.jsonl"
     handler = RotatingFileHandler(path, maxBytes=FILE_BYTES, backupCount=FILES - 1, delay=True)
@@ -48,7 +48,7 @@ def open_log(folder: Path, process: str, settings: Logging) -> logging.Handler:
 
 
 def log_request(finished: RequestEvent) -> None:
-    """The access log: a line for a request that has ended."""
+    """Writes the access log: one line per finished request."""
     log.info("request", extra={FIELDS: _fields(finished)})
 
 

@@ -1,4 +1,4 @@
-"""Writes metrics into the process's shared-memory page."""
+"""Records metrics into this process's metrics file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ from serve.telemetry.definitions import (
     TOTAL,
     WORK,
     Definition,
-    _count,
 )
 from serve.telemetry.mmap_store import MmapWriter, Values
 from serve.telemetry.request_timings import STAGES
@@ -44,30 +43,37 @@ from serve.telemetry.request_timings import STAGES
 class Metrics:
     """The metrics of this process."""
 
-    def __init__(self, page: MmapWriter) -> None:
-        self._page = page
+    def __init__(self, file: MmapWriter) -> None:
+        self._file = file
 
     @property
     def folder(self) -> Path:
-        """The node's folder of pages."""
-        return self._page.folder
+        """The folder of the node's metrics files."""
+        return self._file.folder
 
     def values(self, definition: Definition, **labels: str) -> Values:
-        """The series' values: one number, or a histogram's bucket counts followed by its sum."""
+        """A writable view of a series: one value, or a histogram's bucket counts followed by its sum.
+
+        Raises ValueError when the labels are not those of the definition.
+        """
         if set(labels) != set(definition.labels):
             raise ValueError(f"{definition.name} has the labels {definition.labels}, not {tuple(labels)}")
-        return self._page.series(definition.name, labels, definition.slots)
+        return self._file.series(definition.name, labels, definition.slots)
 
     def increment(self, definition: Definition, **labels: str) -> None:
+        """Adds one to a counter."""
         self.values(definition, **labels)[0] += 1
 
     def set(self, definition: Definition, value: float, **labels: str) -> None:
-        """Sets a gauge; NaN makes it absent."""
+        """Sets a gauge; NaN makes the series absent."""
         self.values(definition, **labels)[0] = value
 
 
 class EngineTime:
-    """Counters of the time one engine ran; `units` is the cores (or accelerators) that it may use."""
+    """Metrics of one engine: time in which it ran, what it is, its latency curve.
+
+    `units` is the number of cores (or accelerators) that the engine may use.
+    """
 
     def __init__(self, metrics: Metrics, model: str, version: str, units: int, device: str = "cpu") -> None:
         self._busy = metrics.values(BUSY, model=model, version=version)
@@ -79,20 +85,21 @@ class EngineTime:
         self._runs: Values | None = None
 
     def add(self, seconds: float) -> None:
+        """The engine ran for `seconds`."""
         self._busy[0] += seconds
         self._work[0] += seconds * self._units
 
     def runs(self, engine: str, precision: str, status: str) -> None:
-        """What the engine is from now on."""
+        """The engine that runs from now on; `status` is the result of its accuracy check."""
         self._forget()
         self._runs = self._info(engine=engine, precision=precision, status=status)
         for values in (self._runs, self._loaded):
             _count(values, 1)
 
     def measured(self, sizes: Iterable[int], seconds: Iterable[float]) -> None:
-        """The latency curve of what runs."""
-        for size, time_of_batch in zip(sizes, seconds, strict=True):
-            self._curve(size=str(size))[0] = time_of_batch
+        """The latency curve of the engine: seconds of a batch by batch size."""
+        for size, duration in zip(sizes, seconds, strict=True):
+            self._curve(size=str(size))[0] = duration
 
     def close(self) -> None:
         """The engine is unloaded."""
@@ -105,19 +112,32 @@ class EngineTime:
         self._runs = None
 
 
+def _count(gauge: Values, step: int) -> None:
+    # A replacement engine is counted before the old one is closed, so the gauge may read 2 for a moment. After the last engine
+    # the series is absent (NaN), not 0: an unloaded model has no series.
+    count = np.nan_to_num(gauge[0]) + step
+    gauge[0] = count if count > 0 else np.nan
+
+
 def observe(histogram: Values, bounds: Values, observations: Values) -> None:
-    """Adds observations to a histogram's values (buckets, then +Inf, then the sum)."""
+    """Adds observations (shape: any length) to a histogram's values (buckets, then +Inf, then the sum), in place.
+
+    A bucket counts observations up to and including its bound, as in Prometheus.
+    """
     histogram[:-1] += np.bincount(np.searchsorted(bounds, observations), minlength=len(bounds) + 1)
     histogram[-1] += observations.sum()
 
 
 class ModelRecorder:
-    """Records one model's requests and batches; requests are kept as rows and counted together."""
+    """Records the requests and batches of one model.
+
+    Requests are buffered and put into the histograms together, since numpy costs as much for one request as for hundreds.
+    """
 
     FLUSH_ROWS = 1024
 
     def __init__(self, metrics: Metrics, model: str, version: str, engine: str = "") -> None:
-        """`model` is the name that clients call, `engine` the model whose engine answers (empty: the same)."""
+        """`model` is the name that clients call, `engine` the model whose engine runs (empty: the same)."""
         self._metrics = metrics
         self.engine = engine or model
         self._labels = {"model": model, "version": version}
@@ -138,36 +158,38 @@ class ModelRecorder:
         self._shares: dict[tuple[str, str], Values] = {}
 
     def request(self, stages: tuple[float, ...]) -> None:
-        """An answered request: seconds of each of STAGES, in their order."""
+        """Records an answered request: seconds per stage, in the order of STAGES."""
         self._rows.append(stages)
         if len(self._rows) >= self.FLUSH_ROWS:
             self.flush()
 
     def code(self, protocol: str, code: str) -> None:
+        """Counts a request by its HTTP status or gRPC code."""
         key = (protocol, code)
         if key not in self._codes:
             self._codes[key] = self._metrics.values(REQUESTS, protocol=protocol, code=code, **self._labels)
         self._codes[key][0] += 1
 
     def cache_hit(self, seconds: float) -> None:
-        """A request that the cache answered in `seconds`; it has no stages."""
+        """Records a request that the response cache answered in `seconds`. It has no stages."""
         observe(self._total, self._bounds, np.array([seconds]))
         self._metrics.increment(CACHE_HITS, **self._labels)
         self._metrics.values(CACHE_SECONDS, **self._labels)[0] += seconds
 
     def cache_miss(self) -> None:
+        """Counts a request that was not in the response cache."""
         self._metrics.increment(CACHE_MISSES, **self._labels)
 
     def failed(self, seconds: float) -> None:
-        """A request that ended in an error after `seconds`."""
+        """Records a request that failed after `seconds`."""
         self._failed_seconds[0] += seconds
 
     def batch(self, size: int, seconds: float) -> None:
-        """A batch of `size` rows that ran for `seconds`."""
+        """Records a batch of `size` rows that ran for `seconds`."""
         self._batches[0] += 1
-        runs, time_of_runs = self._sizes.get(size) or self._size(size)
+        runs, run_seconds = self._sizes.get(size) or self._size(size)
         runs[0] += 1
-        time_of_runs[0] += seconds
+        run_seconds[0] += seconds
         self._last_run[0] = time.time()
         self._samples[0] += size
         self._batch_rows[self._row_bounds.searchsorted(size)] += 1
@@ -179,7 +201,7 @@ class ModelRecorder:
         return self._sizes[size]
 
     def engine_share(self, seconds: float, experiment: str = "", arm: str = "") -> None:
-        """Engine time of a request: of each of its batches the part of its rows."""
+        """Records the engine time of a request: its share of its batches, by rows."""
         key = (experiment, arm)
         if key not in self._shares:
             labels = {"model": self.engine, "version": self._labels["version"], "experiment": experiment, "arm": arm}
@@ -188,26 +210,29 @@ class ModelRecorder:
 
     @property
     def folder(self) -> Path:
-        """The folder of this node's metrics."""
+        """The folder of the node's metrics files."""
         return self._metrics.folder
 
     def shed(self, reason: str) -> None:
+        """Counts a refused request."""
         if reason not in self._shed:
             self._shed[reason] = self._metrics.values(SHED, reason=reason, **self._labels)
         self._shed[reason][0] += 1
 
     def cancelled(self) -> None:
+        """Counts a request that the client cancelled."""
         self._metrics.increment(CANCELLED, **self._labels)
 
     def queue(self, rows: int) -> None:
+        """Sets the number of rows that wait for the engine."""
         self._queue[0] = rows
 
     def flush(self) -> None:
-        """Brings the kept rows into the page."""
+        """Moves the buffered requests into the metrics file."""
         if not self._rows:
             return
-        table = np.array(self._rows)
+        durations = np.array(self._rows)  # requests x stages
         self._rows.clear()
-        for values, column in zip(self._stages, table.T, strict=True):
-            observe(values, self._bounds, column)
-        observe(self._total, self._bounds, table.sum(axis=1))
+        for values, stage_durations in zip(self._stages, durations.T, strict=True):
+            observe(values, self._bounds, stage_durations)
+        observe(self._total, self._bounds, durations.sum(axis=1))

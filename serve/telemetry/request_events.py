@@ -1,4 +1,7 @@
-"""What is told of a request when it has ended, to whoever wants to know: logs and traces. By default nobody does."""
+"""The event of a finished request, which the data plane passes to its observers: access log and tracing.
+
+By default there is no observer, and then no event is made.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,13 @@ from dataclasses import dataclass
 
 from serve.telemetry.request_timings import STAGES, RequestTimings
 
-FAULT = "internal error; the server's log has it"  # what a client is told of what nobody foresaw
-FIELDS = "fields"  # of a log record: what goes into its object beside the message
+FAULT = "internal error; the server's log has it"  # the answer to any unexpected exception, which may hold secrets
+FIELDS = "fields"  # attribute of a log record: a dict whose items go into the JSON object beside the message
 
 
 @dataclass(frozen=True)
 class RequestEvent:
-    """A request that was answered or refused; `ended` in monotonic seconds, `code` as its protocol says it."""
+    """A finished request: answered, refused or failed. `ended` in monotonic seconds; `code` is an HTTP status or a gRPC code."""
 
     protocol: str
     model: str
@@ -25,7 +28,7 @@ class RequestEvent:
     error: str = ""
 
     def stages_ms(self) -> dict[str, float]:
-        """Milliseconds by stage, of an answered request that ran."""
+        """Milliseconds by stage; empty for a request that failed or was answered from the cache."""
         if self.error or self.trace.cached:
             return {}
         return {

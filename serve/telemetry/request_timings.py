@@ -1,4 +1,4 @@
-"""When a request passed each point of its way."""
+"""Timestamps of a request at the end of each stage."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ STAGES = ("receive", "decode", "queue", "run", "post", "send")
 
 @dataclass(slots=True)
 class RequestTimings:
-    """When a request passed each point, in monotonic seconds; the differences are its stages."""
+    """Timestamps of a request in monotonic seconds, one at the end of each stage; the differences are the durations."""
 
     started: float
     received: float = 0.0
@@ -20,11 +20,11 @@ class RequestTimings:
     batch_size: int = 0
     cached: bool = False
     id: str = ""
-    experiment: str = ""  # that was called, and the arm of it that answers
+    experiment: str = ""  # the experiment that was called, and the arm that answers
     arm: str = ""
 
     def stages(self, sent: float) -> tuple[float, ...]:
-        """Seconds of receive, decode, queue, run, post and send; their sum is the whole time."""
+        """Seconds of each of STAGES; they add up to the request's duration."""
         return (
             self.received - self.started,
             self.decoded - self.received,
@@ -36,7 +36,7 @@ class RequestTimings:
 
 
 def timings(trace: RequestTimings, now: float) -> dict[str, float]:
-    """Milliseconds by stage up to `now`; the stages add up to the total."""
+    """Milliseconds by stage up to `now`, for the response; the stages add up to `total`."""
     return {
         "receive": round((trace.received - trace.started) * 1000, 3),
         "decode": round((trace.decoded - trace.received) * 1000, 3),

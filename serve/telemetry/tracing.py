@@ -1,7 +1,7 @@
-"""OpenTelemetry spans of requests and their stages, sent to a collector over OTLP. Needs the extra `tracing`.
+"""OpenTelemetry spans of requests and their stages, exported to a collector over OTLP/HTTP. Needs the extra `tracing`.
 
-Spans are made from a request's times when it has ended, so the request itself carries nothing. A `traceparent`
-(W3C Trace Context) decides whether a request is sampled; without one, the configured share is.
+Spans are made from the timings of a finished request, so a request in progress carries no tracing context. The header
+`traceparent` (W3C Trace Context) decides whether a request is sampled; without it, the configured share is sampled.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SERVICE = "convoy"
 
 
 def request_tracer(settings: Tracing) -> tuple[Observer, Callable[[], None]]:
-    """The observer that makes spans, and what ends it, sending what is left. Raises ConfigError without the extra."""
+    """The observer that exports spans, and the function that flushes and stops it. Raises ConfigError without the extra."""
     try:
         trace_api = importlib.import_module("opentelemetry.trace")
         propagation = importlib.import_module("opentelemetry.trace.propagation.tracecontext")
@@ -35,7 +35,7 @@ def request_tracer(settings: Tracing) -> tuple[Observer, Callable[[], None]]:
     provider = sdk.TracerProvider(sampler=sampler, resource=resources.Resource.create({"service.name": SERVICE}))
     provider.add_span_processor(export.BatchSpanProcessor(otlp.OTLPSpanExporter(endpoint=settings.endpoint)))
     tracer, propagator = provider.get_tracer("convoy"), propagation.TraceContextTextMapPropagator()
-    offset = time.time() - time.monotonic()
+    offset = time.time() - time.monotonic()  # timings are monotonic, spans are wall clock
 
     def nanoseconds(moment: float) -> int:
         return int((moment + offset) * 1e9)
@@ -51,12 +51,12 @@ def request_tracer(settings: Tracing) -> tuple[Observer, Callable[[], None]]:
             attributes=_attributes(finished),
         )
         if span.is_recording() and finished.stages_ms():
-            inside = trace_api.set_span_in_context(span)
-            begin = trace.started
+            context = trace_api.set_span_in_context(span)
+            moment = trace.started
             for name, seconds in zip(STAGES, trace.stages(finished.ended), strict=True):
-                stage = tracer.start_span(name, inside, start_time=nanoseconds(begin))
-                begin += seconds
-                stage.end(nanoseconds(begin))
+                stage = tracer.start_span(name, context, start_time=nanoseconds(moment))
+                moment += seconds
+                stage.end(nanoseconds(moment))
         if finished.error:
             span.set_status(trace_api.StatusCode.ERROR, finished.error)
         span.end(nanoseconds(finished.ended))

@@ -16,7 +16,7 @@ from serve.cluster.service_discovery import METER_RESOURCE
 from serve.config.loading import parse_settings
 from serve.config.schema import Settings
 from serve.deployments.applications import GATEWAY_RESOURCE, STEWARD_RESOURCE
-from serve.deployments.local import CLOUD_NAMES
+from serve.deployments.local import CLOUD_METADATA_HOSTS
 from serve.deployments.serve_config import deploy_yaml
 from tests.artifacts import garble, write_artifact
 from tests.deploy.ray_node import RayNode, answers, ray_node, wait_until
@@ -84,7 +84,7 @@ def test_what_is_rendered_starts_and_answers(served: httpx.Client) -> None:
 
 def test_a_node_tells_nobody_that_it_runs(node: RayNode, served: httpx.Client) -> None:
     """Ray, whose reports are off, would report just that; in which cloud it is, it asks at every start."""
-    assert [asked for asked in node.proxy.asked if not any(name in asked for name in CLOUD_NAMES)] == []
+    assert [asked for asked in node.proxy.asked if not any(name in asked for name in CLOUD_METADATA_HOSTS)] == []
 
 
 def test_probes_need_no_token_and_the_rest_does(node: RayNode, served: httpx.Client) -> None:

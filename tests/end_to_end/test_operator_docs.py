@@ -12,7 +12,7 @@ import yaml
 
 from serve.config.loading import parse_settings
 from serve.config.schema import Settings
-from serve.telemetry.definitions import ALL
+from serve.telemetry.definitions import DEFINITIONS
 from tests.conftest import REPOSITORY
 from tests.end_to_end.test_load import scrape
 from tests.snippets import Snippet, snippets
@@ -50,7 +50,7 @@ def test_the_declared_power_is_valid_configuration() -> None:
 
 def test_every_metric_is_on_the_page_and_no_other() -> None:
     named = set(re.findall(r"\bconvoy_[a-z_]+\b", METRICS))
-    defined = {one.name + ("_total" if one.kind == "counter" else "") for one in ALL}
+    defined = {one.name + ("_total" if one.kind == "counter" else "") for one in DEFINITIONS.values()}
     assert named == defined
 
 

@@ -30,7 +30,7 @@ def test_functions_run_one_after_the_other_on_one_thread() -> None:
     assert order == [(number, "engine") for number in range(5)]
 
 
-def test_what_it_raises_reaches_the_caller_and_the_thread_goes_on() -> None:
+def test_an_exception_reaches_the_caller_and_the_thread_continues() -> None:
     async def scenario() -> None:
         thread = WorkThreads("engine")
         with pytest.raises(ValueError, match="invalid literal"):
@@ -41,7 +41,7 @@ def test_what_it_raises_reaches_the_caller_and_the_thread_goes_on() -> None:
     play(scenario)
 
 
-def test_what_nobody_waits_for_any_more_is_not_run() -> None:
+def test_cancelled_work_is_not_run() -> None:
     async def scenario() -> None:
         thread, may_go, ran = WorkThreads("engine"), threading.Event(), list[str]()
         first = asyncio.create_task(thread.run(may_go.wait))
@@ -57,7 +57,7 @@ def test_what_nobody_waits_for_any_more_is_not_run() -> None:
     play(scenario)
 
 
-def test_a_closed_thread_ends_after_what_was_asked_for_and_takes_no_more() -> None:
+def test_closed_threads_finish_queued_work_and_accept_no_more() -> None:
     async def scenario() -> None:
         thread = WorkThreads("engine")
         last = asyncio.create_task(thread.run(threading.current_thread))
@@ -72,7 +72,7 @@ def test_a_closed_thread_ends_after_what_was_asked_for_and_takes_no_more() -> No
     play(scenario)
 
 
-def test_a_loop_that_has_ended_meanwhile_does_not_end_the_thread() -> None:
+def test_a_closed_event_loop_does_not_end_the_thread() -> None:
     thread, may_go = WorkThreads("engine"), threading.Event()
 
     async def leave() -> None:
@@ -89,7 +89,7 @@ def test_a_loop_that_has_ended_meanwhile_does_not_end_the_thread() -> None:
     thread.close()
 
 
-def test_several_threads_work_at_a_time_and_all_end() -> None:
+def test_several_threads_work_in_parallel_and_all_end() -> None:
     together = threading.Barrier(3)
 
     def meet() -> threading.Thread:

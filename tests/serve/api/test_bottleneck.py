@@ -26,7 +26,7 @@ def settings() -> Settings:
 
 
 def profiled(tmp_path: Path, settings: Settings, engine: float, loop: float, cores: float = 0.0) -> dict[str, Any]:
-    """The profile of ten requests in a window of two seconds, in which engine and loop were busy for so many seconds."""
+    """The profile of ten requests in a window of two seconds; `engine`, `loop` and `cores` are busy seconds in it."""
     metrics = Metrics(MmapWriter(tmp_path))
     recorder = ModelRecorder(metrics, "net", "1")
     recorder.request((9.0,) * 6)  # before the window
@@ -44,7 +44,7 @@ def profiled(tmp_path: Path, settings: Settings, engine: float, loop: float, cor
     return document
 
 
-def test_stages_are_those_of_the_window_and_add_up(tmp_path: Path, settings: Settings) -> None:
+def test_stages_cover_the_window_only_and_add_up(tmp_path: Path, settings: Settings) -> None:
     document = profiled(tmp_path, settings, engine=0.0, loop=0.0)
     (model,) = document["models"]
     assert model["requests_per_second"] == 5
@@ -64,13 +64,13 @@ def test_an_idle_server_names_the_longest_stage(tmp_path: Path, settings: Settin
     assert document["bottleneck"] == "none: nothing is saturated; a request of net spends most time in send"
 
 
-def test_a_machine_that_others_fill_is_the_bottleneck(tmp_path: Path, settings: Settings) -> None:
+def test_cores_used_by_other_processes_are_the_bottleneck(tmp_path: Path, settings: Settings) -> None:
 
     document = profiled(tmp_path, settings, engine=0.1, loop=0.1, cores=2.0 * (os.cpu_count() or 1))
     assert document["bottleneck"] == "cores of the machine: 100% busy"
 
 
-def test_no_requests_no_stages(tmp_path: Path, settings: Settings) -> None:
+def test_without_requests_there_are_no_stages(tmp_path: Path, settings: Settings) -> None:
     reading = read(tmp_path)
     document = profile(Window(reading, Reading(reading.at + 1, reading.cores_busy, {})), settings, settings.models)
     assert document["models"] == []
@@ -78,7 +78,7 @@ def test_no_requests_no_stages(tmp_path: Path, settings: Settings) -> None:
 
 
 @given(st.lists(st.floats(0, 9), min_size=1, max_size=200), st.floats(0.01, 0.99))
-def test_quantile_lies_in_the_bucket_of_the_true_one(seconds: list[float], share: float) -> None:
+def test_the_quantile_lies_in_the_bucket_of_the_true_one(seconds: list[float], share: float) -> None:
     histogram = np.zeros(len(SECONDS) + 2)
     observe(histogram, np.array(SECONDS), np.array(seconds))
     true = float(np.quantile(seconds, share, method="inverted_cdf"))

@@ -9,7 +9,7 @@ from serve.cluster.clock_watchdog import ClockWatchdog, watch
 
 
 class Time:
-    """A wall clock that can be set, and a steady one."""
+    """A wall clock that tests can set, and a steady clock."""
 
     def __init__(self) -> None:
         self.passed, self.set = 0.0, 0.0
@@ -26,7 +26,7 @@ def time() -> Time:
     return Time()
 
 
-def test_only_a_clock_that_is_set_back_is_told_of_and_once(time: Time) -> None:
+def test_a_step_back_of_the_clock_is_reported_once(time: Time) -> None:
     clock = ClockWatchdog(time.wall, time.steady)
     for passed, moved, told in ((10, 0, False), (10, 3600, False), (1, -3600, True), (1, 0, False), (1, -1, False)):
         time.passed += passed
@@ -34,8 +34,8 @@ def test_only_a_clock_that_is_set_back_is_told_of_and_once(time: Time) -> None:
         assert clock.set_back() is told
 
 
-def test_whoever_watches_is_called(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clock_watchdog, "LOOK_SECONDS", 0)
+def test_renew_is_called_when_the_clock_was_set_back(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock_watchdog, "CHECK_SECONDS", 0)
 
     async def scenario() -> None:
         called = asyncio.Event()

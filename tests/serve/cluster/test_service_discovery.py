@@ -11,7 +11,7 @@ def node(number: int, address: str, *, alive: bool = True, meter: bool = True) -
     return {"NodeID": f"{number:056d}", "Alive": alive, "NodeManagerAddress": address, "Resources": resources}
 
 
-def test_every_living_node_with_a_meter() -> None:
+def test_every_living_node_with_a_node_agent_is_a_target() -> None:
     nodes = [
         node(2, "10.0.0.2"),
         node(1, "fd00::1"),
@@ -23,11 +23,11 @@ def test_every_living_node_with_a_meter() -> None:
     assert {group["labels"]["__scheme__"] for group in groups} == {"http"}
 
 
-def test_one_machine_listens_where_it_says() -> None:
+def test_one_machine_is_a_target_at_its_own_address() -> None:
     (group,) = scrape_targets(Listen(tls=Tls(certificate="c", key="k")), [node(1, "10.0.0.1", meter=False)])
     assert group["targets"] == ["127.0.0.1:8002"]
     assert group["labels"]["__scheme__"] == "https"
 
 
-def test_without_ray_there_is_nothing() -> None:
+def test_without_ray_there_are_no_nodes() -> None:
     assert scrape_targets(Listen(), []) == []

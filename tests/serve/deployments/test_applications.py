@@ -1,4 +1,4 @@
-"""One description of the applications: for `serve.run_many` and for Serve's config schema, and what restarts a replica."""
+"""The applications for `serve.run_many` and for Serve's config schema, and which changes restart a replica."""
 
 from __future__ import annotations
 
@@ -38,7 +38,19 @@ def test_one_application_for_every_dedicated_model() -> None:
     }
 
 
-def test_what_the_schema_imports_binds_the_same_deployment() -> None:
+def test_names_of_applications_and_of_their_builders() -> None:
+    ledger = CLUSTER | {"ledger": {"url": "postgresql+psycopg://database/convoy"}}
+    assert {one.name: one.schema()["import_path"].partition(":")[2] for one in by_name(ledger).values()} == {
+        "meter": "node_agent",
+        "steward": "coordinator",
+        "referee": "experiment_controller",
+        "host-resnet20-cifar10": "host",
+        "host-squeezenet1_1-imagenet": "host",
+        "gateway": "gateway",
+    }
+
+
+def test_the_import_path_binds_the_same_deployment() -> None:
     for one in by_name(CLUSTER).values():
         module, _, name = one.schema()["import_path"].partition(":")
         built = getattr(importlib.import_module(module), name)(one.arguments)
@@ -50,7 +62,7 @@ def test_one_machine_names_no_resource() -> None:
     assert not any("ray_actor_options" in one.options for one in applications(Settings()))
 
 
-def test_a_cluster_has_a_meter_on_every_node_and_gateways_only_on_theirs() -> None:
+def test_a_cluster_has_a_node_agent_on_every_node_and_gateways_only_on_gateway_nodes() -> None:
     found = by_name(CLUSTER)
     assert found["meter"].options["num_replicas"] == 3 + 2
     assert found["meter"].options["ray_actor_options"] == {"num_cpus": 0, "resources": {"convoy_meter": 1}}
@@ -59,7 +71,7 @@ def test_a_cluster_has_a_meter_on_every_node_and_gateways_only_on_theirs() -> No
     assert found["gateway"].options["ray_actor_options"] == gateway_actor
 
 
-def test_hosts_ask_for_the_threads_of_the_plan_and_a_share_of_a_gpu() -> None:
+def test_hosts_request_the_planned_threads_and_a_share_of_a_gpu() -> None:
     found = by_name(CLUSTER)
     # Three hosts on two nodes: at most two share the four cores of one.
     assert found["host-resnet20-cifar10"].options["ray_actor_options"] == {"num_cpus": 2, "num_gpus": 0.25}

@@ -1,4 +1,4 @@
-"""How many hosts: from what they report, without Ray; `tests/end_to_end/test_autoscaling.py` has a real server."""
+"""The autoscaling policy, without Ray; `tests/end_to_end/test_autoscaling.py` has a real server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from convoy.errors import ConfigError
 from serve.config.loading import parse_settings
 from serve.deployments.applications import applications
 from serve.deployments.autoscaling import BACKLOG, BUSY, TARGET_BUSY, by_load, wanted
-from serve.deployments.host_load import SILENT_SECONDS, HostLoad
+from serve.deployments.host_load import STALE_SECONDS, HostLoad
 
 
 class Clock:
@@ -31,8 +31,8 @@ def test_enough_hosts_and_no_more(busy: float, backlog: float) -> None:
 
 
 @given(hosts=st.integers(1, 20), busy=st.floats(0, 1))
-def test_a_number_that_was_reached_is_kept(hosts: int, busy: float) -> None:
-    """The same work, spread over as many hosts as were wanted, wants as many again."""
+def test_the_number_of_hosts_is_stable(hosts: int, busy: float) -> None:
+    """The same work, spread over the number of hosts that the policy asked for, leads to the same number."""
     first = wanted(hosts * busy, 0)
     assert wanted(first * (hosts * busy / first), 0) == first
 
@@ -41,13 +41,13 @@ def context(reports: dict[str, dict[str, float]]) -> Any:
     return SimpleNamespace(aggregated_metrics=reports, target_num_replicas=3)
 
 
-def test_what_hosts_report() -> None:
-    assert by_load(context({}))[0] == 3  # nothing is known yet
+def test_hosts_follow_the_reports() -> None:
+    assert by_load(context({}))[0] == 3  # no report yet
     assert by_load(context({BUSY: {"a": 0.1, "b": 0.1}, BACKLOG: {"a": 0.0, "b": 0.0}}))[0] == 1
     assert by_load(context({BUSY: {"a": 1.0, "b": 1.0}, BACKLOG: {"a": 2.0, "b": 2.5}}))[0] == 7
 
 
-def test_a_host_knows_what_waits_and_how_busy_it_is() -> None:
+def test_a_host_reports_its_backlog_and_how_busy_it_is() -> None:
     clock = Clock()
     demand = HostLoad(clock)
     demand.called("one", 0.5)
@@ -56,11 +56,11 @@ def test_a_host_knows_what_waits_and_how_busy_it_is() -> None:
     demand.ran(0.5)
     clock.now += 2
     assert (demand.busy(), demand.backlog()) == (0.25, 1.0)
-    clock.now += SILENT_SECONDS
+    clock.now += STALE_SECONDS
     assert (demand.busy(), demand.backlog()) == (0.0, 0.0)
 
 
-def test_a_run_that_began_earlier_counts_for_no_more_than_its_time() -> None:
+def test_a_run_that_began_earlier_counts_as_fully_busy_at_most() -> None:
     clock = Clock()
     demand = HostLoad(clock)
     demand.ran(9.0)
@@ -68,7 +68,7 @@ def test_a_run_that_began_earlier_counts_for_no_more_than_its_time() -> None:
     assert demand.busy() == 1.0
 
 
-def test_only_models_that_say_so_are_scaled() -> None:
+def test_only_models_with_max_replicas_are_scaled() -> None:
     models = [
         {"name": "lenet5-mnist", "placement": "dedicated", "replicas": 2, "max_replicas": 5},
         {"name": "resnet20-cifar10", "placement": "dedicated", "replicas": 2},

@@ -12,7 +12,7 @@ from serve.gateway.revisions import Report, Revision, Revisions
 
 @dataclass
 class Gateway:
-    """Follows the steward as a gateway does, and brings a revision into effect when it is let."""
+    """Follows the coordinator as a gateway does, and applies a revision when the test lets it."""
 
     name: str
     revisions: Revisions
@@ -32,7 +32,7 @@ class Gateway:
                 await self.revisions.report(self.name, self.report)
 
 
-def test_a_change_ends_when_every_gateway_has_made_it() -> None:
+def test_a_change_ends_when_every_gateway_has_applied_it() -> None:
     async def scenario() -> None:
         revisions = Revisions()
         gateways = [Gateway(str(number), revisions) for number in range(3)]
@@ -52,7 +52,7 @@ def test_a_change_ends_when_every_gateway_has_made_it() -> None:
     asyncio.run(scenario())
 
 
-def test_a_gateway_that_has_gone_holds_nobody_up() -> None:
+def test_a_gateway_that_has_gone_does_not_block_a_change() -> None:
     async def scenario() -> Revision:
         now = 0.0
         revisions = Revisions(clock=lambda: now)
@@ -63,7 +63,7 @@ def test_a_gateway_that_has_gone_holds_nobody_up() -> None:
     assert asyncio.run(scenario()).number == 1
 
 
-def test_a_gateway_that_never_obeys_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gateway_that_never_applies_a_change_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         monkeypatch.setattr(in_gateways, "CHANGE_SECONDS", 0.01)
         monkeypatch.setattr(in_gateways, "GONE_SECONDS", 0.005)
@@ -79,7 +79,7 @@ def test_a_gateway_that_never_obeys_is_told_of(monkeypatch: pytest.MonkeyPatch) 
     asyncio.run(scenario())
 
 
-def test_a_new_steward_learns_what_the_old_one_decided() -> None:
+def test_a_restarted_coordinator_learns_the_last_decision_from_gateways() -> None:
     async def scenario() -> Revision:
         revisions = Revisions()
         decided = Revision(7, frozenset({"m"}))

@@ -1,4 +1,4 @@
-"""What `convoy up` tells Ray's processes."""
+"""The environment of Ray's processes under `convoy up`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from models import TELEMETRY_OFF
 from serve.deployments.local import RAY_ENVIRONMENT, node_environment
 
 
-def test_the_users_exceptions_and_proxies_stay() -> None:
+def test_the_users_proxies_and_exceptions_stay() -> None:
     given = {"https_proxy": "http://proxy.example:3128", "NO_PROXY": "intranet.example"}
     own = node_environment(given)
     assert own.items() >= (RAY_ENVIRONMENT | TELEMETRY_OFF).items()
@@ -19,7 +19,7 @@ def test_the_users_exceptions_and_proxies_stay() -> None:
     assert own["grpc_proxy"] == ""
 
 
-def test_rays_token_is_new_at_each_start_unless_the_user_has_one() -> None:
+def test_rays_token_is_new_at_each_start_unless_the_user_sets_one() -> None:
     first, second = (node_environment({})["RAY_AUTH_TOKEN"] for _ in range(2))
     assert len(first) == 64
     assert first != second

@@ -1,4 +1,4 @@
-"""What the referee's deployment does beside deciding: webhooks, and where prices come from."""
+"""The experiment controller's deployment: webhooks, and the source of prices."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DECISION = Decision("d1", "nets", 2, 1000.0, "rollback", "new", "referee", "erro
 
 
 class Hook:
-    """A server that refuses the first `refusals` calls and keeps what it was told."""
+    """A server that refuses the first `refusals` calls and keeps the bodies of all calls."""
 
     def __init__(self, refusals: int) -> None:
         self.told: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -59,12 +59,12 @@ def hook(request: pytest.FixtureRequest) -> Iterator[Hook]:
     one.close()
 
 
-def test_a_webhook_is_told_the_decision_with_its_evidence(hook: Hook) -> None:
+def test_a_webhook_gets_the_decision_with_its_evidence(hook: Hook) -> None:
     tell_webhook(Experiment(name="nets", arms=ARMS, webhook=hook.url), DECISION)
     assert hook.told.get(timeout=60) == DECISION._asdict() | {"evidence": {"limit": 0.05}}
 
 
-def test_without_a_webhook_nobody_is_told() -> None:
+def test_without_a_webhook_nothing_is_sent() -> None:
     threads = threading.active_count()
     tell_webhook(Experiment(name="nets", arms=ARMS), DECISION)
     assert threading.active_count() == threads

@@ -8,7 +8,7 @@ from serve.config.schema import Settings
 from serve.deployments.serve_config import HEADER, deploy_document, deploy_yaml, environment_lines
 
 
-def test_the_text_holds_the_document_and_is_the_same_every_time() -> None:
+def test_the_text_is_the_document_and_deterministic() -> None:
     text = deploy_yaml(Settings())
     assert text.startswith(HEADER)
     assert yaml.safe_load(text) == deploy_document(Settings())
@@ -30,7 +30,7 @@ def test_no_proxy_and_no_route() -> None:
     assert {one["route_prefix"] for one in document["applications"]} == {None}
 
 
-def test_a_cluster_keeps_what_the_file_says() -> None:
+def test_a_cluster_keeps_the_configured_folder() -> None:
     settings = parse_settings(
         {"cores": 2, "runtime_dir": "/run/convoy", "cluster": {"gateway_nodes": 1, "host_nodes": 1}}
     )

@@ -1,4 +1,4 @@
-"""Sources that tests drive: a powercap tree in a folder, a GPU driver, a machine whose power follows its work."""
+"""Simulated energy sources: a powercap tree in a folder, a GPU driver, a machine whose power follows its load."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RANGE_UJ = 65_532_610_987
 
 
 def write_zone(root: Path, name: str, zone: str, energy_uj: int, cap_uw: int | None = None) -> Path:
-    """A zone as the kernel shows it."""
+    """A RAPL zone, with the kernel's files."""
     folder = root / name
     folder.mkdir(parents=True)
     (folder / "name").write_text(zone + "\n")
@@ -24,12 +24,12 @@ def write_zone(root: Path, name: str, zone: str, energy_uj: int, cap_uw: int | N
 
 
 class NVMLError(Exception):
-    """As pynvml raises it."""
+    """The exception of pynvml."""
 
 
 @dataclass
 class Driver:
-    """pynvml's functions over GPUs with values that tests set; a missing value is not supported."""
+    """pynvml's functions over simulated GPUs. A missing value means that the GPU does not support it."""
 
     gpus: list[dict[str, float]]
     broken: bool = False
@@ -71,7 +71,7 @@ class Driver:
 
 @dataclass
 class Machine:
-    """A chip that draws `idle` watts and `per_core` more for each core in use; tests move its time."""
+    """A chip that draws `idle` watts, plus `per_core` for each busy core; tests advance its clock."""
 
     idle: float = 30.0
     per_core: float = 20.0

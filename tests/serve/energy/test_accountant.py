@@ -1,4 +1,4 @@
-"""The account of a simulated machine whose real use is known."""
+"""Energy accounting of a simulated machine whose true use is known."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COUNTED = {"chip": "package-0", "source": "rapl"}
 
 
 class Node:
-    """A node's folder with one page, a simulated machine and its accountant."""
+    """A node's folder with one metrics file, a simulated machine and its accountant."""
 
     def __init__(self, folder: Path, machine: Machine) -> None:
         self.folder = folder
@@ -34,7 +34,7 @@ class Node:
         return Accountant([machine], self.metrics, machine.busy_cores, machine.clock)
 
     def run(self, seconds: float, other: float = 0.0, **work: float) -> None:
-        """A tick in which engines and others used the cores."""
+        """A tick in which engines and other processes used the cores."""
         self.machine.pass_time(seconds, other + sum(work.values()))
         for name, amount in work.items():
             self.engines[name].add(amount)
@@ -72,7 +72,7 @@ ticks = st.lists(
 
 @settings(max_examples=25, deadline=None)
 @given(ticks)
-def test_attributed_idle_and_other_make_the_counter(
+def test_models_idle_and_other_add_up_to_the_counter(
     tmp_path_factory: pytest.TempPathFactory, ticks: list[tuple[float, float, float, float]]
 ) -> None:
     node = Node(tmp_path_factory.mktemp("node"), Machine())
@@ -83,7 +83,7 @@ def test_attributed_idle_and_other_make_the_counter(
     assert node.counter() == pytest.approx(node.machine.joules_used)
 
 
-def test_two_models_together_pay_what_each_pays_alone(node: Node) -> None:
+def test_two_models_together_get_the_joules_that_each_gets_alone(node: Node) -> None:
     node.rest()
     for _ in range(20):
         node.run(1.0, a=0.6)
@@ -100,7 +100,7 @@ def test_two_models_together_pay_what_each_pays_alone(node: Node) -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(st.permutations([("a", 0.4), ("a", 0.2), ("b", 0.3), ("b", 0.1), ("", 0.5)]))
-def test_the_order_of_events_changes_nobodys_bill(
+def test_the_order_of_events_does_not_change_attribution(
     tmp_path_factory: pytest.TempPathFactory, events: list[tuple[str, float]]
 ) -> None:
     node = Node(tmp_path_factory.mktemp("node"), Machine())
@@ -113,7 +113,7 @@ def test_the_order_of_events_changes_nobodys_bill(
     assert node.joules("other") == pytest.approx(0.5 * per_core, rel=0.02)
 
 
-def test_strangers_do_not_pay_for_rest_nor_models_for_strangers(node: Node) -> None:
+def test_other_processes_get_no_idle_energy_and_models_get_no_energy_of_others(node: Node) -> None:
     node.rest()
     for _ in range(10):
         node.run(1.0, other=1.0, a=0.5)
@@ -121,7 +121,7 @@ def test_strangers_do_not_pay_for_rest_nor_models_for_strangers(node: Node) -> N
     assert node.joules("other") == pytest.approx(10 * 1.0 * 20, rel=0.02)
 
 
-def test_an_experiments_arms_get_their_parts(node: Node) -> None:
+def test_the_arms_of_an_experiment_get_their_shares(node: Node) -> None:
     node.rest()
     recorder = ModelRecorder(node.metrics, "a-tensor", "1", engine="a")
     recorder.engine_share(0.3, "digits", "control")
@@ -132,18 +132,18 @@ def test_an_experiments_arms_get_their_parts(node: Node) -> None:
     assert control + direct == pytest.approx(0.4 * 20, rel=0.02)
 
 
-def test_a_new_meter_counts_on_and_knows_the_rest_at_once(node: Node) -> None:
+def test_a_restarted_node_agent_continues_the_counters_and_knows_the_idle_power(node: Node) -> None:
     node.rest()
     node.run(1.0, a=0.5)
     before = node.joules("model", "a")
-    node.machine.pass_time(3.0, 0.0)  # nobody looked
+    node.machine.pass_time(3.0, 0.0)  # no accountant was running
     node.accountant = node.new_accountant()
     node.run(1.0, a=0.5)
     assert node.joules("model", "a") == pytest.approx(2 * before, rel=0.01)
     assert node.counter() == pytest.approx(node.machine.joules_used - 3.0 * node.machine.idle)
 
 
-def test_a_vanished_source_leaves_no_gauge_and_is_named_once(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lost_source_leaves_no_gauge_and_is_logged_once(node: Node, caplog: pytest.LogCaptureFixture) -> None:
     node.run(1.0)
     power = COUNTED | {"method": "measured"}
     assert node.read().get_sample_value("convoy_power_watts", power) == 30.0
@@ -156,7 +156,7 @@ def test_a_vanished_source_leaves_no_gauge_and_is_named_once(node: Node, caplog:
     assert caplog.text.count("package-0") == 1
 
 
-def test_without_sources_there_are_no_figures_but_the_cores(tmp_path: Path) -> None:
+def test_without_sources_only_cpu_time_is_reported(tmp_path: Path) -> None:
     machine = Machine()
     metrics = Metrics(MmapWriter(tmp_path / "metrics"))
     accountant = Accountant([], metrics, machine.busy_cores, machine.clock)
@@ -170,11 +170,11 @@ def test_without_sources_there_are_no_figures_but_the_cores(tmp_path: Path) -> N
     assert read_prices(metrics.folder).models == {}
 
 
-def test_requests_together_pay_what_their_model_used(node: Node) -> None:
+def test_the_energy_of_requests_adds_up_to_that_of_their_model(node: Node) -> None:
     node.rest()
     recorder = ModelRecorder(node.metrics, "a", "1")
     for busy in (0.2, 0.9, 0.05):
-        recorder.engine_share(1.5 * busy)  # with the way to a host
+        recorder.engine_share(1.5 * busy)  # including the call to a host
         node.run(1.0, a=busy)
     price = read_prices(node.metrics.folder).models["a"]
     assert price.joules_per_second * 1.5 * 0.05 == pytest.approx(0.05 * node.machine.per_core, rel=0.02)
@@ -182,6 +182,6 @@ def test_requests_together_pay_what_their_model_used(node: Node) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"models": 3, "idle_watts": {}}'])
-def test_prices_that_cannot_be_read_are_none(tmp_path: Path, content: bytes) -> None:
+def test_unreadable_prices_are_no_prices(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE).write_bytes(content)
     assert read_prices(tmp_path).models == {}

@@ -21,48 +21,50 @@ def test_the_parts_add_up_and_none_is_negative(
 
 
 @given(joules=st.floats(1, 1e6), work=st.dictionaries(st.sampled_from("abcdef"), st.floats(1e-3, 1e3), min_size=2))
-def test_models_pay_in_proportion_to_their_work(joules: float, work: dict[str, float]) -> None:
+def test_models_get_joules_in_proportion_to_their_work(joules: float, work: dict[str, float]) -> None:
     paid = split(joules, 1.0, 0.0, work).models
     first = next(iter(work))
     for key in work:
         assert paid[key] * work[first] == pytest.approx(paid[first] * work[key], rel=1e-6)
 
 
-def test_strangers_pay_their_part_of_the_cores() -> None:
+def test_other_processes_get_their_share_of_the_cores() -> None:
     parts = split(50.0, 1.0, 30.0, {"m": 0.5}, used=2.0)
     assert parts.models["m"] == pytest.approx(5.0)
     assert parts.other == pytest.approx(15.0)
 
 
-def test_overlapping_engines_claim_no_more_than_the_cores_gave() -> None:
-    parts = split(70.0, 1.0, 30.0, {"a": 2.0, "b": 2.0}, used=2.0)  # two engines, both two threads wide, all the time
+def test_overlapping_engines_get_no_more_than_the_cores_used() -> None:
+    parts = split(
+        70.0, 1.0, 30.0, {"a": 2.0, "b": 2.0}, used=2.0
+    )  # two engines with two threads each, running all the time
     assert parts.models == {"a": pytest.approx(20.0), "b": pytest.approx(20.0)}
     assert parts.other == 0
 
 
-def test_without_work_all_that_is_active_is_other() -> None:
+def test_without_work_all_active_energy_is_other() -> None:
     assert split(50.0, 1.0, 30.0, {}, used=0.0).other == 20.0
 
 
 @given(joules=amounts, weights=st.dictionaries(st.sampled_from("abc"), amounts))
-def test_a_models_joules_are_shared_without_a_rest(joules: float, weights: dict[str, float]) -> None:
+def test_a_models_joules_are_shared_completely(joules: float, weights: dict[str, float]) -> None:
     assert sum(share(joules, weights, "nobody").values()) == pytest.approx(joules)
 
 
 @given(st.lists(st.floats(40, 200), min_size=STEADY_TICKS), st.floats(0, 30))
-def test_a_single_low_tick_is_not_rest(watts: list[float], glitch: float) -> None:
+def test_a_single_low_tick_is_not_idle_power(watts: list[float], glitch: float) -> None:
     idle = IdlePower()
     for one in [*watts, glitch]:
         learnt = idle.learn(one)
     assert learnt >= min(watts)
 
 
-def test_rest_is_what_was_drawn_for_some_ticks() -> None:
+def test_idle_power_is_the_lowest_power_over_several_ticks() -> None:
     idle = IdlePower()
     for watts in [90.0] * 10 + [30.0] * STEADY_TICKS + [90.0] * 10:
         learnt = idle.learn(watts)
     assert learnt == 30.0
 
 
-def test_what_was_learnt_before_holds_from_the_first_tick() -> None:
+def test_an_earlier_estimate_holds_from_the_first_tick() -> None:
     assert IdlePower(30.0).learn(90.0) == 30.0

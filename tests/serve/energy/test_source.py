@@ -23,7 +23,7 @@ def test_packages_and_memory_are_found_and_no_zone_twice(tmp_path: Path) -> None
     write_zone(tmp_path, "intel-rapl:0:1", "dram", 0)
     write_zone(tmp_path, "intel-rapl:1", "psys", 0)
     write_zone(tmp_path, "intel-rapl-mmio:0", "package-0", 0)
-    (tmp_path / "intel-rapl").mkdir()  # the control type: no counter of its own
+    (tmp_path / "intel-rapl").mkdir()  # the control type, which has no counter
     zones = find_rapl(tmp_path)
     assert [(zone.chip, zone.cap_watts) for zone in zones] == [("package-0", 95.0), ("package-0-dram", None)]
 
@@ -33,7 +33,7 @@ def test_packages_and_memory_are_found_and_no_zone_twice(tmp_path: Path) -> None
     start=st.integers(0, RANGE_UJ - 1),
     steps=st.lists(st.integers(0, RANGE_UJ - 1), min_size=1, max_size=20),
 )
-def test_a_counter_that_wraps_goes_on(tmp_path_factory: pytest.TempPathFactory, start: int, steps: list[int]) -> None:
+def test_a_wrapped_counter_continues(tmp_path_factory: pytest.TempPathFactory, start: int, steps: list[int]) -> None:
     root = tmp_path_factory.mktemp("powercap")
     folder = write_zone(root, "intel-rapl:0", "package-0", start)
     (zone,) = find_rapl(root)
@@ -44,7 +44,7 @@ def test_a_counter_that_wraps_goes_on(tmp_path_factory: pytest.TempPathFactory, 
         assert zone.joules() == pytest.approx(sum(steps[:count]) / 1e6)
 
 
-def test_a_zone_that_vanishes_says_so(tmp_path: Path) -> None:
+def test_a_lost_zone_raises_source_gone(tmp_path: Path) -> None:
     folder = write_zone(tmp_path, "intel-rapl:0", "package-0", 5)
     (zone,) = find_rapl(tmp_path)
     (folder / "energy_uj").unlink()
@@ -52,12 +52,12 @@ def test_a_zone_that_vanishes_says_so(tmp_path: Path) -> None:
         zone.joules()
 
 
-def test_a_counter_that_may_not_be_read_is_named_with_the_remedy(
+def test_an_unreadable_counter_is_logged_with_the_remedy(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_zone(tmp_path, "intel-rapl:0", "package-0", 5)
 
-    def refuse(self: Path, *args: object) -> str:  # root may read everything, so the refusal is made here
+    def refuse(self: Path, *args: object) -> str:  # root may read everything, so the error is raised here
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "read_text", refuse)
@@ -84,7 +84,7 @@ def test_a_gpus_counter_is_read_in_joules() -> None:
     assert (found.cap_watts, found.chip, found.device) == (250.0, "gpu0", "cuda:0")
 
 
-def test_a_driver_loaded_again_counts_from_zero_without_a_loss_of_what_was() -> None:
+def test_a_reloaded_driver_does_not_reset_the_total() -> None:
     driver = Driver([{"millijoules": 1000.0}])
     (found,) = find_gpus(driver)
     for counter in (5000.0, 10.0, 1010.0):
@@ -100,12 +100,12 @@ def test_an_old_gpu_without_a_counter_is_integrated() -> None:
     assert found.joules() == pytest.approx(150.0)
 
 
-def test_what_a_gpu_does_not_tell_is_unknown_and_not_zero() -> None:
+def test_a_value_that_a_gpu_does_not_report_is_none_and_not_zero() -> None:
     state = gpu(millijoules=1.0).state()
     assert (state.power_watts, state.utilization, state.memory_used) == (None, None, None)
 
 
-def test_no_driver_no_gpus_and_a_lost_one_says_so() -> None:
+def test_without_a_driver_there_are_no_gpus_and_a_lost_driver_raises_source_gone() -> None:
     driver = Driver([{"millijoules": 1.0}])
     (found,) = find_gpus(driver)
     driver.broken = True
@@ -122,7 +122,7 @@ def test_the_declared_model_follows_the_cores() -> None:
     assert machine.method == "modelled"
 
 
-def test_declared_watts_are_used_only_where_no_counter_is(tmp_path: Path) -> None:
+def test_declared_watts_are_used_only_without_a_counter(tmp_path: Path) -> None:
     power = Power(idle_watts=40, busy_watts=100)
     assert [one.source for one in find_sources(power, [], tmp_path)] == ["declared"]
     write_zone(tmp_path, "intel-rapl:0", "package-0", 5)
@@ -133,7 +133,7 @@ def test_a_machine_may_have_no_source(tmp_path: Path) -> None:
     assert find_sources(Power(), [], tmp_path) == []
 
 
-def test_the_kernels_account_of_the_cores() -> None:
+def test_cpu_time_from_the_kernel() -> None:
     before = busy_core_seconds()
     assert before > 0
     assert busy_core_seconds() >= before

@@ -1,4 +1,4 @@
-"""The metrics endpoint: keys, TLS, and clients that keep a connection to themselves."""
+"""The metrics endpoint: keys, TLS, and clients that hold connections open."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def listening(ports: Ports, folder: Path, *keys: ApiKey, tls: Tls | None = None)
         server.server_close()
 
 
-def test_without_a_key_for_them_metrics_are_open(free_ports: Ports, tmp_path: Path) -> None:
+def test_without_a_metrics_key_metrics_are_open(free_ports: Ports, tmp_path: Path) -> None:
     with listening(free_ports, tmp_path) as url:
         assert "process_resident_memory_bytes" in httpx.get(url).text
 
 
-def test_metrics_are_for_their_keys(free_ports: Ports, tmp_path: Path) -> None:
+def test_metrics_need_a_metrics_key(free_ports: Ports, tmp_path: Path) -> None:
     key = new_key()
     reader = ApiKey(name="prometheus", sha256=digest(key).hex(), models=(), metrics=True)
     with listening(free_ports, tmp_path, reader) as url:
@@ -62,10 +62,10 @@ def test_metrics_over_tls(free_ports: Ports, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("secure", [False, True])
-def test_a_head_that_comes_byte_by_byte_ends(
+def test_a_request_head_sent_byte_by_byte_is_cut_off(
     free_ports: Ports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secure: bool
 ) -> None:
-    monkeypatch.setattr("serve.node.metrics_server.MOST_SECONDS", 0.5)
+    monkeypatch.setattr("serve.node.metrics_server.MAX_SECONDS", 0.5)
     authority = Authority(tmp_path, "root")
     pair = authority.sign("server")
     tls = Tls(certificate=str(pair.certificate), key=str(pair.key)) if secure else None
@@ -85,7 +85,7 @@ def test_a_head_that_comes_byte_by_byte_ends(
             until(ended)
 
 
-def test_silent_connections_take_no_more_than_their_room(free_ports: Ports, tmp_path: Path) -> None:
+def test_silent_connections_are_limited(free_ports: Ports, tmp_path: Path) -> None:
     with listening(free_ports, tmp_path) as url:
         address = ("127.0.0.1", int(url.split(":")[2].split("/")[0]))
         silent = [socket.create_connection(address) for _ in range(CONNECTIONS)]

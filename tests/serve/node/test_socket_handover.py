@@ -10,7 +10,7 @@ from serve.node.socket_handover import KEEPER, Handover, bind, find_listener, pr
 
 
 def answers(listener: socket.socket) -> bool:
-    """Whether somebody can connect to the port and is accepted by this listener."""
+    """Whether a connection to the port is accepted by this listener."""
     with socket.create_connection(listener.getsockname()):
         peer, _ = listener.accept()
         peer.close()
@@ -37,7 +37,7 @@ def test_a_new_keeper_takes_the_socket_from_a_gateway(tmp_path: Path) -> None:
         gateway.close()
 
 
-def test_doors_of_the_dead_are_cleared(tmp_path: Path) -> None:
+def test_sockets_of_dead_gateways_are_removed(tmp_path: Path) -> None:
     dead = socket.socket(socket.AF_UNIX)
     dead.bind(str(tmp_path / "gateway-9.sock"))
     dead.close()
@@ -68,8 +68,8 @@ def test_folder_is_private(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o1777])
-def test_a_folder_in_which_others_may_write_is_refused(tmp_path: Path, mode: int) -> None:
-    """Their socket in it would be handed to gateways as the node's."""
+def test_a_folder_that_other_users_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+    """Gateways would take a socket there for the node's."""
     tmp_path.chmod(mode)
-    with pytest.raises(ConfigError, match="others may write"):
+    with pytest.raises(ConfigError, match="other users may write"):
         prepare_folder(tmp_path)

@@ -51,7 +51,7 @@ def test_requests_batches_and_times_have_tritons_names(tmp_path: Path) -> None:
         assert page.get_sample_value("nv_inference_request_failure", MODEL | {"reason": reason}) == count
 
 
-def test_gpus_have_tritons_names_and_what_is_unknown_is_absent(tmp_path: Path) -> None:
+def test_gpus_have_tritons_names_and_unknown_values_are_absent(tmp_path: Path) -> None:
     driver = Driver(
         [{"millijoules": 0.0, "milliwatts": 61_500, "percent": 40, "memory": 8e9, "used": 1e9}, {"percent": 5}]
     )
@@ -66,7 +66,7 @@ def test_gpus_have_tritons_names_and_what_is_unknown_is_absent(tmp_path: Path) -
     assert page.get_sample_value("nv_gpu_power_usage", {"gpu_uuid": "GPU-1"}) is None
 
 
-def test_without_a_gpu_there_is_no_gpu_metric_and_memory_is_that_of_the_living(tmp_path: Path) -> None:
+def test_without_a_gpu_there_is_no_gpu_metric_and_memory_counts_living_processes(tmp_path: Path) -> None:
     MmapWriter(tmp_path)
     text = generate_latest(registry_of(tmp_path)).decode()
     assert "nv_gpu" not in text

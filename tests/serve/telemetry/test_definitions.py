@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import importlib
 import multiprocessing
+import pkgutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+import serve
 from serve.node.collector import MetricsCollector
-from serve.telemetry.definitions import DEFINITIONS, QUEUE, SECONDS, TOTAL
+from serve.telemetry.definitions import DEFINITIONS, QUEUE, SECONDS, TOTAL, Definition
 from serve.telemetry.mmap_store import MmapReader, MmapWriter, clear_files, read_files
 from serve.telemetry.recorder import Metrics, ModelRecorder, observe
 from serve.telemetry.request_timings import STAGES
@@ -23,7 +28,7 @@ def registry_of(folder: Path) -> CollectorRegistry:
 
 
 def record(folder: Path, requests: int) -> None:
-    """What a gateway process does; ends without saying goodbye."""
+    """Records as a gateway process does, and ends without closing anything."""
     recorder = ModelRecorder(Metrics(MmapWriter(folder)), "m", "1")
     for _ in range(requests):
         recorder.request((0.001,) * len(STAGES))
@@ -36,7 +41,7 @@ def record(folder: Path, requests: int) -> None:
 LABELS = {"model": "m", "version": "1"}
 
 
-def test_totals_hold_every_process_dead_ones_included(tmp_path: Path) -> None:
+def test_totals_include_processes_that_have_ended(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     for requests in (3, 4):
         process = spawn.Process(target=record, args=(tmp_path, requests))
@@ -49,10 +54,10 @@ def test_totals_hold_every_process_dead_ones_included(tmp_path: Path) -> None:
     assert registry.get_sample_value("convoy_batches_total", LABELS) == 3
     assert registry.get_sample_value("convoy_batch_size_sum", LABELS) == 12
     assert registry.get_sample_value("convoy_request_seconds_count", LABELS) == 12
-    assert registry.get_sample_value("convoy_queue_rows", LABELS) == 5, "a dead process has no queue"
+    assert registry.get_sample_value("convoy_queue_rows", LABELS) == 5, "a process that has ended has no queue"
 
 
-def test_clearing_keeps_the_living(tmp_path: Path) -> None:
+def test_clearing_keeps_files_of_living_processes(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     process = spawn.Process(target=record, args=(tmp_path, 1))
     process.start()
@@ -63,7 +68,7 @@ def test_clearing_keeps_the_living(tmp_path: Path) -> None:
     assert registry_of(tmp_path).get_sample_value("convoy_samples_total", LABELS) == 2
 
 
-def test_a_page_that_is_being_written_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_of_an_index_is_ignored(tmp_path: Path) -> None:
     record(tmp_path, 1)
     index = next(tmp_path.glob("*.index"))
     whole = list(read_files(tmp_path))
@@ -71,7 +76,7 @@ def test_a_page_that_is_being_written_is_read_as_far_as_it_goes(tmp_path: Path) 
     assert len(list(read_files(tmp_path))) == len(whole)
 
 
-def test_a_reader_follows_what_is_added(tmp_path: Path) -> None:
+def test_a_reader_follows_added_series(tmp_path: Path) -> None:
     reader, page = MmapReader(tmp_path), MmapWriter(tmp_path)
     page.series("convoy_a", {"model": "x"}, 2)[:] = (1, 2)
     assert [(one.metric, one.values.tolist()) for one in reader.read()] == [("convoy_a", [1, 2])]
@@ -112,7 +117,7 @@ def test_every_metric_has_help_and_our_prefix() -> None:
         assert definition.help
 
 
-def test_files_of_somebody_else_in_the_folder_stay(tmp_path: Path) -> None:
+def test_other_files_in_the_folder_stay(tmp_path: Path) -> None:
     for name in ("book.index", "book.values", "2024-01.index", "2024-01.values"):
         (tmp_path / name).write_text("mine")
     record(tmp_path, 3)
@@ -121,3 +126,33 @@ def test_files_of_somebody_else_in_the_folder_stay(tmp_path: Path) -> None:
         "book.index", "book.values", "2024-01.index", "2024-01.values",
     }  # fmt: skip
     assert sum(1 for _ in read_files(tmp_path)) > 0
+
+
+EXPOSED_BY_THE_NODE_AGENT = """
+from pathlib import Path
+from sys import argv
+from serve.node.collector import MetricsCollector
+for family in MetricsCollector(Path(argv[1])).collect():
+    print(family.name)
+"""
+
+
+def test_every_metric_defined_anywhere_in_serve_is_exposed(tmp_path: Path) -> None:
+    for module in pkgutil.walk_packages(serve.__path__, "serve."):
+        importlib.import_module(module.name)
+    modules = [module for name, module in sys.modules.items() if name.startswith("serve.")]
+    defined = {one for module in modules for one in vars(module).values() if isinstance(one, Definition)}
+    assert {one.name for one in defined} == set(DEFINITIONS)
+    metrics = Metrics(MmapWriter(tmp_path))
+    for definition in defined:
+        metrics.values(definition, **dict.fromkeys(definition.labels, "x"))
+    command = [sys.executable, "-c", EXPOSED_BY_THE_NODE_AGENT, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    # Its process lives, and the gauges in it are 0: so every metric must be there.
+    assert {one.name for one in defined} <= set(done.stdout.split())
+
+
+def test_a_name_is_defined_once() -> None:
+    with pytest.raises(ValueError, match="defined twice"):
+        Definition(QUEUE.name, "counter", "Another one.", ())
+    assert DEFINITIONS[QUEUE.name] is QUEUE

@@ -1,4 +1,4 @@
-"""What is told of a request when it has ended: JSON lines, and spans at a real collector."""
+"""Observers of finished requests: JSON log lines, and spans at a real collector."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def classify(gateway: Serving, image: bytes = IMAGE, **headers: str) -> httpx.Re
     return httpx.post(url, content=image, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
-def test_a_line_of_json_for_every_request_when_asked(gateway: Serving, tmp_path: Path) -> None:
+def test_the_access_log_has_a_json_line_per_request(gateway: Serving, tmp_path: Path) -> None:
     handler = open_log(tmp_path, "gateway", Logging(access=True))
     gateway.plane.observers.append(log_request)
     try:
@@ -73,7 +73,7 @@ def test_a_line_of_json_for_every_request_when_asked(gateway: Serving, tmp_path:
     assert (over_grpc["code"], over_grpc["protocol"]) == ("OK", "grpc")
 
 
-def test_a_fault_is_logged_with_its_traceback(tmp_path: Path) -> None:
+def test_an_exception_is_logged_with_its_traceback(tmp_path: Path) -> None:
     handler = open_log(tmp_path, "gateway", Logging())
     log = logging.getLogger("convoy.test")
     try:
@@ -92,7 +92,7 @@ def test_a_fault_is_logged_with_its_traceback(tmp_path: Path) -> None:
 
 @contextmanager
 def collector() -> Iterator[tuple[str, list[Any]]]:
-    """An OTLP collector over HTTP, and the spans that it was sent."""
+    """An OTLP collector over HTTP, and the spans that it received."""
     spans: list[Any] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -146,7 +146,7 @@ def test_a_traced_request_is_a_span_with_a_child_per_stage() -> None:
     assert failed.status.message == "broken"
 
 
-def test_the_listeners_tell_the_tracer(gateway: Serving) -> None:
+def test_both_listeners_report_to_the_tracer(gateway: Serving) -> None:
     with collector() as (endpoint, spans):
         observe, end = request_tracer(Tracing(endpoint=endpoint, sample=0))
         gateway.plane.observers.append(observe)

@@ -1,0 +1,51 @@
+"""Checks that no file on PYTHONPATH hides a Python module that the server needs.
+
+Ray's workers inherit PYTHONPATH. Where a file there hides a package, every worker fails as it starts, and Ray tries again for
+minutes before it gives up.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+import convoy
+from convoy.errors import ConfigError
+
+ROOT = Path(convoy.__file__).resolve().parents[1]
+INSTALLED = Path(click.__file__).resolve().parents[1]  # the folder of our dependencies
+OWN_PACKAGES = {"convoy", "models", "serve"}
+
+
+def check_import_path(environment: Mapping[str, str] = os.environ) -> None:
+    """Raises ConfigError that names the first file on PYTHONPATH that hides one of our packages, or a module they import."""
+    python_path = environment.get("PYTHONPATH")
+    if not python_path:
+        return
+    for entry in python_path.split(os.pathsep):
+        folder = Path(entry).resolve()  # Python takes an empty entry for the working directory
+        if not folder.is_dir() or folder in (ROOT, INSTALLED):
+            continue
+        hiding = next(filter(_hides, sorted(folder.iterdir())), None)
+        if hiding is not None:
+            raise ConfigError(
+                f"{hiding} hides the Python module {hiding.stem!r} from the server, because PYTHONPATH contains "
+                f"{entry!r}; rename it, or unset PYTHONPATH"
+            )
+
+
+def _hides(path: Path) -> bool:
+    if path.is_dir():
+        return path.name in OWN_PACKAGES and (path / "__init__.py").is_file()
+    if path.suffix != ".py":
+        return False
+    # A package on PYTHONPATH may replace an installed one on purpose. A single file that replaces a package is an accident.
+    return (
+        path.stem in OWN_PACKAGES
+        or path.stem in sys.stdlib_module_names
+        or (INSTALLED / path.stem / "__init__.py").is_file()
+    )
