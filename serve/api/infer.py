@@ -19,25 +19,17 @@ from serve.api.answer_energy import answer_energy
 from serve.api.classify_params import check_flag
 from serve.batching.member_report import OUTCOMES
 from serve.batching.results import Answer
-from serve.experiments.caller import MakeCaller
 from serve.experiments.endpoint import ExperimentEndpoint
-from serve.gateway.dataplane import DataPlane, Terms, Watch, all_logits, check_images
+from serve.gateway.dataplane import DataPlane, all_logits, check_images
 from serve.gateway.endpoints import ComposedEndpoint, Endpoint
+from serve.gateway.request_context import RequestContext
 from serve.telemetry.request_timings import RequestTimings
 
 OUTPUT = "logits"
 MAX_PRIORITY = 2**31
 
 
-async def infer(
-    plane: DataPlane,
-    endpoint: Endpoint,
-    request: InferRequest,
-    caller: MakeCaller,
-    terms: Terms,
-    trace: RequestTimings,
-    watch: Watch,
-) -> InferResponse:
+async def infer(plane: DataPlane, endpoint: Endpoint, context: RequestContext, request: InferRequest) -> InferResponse:
     """Answers a request. Raises InvalidInput when it does not fit the model."""
     for output in request.outputs:
         if output.name != OUTPUT:
@@ -45,46 +37,51 @@ async def infer(
     tells_energy = bool(request.parameters) and check_flag("energy", request.parameters.get("energy", False))
     identifier = request.id
     if isinstance(endpoint, ExperimentEndpoint):
-        identifier = trace.id = trace.id or plane.new_id()  # feedback must be able to name it
-        caller_now, work = caller(identifier, request.parameters), partial(_answers, plane, request)
-        answers = await endpoint.live.serve(caller_now, terms, trace, watch, work)
+        identifier = context.request_id = context.request_id or plane.new_id()  # feedback must be able to name it
+        context.fields = request.parameters
+        answers = await endpoint.live.serve(context, partial(_answers, plane, request))
     else:
-        answers = await _answers(plane, request, endpoint, terms, trace, watch)
+        answers = await _answers(plane, request, endpoint, context)
     logits = all_logits(answers)
-    asked = request.outputs or (RequestedOutput(OUTPUT),)
-    outputs = tuple(_output(endpoint, logits, one.classes) for one in asked)
-    parameters = _parameters(answers[0], trace)
+    outputs = tuple(
+        _output(endpoint, logits, output.classes) for output in request.outputs or (RequestedOutput(OUTPUT),)
+    )
+    parameters = _parameters(answers[0], context.timings)
     if tells_energy:
-        told = answer_energy(endpoint, answers, trace)
-        parameters = {**parameters, **{key: value for key, value in told.items() if value is not None}}
+        energy = answer_energy(endpoint, answers, context.timings)
+        parameters = {**parameters, **{key: value for key, value in energy.items() if value is not None}}
     return InferResponse(endpoint.name, endpoint.version, identifier, outputs, parameters)
 
 
 async def _answers(
-    plane: DataPlane, request: InferRequest, endpoint: Endpoint, terms: Terms, trace: RequestTimings, watch: Watch
+    plane: DataPlane, request: InferRequest, endpoint: Endpoint, context: RequestContext
 ) -> list[Answer]:
     tensor = _single_input(endpoint, request)
     check_input(endpoint, tensor.name, tensor.datatype, tensor.shape)
     if tensor.datatype == BYTES:
-        return await plane.classify(endpoint, tensor.elements, terms, trace, watch)
+        return await plane.classify(endpoint, context, tensor.elements)
     if isinstance(endpoint, ComposedEndpoint):
-        return await plane.decode_and_run(endpoint, list(tensor.array), terms, trace, watch)
-    return await plane.run(endpoint, tensor.array, terms, trace, watch)
+        return await plane.decode_and_run(endpoint, context, list(tensor.array))
+    return await plane.run(endpoint, context, tensor.array)
 
 
-def request_terms(plane: DataPlane, request: InferRequest, trace: RequestTimings, default: Terms) -> Terms:
-    """The terms in a request's parameters: `timeout` in microseconds, `priority` from 1, 0 being the default."""
+def apply_parameters(plane: DataPlane, context: RequestContext, request: InferRequest) -> None:
+    """Sets what the parameters `timeout` (microseconds) and `priority` (from 1; 0 is the default) ask for.
+
+    A timeout only shortens the deadline that the context has. Raises InvalidInput.
+    """
     if "timeout" not in request.parameters and "priority" not in request.parameters:
-        return default
+        return
     timeout, priority = request.parameters.get("timeout"), request.parameters.get("priority", 0)
     if type(priority) is not int or not 0 <= priority <= MAX_PRIORITY:
         raise InvalidInput("parameter priority must be a whole number of at least 0")
+    context.priority = priority or context.priority
     if timeout is None:
-        return Terms(default.deadline, priority or default.priority)
+        return
     if type(timeout) is not int or timeout < 0:
         raise InvalidInput("parameter timeout must be a whole number of microseconds")
-    deadline = plane.terms(trace.started, timeout / 1e6 if timeout else None).deadline
-    return Terms(min(deadline, default.deadline), priority or default.priority)
+    deadline = plane.deadline(context.timings.started, timeout / 1e6 if timeout else None)
+    context.deadline = min(deadline, context.deadline)
 
 
 def _single_input(endpoint: Endpoint, request: InferRequest) -> Tensor:

@@ -24,16 +24,15 @@ from convoy.errors import (
 from serve.batching.results import Answer
 from serve.energy.prices import Prices
 from serve.experiments.allocation import POINTS, point
-from serve.experiments.caller import Caller, Work
+from serve.experiments.caller import Work, checked_id
 from serve.experiments.ledger.records import Answered, Place, Unanswered
 from serve.experiments.revision import Revision
-from serve.gateway.dataplane import DataPlane, ImageBytes, Terms, Watch
 from serve.gateway.endpoints import Endpoint, engine_work, waiting_rows
+from serve.gateway.request_context import RequestContext
 from serve.telemetry.definitions import ARM_COPIES, ARM_REQUESTS, Definition
 from serve.telemetry.mmap_store import Values
 from serve.telemetry.recorder import Metrics
 from serve.telemetry.request_events import FIELDS
-from serve.telemetry.request_timings import RequestTimings
 
 if TYPE_CHECKING:
     from serve.experiments.ledger.writer import LedgerWriter
@@ -80,47 +79,26 @@ class ExperimentRuntime:
         self._copies: set[asyncio.Task[None]] = set()
         self._counters: dict[tuple[str, str, str], Values] = {}
 
-    def assign(self, caller: Caller) -> Assigned:
-        """The arm of a caller. One without the sticky key counts as a unit of its own."""
-        key = None if self._key_of is None else self._key_of(caller)
+    def assign(self, context: RequestContext) -> Assigned:
+        """The arm of a request. One without the sticky key counts as a unit of its own."""
+        key = None if self._key_of is None else self._key_of(context)
         if key is None:
-            return Assigned(self.revision.allocation.arm(self._salt, caller.id), 0)
+            return Assigned(self.revision.allocation.arm(self._salt, context.request_id), 0)
         return Assigned(self.revision.allocation.arm(self._salt, key), unit_of(self._salt, key))
 
-    def serve(
-        self, caller: Caller, terms: Terms, trace: RequestTimings, watch: Watch, work: Work
-    ) -> Awaitable[list[Answer]]:
-        """Answers with the caller's arm. Raises ConvoyError as the arm does."""
-        assigned = self.assign(caller)
+    def serve(self, context: RequestContext, work: Work) -> Awaitable[list[Answer]]:
+        """Answers with the arm that the caller is assigned to. Raises ConvoyError as the arm does."""
+        checked_id(context.request_id)
+        assigned = self.assign(context)
         if self._copied:
-            self._start_copies(caller, assigned, terms, work)
-        return self._run(caller, assigned, assigned.arm, terms, trace, watch, work)
+            self._start_copies(context, assigned, work)
+        return self._run(context, assigned, assigned.arm, work)
 
-    def classify(
-        self,
-        plane: DataPlane,
-        images: Sequence[ImageBytes],
-        caller: Caller,
-        terms: Terms,
-        trace: RequestTimings,
-        watch: Watch,
-    ) -> Awaitable[list[Answer]]:
-        """As `DataPlane.classify`, by the caller's arm."""
-        return self.serve(caller, terms, trace, watch, partial(plane.classify, images=images))
-
-    async def _run(
-        self,
-        caller: Caller,
-        assigned: Assigned,
-        arm: str,
-        terms: Terms,
-        trace: RequestTimings,
-        watch: Watch,
-        work: Work,
-    ) -> list[Answer]:
-        trace.experiment, trace.arm = self.revision.definition.name, arm
+    async def _run(self, context: RequestContext, assigned: Assigned, arm: str, work: Work) -> list[Answer]:
+        timings = context.timings
+        timings.experiment, timings.arm = self.revision.definition.name, arm
         try:
-            answers = await work(self.arms[arm], terms=terms, trace=trace, watch=watch)
+            answers = await work(self.arms[arm], context)
         except CLIENTS_FAULT:
             raise
         except Exception as error:  # whatever it is, this arm did not answer
@@ -128,8 +106,8 @@ class ExperimentRuntime:
                 self._writer.unanswered(Unanswered(self._places[arm], assigned.unit, "failed"))
                 self._count(ARM_REQUESTS, arm, "failed")
             raise
-        seconds, prices = time.monotonic() - trace.started, None if trace.cached else self._prices()
-        record = partial(self._record, caller.id, assigned, arm, answers, seconds, prices, time.time())
+        seconds, prices = time.monotonic() - timings.started, None if timings.cached else self._prices()
+        record = partial(self._record, context.request_id, assigned, arm, answers, seconds, prices, time.time())
         self._writer.later(sum([answer.stop - answer.start for answer in answers]), record)
         self._count(ARM_REQUESTS, arm, "answered")
         return answers
@@ -150,13 +128,13 @@ class ExperimentRuntime:
         place, answered = self._places[arm], arm == assigned.arm
         return Answered(place, identifier, assigned.unit, answered, images, seconds, engine, joules, at)
 
-    def _start_copies(self, caller: Caller, assigned: Assigned, terms: Terms, work: Work) -> None:
-        """Copies of a request for the other arms: bounded, last in every line, and none while an arm has a line."""
+    def _start_copies(self, context: RequestContext, assigned: Assigned, work: Work) -> None:
+        """Copies a request to the other arms: bounded, last in every queue, and to no arm whose queue holds rows."""
         revision = self.revision
         definition = revision.definition
         # Which requests are copied is as much a function of their id as their arm, and independent of it.
         share = definition.percent / 100 if definition.mode == "shadow" else 1.0
-        if point(f"{revision.salt}#copies"[:64], caller.id) >= share * POINTS:
+        if point(f"{revision.salt}#copies"[:64], context.request_id) >= share * POINTS:
             return
         for arm in definition.arms:
             if arm.name == assigned.arm or arm.name in revision.stopped:
@@ -164,21 +142,21 @@ class ExperimentRuntime:
             if len(self._copies) >= COPIES or waiting_rows(self.arms[arm.name]) > 0:
                 self._drop(assigned, arm.name)
                 continue
-            copy = self._copy(caller, assigned, arm.name, Terms(terms.deadline, LAST_PRIORITY), work)
+            copy = self._copy(context.copy(LAST_PRIORITY), assigned, arm.name, work)
             task = asyncio.create_task(copy)
             self._copies.add(task)
             task.add_done_callback(self._copies.discard)
 
-    async def _copy(self, caller: Caller, assigned: Assigned, arm: str, terms: Terms, work: Work) -> None:
+    async def _copy(self, context: RequestContext, assigned: Assigned, arm: str, work: Work) -> None:
         try:
-            await self._run(caller, assigned, arm, terms, RequestTimings(time.monotonic()), Watch(), work)
+            await self._run(context, assigned, arm, work)
         except SHED:
             self._drop(assigned, arm)
             return
         except ConvoyError:  # counted where it happened; nobody waits for a copy
             pass
         except Exception:
-            log.exception("a copy failed", extra={FIELDS: {"request_id": caller.id, "model": arm}})
+            log.exception("a copy failed", extra={FIELDS: {"request_id": context.request_id, "model": arm}})
         self._count(ARM_COPIES, arm, "run")
 
     def _drop(self, assigned: Assigned, arm: str) -> None:
@@ -210,12 +188,12 @@ def best_classes(answer: Answer) -> Iterator[tuple[int, float]]:
         yield best.classes[row][0], best.probabilities[row][0]
 
 
-def key_reader(sticky: str) -> Callable[[Caller], str | None] | None:
-    """What reads the value that decides the arm, None where the caller names none; nothing where each request is a unit."""
+def key_reader(sticky: str) -> Callable[[RequestContext], str | None] | None:
+    """Reads the value that decides the arm, None where a request has none. None: every request is its own unit."""
     kind, _, name = sticky.partition(":")
 
-    def field(caller: Caller) -> str | None:
-        value: Any = caller.fields.get(name)
+    def field(context: RequestContext) -> str | None:
+        value: Any = context.fields.get(name)
         if isinstance(value, list | dict):
             raise InvalidInput(
                 f"{name} is {shown(value)}; this experiment assigns by it, so it must be text or a number"
@@ -225,8 +203,8 @@ def key_reader(sticky: str) -> Callable[[Caller], str | None] | None:
     if kind == "field":
         return field
     if kind == "header":
-        return lambda caller: caller.header(name)
-    return (lambda caller: caller.address) if kind == "address" else None
+        return lambda context: context.caller.header(name)
+    return (lambda context: context.caller.address) if kind == "address" else None
 
 
 def unit_of(salt: str, key: str) -> int:

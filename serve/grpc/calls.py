@@ -14,8 +14,10 @@ import grpc
 
 from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, Overloaded
 from serve.auth import Holder, key_in
-from serve.gateway.dataplane import DataPlane, Watch, log_fault
+from serve.gateway.dataplane import DataPlane, log_fault
 from serve.gateway.endpoints import Endpoint
+from serve.gateway.request_context import RequestContext
+from serve.grpc.caller import GrpcCaller
 from serve.telemetry.definitions import IN_FLIGHT
 from serve.telemetry.recorder import Metrics
 from serve.telemetry.request_events import FAULT, RequestEvent
@@ -38,9 +40,10 @@ class Calls:
         self._in_flight = metrics.values(IN_FLIGHT, protocol="grpc")
 
     @contextlib.contextmanager
-    def call(self, name: str, version: str, context: Context) -> Iterator[tuple[Endpoint, RequestTimings, Watch]]:
+    def call(self, name: str, version: str, context: Context) -> Iterator[tuple[Endpoint, RequestContext]]:
         """A call from its first line to its answer. Raises ConvoyError."""
-        trace, watch = RequestTimings(self.clock()), Watch()
+        trace = RequestTimings(self.clock())
+        request = RequestContext(trace, GrpcCaller(context))
         endpoint: Endpoint | None = None
         holder: Holder | None = None
         code, reason = "INTERNAL", FAULT  # until it is answered
@@ -51,7 +54,7 @@ class Calls:
                 endpoint = self.plane.endpoints.by_name.get(name)  # whose refusal is counted
                 holder = self.plane.access.enter(shown_key(context), name)
             endpoint = self.plane.find(name, version)
-            yield endpoint, trace, watch
+            yield endpoint, request
             trace.answered = self.clock()
             self.plane.record_answer(endpoint, trace)
             code, reason = "OK", ""
@@ -69,7 +72,7 @@ class Calls:
             late = _passed(context.time_remaining())
             ended = DeadlineExceeded("the deadline passed") if late else Cancelled("the client left")
             code, reason = ended.grpc_code, str(ended)
-            watch.client_gone()
+            request.cancel()
             if endpoint is not None:
                 self.plane.record_failure(endpoint, ended, trace)
             raise

@@ -15,12 +15,11 @@ from convoy.wire.oip_http import MAX_TENSORS, InferRequest
 from convoy.wire.oip_metadata import to_message
 from convoy.wire.tensors import PIECE
 from serve.api import model_metadata
-from serve.api.infer import check_input, infer, request_terms
+from serve.api.infer import apply_parameters, check_input, infer
 from serve.api.model_statistics import statistics
 from serve.config.schema import Settings
 from serve.gateway.endpoints import Endpoint, trouble_of
 from serve.gateway.repository import Repository, check_load, check_unload
-from serve.grpc.caller import grpc_caller
 from serve.grpc.calls import Calls, Context, abort, aborts, pipelined
 
 Change = pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest
@@ -65,14 +64,13 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             yield response
 
     async def _infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
-        with self._calls.call(request.model_name, request.model_version, context) as (endpoint, trace, watch):
-            trace.id = request.id
+        with self._calls.call(request.model_name, request.model_version, context) as (endpoint, asked):
+            asked.request_id = request.id
             parsed = await _parse(request, endpoint)
-            trace.received = self._calls.clock()
-            terms = self._plane.terms(trace.started, context.time_remaining())
-            terms = request_terms(self._plane, parsed, trace, terms)
-            caller = partial(grpc_caller, context)
-            return render_message(await infer(self._plane, endpoint, parsed, caller, terms, trace, watch))
+            asked.timings.received = self._calls.clock()
+            asked.deadline = self._plane.deadline(asked.timings.started, context.time_remaining())
+            apply_parameters(self._plane, asked, parsed)
+            return render_message(await infer(self._plane, endpoint, asked, parsed))
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:  # noqa: N802
         return pb.ServerLiveResponse(live=True)

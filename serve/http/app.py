@@ -5,33 +5,31 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, cast
 
 from starlette.types import ASGIApp
 
 from convoy.errors import ConvoyError, Overloaded
 from serve.experiments.caller import ARM_HEADER
 from serve.experiments.endpoint import ExperimentEndpoint
-from serve.gateway.dataplane import DataPlane, Watch
+from serve.gateway.dataplane import DataPlane
 from serve.gateway.endpoints import Endpoint
+from serve.gateway.request_context import RequestContext
 from serve.http.auth import shown_key
 from serve.http.body import Headers as RequestHeaders
 from serve.http.body import Receive, Scope, Send, read_body
-from serve.http.caller import http_caller
+from serve.http.caller import HttpCaller
 from serve.http.classify import carries_large_image
 from serve.http.compression import encode_answer
-from serve.http.connection import BEGAN, WATCH
+from serve.http.connection import RequestScope
 from serve.http.dialects import DIALECTS, Dialect
 from serve.http.infer import infer_http
-from serve.http.request_headers import PRIORITY_HEADER, TIMEOUT_HEADER, http_terms
+from serve.http.request_headers import PRIORITY_HEADER, TIMEOUT_HEADER, apply_headers
 from serve.http.responses import JSON, REQUEST_ID, Headers, send_answer, send_error, whole_error
 from serve.telemetry.definitions import IN_FLIGHT
 from serve.telemetry.recorder import Metrics
 from serve.telemetry.request_events import FAULT, RequestEvent
 from serve.telemetry.request_timings import RequestTimings
-
-if TYPE_CHECKING:
-    pass
 
 TRACEPARENT = b"traceparent"
 
@@ -48,7 +46,7 @@ REPEAT = 0.02  # of the time that a request may take: for so long its refusal ho
 MOST_REFUSALS = 64  # that are kept: of as many models, deadlines and priorities
 
 
-Handler = Callable[[Endpoint, Scope, RequestHeaders, Receive, RequestTimings], Awaitable[tuple[bytes, Headers]]]
+Handler = Callable[[Endpoint, Scope, RequestHeaders, Receive, RequestContext], Awaitable[tuple[bytes, Headers]]]
 
 
 class Refusal(NamedTuple):
@@ -104,12 +102,13 @@ class HttpApp:
         """
         if not self._plane.access.open or self._plane.draining or ORIGIN in asked:
             return None
-        route, trace = self._routes[url.decode()], RequestTimings(self._start(began))
+        route = self._routes[url.decode()]
+        context = RequestContext(RequestTimings(self._start(began)))
         large = route.images and carries_large_image(asked)
         key = (url, asked.get(TIMEOUT_HEADER), asked.get(PRIORITY_HEADER), large)
         refusal = self._refusals.get(key)
         if refusal is None or self._clock() > refusal.until or REQUEST_ID in asked:
-            refusal = self._judge(route.endpoint, asked, trace, large)
+            refusal = self._judge(route.endpoint, asked, context, large)
             if refusal is None:
                 self._plane.lag.admitted()
                 return None
@@ -117,19 +116,19 @@ class HttpApp:
                 if len(self._refusals) == MOST_REFUSALS:
                     self._refusals.clear()
                 self._refusals[key] = refusal
-        self._plane.record_failure(route.endpoint, refusal.error, trace)
-        self._count(route.endpoint, asked, refusal.error.http_status, str(refusal.error), trace)
+        self._plane.record_failure(route.endpoint, refusal.error, context.timings)
+        self._count(route.endpoint, asked, refusal.error.http_status, str(refusal.error), context.timings)
         return refusal.answer
 
-    def _judge(self, endpoint: Endpoint, asked: RequestHeaders, trace: RequestTimings, large: bool) -> Refusal | None:
+    def _judge(self, endpoint: Endpoint, asked: RequestHeaders, context: RequestContext, large: bool) -> Refusal | None:
         """The refusal of a request that would be late, if it is."""
         try:
-            terms = http_terms(self._plane, asked, trace)
-            self._plane.check_room(endpoint, terms, large)
+            apply_headers(self._plane, asked, context)
+            self._plane.check_room(endpoint, context, large)
         except Overloaded as error:
-            trace.id = asked.get(REQUEST_ID, b"").decode("latin-1")
-            until = self._clock() + REPEAT * (terms.deadline - trace.started)
-            return Refusal(until, error.with_traceback(None), whole_error(error, trace.id))
+            context.request_id = asked.get(REQUEST_ID, b"").decode("latin-1")
+            until = self._clock() + REPEAT * (context.deadline - context.timings.started)
+            return Refusal(until, error.with_traceback(None), whole_error(error, context.request_id))
         except ConvoyError:  # other errors are answered once the body is read
             pass
         return None
@@ -142,26 +141,27 @@ class HttpApp:
         now = self._clock()
         return began if now - began > WAIT_SECONDS else now
 
-    def _check_room(self, route: HotRoute, asked: RequestHeaders, trace: RequestTimings) -> None:
-        terms = http_terms(self._plane, asked, trace)
-        self._plane.check_room(route.endpoint, terms, route.images and carries_large_image(asked))
+    def _check_room(self, route: HotRoute, asked: RequestHeaders, context: RequestContext) -> None:
+        apply_headers(self._plane, asked, context)
+        self._plane.check_room(route.endpoint, context, route.images and carries_large_image(asked))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._routes.get(scope["path"]) if scope["method"] == "POST" else None
         if route is None:
             await self._pages(scope, receive, send)
             return
-        endpoint = route.endpoint
-        trace = RequestTimings(self._start(scope[BEGAN]))
-        asked = dict(scope["headers"])
+        endpoint, asked = route.endpoint, dict(scope["headers"])
+        request = cast(RequestScope, scope)
+        trace = RequestTimings(self._start(request.began))
+        context = request.context = RequestContext(trace, HttpCaller(scope, asked))
         status, reason, holder = 500, FAULT, None  # until it is answered
         self._in_flight[0] += 1
         self._plane.in_flight += 1
         try:
             if not self._plane.access.open:
                 holder = self._plane.access.enter(shown_key(asked), endpoint.name)
-                self._check_room(route, asked, trace)
-            body, headers = await route.handler(endpoint, scope, asked, receive, trace)
+                self._check_room(route, asked, context)
+            body, headers = await route.handler(endpoint, scope, asked, receive, context)
             if trace.cached:
                 headers.append((b"x-cache", b"hit"))
             if trace.arm:
@@ -206,26 +206,26 @@ class HttpApp:
         scope: Scope,
         asked: RequestHeaders,
         receive: Receive,
-        trace: RequestTimings,
+        context: RequestContext,
     ) -> tuple[bytes, Headers]:
-        terms = http_terms(self._plane, asked, trace)
+        apply_headers(self._plane, asked, context)
         body = await read_body(asked, receive, self._plane.limits.body_bytes)
-        trace.received = self._clock()
+        timings = context.timings
+        timings.received = self._clock()
         call = await dialect.parse(scope, asked, body, endpoint)
-        trace.id = call.options.id or self._plane.new_id()
-        watch = scope[WATCH] = Watch()
+        identifier = context.request_id = call.options.id or self._plane.new_id()
         if isinstance(endpoint, ExperimentEndpoint):
-            caller = http_caller(scope, asked, trace.id, call.fields)
-            answers = await endpoint.live.classify(self._plane, call.images, caller, terms, trace, watch)
+            context.fields = call.fields
+            work = partial(self._plane.classify, images=call.images)
+            answers = await endpoint.live.serve(context, work)
         else:
-            answers = await self._plane.classify(endpoint, call.images, terms, trace, watch)
-        document = dialect.render(endpoint, trace.id, answers, call.options, trace, self._clock())
-        return document, [(b"content-type", JSON), (REQUEST_ID, trace.id.encode())]
+            answers = await self._plane.classify(endpoint, context, call.images)
+        document = dialect.render(endpoint, identifier, answers, call.options, timings, self._clock())
+        return document, [(b"content-type", JSON), (REQUEST_ID, identifier.encode())]
 
     async def _infer(
-        self, endpoint: Endpoint, scope: Scope, asked: RequestHeaders, receive: Receive, trace: RequestTimings
+        self, endpoint: Endpoint, scope: Scope, asked: RequestHeaders, receive: Receive, context: RequestContext
     ) -> tuple[bytes, Headers]:
         body = await read_body(asked, receive, self._plane.limits.body_bytes)
-        trace.received = self._clock()
-        watch = scope[WATCH] = Watch()
-        return await infer_http(self._plane, endpoint, scope, asked, body, trace, watch)
+        context.timings.received = self._clock()
+        return await infer_http(self._plane, endpoint, context, asked, body)

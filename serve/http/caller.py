@@ -1,18 +1,25 @@
-"""The client of an HTTP request, as experiments see it: its address, headers and fields."""
+"""The client of an HTTP request, as `serve.gateway.request_context.Caller`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from serve.experiments.caller import Caller, checked_id
 from serve.http.body import Headers, Scope
 
 
-def http_caller(scope: Scope, headers: Headers, identifier: str, fields: Mapping[str, Any]) -> Caller:
-    def header(name: str) -> str | None:
-        value = headers.get(name.encode())
-        return None if value is None else value.decode("latin-1")
+class HttpCaller:
+    """Reads address and headers when an experiment or a trace asks for them: most requests need neither."""
 
-    client = scope.get("client")
-    return Caller(checked_id(identifier), client[0] if client else "", header, fields)
+    __slots__ = ("_headers", "_scope")
+
+    def __init__(self, scope: Scope, headers: Headers) -> None:
+        self._scope = scope
+        self._headers = headers
+
+    @property
+    def address(self) -> str:
+        """The client's host, empty on a Unix socket."""
+        client = self._scope.get("client")
+        return client[0] if client else ""
+
+    def header(self, name: str) -> str | None:
+        value = self._headers.get(name.encode())
+        return None if value is None else value.decode("latin-1")

@@ -18,12 +18,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from convoy.errors import InvalidInput
 from serve.config.schema import Limits
+from serve.gateway.request_context import RequestContext
 from serve.http.body import Headers, Scope, whole_number
 from serve.http.chunked import ChunkedBody
 from serve.http.fast_path import MOST_BYTES, FastPathCycle
 
-BEGAN = "convoy.began"  # key of the scope: when the first byte of the request was seen, in the event loop's time
-WATCH = "convoy.watch"  # key of the scope under which a waiting request can be told that its client has gone
 PIECE = 4096  # bytes that are parsed at a time where a head may be among them: no more is read ahead of its turn
 LINGER_SECONDS = 5.0  # a close while the client still sends would reset the connection under the last answer
 BAD_REQUEST = b"400 Bad Request"
@@ -43,6 +42,21 @@ class Phase(Enum):
 
 
 IDLE, HEAD, BODY, ANSWER, REST, LEAVING = Phase  # an attribute of an Enum is slow to read
+
+
+class RequestScope(dict[str, Any]):
+    """The ASGI scope of a request, with what connection and application share beyond ASGI.
+
+    `began`: when the first byte of the request was seen, in the event loop's time. `context`: set by the application, so
+    that the connection can cancel the request when its client disconnects.
+    """
+
+    __slots__ = ("began", "context")
+
+    def __init__(self, scope: Scope, began: float) -> None:
+        super().__init__(scope)
+        self.began = began
+        self.context: RequestContext | None = None
 
 
 class Hot(Protocol):
@@ -113,9 +127,9 @@ class Connection(HttpToolsProtocol):
         self._leave_room()
         cycle = cast("RequestResponseCycle | None", self.cycle)  # uvicorn types it as always there
         if cycle is not None:
-            watch = cast(Scope, cycle.scope).get(WATCH)
-            if watch is not None:
-                watch.client_gone()
+            context = cast(RequestScope, cycle.scope).context
+            if context is not None:
+                context.cancel()
 
     def data_received(self, data: bytes) -> None:
         if self._phase is LEAVING:
@@ -224,7 +238,7 @@ class Connection(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":
                 self._stop(b"501 Not Implemented", b"CONNECT is not offered")
             return
-        cast(Scope, self.scope)[BEGAN] = self._since
+        self.scope = cast(Any, RequestScope(cast(Scope, self.scope), self._since))
         fields = dict(self.headers)  # llhttp refuses two lengths, and a length beside chunks
         length = whole_number(fields.get(b"content-length", b""))
         hot = length is not None and self._is_hot()

@@ -1,4 +1,4 @@
-"""Infer over HTTP."""
+"""The Open Inference Protocol's infer over HTTP: the wire to an `InferRequest` and back."""
 
 from __future__ import annotations
 
@@ -6,39 +6,32 @@ from functools import partial
 
 from convoy.errors import InvalidInput
 from convoy.wire.oip_http import HEADER_LENGTH, InferRequest, parse_request, raw_request, render_response
-from serve.api.infer import check_input, infer, most_values, request_terms
+from serve.api.infer import apply_parameters, check_input, infer, most_values
 from serve.api.model_metadata import wire_input
-from serve.gateway.dataplane import DataPlane, Watch
+from serve.gateway.dataplane import DataPlane
 from serve.gateway.endpoints import Endpoint
+from serve.gateway.request_context import RequestContext
 from serve.http.body import Headers as RequestHeaders
-from serve.http.body import Scope, whole_number
-from serve.http.caller import http_caller
+from serve.http.body import whole_number
 from serve.http.classify import request_id
 from serve.http.json_documents import ENVELOPE_VALUES, LARGEST_VALUES, parse_bounded
-from serve.http.request_headers import http_terms
+from serve.http.request_headers import apply_headers
 from serve.http.responses import JSON, REQUEST_ID, Headers
-from serve.telemetry.request_timings import RequestTimings
 
 HEADER_LENGTH_NAME = HEADER_LENGTH.encode()
 OCTETS = b"application/octet-stream"
 
 
 async def infer_http(
-    plane: DataPlane,
-    endpoint: Endpoint,
-    scope: Scope,
-    headers: RequestHeaders,
-    body: bytes,
-    trace: RequestTimings,
-    watch: Watch,
+    plane: DataPlane, endpoint: Endpoint, context: RequestContext, headers: RequestHeaders, body: bytes
 ) -> tuple[bytes, Headers]:
     """Body and headers of the answer. Raises ConvoyError."""
     request = await _parse(endpoint, headers, body)
     answered = [(REQUEST_ID, request_id(headers).encode())] if REQUEST_ID in headers else []
-    trace.id = request.id or (answered[0][1].decode() if answered else "")
-    terms = http_terms(plane, headers, trace)
-    terms = request_terms(plane, request, trace, terms)
-    response = await infer(plane, endpoint, request, partial(http_caller, scope, headers), terms, trace, watch)
+    context.request_id = request.id or (answered[0][1].decode() if answered else "")
+    apply_headers(plane, headers, context)
+    apply_parameters(plane, context, request)
+    response = await infer(plane, endpoint, context, request)
     document, json_length = render_response(response, request)
     if json_length is None:
         return document, [(b"content-type", JSON), *answered]
