@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, InvalidInput, Overloaded, QuotaExceeded, TooLarge
+from convoy.errors import ConvoyError, InvalidInput, TooLarge
 from serve.auth import Access
 from serve.batching.line import run_in_parts
 from serve.batching.results import Answer
@@ -29,8 +29,7 @@ from serve.gateway.request_context import RequestContext
 from serve.gateway.response_cache import ResponseCache
 from serve.images.decode_pool import DecodePool
 from serve.images.resize import Pixels
-from serve.telemetry.request_events import FAULT, FIELDS, Observer, RequestEvent
-from serve.telemetry.request_timings import RequestTimings
+from serve.telemetry.request_events import FIELDS, Observer
 
 log = logging.getLogger("convoy.requests")
 
@@ -164,37 +163,6 @@ class DataPlane:
         for recorder, seconds in engine_work(endpoint, answers):
             recorder.engine_share(seconds, timings.experiment, timings.arm)
         return answers
-
-    def tell(self, finished: RequestEvent) -> None:
-        """A request has ended. Ask for `observers` before: by default there are none."""
-        for observe in self.observers:
-            observe(finished)
-
-    def record_answer(self, endpoint: Endpoint, trace: RequestTimings) -> None:
-        """Times a request whose answer has just been sent."""
-        now = time.monotonic()
-        if trace.cached:
-            endpoint.recorder.cache_hit(now - trace.started)
-        else:
-            endpoint.recorder.request(trace.stages(now))
-
-    def record_failure(self, endpoint: Endpoint, error: Exception, trace: RequestTimings) -> ConvoyError:
-        """Counts why a request got no answer. Returns what its client is told: of what nobody foresaw, no more than that."""
-        endpoint.recorder.failed(time.monotonic() - trace.started)
-        if not isinstance(error, ConvoyError) or error.http_status == 500:
-            trace.id = trace.id or self.new_id()
-            log_fault(error, trace.id, endpoint.name)
-        if not isinstance(error, ConvoyError):
-            return ConvoyError(FAULT)
-        if isinstance(error, Cancelled):
-            endpoint.recorder.cancelled()
-        elif isinstance(error, QuotaExceeded):
-            endpoint.recorder.shed("quota")
-        elif isinstance(error, Overloaded):
-            endpoint.recorder.shed("queue")
-        elif isinstance(error, DeadlineExceeded):
-            endpoint.recorder.shed("deadline")
-        return error
 
 
 def log_fault(error: Exception, request_id: str = "", model: str = "") -> None:

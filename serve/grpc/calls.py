@@ -17,16 +17,17 @@ from serve.auth import Holder, key_in
 from serve.gateway.dataplane import DataPlane, log_fault
 from serve.gateway.endpoints import Endpoint
 from serve.gateway.request_context import RequestContext
+from serve.gateway.request_tracker import RequestTracker, WireProtocol
 from serve.grpc.caller import GrpcCaller
-from serve.telemetry.definitions import IN_FLIGHT
 from serve.telemetry.recorder import Metrics
-from serve.telemetry.request_events import FAULT, RequestEvent
+from serve.telemetry.request_events import FAULT
 from serve.telemetry.request_timings import RequestTimings
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
+GRPC = WireProtocol("grpc", "OK", "INTERNAL", lambda error: error.grpc_code)
 KEY_NAMES = ("authorization", "x-api-key")
 STREAM_DEPTH = 32  # requests of one stream that may be under way: enough to fill a batch, too few to fill the queue
 
@@ -37,58 +38,36 @@ class Calls:
     def __init__(self, plane: DataPlane, metrics: Metrics) -> None:
         self.plane = plane
         self.clock = time.monotonic
-        self._in_flight = metrics.values(IN_FLIGHT, protocol="grpc")
+        self._requests = RequestTracker(plane, metrics, GRPC)
 
     @contextlib.contextmanager
     def call(self, name: str, version: str, context: Context) -> Iterator[tuple[Endpoint, RequestContext]]:
-        """A call from its first line to its answer. Raises ConvoyError."""
-        trace = RequestTimings(self.clock())
-        request = RequestContext(trace, GrpcCaller(context))
-        endpoint: Endpoint | None = None
-        holder: Holder | None = None
-        code, reason = "INTERNAL", FAULT  # until it is answered
-        self._in_flight[0] += 1
-        self.plane.in_flight += 1
-        try:
-            if not self.plane.access.open:
-                endpoint = self.plane.endpoints.by_name.get(name)  # whose refusal is counted
-                holder = self.plane.access.enter(shown_key(context), name)
-            endpoint = self.plane.find(name, version)
-            yield endpoint, request
-            trace.answered = self.clock()
-            self.plane.record_answer(endpoint, trace)
-            code, reason = "OK", ""
-        except Exception as error:
-            if endpoint is None:
+        """A call that runs a model, from its message to its answer. Raises ConvoyError."""
+        request = RequestContext(RequestTimings(self.clock()), GrpcCaller(context))
+        with self._requests.track(request) as tracked:
+            try:
+                if not self.plane.access.open:
+                    tracked.endpoint = self.plane.endpoints.by_name.get(name)  # a refusal counts for it
+                    tracked.authorize(shown_key(context), name)
+                endpoint = tracked.endpoint = self.plane.find(name, version)
+                yield endpoint, request
+                request.timings.answered = self.clock()
+                tracked.answered()
+            except Exception as error:
+                if tracked.endpoint is None:
+                    raise
+                shown = tracked.failed(error)
+                if shown is error:
+                    del shown  # error and frame would keep each other until the garbage collector comes
+                    raise
+                raise shown from error
+            except asyncio.CancelledError:
+                # The server cancels in the same way when the client disconnects and when its deadline passes.
+                late = _passed(context.time_remaining())
+                request.cancel()
+                if tracked.endpoint is not None:
+                    tracked.failed(DeadlineExceeded("the deadline passed") if late else Cancelled("the client left"))
                 raise
-            told = self.plane.record_failure(endpoint, error, trace)
-            code, reason = told.grpc_code, str(told)
-            if told is error:
-                del told  # or it and this frame keep each other until the garbage collector comes
-                raise
-            raise told from error
-        except asyncio.CancelledError:
-            # The server cancels alike when the client leaves and when its deadline passes.
-            late = _passed(context.time_remaining())
-            ended = DeadlineExceeded("the deadline passed") if late else Cancelled("the client left")
-            code, reason = ended.grpc_code, str(ended)
-            request.cancel()
-            if endpoint is not None:
-                self.plane.record_failure(endpoint, ended, trace)
-            raise
-        finally:
-            if holder is not None:
-                holder.leave()
-            self._in_flight[0] -= 1
-            self.plane.in_flight -= 1
-            if endpoint is not None:
-                endpoint.recorder.code("grpc", code)
-                if self.plane.observers:
-                    parent = traceparent_of(context)
-                    finished = RequestEvent(
-                        "grpc", endpoint.name, endpoint.version, code, trace, self.clock(), parent, reason
-                    )
-                    self.plane.tell(finished)
 
     @contextlib.contextmanager
     def question(self, context: Context, name: str = "") -> Iterator[Holder | None]:
@@ -131,11 +110,6 @@ def _bytes(value: str | bytes | None) -> bytes | None:
 def _passed(remaining: float | None) -> bool:
     """Whether a deadline has passed; a call without one has None."""
     return remaining is not None and remaining <= 0
-
-
-def traceparent_of(context: Context) -> str:
-    """The W3C trace context of a call, empty when it has none."""
-    return next((str(value) for key, value in context.invocation_metadata() or () if key == "traceparent"), "")
 
 
 async def abort(context: Context, error: ConvoyError) -> NoReturn:

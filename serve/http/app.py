@@ -15,6 +15,7 @@ from serve.experiments.endpoint import ExperimentEndpoint
 from serve.gateway.dataplane import DataPlane
 from serve.gateway.endpoints import Endpoint
 from serve.gateway.request_context import RequestContext
+from serve.gateway.request_tracker import RequestTracker, WireProtocol
 from serve.http.auth import shown_key
 from serve.http.body import Headers as RequestHeaders
 from serve.http.body import Receive, Scope, Send, read_body
@@ -26,13 +27,10 @@ from serve.http.dialects import DIALECTS, Dialect
 from serve.http.infer import infer_http
 from serve.http.request_headers import PRIORITY_HEADER, TIMEOUT_HEADER, apply_headers
 from serve.http.responses import JSON, REQUEST_ID, Headers, send_answer, send_error, whole_error
-from serve.telemetry.definitions import IN_FLIGHT
 from serve.telemetry.recorder import Metrics
-from serve.telemetry.request_events import FAULT, RequestEvent
 from serve.telemetry.request_timings import RequestTimings
 
-TRACEPARENT = b"traceparent"
-
+HTTP = WireProtocol("http", "200", "500", lambda error: str(error.http_status))
 
 ORIGIN = b"origin"  # of a script, for which CORSMiddleware adds to the answer
 
@@ -72,7 +70,7 @@ class HttpApp:
         self._plane = plane
         self._pages = pages
         self._clock = time.monotonic
-        self._in_flight = metrics.values(IN_FLIGHT, protocol="http")
+        self._requests = RequestTracker(plane, metrics, HTTP)
         self._routes: dict[str, HotRoute] = {}
         self._refusals: dict[tuple[bytes, bytes | None, bytes | None, bool], Refusal] = {}
         plane.on_change.append(self._map_routes)
@@ -116,8 +114,8 @@ class HttpApp:
                 if len(self._refusals) == MOST_REFUSALS:
                     self._refusals.clear()
                 self._refusals[key] = refusal
-        self._plane.record_failure(route.endpoint, refusal.error, context.timings)
-        self._count(route.endpoint, asked, refusal.error.http_status, str(refusal.error), context.timings)
+        context.caller = HttpCaller({}, asked)  # for a trace
+        self._requests.refused(context, route.endpoint, refusal.error)
         return refusal.answer
 
     def _judge(self, endpoint: Endpoint, asked: RequestHeaders, context: RequestContext, large: bool) -> Refusal | None:
@@ -152,52 +150,32 @@ class HttpApp:
             return
         endpoint, asked = route.endpoint, dict(scope["headers"])
         request = cast(RequestScope, scope)
-        trace = RequestTimings(self._start(request.began))
-        context = request.context = RequestContext(trace, HttpCaller(scope, asked))
-        status, reason, holder = 500, FAULT, None  # until it is answered
-        self._in_flight[0] += 1
-        self._plane.in_flight += 1
-        try:
-            if not self._plane.access.open:
-                holder = self._plane.access.enter(shown_key(asked), endpoint.name)
-                self._check_room(route, asked, context)
-            body, headers = await route.handler(endpoint, scope, asked, receive, context)
-            if trace.cached:
-                headers.append((b"x-cache", b"hit"))
-            if trace.arm:
-                headers.append((ARM_HEADER, trace.arm.encode()))
-            body = await encode_answer(asked, body, headers)
-            trace.answered = self._clock()
-            if self._plane.draining:
-                headers.append((b"connection", b"close"))
-            await send_answer(send, 200, body, headers)
-            status, reason = 200, ""
-        except Exception as error:  # noqa: BLE001 whatever it is, the request has to be answered, counted and logged
-            trace.id = trace.id or asked.get(REQUEST_ID, b"").decode("latin-1")
-            told = self._plane.record_failure(endpoint, error, trace)
-            status, reason = told.http_status, str(told)
-            await send_error(send, receive, told, trace.id)
-            del told  # or it and this frame keep each other, and a large document, until the garbage collector comes
-        else:
-            self._plane.record_answer(endpoint, trace)
-            self._plane.lag.answered()
-        finally:
-            if holder is not None:
-                holder.leave()
-            self._in_flight[0] -= 1
-            self._plane.in_flight -= 1
-            self._count(endpoint, asked, status, reason, trace)
-
-    def _count(
-        self, endpoint: Endpoint, asked: RequestHeaders, status: int, reason: str, trace: RequestTimings
-    ) -> None:
-        endpoint.recorder.code("http", str(status))
-        if self._plane.observers:
-            parent = asked.get(TRACEPARENT, b"").decode("latin-1")
-            finished = RequestEvent(
-                "http", endpoint.name, endpoint.version, str(status), trace, self._clock(), parent, reason
-            )
-            self._plane.tell(finished)
+        timings = RequestTimings(self._start(request.began))
+        context = request.context = RequestContext(timings, HttpCaller(scope, asked))
+        with self._requests.track(context, endpoint) as tracked:
+            try:
+                if not self._plane.access.open:
+                    tracked.authorize(shown_key(asked), endpoint.name)
+                    self._check_room(route, asked, context)
+                body, headers = await route.handler(endpoint, scope, asked, receive, context)
+                if timings.cached:
+                    headers.append((b"x-cache", b"hit"))
+                if timings.arm:
+                    headers.append((ARM_HEADER, timings.arm.encode()))
+                body = await encode_answer(asked, body, headers)
+                timings.answered = self._clock()
+                if self._plane.draining:
+                    headers.append((b"connection", b"close"))
+                await send_answer(send, 200, body, headers)
+            except Exception as error:  # noqa: BLE001 every request has to be answered, counted and logged
+                context.request_id = context.request_id or asked.get(REQUEST_ID, b"").decode("latin-1")
+                shown = tracked.failed(error)
+                await send_error(send, receive, shown, context.request_id)
+                # Error and frame would refer to each other, and keep a large document until the garbage collector comes.
+                del shown
+            else:
+                tracked.answered()
+                self._plane.lag.answered()
 
     async def _classify(
         self,
