@@ -19,9 +19,8 @@ from serve.api.answer_energy import answer_energy
 from serve.api.classify_params import check_flag
 from serve.batching.member_report import OUTCOMES
 from serve.batching.results import Answer
-from serve.experiments.endpoint import ExperimentEndpoint
 from serve.gateway.dataplane import DataPlane, all_logits, check_images
-from serve.gateway.endpoints import ComposedEndpoint, Endpoint
+from serve.gateway.endpoints import Endpoint
 from serve.gateway.request_context import RequestContext
 from serve.telemetry.request_timings import RequestTimings
 
@@ -36,12 +35,10 @@ async def infer(plane: DataPlane, endpoint: Endpoint, context: RequestContext, r
             raise InvalidInput(f"unknown output {output.name[:60]!r}; {endpoint.name} has {OUTPUT!r}")
     tells_energy = bool(request.parameters) and check_flag("energy", request.parameters.get("energy", False))
     identifier = request.id
-    if isinstance(endpoint, ExperimentEndpoint):
-        identifier = context.request_id = context.request_id or plane.new_id()  # feedback must be able to name it
-        context.fields = request.parameters
-        answers = await endpoint.live.serve(context, partial(_answers, plane, request))
-    else:
-        answers = await _answers(plane, request, endpoint, context)
+    if endpoint.needs_request_id:
+        identifier = context.request_id = context.request_id or plane.new_id()
+    context.fields = request.parameters
+    answers = await endpoint.answer(context, partial(_answers, plane, request))
     logits = all_logits(answers)
     outputs = tuple(
         _output(endpoint, logits, output.classes) for output in request.outputs or (RequestedOutput(OUTPUT),)
@@ -60,8 +57,6 @@ async def _answers(
     check_input(endpoint, tensor.name, tensor.datatype, tensor.shape)
     if tensor.datatype == BYTES:
         return await plane.classify(endpoint, context, tensor.elements)
-    if isinstance(endpoint, ComposedEndpoint):
-        return await plane.decode_and_run(endpoint, context, list(tensor.array))
     return await plane.run(endpoint, context, tensor.array)
 
 
@@ -95,28 +90,33 @@ def _single_input(endpoint: Endpoint, request: InferRequest) -> Tensor:
 def check_input(endpoint: Endpoint, name: str, datatype: str, shape: tuple[int, ...]) -> None:
     """Whether a model takes a tensor, whatever its elements are. Raises InvalidInput or TooLarge.
 
-    An experiment takes what one of its arms takes; the arm that is asked decides.
+    An experiment takes what one of its arms takes; the arm that answers checks once more.
     """
-    if isinstance(endpoint, ExperimentEndpoint):
-        _check_arms(endpoint, name, datatype, shape)
-    elif name != endpoint.input.name:
+    first, *others = endpoint.targets
+    try:
+        _check_input(first, name, datatype, shape)
+    except ConvoyError:
+        if not any(_takes(other, name, datatype, shape) for other in others):
+            raise
+
+
+def _takes(endpoint: Endpoint, name: str, datatype: str, shape: tuple[int, ...]) -> bool:
+    try:
+        _check_input(endpoint, name, datatype, shape)
+    except ConvoyError:
+        return False
+    return True
+
+
+def _check_input(endpoint: Endpoint, name: str, datatype: str, shape: tuple[int, ...]) -> None:
+    if name != endpoint.input.name:
         raise InvalidInput(f"{endpoint.name} has one input, {endpoint.input.name!r}; the request has {name!r}")
-    elif datatype == BYTES:
-        if len(shape) > 2 or (len(shape) == 2 and shape[1] != 1):
-            raise InvalidInput(f"images must have shape [n] or [n, 1], not {list(shape)}")
-        check_images(endpoint, math.prod(shape))
-    else:
+    if datatype != BYTES:
         _check_rows(endpoint, datatype, shape)
-
-
-def _check_arms(endpoint: ExperimentEndpoint, name: str, datatype: str, shape: tuple[int, ...]) -> None:
-    errors: list[ConvoyError] = []
-    for arm in endpoint.live.arms.values():
-        try:
-            return check_input(arm, name, datatype, shape)
-        except ConvoyError as error:
-            errors.append(error)
-    raise errors[0]
+        return
+    if len(shape) > 2 or (len(shape) == 2 and shape[1] != 1):
+        raise InvalidInput(f"images must have shape [n] or [n, 1], not {list(shape)}")
+    check_images(endpoint, math.prod(shape))
 
 
 def _check_rows(endpoint: Endpoint, datatype: str, shape: tuple[int, ...]) -> None:
@@ -131,9 +131,14 @@ def _check_rows(endpoint: Endpoint, datatype: str, shape: tuple[int, ...]) -> No
 
 
 def most_values(endpoint: Endpoint, unknown: int) -> int:
-    """The most values that JSON needs for a request's tensor, its nested lists too; `unknown` where a size may vary."""
-    if isinstance(endpoint, ExperimentEndpoint):
-        return max(most_values(arm, unknown) for arm in endpoint.live.arms.values())
+    """The most values that JSON needs for a request's tensor, its nested lists included.
+
+    `unknown`: the limit where a size of the input may vary.
+    """
+    return max(_most_values(target, unknown) for target in endpoint.targets)
+
+
+def _most_values(endpoint: Endpoint, unknown: int) -> int:
     if -1 in endpoint.input.shape[1:]:
         return unknown
     return sum(itertools.accumulate((endpoint.most_images, *endpoint.input.shape[1:]), operator.mul))

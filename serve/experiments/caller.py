@@ -1,18 +1,11 @@
-"""What both listeners and the experiments agree on: the header that names the arm, ids, and the work of a request."""
+"""What both listeners and the experiments agree on: the header that names the arm, and request ids."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from convoy.errors import InvalidInput
-from serve.batching.results import Answer
-from serve.gateway.endpoints import Endpoint
-from serve.gateway.request_context import RequestContext
 
 ARM_HEADER = b"x-convoy-arm"
 MAX_ID = 128
-
-Work = Callable[[Endpoint, RequestContext], Awaitable[list[Answer]]]  # what a request asks, of whichever arm
 
 
 def checked_id(identifier: str) -> str:

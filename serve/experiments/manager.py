@@ -43,6 +43,7 @@ class Experiments:
         self.problems: dict[str, str] = {}  # why an experiment is not served, by name
         self._declared: dict[str, Experiment] = {}
         self._revisions: dict[str, Revision] = {}
+        self._served: dict[str, ExperimentEndpoint] = {}  # as `bind` made them
         self._recorders: dict[str, ModelRecorder] = {}
         self._prices = Prices()
         self._closing = asyncio.Event()
@@ -79,14 +80,15 @@ class Experiments:
         for name, problem in self.problems.items():
             if before.get(name) != problem:
                 log.warning("experiment %s is not served: %s", name, problem)
+        self._served = {front.name: front for front in fronts}
         return Endpoints([*served.values(), *fronts])
 
     def states(self) -> dict[str, Revision]:
-        return {name: one.live.revision for name, one in self._fronts().items()}
+        return {name: one.live.revision for name, one in self._served.items()}
 
     def labels(self, name: str) -> tuple[str, ...]:
         """The classes of an experiment that is served here."""
-        endpoint = self._fronts().get(name)
+        endpoint = self._served.get(name)
         return () if endpoint is None else endpoint.labels
 
     def check(self, definition: Experiment) -> None:
@@ -114,10 +116,6 @@ class Experiments:
         await self._follower  # a query that is under way ends before its database is closed
         await asyncio.to_thread(self._writer.close)
         self._ledger.close()
-
-    def _fronts(self) -> dict[str, ExperimentEndpoint]:
-        endpoints = self._plane.endpoints.by_name
-        return {name: one for name, one in endpoints.items() if isinstance(one, ExperimentEndpoint)}
 
     def _bound(self, served: dict[str, Endpoint]) -> Iterator[ExperimentEndpoint]:
         for definition in self.definitions:
@@ -168,7 +166,7 @@ class Experiments:
 
     def _class_index(self, label: str, experiment: str) -> int:
         """The index of a label; without the experiment's name only where all experiments agree on it."""
-        fronts = self._fronts().values()
+        fronts = self._served.values()
         tables = [endpoint.labels for endpoint in fronts if not experiment or endpoint.name == experiment]
         found = {table.index(label) for table in tables if label in table}
         if len(found) == 1:

@@ -24,10 +24,10 @@ from convoy.errors import (
 from serve.batching.results import Answer
 from serve.energy.prices import Prices
 from serve.experiments.allocation import POINTS, point
-from serve.experiments.caller import Work, checked_id
+from serve.experiments.caller import checked_id
 from serve.experiments.ledger.records import Answered, Place, Unanswered
 from serve.experiments.revision import Revision
-from serve.gateway.endpoints import Endpoint, engine_work, waiting_rows
+from serve.gateway.endpoints import Endpoint, Work
 from serve.gateway.request_context import RequestContext
 from serve.telemetry.definitions import ARM_COPIES, ARM_REQUESTS, Definition
 from serve.telemetry.mmap_store import Values
@@ -139,7 +139,7 @@ class ExperimentRuntime:
         for arm in definition.arms:
             if arm.name == assigned.arm or arm.name in revision.stopped:
                 continue
-            if len(self._copies) >= COPIES or waiting_rows(self.arms[arm.name]) > 0:
+            if len(self._copies) >= COPIES or self.arms[arm.name].waiting_rows > 0:
                 self._drop(assigned, arm.name)
                 continue
             copy = self._copy(context.copy(LAST_PRIORITY), assigned, arm.name, work)
@@ -174,7 +174,7 @@ class ExperimentRuntime:
 def cost(endpoint: Endpoint, answers: Sequence[Answer], prices: Prices) -> tuple[float, float | None]:
     """Engine time of answers and, where every engine has a price, its joules."""
     engine, joules = 0.0, 0.0
-    for one, seconds in engine_work(endpoint, answers):
+    for one, seconds in endpoint.engine_work(answers):
         engine += seconds
         price = prices.models.get(one.engine)
         joules = math.nan if price is None else joules + price.joules_per_second * seconds

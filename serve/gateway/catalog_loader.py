@@ -21,7 +21,7 @@ from serve.ensembles.multi_view import ViewsDecoder
 from serve.ensembles.runner import EnsembleRunner, PollRecorder
 from serve.executors.base import FORMS, Executor, Form
 from serve.gateway.availability import parts_of
-from serve.gateway.endpoints import ComposedEndpoint, Connect, Endpoint, Endpoints, ModelEndpoint
+from serve.gateway.endpoints import ComposedEndpoint, Connect, Endpoint, ModelEndpoint
 from serve.images.decoder import Decoder
 from serve.telemetry.definitions import TARGET
 from serve.telemetry.recorder import Metrics, ModelRecorder
@@ -49,7 +49,7 @@ class CatalogLoader:
             raise
 
     def compose(
-        self, catalog: Catalog, models: Iterable[ModelEndpoint], present: Endpoints
+        self, catalog: Catalog, models: Iterable[ModelEndpoint], present: Mapping[str, ComposedEndpoint]
     ) -> tuple[list[ComposedEndpoint], dict[str, str]]:
         """The ensembles and cascades whose members serve, and of those that could not be made the reason.
 
@@ -63,8 +63,8 @@ class CatalogLoader:
             stages = tuple(stages_of(config, ensembles))
             if not all(name in served for _, stage in stages for name in parts_of(stage)):
                 continue
-            before = present.by_name.get(config.name)
-            if isinstance(before, ComposedEndpoint) and before.is_made_of(config, stages, served):
+            before = present.get(config.name)
+            if before is not None and before.is_made_of(config, stages, served):
                 composed.append(before)
                 continue
             try:
@@ -134,8 +134,6 @@ class CatalogLoader:
 async def close_endpoints(endpoints: Iterable[Endpoint]) -> None:
     """Lets what runs finish, then frees the engines."""
     gone = list(endpoints)
-    await asyncio.gather(*(endpoint.batcher.close() for endpoint in gone))
-    for endpoint in gone:
-        endpoint.recorder.flush()
-        if isinstance(endpoint, ModelEndpoint):
-            endpoint.executor.close()
+    await asyncio.gather(*(endpoint.finish() for endpoint in gone))
+    for endpoint in gone:  # only now: both forms of a model share an engine
+        endpoint.free()

@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +21,10 @@ from convoy.errors import ConvoyError, InvalidInput, TooLarge
 from serve.auth import Access
 from serve.batching.line import run_in_parts
 from serve.batching.results import Answer
-from serve.config.schema import TENSOR_SUFFIX, Limits, ModelConfig
+from serve.config.schema import TENSOR_SUFFIX, Limits
 from serve.ensembles.multi_view import Views
 from serve.gateway.availability import Absence
-from serve.gateway.endpoints import ComposedEndpoint, Endpoint, Endpoints, ModelEndpoint, Rows, engine_work
+from serve.gateway.endpoints import Endpoint, Endpoints, Rows
 from serve.gateway.loop_lag import LoopLag
 from serve.gateway.request_context import RequestContext
 from serve.gateway.response_cache import ResponseCache
@@ -56,11 +57,11 @@ class DataPlane:
         self._ids = itertools.count()
 
     def replace(self, endpoints: Endpoints) -> None:
+        before, caches = self.endpoints.by_name, self._caches
         self._caches = {
-            name: (self.endpoints.by_name.get(name) is endpoint and self._caches.get(name))
-            or make_cache(endpoint.config)
+            name: cache
             for name, endpoint in endpoints.by_name.items()
-            if isinstance(endpoint, ModelEndpoint) and endpoint.form == "image" and endpoint.config.cache_mb
+            if (cache := (before.get(name) is endpoint and caches.get(name)) or endpoint.make_cache()) is not None
         }
         self.endpoints = endpoints
         for callback in self.on_change:
@@ -88,7 +89,7 @@ class DataPlane:
 
         `large`: the body is an image that waits for a decoding thread.
         """
-        if isinstance(endpoint, ModelEndpoint | ComposedEndpoint) and endpoint.name not in self._caches:
+        if endpoint.has_own_queue and endpoint.name not in self._caches:
             decoding = self._decoders.backlog(context.deadline, context.priority) if large else 0.0
             endpoint.batcher.admit(1, context.deadline, context.priority, decoding + self.lag.expected())
 
@@ -117,8 +118,10 @@ class DataPlane:
         rows = await self._decode(endpoint, context, images)
         return await self._run(endpoint, context, rows)
 
-    async def run(self, endpoint: Endpoint, context: RequestContext, rows: Rows) -> list[Answer]:
+    async def run(self, endpoint: Endpoint, context: RequestContext, rows: NDArray[Any]) -> list[Answer]:
         """Runs rows that have the endpoint's input shape. Raises ConvoyError."""
+        if endpoint.resizes_tensors:
+            return await self.decode_and_run(endpoint, context, list(rows))
         endpoint.batcher.admit(len(rows), context.deadline, context.priority)
         return await self._run(endpoint, context, rows)
 
@@ -160,7 +163,7 @@ class DataPlane:
             answers = await run_in_parts(batcher, rows, context.deadline, context.priority, futures)
         last = answers[-1].run
         timings.batched, timings.ran, timings.batch_size = last.started, last.finished, last.size
-        for recorder, seconds in engine_work(endpoint, answers):
+        for recorder, seconds in endpoint.engine_work(answers):
             recorder.engine_share(seconds, timings.experiment, timings.arm)
         return answers
 
@@ -181,10 +184,6 @@ def check_images(endpoint: Endpoint, number: int, what: str = "images") -> None:
             f"{number} {what} in one request; the limit of {endpoint.name} is {endpoint.most_images} "
             "(limits.images_per_request)"
         )
-
-
-def make_cache(config: ModelConfig) -> ResponseCache:
-    return ResponseCache(int(config.cache_mb * 2**20), config.cache_least_hit_rate)
 
 
 def all_logits(answers: Sequence[Answer]) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from convoy.errors import ConvoyError, reason_of
 from serve.config.schema import ModelConfig
 from serve.gateway.catalog_loader import close_endpoints
-from serve.gateway.endpoints import ModelEndpoint, trouble_of
+from serve.gateway.endpoints import ModelEndpoint
 
 FIRST_PAUSE_SECONDS = 1.0  # a model that could not be loaded is tried again after so long, then after twice that,
 LONGEST_PAUSE_SECONDS = 60.0  # up to this: a host may come late, a disk may be back
@@ -61,7 +61,7 @@ class ModelState:
     def _is_fulfilled(self) -> bool:
         if not self.serving:
             return self.wanted is None
-        return self.serving[0].config == self.wanted and not any(map(trouble_of, self.serving))
+        return self.serving[0].config == self.wanted and not any(form.trouble for form in self.serving)
 
     async def _work(self) -> None:
         pause = FIRST_PAUSE_SECONDS

@@ -19,7 +19,7 @@ from serve.executors.local import LocalExecutor
 from serve.gateway.availability import Absence, MadeOfModels, absences, failed, loading, unloaded
 from serve.gateway.catalog_loader import CatalogLoader, close_endpoints
 from serve.gateway.dataplane import DataPlane
-from serve.gateway.endpoints import ComposedEndpoint, Endpoint, Endpoints, trouble_of
+from serve.gateway.endpoints import ComposedEndpoint, Endpoint, Endpoints
 from serve.gateway.model_state import ModelState
 from serve.gateway.revisions import CHANGE_SECONDS, NONE, Change, Report, Revision
 from serve.telemetry.definitions import UNAVAILABLE
@@ -70,6 +70,7 @@ class Repository:
         self._declared = Catalog(models=())  # whose models are wanted
         self._in_effect = Catalog(models=())  # whose ensembles, cascades and experiments are served
         self._known = Revision(NONE)
+        self._composed: dict[str, ComposedEndpoint] = {}  # the ensembles and cascades that are served
         self._problems: dict[str, str] = {}  # of what is made of models
         self._shown: dict[tuple[str, str], float] = {}
         self._declaring = asyncio.Lock()
@@ -208,8 +209,8 @@ class Repository:
                 yield RepositoryEntry(made.name, version, absent[made.name].state, absent[made.name].reason)
 
     def _present(self, endpoint: Endpoint) -> RepositoryEntry:
-        if trouble := trouble_of(endpoint):
-            return RepositoryEntry(endpoint.name, endpoint.version, "UNAVAILABLE", trouble)
+        if endpoint.trouble:
+            return RepositoryEntry(endpoint.name, endpoint.version, "UNAVAILABLE", endpoint.trouble)
         state = self._states.get(endpoint.name.removesuffix(TENSOR_SUFFIX))
         if state is not None and state.wanted is None:
             return RepositoryEntry(endpoint.name, endpoint.version, "UNLOADING")
@@ -271,16 +272,15 @@ class Repository:
     def _serve(self) -> None:
         """Brings into effect what the models' states are now."""
         models = [form for state in self._states.values() for form in state.serving]
-        present = self._plane.endpoints
-        composed, problems = self._loader.compose(self._in_effect, models, present)
+        before = self._composed
+        composed, problems = self._loader.compose(self._in_effect, models, before)
+        self._composed = {one.name: one for one in composed}
         for name in problems.keys() - self._problems.keys():
             log.warning("%s cannot be served: %s", name, problems[name])
         self._problems = problems
         endpoints = Endpoints([*models, *composed])
         self._plane.replace(endpoints if self._experiments is None else self._experiments.bind(endpoints))
-        kept = set(map(id, composed))
-        gone = [one for one in present.by_name.values() if isinstance(one, ComposedEndpoint) and id(one) not in kept]
-        if gone:
+        if gone := [one for name, one in before.items() if self._composed.get(name) is not one]:
             self._spawn(close_endpoints(gone))
         self._tell()
 
@@ -303,7 +303,7 @@ class Repository:
         if absence is not None:
             return math.nan if absence.unloaded else float(absence.state == "UNAVAILABLE")
         state = self._states.get(name)
-        return float(state is not None and (bool(state.problem) or any(map(trouble_of, state.serving))))
+        return float(state is not None and (bool(state.problem) or any(form.trouble for form in state.serving)))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)

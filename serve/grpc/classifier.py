@@ -12,7 +12,6 @@ from convoy.protos import classifier_pb2_grpc
 from serve.api.answer_energy import answer_energy
 from serve.api.classification import Classes, best_classes
 from serve.api.classify_params import ClassifyParams, parse_params
-from serve.experiments.endpoint import ExperimentEndpoint
 from serve.gateway.dataplane import check_images
 from serve.gateway.endpoints import Endpoint
 from serve.grpc.calls import Calls, Context, abort, aborts, pipelined
@@ -58,11 +57,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
             asked.deadline = plane.deadline(timings.started, context.time_remaining())
             asked.priority = request.priority
             check_images(endpoint, len(request.images))
-            images = list(request.images)
-            if isinstance(endpoint, ExperimentEndpoint):
-                answers = await endpoint.live.serve(asked, partial(plane.classify, images=images))
-            else:
-                answers = await plane.classify(endpoint, asked, images)
+            answers = await endpoint.answer(asked, partial(plane.classify, images=list(request.images)))
             return pb.ClassifyResponse(
                 id=asked.request_id,
                 model=endpoint.name,

@@ -18,7 +18,7 @@ from serve.api import model_metadata
 from serve.api.infer import apply_parameters, check_input, infer
 from serve.api.model_statistics import statistics
 from serve.config.schema import Settings
-from serve.gateway.endpoints import Endpoint, trouble_of
+from serve.gateway.endpoints import Endpoint
 from serve.gateway.repository import Repository, check_load, check_unload
 from serve.grpc.calls import Calls, Context, abort, aborts, pipelined
 
@@ -92,7 +92,7 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
                 endpoint = self._plane.find(request.name, request.version)
             except NotReady:  # a no, not an error: what clients ask for; RepositoryIndex says why
                 return pb.ModelReadyResponse(ready=False)
-            return pb.ModelReadyResponse(ready=not trouble_of(endpoint))
+            return pb.ModelReadyResponse(ready=not endpoint.trouble)
 
     @aborts
     async def ModelMetadata(  # noqa: N802

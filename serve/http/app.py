@@ -11,7 +11,6 @@ from starlette.types import ASGIApp
 
 from convoy.errors import ConvoyError, Overloaded
 from serve.experiments.caller import ARM_HEADER
-from serve.experiments.endpoint import ExperimentEndpoint
 from serve.gateway.dataplane import DataPlane
 from serve.gateway.endpoints import Endpoint
 from serve.gateway.request_context import RequestContext
@@ -192,12 +191,8 @@ class HttpApp:
         timings.received = self._clock()
         call = await dialect.parse(scope, asked, body, endpoint)
         identifier = context.request_id = call.options.id or self._plane.new_id()
-        if isinstance(endpoint, ExperimentEndpoint):
-            context.fields = call.fields
-            work = partial(self._plane.classify, images=call.images)
-            answers = await endpoint.live.serve(context, work)
-        else:
-            answers = await self._plane.classify(endpoint, context, call.images)
+        context.fields = call.fields
+        answers = await endpoint.answer(context, partial(self._plane.classify, images=call.images))
         document = dialect.render(endpoint, identifier, answers, call.options, timings, self._clock())
         return document, [(b"content-type", JSON), (REQUEST_ID, identifier.encode())]
 
