@@ -1,6 +1,6 @@
 """The request path, protocol-free: admission, route, decode, batch, answer.
 
-Both listeners translate their wire into these calls and the results back; what a request means is decided here once.
+Both listeners translate their wire format into these calls, so that a request means the same over either.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class DataPlane:
     """Answers classification and tensor requests for the endpoints it holds. Lives on one event loop."""
 
     def __init__(self, limits: Limits, decoders: DecodePool, access: Access | None = None) -> None:
-        """Without `access` whoever reaches a listener may ask, and nobody may change anything."""
+        """Without `access` every client may call every model, and none may change the server."""
         self.limits = limits
         self.access = access or Access()
         self.endpoints = Endpoints()
-        self.absences: Callable[[], Mapping[str, Absence]] = dict  # names that could be called and do not serve now
+        self.absences: Callable[[], Mapping[str, Absence]] = dict  # declared names that do not serve now
         self.lag = LoopLag()
         self.draining = False
         self.in_flight = 0
@@ -57,6 +57,7 @@ class DataPlane:
         self._ids = itertools.count()
 
     def replace(self, endpoints: Endpoints) -> None:
+        """Serves these endpoints from now on. Requests in flight keep theirs; caches of unchanged endpoints are kept."""
         before, caches = self.endpoints.by_name, self._caches
         self._caches = {
             name: cache
@@ -68,7 +69,7 @@ class DataPlane:
             callback()
 
     def find(self, name: str, version: str = "") -> Endpoint:
-        """The endpoint of a name. Raises NotFound, or NotReady where it should serve and does not."""
+        """The endpoint of a name. Raises NotFound, or NotReady for a declared model that does not serve."""
         if name not in self.endpoints.by_name and (absence := self.absences().get(name)):
             raise absence.error(name)
         return self.endpoints.find(name, version)
@@ -169,7 +170,7 @@ class DataPlane:
 
 
 def log_fault(error: Exception, request_id: str = "", model: str = "") -> None:
-    """A fault of ours, by the request's id where it has one; what nobody foresaw with where it happened."""
+    """Logs an error of the server with the request's id, and an unexpected one with its traceback."""
     fields = {name: text for name, text in (("request_id", request_id), ("model", model)) if text}
     if isinstance(error, ConvoyError):
         log.error("%s", error, extra={FIELDS: fields})
@@ -178,7 +179,7 @@ def log_fault(error: Exception, request_id: str = "", model: str = "") -> None:
 
 
 def check_images(endpoint: Endpoint, number: int, what: str = "images") -> None:
-    """Raises TooLarge for more images, or rows, than one request may have. To be asked before each of them costs anything."""
+    """Raises TooLarge for more images, or rows, than one request may have. Call it before any of them is processed."""
     if number > endpoint.most_images:
         raise TooLarge(
             f"{number} {what} in one request; the limit of {endpoint.name} is {endpoint.most_images} "
@@ -187,5 +188,5 @@ def check_images(endpoint: Endpoint, number: int, what: str = "images") -> None:
 
 
 def all_logits(answers: Sequence[Answer]) -> NDArray[np.float32]:
-    """Logits of a request's answers, [rows, classes]."""
+    """Logits of a request's answers, FP32 [rows, classes]."""
     return answers[0].logits if len(answers) == 1 else np.concatenate([answer.logits for answer in answers])

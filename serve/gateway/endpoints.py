@@ -1,4 +1,4 @@
-"""What a gateway serves: endpoints by name, replaced as a whole when any of them changes."""
+"""What a gateway serves: an immutable table of endpoints, replaced when any of them changes."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ class ComposedEndpoint(Endpoint):
     def is_made_of(
         self, config: CompositionConfig, stages: tuple[tuple[str, EnsembleConfig], ...], served: Mapping[str, Endpoint]
     ) -> bool:
-        """Whether it would be the same one if it were made anew."""
+        """Whether it has this configuration and these members, so that it can go on serving."""
         same = self.config == config and self.stages == stages
         return same and all(served.get(member.name) is member for member in self.members)
 
@@ -217,13 +217,13 @@ class ComposedEndpoint(Endpoint):
 
 
 class Endpoints:
-    """An immutable table of endpoints, with errors that help."""
+    """An immutable table of endpoints by name."""
 
     def __init__(self, endpoints: Iterable[Endpoint] = ()) -> None:
         self.by_name: Mapping[str, Endpoint] = {endpoint.name: endpoint for endpoint in endpoints}
 
-    # The two questions for the kind of an endpoint: plan and profile of a server list the configured models and the
-    # compositions, each with its own configuration, and no other endpoint has one.
+    # The only two checks for the kind of an endpoint: `explain` and `profile` list models and compositions with their
+    # configurations, which other endpoints do not have.
 
     @property
     def models(self) -> list[ModelEndpoint]:
@@ -236,7 +236,7 @@ class Endpoints:
         return [one for one in self.by_name.values() if isinstance(one, ComposedEndpoint)]
 
     def find(self, name: str, version: str = "") -> Endpoint:
-        """Raises NotFound that names the nearest known model or the version that is there."""
+        """Raises NotFound that names the most similar model, or the version that is served."""
         endpoint = self.by_name.get(name)
         if endpoint is None:
             raise unknown("model", name, sorted(self.by_name))
