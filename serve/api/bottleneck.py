@@ -1,7 +1,7 @@
-"""Where the time of requests goes and what limits them: two readings of the node's metric pages, compared.
+"""Where the time of requests goes and which resource limits them, from two readings of the node's metrics files.
 
-The stages of a request add up to its time. A stage that is long is not what limits the rest (a queue is long because
-something else is busy), so the bottleneck is told from how busy each resource was.
+The stages of a request add up to its time. A long stage need not be the bottleneck (a queue is long because something
+else is busy), so the bottleneck is found from the utilisation of each resource.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Key = tuple[str, frozenset[tuple[str, str]]]
 
 @dataclass(frozen=True)
 class Reading:
-    """Totals of every series of the node at one time, and the seconds its cores were busy."""
+    """Totals of every series of the node at one time (`at`, monotonic seconds), and the seconds its cores were busy."""
 
     at: float
     cores_busy: float
@@ -41,7 +41,7 @@ class Reading:
 
 
 def read(folder: Path) -> Reading:
-    """What the node's processes have counted so far. Blocks for a millisecond or so."""
+    """The present totals over the node's processes. Blocks for about a millisecond."""
     totals: dict[Key, Values] = defaultdict(lambda: NO_VALUES)
     for series in read_files(folder):
         key = (series.metric, frozenset(series.labels))
@@ -51,7 +51,7 @@ def read(folder: Path) -> Reading:
 
 @dataclass(frozen=True)
 class Window:
-    """What happened between two readings."""
+    """The time between two readings."""
 
     before: Reading
     after: Reading
@@ -68,9 +68,9 @@ class Window:
 
 
 def profile(window: Window, settings: Settings, served: Sequence[ModelConfig]) -> dict[str, Any]:
-    """The profile of the models served as a JSON-ready document; times in milliseconds, `busy` from 0 to 1."""
+    """The profile of the served models as a JSON-ready document; times in milliseconds, `busy` from 0 to 1."""
     resources = _resources(window, settings, served)
-    models = [one for model in served for one in _models(window, model.name, model.version)]
+    models = [row for model in served for row in _models(window, model.name, model.version)]
     return {
         "seconds": round(window.seconds, 3),
         "models": models,
@@ -100,15 +100,15 @@ def _model(window: Window, labels: dict[str, str]) -> dict[str, Any]:
 
 
 def quantile(counts: Values, share: float) -> float:
-    """Seconds below which a share of a histogram of times lies, interpolated within its bucket as Prometheus does."""
+    """A quantile of a histogram of times, in seconds, interpolated linearly within its bucket as Prometheus does."""
     running = np.cumsum(counts)
-    wanted = share * running[-1]
-    bucket = int(np.searchsorted(running, wanted))
+    rank = share * running[-1]
+    bucket = int(np.searchsorted(running, rank))
     if bucket >= len(SECONDS):
         return SECONDS[-1]
     low = SECONDS[bucket - 1] if bucket else 0.0
     below = running[bucket - 1] if bucket else 0.0
-    return float(low + (SECONDS[bucket] - low) * (wanted - below) / counts[bucket])
+    return float(low + (SECONDS[bucket] - low) * (rank - below) / counts[bucket])
 
 
 def _resources(window: Window, settings: Settings, served: Sequence[ModelConfig]) -> dict[str, float]:
@@ -126,9 +126,9 @@ def _resources(window: Window, settings: Settings, served: Sequence[ModelConfig]
 
 
 def _bottleneck(resources: dict[str, float], models: list[dict[str, Any]]) -> str:
-    """The busiest resource, when one is saturated: a thread rather than the cores it shares with others."""
-    *own, cores = resources.items()
-    name, busy = max(own, key=lambda item: item[1])
+    """The busiest resource, if one is saturated: a saturated thread says more than the cores that it shares."""
+    *threads, cores = resources.items()
+    name, busy = max(threads, key=lambda item: item[1])
     if busy < SATURATED:
         name, busy = cores
     if busy >= SATURATED:
@@ -136,5 +136,5 @@ def _bottleneck(resources: dict[str, float], models: list[dict[str, Any]]) -> st
     if not models:
         return "none: no request was answered in this time"
     slowest = max(models, key=lambda model: model["total_ms"])
-    stage = max(STAGES, key=lambda one: slowest["stages_ms"][one])
+    stage = max(STAGES, key=lambda name: slowest["stages_ms"][name])
     return f"none: nothing is saturated; a request of {slowest['name']} spends most time in {stage}"

@@ -1,4 +1,4 @@
-"""What a gateway decided and why: threads, placement, batch limits, latency curves, and what compositions cost."""
+"""The plan of a gateway with its reasons: threads, placement, batch limits, latency curves, cost of compositions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's infer, for both wires: checks tensors against the model, runs, names the outputs."""
+"""Infer of the Open Inference Protocol, for HTTP and gRPC: checks the tensors, runs the model, names the outputs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def infer(plane: DataPlane, endpoint: Endpoint, context: RequestContext, r
     for output in request.outputs:
         if output.name != OUTPUT:
             raise InvalidInput(f"unknown output {output.name[:60]!r}; {endpoint.name} has {OUTPUT!r}")
-    tells_energy = bool(request.parameters) and check_flag("energy", request.parameters.get("energy", False))
+    with_energy = bool(request.parameters) and check_flag("energy", request.parameters.get("energy", False))
     identifier = request.id
     if endpoint.needs_request_id:
         identifier = context.request_id = context.request_id or plane.new_id()
@@ -44,7 +44,7 @@ async def infer(plane: DataPlane, endpoint: Endpoint, context: RequestContext, r
         _output(endpoint, logits, output.classes) for output in request.outputs or (RequestedOutput(OUTPUT),)
     )
     parameters = _parameters(answers[0], context.timings)
-    if tells_energy:
+    if with_energy:
         energy = answer_energy(endpoint, answers, context.timings)
         parameters = {**parameters, **{key: value for key, value in energy.items() if value is not None}}
     return InferResponse(endpoint.name, endpoint.version, identifier, outputs, parameters)
@@ -121,10 +121,10 @@ def _check_input(endpoint: Endpoint, name: str, datatype: str, shape: tuple[int,
 
 def _check_rows(endpoint: Endpoint, datatype: str, shape: tuple[int, ...]) -> None:
     spec = endpoint.input
-    wanted = NAMES[spec.dtype]
-    if datatype != wanted:
+    expected = NAMES[spec.dtype]
+    if datatype != expected:
         also = f" or {BYTES} (encoded images)" if endpoint.form == "image" else ""
-        raise InvalidInput(f"input {spec.name!r} is {datatype}; {endpoint.name} takes {wanted}{also}")
+        raise InvalidInput(f"input {spec.name!r} is {datatype}; {endpoint.name} takes {expected}{also}")
     if not _has_shape(shape, spec.shape):
         raise InvalidInput(f"input {spec.name!r} has shape {list(shape)}; {endpoint.name} takes {list(spec.shape)}")
     check_images(endpoint, shape[0], "rows")
@@ -145,7 +145,7 @@ def _most_values(endpoint: Endpoint, unknown: int) -> int:
 
 
 def _has_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """Whether a shape is the wanted one, in which -1 stands for any size from 1."""
+    """Whether a shape matches `wanted`, in which -1 stands for any size from 1."""
     if len(shape) != len(wanted):
         return False
     for size, want in zip(shape, wanted, strict=True):  # noqa: SIM110 a generator takes three times as long
@@ -155,7 +155,7 @@ def _has_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 
 
 def _parameters(answer: Answer, trace: RequestTimings) -> Parameters:
-    """`arm`, `cached`, and who took part as the protocol's flat parameters: `members_answered`, `_late` and `_failed`."""
+    """`arm`, `cached`, and the members' outcomes as flat parameters: `members_answered`, `_late` and `_failed`."""
     parameters: dict[str, Any] = {"arm": trace.arm} if trace.arm else {}
     if trace.cached:
         parameters["cached"] = True

@@ -1,4 +1,4 @@
-"""A node's counters as one document, for the live part of the page: sums that only grow, and what is so right now."""
+"""A node's counters and gauges as one document, for the live part of the web page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from serve.telemetry.mmap_store import read_files
 
 
 def live_stats(folder: Path, names: Iterable[str]) -> dict[str, Any]:
-    """`names` are the models to tell of; joules are null without a source, chips those with one."""
+    """Sums over the node's processes, for the models of `names`.
+
+    `joules` is None without a power source; `chips` lists the chips that have one.
+    """
     samples = [sample for family in collect(read_files(folder)) for sample in family.samples]
     return {
         "at": time.monotonic(),
@@ -39,7 +42,7 @@ def total(samples: Iterable[Sample], name: str, **labels: str) -> float:
 
 
 def _model(samples: list[Sample], name: str) -> dict[str, Any]:
-    """A model with both its forms: they share the engine."""
+    """A model's numbers over both its forms, which share an engine."""
     counted = any(one.name == "convoy_energy_joules_total" for one in samples)
 
     def both(metric: str) -> float:
@@ -59,7 +62,7 @@ def _model(samples: list[Sample], name: str) -> dict[str, Any]:
 
 
 def _members(samples: Iterable[Sample]) -> list[dict[str, Any]]:
-    """How often each member of what is made of others was asked, by outcome."""
+    """Requests to each member of an ensemble or cascade, by outcome."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for one in samples:
         if one.name == "convoy_member_requests_total":

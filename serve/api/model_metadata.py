@@ -1,4 +1,4 @@
-"""What the server says of itself and its models, as documents that both protocols render."""
+"""Metadata of the server and its models, as documents that both protocols render."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names behind an experiment's arms: whether they can be compared, and which endpoints they are."""
+"""The endpoints of an experiment's arms, and whether they can be compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An experiment as clients call it: an endpoint beside those of the models."""
+"""An experiment as an endpoint that clients call like a model."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ class ExperimentEndpoint(Endpoint):
 
 
 def experiment_endpoint(live: ExperimentRuntime, recorder: ModelRecorder) -> ExperimentEndpoint:
+    """The endpoint of an experiment: what clients see of its control, with the smallest limit of its arms."""
     definition = live.revision.definition
     control = live.arms[definition.control.name]
     return ExperimentEndpoint(

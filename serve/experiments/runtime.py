@@ -1,4 +1,4 @@
-"""An experiment in a gateway: assigns a request to an arm, runs the copies, and records what came of it."""
+"""An experiment in a gateway: assigns requests to arms, runs copies, and records the outcomes."""
 
 from __future__ import annotations
 
@@ -39,21 +39,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("convoy.experiments")
 
-COPIES = 64  # under way at a time in one experiment
+COPIES = 64  # in flight at a time in one experiment
 LAST_PRIORITY = 2**31 - 1
 CLIENTS_FAULT = (InvalidInput, TooLarge, Cancelled)
-SHED = (Overloaded, DeadlineExceeded, NotReady)  # what becomes of a copy under load, whatever its arm is like
+SHED = (
+    Overloaded,
+    DeadlineExceeded,
+    NotReady,
+)  # a copy that fails so was dropped under load, which says nothing about its arm
 
 
 class Assigned(NamedTuple):
-    """A request's arm; `unit` is 0 where the request is its own unit."""
+    """A request's arm and unit of assignment; `unit` is 0 where the request is its own unit."""
 
     arm: str
     unit: int
 
 
 class ExperimentRuntime:
-    """Lives on one event loop. The revision is replaced as a whole; requests under way keep theirs."""
+    """One revision of an experiment, on one event loop. A new revision has a new runtime; requests in flight keep theirs."""
 
     def __init__(
         self,
@@ -63,7 +67,7 @@ class ExperimentRuntime:
         metrics: Metrics,
         prices: Callable[[], Prices],
     ) -> None:
-        """`prices`: what engine time costs on this node now."""
+        """`prices`: the present energy prices of engine time on this node."""
         self.revision = revision
         self.arms = arms
         self._writer = writer
@@ -101,7 +105,7 @@ class ExperimentRuntime:
             answers = await work(self.arms[arm], context)
         except CLIENTS_FAULT:
             raise
-        except Exception as error:  # whatever it is, this arm did not answer
+        except Exception as error:  # whatever the reason, this arm did not answer
             if arm == assigned.arm or not isinstance(error, SHED):
                 self._writer.unanswered(Unanswered(self._places[arm], assigned.unit, "failed"))
                 self._count(ARM_REQUESTS, arm, "failed")
@@ -122,7 +126,7 @@ class ExperimentRuntime:
         prices: Prices | None,
         at: float,
     ) -> Answered:
-        """What came of a request. Without `prices` the cache answered. Runs on the ledger's thread."""
+        """The ledger's record of an answer; `prices` is None for a cached one. Runs on the ledger's thread."""
         images = [best for answer in answers for best in best_classes(answer)]
         engine, joules = (None, None) if prices is None else cost(self.arms[arm], answers, prices)
         place, answered = self._places[arm], arm == assigned.arm
@@ -132,7 +136,7 @@ class ExperimentRuntime:
         """Copies a request to the other arms: bounded, last in every queue, and to no arm whose queue holds rows."""
         revision = self.revision
         definition = revision.definition
-        # Which requests are copied is as much a function of their id as their arm, and independent of it.
+        # A hash of the id with a salt of its own: every gateway decides alike, and independently of the arm.
         share = definition.percent / 100 if definition.mode == "shadow" else 1.0
         if point(f"{revision.salt}#copies"[:64], context.request_id) >= share * POINTS:
             return
@@ -142,18 +146,18 @@ class ExperimentRuntime:
             if len(self._copies) >= COPIES or self.arms[arm.name].waiting_rows > 0:
                 self._drop(assigned, arm.name)
                 continue
-            copy = self._copy(context.copy(LAST_PRIORITY), assigned, arm.name, work)
+            copy = self._copy(context, assigned, arm.name, work)
             task = asyncio.create_task(copy)
             self._copies.add(task)
             task.add_done_callback(self._copies.discard)
 
     async def _copy(self, context: RequestContext, assigned: Assigned, arm: str, work: Work) -> None:
         try:
-            await self._run(context, assigned, arm, work)
+            await self._run(context.copy(LAST_PRIORITY), assigned, arm, work)
         except SHED:
             self._drop(assigned, arm)
             return
-        except ConvoyError:  # counted where it happened; nobody waits for a copy
+        except ConvoyError:  # `_run` has counted it, and no client waits for a copy
             pass
         except Exception:
             log.exception("a copy failed", extra={FIELDS: {"request_id": context.request_id, "model": arm}})
@@ -166,26 +170,26 @@ class ExperimentRuntime:
     def _count(self, definition: Definition, arm: str, outcome: str) -> None:
         key = (definition.name, arm, outcome)
         if key not in self._counters:
-            of_revision = {"experiment": self.revision.definition.name, "revision": str(self.revision.revision)}
-            self._counters[key] = self._metrics.values(definition, **of_revision, arm=arm, outcome=outcome)
+            labels = {"experiment": self.revision.definition.name, "revision": str(self.revision.revision)}
+            self._counters[key] = self._metrics.values(definition, **labels, arm=arm, outcome=outcome)
         self._counters[key][0] += 1
 
 
 def cost(endpoint: Endpoint, answers: Sequence[Answer], prices: Prices) -> tuple[float, float | None]:
-    """Engine time of answers and, where every engine has a price, its joules."""
+    """Engine seconds of answers and their joules; the latter is None unless every engine has a price."""
     engine, joules = 0.0, 0.0
-    for one, seconds in endpoint.engine_work(answers):
+    for recorder, seconds in endpoint.engine_work(answers):
         engine += seconds
-        price = prices.models.get(one.engine)
+        price = prices.models.get(recorder.engine)
         joules = math.nan if price is None else joules + price.joules_per_second * seconds
     return engine, None if math.isnan(joules) else joules
 
 
 def best_classes(answer: Answer) -> Iterator[tuple[int, float]]:
-    """Of each image the best class and its probability."""
-    best = answer.run.ranking
+    """The best class and its probability, image by image."""
+    ranking = answer.run.ranking
     for row in range(answer.start, answer.stop):
-        yield best.classes[row][0], best.probabilities[row][0]
+        yield ranking.classes[row][0], ranking.probabilities[row][0]
 
 
 def key_reader(sticky: str) -> Callable[[RequestContext], str | None] | None:
@@ -208,6 +212,6 @@ def key_reader(sticky: str) -> Callable[[RequestContext], str | None] | None:
 
 
 def unit_of(salt: str, key: str) -> int:
-    """A sticky key in the ledger: a pseudonym of it, never 0. Who can guess keys can tell which one it is."""
+    """The pseudonym of a sticky key in the ledger, never 0. It hides keys only from those who cannot guess them."""
     digest = blake2b(key.encode(), digest_size=8, key=salt.encode(), person=b"convoy unit").digest()
     return (int.from_bytes(digest, "big") >> 1) or 1

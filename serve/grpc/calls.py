@@ -1,4 +1,4 @@
-"""What every gRPC call shares: counting, tracing, errors as status codes, streams that are answered in order."""
+"""What all gRPC calls share: tracking, API keys, errors as status codes, streams answered in order."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ Response = TypeVar("Response")
 
 GRPC = WireProtocol("grpc", "OK", "INTERNAL", lambda error: error.grpc_code)
 KEY_NAMES = ("authorization", "x-api-key")
-STREAM_DEPTH = 32  # requests of one stream that may be under way: enough to fill a batch, too few to fill the queue
+STREAM_DEPTH = 32  # requests of one stream in flight: enough to fill a batch, too few to fill the queue
 
 
 class Calls:
-    """Counts and times calls, whichever service they belong to."""
+    """Tracks and authorizes the calls of all services."""
 
     def __init__(self, plane: DataPlane, metrics: Metrics) -> None:
         self.plane = plane
@@ -71,9 +71,9 @@ class Calls:
 
     @contextlib.contextmanager
     def question(self, context: Context, name: str = "") -> Iterator[Holder | None]:
-        """A call that runs nothing: whose it is, None where no key is declared; `name` is the model that it is about.
+        """A call that runs no model. Yields the holder of its key, None where no keys are declared.
 
-        Raises Unauthenticated, Forbidden or QuotaExceeded.
+        `name`: the model that the call is about. Raises Unauthenticated, Forbidden or QuotaExceeded.
         """
         if self.plane.access.open:
             yield None
@@ -88,19 +88,19 @@ class Calls:
             holder.leave()
 
     def check_key(self, context: Context) -> None:
-        """Before a stream, whose requests are then checked one by one. Raises Unauthenticated."""
+        """Checks the key of a stream, whose requests are then checked one by one. Raises Unauthenticated."""
         if not self.plane.access.open:
             self.plane.access.find(shown_key(context))
 
     def check_change(self, context: Context) -> None:
-        """For whatever changes the server. Raises Unauthenticated or Forbidden, also where no key is declared."""
+        """Requires an admin's key, also where no keys are declared. Raises Unauthenticated or Forbidden."""
         self.plane.access.find_admin(shown_key(context))
 
 
 def shown_key(context: Context) -> bytes:
     """The key in a call's metadata, empty when there is none."""
-    shown = {key: value for key, value in context.invocation_metadata() or () if key in KEY_NAMES}
-    return key_in(*(_bytes(shown.get(name)) for name in KEY_NAMES))
+    values = {key: value for key, value in context.invocation_metadata() or () if key in KEY_NAMES}
+    return key_in(*(_bytes(values.get(name)) for name in KEY_NAMES))
 
 
 def _bytes(value: str | bytes | None) -> bytes | None:
@@ -113,7 +113,7 @@ def _passed(remaining: float | None) -> bool:
 
 
 async def abort(context: Context, error: ConvoyError) -> NoReturn:
-    """Ends a call with an error's status; an overload says in the trailing metadata when to come back."""
+    """Ends a call with an error's status. An overload adds `retry-after`, in seconds, to the trailing metadata."""
     trailing: tuple[tuple[str, str], ...] = ()
     if isinstance(error, Overloaded):
         trailing = (("retry-after", str(max(1, math.ceil(error.retry_after_s)))),)
@@ -124,7 +124,7 @@ async def abort(context: Context, error: ConvoyError) -> NoReturn:
 def aborts(
     method: Callable[[Any, Request, Context], Awaitable[Response]],
 ) -> Callable[[Any, Request, Context], Awaitable[Response]]:
-    """A method of a servicer whose errors end the call with their status."""
+    """Decorates a servicer's method: errors end the call with their status."""
 
     @functools.wraps(method)
     async def call(servicer: Any, request: Request | ConvoyError, context: Context) -> Response:
@@ -132,7 +132,7 @@ def aborts(
             return await method(servicer, parsed(request), context)
         except ConvoyError as error:
             await abort(context, error)
-        except Exception as error:  # noqa: BLE001 grpcio would tell its text to the client
+        except Exception as error:  # noqa: BLE001 grpcio would send its text to the client
             log_fault(error)
             await abort(context, ConvoyError(FAULT))
 
@@ -140,7 +140,7 @@ def aborts(
 
 
 def parsed(request: Request | ConvoyError) -> Request:
-    """The message, of which `message_fields` may have found that it is none. Raises that error."""
+    """The message. Raises the error that `message_fields` found in place of one."""
     if isinstance(request, ConvoyError):
         raise request
     return request
@@ -149,7 +149,7 @@ def parsed(request: Request | ConvoyError) -> Request:
 async def pipelined(
     requests: AsyncIterator[Request], answer: Callable[[Request], Awaitable[Response]], depth: int = STREAM_DEPTH
 ) -> AsyncIterator[Response]:
-    """The answers to a stream's requests, in their order; up to `depth` are worked on at a time."""
+    """The answers to a stream's requests, in their order; up to `depth` requests are in flight at a time."""
     room = asyncio.Semaphore(depth)
     started: asyncio.Queue[asyncio.Task[Response] | None] = asyncio.Queue()
 
@@ -170,6 +170,6 @@ async def pipelined(
     finally:
         reader.cancel()
         while not started.empty():
-            left = started.get_nowait()
-            if left is not None:
-                left.cancel()
+            unfinished = started.get_nowait()
+            if unfinished is not None:
+                unfinished.cancel()

@@ -19,7 +19,7 @@ from serve.telemetry.request_timings import timings as stages_ms
 
 
 class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
-    """Equal in every answer to the classify path over HTTP."""
+    """Answers as the classify path over HTTP does."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
@@ -73,24 +73,23 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
 
 
 def _options(request: pb.ClassifyRequest) -> ClassifyParams:
-    asked: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "threshold": request.threshold,
         "labels": not request.indices_only,
         "energy": request.energy,
     }
     if request.top_k:
-        asked["top_k"] = request.top_k
+        fields["top_k"] = request.top_k
     if request.id:
-        asked["id"] = request.id
-    return parse_params(asked)
+        fields["id"] = request.id
+    return parse_params(fields)
 
 
 def _prediction(endpoint: Endpoint, options: ClassifyParams, classes: Classes) -> pb.ClassifyResponse.Prediction:
-    labels = endpoint.labels
-    of = pb.ClassifyResponse.Class
+    labels, make_class = endpoint.labels, pb.ClassifyResponse.Class
     return pb.ClassifyResponse.Prediction(
         classes=[
-            of(index=index, label=labels[index] if options.labels else "", probability=probability)
+            make_class(index=index, label=labels[index] if options.labels else "", probability=probability)
             for index, probability in zip(*classes, strict=True)
         ]
     )

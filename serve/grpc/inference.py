@@ -1,4 +1,4 @@
-"""The Open Inference Protocol over gRPC."""
+"""The Open Inference Protocol over gRPC (inference.GRPCInferenceService)."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         with self._calls.question(context, request.name):
             try:
                 endpoint = self._plane.find(request.name, request.version)
-            except NotReady:  # a no, not an error: what clients ask for; RepositoryIndex says why
+            except NotReady:  # clients expect a negative answer, not an error; RepositoryIndex gives the reason
                 return pb.ModelReadyResponse(ready=False)
             return pb.ModelReadyResponse(ready=not endpoint.trouble)
 
@@ -125,8 +125,8 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> pb.RepositoryIndexResponse:
         with self._calls.question(context) as holder:
             entries = self._repository.index(request.ready)
-            known = [one for one in entries if holder is None or holder.may_call(one.name)]
-            return to_message({"models": oip_metadata.repository_index(known)}, pb.RepositoryIndexResponse())
+            visible = [entry for entry in entries if holder is None or holder.may_call(entry.name)]
+            return to_message({"models": oip_metadata.repository_index(visible)}, pb.RepositoryIndexResponse())
 
     @aborts
     async def RepositoryModelLoad(  # noqa: N802
@@ -150,7 +150,7 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
 
 async def _parse(request: pb.ModelInferRequest, endpoint: Endpoint) -> InferRequest:
-    """Typed contents cost a step for each number, so many of them are read on a thread. Raises InvalidInput or TooLarge."""
+    """The request. Long typed contents are read on a thread, value by value. Raises InvalidInput or TooLarge."""
     check = partial(check_input, endpoint)
     if not request.raw_input_contents and _typed_values(request) > PIECE:
         return await asyncio.to_thread(parse_message, request, check)
@@ -158,7 +158,7 @@ async def _parse(request: pb.ModelInferRequest, endpoint: Endpoint) -> InferRequ
 
 
 def _typed_values(request: pb.ModelInferRequest) -> int:
-    return sum(len(values) for one in request.inputs[:MAX_TENSORS] for _, values in one.contents.ListFields())
+    return sum(len(values) for tensor in request.inputs[:MAX_TENSORS] for _, values in tensor.contents.ListFields())
 
 
 def named(request: Change) -> str:
@@ -169,5 +169,6 @@ def named(request: Change) -> str:
 def parameters_of(request: Change) -> dict[str, object]:
     """The parameters of a load or unload as plain values."""
     return {
-        key: getattr(one, one.WhichOneof("parameter_choice") or "", None) for key, one in request.parameters.items()
+        key: getattr(parameter, parameter.WhichOneof("parameter_choice") or "", None)
+        for key, parameter in request.parameters.items()
     }

@@ -18,10 +18,9 @@ from serve.gateway.request_tracker import RequestTracker, WireProtocol
 from serve.http.auth import shown_key
 from serve.http.body import Headers as RequestHeaders
 from serve.http.body import Receive, Scope, Send, read_body
-from serve.http.caller import HttpCaller
+from serve.http.caller import HttpCaller, RequestScope
 from serve.http.classify import carries_large_image
 from serve.http.compression import encode_answer
-from serve.http.connection import RequestScope
 from serve.http.dialects import DIALECTS, Dialect
 from serve.http.infer import infer_http
 from serve.http.request_headers import PRIORITY_HEADER, TIMEOUT_HEADER, apply_headers
@@ -31,23 +30,17 @@ from serve.telemetry.request_timings import RequestTimings
 
 HTTP = WireProtocol("http", "200", "500", lambda error: str(error.http_status))
 
-ORIGIN = b"origin"  # of a script, for which CORSMiddleware adds to the answer
-
-
-WAIT_SECONDS = 0.002
-
-
-REPEAT = 0.02  # of the time that a request may take: for so long its refusal holds for the next ones
-
-
-MOST_REFUSALS = 64  # that are kept: of as many models, deadlines and priorities
+ORIGIN = b"origin"  # sent by a browser's script, whose answer gets more headers from CORSMiddleware
+WAIT_SECONDS = 0.002  # a shorter time between a request's first byte and its task is noise of the loop's clock
+REUSE_SHARE = 0.02  # of a request's time limit: for so long its refusal is reused for requests with equal terms
+MOST_REFUSALS = 64  # kept at a time: one for each model, deadline, priority and kind of body
 
 
 Handler = Callable[[Endpoint, Scope, RequestHeaders, Receive, RequestContext], Awaitable[tuple[bytes, Headers]]]
 
 
 class Refusal(NamedTuple):
-    """What a request was told that would be late, and until when others of the same terms are told the same."""
+    """The answer to a request that would be late, and until when requests with equal terms get the same one."""
 
     until: float
     error: Overloaded
@@ -55,7 +48,7 @@ class Refusal(NamedTuple):
 
 
 class HotRoute(NamedTuple):
-    """What a path of a model leads to; `images`: its bodies may be a lone image."""
+    """What serves a path. `images`: the body may be a single encoded image."""
 
     endpoint: Endpoint
     handler: Handler
@@ -63,7 +56,7 @@ class HotRoute(NamedTuple):
 
 
 class HttpApp:
-    """ASGI application of a gateway."""
+    """ASGI application of a gateway: model requests are handled here, all others by `pages`."""
 
     def __init__(self, plane: DataPlane, metrics: Metrics, pages: ASGIApp) -> None:
         self._plane = plane
@@ -92,10 +85,15 @@ class HttpApp:
         return url in self._urls
 
     def refuse(self, url: bytes, asked: RequestHeaders, began: float) -> bytes | None:
-        """The whole answer to a request of a hot URL that would be late whatever its body is; None for one to be read.
+        """The complete HTTP answer to a request that would be late whatever its body is; None where the body is to be read.
 
-        Under overload most requests end here, so this costs no task, and the body is not kept. What was answered to a request
-        of the same terms is answered again for a while.
+        Under overload most requests end here, so this starts no task and keeps no body, and a refusal is reused for a
+        while for requests with the same URL, time limit and priority.
+
+        Args:
+            url: one for which `is_hot` is true.
+            asked: the request's headers.
+            began: when its first byte was seen, in the event loop's time.
         """
         if not self._plane.access.open or self._plane.draining or ORIGIN in asked:
             return None
@@ -113,27 +111,27 @@ class HttpApp:
                 if len(self._refusals) == MOST_REFUSALS:
                     self._refusals.clear()
                 self._refusals[key] = refusal
-        context.caller = HttpCaller({}, asked)  # for a trace
+        context.caller = HttpCaller(None, asked)  # for a trace
         self._requests.refused(context, route.endpoint, refusal.error)
         return refusal.answer
 
     def _judge(self, endpoint: Endpoint, asked: RequestHeaders, context: RequestContext, large: bool) -> Refusal | None:
-        """The refusal of a request that would be late, if it is."""
+        """The refusal of a request that would be late, else None."""
         try:
             apply_headers(self._plane, asked, context)
             self._plane.check_room(endpoint, context, large)
         except Overloaded as error:
             context.request_id = asked.get(REQUEST_ID, b"").decode("latin-1")
-            until = self._clock() + REPEAT * (context.deadline - context.timings.started)
+            until = self._clock() + REUSE_SHARE * (context.deadline - context.timings.started)
             return Refusal(until, error.with_traceback(None), whole_error(error, context.request_id))
-        except ConvoyError:  # other errors are answered once the body is read
+        except ConvoyError:  # for example a malformed header: answered once the body is read
             pass
         return None
 
     def _start(self, began: float) -> float:
-        """When a request's time began: what it waited for a busy event loop counts.
+        """The start of a request's time: waiting for a busy event loop counts.
 
-        The loop's own clock stands still for a turn and goes in milliseconds, so only what is longer is a wait.
+        The loop's clock only advances between its turns, so only a difference above WAIT_SECONDS is a real wait.
         """
         now = self._clock()
         return began if now - began > WAIT_SECONDS else now
@@ -150,7 +148,7 @@ class HttpApp:
         endpoint, asked = route.endpoint, dict(scope["headers"])
         request = cast(RequestScope, scope)
         timings = RequestTimings(self._start(request.began))
-        context = request.context = RequestContext(timings, HttpCaller(scope, asked))
+        context = request.context = RequestContext(timings, HttpCaller(scope.get("client"), asked))
         with self._requests.track(context, endpoint) as tracked:
             try:
                 if not self._plane.access.open:

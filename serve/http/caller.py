@@ -1,25 +1,47 @@
-"""The client of an HTTP request, as `serve.gateway.request_context.Caller`."""
+"""An HTTP request as its connection passes it to the application: its scope and its caller."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from serve.gateway.request_context import RequestContext
 from serve.http.body import Headers, Scope
 
 
+class RequestScope(dict[str, Any]):
+    """The ASGI scope of a request, with what connection and application share beyond ASGI.
+
+    `began`: when the first byte of the request was seen, in the event loop's time. `context`: set by the application, so
+    that the connection can cancel the request when its client disconnects.
+    """
+
+    __slots__ = ("began", "context")
+
+    def __init__(self, scope: Scope, began: float) -> None:
+        super().__init__(scope)
+        self.began = began
+        self.context: RequestContext | None = None
+
+
 class HttpCaller:
-    """Reads address and headers when an experiment or a trace asks for them: most requests need neither."""
+    """The client of a request, as `serve.gateway.request_context.Caller`.
 
-    __slots__ = ("_headers", "_scope")
+    It holds no scope: the scope refers to the context and that to its caller, and such a cycle would keep each request's
+    memory until the garbage collector comes.
+    """
 
-    def __init__(self, scope: Scope, headers: Headers) -> None:
-        self._scope = scope
+    __slots__ = ("_client", "_headers")
+
+    def __init__(self, client: tuple[str, int] | None, headers: Headers) -> None:
+        self._client = client
         self._headers = headers
 
     @property
     def address(self) -> str:
-        """The client's host, empty on a Unix socket."""
-        client = self._scope.get("client")
-        return client[0] if client else ""
+        """The client's host, empty where it is unknown."""
+        return self._client[0] if self._client else ""
 
     def header(self, name: str) -> str | None:
+        """A header's value by its name in lower case."""
         value = self._headers.get(name.encode())
         return None if value is None else value.decode("latin-1")

@@ -18,8 +18,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from convoy.errors import InvalidInput
 from serve.config.schema import Limits
-from serve.gateway.request_context import RequestContext
 from serve.http.body import Headers, Scope, whole_number
+from serve.http.caller import RequestScope
 from serve.http.chunked import ChunkedBody
 from serve.http.fast_path import MOST_BYTES, FastPathCycle
 
@@ -42,21 +42,6 @@ class Phase(Enum):
 
 
 IDLE, HEAD, BODY, ANSWER, REST, LEAVING = Phase  # an attribute of an Enum is slow to read
-
-
-class RequestScope(dict[str, Any]):
-    """The ASGI scope of a request, with what connection and application share beyond ASGI.
-
-    `began`: when the first byte of the request was seen, in the event loop's time. `context`: set by the application, so
-    that the connection can cancel the request when its client disconnects.
-    """
-
-    __slots__ = ("began", "context")
-
-    def __init__(self, scope: Scope, began: float) -> None:
-        super().__init__(scope)
-        self.began = began
-        self.context: RequestContext | None = None
 
 
 class Hot(Protocol):

@@ -27,15 +27,15 @@ async def infer_http(
 ) -> tuple[bytes, Headers]:
     """Body and headers of the answer. Raises ConvoyError."""
     request = await _parse(endpoint, headers, body)
-    answered = [(REQUEST_ID, request_id(headers).encode())] if REQUEST_ID in headers else []
-    context.request_id = request.id or (answered[0][1].decode() if answered else "")
+    id_headers = [(REQUEST_ID, request_id(headers).encode())] if REQUEST_ID in headers else []
+    context.request_id = request.id or (id_headers[0][1].decode() if id_headers else "")
     apply_headers(plane, headers, context)
     apply_parameters(plane, context, request)
     response = await infer(plane, endpoint, context, request)
     document, json_length = render_response(response, request)
     if json_length is None:
-        return document, [(b"content-type", JSON), *answered]
-    return document, [(b"content-type", OCTETS), (HEADER_LENGTH_NAME, b"%d" % json_length), *answered]
+        return document, [(b"content-type", JSON), *id_headers]
+    return document, [(b"content-type", OCTETS), (HEADER_LENGTH_NAME, b"%d" % json_length), *id_headers]
 
 
 async def _parse(endpoint: Endpoint, headers: RequestHeaders, body: bytes) -> InferRequest:
@@ -47,12 +47,12 @@ async def _parse(endpoint: Endpoint, headers: RequestHeaders, body: bytes) -> In
         raise InvalidInput(f"{HEADER_LENGTH} must be a whole number of at least 0")
     if length > 0:
         return await _parse_json(endpoint, body, length)
-    given = wire_input(endpoint)
-    return raw_request(given.name, body, given.datatype, (1, *given.shape[1:]))
+    tensor = wire_input(endpoint)
+    return raw_request(tensor.name, body, tensor.datatype, (1, *tensor.shape[1:]))
 
 
 async def _parse_json(endpoint: Endpoint, body: bytes, header_length: int | None) -> InferRequest:
-    """A request whose JSON part is the first `header_length` bytes of its body, None being all of them."""
+    """A request whose JSON is the first `header_length` bytes of its body; None: the whole body is JSON."""
     parse = partial(parse_request, body, header_length, check=partial(check_input, endpoint))
     most = most_values(endpoint, LARGEST_VALUES) + ENVELOPE_VALUES
     return await parse_bounded(parse, memoryview(body)[:header_length], most)
