@@ -126,7 +126,7 @@ def _resources(window: Window, settings: Settings, served: Sequence[ModelConfig]
 
 
 def _bottleneck(resources: dict[str, float], models: list[dict[str, Any]]) -> str:
-    """The busiest resource, if one is saturated: a saturated thread says more than the cores that it shares."""
+    """The busiest resource, if one is saturated: a saturated thread is named before the cores that it shares."""
     *threads, cores = resources.items()
     name, busy = max(threads, key=lambda item: item[1])
     if busy < SATURATED:

@@ -16,7 +16,7 @@ from serve.gateway.endpoints import ComposedEndpoint, ModelEndpoint
 def explain(plane: DataPlane, settings: Settings) -> dict[str, Any]:
     """The plan of a running gateway as a JSON-ready document; times in milliseconds."""
     models = plane.endpoints.models
-    threads = plan_threads(settings.model_copy(update={"models": tuple(one.config for one in models)}))
+    threads = plan_threads(settings.model_copy(update={"models": tuple(model.config for model in models)}))
     return {
         "threads": {
             "cores": threads.cores,

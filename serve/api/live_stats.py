@@ -17,7 +17,7 @@ from serve.telemetry.mmap_store import read_files
 def live_stats(folder: Path, names: Iterable[str]) -> dict[str, Any]:
     """Sums over the node's processes, for the models of `names`.
 
-    `joules` is None without a power source; `chips` lists the chips that have one.
+    `joules` is None without a power source; `chips` lists the chips with a source.
     """
     samples = [sample for family in collect(read_files(folder)) for sample in family.samples]
     return {
@@ -25,25 +25,27 @@ def live_stats(folder: Path, names: Iterable[str]) -> dict[str, Any]:
         "in_flight": total(samples, "convoy_requests_in_flight"),
         "cores": total(samples, "convoy_node_cores"),
         "busy_core_seconds": total(samples, "convoy_node_busy_core_seconds_total"),
-        "chips": [{**one.labels, "watts": one.value} for one in samples if one.name == "convoy_power_watts"],
+        "chips": [
+            {**sample.labels, "watts": sample.value} for sample in samples if sample.name == "convoy_power_watts"
+        ],
         "models": [_model(samples, name) for name in names],
         "members": _members(samples),
         "stages": [
-            {"model": one.labels["model"], "stage": one.labels["stage"], "images": one.value}
-            for one in samples
-            if one.name == "convoy_cascade_stage_images_total"
+            {"model": sample.labels["model"], "stage": sample.labels["stage"], "images": sample.value}
+            for sample in samples
+            if sample.name == "convoy_cascade_stage_images_total"
         ],
     }
 
 
 def total(samples: Iterable[Sample], name: str, **labels: str) -> float:
     """Sum of the samples that have the labels."""
-    return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
+    return sum(sample.value for sample in samples if sample.name == name and labels.items() <= sample.labels.items())
 
 
 def _model(samples: list[Sample], name: str) -> dict[str, Any]:
     """A model's numbers over both its forms, which share an engine."""
-    counted = any(one.name == "convoy_energy_joules_total" for one in samples)
+    counted = any(sample.name == "convoy_energy_joules_total" for sample in samples)
 
     def both(metric: str) -> float:
         return sum(total(samples, metric, model=form) for form in (name, name + TENSOR_SUFFIX))
@@ -64,9 +66,9 @@ def _model(samples: list[Sample], name: str) -> dict[str, Any]:
 def _members(samples: Iterable[Sample]) -> list[dict[str, Any]]:
     """Requests to each member of an ensemble or cascade, by outcome."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    for one in samples:
-        if one.name == "convoy_member_requests_total":
-            model, member = one.labels["model"], one.labels["member"]
+    for sample in samples:
+        if sample.name == "convoy_member_requests_total":
+            model, member = sample.labels["model"], sample.labels["member"]
             counts = found.setdefault((model, member), {"model": model, "member": member})
-            counts[one.labels["outcome"]] = counts.get(one.labels["outcome"], 0) + one.value
+            counts[sample.labels["outcome"]] = counts.get(sample.labels["outcome"], 0) + sample.value
     return list(found.values())

@@ -42,11 +42,7 @@ log = logging.getLogger("convoy.experiments")
 COPIES = 64  # in flight at a time in one experiment
 LAST_PRIORITY = 2**31 - 1
 CLIENTS_FAULT = (InvalidInput, TooLarge, Cancelled)
-SHED = (
-    Overloaded,
-    DeadlineExceeded,
-    NotReady,
-)  # a copy that fails so was dropped under load, which says nothing about its arm
+SHED = (Overloaded, DeadlineExceeded, NotReady)  # under load copies fail so: they are dropped, the arm has not failed
 
 
 class Assigned(NamedTuple):

@@ -45,7 +45,7 @@ class ImageDecoder(Decodes, Protocol):
 class Endpoint:
     """One name that clients call, with its own queue and recorder.
 
-    What differs between models, compositions and experiments are methods of this class: nobody above asks for the kind.
+    Models, compositions and experiments differ in these methods, so that listeners and API need not check the kind.
     """
 
     name: str
@@ -228,12 +228,12 @@ class Endpoints:
     @property
     def models(self) -> list[ModelEndpoint]:
         """The models, each once: in the form that takes images."""
-        return [one for one in self.by_name.values() if isinstance(one, ModelEndpoint) and one.form == "image"]
+        return [model for model in self.by_name.values() if isinstance(model, ModelEndpoint) and model.form == "image"]
 
     @property
     def compositions(self) -> list[ComposedEndpoint]:
         """The ensembles and cascades."""
-        return [one for one in self.by_name.values() if isinstance(one, ComposedEndpoint)]
+        return [endpoint for endpoint in self.by_name.values() if isinstance(endpoint, ComposedEndpoint)]
 
     def find(self, name: str, version: str = "") -> Endpoint:
         """Raises NotFound that names the most similar model, or the version that is served."""

@@ -107,7 +107,7 @@ class ModelState:
 
 
 def _fault(error: Exception) -> Exception | None:
-    """The error whose traceback belongs in the log; None for a ConvoyError, whose text says it all."""
+    """The error whose traceback belongs in the log; None for a ConvoyError, whose text suffices."""
     return None if isinstance(error, ConvoyError) else error
 
 

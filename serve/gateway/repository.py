@@ -28,7 +28,7 @@ from serve.telemetry.recorder import Metrics
 if TYPE_CHECKING:
     from serve.experiments.manager import Experiments
 
-STEWARD_AWAY_SECONDS = 1.0
+COORDINATOR_AWAY_SECONDS = 1.0
 FIRST_SECONDS = 5.0
 
 log = logging.getLogger("convoy.repository")
@@ -54,7 +54,7 @@ class Repository:
         self,
         plane: DataPlane,
         loader: CatalogLoader,
-        steward: Decides,
+        coordinator: Decides,
         follower: str,
         metrics: Metrics,
         experiments: Experiments | None = None,
@@ -62,7 +62,7 @@ class Repository:
         """`follower`: the name of this gateway, unique among all."""
         self._plane = plane
         self._loader = loader
-        self._steward = steward
+        self._coordinator = coordinator
         self._follower = follower
         self._metrics = metrics
         self._experiments = experiments
@@ -180,13 +180,13 @@ class Repository:
 
     def _model(self, name: str) -> str:
         model = name.removesuffix(TENSOR_SUFFIX)
-        if model not in {one.name for one in self._declared.models}:
+        if model not in {config.name for config in self._declared.models}:
             raise NotFound(f"model {name[:200]!r} is not in the catalog; add it to convoy.yaml and deploy")
         return model
 
     async def _change(self, model: str, loaded: bool) -> Change:
-        """The steward decides. One that has just begun may not know this gateway yet, so it also waits for itself."""
-        change = await self._steward.set_loaded(model, loaded, self._known)
+        """Changes a model in every gateway, this one included: a coordinator that has just started may not know it yet."""
+        change = await self._coordinator.set_loaded(model, loaded, self._known)
         self._take(change.revision)
         try:
             await asyncio.wait_for(self._states[model].settled.wait(), CHANGE_SECONDS)
@@ -234,9 +234,9 @@ class Repository:
     async def _follow(self) -> None:
         while True:
             try:
-                revision = await self._steward.follow(self._follower, self._known, self._report())
+                revision = await self._coordinator.follow(self._follower, self._known, self._report())
             except ConvoyError:  # the coordinator is away: the last revision stays in force
-                await asyncio.sleep(STEWARD_AWAY_SECONDS)
+                await asyncio.sleep(COORDINATOR_AWAY_SECONDS)
                 continue
             self._take(revision)
             self._heard.set()
@@ -252,7 +252,7 @@ class Repository:
             await self._news.wait()
             self._news.clear()
             with contextlib.suppress(ConvoyError):
-                await self._steward.report(self._follower, self._report())
+                await self._coordinator.report(self._follower, self._report())
 
     def _report(self) -> Report:
         pending = frozenset(name for name, state in self._states.items() if not state.settled.is_set())

@@ -1,4 +1,4 @@
-"""What every layer below a listener knows of one request, from its head to its answer."""
+"""The context of a request, which every layer below a listener gets."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Caller(Protocol):
     def header(self, name: str) -> str | None: ...
 
 
-class Internal:
-    """The caller of requests that the server makes itself."""
+class NoCaller:
+    """Stands for the caller until one is set."""
 
     address = ""
 
@@ -31,7 +31,7 @@ class Internal:
         return None
 
 
-INTERNAL = Internal()
+NO_CALLER = NoCaller()
 
 
 NO_FIELDS: Mapping[str, Any] = MappingProxyType({})
@@ -52,7 +52,7 @@ class RequestContext:
     __slots__ = ("caller", "deadline", "fields", "pending", "priority", "timings")
 
     def __init__(
-        self, timings: RequestTimings, caller: Caller = INTERNAL, deadline: float = math.inf, priority: int = 0
+        self, timings: RequestTimings, caller: Caller = NO_CALLER, deadline: float = math.inf, priority: int = 0
     ) -> None:
         self.timings = timings
         self.caller = caller
@@ -79,7 +79,7 @@ class RequestContext:
     def copy(self, priority: int) -> RequestContext:
         """A context for running the same request once more: its own timings from now on, the same caller and deadline.
 
-        It is not cancelled with the original: nobody waits for its answer, but it is recorded.
+        It is not cancelled with the original: its answer is only recorded, so a client that disconnects does not end it.
         """
         timings = RequestTimings(time.monotonic(), id=self.timings.id)
         context = RequestContext(timings, self.caller, self.deadline, priority)

@@ -89,7 +89,7 @@ class TrackedRequest:
         self._code, self._reason = self._tracker.protocol.answered, ""
 
     def failed(self, error: Exception) -> ConvoyError:
-        """Records why a request got no answer. Returns the error for its client, which hides what an unexpected one says."""
+        """Records why a request got no answer. Returns the error for its client: an unexpected one is replaced by FAULT."""
         assert self.endpoint is not None
         recorder, context = self.endpoint.recorder, self.context
         recorder.failed(time.monotonic() - context.timings.started)

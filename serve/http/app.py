@@ -32,7 +32,7 @@ HTTP = WireProtocol("http", "200", "500", lambda error: str(error.http_status))
 
 ORIGIN = b"origin"  # sent by a browser's script, whose answer gets more headers from CORSMiddleware
 WAIT_SECONDS = 0.002  # a shorter time between a request's first byte and its task is noise of the loop's clock
-REUSE_SHARE = 0.02  # of a request's time limit: for so long its refusal is reused for requests with equal terms
+REUSE_SHARE = 0.02  # of a request's time limit: for so long its refusal also answers equal requests
 MOST_REFUSALS = 64  # kept at a time: one for each model, deadline, priority and kind of body
 
 
@@ -40,7 +40,7 @@ Handler = Callable[[Endpoint, Scope, RequestHeaders, Receive, RequestContext], A
 
 
 class Refusal(NamedTuple):
-    """The answer to a request that would be late, and until when requests with equal terms get the same one."""
+    """The answer to a request that would be late, and until when equal requests get the same one."""
 
     until: float
     error: Overloaded
