@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self
 
 from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, Overloaded, QuotaExceeded
@@ -13,7 +13,7 @@ from serve.gateway.endpoints import Endpoint
 from serve.gateway.request_context import RequestContext
 from serve.telemetry.definitions import IN_FLIGHT
 from serve.telemetry.recorder import Metrics
-from serve.telemetry.request_events import FAULT, RequestEvent
+from serve.telemetry.request_events import FAULT, Observer, RequestEvent
 
 
 class WireProtocol(NamedTuple):
@@ -41,10 +41,9 @@ class RequestTracker:
         return TrackedRequest(self, context, endpoint)
 
     def refused(self, context: RequestContext, endpoint: Endpoint, error: ConvoyError) -> None:
-        """Records a request that was refused before it came in flight."""
-        request = TrackedRequest(self, context, endpoint)
-        request.failed(error)
-        request.finish()
+        """Records a request that is refused at once."""
+        with TrackedRequest(self, context, endpoint) as request:
+            request.failed(error)
 
 
 class TrackedRequest:
@@ -60,16 +59,23 @@ class TrackedRequest:
         self._code, self._reason = tracker.protocol.fault, FAULT  # unless it is answered, or fails with another error
 
     def __enter__(self) -> Self:
-        self._tracker.in_flight[0] += 1
-        self._tracker.plane.in_flight += 1
+        tracker = self._tracker
+        tracker.in_flight[0] += 1
+        tracker.plane.in_flight += 1
         return self
 
     def __exit__(self, *error: object) -> None:
+        """Counts the request by its code and passes it to the observers: logs and traces, by default none."""
+        tracker, endpoint = self._tracker, self.endpoint
+        plane = tracker.plane
         if self._holder is not None:
             self._holder.leave()
-        self._tracker.in_flight[0] -= 1
-        self._tracker.plane.in_flight -= 1
-        self.finish()
+        tracker.in_flight[0] -= 1
+        plane.in_flight -= 1
+        if endpoint is not None:
+            endpoint.recorder.code(tracker.protocol.name, self._code)
+            if plane.observers:
+                self._notify(endpoint, plane.observers)
 
     def authorize(self, key: bytes, name: str) -> None:
         """Checks a key's right to call a model, and counts the request against its quota until it has ended.
@@ -108,17 +114,18 @@ class TrackedRequest:
             recorder.shed("deadline")
         return shown
 
-    def finish(self) -> None:
-        """Counts the request by its code and passes it to the observers: logs and traces, by default none."""
-        endpoint, tracker = self.endpoint, self._tracker
-        if endpoint is None:
-            return
-        name = tracker.protocol.name
-        endpoint.recorder.code(name, self._code)
-        if observers := tracker.plane.observers:
-            timings, parent = self.context.timings, self.context.caller.header("traceparent") or ""
-            event = RequestEvent(
-                name, endpoint.name, endpoint.version, self._code, timings, time.monotonic(), parent, self._reason
-            )
-            for observe in observers:
-                observe(event)
+    def _notify(self, endpoint: Endpoint, observers: Sequence[Observer]) -> None:
+        protocol, context = self._tracker.protocol.name, self.context
+        parent = context.caller.header("traceparent") or ""
+        event = RequestEvent(
+            protocol,
+            endpoint.name,
+            endpoint.version,
+            self._code,
+            context.timings,
+            time.monotonic(),
+            parent,
+            self._reason,
+        )
+        for observe in observers:
+            observe(event)

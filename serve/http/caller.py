@@ -5,22 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from serve.gateway.request_context import RequestContext
-from serve.http.body import Headers, Scope
+from serve.http.body import Headers
 
 
 class RequestScope(dict[str, Any]):
-    """The ASGI scope of a request, with what connection and application share beyond ASGI.
+    """The ASGI scope of a request, with what connection and application share beyond ASGI. The connection sets both.
 
-    `began`: when the first byte of the request was seen, in the event loop's time. `context`: set by the application, so
-    that the connection can cancel the request when its client disconnects.
+    `began`: when the first byte of the request was seen, in the event loop's time. `context`: None until the application
+    replaces it, so that the connection can cancel the request when its client disconnects.
     """
 
-    __slots__ = ("began", "context")
-
-    def __init__(self, scope: Scope, began: float) -> None:
-        super().__init__(scope)
-        self.began = began
-        self.context: RequestContext | None = None
+    __slots__ = ("began", "context")  # and no __init__, which would cost as much as the copy of the scope
+    began: float
+    context: RequestContext | None
 
 
 class HttpCaller:

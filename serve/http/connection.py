@@ -223,7 +223,9 @@ class Connection(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":
                 self._stop(b"501 Not Implemented", b"CONNECT is not offered")
             return
-        self.scope = cast(Any, RequestScope(cast(Scope, self.scope), self._since))
+        shared = RequestScope(cast(Scope, self.scope))
+        shared.began, shared.context = self._since, None
+        self.scope = cast(Any, shared)
         fields = dict(self.headers)  # llhttp refuses two lengths, and a length beside chunks
         length = whole_number(fields.get(b"content-length", b""))
         hot = length is not None and self._is_hot()

@@ -102,7 +102,7 @@ def test_an_error_is_recorded_as_what_it_is(
         tracked = Tracked(tmp_path, protocol)
         with tracked.tracker.track(tracked.context(), tracked.endpoint) as request:
             assert request.failed(error) is error
-        tracked.tracker.refused(tracked.context(), tracked.endpoint, error)  # the same, but never in flight
+        tracked.tracker.refused(tracked.context(), tracked.endpoint, error)  # the same
         assert [(event.code, event.error) for event in tracked.events] == [(protocol.code_of(error), str(error))] * 2
         assert definition is None or list(tracked.values(definition).values()) == [2]
 
