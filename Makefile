@@ -18,7 +18,7 @@ TEST_PACKAGES := \
 .DEFAULT_GOAL := help
 .PHONY: help demo up setup test-setup test test-slow fuzz lint bench artifacts manifests page-libraries lock audit sbom chaos gpu-check clean
 
-help: ## show what there is
+help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(SERVE)/ready: requirements/serve.lock pyproject.toml
@@ -51,20 +51,24 @@ demo: $(SERVE)/ready ## serve, classify real images over HTTP and gRPC, show the
 up: $(SERVE)/ready ## serve until Ctrl-C
 	$(SERVE)/bin/convoy up
 
-setup: $(DEV)/ready ## what developing needs
+setup: $(DEV)/ready ## install what development needs into .venv
 
-test-setup: ## Debian packages that tests start, where they are not there yet (root or sudo)
-	dpkg -s $(TEST_PACKAGES) >/dev/null 2>&1 || \
-	{ $(SUDO) apt-get update -qq && \
-	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(TEST_PACKAGES); }
+test-setup: ## install the Debian packages that tests start, if they are missing (root or sudo)
+	@dpkg -s $(TEST_PACKAGES) >/dev/null 2>&1 || \
+	if [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; then \
+	  $(SUDO) apt-get update -qq && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(TEST_PACKAGES); \
+	else \
+	  echo "the tests need these Debian packages; install them as root: apt-get install $(TEST_PACKAGES)" >&2; exit 1; \
+	fi
 
-test: $(DEV)/ready ## quick tests and end-to-end tests on real Ray
+test: $(DEV)/ready test-setup ## install what the tests need; quick tests and end-to-end tests on real Ray
 	$(DEV)/bin/pytest -m "not slow and not gpu" --cov --cov-report=term:skip-covered
 
-test-slow: $(DEV)/ready ## tests that need data sets, long runs or many processes
+test-slow: $(DEV)/ready test-setup ## tests that need data sets, long runs or many processes
 	$(DEV)/bin/pytest -m "slow and not gpu"
 
-fuzz: $(DEV)/ready ## damaged images against the decoders for five minutes; findings go to runs/fuzz
+fuzz: $(DEV)/ready ## send damaged images to the decoders for five minutes; findings go to runs/fuzz
 	$(DEV)/bin/python -m tests.fuzz --seconds 300
 
 lint: $(DEV)/ready ## ruff, mypy, import rules
@@ -73,7 +77,7 @@ lint: $(DEV)/ready ## ruff, mypy, import rules
 	$(DEV)/bin/mypy
 	$(DEV)/bin/lint-imports
 
-bench: $(DEV)/ready $(SERVE)/ready ## measure the data plane against the limit and its peers, write docs/performance.md
+bench: $(DEV)/ready $(SERVE)/ready ## measure the data plane beside other servers, write docs/performance.md
 	$(DEV)/bin/python -m benchmarks.run
 
 RECIPES := lenet5-mnist resnet20-cifar10 squeezenet-cifar10 vgg-cifar10 preresnet-cifar10 densenet-cifar10 nin-cifar10 \
@@ -110,21 +114,21 @@ lock: ## resolve the dependencies again, with hashes
 
 ADVISORIES ?= runs/advisories.zip
 
-audit: $(DEV)/ready ## known weaknesses of the locked packages, by OSV's advisories, fetched where they are not there yet
+audit: $(DEV)/ready ## report known vulnerabilities of the locked packages (OSV advisories, fetched if missing)
 	test -f $(ADVISORIES) || curl -sSfL --create-dirs -o $(ADVISORIES) https://osv-vulnerabilities.storage.googleapis.com/PyPI/all.zip
 	$(DEV)/bin/python -m supply.audit --advisories $(ADVISORIES) requirements/*.lock
 
 sbom: $(DEV)/ready ## bill of materials (CycloneDX) of what `make up` runs
 	@$(DEV)/bin/python -m supply.sbom requirements/serve.lock
 
-chaos: $(DEV)/ready ## faults under load, one after the other, written into docs/reliability.md
+chaos: $(DEV)/ready ## inject faults under load, one after the other; writes docs/reliability.md
 	$(DEV)/bin/python -m benchmarks.chaos --write
 
-gpu-check: ## everything that needs an NVIDIA card: tests, engines, placements; one report, written into docs/gpu.md
+gpu-check: ## check everything that needs an NVIDIA GPU; writes docs/gpu.md
 	@nvidia-smi --list-gpus 2>/dev/null | grep -q . || \
 	{ echo "no GPU: nvidia-smi finds none; run this where there is an NVIDIA card and its driver" >&2; exit 1; }
 	$(MAKE) $(GPU)/ready
 	$(GPU)/bin/python -m benchmarks.gpu --write
 
-clean: ## remove what make made
+clean: ## remove everything that make created
 	rm -rf $(SERVE) $(DEV) $(GPU) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -21,11 +21,11 @@ BELOW_PYTHON = "uvloop and the kernel: sockets, waking, timers"
 # The first that a stack holds is its part, the innermost function foremost; what no pattern knows is Ray's and the rest.
 PARTS = (
     ("engine, run on the loop", r"models/engines/"),
-    ("decoding", r"serve/(decode|resample|image_|decode_pool)|PIL/|simplejpeg"),
-    ("HTTP: parsing, headers, writing", r"uvicorn/|serve/http_(connection|cycle|body|encoding)"),
-    ("documents, tensors", r"convoy/(open_inference|tensors)|serve/(http_infer|http_answers|infer|predictions|ranking)"),
-    ("queue, batches, answers", r"serve/(alarm|batcher|pace|scheduling|slots|executors|curve|unanswered|work_threads)"),
-    ("admission, times, metrics", r"serve/(metrics|metric_pages|timeline|dataplane|http_listener|access|timeouts|catalog)"),
+    ("decoding", r"serve/images/|PIL/|simplejpeg"),
+    ("HTTP: parsing, headers, writing", r"uvicorn/|serve/http/(connection|fast_path|body|compression)|serve/acceptor"),
+    ("documents, tensors", r"convoy/wire/|serve/http/(infer|responses)|serve/api/(infer|classification)|serve/batching/top_k"),
+    ("queue, batches, answers", r"serve/batching/|serve/executors/|serve/worker_threads"),
+    ("admission, times, metrics", r"serve/telemetry/|serve/gateway/|serve/http/(app|request_headers)|serve/auth"),
 )  # fmt: skip
 
 

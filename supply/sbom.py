@@ -20,7 +20,7 @@ from models.artifact import BUNDLED, MANIFEST, Artifact
 from supply.lock import Pinned, read_lock
 
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARIES = ROOT / "serve" / "page" / "libraries"
+LIBRARIES = ROOT / "serve" / "http" / "page" / "libraries"
 NAME = "convoy-serve"
 VENDORED = {"d3.min.js": ("d3", "ISC"), "plot.umd.min.js": ("@observablehq/plot", "ISC")}
 

@@ -11,6 +11,7 @@ from serve.batching.pace import Pace
 BEAT_SECONDS = 0.02
 TURNS = 4.0  # of the loop from a request's head to its answer: start of its task, its batch, end of the batch, end of the task
 LEAST_SECONDS = 0.004  # a smaller lag is noise: the clock's resolution and other callbacks
+MOST_SECONDS = 0.5  # a longer turn is a stall, which predicts little about the next one: it counts as this much
 WEIGHT = 0.3  # of the newest measurement in the moving average
 REQUEST_SECONDS = 0.0002  # first estimate of the loop's time per answer
 LEAST_ANSWERS = 8  # in one beat for it to be learned from
@@ -19,8 +20,12 @@ LEAST_ANSWERS = 8  # in one beat for it to be learned from
 class LoopLag:
     """Estimates the lag from how late a periodic timer fires and from the requests that each turn has admitted."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, cpu: Callable[[], float] = time.thread_time
+    ) -> None:
+        """`cpu`: CPU seconds of the loop's thread."""
         self._clock = clock
+        self._cpu = cpu
         self._late = 0.0
         self._due = float("inf")
         self._timer: asyncio.TimerHandle | None = None
@@ -31,7 +36,7 @@ class LoopLag:
 
     def start(self) -> None:
         """Starts the timer on the running loop."""
-        self._busy, self._answered = time.thread_time(), 0
+        self._busy, self._answered = self._cpu(), 0
         self._due = self._clock() + BEAT_SECONDS
         self._timer = asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)
 
@@ -51,16 +56,23 @@ class LoopLag:
         self._answered += 1
 
     def expected(self) -> float:
-        """Seconds that a request arriving now would wait for its turns; 0 while the loop keeps up."""
-        late = max(self._late, self._clock() - self._due) + self._pace.predict(self._admitted)
-        return TURNS * late if late > LEAST_SECONDS else 0.0
+        """Seconds that a request arriving now would wait for its turns; 0 while the loop keeps up.
+
+        Lasting lag delays each of its turns. A single long turn, and the requests that it has admitted, delay it once.
+        """
+        late = max(self._late, self._overdue()) + self._pace.predict(self._admitted)
+        return (TURNS - 1) * self._late + late if late > LEAST_SECONDS else 0.0
 
     def _turn(self) -> None:
         self._admitted = 0
 
+    def _overdue(self) -> float:
+        return min(max(0.0, self._clock() - self._due), MOST_SECONDS)
+
     def _beat(self) -> None:
-        late = max(0.0, self._clock() - self._due)
-        self._late += WEIGHT * (late - self._late)
+        self._late += WEIGHT * (self._overdue() - self._late)
         if self._answered >= LEAST_ANSWERS:
-            self._pace.learn(self._answered, time.thread_time() - self._busy)
+            self._pace.learn(self._answered, self._cpu() - self._busy)
+        else:  # forgets what an overload taught: there, refusals took part of the time
+            self._pace.learn(LEAST_ANSWERS, LEAST_ANSWERS * REQUEST_SECONDS)
         self.start()

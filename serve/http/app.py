@@ -32,7 +32,9 @@ HTTP = WireProtocol("http", "200", "500", lambda error: str(error.http_status))
 
 ORIGIN = b"origin"  # sent by a browser's script, whose answer gets more headers from CORSMiddleware
 WAIT_SECONDS = 0.002  # a shorter time between a request's first byte and its task is noise of the loop's clock
-REUSE_SHARE = 0.02  # of a request's time limit: for so long its refusal also answers equal requests
+REUSE_SHARE = (
+    0.02  # of a refused request's estimated wait or time limit: for so long its refusal answers equal requests
+)
 MOST_REFUSALS = 64  # kept at a time: one for each model, deadline, priority and kind of body
 
 
@@ -40,9 +42,14 @@ Handler = Callable[[Endpoint, Scope, RequestHeaders, Receive, RequestContext], A
 
 
 class Refusal(NamedTuple):
-    """The answer to a request that would be late, and until when equal requests get the same one."""
+    """The answer to a request that would be late, and until when equal requests get the same one.
+
+    `used`: seconds of the request's time limit that had passed. A request that has used less of it, by more than
+    WAIT_SECONDS, might still be in time.
+    """
 
     until: float
+    used: float
     error: Overloaded
     answer: bytes
 
@@ -78,6 +85,7 @@ class HttpApp:
             for version in ("", f"/versions/{endpoint.version}"):
                 routes[f"/v2/models/{endpoint.name}{version}/infer"] = HotRoute(endpoint, self._infer, images=False)
         self._routes = routes
+        self._refusals.clear()
         self._urls = frozenset(path.encode() for path in routes)
 
     def is_hot(self, url: bytes) -> bool:
@@ -102,7 +110,13 @@ class HttpApp:
         large = route.images and carries_large_image(asked)
         key = (url, asked.get(TIMEOUT_HEADER), asked.get(PRIORITY_HEADER), large)
         refusal = self._refusals.get(key)
-        if refusal is None or self._clock() > refusal.until or REQUEST_ID in asked:
+        now = self._clock()
+        if (
+            refusal is None
+            or now > refusal.until
+            or now - context.timings.started < refusal.used - WAIT_SECONDS
+            or REQUEST_ID in asked
+        ):
             refusal = self._judge(route.endpoint, asked, context, large)
             if refusal is None:
                 self._plane.lag.admitted()
@@ -122,8 +136,10 @@ class HttpApp:
             self._plane.check_room(endpoint, context, large)
         except Overloaded as error:
             context.request_id = asked.get(REQUEST_ID, b"").decode("latin-1")
-            until = self._clock() + REUSE_SHARE * (context.deadline - context.timings.started)
-            return Refusal(until, error.with_traceback(None), whole_error(error, context.request_id))
+            now, started = self._clock(), context.timings.started
+            until = now + REUSE_SHARE * min(context.deadline - started, error.retry_after_s)
+            answer = whole_error(error, context.request_id)
+            return Refusal(until, now - started, error.with_traceback(None), answer)
         except ConvoyError:  # for example a malformed header: answered once the body is read
             pass
         return None

@@ -3,7 +3,7 @@ from __future__ import annotations
 from benchmarks.event_loop import BELOW_PYTHON, LOOP, by_part, part_of
 
 START = f"thread (12): {LOOP};Thread._bootstrap (threading.py:1002);Thread.run (threading.py:982)"
-CALL = f"{START};SmallCycle.run_asgi (serve/http/fast_path.py:64);HttpApp.__call__ (serve/http/server.py:99)"
+CALL = f"{START};FastPathCycle.run_asgi (serve/http/fast_path.py:64);HttpApp.__call__ (serve/http/app.py:99)"
 
 
 def test_a_sample_belongs_to_the_innermost_part_that_is_known() -> None:

@@ -1,7 +1,7 @@
 """`python -m tests.fuzz [--seconds 300] [--seed N]`: damaged images against every way to decode them, outside CI.
 
 Finds exceptions that are no plain refusal, crashes of a decoder's C code, hangs, floods of memory and of CPU time. Each finding
-is written as a file; once it is fixed, keep it in tests/serve/hostile. Exits with 1 when there are findings.
+is written as a file; once it is fixed, keep it in tests/serve/images/hostile. Exits with 1 when there are findings.
 """
 
 from __future__ import annotations
