@@ -1,4 +1,4 @@
-"""What an answer cost in energy, told alike over every wire."""
+"""The energy of an answer, the same fields over every protocol."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from typing import Any
 
 from serve.batching.results import Answer
 from serve.energy.prices import read_prices
-from serve.experiments.endpoint import ExperimentEndpoint
-from serve.gateway.endpoints import Endpoint, engine_work
+from serve.gateway.endpoints import Endpoint
 from serve.telemetry.request_timings import RequestTimings
 
 
 def answer_energy(endpoint: Endpoint, answers: Sequence[Answer], trace: RequestTimings) -> dict[str, Any]:
-    """What an answer cost in millijoules: its engine time at the meter's present price. Null where none is known."""
-    if isinstance(endpoint, ExperimentEndpoint):
-        endpoint = endpoint.arm_of(trace)
+    """Millijoules of an answer: its engine time at the node agent's present price. `energy_mj` is None without a price."""
     joules, sources = 0.0, set[str]()
-    for recorder, seconds in engine_work(endpoint, answers):
+    for recorder, seconds in endpoint.target_of(trace).engine_work(answers):
         price = read_prices(recorder.folder).models.get(recorder.engine)
         if price is None:
             return {"energy_mj": None}

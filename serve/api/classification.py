@@ -1,4 +1,4 @@
-"""From a request's answers to the classes a client is shown."""
+"""From the logits of a request's answers to the classes of its response."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Classes = tuple[list[int], list[float]]
 
 
 def best_classes(answers: Sequence[Answer], options: ClassifyParams) -> list[Classes]:
-    """Per row the best class indices and their probabilities: at most `top_k`, none below the threshold."""
+    """Class indices and probabilities of each row, best first: at most `top_k`, none below the threshold."""
     top_k, threshold = options.top_k, options.threshold
     rows: list[Classes] = []
     for answer in answers:

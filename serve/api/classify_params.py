@@ -1,4 +1,4 @@
-"""What a classify request may ask besides its images, however it is sent: query, form, JSON or protobuf."""
+"""Parameters of a classify request besides its images, from a query, a form, JSON or protobuf."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ClassifyParams:
     top_k: int = 5
     threshold: float = 0.0
     labels: bool = True
-    energy: bool = False  # tell what the answer cost in joules
+    energy: bool = False  # report the energy of the answer
     id: str = ""
 
 
@@ -31,13 +31,13 @@ DEFAULTS = ClassifyParams()
 
 
 def parse_params(fields: Mapping[str, Any], base: ClassifyParams = DEFAULTS) -> ClassifyParams:
-    """`base` with what typed fields say; unknown fields are ignored. Raises InvalidInput."""
+    """`base` with the values of typed fields; unknown fields are ignored. Raises InvalidInput."""
     changes: dict[str, Any] = {name: check(fields[name]) for name, check in CHECKS.items() if name in fields}
     return replace(base, **changes) if changes else base
 
 
 def parse_text_params(fields: Mapping[str, str], base: ClassifyParams = DEFAULTS) -> ClassifyParams:
-    """As `parse_params` for fields that are all text, as in a query or a form. Empty text is no field."""
+    """As `parse_params`, for text fields of a query or a form. Empty ones are ignored."""
     return parse_params({name: _typed(name, text) for name, text in fields.items() if text}, base)
 
 
@@ -64,7 +64,7 @@ def _check_threshold(value: Any) -> float:
 
 
 def check_flag(name: str, value: Any) -> bool:
-    """A yes or no of a request. Raises InvalidInput."""
+    """A boolean parameter of a request. Raises InvalidInput."""
     if not isinstance(value, bool):
         raise InvalidInput(f"{name} is {shown(value)}; it must be true or false")
     return value

@@ -1,4 +1,4 @@
-"""What a gateway decided and why: threads, placement, batch limits, latency curves, and what compositions cost."""
+"""The plan of a gateway with its reasons: threads, placement, batch limits, latency curves, cost of compositions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from serve.gateway.endpoints import ComposedEndpoint, ModelEndpoint
 
 def explain(plane: DataPlane, settings: Settings) -> dict[str, Any]:
     """The plan of a running gateway as a JSON-ready document; times in milliseconds."""
-    endpoints = plane.endpoints.by_name.values()
-    models = [one for one in endpoints if isinstance(one, ModelEndpoint) and one.form == "image"]
-    threads = plan_threads(settings.model_copy(update={"models": tuple(one.config for one in models)}))
+    models = plane.endpoints.models
+    threads = plan_threads(settings.model_copy(update={"models": tuple(model.config for model in models)}))
     return {
         "threads": {
             "cores": threads.cores,
@@ -28,7 +27,7 @@ def explain(plane: DataPlane, settings: Settings) -> dict[str, Any]:
         "limits": settings.limits.model_dump(),
         "models_memory_mb": settings.models_memory_mb,
         "models": [_explain_model(endpoint) for endpoint in models],
-        "compositions": [_explain_composition(one) for one in endpoints if isinstance(one, ComposedEndpoint)],
+        "compositions": [_explain_composition(endpoint) for endpoint in plane.endpoints.compositions],
     }
 
 

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's infer, for both wires: checks tensors against the model, runs, names the outputs."""
+"""Infer of the Open Inference Protocol, for HTTP and gRPC: checks the tensors, runs the model, names the outputs."""
 
 from __future__ import annotations
 
@@ -19,72 +19,64 @@ from serve.api.answer_energy import answer_energy
 from serve.api.classify_params import check_flag
 from serve.batching.member_report import OUTCOMES
 from serve.batching.results import Answer
-from serve.experiments.caller import MakeCaller
-from serve.experiments.endpoint import ExperimentEndpoint
-from serve.gateway.dataplane import DataPlane, Terms, Watch, all_logits, check_images
-from serve.gateway.endpoints import ComposedEndpoint, Endpoint
+from serve.gateway.dataplane import DataPlane, all_logits, check_images
+from serve.gateway.endpoints import Endpoint
+from serve.gateway.request_context import RequestContext
 from serve.telemetry.request_timings import RequestTimings
 
 OUTPUT = "logits"
 MAX_PRIORITY = 2**31
 
 
-async def infer(
-    plane: DataPlane,
-    endpoint: Endpoint,
-    request: InferRequest,
-    caller: MakeCaller,
-    terms: Terms,
-    trace: RequestTimings,
-    watch: Watch,
-) -> InferResponse:
+async def infer(plane: DataPlane, endpoint: Endpoint, context: RequestContext, request: InferRequest) -> InferResponse:
     """Answers a request. Raises InvalidInput when it does not fit the model."""
     for output in request.outputs:
         if output.name != OUTPUT:
             raise InvalidInput(f"unknown output {output.name[:60]!r}; {endpoint.name} has {OUTPUT!r}")
-    tells_energy = bool(request.parameters) and check_flag("energy", request.parameters.get("energy", False))
+    with_energy = bool(request.parameters) and check_flag("energy", request.parameters.get("energy", False))
     identifier = request.id
-    if isinstance(endpoint, ExperimentEndpoint):
-        identifier = trace.id = trace.id or plane.new_id()  # feedback must be able to name it
-        caller_now, work = caller(identifier, request.parameters), partial(_answers, plane, request)
-        answers = await endpoint.live.serve(caller_now, terms, trace, watch, work)
-    else:
-        answers = await _answers(plane, request, endpoint, terms, trace, watch)
+    if endpoint.needs_request_id:
+        identifier = context.request_id = context.request_id or plane.new_id()
+    context.fields = request.parameters
+    answers = await endpoint.answer(context, partial(_answers, plane, request))
     logits = all_logits(answers)
-    asked = request.outputs or (RequestedOutput(OUTPUT),)
-    outputs = tuple(_output(endpoint, logits, one.classes) for one in asked)
-    parameters = _parameters(answers[0], trace)
-    if tells_energy:
-        told = answer_energy(endpoint, answers, trace)
-        parameters = {**parameters, **{key: value for key, value in told.items() if value is not None}}
+    outputs = tuple(
+        _output(endpoint, logits, output.classes) for output in request.outputs or (RequestedOutput(OUTPUT),)
+    )
+    parameters = _parameters(answers[0], context.timings)
+    if with_energy:
+        energy = answer_energy(endpoint, answers, context.timings)
+        parameters = {**parameters, **{key: value for key, value in energy.items() if value is not None}}
     return InferResponse(endpoint.name, endpoint.version, identifier, outputs, parameters)
 
 
 async def _answers(
-    plane: DataPlane, request: InferRequest, endpoint: Endpoint, terms: Terms, trace: RequestTimings, watch: Watch
+    plane: DataPlane, request: InferRequest, endpoint: Endpoint, context: RequestContext
 ) -> list[Answer]:
     tensor = _single_input(endpoint, request)
     check_input(endpoint, tensor.name, tensor.datatype, tensor.shape)
     if tensor.datatype == BYTES:
-        return await plane.classify(endpoint, tensor.elements, terms, trace, watch)
-    if isinstance(endpoint, ComposedEndpoint):
-        return await plane.decode_and_run(endpoint, list(tensor.array), terms, trace, watch)
-    return await plane.run(endpoint, tensor.array, terms, trace, watch)
+        return await plane.classify(endpoint, context, tensor.elements)
+    return await plane.run(endpoint, context, tensor.array)
 
 
-def request_terms(plane: DataPlane, request: InferRequest, trace: RequestTimings, default: Terms) -> Terms:
-    """The terms in a request's parameters: `timeout` in microseconds, `priority` from 1, 0 being the default."""
+def apply_parameters(plane: DataPlane, context: RequestContext, request: InferRequest) -> None:
+    """Sets what the parameters `timeout` (microseconds) and `priority` (from 1; 0 is the default) ask for.
+
+    A timeout only shortens the deadline that the context has. Raises InvalidInput.
+    """
     if "timeout" not in request.parameters and "priority" not in request.parameters:
-        return default
+        return
     timeout, priority = request.parameters.get("timeout"), request.parameters.get("priority", 0)
     if type(priority) is not int or not 0 <= priority <= MAX_PRIORITY:
         raise InvalidInput("parameter priority must be a whole number of at least 0")
+    context.priority = priority or context.priority
     if timeout is None:
-        return Terms(default.deadline, priority or default.priority)
+        return
     if type(timeout) is not int or timeout < 0:
         raise InvalidInput("parameter timeout must be a whole number of microseconds")
-    deadline = plane.terms(trace.started, timeout / 1e6 if timeout else None).deadline
-    return Terms(min(deadline, default.deadline), priority or default.priority)
+    deadline = plane.deadline(context.timings.started, timeout / 1e6 if timeout else None)
+    context.deadline = min(deadline, context.deadline)
 
 
 def _single_input(endpoint: Endpoint, request: InferRequest) -> Tensor:
@@ -98,52 +90,62 @@ def _single_input(endpoint: Endpoint, request: InferRequest) -> Tensor:
 def check_input(endpoint: Endpoint, name: str, datatype: str, shape: tuple[int, ...]) -> None:
     """Whether a model takes a tensor, whatever its elements are. Raises InvalidInput or TooLarge.
 
-    An experiment takes what one of its arms takes; the arm that is asked decides.
+    An experiment takes what one of its arms takes; the arm that answers checks once more.
     """
-    if isinstance(endpoint, ExperimentEndpoint):
-        _check_arms(endpoint, name, datatype, shape)
-    elif name != endpoint.input.name:
+    first, *others = endpoint.targets
+    try:
+        _check_input(first, name, datatype, shape)
+    except ConvoyError:
+        if not any(_takes(other, name, datatype, shape) for other in others):
+            raise
+
+
+def _takes(endpoint: Endpoint, name: str, datatype: str, shape: tuple[int, ...]) -> bool:
+    try:
+        _check_input(endpoint, name, datatype, shape)
+    except ConvoyError:
+        return False
+    return True
+
+
+def _check_input(endpoint: Endpoint, name: str, datatype: str, shape: tuple[int, ...]) -> None:
+    if name != endpoint.input.name:
         raise InvalidInput(f"{endpoint.name} has one input, {endpoint.input.name!r}; the request has {name!r}")
-    elif datatype == BYTES:
-        if len(shape) > 2 or (len(shape) == 2 and shape[1] != 1):
-            raise InvalidInput(f"images must have shape [n] or [n, 1], not {list(shape)}")
-        check_images(endpoint, math.prod(shape))
-    else:
+    if datatype != BYTES:
         _check_rows(endpoint, datatype, shape)
-
-
-def _check_arms(endpoint: ExperimentEndpoint, name: str, datatype: str, shape: tuple[int, ...]) -> None:
-    errors: list[ConvoyError] = []
-    for arm in endpoint.live.arms.values():
-        try:
-            return check_input(arm, name, datatype, shape)
-        except ConvoyError as error:
-            errors.append(error)
-    raise errors[0]
+        return
+    if len(shape) > 2 or (len(shape) == 2 and shape[1] != 1):
+        raise InvalidInput(f"images must have shape [n] or [n, 1], not {list(shape)}")
+    check_images(endpoint, math.prod(shape))
 
 
 def _check_rows(endpoint: Endpoint, datatype: str, shape: tuple[int, ...]) -> None:
     spec = endpoint.input
-    wanted = NAMES[spec.dtype]
-    if datatype != wanted:
+    expected = NAMES[spec.dtype]
+    if datatype != expected:
         also = f" or {BYTES} (encoded images)" if endpoint.form == "image" else ""
-        raise InvalidInput(f"input {spec.name!r} is {datatype}; {endpoint.name} takes {wanted}{also}")
+        raise InvalidInput(f"input {spec.name!r} is {datatype}; {endpoint.name} takes {expected}{also}")
     if not _has_shape(shape, spec.shape):
         raise InvalidInput(f"input {spec.name!r} has shape {list(shape)}; {endpoint.name} takes {list(spec.shape)}")
     check_images(endpoint, shape[0], "rows")
 
 
 def most_values(endpoint: Endpoint, unknown: int) -> int:
-    """The most values that JSON needs for a request's tensor, its nested lists too; `unknown` where a size may vary."""
-    if isinstance(endpoint, ExperimentEndpoint):
-        return max(most_values(arm, unknown) for arm in endpoint.live.arms.values())
+    """The most values that JSON needs for a request's tensor, its nested lists included.
+
+    `unknown`: the limit where a size of the input may vary.
+    """
+    return max(_most_values(target, unknown) for target in endpoint.targets)
+
+
+def _most_values(endpoint: Endpoint, unknown: int) -> int:
     if -1 in endpoint.input.shape[1:]:
         return unknown
     return sum(itertools.accumulate((endpoint.most_images, *endpoint.input.shape[1:]), operator.mul))
 
 
 def _has_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """Whether a shape is the wanted one, in which -1 stands for any size from 1."""
+    """Whether a shape matches `wanted`, in which -1 stands for any size from 1."""
     if len(shape) != len(wanted):
         return False
     for size, want in zip(shape, wanted, strict=True):  # noqa: SIM110 a generator takes three times as long
@@ -153,7 +155,7 @@ def _has_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 
 
 def _parameters(answer: Answer, trace: RequestTimings) -> Parameters:
-    """`arm`, `cached`, and who took part as the protocol's flat parameters: `members_answered`, `_late` and `_failed`."""
+    """`arm`, `cached`, and the members' outcomes as flat parameters: `members_answered`, `_late` and `_failed`."""
     parameters: dict[str, Any] = {"arm": trace.arm} if trace.arm else {}
     if trace.cached:
         parameters["cached"] = True

@@ -1,4 +1,4 @@
-"""Statistics of the models as the protocol tells them, over every gateway of the node: made from the node's metrics."""
+"""Model statistics of the Open Inference Protocol over all gateways of the node, from the node's metrics files."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ Labels = dict[str, str]
 
 
 async def statistics(plane: DataPlane, folder: Path, name: str = "", version: str = "") -> oip_metadata.Document:
-    """Of one model, or of all. Raises NotFound."""
-    known = plane.endpoints.by_name
-    endpoints = [plane.find(name, version)] if name else [known[one] for one in sorted(known)]
+    """The statistics of one model, or of all where `name` is empty. Raises NotFound."""
+    served = plane.endpoints.by_name
+    endpoints = [plane.find(name, version)] if name else [served[key] for key in sorted(served)]
     for endpoint in endpoints:
         endpoint.recorder.flush()
     totals = await asyncio.to_thread(lambda: total(read_files(folder)))
-    return oip_metadata.model_statistics(_of_endpoint(endpoint, totals) for endpoint in endpoints)
+    return oip_metadata.model_statistics(_endpoint_statistics(endpoint, totals) for endpoint in endpoints)
 
 
-def _of_endpoint(endpoint: Endpoint, totals: Totals) -> ModelStatistics:
+def _endpoint_statistics(endpoint: Endpoint, totals: Totals) -> ModelStatistics:
     labels = {"model": endpoint.name, "version": endpoint.version}
     receive, decode, queue, run, post, send = (
         _histogram(totals, STAGE, labels | {"stage": stage})
@@ -73,22 +73,20 @@ def _of_endpoint(endpoint: Endpoint, totals: Totals) -> ModelStatistics:
 
 
 def _batches(totals: Totals, labels: Labels) -> list[BatchSpans]:
-    """Images are decoded and answers written for each request, so only the run is a batch's own time."""
+    """Spans by batch size. Only the run is timed: decoding and responses belong to requests, not to batches."""
     sizes = sorted(int(dict(key)["size"]) for key in totals[SIZE_RUNS.name] if labels.items() <= dict(key).items())
     batches = []
     for size in sizes:
-        of_size = labels | {"size": str(size)}
-        count = int(_values(totals, SIZE_RUNS, of_size)[0])
-        run = Span(count, _ns(_values(totals, SIZE_SECONDS, of_size)[0]))
+        size_labels = labels | {"size": str(size)}
+        count = int(_values(totals, SIZE_RUNS, size_labels)[0])
+        run = Span(count, _ns(_values(totals, SIZE_SECONDS, size_labels)[0]))
         batches.append(BatchSpans(size, Span(count, 0), run, Span(count, 0)))
     return batches
 
 
 def _failures(totals: Totals, labels: Labels) -> int:
-    of_model = ((dict(key), values) for key, values in totals[REQUESTS.name].items())
-    return int(
-        sum(values[0] for key, values in of_model if labels.items() <= key.items() and key["code"] not in ANSWERED)
-    )
+    rows = ((dict(key), values) for key, values in totals[REQUESTS.name].items())
+    return int(sum(values[0] for key, values in rows if labels.items() <= key.items() and key["code"] not in ANSWERED))
 
 
 def _histogram(totals: Totals, definition: Definition, labels: Labels) -> Span:

@@ -1,29 +1,55 @@
-"""An experiment as clients call it: an endpoint beside those of the models."""
+"""An experiment as an endpoint that clients call like a model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
+from serve.batching.results import Answer
 from serve.config.experiments import VERSION
 from serve.experiments.runtime import ExperimentRuntime
-from serve.gateway.endpoints import Endpoint
+from serve.gateway.endpoints import Endpoint, Work
+from serve.gateway.request_context import RequestContext
 from serve.telemetry.recorder import ModelRecorder
 from serve.telemetry.request_timings import RequestTimings
+
+EXPERIMENT = "experiment"
 
 
 @dataclass(frozen=True)
 class ExperimentEndpoint(Endpoint):
-    """Looks like its control, whose line stands for those of all arms; requests wait in their arm's line."""
+    """Looks like its control to clients. Its requests wait in the queues of the arms that they are assigned to."""
 
     live: ExperimentRuntime
 
-    def arm_of(self, trace: RequestTimings) -> Endpoint:
-        """The endpoint that a request was assigned to."""
-        return self.live.arms[trace.arm]
+    has_own_queue: ClassVar[bool] = False  # `batcher` is the control's
+    needs_request_id: ClassVar[bool] = True
+
+    @property
+    def targets(self) -> tuple[Endpoint, ...]:
+        return tuple(self.live.arms.values())
+
+    def target_of(self, timings: RequestTimings) -> Endpoint:
+        return self.live.arms[timings.arm]
+
+    def answer(self, context: RequestContext, work: Work) -> Awaitable[list[Answer]]:
+        return self.live.serve(context, work)
+
+    def describe(self) -> dict[str, Any]:
+        """As the control, with the name of the model behind each arm."""
+        definition = self.live.revision.definition
+        control = self.live.arms[definition.control.name].describe()
+        own = {"name": self.name, "version": self.version, "architecture": EXPERIMENT, "placement": EXPERIMENT}
+        return control | own | {"arms": {arm.name: arm.model for arm in definition.arms}}
+
+    async def finish(self) -> None:
+        """The arms' endpoints finish what runs."""
+        self.recorder.flush()
 
 
 def experiment_endpoint(live: ExperimentRuntime, recorder: ModelRecorder) -> ExperimentEndpoint:
+    """The endpoint of an experiment: what clients see of its control, with the smallest limit of its arms."""
     definition = live.revision.definition
     control = live.arms[definition.control.name]
     return ExperimentEndpoint(
@@ -41,5 +67,5 @@ def experiment_endpoint(live: ExperimentRuntime, recorder: ModelRecorder) -> Exp
 
 
 def with_own_queue(endpoints: Iterable[Endpoint]) -> Iterator[Endpoint]:
-    """The endpoints that have a line of their own: all but experiments."""
-    return (one for one in endpoints if not isinstance(one, ExperimentEndpoint))
+    """The endpoints that have a queue of their own: all but experiments."""
+    return (endpoint for endpoint in endpoints if endpoint.has_own_queue)

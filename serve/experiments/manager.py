@@ -1,4 +1,4 @@
-"""The experiments of a gateway: follows the ledger, puts experiments beside their arms' endpoints, takes feedback."""
+"""The experiments of a gateway: follows the ledger, builds the experiments' endpoints, takes feedback."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from serve.gateway.endpoints import Endpoint, Endpoints
 from serve.telemetry.definitions import LEDGER_EVENTS
 from serve.telemetry.recorder import Metrics, ModelRecorder
 
-FOLLOW_SECONDS = 0.4  # so that a decision is followed within a second
+FOLLOW_SECONDS = 0.4  # so that a decision takes effect within a second
 
 log = logging.getLogger("convoy.experiments")
 
 
 class Experiments:
-    """Lives on the gateway's event loop."""
+    """All experiments of a gateway. Lives on its event loop."""
 
     def __init__(self, plane: DataPlane, metrics: Metrics, ledger: Ledger, config: LedgerConfig) -> None:
         self._plane = plane
@@ -43,6 +43,7 @@ class Experiments:
         self.problems: dict[str, str] = {}  # why an experiment is not served, by name
         self._declared: dict[str, Experiment] = {}
         self._revisions: dict[str, Revision] = {}
+        self._served: dict[str, ExperimentEndpoint] = {}  # as `bind` made them
         self._recorders: dict[str, ModelRecorder] = {}
         self._prices = Prices()
         self._closing = asyncio.Event()
@@ -50,15 +51,15 @@ class Experiments:
 
     @property
     def definitions(self) -> list[Experiment]:
-        """Every experiment that is wanted: those that configuration declares, and those of commands."""
-        known = {name: one.definition for name, one in self._revisions.items() if one.by_command}
+        """Every wanted experiment: those of the configuration, and those started by command."""
+        commanded = {name: revision.definition for name, revision in self._revisions.items() if revision.by_command}
         current = {name: self._revisions[name].definition for name in self._declared if name in self._revisions}
-        return list((known | self._declared | current).values())
+        return list((commanded | self._declared | current).values())
 
     async def declare(self, definitions: Iterable[Experiment]) -> None:
-        """What configuration declares from now on; `bind` then serves it.
+        """Takes the configuration's experiments; `bind` then serves them.
 
-        Models are served without the ledger, and the experiments that are known go on.
+        Raises nothing when the ledger is away: models serve without it, and the known experiments continue.
         """
         declared = {definition.name: definition for definition in definitions}
         try:
@@ -66,39 +67,42 @@ class Experiments:
                 await asyncio.to_thread(self._ledger.declare, definition)
             self._take(await asyncio.to_thread(self._ledger.current))
         except SQLAlchemyError as error:
-            log.warning("the ledger is away, what is declared waits for it: %s", type(error).__name__)
-        except Exception:  # whatever stands in a row, models are served
-            log.exception("the ledger could not be read, the experiments that are known go on")
+            log.warning("the ledger is away, declared experiments wait for it: %s", type(error).__name__)
+        except Exception:  # a bad row must not stop the models
+            log.exception("the ledger could not be read, the known experiments continue")
         self._declared = declared
 
     def bind(self, endpoints: Endpoints) -> Endpoints:
-        """The endpoints and every experiment over them whose arms all serve; `problems` says why others are not there."""
-        served = {one.name: one for one in with_own_queue(endpoints.by_name.values())}
+        """The endpoints, with an endpoint for every experiment whose arms all serve; `problems` says why others do not serve."""
+        served = {endpoint.name: endpoint for endpoint in with_own_queue(endpoints.by_name.values())}
         before, self.problems = self.problems, {}
-        fronts = list(self._bound(served))
+        experiments = list(self._bound(served))
         for name, problem in self.problems.items():
             if before.get(name) != problem:
                 log.warning("experiment %s is not served: %s", name, problem)
-        return Endpoints([*served.values(), *fronts])
+        self._served = {endpoint.name: endpoint for endpoint in experiments}
+        return Endpoints([*served.values(), *experiments])
 
     def states(self) -> dict[str, Revision]:
-        return {name: one.live.revision for name, one in self._fronts().items()}
+        """The revision of each experiment that is served here."""
+        return {name: endpoint.live.revision for name, endpoint in self._served.items()}
 
     def labels(self, name: str) -> tuple[str, ...]:
         """The classes of an experiment that is served here."""
-        endpoint = self._fronts().get(name)
+        endpoint = self._served.get(name)
         return () if endpoint is None else endpoint.labels
 
     def check(self, definition: Experiment) -> None:
         """Raises InvalidInput when the arms are not served here or cannot be compared."""
-        arms_of(definition, {one.name: one for one in with_own_queue(self._plane.endpoints.by_name.values())})
+        endpoints = with_own_queue(self._plane.endpoints.by_name.values())
+        arms_of(definition, {endpoint.name: endpoint for endpoint in endpoints})
         if definition.webhook:
             raise InvalidInput("a webhook can only be declared in the configuration file")
 
     def feedback(self, document: object, check: Callable[[str], None]) -> int:
-        """Takes outcomes; how many. Raises InvalidInput, or Overloaded when the ledger has been away for too long.
+        """Takes outcomes and returns their number. Raises InvalidInput, or Overloaded when the ledger's buffer is full.
 
-        `check` raises for an experiment of which the sender may not speak, or for "", where an item names none.
+        `check` raises for an experiment that the sender's key does not cover; it gets "" for an item that names none.
         """
         outcomes = parse_feedback(document, self._class_index)
         for experiment in named_experiments(document):
@@ -110,14 +114,11 @@ class Experiments:
         return len(outcomes)
 
     async def close(self) -> None:
+        """Writes what is buffered and closes the ledger."""
         self._closing.set()
-        await self._follower  # a query that is under way ends before its database is closed
+        await self._follower  # a running query ends before its database is closed
         await asyncio.to_thread(self._writer.close)
         self._ledger.close()
-
-    def _fronts(self) -> dict[str, ExperimentEndpoint]:
-        endpoints = self._plane.endpoints.by_name
-        return {name: one for name, one in endpoints.items() if isinstance(one, ExperimentEndpoint)}
 
     def _bound(self, served: dict[str, Endpoint]) -> Iterator[ExperimentEndpoint]:
         for definition in self.definitions:
@@ -130,7 +131,7 @@ class Experiments:
                 arms = arms_of(definition, served)
                 live = ExperimentRuntime(revision, arms, self._writer, self._metrics, lambda: self._prices)
                 yield experiment_endpoint(live, self._recorder(name))
-            except Exception as error:  # noqa: BLE001 one that cannot be served is no reason for others not to be
+            except Exception as error:  # noqa: BLE001 the others can still serve
                 self.problems[name] = reason_of(error)
 
     def _recorder(self, name: str) -> ModelRecorder:
@@ -141,39 +142,40 @@ class Experiments:
     async def _follow(self) -> None:
         while await self._pause():
             try:
-                await self._look()
+                await self._refresh()
             except SQLAlchemyError as error:
-                log.warning("the ledger is away, the present experiments stay: %s", type(error).__name__)
-            except Exception:  # whatever stands in a row, the next decision must be followed
-                log.exception("the ledger could not be followed, the present experiments stay")
+                log.warning("the ledger is away, the known experiments continue: %s", type(error).__name__)
+            except Exception:  # a bad row must not stop the task: it has to follow the next decision
+                log.exception("the ledger could not be followed, the known experiments continue")
 
     async def _pause(self) -> bool:
-        """Whether it goes on after the time between two looks."""
+        """Waits until the next refresh. False when the gateway closes."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._closing.wait(), FOLLOW_SECONDS)
         return not self._closing.is_set()
 
-    async def _look(self) -> None:
+    async def _refresh(self) -> None:
         self._prices = await asyncio.to_thread(read_prices, self._metrics.folder)
         serials = await asyncio.to_thread(self._ledger.serials)
-        if serials != {name: one.serial for name, one in self._revisions.items()}:
+        if serials != {name: revision.serial for name, revision in self._revisions.items()}:
             self._take(await asyncio.to_thread(self._ledger.current))
             self._plane.replace(self.bind(self._plane.endpoints))
 
     def _take(self, revisions: dict[str, Revision]) -> None:
-        """Keeps what is newer than what is known: two readings may end in either order."""
+        """Keeps newer revisions only: two concurrent reads may end in either order."""
         for name, revision in revisions.items():
             if name not in self._revisions or revision.serial > self._revisions[name].serial:
                 self._revisions[name] = revision
 
     def _class_index(self, label: str, experiment: str) -> int:
-        """The index of a label; without the experiment's name only where all experiments agree on it."""
-        fronts = self._fronts().values()
-        tables = [endpoint.labels for endpoint in fronts if not experiment or endpoint.name == experiment]
-        found = {table.index(label) for table in tables if label in table}
-        if len(found) == 1:
-            return found.pop()
-        if found:
+        """The class index of a label. Without an experiment's name all experiments must agree on it. Raises InvalidInput."""
+        tables = [
+            endpoint.labels for endpoint in self._served.values() if not experiment or endpoint.name == experiment
+        ]
+        indices = {table.index(label) for table in tables if label in table}
+        if len(indices) == 1:
+            return indices.pop()
+        if indices:
             raise InvalidInput(f"label {label[:60]!r} means different classes; say which experiment it is for")
         raise InvalidInput(f"no experiment here has a class {label[:60]!r}")
 

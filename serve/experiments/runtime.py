@@ -1,4 +1,4 @@
-"""An experiment in a gateway: assigns a request to an arm, runs the copies, and records what came of it."""
+"""An experiment in a gateway: assigns requests to arms, runs copies, and records the outcomes."""
 
 from __future__ import annotations
 
@@ -24,37 +24,36 @@ from convoy.errors import (
 from serve.batching.results import Answer
 from serve.energy.prices import Prices
 from serve.experiments.allocation import POINTS, point
-from serve.experiments.caller import Caller, Work
+from serve.experiments.caller import checked_id
 from serve.experiments.ledger.records import Answered, Place, Unanswered
 from serve.experiments.revision import Revision
-from serve.gateway.dataplane import DataPlane, ImageBytes, Terms, Watch
-from serve.gateway.endpoints import Endpoint, engine_work, waiting_rows
+from serve.gateway.endpoints import Endpoint, Work
+from serve.gateway.request_context import RequestContext
 from serve.telemetry.definitions import ARM_COPIES, ARM_REQUESTS, Definition
 from serve.telemetry.mmap_store import Values
 from serve.telemetry.recorder import Metrics
 from serve.telemetry.request_events import FIELDS
-from serve.telemetry.request_timings import RequestTimings
 
 if TYPE_CHECKING:
     from serve.experiments.ledger.writer import LedgerWriter
 
 log = logging.getLogger("convoy.experiments")
 
-COPIES = 64  # under way at a time in one experiment
+COPIES = 64  # in flight at a time in one experiment
 LAST_PRIORITY = 2**31 - 1
 CLIENTS_FAULT = (InvalidInput, TooLarge, Cancelled)
-SHED = (Overloaded, DeadlineExceeded, NotReady)  # what becomes of a copy under load, whatever its arm is like
+SHED = (Overloaded, DeadlineExceeded, NotReady)  # under load copies fail so: they are dropped, the arm has not failed
 
 
 class Assigned(NamedTuple):
-    """A request's arm; `unit` is 0 where the request is its own unit."""
+    """A request's arm and unit of assignment; `unit` is 0 where the request is its own unit."""
 
     arm: str
     unit: int
 
 
 class ExperimentRuntime:
-    """Lives on one event loop. The revision is replaced as a whole; requests under way keep theirs."""
+    """One revision of an experiment, on one event loop. A new revision has a new runtime; requests in flight keep theirs."""
 
     def __init__(
         self,
@@ -64,7 +63,7 @@ class ExperimentRuntime:
         metrics: Metrics,
         prices: Callable[[], Prices],
     ) -> None:
-        """`prices`: what engine time costs on this node now."""
+        """`prices`: the present energy prices of engine time on this node."""
         self.revision = revision
         self.arms = arms
         self._writer = writer
@@ -80,56 +79,35 @@ class ExperimentRuntime:
         self._copies: set[asyncio.Task[None]] = set()
         self._counters: dict[tuple[str, str, str], Values] = {}
 
-    def assign(self, caller: Caller) -> Assigned:
-        """The arm of a caller. One without the sticky key counts as a unit of its own."""
-        key = None if self._key_of is None else self._key_of(caller)
+    def assign(self, context: RequestContext) -> Assigned:
+        """The arm of a request. One without the sticky key counts as a unit of its own."""
+        key = None if self._key_of is None else self._key_of(context)
         if key is None:
-            return Assigned(self.revision.allocation.arm(self._salt, caller.id), 0)
+            return Assigned(self.revision.allocation.arm(self._salt, context.request_id), 0)
         return Assigned(self.revision.allocation.arm(self._salt, key), unit_of(self._salt, key))
 
-    def serve(
-        self, caller: Caller, terms: Terms, trace: RequestTimings, watch: Watch, work: Work
-    ) -> Awaitable[list[Answer]]:
-        """Answers with the caller's arm. Raises ConvoyError as the arm does."""
-        assigned = self.assign(caller)
+    def serve(self, context: RequestContext, work: Work) -> Awaitable[list[Answer]]:
+        """Answers with the arm that the caller is assigned to. Raises ConvoyError as the arm does."""
+        checked_id(context.request_id)
+        assigned = self.assign(context)
         if self._copied:
-            self._start_copies(caller, assigned, terms, work)
-        return self._run(caller, assigned, assigned.arm, terms, trace, watch, work)
+            self._start_copies(context, assigned, work)
+        return self._run(context, assigned, assigned.arm, work)
 
-    def classify(
-        self,
-        plane: DataPlane,
-        images: Sequence[ImageBytes],
-        caller: Caller,
-        terms: Terms,
-        trace: RequestTimings,
-        watch: Watch,
-    ) -> Awaitable[list[Answer]]:
-        """As `DataPlane.classify`, by the caller's arm."""
-        return self.serve(caller, terms, trace, watch, partial(plane.classify, images=images))
-
-    async def _run(
-        self,
-        caller: Caller,
-        assigned: Assigned,
-        arm: str,
-        terms: Terms,
-        trace: RequestTimings,
-        watch: Watch,
-        work: Work,
-    ) -> list[Answer]:
-        trace.experiment, trace.arm = self.revision.definition.name, arm
+    async def _run(self, context: RequestContext, assigned: Assigned, arm: str, work: Work) -> list[Answer]:
+        timings = context.timings
+        timings.experiment, timings.arm = self.revision.definition.name, arm
         try:
-            answers = await work(self.arms[arm], terms=terms, trace=trace, watch=watch)
+            answers = await work(self.arms[arm], context)
         except CLIENTS_FAULT:
             raise
-        except Exception as error:  # whatever it is, this arm did not answer
+        except Exception as error:  # whatever the reason, this arm did not answer
             if arm == assigned.arm or not isinstance(error, SHED):
                 self._writer.unanswered(Unanswered(self._places[arm], assigned.unit, "failed"))
                 self._count(ARM_REQUESTS, arm, "failed")
             raise
-        seconds, prices = time.monotonic() - trace.started, None if trace.cached else self._prices()
-        record = partial(self._record, caller.id, assigned, arm, answers, seconds, prices, time.time())
+        seconds, prices = time.monotonic() - timings.started, None if timings.cached else self._prices()
+        record = partial(self._record, context.request_id, assigned, arm, answers, seconds, prices, time.time())
         self._writer.later(sum([answer.stop - answer.start for answer in answers]), record)
         self._count(ARM_REQUESTS, arm, "answered")
         return answers
@@ -144,41 +122,41 @@ class ExperimentRuntime:
         prices: Prices | None,
         at: float,
     ) -> Answered:
-        """What came of a request. Without `prices` the cache answered. Runs on the ledger's thread."""
+        """The ledger's record of an answer; `prices` is None for a cached one. Runs on the ledger's thread."""
         images = [best for answer in answers for best in best_classes(answer)]
         engine, joules = (None, None) if prices is None else cost(self.arms[arm], answers, prices)
         place, answered = self._places[arm], arm == assigned.arm
         return Answered(place, identifier, assigned.unit, answered, images, seconds, engine, joules, at)
 
-    def _start_copies(self, caller: Caller, assigned: Assigned, terms: Terms, work: Work) -> None:
-        """Copies of a request for the other arms: bounded, last in every line, and none while an arm has a line."""
+    def _start_copies(self, context: RequestContext, assigned: Assigned, work: Work) -> None:
+        """Copies a request to the other arms: bounded, last in every queue, and to no arm whose queue holds rows."""
         revision = self.revision
         definition = revision.definition
-        # Which requests are copied is as much a function of their id as their arm, and independent of it.
+        # A hash of the id with a salt of its own: every gateway decides alike, and independently of the arm.
         share = definition.percent / 100 if definition.mode == "shadow" else 1.0
-        if point(f"{revision.salt}#copies"[:64], caller.id) >= share * POINTS:
+        if point(f"{revision.salt}#copies"[:64], context.request_id) >= share * POINTS:
             return
         for arm in definition.arms:
             if arm.name == assigned.arm or arm.name in revision.stopped:
                 continue
-            if len(self._copies) >= COPIES or waiting_rows(self.arms[arm.name]) > 0:
+            if len(self._copies) >= COPIES or self.arms[arm.name].waiting_rows > 0:
                 self._drop(assigned, arm.name)
                 continue
-            copy = self._copy(caller, assigned, arm.name, Terms(terms.deadline, LAST_PRIORITY), work)
+            copy = self._copy(context, assigned, arm.name, work)
             task = asyncio.create_task(copy)
             self._copies.add(task)
             task.add_done_callback(self._copies.discard)
 
-    async def _copy(self, caller: Caller, assigned: Assigned, arm: str, terms: Terms, work: Work) -> None:
+    async def _copy(self, context: RequestContext, assigned: Assigned, arm: str, work: Work) -> None:
         try:
-            await self._run(caller, assigned, arm, terms, RequestTimings(time.monotonic()), Watch(), work)
+            await self._run(context.copy(LAST_PRIORITY), assigned, arm, work)
         except SHED:
             self._drop(assigned, arm)
             return
-        except ConvoyError:  # counted where it happened; nobody waits for a copy
+        except ConvoyError:  # `_run` has counted it, and no client waits for a copy
             pass
         except Exception:
-            log.exception("a copy failed", extra={FIELDS: {"request_id": caller.id, "model": arm}})
+            log.exception("a copy failed", extra={FIELDS: {"request_id": context.request_id, "model": arm}})
         self._count(ARM_COPIES, arm, "run")
 
     def _drop(self, assigned: Assigned, arm: str) -> None:
@@ -188,34 +166,34 @@ class ExperimentRuntime:
     def _count(self, definition: Definition, arm: str, outcome: str) -> None:
         key = (definition.name, arm, outcome)
         if key not in self._counters:
-            of_revision = {"experiment": self.revision.definition.name, "revision": str(self.revision.revision)}
-            self._counters[key] = self._metrics.values(definition, **of_revision, arm=arm, outcome=outcome)
+            labels = {"experiment": self.revision.definition.name, "revision": str(self.revision.revision)}
+            self._counters[key] = self._metrics.values(definition, **labels, arm=arm, outcome=outcome)
         self._counters[key][0] += 1
 
 
 def cost(endpoint: Endpoint, answers: Sequence[Answer], prices: Prices) -> tuple[float, float | None]:
-    """Engine time of answers and, where every engine has a price, its joules."""
+    """Engine seconds of answers and their joules; the latter is None unless every engine has a price."""
     engine, joules = 0.0, 0.0
-    for one, seconds in engine_work(endpoint, answers):
+    for recorder, seconds in endpoint.engine_work(answers):
         engine += seconds
-        price = prices.models.get(one.engine)
+        price = prices.models.get(recorder.engine)
         joules = math.nan if price is None else joules + price.joules_per_second * seconds
     return engine, None if math.isnan(joules) else joules
 
 
 def best_classes(answer: Answer) -> Iterator[tuple[int, float]]:
-    """Of each image the best class and its probability."""
-    best = answer.run.ranking
+    """The best class and its probability, image by image."""
+    ranking = answer.run.ranking
     for row in range(answer.start, answer.stop):
-        yield best.classes[row][0], best.probabilities[row][0]
+        yield ranking.classes[row][0], ranking.probabilities[row][0]
 
 
-def key_reader(sticky: str) -> Callable[[Caller], str | None] | None:
-    """What reads the value that decides the arm, None where the caller names none; nothing where each request is a unit."""
+def key_reader(sticky: str) -> Callable[[RequestContext], str | None] | None:
+    """Reads the value that decides the arm, None where a request has none. None: every request is its own unit."""
     kind, _, name = sticky.partition(":")
 
-    def field(caller: Caller) -> str | None:
-        value: Any = caller.fields.get(name)
+    def field(context: RequestContext) -> str | None:
+        value: Any = context.fields.get(name)
         if isinstance(value, list | dict):
             raise InvalidInput(
                 f"{name} is {shown(value)}; this experiment assigns by it, so it must be text or a number"
@@ -225,11 +203,11 @@ def key_reader(sticky: str) -> Callable[[Caller], str | None] | None:
     if kind == "field":
         return field
     if kind == "header":
-        return lambda caller: caller.header(name)
-    return (lambda caller: caller.address) if kind == "address" else None
+        return lambda context: context.caller.header(name)
+    return (lambda context: context.caller.address) if kind == "address" else None
 
 
 def unit_of(salt: str, key: str) -> int:
-    """A sticky key in the ledger: a pseudonym of it, never 0. Who can guess keys can tell which one it is."""
+    """The pseudonym of a sticky key in the ledger, never 0. It hides keys only from those who cannot guess them."""
     digest = blake2b(key.encode(), digest_size=8, key=salt.encode(), person=b"convoy unit").digest()
     return (int.from_bytes(digest, "big") >> 1) or 1

@@ -1,4 +1,4 @@
-"""Which names that clients may call do not answer, and why: a pure function of what is wanted and of each model's state."""
+"""Which declared names do not serve, and why: a pure function of the catalog and of each model's state."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from convoy.wire.oip_metadata import State
 from serve.config.experiments import Experiment
 from serve.config.schema import TENSOR_SUFFIX, CascadeConfig, EnsembleConfig
 
-MadeOfModels = EnsembleConfig | CascadeConfig | Experiment
+Composition = EnsembleConfig | CascadeConfig | Experiment
 
 
 @dataclass(frozen=True)
 class Absence:
-    """Why a name does not answer. `model` is the one to load or to repair; `unloaded`: somebody asked for it."""
+    """Why a name does not serve. `model`: the one to load or to repair. `unloaded`: it was unloaded on request."""
 
     state: State
     reason: str
@@ -23,7 +23,7 @@ class Absence:
     unloaded: bool = False
 
     def error(self, name: str) -> ConvoyError:
-        """What a caller of the name is answered."""
+        """The error for a caller of the name: NotFound when it was unloaded, NotReady otherwise."""
         if self.unloaded:
             remedy = f"POST /v2/repository/models/{self.model}/load"
             return NotFound(f"model {name!r} is not loaded ({self.reason}); {remedy}")
@@ -31,40 +31,46 @@ class Absence:
 
 
 def loading(model: str) -> Absence:
+    """A model whose load has not ended yet."""
     return Absence("LOADING", "being loaded; retry", model)
 
 
 def failed(model: str, reason: str) -> Absence:
+    """A model that could not be loaded."""
     return Absence("UNAVAILABLE", reason, model)
 
 
 def unloaded(model: str, under_way: bool = False) -> Absence:
+    """A model that was unloaded on request, or is being unloaded."""
     return Absence("UNLOADING" if under_way else "UNAVAILABLE", "unloaded", model, unloaded=True)
 
 
 def absences(
-    made: Iterable[MadeOfModels], models: Mapping[str, Absence], problems: Mapping[str, str]
+    compositions: Iterable[Composition], models: Mapping[str, Absence], problems: Mapping[str, str]
 ) -> dict[str, Absence]:
-    """Every name that does not answer: `models` in both their forms, and what is made of them.
+    """Every declared name that does not serve, with the reason.
 
-    `made`: ensembles before cascades before experiments, as each may be made of those before. `problems` says why one could
-    not be made although its members serve.
+    Args:
+        compositions: ensembles, then cascades, then experiments, since each may have earlier ones as members.
+        models: the models that do not serve. Both their forms are absent.
+        problems: why a composition could not be built although its members serve, by name.
     """
     absent = {form: absence for name, absence in models.items() for form in (name, name + TENSOR_SUFFIX)}
-    for one in made:
-        missing = next((name for name in parts_of(one) if name in absent), None)
+    for composition in compositions:
+        name = composition.name
+        missing = next((member for member in members_of(composition) if member in absent), None)
         if missing is not None:
             cause = absent[missing]
-            absent[one.name] = replace(cause, reason=f"it needs {missing}: {cause.reason}")
-        elif one.name in problems:
-            absent[one.name] = failed(one.name, problems[one.name])
+            absent[name] = replace(cause, reason=f"it needs {missing}: {cause.reason}")
+        elif name in problems:
+            absent[name] = failed(name, problems[name])
     return absent
 
 
-def parts_of(made: MadeOfModels) -> tuple[str, ...]:
-    """The names that it asks."""
-    if isinstance(made, EnsembleConfig):
-        return tuple(member.model for member in made.members)
-    if isinstance(made, CascadeConfig):
-        return tuple(stage.model for stage in made.stages)
-    return tuple(arm.model for arm in made.arms)
+def members_of(composition: Composition) -> tuple[str, ...]:
+    """The names of the endpoints that it runs."""
+    if isinstance(composition, EnsembleConfig):
+        return tuple(member.model for member in composition.members)
+    if isinstance(composition, CascadeConfig):
+        return tuple(stage.model for stage in composition.stages)
+    return tuple(arm.model for arm in composition.arms)

@@ -20,15 +20,15 @@ from serve.ensembles.factory import CompositionConfig, compose, compositions_of,
 from serve.ensembles.multi_view import ViewsDecoder
 from serve.ensembles.runner import EnsembleRunner, PollRecorder
 from serve.executors.base import FORMS, Executor, Form
-from serve.gateway.availability import parts_of
-from serve.gateway.endpoints import ComposedEndpoint, Connect, Endpoint, Endpoints, ModelEndpoint
+from serve.gateway.availability import members_of
+from serve.gateway.endpoints import ComposedEndpoint, Connect, Endpoint, ModelEndpoint
 from serve.images.decoder import Decoder
 from serve.telemetry.definitions import TARGET
 from serve.telemetry.recorder import Metrics, ModelRecorder
 
 
 class CatalogLoader:
-    """Builds the endpoints of models, and of what is made of them."""
+    """Builds the endpoints of models, ensembles and cascades."""
 
     def __init__(self, connect: Connect, metrics: Metrics, limits: Limits) -> None:
         self._connect = connect
@@ -37,8 +37,8 @@ class CatalogLoader:
         self._turn = asyncio.Lock()
 
     async def load(self, model: ModelConfig) -> tuple[ModelEndpoint, ...]:
-        """A model in both its forms. Raises what reading its artifact, loading its engine or finding its host raises."""
-        # Engines of this process are loaded one after the other, since they are measured; a host may come late.
+        """A model in both its forms. Raises the errors of reading its artifact, loading its engine or finding its host."""
+        # One engine of this process at a time, since loading measures its latency. A host may take long to start.
         async with self._turn if model.placement == "local" else nullcontext():
             artifact = await asyncio.to_thread(Artifact.load, model.folder)
             executor = await self._connect(model, artifact)
@@ -49,27 +49,27 @@ class CatalogLoader:
             raise
 
     def compose(
-        self, catalog: Catalog, models: Iterable[ModelEndpoint], present: Endpoints
+        self, catalog: Catalog, models: Iterable[ModelEndpoint], present: Mapping[str, ComposedEndpoint]
     ) -> tuple[list[ComposedEndpoint], dict[str, str]]:
-        """The ensembles and cascades whose members serve, and of those that could not be made the reason.
+        """The ensembles and cascades whose members serve, and by name why others could not be built.
 
-        What is made of the same members as one of `present` is that one: closing it would fail the requests on their way to it.
+        One of `present` with the same configuration and members is kept: closing it would fail its requests in flight.
         """
         served = {endpoint.name: endpoint for endpoint in models if endpoint.form == "image"}
-        ensembles = {one.name: one for one in catalog.ensembles}
+        ensembles = {ensemble.name: ensemble for ensemble in catalog.ensembles}
         composed: list[ComposedEndpoint] = []
         problems: dict[str, str] = {}
         for config in compositions_of(catalog):
             stages = tuple(stages_of(config, ensembles))
-            if not all(name in served for _, stage in stages for name in parts_of(stage)):
+            if not all(name in served for _, stage in stages for name in members_of(stage)):
                 continue
-            before = present.by_name.get(config.name)
-            if isinstance(before, ComposedEndpoint) and before.is_made_of(config, stages, served):
+            before = present.get(config.name)
+            if before is not None and before.is_made_of(config, stages, served):
                 composed.append(before)
                 continue
             try:
                 composed.append(self._compose(config, stages, ensembles, served))
-            except Exception as error:  # noqa: BLE001 one that cannot be made is no reason for others not to be
+            except Exception as error:  # noqa: BLE001 the others can still serve
                 problems[config.name] = reason_of(error)
         return composed, problems
 
@@ -98,7 +98,7 @@ class CatalogLoader:
 
         curve = executor.curve
         batcher = Batcher(partial(executor.run, form), executor.slots, limits(curve), curve, recorder.batch)
-        executor.on_measured.append(lambda found: batcher.measured(limits(found), found))
+        executor.on_measured.append(lambda measured: batcher.measured(limits(measured), measured))
         return batcher
 
     def _compose(
@@ -109,7 +109,7 @@ class CatalogLoader:
         served: Mapping[str, ModelEndpoint],
     ) -> ComposedEndpoint:
         composed = compose(config, ensembles, served)
-        names = dict.fromkeys(one.model for _, stage in stages for one in stage.members)
+        names = dict.fromkeys(member.model for _, stage in stages for member in stage.members)
         members = tuple(served[name] for name in names)
         decoder = ViewsDecoder(composed.geometries, self._limits.pixels)
         most = max(1, min(self._limits.images_per_request, self._limits.queue_rows // decoder.most_looks))
@@ -132,10 +132,8 @@ class CatalogLoader:
 
 
 async def close_endpoints(endpoints: Iterable[Endpoint]) -> None:
-    """Lets what runs finish, then frees the engines."""
-    gone = list(endpoints)
-    await asyncio.gather(*(endpoint.batcher.close() for endpoint in gone))
-    for endpoint in gone:
-        endpoint.recorder.flush()
-        if isinstance(endpoint, ModelEndpoint):
-            endpoint.executor.close()
+    """Lets running batches finish, then frees the engines."""
+    closing = list(endpoints)
+    await asyncio.gather(*(endpoint.finish() for endpoint in closing))
+    for endpoint in closing:  # only now: both forms of a model share an engine
+        endpoint.free()

@@ -1,6 +1,6 @@
 """The request path, protocol-free: admission, route, decode, batch, answer.
 
-Both listeners translate their wire into these calls and the results back; what a request means is decided here once.
+Both listeners translate their wire format into these calls, so that a request means the same over either.
 """
 
 from __future__ import annotations
@@ -11,62 +11,41 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, InvalidInput, Overloaded, QuotaExceeded, TooLarge
+from convoy.errors import ConvoyError, InvalidInput, TooLarge
 from serve.auth import Access
 from serve.batching.line import run_in_parts
 from serve.batching.results import Answer
-from serve.config.schema import TENSOR_SUFFIX, Limits, ModelConfig
+from serve.config.schema import TENSOR_SUFFIX, Limits
 from serve.ensembles.multi_view import Views
 from serve.gateway.availability import Absence
-from serve.gateway.endpoints import ComposedEndpoint, Endpoint, Endpoints, ModelEndpoint, Rows, engine_work
+from serve.gateway.endpoints import Endpoint, Endpoints, Rows
 from serve.gateway.loop_lag import LoopLag
+from serve.gateway.request_context import RequestContext
 from serve.gateway.response_cache import ResponseCache
 from serve.images.decode_pool import DecodePool
 from serve.images.resize import Pixels
-from serve.telemetry.request_events import FAULT, FIELDS, Observer, RequestEvent
-from serve.telemetry.request_timings import RequestTimings
+from serve.telemetry.request_events import FIELDS, Observer
 
 log = logging.getLogger("convoy.requests")
 
 ImageBytes = bytes | memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a request asks of the queue: a deadline in monotonic seconds and a priority (0: the default one)."""
-
-    deadline: float
-    priority: int = 0
-
-
-@dataclass
-class Watch:
-    """Tells a request that waits that its client has gone."""
-
-    futures: Sequence[asyncio.Future[Any]] = field(default_factory=tuple)
-
-    def client_gone(self) -> None:
-        for future in self.futures:
-            if not future.done():
-                future.set_exception(Cancelled("the client left before the answer"))
-
-
 class DataPlane:
     """Answers classification and tensor requests for the endpoints it holds. Lives on one event loop."""
 
     def __init__(self, limits: Limits, decoders: DecodePool, access: Access | None = None) -> None:
-        """Without `access` whoever reaches a listener may ask, and nobody may change anything."""
+        """Without `access` every client may call every model, and none may change the server."""
         self.limits = limits
         self.access = access or Access()
         self.endpoints = Endpoints()
-        self.absences: Callable[[], Mapping[str, Absence]] = dict  # names that could be called and do not serve now
+        self.absences: Callable[[], Mapping[str, Absence]] = dict  # declared names that do not serve now
         self.lag = LoopLag()
         self.draining = False
         self.in_flight = 0
@@ -78,18 +57,19 @@ class DataPlane:
         self._ids = itertools.count()
 
     def replace(self, endpoints: Endpoints) -> None:
+        """Serves these endpoints from now on. Requests in flight keep theirs; caches of unchanged endpoints are kept."""
+        before, caches = self.endpoints.by_name, self._caches
         self._caches = {
-            name: (self.endpoints.by_name.get(name) is endpoint and self._caches.get(name))
-            or make_cache(endpoint.config)
+            name: cache
             for name, endpoint in endpoints.by_name.items()
-            if isinstance(endpoint, ModelEndpoint) and endpoint.form == "image" and endpoint.config.cache_mb
+            if (cache := (before.get(name) is endpoint and caches.get(name)) or endpoint.make_cache()) is not None
         }
         self.endpoints = endpoints
         for callback in self.on_change:
             callback()
 
     def find(self, name: str, version: str = "") -> Endpoint:
-        """The endpoint of a name. Raises NotFound, or NotReady where it should serve and does not."""
+        """The endpoint of a name. Raises NotFound, or NotReady for a declared model that does not serve."""
         if name not in self.endpoints.by_name and (absence := self.absences().get(name)):
             raise absence.error(name)
         return self.endpoints.find(name, version)
@@ -97,64 +77,59 @@ class DataPlane:
     def new_id(self) -> str:
         return f"{self._prefix}-{next(self._ids):x}"
 
-    def terms(self, started: float, timeout: float | None, priority: int = 0) -> Terms:
-        """The terms of a request that began at `started` and may take `timeout` seconds (None: the default)."""
-        longest = self.limits.deadline_ms / 1000
-        return Terms(started + (longest if timeout is None else min(timeout, longest)), priority)
+    def deadline(self, started: float, timeout: float | None) -> float:
+        """The deadline of a request that began at `started`, in monotonic seconds.
 
-    def check_room(self, endpoint: Endpoint, terms: Terms, large: bool) -> None:
-        """Refuses what even a single image could not be spared, before its body is read. Raises as `Batcher.admit`.
-
-        `large`: it carries an image that waits for a decoding thread.
+        `timeout`: seconds that it may take, at most `limits.deadline_ms`; None means that.
         """
-        if isinstance(endpoint, ModelEndpoint | ComposedEndpoint) and endpoint.name not in self._caches:
-            decoding = self._decoders.backlog(terms.deadline, terms.priority) if large else 0.0
-            endpoint.batcher.admit(1, terms.deadline, terms.priority, decoding + self.lag.expected())
+        longest = self.limits.deadline_ms / 1000
+        return started + (longest if timeout is None else min(timeout, longest))
 
-    async def classify(
-        self, endpoint: Endpoint, images: Sequence[ImageBytes], terms: Terms, trace: RequestTimings, watch: Watch
-    ) -> list[Answer]:
-        """Decodes and runs encoded images; the answers hold a row per image, in their order."""
-        check_images(endpoint, len(images))  # before the cache reads each of them
+    def check_room(self, endpoint: Endpoint, context: RequestContext, large: bool) -> None:
+        """Refuses a request before its body is read if even a single image would be late. Raises as `Batcher.admit`.
+
+        `large`: the body is an image that waits for a decoding thread.
+        """
+        if endpoint.has_own_queue and endpoint.name not in self._caches:
+            decoding = self._decoders.backlog(context.deadline, context.priority) if large else 0.0
+            endpoint.batcher.admit(1, context.deadline, context.priority, decoding + self.lag.expected())
+
+    async def classify(self, endpoint: Endpoint, context: RequestContext, images: Sequence[ImageBytes]) -> list[Answer]:
+        """Decodes and runs encoded images; the answers hold one row per image, in their order. Raises ConvoyError."""
+        check_images(endpoint, len(images))  # before the cache hashes each of them
         cache = self._caches.get(endpoint.name)
         if cache is None:
-            return await self.decode_and_run(endpoint, images, terms, trace, watch)
-        gone: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        watch.futures = (gone,)
-        compute = partial(self.decode_and_run, endpoint, images, terms, trace, watch)
-        answers, trace.cached = await cache.find(images, compute, terms.deadline, gone)
-        if trace.cached:
-            trace.decoded = trace.batched = trace.ran = time.monotonic()
-            trace.batch_size = 0
+            return await self.decode_and_run(endpoint, context, images)
+        cancelled: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        context.pending = (cancelled,)
+        compute = partial(self.decode_and_run, endpoint, context, images)
+        timings = context.timings
+        answers, timings.cached = await cache.find(images, compute, context.deadline, cancelled)
+        if timings.cached:
+            timings.decoded = timings.batched = timings.ran = time.monotonic()
+            timings.batch_size = 0
         else:
             endpoint.recorder.cache_miss()
         return answers
 
     async def decode_and_run(
-        self,
-        endpoint: Endpoint,
-        images: Sequence[ImageBytes | Pixels],
-        terms: Terms,
-        trace: RequestTimings,
-        watch: Watch,
+        self, endpoint: Endpoint, context: RequestContext, images: Sequence[ImageBytes | Pixels]
     ) -> list[Answer]:
-        """As `classify`, past the cache; a model that is made of others also takes pixels [height, width, channels]."""
-        rows = await self._decode(endpoint, images, terms, watch)
-        return await self._run(endpoint, rows, terms, trace, watch)
+        """As `classify`, without the cache. Ensembles and cascades also take pixels [height, width, channels]."""
+        rows = await self._decode(endpoint, context, images)
+        return await self._run(endpoint, context, rows)
 
-    async def run(
-        self, endpoint: Endpoint, rows: Rows, terms: Terms, trace: RequestTimings, watch: Watch
-    ) -> list[Answer]:
-        """Runs rows that have the endpoint's input shape."""
-        endpoint.batcher.admit(len(rows), terms.deadline, terms.priority)
-        return await self._run(endpoint, rows, terms, trace, watch)
+    async def run(self, endpoint: Endpoint, context: RequestContext, rows: NDArray[Any]) -> list[Answer]:
+        """Runs rows that have the endpoint's input shape. Raises ConvoyError."""
+        if endpoint.resizes_tensors:
+            return await self.decode_and_run(endpoint, context, list(rows))
+        endpoint.batcher.admit(len(rows), context.deadline, context.priority)
+        return await self._run(endpoint, context, rows)
 
-    async def _decode(
-        self, endpoint: Endpoint, images: Sequence[ImageBytes | Pixels], terms: Terms, watch: Watch
-    ) -> Rows:
-        """Images to UINT8 rows [n, size, size, channels], or to the looks of a model that is made of others.
+    async def _decode(self, endpoint: Endpoint, context: RequestContext, images: Sequence[ImageBytes | Pixels]) -> Rows:
+        """Images to UINT8 rows [n, size, size, channels], or to the views of an ensemble or cascade.
 
-        This is where requests are admitted: what could not be answered in time is not decoded.
+        This is where requests are admitted: images that could not be answered in time are not decoded.
         """
         if endpoint.form != "image":
             raise InvalidInput(
@@ -164,69 +139,38 @@ class DataPlane:
             raise InvalidInput("no image in the request")
         check_images(endpoint, len(images))
         decoder, batcher, pool = endpoint.decoder, endpoint.batcher, self._decoders
+        deadline, priority = context.deadline, context.priority
         if len(images) == 1 and decoder.is_small(images[0]):  # a hop to a thread costs more than a small image
-            batcher.admit(1, terms.deadline, terms.priority)
+            batcher.admit(1, deadline, priority)
             return decoder.stack([decoder.decode(images[0])])
-        plan = pool.plan(decoder, images, terms.deadline, terms.priority)
-        with batcher.arrival(len(images), terms.deadline, terms.priority, pool.wait(plan)):
+        plan = pool.plan(decoder, images, deadline, priority)
+        with batcher.arrival(len(images), deadline, priority, pool.wait(plan)):
             works = pool.start(plan)
-            watch.futures = [work.future for work in works]
+            context.pending = [work.future for work in works]
             return decoder.stack(await pool.finish(works))
 
-    async def _run(
-        self, endpoint: Endpoint, rows: Rows, terms: Terms, trace: RequestTimings, watch: Watch
-    ) -> list[Answer]:
-        """Runs admitted rows, in as many entries as the batch limit asks for."""
-        trace.decoded = time.monotonic()
+    async def _run(self, endpoint: Endpoint, context: RequestContext, rows: Rows) -> list[Answer]:
+        """Runs admitted rows, in as many queue items as the batch limit asks for."""
+        timings = context.timings
+        timings.decoded = time.monotonic()
         batcher = endpoint.batcher
         if isinstance(rows, Views) or len(rows) <= batcher.limits.batch:
-            future = batcher.submit(rows, terms.deadline, terms.priority)
-            watch.futures = (future,)
+            future = batcher.submit(rows, context.deadline, context.priority)
+            context.pending = (future,)
             answers = [await future]
         else:
             futures: list[asyncio.Future[Answer]] = []
-            watch.futures = futures
-            answers = await run_in_parts(batcher, rows, terms.deadline, terms.priority, futures)
+            context.pending = futures
+            answers = await run_in_parts(batcher, rows, context.deadline, context.priority, futures)
         last = answers[-1].run
-        trace.batched, trace.ran, trace.batch_size = last.started, last.finished, last.size
-        for recorder, seconds in engine_work(endpoint, answers):
-            recorder.engine_share(seconds, trace.experiment, trace.arm)
+        timings.batched, timings.ran, timings.batch_size = last.started, last.finished, last.size
+        for recorder, seconds in endpoint.engine_work(answers):
+            recorder.engine_share(seconds, timings.experiment, timings.arm)
         return answers
-
-    def tell(self, finished: RequestEvent) -> None:
-        """A request has ended. Ask for `observers` before: by default there are none."""
-        for observe in self.observers:
-            observe(finished)
-
-    def record_answer(self, endpoint: Endpoint, trace: RequestTimings) -> None:
-        """Times a request whose answer has just been sent."""
-        now = time.monotonic()
-        if trace.cached:
-            endpoint.recorder.cache_hit(now - trace.started)
-        else:
-            endpoint.recorder.request(trace.stages(now))
-
-    def record_failure(self, endpoint: Endpoint, error: Exception, trace: RequestTimings) -> ConvoyError:
-        """Counts why a request got no answer. Returns what its client is told: of what nobody foresaw, no more than that."""
-        endpoint.recorder.failed(time.monotonic() - trace.started)
-        if not isinstance(error, ConvoyError) or error.http_status == 500:
-            trace.id = trace.id or self.new_id()
-            log_fault(error, trace.id, endpoint.name)
-        if not isinstance(error, ConvoyError):
-            return ConvoyError(FAULT)
-        if isinstance(error, Cancelled):
-            endpoint.recorder.cancelled()
-        elif isinstance(error, QuotaExceeded):
-            endpoint.recorder.shed("quota")
-        elif isinstance(error, Overloaded):
-            endpoint.recorder.shed("queue")
-        elif isinstance(error, DeadlineExceeded):
-            endpoint.recorder.shed("deadline")
-        return error
 
 
 def log_fault(error: Exception, request_id: str = "", model: str = "") -> None:
-    """A fault of ours, by the request's id where it has one; what nobody foresaw with where it happened."""
+    """Logs an error of the server with the request's id, and an unexpected one with its traceback."""
     fields = {name: text for name, text in (("request_id", request_id), ("model", model)) if text}
     if isinstance(error, ConvoyError):
         log.error("%s", error, extra={FIELDS: fields})
@@ -235,7 +179,7 @@ def log_fault(error: Exception, request_id: str = "", model: str = "") -> None:
 
 
 def check_images(endpoint: Endpoint, number: int, what: str = "images") -> None:
-    """Raises TooLarge for more images, or rows, than one request may have. To be asked before each of them costs anything."""
+    """Raises TooLarge for more images, or rows, than one request may have. Call it before any of them is processed."""
     if number > endpoint.most_images:
         raise TooLarge(
             f"{number} {what} in one request; the limit of {endpoint.name} is {endpoint.most_images} "
@@ -243,10 +187,6 @@ def check_images(endpoint: Endpoint, number: int, what: str = "images") -> None:
         )
 
 
-def make_cache(config: ModelConfig) -> ResponseCache:
-    return ResponseCache(int(config.cache_mb * 2**20), config.cache_least_hit_rate)
-
-
 def all_logits(answers: Sequence[Answer]) -> NDArray[np.float32]:
-    """Logits of a request's answers, [rows, classes]."""
+    """Logits of a request's answers, FP32 [rows, classes]."""
     return answers[0].logits if len(answers) == 1 else np.concatenate([answer.logits for answer in answers])

@@ -1,16 +1,17 @@
-"""What a gateway serves: endpoints by name, replaced as a whole when any of them changes."""
+"""What a gateway serves: an immutable table of endpoints, replaced when any of them changes."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from numpy.typing import NDArray
 
 from convoy.errors import NotFound, unknown
 from models.artifact import Artifact, Manifest
 from models.engines.engine import TensorSpec
+from models.ensembles.views import count_looks
 from serve.batching.line import RequestQueue
 from serve.batching.results import Answer
 from serve.config.schema import EnsembleConfig, ModelConfig
@@ -19,15 +20,21 @@ from serve.ensembles.multi_view import Views
 from serve.executors.base import Executor, Form
 from serve.executors.lazy import LazyExecutor
 from serve.executors.local import LocalExecutor
+from serve.gateway.request_context import RequestContext
+from serve.gateway.response_cache import ResponseCache
 from serve.images.decode_pool import Decodes
 from serve.telemetry.recorder import ModelRecorder
+from serve.telemetry.request_timings import RequestTimings
 
 Rows = NDArray[Any] | Views
+Work = Callable[["Endpoint", RequestContext], Awaitable[list[Answer]]]  # of a request, on whichever endpoint answers it
 Connect = Callable[[ModelConfig, Artifact], Awaitable[Executor]]
+
+ENSEMBLE = "ensemble"
 
 
 class ImageDecoder(Decodes, Protocol):
-    """Makes the rows of a line from images: `decode` each, `stack` those of a request. Thread-safe."""
+    """Makes the rows of a queue from images: `decode` each, `stack` those of a request. Thread-safe."""
 
     def is_small(self, image: Any, /) -> bool: ...
 
@@ -36,7 +43,10 @@ class ImageDecoder(Decodes, Protocol):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One name that clients call, with its own line and recorder."""
+    """One name that clients call, with its own queue and recorder.
+
+    Models, compositions and experiments differ in these methods, so that listeners and API need not check the kind.
+    """
 
     name: str
     version: str
@@ -48,6 +58,68 @@ class Endpoint:
     batcher: RequestQueue
     recorder: ModelRecorder
 
+    has_own_queue: ClassVar[bool] = True  # False: `batcher` belongs to another endpoint
+    needs_request_id: ClassVar[bool] = False  # feedback refers to its requests by their ids
+    resizes_tensors: ClassVar[bool] = False  # pixels of any size pass through `decoder`, which resizes them per member
+
+    @property
+    def targets(self) -> tuple[Endpoint, ...]:
+        """The endpoints one of which answers a request: this one, or an experiment's arms."""
+        return (self,)
+
+    def target_of(self, timings: RequestTimings) -> Endpoint:
+        """The endpoint that answered a request."""
+        return self
+
+    def answer(self, context: RequestContext, work: Work) -> Awaitable[list[Answer]]:
+        """Does the work of a request on the endpoint that it is for. Raises ConvoyError."""
+        return work(self, context)
+
+    def engine_work(self, answers: Sequence[Answer]) -> list[tuple[ModelRecorder, float]]:
+        """Seconds of engine time that answers took, with the recorder of each model whose engine it was."""
+        return [(self.recorder, sum(answer.engine_seconds for answer in answers))]
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that wait for the engines that this endpoint uses, those of other endpoints among them."""
+        return self.batcher.waiting_rows
+
+    @property
+    def trouble(self) -> str:
+        """Why it cannot answer at present; empty when it can, if need be after loading its engine."""
+        return ""
+
+    @property
+    def platform(self) -> str:
+        """Triton's name for what runs it."""
+        return ENSEMBLE
+
+    @property
+    def backend(self) -> str:
+        """The engine, empty where there is not one of its own."""
+        return ""
+
+    @property
+    def max_batch(self) -> int:
+        """Rows of the largest batch."""
+        return self.batcher.limits.batch
+
+    def describe(self) -> dict[str, Any]:
+        """The model's facts as a JSON-ready document."""
+        return {"name": self.name, "version": self.version, "classes": len(self.labels)}
+
+    def make_cache(self) -> ResponseCache | None:
+        """An empty response cache, None where none is configured."""
+        return None
+
+    async def finish(self) -> None:
+        """Lets what runs finish; waiting requests are refused."""
+        await self.batcher.close()
+        self.recorder.flush()
+
+    def free(self) -> None:
+        """Frees the engine, once `finish` has returned for every endpoint that uses it."""
+
 
 @dataclass(frozen=True)
 class ModelEndpoint(Endpoint):
@@ -56,6 +128,52 @@ class ModelEndpoint(Endpoint):
     config: ModelConfig
     manifest: Manifest
     executor: Executor
+
+    @property
+    def trouble(self) -> str:
+        executor = self.executor
+        return executor.trouble if isinstance(executor, LocalExecutor | LazyExecutor) else ""
+
+    @property
+    def platform(self) -> str:
+        return self.executor.facts.platform
+
+    @property
+    def backend(self) -> str:
+        return self.executor.facts.engine
+
+    @property
+    def max_batch(self) -> int:
+        """Rows of the largest batch: before the engine was first loaded and measured, the configured limit."""
+        if isinstance(self.executor, LazyExecutor) and not self.executor.measured:
+            return self.config.max_batch
+        return self.batcher.limits.batch
+
+    def describe(self) -> dict[str, Any]:
+        manifest, facts, steps = self.manifest, self.executor.facts, self.manifest.preprocessing
+        return super().describe() | {
+            "architecture": manifest.architecture,
+            "dataset": manifest.dataset,
+            "input": [steps.size, steps.size, steps.channels],
+            "params": manifest.params,
+            "macs": manifest.macs,
+            "accuracy": dict(manifest.accuracy),
+            "placement": self.config.placement,
+            "engine": f"{facts.engine} {facts.version}",
+            "precision": facts.precision,
+            "engine_status": facts.status,
+            "source": manifest.source,
+            "licence": manifest.licence,
+        }
+
+    def make_cache(self) -> ResponseCache | None:
+        config = self.config
+        if self.form != "image" or not config.cache_mb:
+            return None
+        return ResponseCache(int(config.cache_mb * 2**20), config.cache_least_hit_rate)
+
+    def free(self) -> None:
+        self.executor.close()
 
 
 @dataclass(frozen=True)
@@ -66,46 +184,62 @@ class ComposedEndpoint(Endpoint):
     stages: tuple[tuple[str, EnsembleConfig], ...]  # an ensemble is its own only stage
     members: tuple[ModelEndpoint, ...]
 
+    resizes_tensors: ClassVar[bool] = True
+
     def is_made_of(
         self, config: CompositionConfig, stages: tuple[tuple[str, EnsembleConfig], ...], served: Mapping[str, Endpoint]
     ) -> bool:
-        """Whether it would be the same one if it were made anew."""
+        """Whether it has this configuration and these members, so that it can go on serving."""
         same = self.config == config and self.stages == stages
         return same and all(served.get(member.name) is member for member in self.members)
 
+    def engine_work(self, answers: Sequence[Answer]) -> list[tuple[ModelRecorder, float]]:
+        recorders = {member.name: member.recorder for member in self.members}
+        return [(recorders[part.model], part.engine_seconds) for answer in answers for part in answer.parts]
+
+    @property
+    def waiting_rows(self) -> int:
+        return sum(member.batcher.waiting_rows for member in self.members)
+
+    def describe(self) -> dict[str, Any]:
+        """As of a model: `params` counts each member once, `macs` are those of one image with all its views."""
+        manifests = {member.name: member.manifest for member in self.members}
+        members = [member for _, stage in self.stages for member in stage.members]
+        return super().describe() | {
+            "architecture": self.config.kind,
+            "dataset": ", ".join(dict.fromkeys(manifest.dataset for manifest in manifests.values())),
+            "members": list(manifests),
+            "params": sum(manifest.params for manifest in manifests.values()),
+            "macs": sum(count_looks(member.views) * manifests[member.model].macs for member in members),
+            "accuracy": {},
+            "placement": self.config.kind,
+        }
+
 
 class Endpoints:
-    """An immutable table of endpoints, with errors that help."""
+    """An immutable table of endpoints by name."""
 
     def __init__(self, endpoints: Iterable[Endpoint] = ()) -> None:
         self.by_name: Mapping[str, Endpoint] = {endpoint.name: endpoint for endpoint in endpoints}
 
+    # The only two checks for the kind of an endpoint: `explain` and `profile` list models and compositions with their
+    # configurations, which other endpoints do not have.
+
+    @property
+    def models(self) -> list[ModelEndpoint]:
+        """The models, each once: in the form that takes images."""
+        return [model for model in self.by_name.values() if isinstance(model, ModelEndpoint) and model.form == "image"]
+
+    @property
+    def compositions(self) -> list[ComposedEndpoint]:
+        """The ensembles and cascades."""
+        return [endpoint for endpoint in self.by_name.values() if isinstance(endpoint, ComposedEndpoint)]
+
     def find(self, name: str, version: str = "") -> Endpoint:
-        """Raises NotFound that names the nearest known model or the version that is there."""
+        """Raises NotFound that names the most similar model, or the version that is served."""
         endpoint = self.by_name.get(name)
         if endpoint is None:
             raise unknown("model", name, sorted(self.by_name))
         if version and version != endpoint.version:
             raise NotFound(f"model {name!r} has no version {version[:50]!r}; the version here is {endpoint.version!r}")
         return endpoint
-
-
-def engine_work(endpoint: Endpoint, answers: Sequence[Answer]) -> list[tuple[ModelRecorder, float]]:
-    """Seconds of engine time that answers took, with the recorder of each model whose engine it was."""
-    if isinstance(endpoint, ComposedEndpoint):
-        recorders = {member.name: member.recorder for member in endpoint.members}
-        return [(recorders[part.model], part.engine_seconds) for answer in answers for part in answer.parts]
-    return [(endpoint.recorder, sum(answer.engine_seconds for answer in answers))]
-
-
-def waiting_rows(endpoint: Endpoint) -> int:
-    """Rows in the endpoint's line, or in those of its members."""
-    if isinstance(endpoint, ComposedEndpoint):
-        return sum(member.batcher.waiting_rows for member in endpoint.members)
-    return endpoint.batcher.waiting_rows
-
-
-def trouble_of(endpoint: Endpoint) -> str:
-    """Why a model that is there cannot answer; empty when it can, be it after a load."""
-    executor = endpoint.executor if isinstance(endpoint, ModelEndpoint) else None
-    return executor.trouble if isinstance(executor, LocalExecutor | LazyExecutor) else ""

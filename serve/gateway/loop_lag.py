@@ -1,4 +1,4 @@
-"""How late a busy event loop is: what a request waits for each of its turns, whatever the queue says."""
+"""Lag of a busy event loop: how long a request waits for each of its turns, besides its time in the queue."""
 
 from __future__ import annotations
 
@@ -9,55 +9,56 @@ from collections.abc import Callable
 from serve.batching.pace import Pace
 
 BEAT_SECONDS = 0.02
-TURNS = 4.0  # of the loop from a request's head to its answer: its task, its batch's, the batch's end, its own end
-LEAST_SECONDS = 0.004  # below, it is the clock of the loop and a neighbour's turn
-MOST_SECONDS = 0.5  # that one turn counts for: a longer one is a stall, which says little of the next turn
-WEIGHT = 0.3  # of the newest beat
-REQUEST_SECONDS = 0.0002  # of the loop's time per answer, until it is learned
-LEAST_ANSWERS = 8  # in a beat, to learn from it
+TURNS = 4.0  # of the loop from a request's head to its answer: start of its task, its batch, end of the batch, end of the task
+LEAST_SECONDS = 0.004  # a smaller lag is noise: the clock's resolution and other callbacks
+MOST_SECONDS = 0.5  # a longer turn is a stall, which predicts little about the next one: it counts as this much
+WEIGHT = 0.3  # of the newest measurement in the moving average
+REQUEST_SECONDS = 0.0002  # first estimate of the loop's time per answer
+LEAST_ANSWERS = 8  # in one beat for it to be learned from
 
 
 class LoopLag:
-    """How late the turns of the running event loop are, from a timer's own lateness and from what each turn has let in."""
+    """Estimates the lag from how late a periodic timer fires and from the requests that each turn has admitted."""
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, cpu: Callable[[], float] = time.thread_time
     ) -> None:
-        """`cpu`: seconds that the loop's thread has worked."""
+        """`cpu`: CPU seconds of the loop's thread."""
         self._clock = clock
         self._cpu = cpu
         self._late = 0.0
         self._due = float("inf")
         self._timer: asyncio.TimerHandle | None = None
-        self._admitted = 0  # requests that this turn has let in: the next one works on them
+        self._admitted = 0  # requests admitted in this turn; the next turn works on them
         self._answered = 0
         self._busy = 0.0
         self._pace = Pace(REQUEST_SECONDS)
 
     def start(self) -> None:
-        """Begins to beat, on the running loop."""
+        """Starts the timer on the running loop."""
         self._busy, self._answered = self._cpu(), 0
         self._due = self._clock() + BEAT_SECONDS
         self._timer = asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)
 
     def close(self) -> None:
+        """Stops the timer."""
         if self._timer is not None:
             self._timer.cancel()
 
     def admitted(self) -> None:
-        """A request was let in, whose work begins in the loop's next turn."""
+        """Counts an admitted request, whose work begins in the loop's next turn."""
         if not self._admitted:
             asyncio.get_running_loop().call_soon(self._turn)
         self._admitted += 1
 
     def answered(self) -> None:
-        """A request was answered; what that took of the loop's time is learned."""
+        """Counts an answer, to learn the loop's time per answer."""
         self._answered += 1
 
     def expected(self) -> float:
-        """Seconds that the turns of a request which comes now take, 0 on a loop that keeps up.
+        """Seconds that a request arriving now would wait for its turns; 0 while the loop keeps up.
 
-        Lag that lasts delays each of its turns; a turn that is long for once, and the work that it has let in, delay it once.
+        Lasting lag delays each of its turns. A single long turn, and the requests that it has admitted, delay it once.
         """
         late = max(self._late, self._overdue()) + self._pace.predict(self._admitted)
         return (TURNS - 1) * self._late + late if late > LEAST_SECONDS else 0.0
@@ -72,6 +73,6 @@ class LoopLag:
         self._late += WEIGHT * (self._overdue() - self._late)
         if self._answered >= LEAST_ANSWERS:
             self._pace.learn(self._answered, self._cpu() - self._busy)
-        else:  # what an overload taught, whose refusals cost time too, fades
+        else:  # forgets what an overload taught: there, refusals took part of the time
             self._pace.learn(LEAST_ANSWERS, LEAST_ANSWERS * REQUEST_SECONDS)
         self.start()

@@ -1,4 +1,4 @@
-"""One model of the catalog: what is wanted of it, what serves, and why that is not the same. It waits for no other model."""
+"""One model of the catalog: its wanted configuration, its serving one, and why they differ. It waits for no other model."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable
 from convoy.errors import ConvoyError, reason_of
 from serve.config.schema import ModelConfig
 from serve.gateway.catalog_loader import close_endpoints
-from serve.gateway.endpoints import ModelEndpoint, trouble_of
+from serve.gateway.endpoints import ModelEndpoint
 
-FIRST_PAUSE_SECONDS = 1.0  # a model that could not be loaded is tried again after so long, then after twice that,
-LONGEST_PAUSE_SECONDS = 60.0  # up to this: a host may come late, a disk may be back
+FIRST_PAUSE_SECONDS = 1.0  # a failed load is retried after this, then after twice that, and so on
+LONGEST_PAUSE_SECONDS = 60.0  # up to this: a host may start late, a disk may come back
 
 Forms = tuple[ModelEndpoint, ...]
 
@@ -21,28 +21,31 @@ log = logging.getLogger("convoy.repository")
 
 
 class ModelState:
-    """Brings what is wanted into service, and tries again until it serves. Lives on one event loop.
+    """Brings the wanted configuration into service, and retries until it serves. Lives on one event loop.
 
-    Until the wanted configuration serves, the former one does.
+    Until the wanted configuration serves, the previous one does.
     """
 
     def __init__(
-        self, load: Callable[[ModelConfig], Awaitable[Forms]], swapped: Callable[[], None], told: Callable[[], None]
+        self,
+        load: Callable[[ModelConfig], Awaitable[Forms]],
+        on_swap: Callable[[], None],
+        on_settled: Callable[[], None],
     ) -> None:
-        """`swapped` is called when `serving` has changed, `told` when it is known whether what is wanted serves."""
+        """`on_swap` is called when `serving` has changed, `on_settled` when the wanted configuration serves or has failed."""
         self.wanted: ModelConfig | None = None
         self.serving: Forms = ()
-        self.problem = ""  # why the wanted configuration could not be loaded the last time
-        self.settled = asyncio.Event()  # it serves, or has failed since it was last asked for
+        self.problem = ""  # why the last load of the wanted configuration failed
+        self.settled = asyncio.Event()  # the wanted configuration serves, or has failed since the last call of `want`
         self.settled.set()
         self._load = load
-        self._swapped = swapped
-        self._told = told
+        self._on_swap = on_swap
+        self._on_settled = on_settled
         self._asked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def want(self, config: ModelConfig | None) -> None:
-        """Another wish (None: out of service), or the same one again: what failed is tried at once."""
+        """Sets the wanted configuration, None for no service. The same one again retries a failed load at once."""
         if config != self.wanted:
             self.problem = ""
         self.wanted = config
@@ -54,14 +57,14 @@ class ModelState:
             self._task = asyncio.create_task(self._work())
 
     def close(self) -> None:
-        """Ends the attempts; what serves stays."""
+        """Stops retrying; the serving configuration stays."""
         if self._task is not None:
             self._task.cancel()
 
     def _is_fulfilled(self) -> bool:
         if not self.serving:
             return self.wanted is None
-        return self.serving[0].config == self.wanted and not any(map(trouble_of, self.serving))
+        return self.serving[0].config == self.wanted and not any(form.trouble for form in self.serving)
 
     async def _work(self) -> None:
         pause = FIRST_PAUSE_SECONDS
@@ -76,15 +79,15 @@ class ModelState:
             if self._asked.is_set():
                 pause = FIRST_PAUSE_SECONDS
             elif not problem:
-                break  # loaded: should it break at once, the next wish loads it anew, and nobody waits for it meanwhile
+                break  # loaded; if its engine fails at once, the next call of `want` loads it anew
         self._task = None
         self._settle("")
 
     async def _fulfil(self, wanted: ModelConfig | None) -> str:
-        """Loads, swaps, then frees what is gone. Why that was not possible, if so."""
+        """Loads the wanted configuration, swaps it in, then frees the previous one. Returns why that failed, else empty."""
         try:
             forms = await self._load(wanted) if wanted else ()
-        except Exception as error:  # whatever an artifact or an engine raises, it is this model's affair
+        except Exception as error:  # whatever an artifact or an engine raises concerns this model only
             problem = reason_of(error)
             if problem != self.problem:
                 log.warning("%s could not be loaded: %s", wanted and wanted.name, problem, exc_info=_fault(error))
@@ -92,19 +95,19 @@ class ModelState:
         if wanted != self.wanted:
             await _free(forms)
             return ""
-        gone, self.serving = self.serving, forms
-        self._swapped()
-        await _free(gone)
+        previous, self.serving = self.serving, forms
+        self._on_swap()
+        await _free(previous)
         return ""
 
     def _settle(self, problem: str) -> None:
         self.problem = problem
         self.settled.set()
-        self._told()
+        self._on_settled()
 
 
 def _fault(error: Exception) -> Exception | None:
-    """The error, if its traceback is worth a place in the log: that of an error of ours says nothing more."""
+    """The error whose traceback belongs in the log; None for a ConvoyError, whose text suffices."""
     return None if isinstance(error, ConvoyError) else error
 
 

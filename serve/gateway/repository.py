@@ -1,4 +1,4 @@
-"""The models of the catalog and which of them serve: the protocol's model repository, the same through every gateway."""
+"""The models of the catalog and which of them serve: the Open Inference Protocol's model repository."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from serve.config.schema import TENSOR_SUFFIX, Catalog
 from serve.ensembles.factory import compositions_of
 from serve.executors.lazy import LazyExecutor
 from serve.executors.local import LocalExecutor
-from serve.gateway.availability import Absence, MadeOfModels, absences, failed, loading, unloaded
+from serve.gateway.availability import Absence, Composition, absences, failed, loading, unloaded
 from serve.gateway.catalog_loader import CatalogLoader, close_endpoints
 from serve.gateway.dataplane import DataPlane
-from serve.gateway.endpoints import ComposedEndpoint, Endpoint, Endpoints, trouble_of
+from serve.gateway.endpoints import ComposedEndpoint, Endpoint, Endpoints
 from serve.gateway.model_state import ModelState
 from serve.gateway.revisions import CHANGE_SECONDS, NONE, Change, Report, Revision
 from serve.telemetry.definitions import UNAVAILABLE
@@ -28,14 +28,14 @@ from serve.telemetry.recorder import Metrics
 if TYPE_CHECKING:
     from serve.experiments.manager import Experiments
 
-STEWARD_AWAY_SECONDS = 1.0
+COORDINATOR_AWAY_SECONDS = 1.0
 FIRST_SECONDS = 5.0
 
 log = logging.getLogger("convoy.repository")
 
 
 class Decides(Protocol):
-    """The steward: see `serve.deployments.coordinator.StewardClient`."""
+    """The coordinator: see `serve.deployments.coordinator.StewardClient`."""
 
     async def set_loaded(self, model: str, loaded: bool, known: Revision) -> Change: ...
 
@@ -45,33 +45,34 @@ class Decides(Protocol):
 
 
 class Repository:
-    """Follows the declared catalog and the steward's revisions of it, and puts what serves into the data plane.
+    """Follows the declared catalog and the coordinator's revisions of it, and puts what serves into the data plane.
 
-    Each model has a state of its own: one that cannot be loaded is told of and tried again, and holds up no other one.
+    Each model has a state of its own: one that cannot be loaded is reported and retried, and delays no other model.
     """
 
     def __init__(
         self,
         plane: DataPlane,
         loader: CatalogLoader,
-        steward: Decides,
+        coordinator: Decides,
         follower: str,
         metrics: Metrics,
         experiments: Experiments | None = None,
     ) -> None:
-        """`follower` tells this gateway from the others."""
+        """`follower`: the name of this gateway, unique among all."""
         self._plane = plane
         self._loader = loader
-        self._steward = steward
+        self._coordinator = coordinator
         self._follower = follower
         self._metrics = metrics
         self._experiments = experiments
         self._states: dict[str, ModelState] = {}
-        self._declared = Catalog(models=())  # whose models are wanted
-        self._in_effect = Catalog(models=())  # whose ensembles, cascades and experiments are served
+        self._declared = Catalog(models=())  # its models are to serve
+        self._in_effect = Catalog(models=())  # its ensembles, cascades and experiments serve
         self._known = Revision(NONE)
-        self._problems: dict[str, str] = {}  # of what is made of models
-        self._shown: dict[tuple[str, str], float] = {}
+        self._composed: dict[str, ComposedEndpoint] = {}  # the ensembles and cascades that are served
+        self._problems: dict[str, str] = {}  # why an ensemble or cascade could not be built
+        self._gauges: dict[tuple[str, str], float] = {}
         self._declaring = asyncio.Lock()
         self._heard = asyncio.Event()
         self._news = asyncio.Event()
@@ -79,16 +80,16 @@ class Repository:
         plane.absences = self.absences
 
     def start(self) -> None:
-        """Begins to follow the steward."""
+        """Begins to follow the coordinator."""
         self._spawn(self._follow())
-        self._spawn(self._tell_steward())
+        self._spawn(self._report_changes())
 
     async def declare(self, catalog: Catalog) -> None:
-        """A new declared state; returns when each model serves or has failed. What was unloaded stays so.
+        """Takes a new catalog; returns when each of its models serves or has failed. Unloaded models stay unloaded.
 
-        What is gone from the catalog serves until all that is new has been loaded, so that no name is missing meanwhile.
+        Models that the new catalog lacks serve until its own are loaded, so that no name is missing meanwhile.
         """
-        if not self._heard.is_set():  # a gateway that starts late must not serve what is unloaded
+        if not self._heard.is_set():  # a gateway that starts late must not serve unloaded models
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._heard.wait(), FIRST_SECONDS)
         async with self._declaring:
@@ -106,23 +107,24 @@ class Repository:
     def check_start(self) -> None:
         """Raises NotReady with every reason when none of the models could be loaded.
 
-        A gateway that serves nothing must not count as started: a rolling update would replace by it one that serves.
+        A gateway that serves nothing must not count as started: a rolling update would replace a working one by it.
         """
         reasons = [f"{name}: {state.problem}" for name, state in self._states.items() if state.problem]
         if reasons and not self._plane.endpoints.by_name:
             raise NotReady("no model could be loaded: " + "; ".join(reasons))
 
     async def check_health(self) -> None:
-        """Finds out which engines of this process answer. Raises EngineFailed, with every reason, when none of them does.
+        """Probes the engines of this process. Raises EngineFailed, with every reason, when none of them answers.
 
-        Another process may cure what they share, as a lost context of a card; one that fails alone is this model's affair.
+        All engines fail together when the process is at fault, for example after a lost GPU context, and a restart
+        helps. An engine that fails alone is reported for its model.
         """
         engines = self._local_engines()
-        found = await asyncio.gather(*(engine.probe() for engine in engines.values()), return_exceptions=True)
-        self._show()
+        outcomes = await asyncio.gather(*(engine.probe() for engine in engines.values()), return_exceptions=True)
+        self._set_gauges()
         failures = [
             f"{name}: {reason_of(error)}"
-            for name, error in zip(engines, found, strict=True)
+            for name, error in zip(engines, outcomes, strict=True)
             if isinstance(error, Exception)
         ]
         if failures and len(failures) == len(engines):
@@ -134,18 +136,18 @@ class Repository:
         return [entry for entry in entries if entry.state == "READY" or not only_ready]
 
     def problems(self) -> list[RepositoryEntry]:
-        """Every name that does not serve as it is configured; of a model that of its images, which stands for both forms."""
-        entries = (one for one in self.index() if not one.name.endswith(TENSOR_SUFFIX))
-        return [one for one in entries if one.state != "READY" or one.reason]
+        """Every name that does not serve as it is configured. A model is listed once, by the name of its image form."""
+        entries = (entry for entry in self.index() if not entry.name.endswith(TENSOR_SUFFIX))
+        return [entry for entry in entries if entry.state != "READY" or entry.reason]
 
     def absences(self) -> dict[str, Absence]:
-        """Every name that is wanted or could be loaded, and does not answer."""
+        """Every declared name that does not serve, unloaded models included."""
         models = {model.name: self._absence(model.name) for model in self._declared.models}
         absent = {name: absence for name, absence in models.items() if absence is not None}
         problems = self._problems | (self._experiments.problems if self._experiments is not None else {})
         served = self._plane.endpoints.by_name
-        found = absences(self._made_of_models(), absent, problems)
-        return {name: absence for name, absence in found.items() if name not in served}
+        absent = absences(self._compositions(), absent, problems)
+        return {name: absence for name, absence in absent.items() if name not in served}
 
     async def load(self, name: str) -> None:
         """Puts a model into service in every gateway. Raises NotFound, ArtifactError or NotReady."""
@@ -178,13 +180,13 @@ class Repository:
 
     def _model(self, name: str) -> str:
         model = name.removesuffix(TENSOR_SUFFIX)
-        if model not in {one.name for one in self._declared.models}:
+        if model not in {config.name for config in self._declared.models}:
             raise NotFound(f"model {name[:200]!r} is not in the catalog; add it to convoy.yaml and deploy")
         return model
 
     async def _change(self, model: str, loaded: bool) -> Change:
-        """The steward decides. One that has just begun may not know this gateway yet, so it also waits for itself."""
-        change = await self._steward.set_loaded(model, loaded, self._known)
+        """Changes a model in every gateway, this one included: a coordinator that has just started may not know it yet."""
+        change = await self._coordinator.set_loaded(model, loaded, self._known)
         self._take(change.revision)
         try:
             await asyncio.wait_for(self._states[model].settled.wait(), CHANGE_SECONDS)
@@ -202,14 +204,14 @@ class Repository:
             for name in (model.name, model.name + TENSOR_SUFFIX):
                 if name in absent:
                     yield RepositoryEntry(name, model.version, absent[name].state, absent[name].reason)
-        for made in self._made_of_models():
-            if made.name in absent:
-                version = VERSION if isinstance(made, Experiment) else made.version
-                yield RepositoryEntry(made.name, version, absent[made.name].state, absent[made.name].reason)
+        for composition in self._compositions():
+            if (absence := absent.get(composition.name)) is not None:
+                version = VERSION if isinstance(composition, Experiment) else composition.version
+                yield RepositoryEntry(composition.name, version, absence.state, absence.reason)
 
     def _present(self, endpoint: Endpoint) -> RepositoryEntry:
-        if trouble := trouble_of(endpoint):
-            return RepositoryEntry(endpoint.name, endpoint.version, "UNAVAILABLE", trouble)
+        if endpoint.trouble:
+            return RepositoryEntry(endpoint.name, endpoint.version, "UNAVAILABLE", endpoint.trouble)
         state = self._states.get(endpoint.name.removesuffix(TENSOR_SUFFIX))
         if state is not None and state.wanted is None:
             return RepositoryEntry(endpoint.name, endpoint.version, "UNLOADING")
@@ -222,19 +224,19 @@ class Repository:
             return None
         if name in self._known.unloaded:
             return unloaded(name, under_way=state is not None and not state.settled.is_set())
-        # While it is tried again, the reason is still that of the last time.
+        # During a retry the reason is still that of the last attempt.
         return failed(name, state.problem) if state is not None and state.problem else loading(name)
 
-    def _made_of_models(self) -> list[MadeOfModels]:
+    def _compositions(self) -> list[Composition]:
         experiments = self._experiments.definitions if self._experiments is not None else ()
         return [*self._in_effect.ensembles, *self._in_effect.cascades, *experiments]
 
     async def _follow(self) -> None:
         while True:
             try:
-                revision = await self._steward.follow(self._follower, self._known, self._report())
-            except ConvoyError:  # the steward is away: what is known stays in force
-                await asyncio.sleep(STEWARD_AWAY_SECONDS)
+                revision = await self._coordinator.follow(self._follower, self._known, self._report())
+            except ConvoyError:  # the coordinator is away: the last revision stays in force
+                await asyncio.sleep(COORDINATOR_AWAY_SECONDS)
                 continue
             self._take(revision)
             self._heard.set()
@@ -244,66 +246,65 @@ class Repository:
             self._known = revision
             self._want()
 
-    async def _tell_steward(self) -> None:
-        """Reports at once what a revision has come to; what is lost is told again by the next question."""
+    async def _report_changes(self) -> None:
+        """Reports every change at once. A report that is lost is repeated by the next call of `follow`."""
         while True:
             await self._news.wait()
             self._news.clear()
             with contextlib.suppress(ConvoyError):
-                await self._steward.report(self._follower, self._report())
+                await self._coordinator.report(self._follower, self._report())
 
     def _report(self) -> Report:
         pending = frozenset(name for name, state in self._states.items() if not state.settled.is_set())
         return Report(
-            self._known.number, pending, {name: one.problem for name, one in self._states.items() if one.problem}
+            self._known.number, pending, {name: state.problem for name, state in self._states.items() if state.problem}
         )
 
     def _want(self) -> None:
-        """Of each model of the catalog what is declared, or nothing; what failed is tried again."""
+        """Asks each model of the catalog to serve as declared, or not at all where unloaded; failed ones are retried."""
         for model in self._declared.models:
             if model.name not in self._states:
-                self._states[model.name] = ModelState(self._loader.load, self._serve, self._tell)
+                self._states[model.name] = ModelState(self._loader.load, self._serve, self._publish)
             self._states[model.name].want(None if model.name in self._known.unloaded else model)
 
     async def _settled(self) -> None:
         await asyncio.gather(*(state.settled.wait() for state in self._states.values()))
 
     def _serve(self) -> None:
-        """Brings into effect what the models' states are now."""
+        """Rebuilds the endpoints from the models' present states."""
         models = [form for state in self._states.values() for form in state.serving]
-        present = self._plane.endpoints
-        composed, problems = self._loader.compose(self._in_effect, models, present)
+        before = self._composed
+        composed, problems = self._loader.compose(self._in_effect, models, before)
+        self._composed = {endpoint.name: endpoint for endpoint in composed}
         for name in problems.keys() - self._problems.keys():
             log.warning("%s cannot be served: %s", name, problems[name])
         self._problems = problems
         endpoints = Endpoints([*models, *composed])
         self._plane.replace(endpoints if self._experiments is None else self._experiments.bind(endpoints))
-        kept = set(map(id, composed))
-        gone = [one for one in present.by_name.values() if isinstance(one, ComposedEndpoint) and id(one) not in kept]
-        if gone:
-            self._spawn(close_endpoints(gone))
-        self._tell()
+        if replaced := [endpoint for name, endpoint in before.items() if self._composed.get(name) is not endpoint]:
+            self._spawn(close_endpoints(replaced))
+        self._publish()
 
-    def _tell(self) -> None:
-        """Tells steward and metrics how the models are."""
+    def _publish(self) -> None:
+        """Reports the models' states to the coordinator and to the metrics."""
         self._news.set()
-        self._show()
+        self._set_gauges()
 
-    def _show(self) -> None:
-        absent, shown = self.absences(), self._shown
-        self._shown = {
-            (one.name, one.version): self._unavailable(one.name, absent.get(one.name))
-            for one in (*self._declared.models, *compositions_of(self._in_effect))
+    def _set_gauges(self) -> None:
+        absent, before = self.absences(), self._gauges
+        self._gauges = {
+            (config.name, config.version): self._unavailable(config.name, absent.get(config.name))
+            for config in (*self._declared.models, *compositions_of(self._in_effect))
         }
-        for (name, version), value in (dict.fromkeys(shown, math.nan) | self._shown).items():
+        for (name, version), value in (dict.fromkeys(before, math.nan) | self._gauges).items():
             self._metrics.set(UNAVAILABLE, value, model=name, version=version)
 
     def _unavailable(self, name: str, absence: Absence | None) -> float:
-        """1 where what is wanted does not serve, NaN where nothing is wanted."""
+        """1 for a declared name that does not serve as configured, 0 for one that does, NaN for an unloaded one."""
         if absence is not None:
             return math.nan if absence.unloaded else float(absence.state == "UNAVAILABLE")
         state = self._states.get(name)
-        return float(state is not None and (bool(state.problem) or any(map(trouble_of, state.serving))))
+        return float(state is not None and (bool(state.problem) or any(form.trouble for form in state.serving)))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -312,7 +313,7 @@ class Repository:
 
 
 def _failure(model: str, problems: Mapping[str, str], gateways: int) -> str:
-    """Why a model could not be loaded, and in how many gateways where it could in others."""
+    """Why a model could not be loaded, with the number of gateways where only some failed."""
     reasons = "; ".join(dict.fromkeys(problems.values()))
     if len(problems) < gateways:
         return f"{len(problems)} of {gateways} gateways could not load {model}: {reasons}"
@@ -320,14 +321,14 @@ def _failure(model: str, problems: Mapping[str, str], gateways: int) -> str:
 
 
 def check_load(parameters: Mapping[str, object]) -> None:
-    """Raises InvalidInput for what a load cannot be told: a model is what convoy.yaml and its artifact say."""
+    """Raises InvalidInput for any parameter: convoy.yaml and the artifact define a model."""
     if parameters:
         name = next(iter(parameters))[:60]
         raise InvalidInput(f"parameter {name!r} is not offered: configure the model in convoy.yaml and deploy")
 
 
 def check_unload(parameters: Mapping[str, object]) -> None:
-    """Raises InvalidInput. `unload_dependents` may be said either way: the two forms of a model go together."""
+    """Raises InvalidInput. `unload_dependents` makes no difference: the two forms of a model are always unloaded together."""
     for name, value in parameters.items():
         if name != "unload_dependents" or not isinstance(value, bool):
             raise InvalidInput(f"unload takes the parameter unload_dependents (true or false), not {name[:60]!r}")

@@ -1,7 +1,7 @@
-"""The response cache of one model version: off by default, bounded, and off again while it does not pay.
+"""The response cache of one model version: off by default, bounded, and paused while its hit rate is too low.
 
-The key is a hash of the encoded images, so equal bytes get the answer that these bytes got, and nothing else does. Requests
-with equal bytes that are under way at the same time share one run.
+The key is a hash of the encoded images, so only equal bytes share an answer. Requests with equal bytes that are in flight
+at the same time share one run.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from convoy.errors import DeadlineExceeded, InvalidInput, TooLarge
 from serve.batching.results import Answer
 
 Answers = list[Answer]
-ENTRY_BYTES = 1024  # what an entry costs beside its logits
-WINDOW = 1000  # lookups after which the hit rate is judged
-PAUSE = 10_000  # requests that pass by a cache that did not pay, until it is tried again
+ENTRY_BYTES = 1024  # overhead of an entry besides its logits
+WINDOW = 1000  # lookups over which the hit rate is measured
+PAUSE = 10_000  # requests that bypass a paused cache before it is tried again
 
 
 def key_of(images: Sequence[bytes | memoryview]) -> bytes:
@@ -34,21 +34,22 @@ def key_of(images: Sequence[bytes | memoryview]) -> bytes:
 
 @dataclass
 class HitRate:
-    """Switches a cache off whose hits are too few for what it costs, and tries again later. A pure state machine."""
+    """Pauses a cache whose hit rate is below `least`, and tries it again later. A pure state machine."""
 
     least: float
     lookups: int = 0
     hits: int = 0
     paused: int = 0
 
-    def passes_by(self) -> bool:
-        """Whether this request does without the cache."""
+    def bypasses(self) -> bool:
+        """Whether this request bypasses the cache."""
         if self.paused == 0:
             return False
         self.paused -= 1
         return True
 
     def count(self, hit: bool) -> None:
+        """Counts a lookup."""
         self.lookups += 1
         self.hits += hit
         if self.lookups == WINDOW:
@@ -58,7 +59,7 @@ class HitRate:
 
 
 class ResponseCache:
-    """Answers by the hash of their images, least recently used first out. Lives on one event loop."""
+    """Answers by the hash of their images, with LRU eviction. Lives on one event loop."""
 
     def __init__(self, limit_bytes: int, least_hit_rate: float) -> None:
         self.rate = HitRate(least_hit_rate)
@@ -72,21 +73,21 @@ class ResponseCache:
         images: Sequence[bytes | memoryview],
         compute: Callable[[], Awaitable[Answers]],
         deadline: float,
-        gone: asyncio.Future[Answer],
+        cancelled: asyncio.Future[Answer],
     ) -> tuple[Answers, bool]:
-        """The answers, and whether they were there already, or under way.
+        """The answers, and whether they came from the cache or from a run that was already in flight.
 
         Args:
-            images: what was asked.
-            compute: asks the model; what it raises is raised here.
-            deadline: in monotonic seconds, for waiting for an answer that is under way.
-            gone: fails when the client leaves while it waits so.
+            images: the encoded images of the request.
+            compute: runs the model; its errors are raised here.
+            deadline: in monotonic seconds, for waiting for a run in flight.
+            cancelled: fails when the client disconnects during that wait.
         """
-        if self.rate.passes_by():
+        if self.rate.bypasses():
             self._clear()
             return await compute(), False
         key = key_of(images)
-        answers = await self._present(key, deadline, gone)
+        answers = await self._present(key, deadline, cancelled)
         self.rate.count(answers is not None)
         if answers is not None:
             return answers, True
@@ -95,7 +96,7 @@ class ResponseCache:
             answers = [_compact(answer) for answer in await compute()]
         except BaseException as error:
             flight.set_exception(error if isinstance(error, Exception) else InvalidFlight())
-            flight.exception()  # nobody may have waited
+            flight.exception()  # marks the error as seen: no other request may wait for it
             raise
         else:
             flight.set_result(answers)
@@ -104,19 +105,19 @@ class ResponseCache:
         finally:
             del self._flights[key]
 
-    async def _present(self, key: bytes, deadline: float, gone: asyncio.Future[Answer]) -> Answers | None:
-        """The kept answers, or those under way; None when this request is to ask itself."""
+    async def _present(self, key: bytes, deadline: float, cancelled: asyncio.Future[Answer]) -> Answers | None:
+        """The kept answers, or those of a run in flight; None when this request has to run the model itself."""
         while (kept := self._kept.get(key)) is None:
             flight = self._flights.get(key)
             if flight is None:
                 return None
-            either: set[asyncio.Future[Any]] = {flight, gone}
+            either: set[asyncio.Future[Any]] = {flight, cancelled}
             await asyncio.wait(either, timeout=deadline - time.monotonic(), return_when="FIRST_COMPLETED")
-            if gone.done():
-                gone.result()
+            if cancelled.done():
+                cancelled.result()
             if not flight.done():
                 raise DeadlineExceeded("the deadline passed while the same image was being classified")
-            if isinstance(flight.exception(), (InvalidInput, TooLarge)):  # what is wrong with the bytes stays wrong
+            if isinstance(flight.exception(), (InvalidInput, TooLarge)):  # equal bytes fail in the same way
                 flight.result()
             if flight.exception() is None:
                 return flight.result()
@@ -139,11 +140,11 @@ class ResponseCache:
 
 
 class InvalidFlight(Exception):
-    """The request that asked was cancelled; whoever waited for it asks again."""
+    """The request that ran the model was cancelled; a request that waited for it runs the model itself."""
 
 
 def _compact(answer: Answer) -> Answer:
-    """The answer with its own rows alone, not those of the whole batch."""
+    """The answer with its own rows only: the batch's array would keep the rows of other requests in memory."""
     logits = answer.logits.copy()
     return replace(answer, run=replace(answer.run, logits=logits, size=len(logits)), start=0, stop=len(logits))
 

@@ -10,21 +10,15 @@ from dataclasses import dataclass, field
 
 from convoy.errors import NotReady
 
-FOLLOW_SECONDS = 5.0  # how long a gateway's question may stay open
-
-
-GONE_SECONDS = 2.0  # a gateway that asks nothing for so long, and owes nothing, has gone
-
-
+FOLLOW_SECONDS = 5.0  # how long `follow` waits for a newer revision
+GONE_SECONDS = 2.0  # a gateway that has not called `follow` for so long is taken for dead
 CHANGE_SECONDS = 60.0  # a large engine takes long to load
-
-
-NONE = -1  # older than every revision, so that the steward answers at once
+NONE = -1  # older than every revision, so that `follow` returns at once
 
 
 @dataclass(frozen=True)
 class Revision:
-    """Which models of the catalog are out of service. Of two, the one with the higher number is the truth."""
+    """Which models of the catalog are out of service. The revision with the highest number is valid."""
 
     number: int = 0
     unloaded: frozenset[str] = frozenset()
@@ -32,7 +26,7 @@ class Revision:
 
 @dataclass(frozen=True)
 class Report:
-    """What a gateway has made of a revision: the models that are still changing, and why others could not be loaded."""
+    """How far a gateway has applied a revision: models that are still changing, and why others could not be loaded."""
 
     number: int = NONE
     pending: frozenset[str] = frozenset()
@@ -45,7 +39,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Change:
-    """What came of a change: its revision, and by gateway why the model could not be loaded there."""
+    """The outcome of a change: its revision, and by gateway why the model could not be loaded there."""
 
     revision: Revision
     problems: Mapping[str, str]
@@ -54,7 +48,7 @@ class Change:
 
 @dataclass
 class Follower:
-    """A gateway: what it made of the revisions, and when it was last heard of."""
+    """A gateway: its last report, and when it last called, in seconds of the clock."""
 
     report: Report
     heard: float
@@ -63,43 +57,43 @@ class Follower:
 
 @dataclass
 class Revisions:
-    """The present revision and who follows it. Lives on one event loop."""
+    """The present revision and the gateways that follow it. Lives on one event loop."""
 
     clock: Callable[[], float] = time.monotonic
     current: Revision = field(default_factory=Revision)
     _followers: dict[str, Follower] = field(default_factory=dict)
-    _moved: asyncio.Event = field(default_factory=asyncio.Event)  # set, and replaced, whenever anything changes
+    _moved: asyncio.Event = field(default_factory=asyncio.Event)  # set and replaced at every change
 
     async def set_loaded(self, model: str, loaded: bool, known: Revision) -> Change:
-        """Puts a model in or out of service; returns when every gateway has done so, or could not.
+        """Puts a model in or out of service; returns when every gateway has done so or has failed.
 
-        No other model is waited for. Raises NotReady when a gateway does neither in time.
+        Waits for no other model. Raises NotReady when a gateway has not settled within CHANGE_SECONDS.
         """
         self._adopt(known)
         unloaded = self.current.unloaded - {model} if loaded else self.current.unloaded | {model}
         revision = self.current = Revision(self.current.number + 1, unloaded)
-        self._tell()
+        self._notify()
         deadline = self.clock() + CHANGE_SECONDS
         while not self._all_have_settled(model, revision.number):
             if self.clock() > deadline:
                 raise NotReady(f"not every gateway took revision {revision.number} in {CHANGE_SECONDS:.0f} s")
-            with contextlib.suppress(TimeoutError):  # then one may have gone
+            with contextlib.suppress(TimeoutError):  # then a gateway may have died
                 async with asyncio.timeout(GONE_SECONDS):
                     await self._moved.wait()
-        reports = {name: one.report for name, one in self._followers.items()}
-        problems = {name: one.problems[model] for name, one in reports.items() if model in one.problems}
+        reports = {name: follower.report for name, follower in self._followers.items()}
+        problems = {name: report.problems[model] for name, report in reports.items() if model in report.problems}
         return Change(revision, problems, len(reports))
 
     async def follow(
         self, follower: str, known: Revision, report: Report, patience: float = FOLLOW_SECONDS
     ) -> Revision:
-        """The first revision after `known`, as soon as there is one; the present one when `patience` seconds have passed.
+        """The first revision after `known` as soon as there is one, else the present one after `patience` seconds.
 
-        `report` says what the follower has made of `known`.
+        `report`: how far the follower has applied `known`.
         """
         self._adopt(known)
         entry = self._followers[follower] = Follower(report, self.clock())
-        self._tell()
+        self._notify()
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience):
@@ -110,12 +104,12 @@ class Revisions:
         return self.current
 
     async def report(self, follower: str, report: Report) -> None:
-        """A follower's models have changed, or could not."""
+        """Takes a new report of a follower."""
         if follower in self._followers:
             self._followers[follower].report = report
-            self._tell()
+            self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._moved.set()
         self._moved = asyncio.Event()
 
@@ -125,7 +119,7 @@ class Revisions:
 
     def _all_have_settled(self, model: str, number: int) -> bool:
         late = self.clock() - GONE_SECONDS
-        gone = [name for name, one in self._followers.items() if not one.asking and one.heard < late]
-        for name in gone:
+        dead = [name for name, follower in self._followers.items() if not follower.asking and follower.heard < late]
+        for name in dead:
             del self._followers[name]
-        return all(one.report.has_settled(model, number) for one in self._followers.values())
+        return all(follower.report.has_settled(model, number) for follower in self._followers.values())

@@ -1,33 +1,42 @@
-"""The client of a gRPC call, as experiments see it: its address, metadata and fields."""
+"""The client of a gRPC call, as `serve.gateway.request_context.Caller`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
 import grpc
 
-from serve.experiments.caller import Caller, checked_id
 from serve.grpc.frames import PEER
 
 
-def grpc_caller(context: grpc.aio.ServicerContext[Any, Any], identifier: str, fields: Mapping[str, Any]) -> Caller:
-    def header(name: str) -> str | None:
-        pairs = context.invocation_metadata() or ()
+class GrpcCaller:
+    """Reads peer and metadata when an experiment or a trace asks for them: most calls need neither."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        self._context = context
+
+    @property
+    def address(self) -> str:
+        """The client's host."""
+        return address_of(self._peer())
+
+    def header(self, name: str) -> str | None:
+        """The first metadata value of a name."""
+        pairs = self._context.invocation_metadata() or ()
         value = next((value for key, value in pairs if key == name), None)
         return value.decode("latin-1") if isinstance(value, bytes) else value
 
-    return Caller(checked_id(identifier), address_of(_peer(context)), header, fields)
-
-
-def _peer(context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    """Who sends: before the native server, which is at a Unix socket, the front has written it behind all metadata."""
-    peer = context.peer()
-    if not peer.startswith("unix:"):
-        return peer
-    told = [value for key, value in context.invocation_metadata() or () if key == PEER]
-    return str(told[-1]) if told else peer
+    def _peer(self) -> str:
+        """The client's peer. The native server only sees a Unix socket: the front appends the real peer to the metadata."""
+        peer = self._context.peer()
+        if not peer.startswith("unix:"):
+            return peer
+        # The last one: a client may send the same name, and the front's own comes behind all of the client's.
+        peers = [value for key, value in self._context.invocation_metadata() or () if key == PEER]
+        return str(peers[-1]) if peers else peer
 
 
 def address_of(peer: str) -> str:

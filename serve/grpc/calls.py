@@ -1,4 +1,4 @@
-"""What every gRPC call shares: counting, tracing, errors as status codes, streams that are answered in order."""
+"""What all gRPC calls share: tracking, API keys, errors as status codes, streams answered in order."""
 
 from __future__ import annotations
 
@@ -14,84 +14,66 @@ import grpc
 
 from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, Overloaded
 from serve.auth import Holder, key_in
-from serve.gateway.dataplane import DataPlane, Watch, log_fault
+from serve.gateway.dataplane import DataPlane, log_fault
 from serve.gateway.endpoints import Endpoint
-from serve.telemetry.definitions import IN_FLIGHT
+from serve.gateway.request_context import RequestContext
+from serve.gateway.request_tracker import RequestTracker, WireProtocol
+from serve.grpc.caller import GrpcCaller
 from serve.telemetry.recorder import Metrics
-from serve.telemetry.request_events import FAULT, RequestEvent
+from serve.telemetry.request_events import FAULT
 from serve.telemetry.request_timings import RequestTimings
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
+GRPC = WireProtocol("grpc", "OK", "INTERNAL", lambda error: error.grpc_code)
 KEY_NAMES = ("authorization", "x-api-key")
-STREAM_DEPTH = 32  # requests of one stream that may be under way: enough to fill a batch, too few to fill the queue
+STREAM_DEPTH = 32  # requests of one stream in flight: enough to fill a batch, too few to fill the queue
 
 
 class Calls:
-    """Counts and times calls, whichever service they belong to."""
+    """Tracks and authorizes the calls of all services."""
 
     def __init__(self, plane: DataPlane, metrics: Metrics) -> None:
         self.plane = plane
         self.clock = time.monotonic
-        self._in_flight = metrics.values(IN_FLIGHT, protocol="grpc")
+        self._requests = RequestTracker(plane, metrics, GRPC)
 
     @contextlib.contextmanager
-    def call(self, name: str, version: str, context: Context) -> Iterator[tuple[Endpoint, RequestTimings, Watch]]:
-        """A call from its first line to its answer. Raises ConvoyError."""
-        trace, watch = RequestTimings(self.clock()), Watch()
-        endpoint: Endpoint | None = None
-        holder: Holder | None = None
-        code, reason = "INTERNAL", FAULT  # until it is answered
-        self._in_flight[0] += 1
-        self.plane.in_flight += 1
-        try:
-            if not self.plane.access.open:
-                endpoint = self.plane.endpoints.by_name.get(name)  # whose refusal is counted
-                holder = self.plane.access.enter(shown_key(context), name)
-            endpoint = self.plane.find(name, version)
-            yield endpoint, trace, watch
-            trace.answered = self.clock()
-            self.plane.record_answer(endpoint, trace)
-            code, reason = "OK", ""
-        except Exception as error:
-            if endpoint is None:
+    def call(self, name: str, version: str, context: Context) -> Iterator[tuple[Endpoint, RequestContext]]:
+        """A call that runs a model, from its message to its answer. Raises ConvoyError."""
+        request = RequestContext(RequestTimings(self.clock()), GrpcCaller(context))
+        with self._requests.track(request) as tracked:
+            try:
+                if not self.plane.access.open:
+                    tracked.endpoint = self.plane.endpoints.by_name.get(name)  # a refusal counts for it
+                    tracked.authorize(shown_key(context), name)
+                endpoint = tracked.endpoint = self.plane.find(name, version)
+                yield endpoint, request
+                request.timings.answered = self.clock()
+                tracked.answered()
+            except Exception as error:
+                if tracked.endpoint is None:
+                    raise
+                shown = tracked.failed(error)
+                if shown is error:
+                    del shown  # error and frame would keep each other until the garbage collector comes
+                    raise
+                raise shown from error
+            except asyncio.CancelledError:
+                # The server cancels in the same way when the client disconnects and when its deadline passes.
+                late = _passed(context.time_remaining())
+                request.cancel()
+                if tracked.endpoint is not None:
+                    tracked.failed(DeadlineExceeded("the deadline passed") if late else Cancelled("the client left"))
                 raise
-            told = self.plane.record_failure(endpoint, error, trace)
-            code, reason = told.grpc_code, str(told)
-            if told is error:
-                del told  # or it and this frame keep each other until the garbage collector comes
-                raise
-            raise told from error
-        except asyncio.CancelledError:
-            # The server cancels alike when the client leaves and when its deadline passes.
-            late = _passed(context.time_remaining())
-            ended = DeadlineExceeded("the deadline passed") if late else Cancelled("the client left")
-            code, reason = ended.grpc_code, str(ended)
-            watch.client_gone()
-            if endpoint is not None:
-                self.plane.record_failure(endpoint, ended, trace)
-            raise
-        finally:
-            if holder is not None:
-                holder.leave()
-            self._in_flight[0] -= 1
-            self.plane.in_flight -= 1
-            if endpoint is not None:
-                endpoint.recorder.code("grpc", code)
-                if self.plane.observers:
-                    parent = traceparent_of(context)
-                    finished = RequestEvent(
-                        "grpc", endpoint.name, endpoint.version, code, trace, self.clock(), parent, reason
-                    )
-                    self.plane.tell(finished)
 
     @contextlib.contextmanager
     def question(self, context: Context, name: str = "") -> Iterator[Holder | None]:
-        """A call that runs nothing: whose it is, None where no key is declared; `name` is the model that it is about.
+        """A call that runs no model. Yields the holder of its key, None where no keys are declared.
 
-        Raises Unauthenticated, Forbidden or QuotaExceeded.
+        `name`: the model that the call is about. Raises Unauthenticated, Forbidden or QuotaExceeded.
         """
         if self.plane.access.open:
             yield None
@@ -106,19 +88,19 @@ class Calls:
             holder.leave()
 
     def check_key(self, context: Context) -> None:
-        """Before a stream, whose requests are then checked one by one. Raises Unauthenticated."""
+        """Checks the key of a stream, whose requests are then checked one by one. Raises Unauthenticated."""
         if not self.plane.access.open:
             self.plane.access.find(shown_key(context))
 
     def check_change(self, context: Context) -> None:
-        """For whatever changes the server. Raises Unauthenticated or Forbidden, also where no key is declared."""
+        """Requires an admin's key, also where no keys are declared. Raises Unauthenticated or Forbidden."""
         self.plane.access.find_admin(shown_key(context))
 
 
 def shown_key(context: Context) -> bytes:
     """The key in a call's metadata, empty when there is none."""
-    shown = {key: value for key, value in context.invocation_metadata() or () if key in KEY_NAMES}
-    return key_in(*(_bytes(shown.get(name)) for name in KEY_NAMES))
+    values = {key: value for key, value in context.invocation_metadata() or () if key in KEY_NAMES}
+    return key_in(*(_bytes(values.get(name)) for name in KEY_NAMES))
 
 
 def _bytes(value: str | bytes | None) -> bytes | None:
@@ -130,13 +112,8 @@ def _passed(remaining: float | None) -> bool:
     return remaining is not None and remaining <= 0
 
 
-def traceparent_of(context: Context) -> str:
-    """The W3C trace context of a call, empty when it has none."""
-    return next((str(value) for key, value in context.invocation_metadata() or () if key == "traceparent"), "")
-
-
 async def abort(context: Context, error: ConvoyError) -> NoReturn:
-    """Ends a call with an error's status; an overload says in the trailing metadata when to come back."""
+    """Ends a call with an error's status. An overload adds `retry-after`, in seconds, to the trailing metadata."""
     trailing: tuple[tuple[str, str], ...] = ()
     if isinstance(error, Overloaded):
         trailing = (("retry-after", str(max(1, math.ceil(error.retry_after_s)))),)
@@ -147,7 +124,7 @@ async def abort(context: Context, error: ConvoyError) -> NoReturn:
 def aborts(
     method: Callable[[Any, Request, Context], Awaitable[Response]],
 ) -> Callable[[Any, Request, Context], Awaitable[Response]]:
-    """A method of a servicer whose errors end the call with their status."""
+    """Decorates a servicer's method: errors end the call with their status."""
 
     @functools.wraps(method)
     async def call(servicer: Any, request: Request | ConvoyError, context: Context) -> Response:
@@ -155,7 +132,7 @@ def aborts(
             return await method(servicer, parsed(request), context)
         except ConvoyError as error:
             await abort(context, error)
-        except Exception as error:  # noqa: BLE001 grpcio would tell its text to the client
+        except Exception as error:  # noqa: BLE001 grpcio would send its text to the client
             log_fault(error)
             await abort(context, ConvoyError(FAULT))
 
@@ -163,7 +140,7 @@ def aborts(
 
 
 def parsed(request: Request | ConvoyError) -> Request:
-    """The message, of which `message_fields` may have found that it is none. Raises that error."""
+    """The message. Raises the error that `message_fields` found in place of one."""
     if isinstance(request, ConvoyError):
         raise request
     return request
@@ -172,7 +149,7 @@ def parsed(request: Request | ConvoyError) -> Request:
 async def pipelined(
     requests: AsyncIterator[Request], answer: Callable[[Request], Awaitable[Response]], depth: int = STREAM_DEPTH
 ) -> AsyncIterator[Response]:
-    """The answers to a stream's requests, in their order; up to `depth` are worked on at a time."""
+    """The answers to a stream's requests, in their order; up to `depth` requests are in flight at a time."""
     room = asyncio.Semaphore(depth)
     started: asyncio.Queue[asyncio.Task[Response] | None] = asyncio.Queue()
 
@@ -193,6 +170,6 @@ async def pipelined(
     finally:
         reader.cancel()
         while not started.empty():
-            left = started.get_nowait()
-            if left is not None:
-                left.cancel()
+            unfinished = started.get_nowait()
+            if unfinished is not None:
+                unfinished.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from convoy.errors import ConvoyError
@@ -11,16 +12,14 @@ from convoy.protos import classifier_pb2_grpc
 from serve.api.answer_energy import answer_energy
 from serve.api.classification import Classes, best_classes
 from serve.api.classify_params import ClassifyParams, parse_params
-from serve.experiments.endpoint import ExperimentEndpoint
-from serve.gateway.dataplane import Terms, check_images
+from serve.gateway.dataplane import check_images
 from serve.gateway.endpoints import Endpoint
-from serve.grpc.caller import grpc_caller
 from serve.grpc.calls import Calls, Context, abort, aborts, pipelined
-from serve.telemetry.request_timings import timings
+from serve.telemetry.request_timings import timings as stages_ms
 
 
 class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
-    """Equal in every answer to the classify path over HTTP."""
+    """Answers as the classify path over HTTP does."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
@@ -50,51 +49,47 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
 
     async def _classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
         calls, plane = self._calls, self._plane
-        with calls.call(request.model, request.version, context) as (endpoint, trace, watch):
-            trace.received = trace.started
+        with calls.call(request.model, request.version, context) as (endpoint, asked):
+            timings = asked.timings
+            timings.received = timings.started
             options = _options(request)
-            trace.id = options.id or plane.new_id()
-            deadline = plane.terms(trace.started, context.time_remaining()).deadline
+            asked.request_id = options.id or plane.new_id()
+            asked.deadline = plane.deadline(timings.started, context.time_remaining())
+            asked.priority = request.priority
             check_images(endpoint, len(request.images))
-            images, terms = list(request.images), Terms(deadline, request.priority)
-            if isinstance(endpoint, ExperimentEndpoint):
-                caller = grpc_caller(context, trace.id, {})
-                answers = await endpoint.live.classify(plane, images, caller, terms, trace, watch)
-            else:
-                answers = await plane.classify(endpoint, images, terms, trace, watch)
+            answers = await endpoint.answer(asked, partial(plane.classify, images=list(request.images)))
             return pb.ClassifyResponse(
-                id=trace.id,
+                id=asked.request_id,
                 model=endpoint.name,
                 version=endpoint.version,
                 predictions=[_prediction(endpoint, options, classes) for classes in best_classes(answers, options)],
-                timings_ms=pb.ClassifyResponse.Timings(**timings(trace, calls.clock())),
-                batch_size=trace.batch_size,
-                cached=trace.cached,
-                arm=trace.arm,
+                timings_ms=pb.ClassifyResponse.Timings(**stages_ms(timings, calls.clock())),
+                batch_size=timings.batch_size,
+                cached=timings.cached,
+                arm=timings.arm,
                 members=[pb.ClassifyResponse.Member(**part.document()) for part in answers[0].parts],
-                **(answer_energy(endpoint, answers, trace) if options.energy else {}),
+                **(answer_energy(endpoint, answers, timings) if options.energy else {}),
             )
 
 
 def _options(request: pb.ClassifyRequest) -> ClassifyParams:
-    asked: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "threshold": request.threshold,
         "labels": not request.indices_only,
         "energy": request.energy,
     }
     if request.top_k:
-        asked["top_k"] = request.top_k
+        fields["top_k"] = request.top_k
     if request.id:
-        asked["id"] = request.id
-    return parse_params(asked)
+        fields["id"] = request.id
+    return parse_params(fields)
 
 
 def _prediction(endpoint: Endpoint, options: ClassifyParams, classes: Classes) -> pb.ClassifyResponse.Prediction:
-    labels = endpoint.labels
-    of = pb.ClassifyResponse.Class
+    labels, make_class = endpoint.labels, pb.ClassifyResponse.Class
     return pb.ClassifyResponse.Prediction(
         classes=[
-            of(index=index, label=labels[index] if options.labels else "", probability=probability)
+            make_class(index=index, label=labels[index] if options.labels else "", probability=probability)
             for index, probability in zip(*classes, strict=True)
         ]
     )

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol over gRPC."""
+"""The Open Inference Protocol over gRPC (inference.GRPCInferenceService)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from convoy.wire.oip_http import MAX_TENSORS, InferRequest
 from convoy.wire.oip_metadata import to_message
 from convoy.wire.tensors import PIECE
 from serve.api import model_metadata
-from serve.api.infer import check_input, infer, request_terms
+from serve.api.infer import apply_parameters, check_input, infer
 from serve.api.model_statistics import statistics
 from serve.config.schema import Settings
-from serve.gateway.endpoints import Endpoint, trouble_of
+from serve.gateway.endpoints import Endpoint
 from serve.gateway.repository import Repository, check_load, check_unload
-from serve.grpc.caller import grpc_caller
 from serve.grpc.calls import Calls, Context, abort, aborts, pipelined
 
 Change = pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest
@@ -65,14 +64,13 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             yield response
 
     async def _infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
-        with self._calls.call(request.model_name, request.model_version, context) as (endpoint, trace, watch):
-            trace.id = request.id
+        with self._calls.call(request.model_name, request.model_version, context) as (endpoint, asked):
+            asked.request_id = request.id
             parsed = await _parse(request, endpoint)
-            trace.received = self._calls.clock()
-            terms = self._plane.terms(trace.started, context.time_remaining())
-            terms = request_terms(self._plane, parsed, trace, terms)
-            caller = partial(grpc_caller, context)
-            return render_message(await infer(self._plane, endpoint, parsed, caller, terms, trace, watch))
+            asked.timings.received = self._calls.clock()
+            asked.deadline = self._plane.deadline(asked.timings.started, context.time_remaining())
+            apply_parameters(self._plane, asked, parsed)
+            return render_message(await infer(self._plane, endpoint, asked, parsed))
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:  # noqa: N802
         return pb.ServerLiveResponse(live=True)
@@ -92,9 +90,9 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         with self._calls.question(context, request.name):
             try:
                 endpoint = self._plane.find(request.name, request.version)
-            except NotReady:  # a no, not an error: what clients ask for; RepositoryIndex says why
+            except NotReady:  # clients expect a negative answer, not an error; RepositoryIndex gives the reason
                 return pb.ModelReadyResponse(ready=False)
-            return pb.ModelReadyResponse(ready=not trouble_of(endpoint))
+            return pb.ModelReadyResponse(ready=not endpoint.trouble)
 
     @aborts
     async def ModelMetadata(  # noqa: N802
@@ -127,8 +125,8 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> pb.RepositoryIndexResponse:
         with self._calls.question(context) as holder:
             entries = self._repository.index(request.ready)
-            known = [one for one in entries if holder is None or holder.may_call(one.name)]
-            return to_message({"models": oip_metadata.repository_index(known)}, pb.RepositoryIndexResponse())
+            visible = [entry for entry in entries if holder is None or holder.may_call(entry.name)]
+            return to_message({"models": oip_metadata.repository_index(visible)}, pb.RepositoryIndexResponse())
 
     @aborts
     async def RepositoryModelLoad(  # noqa: N802
@@ -152,7 +150,7 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
 
 async def _parse(request: pb.ModelInferRequest, endpoint: Endpoint) -> InferRequest:
-    """Typed contents cost a step for each number, so many of them are read on a thread. Raises InvalidInput or TooLarge."""
+    """The request. Long typed contents are read on a thread, value by value. Raises InvalidInput or TooLarge."""
     check = partial(check_input, endpoint)
     if not request.raw_input_contents and _typed_values(request) > PIECE:
         return await asyncio.to_thread(parse_message, request, check)
@@ -160,7 +158,7 @@ async def _parse(request: pb.ModelInferRequest, endpoint: Endpoint) -> InferRequ
 
 
 def _typed_values(request: pb.ModelInferRequest) -> int:
-    return sum(len(values) for one in request.inputs[:MAX_TENSORS] for _, values in one.contents.ListFields())
+    return sum(len(values) for tensor in request.inputs[:MAX_TENSORS] for _, values in tensor.contents.ListFields())
 
 
 def named(request: Change) -> str:
@@ -171,5 +169,6 @@ def named(request: Change) -> str:
 def parameters_of(request: Change) -> dict[str, object]:
     """The parameters of a load or unload as plain values."""
     return {
-        key: getattr(one, one.WhichOneof("parameter_choice") or "", None) for key, one in request.parameters.items()
+        key: getattr(parameter, parameter.WhichOneof("parameter_choice") or "", None)
+        for key, parameter in request.parameters.items()
     }

@@ -19,12 +19,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from convoy.errors import InvalidInput
 from serve.config.schema import Limits
 from serve.http.body import BodyMemory, Headers, Scope, whole_number
+from serve.http.caller import RequestScope
 from serve.http.chunked import ChunkedBody
 from serve.http.fast_path import MAX_BODY_BYTES, FastPathCycle, HotRoutes
 from serve.http.responses import LINGER_SECONDS, closing_error
 
-BEGAN = "convoy.began"  # key of the scope: when the first byte of the request was seen, in the event loop's time
-WATCH = "convoy.watch"  # key of the scope under which a waiting request can be told that its client has gone
 PIECE_BYTES = 4096  # parsed at a time while a head may be among them, so that few requests are parsed ahead
 
 
@@ -95,9 +94,9 @@ class Connection(HttpToolsProtocol):
         self._release_body_memory()
         cycle = cast("RequestResponseCycle | None", self.cycle)  # uvicorn types it as always there
         if cycle is not None:
-            watch = cast(Scope, cycle.scope).get(WATCH)
-            if watch is not None:
-                watch.client_gone()
+            context = cast(RequestScope, cycle.scope).context
+            if context is not None:
+                context.cancel()
 
     def data_received(self, data: bytes) -> None:
         if self._phase is CLOSING:
@@ -209,7 +208,9 @@ class Connection(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":
                 self._stop_parser(501, b"CONNECT is not offered")
             return
-        cast(Scope, self.scope)[BEGAN] = self._since
+        scope = RequestScope(cast(Scope, self.scope))
+        scope.began, scope.context = self._since, None
+        self.scope = cast(Any, scope)
         fields = dict(self.headers)  # llhttp refuses two lengths, and a length with chunks
         length = whole_number(fields.get(b"content-length", b""))
         hot = length is not None and self._is_hot()
@@ -218,7 +219,6 @@ class Connection(HttpToolsProtocol):
             self._body_left, self._phase = length, DISCARD
             return
         if small:
-            scope = cast(Scope, self.scope)
             scope.update(method="POST", path=self.url.decode(), raw_path=self.url, query_string=b"")
             cycle = FastPathCycle(scope, self.transport, self.flow, self.on_response_complete)
             self.cycle = cast(RequestResponseCycle, cycle)  # has every attribute that uvicorn's protocol uses

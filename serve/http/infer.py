@@ -1,4 +1,4 @@
-"""Infer over HTTP."""
+"""The Open Inference Protocol's infer over HTTP: the wire to an `InferRequest` and back."""
 
 from __future__ import annotations
 
@@ -6,43 +6,36 @@ from functools import partial
 
 from convoy.errors import InvalidInput
 from convoy.wire.oip_http import HEADER_LENGTH, InferRequest, parse_request, raw_request, render_response
-from serve.api.infer import check_input, infer, most_values, request_terms
+from serve.api.infer import apply_parameters, check_input, infer, most_values
 from serve.api.model_metadata import wire_input
-from serve.gateway.dataplane import DataPlane, Watch
+from serve.gateway.dataplane import DataPlane
 from serve.gateway.endpoints import Endpoint
+from serve.gateway.request_context import RequestContext
 from serve.http.body import Headers as RequestHeaders
-from serve.http.body import Scope, whole_number
-from serve.http.caller import http_caller
+from serve.http.body import whole_number
 from serve.http.classify import request_id
 from serve.http.json_documents import ENVELOPE_VALUES, LARGEST_VALUES, parse_bounded
-from serve.http.request_headers import http_terms
+from serve.http.request_headers import apply_headers
 from serve.http.responses import JSON, REQUEST_ID, Headers
-from serve.telemetry.request_timings import RequestTimings
 
 HEADER_LENGTH_NAME = HEADER_LENGTH.encode()
 OCTETS = b"application/octet-stream"
 
 
 async def infer_http(
-    plane: DataPlane,
-    endpoint: Endpoint,
-    scope: Scope,
-    headers: RequestHeaders,
-    body: bytes,
-    trace: RequestTimings,
-    watch: Watch,
+    plane: DataPlane, endpoint: Endpoint, context: RequestContext, headers: RequestHeaders, body: bytes
 ) -> tuple[bytes, Headers]:
     """Body and headers of the answer. Raises ConvoyError."""
     request = await _parse(endpoint, headers, body)
-    answered = [(REQUEST_ID, request_id(headers).encode())] if REQUEST_ID in headers else []
-    trace.id = request.id or (answered[0][1].decode() if answered else "")
-    terms = http_terms(plane, headers, trace)
-    terms = request_terms(plane, request, trace, terms)
-    response = await infer(plane, endpoint, request, partial(http_caller, scope, headers), terms, trace, watch)
+    id_headers = [(REQUEST_ID, request_id(headers).encode())] if REQUEST_ID in headers else []
+    context.request_id = request.id or (id_headers[0][1].decode() if id_headers else "")
+    apply_headers(plane, headers, context)
+    apply_parameters(plane, context, request)
+    response = await infer(plane, endpoint, context, request)
     document, json_length = render_response(response, request)
     if json_length is None:
-        return document, [(b"content-type", JSON), *answered]
-    return document, [(b"content-type", OCTETS), (HEADER_LENGTH_NAME, b"%d" % json_length), *answered]
+        return document, [(b"content-type", JSON), *id_headers]
+    return document, [(b"content-type", OCTETS), (HEADER_LENGTH_NAME, b"%d" % json_length), *id_headers]
 
 
 async def _parse(endpoint: Endpoint, headers: RequestHeaders, body: bytes) -> InferRequest:
@@ -54,12 +47,12 @@ async def _parse(endpoint: Endpoint, headers: RequestHeaders, body: bytes) -> In
         raise InvalidInput(f"{HEADER_LENGTH} must be a whole number of at least 0")
     if length > 0:
         return await _parse_json(endpoint, body, length)
-    given = wire_input(endpoint)
-    return raw_request(given.name, body, given.datatype, (1, *given.shape[1:]))
+    tensor = wire_input(endpoint)
+    return raw_request(tensor.name, body, tensor.datatype, (1, *tensor.shape[1:]))
 
 
 async def _parse_json(endpoint: Endpoint, body: bytes, header_length: int | None) -> InferRequest:
-    """A request whose JSON part is the first `header_length` bytes of its body, None being all of them."""
+    """A request whose JSON is the first `header_length` bytes of its body; None: the whole body is JSON."""
     parse = partial(parse_request, body, header_length, check=partial(check_input, endpoint))
     most = most_values(endpoint, LARGEST_VALUES) + ENVELOPE_VALUES
     return await parse_bounded(parse, memoryview(body)[:header_length], most)

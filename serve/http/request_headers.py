@@ -1,24 +1,26 @@
-"""How long a request may take, as each wire says it."""
+"""Deadline and priority of an HTTP request, from its headers."""
 
 from __future__ import annotations
 
 from convoy.errors import InvalidInput
-from serve.gateway.dataplane import DataPlane, Terms
+from serve.gateway.dataplane import DataPlane
+from serve.gateway.request_context import RequestContext
 from serve.http.body import Headers
-from serve.telemetry.request_timings import RequestTimings
 
 TIMEOUT_HEADER = b"x-request-timeout-ms"
 PRIORITY_HEADER = b"x-request-priority"
 
 
-def http_terms(plane: DataPlane, headers: Headers, trace: RequestTimings) -> Terms:
-    """Terms of a request from its headers. Raises InvalidInput."""
+def apply_headers(plane: DataPlane, headers: Headers, context: RequestContext) -> None:
+    """Sets the deadline and the priority that the headers ask for. Raises InvalidInput."""
     timeout = headers.get(TIMEOUT_HEADER)
     priority = headers.get(PRIORITY_HEADER)
     if timeout is None and priority is None:
-        return plane.terms(trace.started, None)
+        context.deadline = plane.deadline(context.timings.started, None)
+        return
     seconds = None if timeout is None else _number(timeout, TIMEOUT_HEADER) / 1000
-    return plane.terms(trace.started, seconds, int(_number(priority or b"0", PRIORITY_HEADER)))
+    context.deadline = plane.deadline(context.timings.started, seconds)
+    context.priority = int(_number(priority or b"0", PRIORITY_HEADER))
 
 
 def _number(value: bytes, name: bytes) -> float:

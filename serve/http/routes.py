@@ -25,7 +25,6 @@ from serve.api.model_statistics import statistics
 from serve.cluster.service_discovery import ray_nodes, scrape_targets
 from serve.config.schema import Settings
 from serve.gateway.dataplane import DataPlane, log_fault
-from serve.gateway.endpoints import ModelEndpoint, trouble_of
 from serve.gateway.repository import Repository, check_load, check_unload
 from serve.http.auth import Guard, Rights
 from serve.http.body import Message, Receive, Scope, Send
@@ -92,7 +91,7 @@ class Routes:
             endpoint = self._find(request)
         except NotReady as error:
             return answer(oip_metadata.model_ready(request.path_params["name"], False, str(error)), 503)
-        trouble = trouble_of(endpoint)
+        trouble = endpoint.trouble
         return answer(oip_metadata.model_ready(endpoint.name, not trouble, trouble), 503 if trouble else 200)
 
     async def model_metadata(self, request: Request) -> Response:
@@ -143,13 +142,8 @@ class Routes:
         before = await asyncio.to_thread(read, folder)
         await asyncio.sleep(seconds)
         after = await asyncio.to_thread(read, folder)
-        endpoints = self._plane.endpoints.by_name.values()
-        models = [
-            endpoint.config
-            for endpoint in endpoints
-            if isinstance(endpoint, ModelEndpoint) and endpoint.form == "image"
-        ]
-        return answer(profile(Window(before, after), self._settings, models))
+        served = [model.config for model in self._plane.endpoints.models]
+        return answer(profile(Window(before, after), self._settings, served))
 
     async def scrape_targets(self, request: Request) -> Response:
         """The document that Prometheus' HTTP service discovery reads."""

@@ -24,8 +24,9 @@ from serve.executors.base import Executor
 from serve.executors.engine_set import load_engines
 from serve.executors.local import LocalExecutor
 from serve.gateway.catalog_loader import CatalogLoader
-from serve.gateway.dataplane import DataPlane, Terms, Watch
+from serve.gateway.dataplane import DataPlane
 from serve.gateway.endpoints import Endpoint, Endpoints, ModelEndpoint
+from serve.gateway.request_context import RequestContext
 from serve.images.decode_pool import DecodePool
 from serve.images.decoder import Decoder
 from serve.images.jpeg import ImageBytes
@@ -36,7 +37,7 @@ from serve.telemetry.request_timings import RequestTimings
 from tests.serve.pictures import save, scene
 
 MODEL = ModelConfig(name="lenet5-mnist", threads=1)
-LATE = Terms(1e12)
+LATE = 1e12
 
 
 class CountingDecoder(Decoder):
@@ -73,7 +74,7 @@ def with_full_queue(
         decoder = CountingDecoder(endpoint.manifest.preprocessing)
         batcher = Batcher(hang, Slots(1), BatcherLimits(1, 2), LatencyCurve((1,), (0.001,)))
         row = np.zeros((1, 28, 28, 1), np.uint8)
-        waiting = [batcher.submit(row, LATE.deadline) for _ in range(3)]
+        waiting = [batcher.submit(row, LATE) for _ in range(3)]
         await test(plane, replace(endpoint, decoder=decoder, batcher=batcher), decoder)
         gate.set()
         await asyncio.gather(*waiting)
@@ -89,7 +90,7 @@ def digit() -> bytes:
 def test_nothing_is_decoded_for_a_full_queue(tmp_path: Path, images: list[bytes]) -> None:
     async def refused(plane: DataPlane, endpoint: Endpoint, decoder: CountingDecoder) -> None:
         with pytest.raises(Overloaded, match="queue full"):
-            await plane.classify(endpoint, images, LATE, RequestTimings(0.0), Watch())
+            await plane.classify(endpoint, RequestContext(RequestTimings(0.0), deadline=LATE), images)
         assert decoder.decoded == 0
 
     with_full_queue(tmp_path, refused)

@@ -18,8 +18,9 @@ from serve.batching.line import BatcherLimits
 from serve.batching.slots import Slots
 from serve.config.schema import Limits, ModelConfig
 from serve.executors.lazy import input_specs
-from serve.gateway.dataplane import DataPlane, Terms, Watch
+from serve.gateway.dataplane import DataPlane
 from serve.gateway.endpoints import ModelEndpoint
+from serve.gateway.request_context import RequestContext
 from serve.images.decode_pool import DecodePool
 from serve.images.decode_queue import DecodeWork
 from serve.telemetry.mmap_store import MmapWriter
@@ -96,7 +97,7 @@ class Server:
         pool = DecodePool(0, np.zeros(1), loop.time)
         pool._count, pool._threads = THREADS, VirtualThreads(pool, THREADS)  # type: ignore[assignment]
         self.pool = pool
-        self.watch = Watch()  # of the last request
+        self.context = RequestContext(RequestTimings(0.0))  # of the last request
         self.plane = DataPlane(Limits(), pool)
         limits = BatcherLimits(curve.sizes[-1], self.plane.limits.queue_rows)
 
@@ -123,11 +124,10 @@ class Server:
     async def ask(self, decode: float, deadline: float, images: int = 1) -> str:
         """What becomes of a request: "good", "refused" or "late"."""
         loop = asyncio.get_running_loop()
-        terms = Terms(loop.time() + deadline)
         try:
             body = [str(decode).encode()] * images
-            self.watch = Watch()
-            await self.plane.decode_and_run(self.endpoint, body, terms, RequestTimings(0.0), self.watch)
+            self.context = RequestContext(RequestTimings(0.0), deadline=loop.time() + deadline)
+            await self.plane.decode_and_run(self.endpoint, self.context, body)
         except Overloaded:
             return "refused"
         except DeadlineExceeded:
@@ -222,7 +222,7 @@ def test_images_whose_request_has_ended_leave_the_queue(tmp_path: Path) -> None:
             if gone == "call":
                 large.cancel()
             elif gone == "client":
-                server.watch.client_gone()
+                server.context.cancel()
             outcome = (await asyncio.gather(large, return_exceptions=True))[0]
             assert outcome == "late" if gone == "deadline" else isinstance(outcome, Cancelled | asyncio.CancelledError)
             await asyncio.sleep(1.0)  # the images that the threads were at

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from convoy.errors import NotFound, NotReady, reason_of
 from serve.config.experiments import Arm, Experiment
 from serve.config.schema import TENSOR_SUFFIX, CascadeConfig, EnsembleConfig, MemberConfig, StageConfig
-from serve.gateway.availability import Absence, MadeOfModels, absences, failed, loading, parts_of, unloaded
+from serve.gateway.availability import Absence, Composition, absences, failed, loading, members_of, unloaded
 
 MODELS = [f"model-{number}" for number in range(5)]
 STATES = st.sampled_from([loading, unloaded, lambda name: failed(name, f"why {name} failed")])
@@ -28,9 +28,9 @@ def experiment(name: str, arms: list[str]) -> Experiment:
 
 
 @st.composite
-def made_of_models(draw: st.DrawFn) -> list[MadeOfModels]:
+def made_of_models(draw: st.DrawFn) -> list[Composition]:
     """Ensembles of models, cascades of those too, experiments on all of them."""
-    made: list[MadeOfModels] = []
+    made: list[Composition] = []
     names = list(MODELS)
     for kind, build, least in (("ensemble", ensemble, 1), ("cascade", cascade, 2), ("experiment", experiment, 2)):
         if kind == "experiment":
@@ -43,7 +43,7 @@ def made_of_models(draw: st.DrawFn) -> list[MadeOfModels]:
 
 @given(made_of_models(), st.dictionaries(st.sampled_from(MODELS), STATES), st.data())
 def test_a_name_is_absent_exactly_when_a_part_of_it_is(
-    made: list[MadeOfModels], states: dict[str, object], data: st.DataObject
+    made: list[Composition], states: dict[str, object], data: st.DataObject
 ) -> None:
     models = {name: state(name) for name, state in states.items()}  # type: ignore[operator]
     names = st.sampled_from([one.name for one in made]) if made else st.nothing()
@@ -52,7 +52,7 @@ def test_a_name_is_absent_exactly_when_a_part_of_it_is(
     for model in MODELS:
         assert found.get(model) == found.get(model + TENSOR_SUFFIX) == models.get(model)
     for one in made:
-        assert (one.name in found) == (one.name in problems or any(part in found for part in parts_of(one)))
+        assert (one.name in found) == (one.name in problems or any(part in found for part in members_of(one)))
     assert set(found) <= {*MODELS, *(name + TENSOR_SUFFIX for name in MODELS), *(one.name for one in made)}
     for name, absence in found.items():
         cause = models.get(absence.model) or failed(absence.model, problems.get(absence.model, ""))
@@ -64,7 +64,7 @@ def test_a_name_is_absent_exactly_when_a_part_of_it_is(
 
 
 def test_two_that_fail_say_each_its_own_reason_and_the_way_to_it() -> None:
-    made: list[MadeOfModels] = [ensemble("e", ["a", "b"]), cascade("c", ["c", "e"]), experiment("x", ["c", "d-tensor"])]
+    made: list[Composition] = [ensemble("e", ["a", "b"]), cascade("c", ["c", "e"]), experiment("x", ["c", "d-tensor"])]
     found = absences(made, {"b": failed("b", "no weights"), "d": failed("d", "no memory")}, {"e": "never asked"})
     assert {name: absence.reason for name, absence in found.items()} == {
         "b": "no weights",
@@ -78,7 +78,7 @@ def test_two_that_fail_say_each_its_own_reason_and_the_way_to_it() -> None:
 
 
 def test_what_is_made_of_an_unloaded_model_goes_with_it_and_says_which_to_load() -> None:
-    made: list[MadeOfModels] = [
+    made: list[Composition] = [
         ensemble("both", ["lenet", "resnet"]),
         ensemble("one", ["resnet"]),
         cascade("steps", ["resnet", "both"]),

@@ -145,12 +145,12 @@ def test_memory_is_bounded_and_the_oldest_go_first(images: list[int], room: int)
 def test_a_cache_that_does_not_pay_rests(hits: int, least: float) -> None:
     rate = HitRate(least)
     for number in range(response_cache.WINDOW):
-        assert not rate.passes_by()
+        assert not rate.bypasses()
         rate.count(number < hits)
     resting = hits < least * response_cache.WINDOW
     for _ in range(response_cache.PAUSE if resting else 0):
-        assert rate.passes_by()
-    assert not rate.passes_by()
+        assert rate.bypasses()
+    assert not rate.bypasses()
 
 
 @pytest.fixture(scope="module")

@@ -7,25 +7,30 @@ import pytest
 
 from convoy.errors import InvalidInput
 from serve.config.schema import Limits
-from serve.gateway.dataplane import DataPlane, Terms
-from serve.http.request_headers import http_terms
+from serve.gateway.dataplane import DataPlane
+from serve.gateway.request_context import RequestContext
+from serve.http.request_headers import apply_headers
 from serve.images.decode_pool import DecodePool
 from serve.telemetry.request_timings import RequestTimings
 
 
-def terms(headers: dict[bytes, bytes]) -> Terms:
-    async def ask() -> Terms:
+def terms(headers: dict[bytes, bytes]) -> tuple[float, int]:
+    """Deadline and priority of a request that began at 100 s, where the longest deadline is 1 s."""
+
+    async def ask() -> tuple[float, int]:
         plane = DataPlane(Limits(deadline_ms=1000), DecodePool(1, np.zeros(1)))
-        return http_terms(plane, headers, RequestTimings(100.0))
+        context = RequestContext(RequestTimings(100.0))
+        apply_headers(plane, headers, context)
+        return context.deadline, context.priority
 
     return asyncio.run(ask())
 
 
 def test_the_default_deadline_is_the_longest() -> None:
-    assert terms({}) == Terms(101.0, 0)
-    assert terms({b"x-request-timeout-ms": b"250"}) == Terms(100.25, 0)
-    assert terms({b"x-request-timeout-ms": b"9999"}) == Terms(101.0, 0)
-    assert terms({b"x-request-priority": b"2"}) == Terms(101.0, 2)
+    assert terms({}) == (101.0, 0)
+    assert terms({b"x-request-timeout-ms": b"250"}) == (100.25, 0)
+    assert terms({b"x-request-timeout-ms": b"9999"}) == (101.0, 0)
+    assert terms({b"x-request-priority": b"2"}) == (101.0, 2)
 
 
 @pytest.mark.parametrize("value", [b"", b"x", b"-1", b"nan", b"inf", b"1e999"])
