@@ -17,7 +17,7 @@ from models.engines.store.store import Store, open_store
 from serve.batching.latency_curve import LatencyCurve, bucket_sizes
 from serve.config.schema import ModelConfig, Settings
 from serve.config.thread_plan import plan_threads
-from serve.executors.engine_selection import choose_engine
+from serve.executors.engine_selection import build_spec, select_engine
 
 log = logging.getLogger("convoy.engines")
 
@@ -67,7 +67,7 @@ def stored_curve(settings: Settings, model: ModelConfig, artifact: Artifact) -> 
     plan, store = plan_threads(settings), open_store(settings.engines)
     threads = model.threads or (plan.local if model.placement == "local" else plan.dedicated)
     try:
-        chosen = choose_engine(model, artifact, store)
+        selected = select_engine(build_spec(model, artifact), store)
     except ConfigError:
         return None
-    return CurveStore(store, threads, bucket_sizes(model.max_batch)).find(chosen.identity, chosen.facts.label)
+    return CurveStore(store, threads, bucket_sizes(model.max_batch)).find(selected.key, selected.facts.label)

@@ -8,9 +8,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from models.artifact import Artifact
+from models.engines.spec import EngineSpec
 from models.engines.store.store import Store
-from serve.config.schema import ModelConfig
 
 ROOT = Path(__file__).resolve().parents[2]  # whence a process with -m imports these packages and no others
 
@@ -18,11 +17,11 @@ ROOT = Path(__file__).resolve().parents[2]  # whence a process with -m imports t
 class EngineBuilder:
     """Builds a model's engine in a process of low priority, since a server answers meanwhile and a build may be killed."""
 
-    def __init__(self, model: ModelConfig, artifact: Artifact, store: Store) -> None:
-        self._name = model.name
+    def __init__(self, spec: EngineSpec, store: Store) -> None:
+        self._name = spec.artifact.manifest.name
         self._command = [
-            *(sys.executable, "-m", "models.engines", str(artifact.folder.resolve())),
-            *("--engine", model.engine, "--precision", model.precision, "--store", store.location),
+            *(sys.executable, "-m", "models.engines", str(spec.artifact.folder.resolve())),
+            *("--engine", spec.backend.name, "--precision", spec.precision, "--store", store.location),
         ]
         self._process: subprocess.Popen[str] | None = None
         self._stopped = False

@@ -23,9 +23,8 @@ from serve.batching.latency_curve import LatencyCurve
 from serve.batching.slots import Slots
 from serve.cluster.rpc import start_problem
 from serve.config.schema import ModelConfig
-from serve.executors.base import Form
+from serve.executors.base import EngineFacts, Form
 from serve.executors.credits import Credits
-from serve.executors.engine_selection import EngineFacts
 
 APP_PREFIX = "host-"
 
@@ -74,6 +73,11 @@ class HostAnswer:
 
 class HostExecutor:
     """Runs batches on the hosts of a model: one handle call per batch, made again when its host dies."""
+
+    measured = True
+    loaded = False
+    memory = None
+    trouble = ""  # Ray Serve asks the hosts for their health and replaces those that fail
 
     def __init__(self, handle: DeploymentHandle[Any], facts: HostFacts, replicas: int) -> None:
         self._credits = Credits(replicas)
@@ -147,6 +151,9 @@ class HostExecutor:
     def _backlog(self, size: int) -> float:
         """Seconds of work in the lines, at the pace of this batch."""
         return self.slots.waiting * self.curve.predict(size) / size
+
+    async def probe(self) -> None:
+        """Nothing: its deployment probes its own engine."""
 
     def close(self) -> None:
         """The host outlives the gateways that use it."""

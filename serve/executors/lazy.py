@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from convoy.errors import ArtifactError, ConfigError, ConvoyError, NotReady, reason_of
 from models.artifact import WEIGHTS, Artifact, Preprocessing
 from models.engines.engine import TensorSpec
+from models.engines.spec import EngineSpec
 from models.engines.store.store import Store
 from serve.batching.latency_curve import LatencyCurve
 from serve.batching.slots import LazySlots, Slots
 from serve.config.schema import ModelConfig, Settings
-from serve.executors.base import Executor, Form
-from serve.executors.engine_selection import EngineFacts, asked_for
+from serve.executors.base import EngineFacts, Executor, Form, MemoryState
+from serve.executors.engine_selection import build_spec, configured_facts
 from serve.executors.engine_set import load_engines
 from serve.executors.local import LocalExecutor
 from serve.executors.memory_budget import MemoryBudget, Resident
@@ -48,25 +49,25 @@ class LazyExecutor:
     def __init__(
         self,
         config: ModelConfig,
-        artifact: Artifact,
+        spec: EngineSpec,
         verify: Verify,
         load: Load,
-        memory: MemoryBudget,
+        budget: MemoryBudget,
         metrics: Metrics,
     ) -> None:
         """`verify` raises when the artifact has changed; `load` gets the latency curve that was measured before, if any."""
         self._slots = LazySlots(self._fetch)
         self.slots: Slots = self._slots
-        self.inputs: Mapping[Form, TensorSpec] = input_specs(artifact.manifest.preprocessing)
+        self.inputs: Mapping[Form, TensorSpec] = input_specs(spec.artifact.manifest.preprocessing)
         self.curve = FIRST_GUESS
         self.problem = ""  # why the last load failed
         self.on_measured: list[Callable[[LatencyCurve], None]] = []
-        self.size = memory_of(artifact)
+        self.size = memory_of(spec.artifact)
         self._name = config.name
-        self._absent = asked_for(config, "not in memory")
+        self._absent = configured_facts(spec, "not in memory")
         self._verify = verify
         self._load = load
-        self._memory = memory
+        self._budget = budget
         self._engine: LocalExecutor | None = None
         self._task: asyncio.Task[None] | None = None
         self._again: asyncio.TimerHandle | None = None
@@ -92,6 +93,10 @@ class LazyExecutor:
         return self.curve is not FIRST_GUESS
 
     @property
+    def memory(self) -> MemoryState:
+        return MemoryState(self.loaded, self.size, self.problem)
+
+    @property
     def resident(self) -> Resident:
         used = self._engine.ran_at if self._engine else 0.0
         return Resident(self._name, self.size, used, self.slots.taken > 0)
@@ -104,10 +109,10 @@ class LazyExecutor:
 
     async def load(self) -> None:
         """Brings the engine into memory; the least recently used ones make room. Raises ConvoyError."""
-        async with self._memory.lock:
+        async with self._budget.lock:
             if self._engine is None and not self._closed:
                 await self._verify()  # before others leave for what cannot come
-                await self._memory.make_room(self.size)
+                await self._budget.make_room(self.size)
                 await self._enter()
 
     async def leave(self) -> None:
@@ -125,7 +130,7 @@ class LazyExecutor:
 
     def close(self) -> None:
         self._closed = True
-        self._memory.remove(self)
+        self._budget.remove(self)
         self._free()
         if self._again is not None:
             self._again.cancel()
@@ -148,12 +153,12 @@ class LazyExecutor:
         before, started = resident_bytes(os.getpid()), time.monotonic()
         engine = await self._load(self.curve if self.measured else None)
         self.size = max(self.size, resident_bytes(os.getpid()) - before)
-        await self._memory.make_room(self.size)
+        await self._budget.make_room(self.size)
         if self._closed:
             engine.close()
             return
         self._engine, self.problem = engine, ""
-        self._memory.enter(self)
+        self._budget.enter(self)
         self._count(LOADS)[0] += 1
         self._count(LOAD_SECONDS)[0] += time.monotonic() - started
         engine.on_measured.append(self._measured)
@@ -187,9 +192,10 @@ async def connect_local(
     config: ModelConfig, artifact: Artifact, store: Store, threads: int, metrics: Metrics, memory: MemoryBudget | None
 ) -> Executor:
     """A model's engine in this process: now, or without room for it at the first request. Raises ArtifactError."""
+    spec = await asyncio.to_thread(build_spec, config, artifact)
 
     async def start(curve: LatencyCurve | None) -> LocalExecutor:
-        engines = await asyncio.to_thread(load_engines, config, artifact, store, threads, metrics, curve)
+        engines = await asyncio.to_thread(load_engines, config, spec, store, threads, metrics, curve)
         return LocalExecutor(engines, config.name)
 
     async def verify() -> None:
@@ -200,7 +206,7 @@ async def connect_local(
 
     if memory is None:
         return await start(None)
-    executor = LazyExecutor(config, artifact, verify, start, memory, metrics)
+    executor = LazyExecutor(config, spec, verify, start, memory, metrics)
     if memory.has_room(executor.size):
         await executor.load()
     return executor

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from models.engines.engine import TensorSpec
 from serve.batching.latency_curve import LatencyCurve
 from serve.batching.slots import Slots
-from serve.executors.base import Form
-from serve.executors.engine_selection import EngineFacts
-from serve.executors.engine_set import Engines
+from serve.executors.base import EngineFacts, Form
+from serve.executors.engine_set import EngineSet
 from serve.worker_threads import WorkThreads
 
 # A run is done on the event loop where the hop to the engine's thread and back would cost as much, and a row less than the
@@ -28,9 +27,12 @@ SHORT_SECONDS = 0.005
 
 
 class LocalExecutor:
-    """The engine in this process: runs on a thread of its own, where they release the GIL, or on the loop when short."""
+    """An engine in this process. Runs take place on its own thread, where they release the GIL; short ones on the loop."""
 
-    def __init__(self, engines: Engines, name: str) -> None:
+    measured = loaded = True
+    memory = None
+
+    def __init__(self, engines: EngineSet, name: str) -> None:
         self.slots = Slots(1)
         self.inputs: Mapping[Form, TensorSpec] = engines.inputs
         self.on_measured: list[Callable[[LatencyCurve], None]] = []

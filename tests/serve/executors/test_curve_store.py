@@ -14,7 +14,8 @@ from serve.config.schema import ModelConfig
 from serve.config.thread_plan import plan_threads
 from serve.executors import engine_set
 from serve.executors.curve_store import CurveStore
-from serve.executors.engine_set import Engines, load_engines
+from serve.executors.engine_selection import build_spec
+from serve.executors.engine_set import EngineSet, load_engines
 from serve.telemetry.mmap_store import MmapWriter
 from serve.telemetry.recorder import Metrics
 from tests.artifacts import write_artifact
@@ -28,9 +29,10 @@ def model(tmp_path: Path) -> ModelConfig:
     return ModelConfig(name="a", artifact=str(folder), max_batch=4)
 
 
-def load(model: ModelConfig, tmp_path: Path, threads: int = 1) -> Engines:
+def load(model: ModelConfig, tmp_path: Path, threads: int = 1) -> EngineSet:
     metrics = Metrics(MmapWriter(tmp_path / "pages"))
-    return load_engines(model, Artifact.load(model.folder), Store(tmp_path / "store"), threads, metrics)
+    spec = build_spec(model, Artifact.load(model.folder))
+    return load_engines(model, spec, Store(tmp_path / "store"), threads, metrics)
 
 
 def test_the_second_load_does_not_measure_again(

@@ -17,7 +17,8 @@ from models.engines.engine import Engine
 from models.engines.store.store import Store
 from serve.batching.latency_curve import LatencyCurve
 from serve.config.schema import ModelConfig
-from serve.executors.engine_set import Engines, load_engines
+from serve.executors.engine_selection import build_spec
+from serve.executors.engine_set import EngineSet, load_engines
 from serve.executors.local import LocalExecutor
 from serve.telemetry.mmap_store import MmapWriter
 from serve.telemetry.recorder import Metrics
@@ -36,10 +37,11 @@ class Watched:
 
 
 @pytest.fixture
-def engines(tmp_path: Path) -> Engines:
+def engines(tmp_path: Path) -> EngineSet:
     artifact = Artifact.load(write_artifact(tmp_path / "a", "a"))
     model = ModelConfig(name="a", artifact=str(artifact.folder))
-    return load_engines(model, artifact, Store(tmp_path / "store"), 1, Metrics(MmapWriter(tmp_path / "pages")))
+    spec, metrics = build_spec(model, artifact), Metrics(MmapWriter(tmp_path / "pages"))
+    return load_engines(model, spec, Store(tmp_path / "store"), 1, metrics)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,7 @@ def engines(tmp_path: Path) -> Engines:
     ],
 )
 def test_only_short_runs_are_done_on_the_loop(
-    engines: Engines, curve: LatencyCurve, rows: int, on_the_loop: bool
+    engines: EngineSet, curve: LatencyCurve, rows: int, on_the_loop: bool
 ) -> None:
     threads: list[str] = []
     watched = {form: Watched(engine, threads) for form, engine in engines._warm.engines.items()}
