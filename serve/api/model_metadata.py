@@ -10,7 +10,6 @@ from convoy.wire.oip_metadata import ModelInfo, ServerInfo, TensorInfo
 from convoy.wire.tensors import BYTES, NAMES
 from models.ensembles.views import count_looks
 from serve.api.infer import OUTPUT
-from serve.executors.lazy import LazyExecutor
 from serve.experiments.endpoint import ExperimentEndpoint
 from serve.gateway.endpoints import ComposedEndpoint, Endpoint, ModelEndpoint
 
@@ -111,6 +110,6 @@ def info(endpoint: Endpoint) -> ModelInfo:
 
 def _max_batch(endpoint: Endpoint) -> int:
     """The batch limit; before the engine was first loaded and measured, the most that is configured."""
-    if isinstance(endpoint, ModelEndpoint) and isinstance(endpoint.executor, LazyExecutor):
-        return endpoint.batcher.limits.batch if endpoint.executor.measured else endpoint.config.max_batch
+    if isinstance(endpoint, ModelEndpoint) and not endpoint.executor.measured:
+        return endpoint.config.max_batch
     return endpoint.batcher.limits.batch

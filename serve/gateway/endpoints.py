@@ -17,8 +17,6 @@ from serve.config.schema import EnsembleConfig, ModelConfig
 from serve.ensembles.factory import CompositionConfig
 from serve.ensembles.multi_view import Views
 from serve.executors.base import Executor, Form
-from serve.executors.lazy import LazyExecutor
-from serve.executors.local import LocalExecutor
 from serve.images.decode_pool import Decodes
 from serve.telemetry.recorder import ModelRecorder
 
@@ -107,5 +105,4 @@ def waiting_rows(endpoint: Endpoint) -> int:
 
 def trouble_of(endpoint: Endpoint) -> str:
     """Why a model that is there cannot answer; empty when it can, be it after a load."""
-    executor = endpoint.executor if isinstance(endpoint, ModelEndpoint) else None
-    return executor.trouble if isinstance(executor, LocalExecutor | LazyExecutor) else ""
+    return endpoint.executor.trouble if isinstance(endpoint, ModelEndpoint) else ""
