@@ -85,27 +85,28 @@ class EngineSet:
         return self._classes
 
     def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
-        """Logits, in which rows without an answer are NaN or infinite: one request's pixels must not fail the others'.
+        """Logits [n, classes] of `rows` [n, …].
 
-        Raises EngineFailed for a batch that it cannot run, NotReady when it can run no other one either.
+        Rows without a result are NaN or infinite instead of an error: one request's pixels must not fail the other
+        requests of the batch. Raises EngineFailed for a batch that cannot be run, NotReady if the engine itself is broken.
         """
         try:
             logits = self._run(form, rows)
         except (EngineFailed, MemoryError):
-            self._prove(form, len(rows))
+            self._check_engine(form, len(rows))
             raise
         if not (all_have_distribution(logits) or has_distribution(logits).any()):
-            self._prove(form, len(rows))
+            self._check_engine(form, len(rows))
         self.ran_at = self._proven_at
         return logits
 
     def complete(self, done: Callable[[], None] = lambda: None) -> None:
-        """Has the engine that is asked for built if it is not there; the next batch after that runs in it.
+        """Starts a build of the configured engine if it is missing; the first batch after the build runs in it.
 
-        `done` is then called, or when it is known that it cannot be, on the event loop that this is called on.
+        `done` is called on the running event loop when the build has finished or failed.
         """
         if self.facts.problem:
-            self._builder.start(partial(self._take, asyncio.get_running_loop(), done))
+            self._builder.start(partial(self._built, asyncio.get_running_loop(), done))
 
     def close(self) -> None:
         self._closed = True
@@ -113,17 +114,17 @@ class EngineSet:
         self._time.close()
 
     def probe(self) -> None:
-        """A real inference, only when nothing ran lately or a run failed: a busy engine shows its health by its work."""
+        """Runs blank rows, but only if nothing ran lately or a run failed: a busy engine proves its health by its work."""
         if self._doubtful or time.monotonic() - self._proven_at > PROBE_AFTER_SECONDS:
             self._run_blank(*(self._doubtful or ("image", 1)))
 
-    def _prove(self, form: Form, size: int) -> None:
-        """Finds out whether it was the batch or the engine: the engine, if blank rows fail too. Raises NotReady."""
+    def _check_engine(self, form: Form, size: int) -> None:
+        """Tells a bad batch from a broken engine, on which blank rows fail, too. Raises NotReady for the latter."""
         try:
             self._run_blank(form, size)
         except (EngineFailed, MemoryError) as error:
             log.error("%s is broken: %s", self.facts.label, error)
-            raise NotReady("the engine is broken; retry") from error
+            raise NotReady("the engine is broken; retry later") from error
 
     def _run_blank(self, form: Form, size: int) -> None:
         spec = self.inputs[form]
@@ -137,27 +138,28 @@ class EngineSet:
             raise
         self._doubtful, self.trouble = None, ""
 
-    def _take(self, loop: asyncio.AbstractEventLoop, done: Callable[[], None], problem: str) -> None:
+    def _built(self, loop: asyncio.AbstractEventLoop, done: Callable[[], None], problem: str) -> None:
+        """Runs on the builder's thread. One assignment replaces the engines, so that a batch runs in the old or the new."""
         present = self._warm
         try:
-            warm = None if problem else self._load(None)
+            loaded = None if problem else self._load(None)
         except ConvoyError as error:
-            warm, problem = None, str(error)
-        if warm is None:
-            log.warning("%s stays: %s", present.facts.label, problem)
+            loaded, problem = None, str(error)
+        if loaded is None:
+            log.warning("%s keeps running: %s", present.facts.label, problem)
             self._warm = replace(present, facts=replace(present.facts, problem=problem))
         else:
-            self._warm = warm
-        with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
-            loop.call_soon_threadsafe(self._taken, done)
+            self._warm = loaded
+        with contextlib.suppress(RuntimeError):  # the loop may be closed; metrics are written on it, never from here
+            loop.call_soon_threadsafe(self._announce, done)
 
-    def _taken(self, done: Callable[[], None]) -> None:
+    def _announce(self, done: Callable[[], None]) -> None:
         if not self._closed:
             self._show()
             done()
 
     def _show(self) -> None:
-        """Brings what runs into the metrics, whose page belongs to one thread."""
+        """Publishes the engine and its curve as metrics."""
         self._time.runs(f"{self.facts.engine} {self.facts.version}", self.facts.precision, self.facts.status)
         self._time.measured(self.curve.sizes, self.curve.seconds)
 

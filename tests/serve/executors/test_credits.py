@@ -10,7 +10,7 @@ def test_a_lone_gateway_has_every_slot() -> None:
     credits = Credits(hosts=3)
     assert credits.count == 3 * SLOTS_PER_HOST
     for host in "abc":
-        credits.told(host, callers=1, now=0.0)
+        credits.responded(host, callers=1, now=0.0)
     assert credits.count == 3 * SLOTS_PER_HOST
 
 
@@ -23,9 +23,9 @@ def test_a_silent_gateway_leaves_its_share() -> None:
 
 def test_a_host_that_is_gone_is_not_counted_on() -> None:
     credits = Credits(hosts=2)
-    credits.told("a", 1, 0.0)
-    assert credits.told("b", 1, 0.0) == 2 * SLOTS_PER_HOST
-    assert credits.told("a", 1, FORGET_SECONDS + 1) == SLOTS_PER_HOST
+    credits.responded("a", 1, 0.0)
+    assert credits.responded("b", 1, 0.0) == 2 * SLOTS_PER_HOST
+    assert credits.responded("a", 1, FORGET_SECONDS + 1) == SLOTS_PER_HOST
 
 
 @given(st.integers(1, 6), st.integers(1, 8))
@@ -36,6 +36,6 @@ def test_shares_are_equal_and_fit_the_hosts(gateways: int, hosts: int) -> None:
     for _ in range(2):
         for gateway, credits in enumerate(counts):
             for host, callers in enumerate(at_hosts):
-                credits.told(host, callers.called(gateway, 0.0), 0.0)
+                credits.responded(host, callers.called(gateway, 0.0), 0.0)
     assert len({credits.count for credits in counts}) == 1
     assert sum(credits.count for credits in counts) <= max(SLOTS_PER_HOST * hosts, gateways)

@@ -135,7 +135,7 @@ def test_an_artifact_that_breaks_meanwhile_is_told_and_tried_again(
     assert (entry.state, "image.onnx" in entry.reason) == ("UNAVAILABLE", True)
     assert httpx.get(f"{gateway.http}/v2/models/c/ready").status_code == 503
     model.write_bytes(whole)
-    gateway.loop.call_soon_threadsafe(executor(gateway, "c")._forgive)  # the time has passed
+    gateway.loop.call_soon_threadsafe(executor(gateway, "c")._allow_retry)  # the time has passed
     assert classify(gateway, "c").status_code == 200
     assert httpx.get(f"{gateway.http}/v2/models/c/ready").status_code == 200
     assert {entry.state for entry in gateway.repository.index()} == {"READY"}
