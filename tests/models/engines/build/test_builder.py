@@ -40,7 +40,7 @@ def test_int8_that_is_right_is_kept_with_its_evidence(artifact: Artifact, store:
     assert 0.95 < judgement["agreement"] <= 1
     assert 0 < judgement["logit_error"] < 0.2
     assert judgement["evidence"].startswith("made images")
-    assert {"folding", "calibrating (minmax)", "asking the reference", "compiling", "judging"} == set(steps)
+    assert {"folding", "calibrating (minmax)", "running the reference", "compiling", "checking accuracy"} == set(steps)
     images, labels = noisy_images(50, seed=9)
     logits = answers(entry, images)
     assert not np.array_equal(logits, load_engine(artifact.image_model, 1).run(images))
@@ -109,7 +109,7 @@ def test_networks_whose_weights_lie_beside_the_graph(store: Store) -> None:
 
 
 def test_what_a_backend_does_not_run_is_not_offered(artifact: Artifact, store: Store) -> None:
-    with pytest.raises(ConfigError, match="does not run bf16 on this machine, but fp32, int8"):
+    with pytest.raises(ConfigError, match="does not run bf16 on this machine, only fp32, int8"):
         build_engine(order(artifact, "bf16", "onnxruntime", source()), store)
 
 

@@ -90,8 +90,8 @@ def test_processes_build_once(store: Store, tmp_path: Path) -> None:
     script = textwrap.dedent(f"""
         import sys
         from pathlib import Path
-        from models.engines.store import Store
-        from tests.models.engines.test_store import builder, recipe, key_of
+        from models.engines.store.store import Store
+        from tests.models.engines.store.test_store import builder, recipe, spec_key
 
         here = Path({str(tmp_path)!r})
 
@@ -103,7 +103,7 @@ def test_processes_build_once(store: Store, tmp_path: Path) -> None:
         (here / ("came-" + sys.argv[1])).touch()
         while len(list(here.glob("came-*"))) < 4:
             pass
-        print(Store(here / "store").obtain(key_of(recipe()), build).manifest.key)
+        print(Store(here / "store").obtain(spec_key(recipe()), build).manifest.key)
     """)
     commands = [[sys.executable, "-c", script, str(number)] for number in range(4)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
@@ -118,12 +118,12 @@ def test_a_file_that_may_not_grow_is_told_and_nothing_is_left(store: Store) -> N
         import resource
         from pathlib import Path
         from convoy.errors import ArtifactError
-        from models.engines.store import Store
-        from tests.models.engines.test_store import builder, recipe, key_of
+        from models.engines.store.store import Store
+        from tests.models.engines.store.test_store import builder, recipe, spec_key
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
         try:
-            Store(Path({str(store.root)!r})).obtain(key_of(recipe(1)), builder(1, b"x" * 20_000))
+            Store(Path({str(store.root)!r})).obtain(spec_key(recipe(1)), builder(1, b"x" * 20_000))
         except ArtifactError as error:
             print(error)
     """)
