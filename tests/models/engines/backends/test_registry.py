@@ -24,7 +24,7 @@ def test_an_unknown_backend_is_told_the_nearest() -> None:
 
 def test_a_backend_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.delitem(sys.modules, f"models.engines.{MODULES['openvino']}", raising=False)
+    monkeypatch.delitem(sys.modules, f"models.engines.backends.{MODULES['openvino']}", raising=False)
     with pytest.raises(ConfigError, match=r"convoy-serve\[openvino\]"):
         find_backend("openvino")
     assert "openvino" not in [one.name for one in installed_backends()]

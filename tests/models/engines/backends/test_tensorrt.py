@@ -125,7 +125,7 @@ def test_what_it_takes_of_the_card_is_counted_and_freed(state: double.State, art
     assert sum(len(one) for one in state.allocated.values()) == buffers
     del engine
     assert not state.allocated
-    with pytest.raises(ArtifactError, match=r"may take 0 MB: give the model more of it \(`gpus`\)"):
+    with pytest.raises(ArtifactError, match=r"may take 0 MB: give the model a larger share \(`gpus`\)"):
         backend.load(artifact.tensor_model, 1, "fp32", share=1e-6)
 
 
