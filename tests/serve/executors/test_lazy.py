@@ -15,9 +15,11 @@ from PIL import Image
 
 from convoy.errors import ArtifactError, ConfigError
 from models.artifact import Artifact
+from models.engines.spec import EngineSpec
 from serve.api.explain import explain
 from serve.config.loading import parse_settings
-from serve.config.schema import Settings
+from serve.config.schema import ModelConfig, Settings
+from serve.executors.engine_selection import build_spec
 from serve.executors.lazy import LazyExecutor, check_memory, memory_of
 from serve.gateway.endpoints import ModelEndpoint
 from serve.telemetry.definitions import EVICTIONS, LOADS
@@ -174,3 +176,28 @@ def test_a_model_that_can_never_fit_is_refused_at_the_start(settings: Settings) 
     with pytest.raises(ConfigError, match="a takes at least"):
         check_memory(small, artifacts)
     check_memory(settings, artifacts)
+
+
+def test_an_engine_that_was_never_loaded_says_so(gateway: Serving) -> None:
+    first, second = executor(gateway, "a"), executor(gateway, "b")
+    assert (first.loaded, first.measured, first.memory.loaded) == (True, True, True)
+    assert (second.loaded, second.measured, second.memory.loaded) == (False, False, False)
+    assert second.memory.size > 0
+    assert classify(gateway, "b").status_code == 200
+    assert (first.loaded, first.measured) == (False, True)  # an evicted engine keeps its curve
+    assert (second.loaded, second.measured) == (True, True)
+
+
+def test_a_reload_makes_no_other_build_spec(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def counted(model: ModelConfig, artifact: Artifact) -> EngineSpec:
+        made.append(model.name)
+        return build_spec(model, artifact)
+
+    monkeypatch.setattr("serve.executors.lazy.build_spec", counted)
+    with serving(settings) as gateway:
+        for name in ("b", "a", "b"):
+            assert classify(gateway, name).status_code == 200
+        assert [count(gateway, name)[0] for name in NAMES] == [2, 2, 0]
+    assert sorted(made) == list(NAMES)
