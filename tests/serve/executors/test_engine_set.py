@@ -1,4 +1,4 @@
-"""Where a local engine's runs are done: on its own thread, or on the event loop where the hop costs more than the run."""
+"""Where a local engine runs: on its own thread, or on the event loop if the hop costs more than the run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.artifacts import CLASSES, SIDE, write_artifact
 
 
 class Watched:
-    """An engine that notes the threads it runs on."""
+    """An engine that records the threads it runs on."""
 
     def __init__(self, engine: Engine, threads: list[str]) -> None:
         self.input, self.output, self._engine, self._threads = engine.input, engine.output, engine, threads
@@ -50,11 +50,11 @@ def engines(tmp_path: Path) -> EngineSet:
         (LatencyCurve((1, 64), (0.0001, 0.003)), 1, True),
         (LatencyCurve((1, 64), (0.0001, 0.003)), 64, True),
         (LatencyCurve((1, 64), (0.0003, 0.003)), 1, False),  # longer than the hop
-        (LatencyCurve((1, 64), (0.0001, 0.006)), 64, False),  # the requests behind it would wait too long
-        (LatencyCurve((1, 8), (0.0001, 0.0008)), 8, False),  # its rows cost more than the loop's own work on them
+        (LatencyCurve((1, 64), (0.0001, 0.006)), 64, False),  # other requests would wait too long
+        (LatencyCurve((1, 8), (0.0001, 0.0008)), 8, False),  # each row costs more than the loop's own work on it
     ],
 )
-def test_only_short_runs_are_done_on_the_loop(
+def test_only_short_runs_take_place_on_the_loop(
     engines: EngineSet, curve: LatencyCurve, rows: int, on_the_loop: bool
 ) -> None:
     threads: list[str] = []

@@ -69,7 +69,7 @@ def on_loop(gateway: Serving, work: Coroutine[Any, Any, T]) -> T:
 
 
 def count(gateway: Serving, name: str) -> tuple[float, float]:
-    """Loads and evictions so far, read where they are written: a page of metrics belongs to one thread."""
+    """Loads and evictions so far, read on the loop: a metrics file belongs to one thread."""
 
     async def read() -> tuple[float, float]:
         loads, evictions = (gateway.metrics.values(one, model=name, version="1") for one in (LOADS, EVICTIONS))
@@ -95,7 +95,7 @@ def test_requests_at_the_same_time_load_it_once(gateway: Serving) -> None:
     assert count(gateway, "b") == (1, 0)
 
 
-def test_models_that_take_turns_all_answer(gateway: Serving) -> None:
+def test_models_that_evict_each_other_all_answer(gateway: Serving) -> None:
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(lambda name: classify(gateway, name).status_code, NAMES * 10))
     assert answers == [200] * 30
@@ -104,7 +104,7 @@ def test_models_that_take_turns_all_answer(gateway: Serving) -> None:
     assert loads == evictions + 1
 
 
-def test_to_clients_a_model_that_is_not_loaded_is_ready(gateway: Serving) -> None:
+def test_a_model_that_is_not_loaded_is_ready_for_clients(gateway: Serving) -> None:
     assert {entry.state for entry in gateway.repository.index()} == {"READY"}
     for path in ("health/ready", "models/c/ready", "models/c-tensor/ready"):
         assert httpx.get(f"{gateway.http}/v2/{path}").status_code == 200
@@ -113,7 +113,7 @@ def test_to_clients_a_model_that_is_not_loaded_is_ready(gateway: Serving) -> Non
     assert loaded(gateway) == {"a"}
 
 
-def test_explain_says_who_is_in_memory(gateway: Serving, settings: Settings) -> None:
+def test_explain_shows_which_models_are_in_memory(gateway: Serving, settings: Settings) -> None:
     plan = explain(gateway.plane, settings)
     assert [(one["name"], one["in_memory"], bool(one["curve_ms"])) for one in plan["models"]] == [
         ("a", True, True),
@@ -123,7 +123,7 @@ def test_explain_says_who_is_in_memory(gateway: Serving, settings: Settings) -> 
     assert plan["models_memory_mb"] == settings.models_memory_mb
 
 
-def test_an_artifact_that_breaks_meanwhile_is_told_and_tried_again(
+def test_a_damaged_artifact_is_reported_and_tried_again(
     gateway: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serve.executors.lazy.AGAIN_SECONDS", 60.0)
@@ -143,7 +143,7 @@ def test_an_artifact_that_breaks_meanwhile_is_told_and_tried_again(
     assert {entry.state for entry in gateway.repository.index()} == {"READY"}
 
 
-def test_a_model_that_cannot_come_drives_no_other_out(
+def test_a_model_that_cannot_be_loaded_evicts_no_other(
     gateway: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serve.executors.lazy.AGAIN_SECONDS", 60.0)
@@ -156,12 +156,12 @@ def test_a_model_that_cannot_come_drives_no_other_out(
     with pytest.raises(ArtifactError, match=r"tensor\.onnx"):
         on_loop(gateway, gateway.repository.load("c"))
     model.write_bytes(whole)
-    on_loop(gateway, gateway.repository.load("c"))  # what was asked for is not put off by the failure before
+    on_loop(gateway, gateway.repository.load("c"))  # an explicit load does not wait for the next attempt
     assert {entry.state for entry in gateway.repository.index()} == {"READY"}
     assert classify(gateway, "c").status_code == 200
 
 
-def test_an_unloaded_model_leaves_its_room_to_others(gateway: Serving) -> None:
+def test_an_unloaded_model_frees_its_memory(gateway: Serving) -> None:
     on_loop(gateway, gateway.repository.unload("a"))
     assert classify(gateway, "b").status_code == 200
     assert count(gateway, "a") == (1, 0)
@@ -170,7 +170,7 @@ def test_an_unloaded_model_leaves_its_room_to_others(gateway: Serving) -> None:
     assert classify(gateway, "a").status_code == 200
 
 
-def test_a_model_that_can_never_fit_is_refused_at_the_start(settings: Settings) -> None:
+def test_a_model_larger_than_the_budget_is_refused_at_the_start(settings: Settings) -> None:
     artifacts = {model.name: Artifact.load(model.folder) for model in settings.models}
     small = settings.model_copy(update={"models_memory_mb": settings.models_memory_mb / 2})
     with pytest.raises(ConfigError, match="a takes at least"):
