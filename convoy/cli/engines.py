@@ -67,14 +67,14 @@ def build(config: Path | None, store: str) -> None:
     """Build every engine that a configuration asks for and the store lacks, so that a start need not."""
     from models.artifact import Artifact
     from models.engines.store.store import open_store
-    from serve.executors.engine_selection import order_of, serves_artifact
+    from serve.executors.engine_selection import build_spec, serves_artifact
 
     settings = settings_of(config, None, {})
     where = open_store(store or settings.engines)
     for model in settings.models:
         if serves_artifact(model):
             continue
-        order = order_of(model, Artifact.load(model.folder))
+        order = build_spec(model, Artifact.load(model.folder))
         entry = where.find(order) or _build(order, where)[0]
         click.echo(f"{model.name}: {_engine_version(entry)} {entry.precision}, {entry.status}, {entry.folder}")
 

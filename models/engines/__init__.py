@@ -1,1 +1,1 @@
-"""Engines: graphs loaded on a device, one module per backend, and the factory that builds them once and proves them right."""
+"""Engines: graphs loaded on a device, one module per backend; builds with an accuracy check; the store of built engines."""

@@ -1,4 +1,4 @@
-"""`python -m models.engines`: builds one engine at low priority, for a server that answers meanwhile."""
+"""`python -m models.engines`: builds one engine at low priority, for a server that answers requests meanwhile."""
 
 from __future__ import annotations
 
@@ -19,17 +19,21 @@ NICENESS = 10
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m models.engines", description=__doc__)
-    parser.add_argument("artifact", type=Path)
-    parser.add_argument("--engine", choices=BACKENDS, required=True)
-    parser.add_argument("--precision", choices=PRECISIONS, required=True)
-    parser.add_argument("--store", required=True)
-    said = parser.parse_args()
+    """Exit status: 0 if the engine is in the store, else 1 with the reason and its remedy as the last line of stderr."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.engines", description=__doc__, epilog="For interactive use, see: convoy compile --help"
+    )
+    parser.add_argument("artifact", type=Path, help="folder of the model's artifact")
+    parser.add_argument("--engine", choices=BACKENDS, required=True, help="backend that runs it")
+    parser.add_argument("--precision", choices=PRECISIONS, required=True, help="precision to build")
+    parser.add_argument("--store", required=True, help="folder or URL of the engine store")
+    options = parser.parse_args()
     os.nice(NICENESS)
     try:
-        artifact = Artifact.load(said.artifact)
-        order = EngineSpec(artifact, find_backend(said.engine), said.precision, find_eval_source(artifact))
-        build_engine(order, open_store(said.store))
+        artifact = Artifact.load(options.artifact)
+        backend = find_backend(options.engine)
+        spec = EngineSpec(artifact, backend, options.precision, find_eval_source(artifact))
+        build_engine(spec, open_store(options.store))
     except ConvoyError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -1,4 +1,4 @@
-"""What every engine offers, whatever runs it."""
+"""The interface of every engine, whichever backend runs it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ class TensorSpec:
 
 
 class Engine(Protocol):
-    """Runs batches. Thread-safe; releases the GIL while it runs; what it answered stays as it was."""
+    """Runs batches. Thread-safe, and releases the GIL during a run.
+
+    Returned logits belong to the caller: a later run must not overwrite them.
+    """
 
     @property
     def input(self) -> TensorSpec: ...
@@ -38,7 +41,7 @@ class Engine(Protocol):
 def run_in_parts(
     run: Callable[[NDArray[Any]], NDArray[np.float32]], batch: NDArray[Any], most: int
 ) -> NDArray[np.float32]:
-    """Logits [n, classes] of a batch of any size by what runs at most so many rows."""
+    """Logits [n, classes] of a batch of any size, by a `run` that takes at most `most` rows at a time."""
     if len(batch) <= most:
         return run(batch)
     return np.concatenate([run(batch[start : start + most]) for start in range(0, len(batch), most)])

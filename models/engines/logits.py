@@ -1,4 +1,4 @@
-"""Logits that can be answered with, and how far two engines' logits are apart.
+"""Which logits are valid results, and how much the logits of two engines differ.
 
 A row has a distribution when it holds no NaN and its largest logit is finite. A logit of minus infinity is valid: it rules
 its class out, as a network does that masks classes or ends in the logarithm of probabilities.
@@ -21,35 +21,36 @@ Logits = NDArray[np.float32]
 
 
 def has_distribution(logits: Logits) -> NDArray[np.bool_]:
-    """For each row of logits [n, classes] whether its softmax is a distribution."""
+    """bool [n]: for each row of logits [n, classes], whether its softmax is a distribution."""
     finite: NDArray[np.bool_] = np.isfinite(logits.max(axis=1))
     return finite
 
 
 def all_have_distribution(logits: Logits) -> bool:
-    """Whether every row has one. Called for every batch: one dot product settles it where all logits are finite."""
+    """Whether every row has a distribution. Called for every batch: if all logits are finite, one dot product proves it."""
     if logits.size <= DOT_VALUES and math.isfinite(np.vdot(logits, logits)):
         return True
     return bool(has_distribution(logits).all())
 
 
 def run_checked(engine: Engine, batch: NDArray[Any]) -> Logits:
-    """Logits of a batch. Raises EngineFailed, also for a row without a distribution."""
+    """Logits [n, classes] of a batch. Raises EngineFailed, also for a row without a distribution."""
     logits = engine.run(batch)
     if not all_have_distribution(logits):
-        lost = len(logits) - int(has_distribution(logits).sum())
-        raise EngineFailed(f"the logits of {lost} of {len(logits)} images are NaN or infinite")
+        invalid = len(logits) - int(has_distribution(logits).sum())
+        raise EngineFailed(f"the logits of {invalid} of {len(logits)} images are NaN or infinite")
     return logits
 
 
 def logit_error(reference: Logits, logits: Logits) -> float:
-    """The largest difference, relative to the reference's largest logit. It is never NaN, which passes comparisons.
+    """The largest difference of two arrays [n, classes], relative to the reference's largest logit.
 
-    It is infinite where either has a row without a distribution, and where only one of them rules a class out.
+    Infinite if either has a row without a distribution, or if only one of them rules a class out. Never NaN: every
+    comparison with NaN is false, so that a check `error > limit` would pass.
     """
     if not (all_have_distribution(reference) and all_have_distribution(logits)):
         return math.inf
-    apart = reference != logits  # minus infinity less itself is NaN
+    apart = reference != logits  # minus infinity minus itself is NaN
     with np.errstate(over="ignore"):
         differences = np.abs(logits[apart] - reference[apart])
     scale = np.abs(reference[np.isfinite(reference)]).max() or 1.0

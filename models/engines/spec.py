@@ -1,4 +1,8 @@
-"""What the factory is asked for, and the key under which it is kept: the hash of everything that the engine depends on."""
+"""The build spec of an engine, and its key in the store: the hash of everything that the engine depends on.
+
+A built engine is never changed. A new version, another CPU or other weights make another key, so that an engine that does
+not fit is not found, instead of being found and invalidated.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +22,20 @@ from models.datasets import Images, Labels
 from models.engines.backends.registry import Backend, installed_backends
 from models.engines.engine import Precision
 
-BUDGET = 0.005  # of top-1, as a share
-
-FORMAT = 1  # of entries; a new one makes every key new
+BUDGET = 0.005  # loss of top-1 accuracy that is allowed, as a share
+FORMAT = 1  # of stored engines; increasing it changes every key, so that all engines are built again
 BATCHES = (1, 8, 32)
-FREE = frozenset({"batches", "budget", "calibration"})  # what may differ between engines that serve the same
+# Parts of a recipe in which an engine may differ and still serve a spec: the user may have calibrated on other images.
+FREE = frozenset({"batches", "budget", "calibration"})
 
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """An engine of an artifact: by which backend, in which precision, checked at which batch sizes, judged by what."""
+    """The engine of an artifact to build: backend, precision, batch sizes to check, and the accuracy check.
+
+    `source` gives the evaluation data; without it int8 cannot be calibrated, and fp16 and bf16 stay unproven. `budget` is
+    the share of top-1 accuracy that may be lost.
+    """
 
     artifact: Artifact
     backend: Backend
@@ -38,7 +46,7 @@ class EngineSpec:
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
-        """Everything that the engine depends on, JSON-ready."""
+        """Everything that the engine depends on, JSON-ready. Written to manifests, so that names must not change."""
         manifest = self.artifact.manifest
         return {
             "format": FORMAT,
@@ -58,28 +66,32 @@ class EngineSpec:
         return spec_key(self.recipe)
 
     def differences(self, recipe: Mapping[str, Any]) -> list[str]:
-        """What keeps an engine of another recipe from serving this order."""
-        mine = self.recipe
-        return [name for name in mine if name not in FREE and recipe.get(name) != mine[name]]
+        """Names of the parts of `recipe` for which its engine must not serve this spec; empty if it may."""
+        return [name for name, value in self.recipe.items() if name not in FREE and recipe.get(name) != value]
 
     def check(self) -> None:
         """Raises ConfigError for a precision that the backend does not run on this machine."""
         if self.precision in self.backend.precisions():
             return
-        others = [one.name for one in installed_backends() if self.precision in one.precisions()]
-        remedy = f"it runs with {', '.join(others)}" if others else "no installed engine runs it on this machine"
+        others = [backend.name for backend in installed_backends() if self.precision in backend.precisions()]
+        remedy = f"use {', '.join(others)}" if others else "no installed engine runs it here: use another precision"
         offered = ", ".join(self.backend.precisions())
-        raise ConfigError(f"{self.backend.name} does not run {self.precision} on this machine, but {offered}; {remedy}")
+        raise ConfigError(
+            f"{self.backend.name} does not run {self.precision} on this machine, only {offered}; {remedy}"
+        )
 
 
 def spec_key(recipe: Mapping[str, Any]) -> str:
-    """sha256 of the recipe's canonical JSON."""
+    """sha256 of the recipe's canonical JSON, as hexadecimal digits."""
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class EvalData:
-    """Rows UINT8 [n, size, size, channels]: `calibrate` sets the ranges, `judge` (with labels, if they are known) decides."""
+    """Evaluation data: images uint8 [n, size, size, channels] for calibration and, disjoint, for the accuracy check.
+
+    `calibrate` sets the ranges of int8 activations, `judge` is for the accuracy check, with `labels` int64 [n] if known.
+    """
 
     calibrate: Images
     judge: Images
@@ -88,7 +100,7 @@ class EvalData:
 
 @dataclass(frozen=True)
 class EvalSource:
-    """Where evidence comes from; `identity` is the sha256 of what it is, known without reading it all."""
+    """Where evaluation data comes from. `identity` is a sha256 that identifies the data without reading all of it."""
 
     name: str
     identity: str

@@ -8,7 +8,6 @@ from serve.batching.latency_curve import LatencyCurve, in_milliseconds
 from serve.config.schema import Settings
 from serve.config.thread_plan import plan_threads
 from serve.ensembles.cost_report import Known, plan_document
-from serve.executors.lazy import LazyExecutor
 from serve.gateway.dataplane import DataPlane
 from serve.gateway.endpoints import ComposedEndpoint, ModelEndpoint
 
@@ -52,16 +51,15 @@ def _explain_model(endpoint: ModelEndpoint) -> dict[str, Any]:
 
 
 def _explain_memory(endpoint: ModelEndpoint) -> dict[str, Any]:
-    executor = endpoint.executor
-    if not isinstance(executor, LazyExecutor):
+    memory = endpoint.executor.memory
+    if memory is None:
         return {}
-    return {"in_memory": executor.loaded, "memory_mb": round(executor.size / 2**20, 1), "problem": executor.problem}
+    return {"in_memory": memory.loaded, "memory_mb": round(memory.size / 2**20, 1), "problem": memory.problem}
 
 
 def curve_of(endpoint: ModelEndpoint) -> LatencyCurve | None:
     """The latency curve; None before it was measured."""
-    executor = endpoint.executor
-    return None if isinstance(executor, LazyExecutor) and not executor.measured else executor.curve
+    return endpoint.executor.curve if endpoint.executor.measured else None
 
 
 def _explain_composition(endpoint: ComposedEndpoint) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from serve.deployments.autoscaling import BACKLOG, BUSY
 from serve.deployments.host_load import HostLoad
 from serve.executors.base import Form
 from serve.executors.credits import Callers
+from serve.executors.engine_selection import build_spec
 from serve.executors.engine_set import load_engines
 from serve.executors.host import HostAnswer, HostFacts
 from serve.telemetry.definitions import HOST_CALLS
@@ -48,9 +49,8 @@ class Host:
         metrics = Metrics(MmapWriter(Path(folder) / "metrics"))
         try:
             artifact = await asyncio.to_thread(Artifact.load, config.folder)
-            self._engines = await asyncio.to_thread(
-                load_engines, config, artifact, open_store(engines), threads, metrics
-            )
+            spec = await asyncio.to_thread(build_spec, config, artifact)
+            self._engines = await asyncio.to_thread(load_engines, config, spec, open_store(engines), threads, metrics)
         except Exception as error:  # Serve's status shows only the traceback, in which ConvoyErrors are searched for
             raise ArtifactError(reason_of(error)) from error
         self._engines.complete()

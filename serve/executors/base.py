@@ -1,39 +1,95 @@
-"""What runs batches for an endpoint: the interface of local engines and remote hosts."""
+"""What runs batches for an endpoint: the interface that engines in this process and engines in hosts share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.engine import TensorSpec
+from models.engines.engine import Precision, TensorSpec
 from serve.batching.latency_curve import LatencyCurve
 from serve.batching.slots import Slots
-from serve.executors.engine_selection import EngineFacts
 
 Form = Literal["image", "tensor"]
-
-
 FORMS: tuple[Form, Form] = ("image", "tensor")
 
 
+@dataclass(frozen=True)
+class EngineFacts:
+    """Which engine runs.
+
+    `status` is the result of its accuracy check, `reference` for the artifact's own graphs, and empty for an engine that
+    is not loaded. `problem` says why the configured engine does not run; empty if it does.
+    """
+
+    engine: str
+    version: str
+    platform: str
+    precision: Precision
+    status: str
+    problem: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.engine} {self.version} {self.precision}"
+
+
+@dataclass(frozen=True)
+class MemoryState:
+    """A lazily loaded engine under a memory budget: its size in bytes, and why its last load failed (empty if it did not)."""
+
+    loaded: bool
+    size: int
+    problem: str
+
+
 class Executor(Protocol):
-    """Runs batches of either form, each under one of its `slots`. `on_measured` is told when another engine has its curve."""
+    """Runs batches of either form, each under one of its `slots`.
+
+    `on_measured` is called with the latency curve whenever it changes: after the first load, or with another engine.
+    """
 
     slots: Slots
     inputs: Mapping[Form, TensorSpec]
     on_measured: list[Callable[[LatencyCurve], None]]
 
     @property
-    def curve(self) -> LatencyCurve: ...
-
-    @property
-    def facts(self) -> EngineFacts:
-        """What really runs."""
+    def curve(self) -> LatencyCurve:
+        """Seconds per run by batch size: a placeholder until `measured`."""
         ...
 
-    async def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]: ...
+    @property
+    def measured(self) -> bool:
+        """Whether `curve` was measured. False only before a lazy engine is loaded for the first time."""
+        ...
+
+    @property
+    def facts(self) -> EngineFacts: ...
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the engine is in this process's memory, so that its health is this process's to check."""
+        ...
+
+    @property
+    def memory(self) -> MemoryState | None:
+        """None where no memory budget applies: without one, and for engines in hosts."""
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """Why it cannot answer. Empty when it can, if need be after a load, and when that is not known here."""
+        ...
+
+    async def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
+        """Logits [n, classes] of `rows` [n, …]. Raises EngineFailed for a batch that cannot be run, NotReady."""
+        ...
+
+    async def probe(self) -> None:
+        """Raises if an engine in this process cannot answer. Does nothing if there is none."""
+        ...
 
     def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""Latency curves kept beside the engines: what was measured once on a machine is not measured again at the next start."""
+"""Latency curves, stored beside the engines: a machine measures an engine once, not at every start."""
 
 from __future__ import annotations
 
@@ -17,31 +17,34 @@ from models.engines.store.store import Store, open_store
 from serve.batching.latency_curve import LatencyCurve, bucket_sizes
 from serve.config.schema import ModelConfig, Settings
 from serve.config.thread_plan import plan_threads
-from serve.executors.engine_selection import choose_engine
+from serve.executors.engine_selection import build_spec, select_engine
 
 log = logging.getLogger("convoy.engines")
 
 
 @dataclass(frozen=True)
 class CurveStore:
-    """Curves over these batch sizes with so many threads. Each belongs to an engine, its version, and the machine."""
+    """Curves over `sizes`, measured with `threads`.
+
+    A curve is valid for one engine, its version and this machine; a change of any of them makes another file name.
+    """
 
     store: Store
     threads: int
     sizes: tuple[int, ...]
 
-    def find(self, identity: str, label: str) -> LatencyCurve | None:
-        """The curve of an engine by what it was made of and what runs it; None when it was not measured yet."""
+    def find(self, key: str, label: str) -> LatencyCurve | None:
+        """The curve of an engine by the hash of what it was made from and its label; None if it was not measured yet."""
         try:
-            said = json.loads(self._file(identity, label).read_bytes())
-            curve = LatencyCurve(tuple(said["sizes"]), tuple(said["seconds"]), said["engine"])
+            stored = json.loads(self._file(key, label).read_bytes())
+            curve = LatencyCurve(tuple(stored["sizes"]), tuple(stored["seconds"]), stored["engine"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return curve if curve.sizes == self.sizes and len(curve.seconds) == len(self.sizes) else None
 
-    def keep(self, identity: str, curve: LatencyCurve) -> None:
-        """Whole or not at all. A store that cannot be written to costs the next start its time, nothing else."""
-        file = self._file(identity, curve.engine)
+    def keep(self, key: str, curve: LatencyCurve) -> None:
+        """Writes atomically. If the store cannot be written to, the next start measures again; nothing else is lost."""
+        file = self._file(key, curve.engine)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as written:
@@ -49,25 +52,25 @@ class CurveStore:
             Path(written.name).chmod(0o644)
             os.replace(written.name, file)
         except OSError as error:
-            log.info("the latency curve of %s is not kept: %s", curve.engine, error)
+            log.info("the latency curve of %s is not stored: %s", curve.engine, error)
 
-    def _file(self, identity: str, label: str) -> Path:
-        key = {
-            "engine": identity,
+    def _file(self, key: str, label: str) -> Path:
+        valid_for = {
+            "engine": key,
             "label": label,
             "threads": self.threads,
             "sizes": list(self.sizes),
             "machine": hardware() | {"cores": os.cpu_count()},
         }
-        return self.store.curves / f"{spec_key(key)}.json"
+        return self.store.curves / f"{spec_key(valid_for)}.json"
 
 
 def stored_curve(settings: Settings, model: ModelConfig, artifact: Artifact) -> LatencyCurve | None:
-    """What an earlier start measured of the engine that a start would load now; None: nothing, or not on this machine."""
+    """The stored curve of the engine that a start would load now; None if no earlier start on this machine measured it."""
     plan, store = plan_threads(settings), open_store(settings.engines)
     threads = model.threads or (plan.local if model.placement == "local" else plan.dedicated)
     try:
-        chosen = choose_engine(model, artifact, store)
+        selected = select_engine(build_spec(model, artifact), store)
     except ConfigError:
         return None
-    return CurveStore(store, threads, bucket_sizes(model.max_batch)).find(chosen.identity, chosen.facts.label)
+    return CurveStore(store, threads, bucket_sizes(model.max_batch)).find(selected.key, selected.facts.label)

@@ -1,4 +1,4 @@
-"""Builds engines that the store lacks, in processes of their own."""
+"""Builds engines that are missing from the store, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from models.artifact import Artifact
+from models.engines.spec import EngineSpec
 from models.engines.store.store import Store
-from serve.config.schema import ModelConfig
 
-ROOT = Path(__file__).resolve().parents[2]  # whence a process with -m imports these packages and no others
+# The folder of the packages `models`, `serve` and `convoy`. Python puts the working directory first on the path of a process
+# with -m: in the user's folder, a file named models.py would be imported instead; in serve/, serve/http would hide http.
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class EngineBuilder:
-    """Builds a model's engine in a process of low priority, since a server answers meanwhile and a build may be killed."""
+    """Builds one engine in a process of low priority: a server answers meanwhile, and a build may run out of memory."""
 
-    def __init__(self, model: ModelConfig, artifact: Artifact, store: Store) -> None:
-        self._name = model.name
+    def __init__(self, spec: EngineSpec, store: Store) -> None:
+        self._name = spec.artifact.manifest.name
         self._command = [
-            *(sys.executable, "-m", "models.engines", str(artifact.folder.resolve())),
-            *("--engine", model.engine, "--precision", model.precision, "--store", store.location),
+            *(sys.executable, "-m", "models.engines", str(spec.artifact.folder.resolve())),
+            *("--engine", spec.backend.name, "--precision", spec.precision, "--store", store.location),
         ]
         self._process: subprocess.Popen[str] | None = None
         self._stopped = False
 
     def start(self, done: Callable[[str], None]) -> None:
-        """Calls `done` from another thread with the problem, or with an empty string."""
+        """Calls `done` from another thread: with the reason if the build failed, with an empty string if not."""
         threading.Thread(target=self._run, args=(done,), daemon=True, name=f"build-{self._name}").start()
 
     def stop(self) -> None:
@@ -42,9 +43,9 @@ class EngineBuilder:
         )
         if self._stopped:
             self._process.terminate()
-        _, said = self._process.communicate()
+        _, errors = self._process.communicate()
         if self._stopped:
             return
         code = self._process.returncode
-        last = said.strip().splitlines()[-1:] or ["it ended without a word"]
-        done("" if code == 0 else f"it could not be built (exit {code}): {last[0]}")
+        last = errors.strip().splitlines()[-1:] or ["no error message"]
+        done("" if code == 0 else f"the build failed (exit {code}): {last[0]}")

@@ -1,4 +1,4 @@
-"""Where a model's engine is run: in this process, or in the hosts of a deployment of its own."""
+"""A model's engines in memory: loaded, run before the first request, checked, and replaced when a better one is built."""
 
 from __future__ import annotations
 
@@ -15,59 +15,62 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoy.errors import ConvoyError, EngineFailed, NotReady, reason_of
-from models.artifact import Artifact
 from models.engines.engine import Engine
 from models.engines.logits import all_have_distribution, has_distribution
+from models.engines.spec import EngineSpec
 from models.engines.store.store import Store
 from serve.batching.latency_curve import LONG_SECONDS, LatencyCurve, bucket_sizes, check_width, measure_curve, warm_up
 from serve.config.schema import ModelConfig
-from serve.executors.base import Form
+from serve.executors.base import EngineFacts, Form
 from serve.executors.curve_store import CurveStore
 from serve.executors.engine_builder import EngineBuilder
-from serve.executors.engine_selection import EngineFacts, Opened, open_engines
+from serve.executors.engine_selection import SelectedEngine, select_engine
 from serve.telemetry.recorder import EngineTime, Metrics
 
 PROBE_AFTER_SECONDS = 20.0
-
 
 log = logging.getLogger("convoy.engines")
 
 
 @dataclass(frozen=True)
-class Warm:
-    """Engines of both forms that have run, with the latency curve of the image form."""
+class LoadedEngines:
+    """The engines of both forms, each of which has run, and the latency curve of the image form."""
 
     engines: Mapping[Form, Engine]
     facts: EngineFacts
     curve: LatencyCurve
 
 
-class Engines:
-    """A model's engines, loaded and warm. Thread-safe; where they are not what is asked for, that is built and takes over."""
+class EngineSet:
+    """A model's engines. Thread-safe. If the configured engine is not built yet, it is built and then takes over."""
 
     def __init__(
         self,
         model: ModelConfig,
-        artifact: Artifact,
+        spec: EngineSpec,
         store: Store,
         threads: int,
         engine_time: EngineTime,
         curve: LatencyCurve | None = None,
     ) -> None:
-        """`curve` is what was measured before, if it was: then one run is enough to be warm."""
-        self._open = partial(open_engines, model, artifact, store, threads)
+        """`curve` is from an earlier load in this process: the engine then runs once instead of being measured again."""
+        self._spec = spec
+        self._store = store
+        self._threads = threads
+        self._gpus = model.gpus
         self._sizes = bucket_sizes(model.max_batch)
-        self._kept = CurveStore(store, threads, self._sizes)
+        self._curves = CurveStore(store, threads, self._sizes)
         self._time = engine_time
-        self._classes = len(artifact.manifest.labels)
-        self._warm = self._warm_up(self._open(), curve)
-        self._builder = EngineBuilder(model, artifact, store)
+        self._classes = len(spec.artifact.manifest.labels)
+        self._warm = self._load(curve)
+        self._builder = EngineBuilder(spec, store)
         self.trouble = ""  # why it could not run blank rows the last time
         self._doubtful: tuple[Form, int] | None = None  # a form and a number of rows that it failed to run
         self._closed = False
         self.inputs = {form: engine.input for form, engine in self._warm.engines.items()}
         self._show()
-        self.ran_at = self._proven_at = time.monotonic()  # a probe proves, but is no use that one keeps a model for
+        # Only requests count as use, by which a memory budget chooses what to evict; a probe only proves health.
+        self.ran_at = self._proven_at = time.monotonic()
 
     @property
     def curve(self) -> LatencyCurve:
@@ -82,27 +85,28 @@ class Engines:
         return self._classes
 
     def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
-        """Logits, in which rows without an answer are NaN or infinite: one request's pixels must not fail the others'.
+        """Logits [n, classes] of `rows` [n, …].
 
-        Raises EngineFailed for a batch that it cannot run, NotReady when it can run no other one either.
+        Rows without a result are NaN or infinite instead of an error: one request's pixels must not fail the other
+        requests of the batch. Raises EngineFailed for a batch that cannot be run, NotReady if the engine itself is broken.
         """
         try:
             logits = self._run(form, rows)
         except (EngineFailed, MemoryError):
-            self._prove(form, len(rows))
+            self._check_engine(form, len(rows))
             raise
         if not (all_have_distribution(logits) or has_distribution(logits).any()):
-            self._prove(form, len(rows))
+            self._check_engine(form, len(rows))
         self.ran_at = self._proven_at
         return logits
 
     def complete(self, done: Callable[[], None] = lambda: None) -> None:
-        """Has the engine that is asked for built if it is not there; the next batch after that runs in it.
+        """Starts a build of the configured engine if it is missing; the first batch after the build runs in it.
 
-        `done` is then called, or when it is known that it cannot be, on the event loop that this is called on.
+        `done` is called on the running event loop when the build has finished or failed.
         """
         if self.facts.problem:
-            self._builder.start(partial(self._take, asyncio.get_running_loop(), done))
+            self._builder.start(partial(self._built, asyncio.get_running_loop(), done))
 
     def close(self) -> None:
         self._closed = True
@@ -110,17 +114,17 @@ class Engines:
         self._time.close()
 
     def probe(self) -> None:
-        """A real inference, only when nothing ran lately or a run failed: a busy engine shows its health by its work."""
+        """Runs blank rows, but only if nothing ran lately or a run failed: a busy engine proves its health by its work."""
         if self._doubtful or time.monotonic() - self._proven_at > PROBE_AFTER_SECONDS:
             self._run_blank(*(self._doubtful or ("image", 1)))
 
-    def _prove(self, form: Form, size: int) -> None:
-        """Finds out whether it was the batch or the engine: the engine, if blank rows fail too. Raises NotReady."""
+    def _check_engine(self, form: Form, size: int) -> None:
+        """Tells a bad batch from a broken engine, on which blank rows fail, too. Raises NotReady for the latter."""
         try:
             self._run_blank(form, size)
         except (EngineFailed, MemoryError) as error:
             log.error("%s is broken: %s", self.facts.label, error)
-            raise NotReady("the engine is broken; retry") from error
+            raise NotReady("the engine is broken; retry later") from error
 
     def _run_blank(self, form: Form, size: int) -> None:
         spec = self.inputs[form]
@@ -134,48 +138,56 @@ class Engines:
             raise
         self._doubtful, self.trouble = None, ""
 
-    def _take(self, loop: asyncio.AbstractEventLoop, done: Callable[[], None], problem: str) -> None:
+    def _built(self, loop: asyncio.AbstractEventLoop, done: Callable[[], None], problem: str) -> None:
+        """Runs on the builder's thread. One assignment replaces the engines, so that a batch runs in the old or the new."""
         present = self._warm
         try:
-            warm = None if problem else self._warm_up(self._open(), None)
+            loaded = None if problem else self._load(None)
         except ConvoyError as error:
-            warm, problem = None, str(error)
-        if warm is None:
-            log.warning("%s stays: %s", present.facts.label, problem)
+            loaded, problem = None, str(error)
+        if loaded is None:
+            log.warning("%s keeps running: %s", present.facts.label, problem)
             self._warm = replace(present, facts=replace(present.facts, problem=problem))
         else:
-            self._warm = warm
-        with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
-            loop.call_soon_threadsafe(self._taken, done)
+            self._warm = loaded
+        with contextlib.suppress(RuntimeError):  # the loop may be closed; metrics are written on it, never from here
+            loop.call_soon_threadsafe(self._announce, done)
 
-    def _taken(self, done: Callable[[], None]) -> None:
+    def _announce(self, done: Callable[[], None]) -> None:
         if not self._closed:
             self._show()
             done()
 
     def _show(self) -> None:
-        """Brings what runs into the metrics, whose page belongs to one thread."""
+        """Publishes the engine and its curve as metrics."""
         self._time.runs(f"{self.facts.engine} {self.facts.version}", self.facts.precision, self.facts.status)
         self._time.measured(self.curve.sizes, self.curve.seconds)
 
-    def _warm_up(self, opened: Opened, known: LatencyCurve | None) -> Warm:
-        """Every size is run before a request is, but only what was never measured here is measured.
+    def _load(self, known: LatencyCurve | None) -> LoadedEngines:
+        selected = select_engine(self._spec, self._store)
+        engines = selected.load(self._threads, self._gpus)
+        return LoadedEngines(engines, selected.facts, self._warm_up(selected, engines, known))
 
-        The tensors' engine has the same network: where a run is long, what its first one takes more is little beside it.
+    def _warm_up(
+        self, selected: SelectedEngine, engines: Mapping[Form, Engine], known: LatencyCurve | None
+    ) -> LatencyCurve:
+        """Runs every batch size, so that no request is the first of its size; measures what was never measured here.
+
+        The tensor form has the same network: where runs are long, the extra time of a first run is small beside them.
         """
-        for engine in (opened.image, opened.tensor):
+        for engine in engines.values():
             check_width(engine, self._classes)
-        label = opened.facts.label
+        label = selected.facts.label
         again = known is not None and known.engine == label
         sizes = (1,) if again else self._sizes
-        curve = known if again else self._kept.find(opened.identity, label)
+        curve = known if again else self._curves.find(selected.key, label)
         if curve is None:
-            curve = replace(measure_curve(opened.image, sizes), engine=label)
-            self._kept.keep(opened.identity, curve)
+            curve = replace(measure_curve(engines["image"], sizes), engine=label)
+            self._curves.keep(selected.key, curve)
         else:
-            warm_up(opened.image, sizes)
-        warm_up(opened.tensor, [size for size in sizes if size == 1 or curve.predict(size) < LONG_SECONDS])
-        return Warm({"image": opened.image, "tensor": opened.tensor}, opened.facts, curve)
+            warm_up(engines["image"], sizes)
+        warm_up(engines["tensor"], [size for size in sizes if size == 1 or curve.predict(size) < LONG_SECONDS])
+        return curve
 
     def _run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
         start = time.monotonic()
@@ -189,12 +201,12 @@ class Engines:
 
 def load_engines(
     model: ModelConfig,
-    artifact: Artifact,
+    spec: EngineSpec,
     store: Store,
     threads: int,
     metrics: Metrics,
     curve: LatencyCurve | None = None,
-) -> Engines:
-    """A model's engines, loaded and warm; takes seconds, so call it off the event loop. Raises ArtifactError."""
+) -> EngineSet:
+    """Loads a model's engines and runs them; takes seconds, so call it off the event loop. Raises ArtifactError."""
     units = model.threads or threads
-    return Engines(model, artifact, store, units, EngineTime(metrics, model.name, model.version, units), curve)
+    return EngineSet(model, spec, store, units, EngineTime(metrics, model.name, model.version, units), curve)

@@ -1,4 +1,4 @@
-"""Runs batches on a model's hosts, and runs a batch again when its host dies."""
+"""Runs batches on a model's hosts over Ray, and retries a batch at another host when its host dies."""
 
 from __future__ import annotations
 
@@ -23,37 +23,23 @@ from serve.batching.latency_curve import LatencyCurve
 from serve.batching.slots import Slots
 from serve.cluster.rpc import start_problem
 from serve.config.schema import ModelConfig
-from serve.executors.base import Form
+from serve.executors.base import EngineFacts, Form
 from serve.executors.credits import Credits
-from serve.executors.engine_selection import EngineFacts
 
 APP_PREFIX = "host-"
-
-
-PATIENCE_SECONDS = 60.0  # a batch whose host died waits so long for another one; its requests' own deadlines end sooner
-
-
+PATIENCE_SECONDS = 60.0  # how long a batch is retried; the deadlines of its requests usually end it sooner
 FIRST_PAUSE_SECONDS = 0.02
-
-
 LONGEST_PAUSE_SECONDS = 1.0
-
-
-HANG_SECONDS = 5.0  # a call that takes longer, and longer than HANG_RUNS runs, is made anew at another host
-
-
+HANG_SECONDS = 5.0  # a call that takes longer than this and than HANG_RUNS predicted runs is retried at another host
 HANG_RUNS = 20
-
-
-FACTS_SECONDS = 5.0  # a host that answers this late is looked for again
-
+FACTS_SECONDS = 5.0  # timeout of one attempt to reach a host when a gateway connects
 
 log = logging.getLogger("convoy.host")
 
 
 @dataclass(frozen=True)
 class HostFacts:
-    """What a gateway must know of a host."""
+    """What a gateway has to know about the hosts of a model."""
 
     inputs: dict[Form, TensorSpec]
     classes: int
@@ -63,7 +49,7 @@ class HostFacts:
 
 @dataclass(frozen=True)
 class HostAnswer:
-    """Logits of a batch, from which host (its node and process), how many gateways share it, and what ran."""
+    """Logits [n, classes] of a batch, the host (node and process), how many gateways share it, and the engine that ran."""
 
     logits: NDArray[np.float32]
     node: str
@@ -73,7 +59,12 @@ class HostAnswer:
 
 
 class HostExecutor:
-    """Runs batches on the hosts of a model: one handle call per batch, made again when its host dies."""
+    """Runs batches on the hosts of a model: one handle call per batch, retried when its host dies."""
+
+    measured = True
+    loaded = False
+    memory = None
+    trouble = ""  # Ray Serve asks the hosts for their health and replaces those that fail
 
     def __init__(self, handle: DeploymentHandle[Any], facts: HostFacts, replicas: int) -> None:
         self._credits = Credits(replicas)
@@ -84,38 +75,41 @@ class HostExecutor:
         self.facts = facts.engine
         self.on_measured: list[Callable[[LatencyCurve], None]] = []
         self._handle = handle
-        self._asking: asyncio.Task[None] | None = None
+        self._fetching: asyncio.Task[None] | None = None
         self._id = secrets.token_hex(8)
 
     async def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
-        """Inference has no effects, so a batch may run twice. Raises what the engine raises, NotReady without a host."""
+        """Logits [n, classes]. Inference has no side effects, so that a retried batch may run twice.
+
+        Raises what the engine raises, NotReady if no host answers.
+        """
         answer = await self._ask(form, rows)
-        self._credits.told((answer.node, answer.pid), answer.callers, time.monotonic())
+        self._credits.responded((answer.node, answer.pid), answer.callers, time.monotonic())
         self.slots.resize(self._credits.count, self._credits.eager)
         if answer.engine != self.facts:
             self._follow(answer.engine)
         return answer.logits
 
     def _follow(self, engine: EngineFacts) -> None:
-        """A host runs another engine now: its curve is asked for, beside the traffic."""
+        """A host has switched its engine: the new curve is fetched in the background."""
         changed = engine.label != self.facts.label
         self.facts = engine
-        if changed and self._asking is None:
-            self._asking = asyncio.create_task(self._measured())
+        if changed and self._fetching is None:
+            self._fetching = asyncio.create_task(self._fetch_curve())
 
-    async def _measured(self) -> None:
+    async def _fetch_curve(self) -> None:
         try:
             facts: HostFacts = await self._handle.facts.remote()
             self.curve = facts.curve
-            for tell in self.on_measured:
-                tell(facts.curve)
+            for listener in self.on_measured:
+                listener(facts.curve)
         except (RayError, RayServeException) as error:
-            log.warning("a host did not tell its curve: %s", type(error).__name__)
+            log.warning("the new latency curve of a host could not be fetched: %s", type(error).__name__)
         finally:
-            self._asking = None
+            self._fetching = None
 
     async def _ask(self, form: Form, rows: NDArray[Any]) -> HostAnswer:
-        give_up = time.monotonic() + PATIENCE_SECONDS
+        give_up_at = time.monotonic() + PATIENCE_SECONDS
         pause, hang = FIRST_PAUSE_SECONDS, max(HANG_SECONDS, HANG_RUNS * self.curve.predict(len(rows)))
         while True:
             try:
@@ -123,39 +117,42 @@ class HostExecutor:
                 return self._checked(await asyncio.wait_for(call, hang), len(rows))
             except TimeoutError as error:
                 lost: Exception = error
-                hang *= 2  # a machine that is merely slow must not get the same work again and again
-            except ConvoyError as error:  # Ray raises what is both this and a RayTaskError
+                hang *= 2  # a slow machine must not be given the same work again and again
+            except ConvoyError as error:  # Ray raises a class derived from both this and RayTaskError
                 if not isinstance(error, NotReady):
                     raise
                 lost = error
             except RayTaskError as error:
                 raise EngineFailed("the model's host could not run the batch") from error
-            except Exception as error:  # noqa: BLE001 whatever Ray raises for a host that is lost
+            except Exception as error:  # noqa: BLE001 Ray raises many types for a lost host
                 lost = error
-            log.warning("a batch is run again at another host: %s", type(lost).__name__)
-            if time.monotonic() + pause > give_up:
+            log.warning("a batch is retried at another host: %s", type(lost).__name__)
+            if time.monotonic() + pause > give_up_at:
                 raise NotReady(f"no host of the model answered for {PATIENCE_SECONDS:.0f} s; retry") from lost
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     def _checked(self, answer: HostAnswer, size: int) -> HostAnswer:
-        """Raises NotReady for an answer to something else: its host is of another version, or broken."""
+        """Raises NotReady for a response of the wrong shape: the host has another version of the model, or is broken."""
         if answer.logits.shape != (size, self._classes):
             raise NotReady(f"a host answered {list(answer.logits.shape)} for {size} rows of {self._classes} classes")
         return answer
 
     def _backlog(self, size: int) -> float:
-        """Seconds of work in the lines, at the pace of this batch."""
+        """Seconds of queued work, at the predicted speed of this batch; hosts are scaled by it."""
         return self.slots.waiting * self.curve.predict(size) / size
 
+    async def probe(self) -> None:
+        """Nothing: its deployment probes its own engine."""
+
     def close(self) -> None:
-        """The host outlives the gateways that use it."""
-        if self._asking is not None:
-            self._asking.cancel()
+        """Stops background work. Hosts stay: they are deployments of their own."""
+        if self._fetching is not None:
+            self._fetching.cancel()
 
 
 async def connect_host(model: ModelConfig, patience: float) -> HostExecutor:
-    """Waits up to `patience` seconds for the model's host. Raises NotReady, as soon as a host could not start."""
+    """Waits up to `patience` seconds for the model's host. Raises NotReady, at once if the host could not start."""
     app = APP_PREFIX + model.name
     deadline = asyncio.get_running_loop().time() + patience
     while True:
@@ -163,8 +160,8 @@ async def connect_host(model: ModelConfig, patience: float) -> HostExecutor:
             handle = ray_serve.get_app_handle(app)
             facts: HostFacts = await asyncio.wait_for(handle.facts.remote(), FACTS_SECONDS)
         except Exception as error:
-            if complaint := await asyncio.to_thread(start_problem, app):
-                raise NotReady(f"its host cannot start: {complaint}") from error
+            if problem := await asyncio.to_thread(start_problem, app):
+                raise NotReady(f"its host cannot start: {problem}") from error
             if asyncio.get_running_loop().time() > deadline:
                 raise NotReady(f"no host of {model.name} answered within {patience:.0f} s") from error
             await asyncio.sleep(LONGEST_PAUSE_SECONDS)

@@ -1,4 +1,4 @@
-"""A local engine that is loaded when the first request wants it and may leave the memory when others need the room."""
+"""Lazy loading: a local engine is loaded by its first request and evicted when other models need its memory."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from convoy.errors import ArtifactError, ConfigError, ConvoyError, NotReady, reason_of
 from models.artifact import WEIGHTS, Artifact, Preprocessing
 from models.engines.engine import TensorSpec
+from models.engines.spec import EngineSpec
 from models.engines.store.store import Store
 from serve.batching.latency_curve import LatencyCurve
 from serve.batching.slots import LazySlots, Slots
 from serve.config.schema import ModelConfig, Settings
-from serve.executors.base import Executor, Form
-from serve.executors.engine_selection import EngineFacts, asked_for
+from serve.executors.base import EngineFacts, Executor, Form, MemoryState
+from serve.executors.engine_selection import build_spec, configured_facts
 from serve.executors.engine_set import load_engines
 from serve.executors.local import LocalExecutor
 from serve.executors.memory_budget import MemoryBudget, Resident
@@ -29,8 +30,8 @@ from serve.telemetry.definitions import EVICTIONS, LOAD_SECONDS, LOADS
 from serve.telemetry.proc import resident_bytes
 from serve.telemetry.recorder import Metrics
 
-AGAIN_SECONDS = 1.0  # an engine that could not be loaded is tried again after so long at the earliest
-FIRST_GUESS = LatencyCurve((1,), (0.0,))  # refuses nobody and batches nothing: before the first load nothing is known
+AGAIN_SECONDS = 1.0  # the least time between a failed load and the next attempt
+FIRST_GUESS = LatencyCurve((1,), (0.0,))  # until the first load: predicts no wait, so that no request is refused
 
 Load = Callable[[LatencyCurve | None], Awaitable[LocalExecutor]]
 Verify = Callable[[], Awaitable[None]]
@@ -39,34 +40,35 @@ log = logging.getLogger("convoy.memory")
 
 
 class LazyExecutor:
-    """Holds a `LocalExecutor` while there is room. Lives on one event loop.
+    """A `LocalExecutor` that is in memory only while the budget has room for it. Lives on one event loop.
 
-    An absent engine has no permits, so requests wait in their lines, deadlines included, while one task loads it: above
-    the slots nothing knows of it, and loading is not taken for running. A loaded engine costs one comparison per batch.
+    While the engine is not loaded its slots give no permits, so requests wait in the queue, with their deadlines, as for
+    a busy engine. Nothing above the slots has to know about loading, and a load is never measured as a slow run. With the
+    engine loaded, this costs one comparison per batch.
     """
 
     def __init__(
         self,
         config: ModelConfig,
-        artifact: Artifact,
+        spec: EngineSpec,
         verify: Verify,
         load: Load,
-        memory: MemoryBudget,
+        budget: MemoryBudget,
         metrics: Metrics,
     ) -> None:
-        """`verify` raises when the artifact has changed; `load` gets the latency curve that was measured before, if any."""
-        self._slots = LazySlots(self._fetch)
+        """`verify` raises ArtifactError if the artifact has changed; `load` takes the curve of an earlier load, if any."""
+        self._slots = LazySlots(self._start_load)
         self.slots: Slots = self._slots
-        self.inputs: Mapping[Form, TensorSpec] = input_specs(artifact.manifest.preprocessing)
+        self.inputs: Mapping[Form, TensorSpec] = input_specs(spec.artifact.manifest.preprocessing)
         self.curve = FIRST_GUESS
         self.problem = ""  # why the last load failed
         self.on_measured: list[Callable[[LatencyCurve], None]] = []
-        self.size = memory_of(artifact)
+        self.size = memory_of(spec.artifact)
         self._name = config.name
-        self._absent = asked_for(config, "not in memory")
+        self._absent = configured_facts(spec, "not in memory")
         self._verify = verify
         self._load = load
-        self._memory = memory
+        self._budget = budget
         self._engine: LocalExecutor | None = None
         self._task: asyncio.Task[None] | None = None
         self._again: asyncio.TimerHandle | None = None
@@ -83,13 +85,17 @@ class LazyExecutor:
 
     @property
     def trouble(self) -> str:
-        """Why it cannot answer; empty when it can, be it after a load."""
+        """Why it cannot answer; empty if it can, if need be after a load."""
         return self._engine.trouble if self._engine else self.problem
 
     @property
     def measured(self) -> bool:
-        """Whether `curve` is more than a guess."""
+        """Whether `curve` comes from a load, and is not the placeholder."""
         return self.curve is not FIRST_GUESS
+
+    @property
+    def memory(self) -> MemoryState:
+        return MemoryState(self.loaded, self.size, self.problem)
 
     @property
     def resident(self) -> Resident:
@@ -97,44 +103,44 @@ class LazyExecutor:
         return Resident(self._name, self.size, used, self.slots.taken > 0)
 
     async def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
-        """Raises NotReady after a load that failed, besides what the engine raises."""
+        """Logits [n, classes]. Raises NotReady after a failed load, and what the engine raises."""
         if self._engine is None:
             raise NotReady(self.problem)
         return await self._engine.run(form, rows)
 
     async def load(self) -> None:
-        """Brings the engine into memory; the least recently used ones make room. Raises ConvoyError."""
-        async with self._memory.lock:
+        """Loads the engine into memory; the least recently used models are evicted if needed. Raises ConvoyError."""
+        async with self._budget.lock:
             if self._engine is None and not self._closed:
-                await self._verify()  # before others leave for what cannot come
-                await self._memory.make_room(self.size)
-                await self._enter()
+                await self._verify()  # first: a damaged artifact must not evict anything
+                await self._budget.make_room(self.size)
+                await self._load_engine()
 
-    async def leave(self) -> None:
-        """Frees the engine, as soon as what it runs has finished."""
+    async def evict(self) -> None:
+        """Frees the engine as soon as the batches it runs have finished."""
         self._slots.shut()
         await self._slots.idle()
         self._free()
         self._count(EVICTIONS)[0] += 1
-        log.info("%s has left the memory", self._name)
+        log.info("%s was evicted from memory", self._name)
 
     async def probe(self) -> None:
-        """Raises when an engine that is loaded cannot answer."""
+        """Raises EngineFailed if the engine is loaded and cannot answer."""
         if self._engine is not None:
             await self._engine.probe()
 
     def close(self) -> None:
         self._closed = True
-        self._memory.remove(self)
+        self._budget.remove(self)
         self._free()
         if self._again is not None:
             self._again.cancel()
 
-    def _fetch(self) -> None:
+    def _start_load(self) -> None:
         if self._task is None and not self._closed:
-            self._task = asyncio.get_running_loop().create_task(self._bring())
+            self._task = asyncio.get_running_loop().create_task(self._load_or_refuse())
 
-    async def _bring(self) -> None:
+    async def _load_or_refuse(self) -> None:
         try:
             await self.load()
         except Exception as error:
@@ -143,37 +149,37 @@ class LazyExecutor:
         finally:
             self._task = None
 
-    async def _enter(self) -> None:
-        """Loads under the memory's lock. What it takes is known for certain only afterwards."""
+    async def _load_engine(self) -> None:
+        """Called with the budget's lock held. The memory an engine takes is only an estimate before it is loaded."""
         before, started = resident_bytes(os.getpid()), time.monotonic()
         engine = await self._load(self.curve if self.measured else None)
         self.size = max(self.size, resident_bytes(os.getpid()) - before)
-        await self._memory.make_room(self.size)
+        await self._budget.make_room(self.size)
         if self._closed:
             engine.close()
             return
         self._engine, self.problem = engine, ""
-        self._memory.enter(self)
+        self._budget.add(self)
         self._count(LOADS)[0] += 1
         self._count(LOAD_SECONDS)[0] += time.monotonic() - started
-        engine.on_measured.append(self._measured)
+        engine.on_measured.append(self._take_curve)
         if self.curve != engine.curve:
-            self._measured(engine.curve)
+            self._take_curve(engine.curve)
         self._slots.open()
 
-    def _measured(self, curve: LatencyCurve) -> None:
+    def _take_curve(self, curve: LatencyCurve) -> None:
         self.curve = curve
-        for tell in self.on_measured:
-            tell(curve)
+        for listener in self.on_measured:
+            listener(curve)
 
     def _refuse(self, problem: str) -> None:
-        """Gives permits for a while, so that whoever waits is told; then it may be tried again."""
+        """Opens the slots for AGAIN_SECONDS, so that waiting requests run, fail with `problem`, and are answered."""
         self.problem = problem
-        self._again = asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._forgive)
+        self._again = asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._allow_retry)
         self._slots.open()
 
-    def _forgive(self) -> None:
-        """Ready again: who waits for a ready model before it asks would otherwise never have it tried."""
+    def _allow_retry(self) -> None:
+        """The model counts as ready again: a client that waits for readiness would otherwise never trigger the retry."""
         self._slots.shut()
         self.problem = ""
 
@@ -186,44 +192,48 @@ class LazyExecutor:
 async def connect_local(
     config: ModelConfig, artifact: Artifact, store: Store, threads: int, metrics: Metrics, memory: MemoryBudget | None
 ) -> Executor:
-    """A model's engine in this process: now, or without room for it at the first request. Raises ArtifactError."""
+    """The executor of a model in this process. Raises ConfigError, ArtifactError.
+
+    With a memory budget that has no room for it, the engine is loaded by its first request.
+    """
+    spec = await asyncio.to_thread(build_spec, config, artifact)
 
     async def start(curve: LatencyCurve | None) -> LocalExecutor:
-        engines = await asyncio.to_thread(load_engines, config, artifact, store, threads, metrics, curve)
+        engines = await asyncio.to_thread(load_engines, config, spec, store, threads, metrics, curve)
         return LocalExecutor(engines, config.name)
 
     async def verify() -> None:
-        """A load may be hours after the artifact was verified."""
+        """Hours may lie between the start, which verified the artifact, and a load."""
         present = await asyncio.to_thread(Artifact.load, artifact.folder)
         if present.manifest != artifact.manifest:
-            raise ArtifactError(f"{artifact.folder} is another artifact than at the start; deploy again")
+            raise ArtifactError(f"{artifact.folder} was replaced since the start; deploy again")
 
     if memory is None:
         return await start(None)
-    executor = LazyExecutor(config, artifact, verify, start, memory, metrics)
+    executor = LazyExecutor(config, spec, verify, start, memory, metrics)
     if memory.has_room(executor.size):
         await executor.load()
     return executor
 
 
 def open_memory(settings: Settings) -> MemoryBudget | None:
-    """The budget of a gateway; None: there is none."""
+    """The memory budget of a gateway; None if none is configured."""
     return MemoryBudget(int(settings.models_memory_mb * 2**20)) if settings.models_memory_mb else None
 
 
 def check_memory(settings: Settings, artifacts: Mapping[str, Artifact]) -> None:
-    """Raises ConfigError for a local model that can never fit."""
+    """Raises ConfigError for a local model that is larger than the memory budget."""
     for model in settings.models:
         least = memory_of(artifacts[model.name]) / 2**20
         if model.placement == "local" and 0 < settings.models_memory_mb < least:
             raise ConfigError(
                 f"{model.name} takes at least {least:.0f} MB, models_memory_mb is {settings.models_memory_mb:g}: "
-                "give more, or place it in a host of its own (placement: dedicated)"
+                "raise it, or give the model a host of its own (placement: dedicated)"
             )
 
 
 def input_specs(steps: Preprocessing) -> dict[Form, TensorSpec]:
-    """What an artifact's graphs take, without loading them."""
+    """The inputs of an artifact's two graphs, without loading them."""
     padded = steps.size + 2 * steps.pad
     return {
         "image": TensorSpec("image", np.dtype(np.uint8), (-1, steps.size, steps.size, steps.channels)),
@@ -232,6 +242,6 @@ def input_specs(steps: Preprocessing) -> dict[Form, TensorSpec]:
 
 
 def memory_of(artifact: Artifact) -> int:
-    """The least that an artifact's two engines take: their graphs, and the weights once in each."""
+    """Bytes that the engines of both forms take at least: the graphs, and the weights once in each."""
     sizes = {name: (artifact.folder / name).stat().st_size for name in artifact.manifest.files}
     return sum(sizes.values()) + sizes.get(WEIGHTS, 0)

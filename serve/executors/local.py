@@ -11,32 +11,30 @@ from numpy.typing import NDArray
 from models.engines.engine import TensorSpec
 from serve.batching.latency_curve import LatencyCurve
 from serve.batching.slots import Slots
-from serve.executors.base import Form
-from serve.executors.engine_selection import EngineFacts
-from serve.executors.engine_set import Engines
+from serve.executors.base import EngineFacts, Form
+from serve.executors.engine_set import EngineSet
 from serve.worker_threads import WorkThreads
 
-# A run is done on the event loop where the hop to the engine's thread and back would cost as much, and a row less than the
-# loop's own work on a request; others wait for it, so it may take no longer than SHORT_SECONDS.
+# A run takes place on the event loop if the hop to the engine's thread and back would cost as much, and each row less
+# than the loop's own work on a request. All other requests wait for it, so it may take at most SHORT_SECONDS.
 HOP_SECONDS = 0.0001
-
-
 ROW_SECONDS = 0.00006
-
-
 SHORT_SECONDS = 0.005
 
 
 class LocalExecutor:
-    """The engine in this process: runs on a thread of its own, where they release the GIL, or on the loop when short."""
+    """An engine in this process. Runs take place on its own thread, where they release the GIL; short ones on the loop."""
 
-    def __init__(self, engines: Engines, name: str) -> None:
+    measured = loaded = True
+    memory = None
+
+    def __init__(self, engines: EngineSet, name: str) -> None:
         self.slots = Slots(1)
         self.inputs: Mapping[Form, TensorSpec] = engines.inputs
         self.on_measured: list[Callable[[LatencyCurve], None]] = []
         self._engines = engines
         self._thread = WorkThreads(f"engine-{name}")
-        engines.complete(self._tell)
+        engines.complete(self._announce_curve)
 
     @property
     def curve(self) -> LatencyCurve:
@@ -53,7 +51,7 @@ class LocalExecutor:
 
     @property
     def trouble(self) -> str:
-        """Why it cannot answer; empty as far as it is known."""
+        """Why it cannot answer; empty as far as is known."""
         return self._engines.trouble
 
     async def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
@@ -62,13 +60,13 @@ class LocalExecutor:
         return await self._thread.run(self._engines.run, form, rows)
 
     async def probe(self) -> None:
-        """Raises when the engine cannot answer."""
+        """Raises EngineFailed if the engine cannot answer."""
         await self._thread.run(self._engines.probe)
 
     def close(self) -> None:
         self._thread.close()
         self._engines.close()
 
-    def _tell(self) -> None:
-        for tell in self.on_measured:
-            tell(self.curve)
+    def _announce_curve(self) -> None:
+        for listener in self.on_measured:
+            listener(self.curve)

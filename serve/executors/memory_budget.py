@@ -1,4 +1,4 @@
-"""Which local models have their engine in memory: at most a budget's worth, the least recently used one goes first."""
+"""A memory budget for the engines of local models: the least recently used ones are evicted to make room (LRU)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Resident:
-    """A model whose engine is in memory: its size in bytes, when it last ran, and whether it runs now."""
+    """A model whose engine is in memory.
+
+    `size` is in bytes, `used` is when it last ran (monotonic seconds), `busy` whether a batch runs or is about to.
+    """
 
     name: str
     size: int
@@ -19,64 +22,65 @@ class Resident:
 
 
 def choose_victims(residents: Iterable[Resident], needed: int, budget: int) -> list[str]:
-    """Who must go so that `needed` bytes more fit into `budget`, in order; all of them when even that is not enough.
+    """Names of the models to evict, in order, so that `needed` more bytes fit into `budget`; all if that is not enough.
 
-    The idle ones come first, the least recently used before the others; only then those that run.
+    Idle models are evicted first, the least recently used before the others; busy ones only after them.
     """
-    present = sorted(residents, key=lambda one: (one.busy, one.used))
-    used = sum(one.size for one in present)
+    present = sorted(residents, key=lambda resident: (resident.busy, resident.used))
+    used = sum(resident.size for resident in present)
     victims = []
-    for one in present:
+    for resident in present:
         if used + needed <= budget:
             break
-        victims.append(one.name)
-        used -= one.size
+        victims.append(resident.name)
+        used -= resident.size
     return victims
 
 
-class Tenant(Protocol):
-    """A model that shares the memory: see `serve.executors.lazy`."""
+class Evictable(Protocol):
+    """A model under the budget: see `serve.executors.lazy`."""
 
     @property
     def resident(self) -> Resident: ...
 
-    async def leave(self) -> None:
-        """Frees the engine, as soon as what it runs has finished."""
+    async def evict(self) -> None:
+        """Frees the engine as soon as the batches it runs have finished."""
         ...
 
 
 class MemoryBudget:
-    """The budget of a gateway and who is in it. Lives on one event loop.
+    """The budget of a gateway and the models that are in memory. Lives on one event loop.
 
-    `lock` is held by whoever comes in: engines are loaded one after the other, so that they neither fight for cores nor
-    for the same room.
+    A load holds `lock`: engines are loaded one after the other, or two of them would be given the same room, and would
+    measure each other's use of the cores.
     """
 
     def __init__(self, budget: int) -> None:
+        """`budget` is in bytes."""
         self.budget = budget
         self.lock = asyncio.Lock()
-        self._tenants: dict[str, Tenant] = {}
+        self._models: dict[str, Evictable] = {}
 
     @property
     def used(self) -> int:
-        return sum(tenant.resident.size for tenant in self._tenants.values())
+        return sum(model.resident.size for model in self._models.values())
 
     def has_room(self, size: int) -> bool:
         return self.used + size <= self.budget
 
     async def make_room(self, size: int) -> None:
-        """Lets models go until `size` bytes more fit; what alone is larger than the budget gets all of it."""
-        residents = [tenant.resident for tenant in self._tenants.values()]
+        """Evicts models until `size` more bytes fit. A model larger than the budget evicts all others and still loads."""
+        residents = [model.resident for model in self._models.values()]
         for name in choose_victims(residents, size, self.budget):
-            tenant = self._tenants.pop(name, None)
-            if tenant is not None:
-                await tenant.leave()
+            model = self._models.pop(name, None)
+            if model is not None:
+                await model.evict()
 
-    def enter(self, tenant: Tenant) -> None:
-        self._tenants[tenant.resident.name] = tenant
+    def add(self, model: Evictable) -> None:
+        self._models[model.resident.name] = model
 
-    def remove(self, tenant: Tenant) -> None:
-        """Its engine has gone by itself."""
-        name = tenant.resident.name
-        if self._tenants.get(name) is tenant:
-            del self._tenants[name]
+    def remove(self, model: Evictable) -> None:
+        """Forgets a model that was closed. No effect for one that was evicted, or whose name another one has by now."""
+        name = model.resident.name
+        if self._models.get(name) is model:
+            del self._models[name]

@@ -18,8 +18,6 @@ from serve.config.schema import EnsembleConfig, ModelConfig
 from serve.ensembles.factory import CompositionConfig
 from serve.ensembles.multi_view import Views
 from serve.executors.base import Executor, Form
-from serve.executors.lazy import LazyExecutor
-from serve.executors.local import LocalExecutor
 from serve.gateway.request_context import RequestContext
 from serve.gateway.response_cache import ResponseCache
 from serve.images.decode_pool import Decodes
@@ -131,8 +129,7 @@ class ModelEndpoint(Endpoint):
 
     @property
     def trouble(self) -> str:
-        executor = self.executor
-        return executor.trouble if isinstance(executor, LocalExecutor | LazyExecutor) else ""
+        return self.executor.trouble
 
     @property
     def platform(self) -> str:
@@ -145,7 +142,7 @@ class ModelEndpoint(Endpoint):
     @property
     def max_batch(self) -> int:
         """Rows of the largest batch: before the engine was first loaded and measured, the configured limit."""
-        if isinstance(self.executor, LazyExecutor) and not self.executor.measured:
+        if not self.executor.measured:
             return self.config.max_batch
         return self.batcher.limits.batch
 

@@ -14,8 +14,7 @@ from convoy.wire.oip_metadata import RepositoryEntry
 from serve.config.experiments import VERSION, Experiment
 from serve.config.schema import TENSOR_SUFFIX, Catalog
 from serve.ensembles.factory import compositions_of
-from serve.executors.lazy import LazyExecutor
-from serve.executors.local import LocalExecutor
+from serve.executors.base import Executor
 from serve.gateway.availability import Absence, Composition, absences, failed, loading, unloaded
 from serve.gateway.catalog_loader import CatalogLoader, close_endpoints
 from serve.gateway.dataplane import DataPlane
@@ -169,14 +168,10 @@ class Repository:
         for state in self._states.values():
             state.close()
 
-    def _local_engines(self) -> dict[str, LocalExecutor | LazyExecutor]:
+    def _local_engines(self) -> dict[str, Executor]:
         """Those that are in this process's memory, by model."""
         executors = {name: state.serving[0].executor for name, state in self._states.items() if state.serving}
-        return {
-            name: one
-            for name, one in executors.items()
-            if isinstance(one, LocalExecutor) or (isinstance(one, LazyExecutor) and one.loaded)
-        }
+        return {name: executor for name, executor in executors.items() if executor.loaded}
 
     def _model(self, name: str) -> str:
         model = name.removesuffix(TENSOR_SUFFIX)

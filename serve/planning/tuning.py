@@ -18,7 +18,7 @@ from models.engines.spec import EngineSpec
 from models.engines.store.store import Store
 from serve.batching.latency_curve import bucket_sizes, warm_up
 from serve.config.schema import ModelConfig
-from serve.executors.engine_selection import open_engines, serves_artifact
+from serve.executors.engine_selection import select_engine, serves_artifact
 
 RUNS_AHEAD = 2  # a request waits for the run that it finds, and then for its own
 FEWEST_RUNS = 20
@@ -90,7 +90,7 @@ def explore(
             skipped.append(Skipped(order.backend.name, order.precision, problem))
             continue
         for threads in thread_counts(cores):
-            engine = open_engines(way, artifact, store, threads).image
+            engine = select_engine(order, store).load(threads, model.gpus)["image"]
             blank = Measured(order.backend.name, order.precision, threads, 0, 0.0, 0.0, 0)
             measured += measure(blank, engine, bucket_sizes(model.max_batch), slo_seconds, seconds)
     report("engines", len(orders), len(orders))

@@ -1,4 +1,4 @@
-"""What of this machine an engine depends on."""
+"""The properties of this machine's CPU that an engine depends on."""
 
 from __future__ import annotations
 
@@ -7,21 +7,12 @@ from pathlib import Path
 from typing import Any
 
 CPUINFO = Path("/proc/cpuinfo")
-ISA = (
-    "avx",
-    "amx",
-    "fma",
-    "sse4",
-    "asimd",
-    "sve",
-    "i8mm",
-    "bf16",
-    "fphp",
-)  # beginnings of the flags that kernels are chosen by
+# Prefixes of the CPU flags by which engines choose their kernels. Other flags must not change the keys of stored engines.
+ISA = ("avx", "amx", "fma", "sse4", "asimd", "sve", "i8mm", "bf16", "fphp")
 
 
 def hardware() -> dict[str, Any]:
-    """Architecture, name of the CPU and those of its flags that engines choose their kernels by."""
+    """Architecture, CPU name and the flags in `ISA`; JSON-ready, part of the recipe of a stored engine."""
     return {"machine": platform.machine(), "cpu": cpu_name(), "flags": sorted(cpu_flags())}
 
 
@@ -35,16 +26,16 @@ def cpu_flags() -> frozenset[str]:
 
 
 def multiplies_int8() -> bool:
-    """Whether products of 8 bits are added up in 32 bits (VNNI, AMX, Arm's dot product).
+    """Whether the CPU accumulates 8-bit products in 32 bits (VNNI, AMX, Arm's dot product).
 
-    Elsewhere x86 adds pairs of them in 16 bits, which saturate: weights must then keep to 7 bits.
+    Other x86 CPUs add pairs of products in 16 bits (`vpmaddubsw`), which saturates: weights then have to fit into 7 bits.
     """
     flags = cpu_flags()
     return bool(flags & {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}) or platform.machine() == "aarch64"
 
 
 def _line(key: str) -> str:
-    """The first value of a key of /proc/cpuinfo; empty where there is none."""
+    """The first value of a key of /proc/cpuinfo; empty if there is none."""
     try:
         lines = CPUINFO.read_text().splitlines()
     except OSError:

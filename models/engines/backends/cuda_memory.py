@@ -1,4 +1,4 @@
-"""Memory of an NVIDIA card and a stream on it, by NVIDIA's own bindings (package cuda-bindings, of the extra `tensorrt`)."""
+"""GPU memory and CUDA streams, by NVIDIA's bindings (package cuda-bindings, of the extra `tensorrt`)."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from numpy.typing import NDArray
 
 
 class CudaError(Exception):
-    """What the CUDA runtime answered instead of doing what it was asked for."""
+    """An error status of the CUDA runtime."""
 
 
 class Stream:
-    """Copies and kernels in the order in which they were given."""
+    """A CUDA stream: copies and kernels run in the order of their calls. Freed with this object."""
 
     def __init__(self) -> None:
-        self.handle = int(_done(runtime.cudaStreamCreate()))
+        self.handle = int(_result(runtime.cudaStreamCreate()))
         weakref.finalize(self, runtime.cudaStreamDestroy, self.handle)
 
     def wait(self) -> None:
-        """Until everything has been done; releases the GIL."""
-        _done(runtime.cudaStreamSynchronize(self.handle))
+        """Blocks until all work of the stream is done; releases the GIL. Raises CudaError."""
+        _result(runtime.cudaStreamSynchronize(self.handle))
 
 
 class Buffer:
-    """Bytes on the card, freed with this object."""
+    """`size` bytes of GPU memory, freed with this object."""
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.address = int(_done(runtime.cudaMalloc(size)))
+        self.address = int(_result(runtime.cudaMalloc(size)))
         weakref.finalize(self, runtime.cudaFree, self.address)
 
     def fill(self, rows: NDArray[Any], stream: Stream) -> None:
-        """Copies a contiguous array to the card."""
+        """Copies a contiguous array to the GPU. Raises CudaError."""
         kind = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
-        _done(runtime.cudaMemcpyAsync(self.address, rows.ctypes.data, rows.nbytes, kind, stream.handle))
+        _result(runtime.cudaMemcpyAsync(self.address, rows.ctypes.data, rows.nbytes, kind, stream.handle))
 
     def read(self, rows: NDArray[Any], stream: Stream) -> None:
-        """Copies from the card into a contiguous array, which holds it once the stream was waited for."""
+        """Copies from the GPU into a contiguous array, which is valid after `stream.wait()`. Raises CudaError."""
         kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        _done(runtime.cudaMemcpyAsync(rows.ctypes.data, self.address, rows.nbytes, kind, stream.handle))
+        _result(runtime.cudaMemcpyAsync(rows.ctypes.data, self.address, rows.nbytes, kind, stream.handle))
 
 
-def _done(answer: tuple[Any, ...]) -> Any:
-    """What a call gave beside its status. Raises CudaError."""
-    status, *rest = answer
+def _result(returned: tuple[Any, ...]) -> Any:
+    """The result of a call without its status. Raises CudaError."""
+    status, *values = returned
     if status != runtime.cudaError_t.cudaSuccess:
         raise CudaError(str(status))
-    return rest[0] if rest else None
+    return values[0] if values else None

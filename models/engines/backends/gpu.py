@@ -1,4 +1,4 @@
-"""The NVIDIA card that this process sees, told by NVML (package nvidia-ml-py, of the extra `gpu`)."""
+"""The NVIDIA GPU that this process uses, read by NVML (package nvidia-ml-py, of the extra `gpu`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from convoy.errors import ConfigError
 
 @dataclass(frozen=True)
 class Gpu:
-    """`capability` is its compute capability, such as 9.0; `memory` is in bytes."""
+    """An NVIDIA GPU. `capability` is its compute capability, such as 9.0; `memory` is in bytes."""
 
     name: str
     capability: str
@@ -21,7 +21,7 @@ class Gpu:
     memory: int
 
     def hardware(self) -> dict[str, Any]:
-        """What engines for it depend on."""
+        """What its engines depend on; JSON-ready, part of the recipe of a stored engine, so that names must not change."""
         return {
             "machine": platform.machine(),
             "card": self.name,
@@ -31,25 +31,25 @@ class Gpu:
 
 
 def find_gpu() -> Gpu:
-    """The first card of those that this process may use, which CUDA calls device 0. Raises ConfigError where there is none."""
+    """The first GPU that this process may use, which is device 0 of CUDA. Raises ConfigError if there is none."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
     if visible in ("", "-1"):
-        raise _none("CUDA_VISIBLE_DEVICES hides them all: give the model a share of one (`gpus`)")
+        raise _no_gpu("CUDA_VISIBLE_DEVICES hides them all: give the model a share of one (`gpus`)")
     try:
         nvml: Any = importlib.import_module("pynvml")
     except ModuleNotFoundError as error:
-        raise _none(f"{error.name} is missing: pip install 'convoy-serve[gpu]'") from error
+        raise _no_gpu(f"{error.name} is missing: pip install 'convoy-serve[gpu]'") from error
     try:
         nvml.nvmlInit()
         find = nvml.nvmlDeviceGetHandleByIndex if visible.isdigit() else nvml.nvmlDeviceGetHandleByUUID
-        return _ask(nvml, find(int(visible) if visible.isdigit() else visible))
+        return _read(nvml, find(int(visible) if visible.isdigit() else visible))
     except nvml.NVMLError as error:
-        raise _none(
-            f"{error}: install NVIDIA's driver, give the container its cards, or take an engine for CPUs"
+        raise _no_gpu(
+            f"{error}: install NVIDIA's driver, give the container access to its GPUs, or use an engine for CPUs"
         ) from error
 
 
-def _ask(nvml: Any, handle: Any) -> Gpu:
+def _read(nvml: Any, handle: Any) -> Gpu:
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
     return Gpu(
         name=str(nvml.nvmlDeviceGetName(handle)),
@@ -59,5 +59,5 @@ def _ask(nvml: Any, handle: Any) -> Gpu:
     )
 
 
-def _none(why: str) -> ConfigError:
-    return ConfigError(f"no GPU: {why}")
+def _no_gpu(reason: str) -> ConfigError:
+    return ConfigError(f"no GPU: {reason}")

@@ -1,4 +1,4 @@
-"""ONNX Runtime, the engine of CPUs by default."""
+"""ONNX Runtime on CPUs: the default backend, and the reference in accuracy checks."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(uint8)": np.dtype(np.uint8),
     "tensor(float)": np.dtype(np.float32),
 }
-SILENT = 4  # ONNX Runtime's own log: fatal only; failures are raised
+SILENT = 4  # log level "fatal" of ONNX Runtime; its failures are raised
 
 
 class OnnxRuntimeEngine:
-    """An ONNX graph in ONNX Runtime: on the CPU `threads` wide, or by other providers, the first of which has to take it."""
+    """An ONNX graph in ONNX Runtime: on `threads` CPU threads, or by other providers, of which the first has to run it."""
 
     def __init__(self, path: Path, threads: int, providers: Sequence[Provider] = (CPU,)) -> None:
         options = session_options(threads)
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
-            self._session.disable_fallback()
+            self._session.disable_fallback()  # a failed run must not continue on the CPU, at another speed
             self.input = _spec(self._session.get_inputs()[0])
             self.output = _spec(self._session.get_outputs()[0])
         except Exception as error:
-            raise ArtifactError(f"{path} cannot be loaded: {error}") from error
-        runs = self._session.get_providers()
-        if runs[0] != providers[0][0]:
+            raise ArtifactError(f"{path} cannot be loaded: {error}; import or compile the model again") from error
+        active = self._session.get_providers()
+        if active[0] != providers[0][0]:
             raise ArtifactError(
-                f"{path} cannot be loaded by {providers[0][0]}, only by {runs[0]}: are its libraries there?"
+                f"{path} cannot be loaded by {providers[0][0]}, only by {active[0]}: install the provider's libraries"
             )
         self._outputs = [self.output.name]
 
@@ -52,7 +52,7 @@ class OnnxRuntimeEngine:
 
 
 class OnnxRuntime:
-    """The backend. On CPUs it has kernels for fp32 and int8; fp16 and bf16 would be cast to fp32 around every layer."""
+    """The backend. Its CPU kernels are fp32 and int8; fp16 and bf16 would be cast to fp32 around every layer."""
 
     name = "onnxruntime"
     platform = "onnxruntime_onnx"
@@ -80,7 +80,7 @@ def backend() -> OnnxRuntime:
 
 
 def session_options(threads: int) -> Any:
-    """Options of a session: `threads` wide, silent, without spinning, since cores are shared with decoding."""
+    """Options of a session on `threads` threads: silent, and without spinning, since decoding uses the same cores."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -1,4 +1,4 @@
-"""ONNX Runtime's TensorRT execution provider, with CUDA's for what TensorRT lacks. Needs the extra `tensorrt` and a card."""
+"""ONNX Runtime's TensorRT execution provider, with CUDA's for other layers. Needs the extra `tensorrt` and an NVIDIA GPU."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from models.engines.backends.tensorrt_import import import_tensorrt
 from models.engines.engine import Precision, TensorSpec, run_in_parts
 
 TENSORRT = "TensorrtExecutionProvider"
-BATCHES = (1, 8, 32)  # of a graph that was not prepared
-FLAGS: dict[Precision, str] = {"fp16": "trt_fp16_enable", "int8": "trt_int8_enable"}  # asked for by TensorRT before 11
+BATCHES = (1, 8, 32)  # for a graph without prepared caches
+FLAGS: dict[Precision, str] = {"fp16": "trt_fp16_enable", "int8": "trt_int8_enable"}  # needed by TensorRT before 11
 SIZES = "batches.json"
-CACHES = ".caches"  # what the folder beside a graph ends in
+CACHES = ".caches"  # suffix of the folder beside a graph
 
 
 class TensorRtProviderEngine(OnnxRuntimeEngine):
-    """A graph in TensorRT, through ONNX Runtime; more rows than its profile takes are run in parts."""
+    """A graph in TensorRT, through ONNX Runtime; a batch larger than its profile is run in parts of `most` rows."""
 
     def __init__(self, path: Path, threads: int, providers: tuple[Provider, ...], most: int) -> None:
         super().__init__(path, threads, providers)
@@ -38,15 +38,15 @@ class TensorRtProviderEngine(OnnxRuntimeEngine):
 class OnnxRuntimeTensorRt:
     """The backend, with the version of TensorRT that ONNX Runtime was built for.
 
-    Precision is what the graph says. What TensorRT compiled lies in a folder beside the graph.
+    Precision follows from the types in the graph. What TensorRT has compiled is in a folder beside the graph.
     """
 
     name = "onnxruntime-tensorrt"
     platform = "onnxruntime_onnx"
     strongly_typed = True
 
-    def __init__(self, card: Gpu, tensorrt_version: str) -> None:
-        self._card = card
+    def __init__(self, gpu: Gpu, tensorrt_version: str) -> None:
+        self._gpu = gpu
         self._tensorrt = tensorrt_version
 
     @property
@@ -54,22 +54,22 @@ class OnnxRuntimeTensorRt:
         return f"{onnxruntime.__version__}+tensorrt{self._tensorrt}"
 
     def hardware(self) -> dict[str, Any]:
-        return self._card.hardware()
+        return self._gpu.hardware()
 
     def precisions(self) -> tuple[Precision, ...]:
         return ("fp32", "fp16", "int8")
 
     def prepare(self, graph: Path, precision: Precision, batches: tuple[int, ...], timings: Path) -> None:
-        """Compiles the graph, so that a start finds it done."""
+        """Compiles the graph into caches beside it, so that a load is fast."""
         caches = graph.with_suffix(CACHES)
         caches.mkdir()
         (caches / SIZES).write_text(json.dumps(batches))
-        self._load(graph, 1, precision, self._card.memory, caches, timings)
+        self._load(graph, 1, precision, self._gpu.memory, caches, timings)
 
     def load(self, graph: Path, threads: int, precision: Precision, share: float = 1.0) -> TensorRtProviderEngine:
         caches = graph.with_suffix(CACHES)
         known = caches if caches.is_dir() else None
-        return self._load(graph, threads, precision, int(share * self._card.memory), known)
+        return self._load(graph, threads, precision, int(share * self._gpu.memory), known)
 
     def _load(
         self,
@@ -81,33 +81,35 @@ class OnnxRuntimeTensorRt:
         timings: Path | None = None,
     ) -> TensorRtProviderEngine:
         sizes = json.loads((caches / SIZES).read_text()) if caches else BATCHES
-        given = OnnxRuntimeEngine(graph, threads).input
-        provider = tensorrt_provider(precision, memory, given, sizes, caches, timings)
+        input_spec = OnnxRuntimeEngine(graph, threads).input
+        provider = tensorrt_provider(precision, memory, input_spec, sizes, caches, timings)
         return TensorRtProviderEngine(graph, threads, (provider, cuda_provider(memory)), max(sizes))
 
 
 def backend() -> OnnxRuntimeTensorRt:
-    """Raises ConfigError where TensorRT, the provider or the card is missing."""
-    os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # fp32 is fp32: the provider has no option for it
+    """Raises ConfigError if TensorRT, the provider or the GPU is missing."""
+    os.environ.setdefault(
+        "NVIDIA_TF32_OVERRIDE", "0"
+    )  # fp32 must not become TF32, and the provider has no option for it
     require_provider(TENSORRT)
-    card = find_gpu()
-    return OnnxRuntimeTensorRt(card, str(import_tensorrt().__version__))
+    gpu = find_gpu()
+    return OnnxRuntimeTensorRt(gpu, str(import_tensorrt().__version__))
 
 
 def tensorrt_provider(
     precision: Precision,
     memory: int,
-    given: TensorSpec,
+    input_spec: TensorSpec,
     batches: tuple[int, ...],
     caches: Path | None,
     timings: Path | None,
 ) -> Provider:
-    """The provider with one optimisation profile: from one row to the largest batch, for which kernels are chosen.
+    """The provider with one optimisation profile: from one row to the largest batch, for which kernels are optimised.
 
-    Of several profiles ONNX Runtime would only ever run the first (github.com/microsoft/onnxruntime/pull/31624).
+    ONNX Runtime only ever runs the first of several profiles (github.com/microsoft/onnxruntime/pull/31624).
     """
-    row = "x".join(str(size) for size in given.shape[1:])
-    least, most = (f"{given.name}:{size}x{row}" for size in (1, max(batches)))
+    row = "x".join(str(size) for size in input_spec.shape[1:])
+    least, most = (f"{input_spec.name}:{size}x{row}" for size in (1, max(batches)))
     options = {
         "device_id": "0",
         "trt_max_workspace_size": str(memory),

@@ -20,11 +20,11 @@ CAPABILITIES: dict[str, Precision] = {"FP32": "fp32", "FP16": "fp16", "BF16": "b
 
 
 class OpenVinoEngine:
-    """An ONNX graph in OpenVINO, `threads` wide.
+    """An ONNX graph in OpenVINO, on `threads` threads.
 
-    The precision is always said: by itself OpenVINO runs an fp32 graph in bf16 where the CPU can. What int8 leaves in floats is
-    fp32. One graph serves all batch sizes, although OpenVINO is faster where it knows the shape: compiling some int8 graphs for a
-    batch of one crashes the process (docs/engines.md).
+    The precision is always set explicitly: by default OpenVINO runs an fp32 graph in bf16 if the CPU can. Layers that an int8
+    graph leaves in floats run in fp32. One graph serves all batch sizes, although OpenVINO is faster with a fixed shape:
+    compiling some int8 graphs for a batch of one crashes the process (docs/engines.md).
     """
 
     def __init__(self, path: Path, threads: int, precision: Precision) -> None:
@@ -32,33 +32,37 @@ class OpenVinoEngine:
             "INFERENCE_PRECISION_HINT": HINTS[precision],
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
-            "ENABLE_CPU_PINNING": False,  # cores are shared with decoding and other engines
+            "ENABLE_CPU_PINNING": False,  # decoding and other engines use the same cores
         }
         try:
             core = openvino.Core()
             self._model = core.compile_model(core.read_model(str(path)), DEVICE, settings)
-            runs = self._model.get_property("INFERENCE_PRECISION_HINT").to_string()
+            active = self._model.get_property("INFERENCE_PRECISION_HINT").to_string()
         except Exception as error:
-            raise ArtifactError(f"{path} cannot be loaded by OpenVINO: {error}") from error
-        if runs != HINTS[precision]:
-            raise ArtifactError(f"{path}: OpenVINO runs {runs} on this CPU instead of {HINTS[precision]}")
+            raise ArtifactError(
+                f"{path} cannot be loaded by OpenVINO: {error}; use the engine onnxruntime, or import the model again"
+            ) from error
+        if active != HINTS[precision]:
+            raise ArtifactError(
+                f"{path}: OpenVINO runs {active} on this CPU instead of {HINTS[precision]}: use another precision"
+            )
         self.input = _spec(self._model.inputs[0])
         self.output = _spec(self._model.outputs[0])
         self._requests = threading.local()
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         shape = batch.shape[1:]
-        if batch.dtype != self.input.dtype or shape != self.input.shape[1:]:  # OpenVINO would convert what it gets
+        if batch.dtype != self.input.dtype or shape != self.input.shape[1:]:  # OpenVINO would convert it silently
             raise EngineFailed(f"OpenVINO could not run the batch: {batch.dtype} {shape} is not {self.input}")
         try:
             answer = self._request().infer({0: batch}, share_inputs=True, share_outputs=True)[0]
         except Exception as error:
             raise EngineFailed(f"OpenVINO could not run the batch: {type(error).__name__}") from error
-        logits: NDArray[np.float32] = answer.copy()  # the next run of this thread writes over it
+        logits: NDArray[np.float32] = answer.copy()  # the buffer is reused by this thread's next run
         return logits
 
     def _request(self) -> Any:
-        """Each thread has its own: a request holds the buffers of one run."""
+        """One per thread, since a request holds the buffers of one run."""
         request = getattr(self._requests, "own", None)
         if request is None:
             request = self._requests.own = self._model.create_infer_request()
@@ -66,7 +70,7 @@ class OpenVinoEngine:
 
 
 class OpenVino:
-    """The backend, with what the CPU has instructions for."""
+    """The backend, in the precisions for which the CPU has instructions."""
 
     name = "openvino"
     platform = "openvino"

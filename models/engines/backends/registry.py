@@ -1,4 +1,4 @@
-"""The backends by name. Each module, and the library behind it, is imported when its backend is asked for."""
+"""The backends by name. A backend's module, and the library behind it, is imported on first use."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ EXTRAS: dict[BackendName, str] = {
 
 
 class Backend(Protocol):
-    """A library that runs graphs."""
+    """A library that runs ONNX graphs on one kind of device."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def platform(self) -> str:
-        """What the Open Inference Protocol calls it."""
+        """Its name in the Open Inference Protocol."""
         ...
 
     @property
@@ -48,30 +48,32 @@ class Backend(Protocol):
 
     @property
     def strongly_typed(self) -> bool:
-        """Whether precision is what the graph says (casts to fp16, symmetric int8), and not what the engine is asked for."""
+        """Whether precision follows from the types in the graph (casts to fp16, symmetric int8), not from an option."""
         ...
 
     def hardware(self) -> dict[str, Any]:
-        """What of this machine its engines depend on."""
+        """The properties of this machine that its engines depend on, JSON-ready."""
         ...
 
     def precisions(self) -> tuple[Precision, ...]:
-        """Those that this machine has instructions for: what is emulated is not offered."""
+        """The precisions for which this machine has instructions; emulated ones are slower than fp32 and not offered."""
         ...
 
     def prepare(self, graph: Path, precision: Precision, batches: tuple[int, ...], timings: Path) -> None:
-        """Writes beside an ONNX graph what takes long to make of it, for these batch sizes; `timings` is a folder for what
-        one build may learn from another. Raises ArtifactError."""
+        """Compiles a graph for these batch sizes into files beside it, if the backend has such a step.
+
+        `timings` is a folder in which speeds of kernels are kept for later builds. Raises ArtifactError.
+        """
         ...
 
     def load(self, graph: Path, threads: int, precision: Precision, share: float = 1.0) -> Engine:
-        """The engine of an ONNX graph, on a GPU within this share of its memory. Raises ArtifactError."""
+        """Loads a graph, on `threads` CPU threads or within `share` (0..1] of the GPU's memory. Raises ArtifactError."""
         ...
 
 
 def find_backend(name: str) -> Backend:
-    """Raises NotFound for a backend that nobody knows, ConfigError for one that is not installed or has no card here."""
-    known = next((one for one in BACKENDS if one == name), None)
+    """Raises NotFound for an unknown name, ConfigError if the backend is not installed or its GPU is missing."""
+    known = next((backend for backend in BACKENDS if backend == name), None)
     if known is None:
         raise unknown("engine", name, BACKENDS)
     try:
@@ -84,7 +86,7 @@ def find_backend(name: str) -> Backend:
 
 
 def installed_backends() -> list[Backend]:
-    """Those whose library, and card, is here."""
+    """The backends whose library, and GPU if they need one, is present."""
     found = []
     for name in BACKENDS:
         try:
@@ -95,5 +97,5 @@ def installed_backends() -> list[Backend]:
 
 
 def load_engine(graph: Path, threads: int) -> Engine:
-    """A graph as it is in the default engine. Raises ArtifactError."""
+    """A graph in the default backend, as it is: the reference in accuracy checks. Raises ArtifactError."""
     return find_backend("onnxruntime").load(graph, threads, "fp32")

@@ -1,4 +1,4 @@
-"""TensorRT as it is, without another runtime around it. Needs the extra `tensorrt` and an NVIDIA card."""
+"""TensorRT, used directly and not through ONNX Runtime. Needs the extra `tensorrt` and an NVIDIA GPU."""
 
 from __future__ import annotations
 
@@ -20,22 +20,25 @@ from models.engines.engine import Precision, TensorSpec, run_in_parts
 if TYPE_CHECKING:
     import tensorrt
 
-OLDEST = 11  # from which on every network is strongly typed
+OLDEST = 11  # from this version on every network is strongly typed
 PLAN = ".plan"
-BATCHES = (1, 8, 32)  # of a graph that was not prepared
+BATCHES = (1, 8, 32)  # for a graph without a plan
+NO_MEMORY = (
+    "the GPU has no memory for the engine ({}): stop other processes on it, or build for smaller batches (--batch)"
+)
 
 log = logging.getLogger("convoy.engines")
 
 
 class TensorRtEngine:
-    """A plan with one execution context, one stream and a buffer for either end; runs take turns.
+    """A plan with one execution context, one stream, and one buffer each for input and output; runs take turns.
 
-    A batch runs in the profile of the smallest bucket that holds it, and in parts when none does. `device_memory` is what it
-    takes of the card, in bytes: its weights, the context's activations, the buffers.
+    A batch runs in the profile of the smallest bucket that holds it, and in parts if it is larger than all. `device_memory`
+    is the GPU memory in bytes: weights, activations of the context, and the buffers.
     """
 
     def __init__(self, plan: bytes, engine: tensorrt.ICudaEngine, memory: int) -> None:
-        """Raises ArtifactError for one that takes more than `memory` bytes."""
+        """Raises ArtifactError if it needs more than `memory` bytes of the GPU, or more than are free."""
         trt = import_tensorrt()
         self._engine = engine
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
@@ -48,21 +51,21 @@ class TensorRtEngine:
         self.device_memory = len(plan) + engine.device_memory_size_v2 + sum(sizes)
         if self.device_memory > memory:
             raise ArtifactError(
-                f"the engine takes {self.device_memory >> 20} MB of the card and may take {memory >> 20} MB: "
-                "give the model more of it (`gpus`), or build for smaller batches (--batch)"
+                f"the engine takes {self.device_memory >> 20} MB of the GPU and may take {memory >> 20} MB: "
+                "give the model a larger share (`gpus`), or build for smaller batches (--batch)"
             )
         self._lock = threading.Lock()
         try:
             self._stream = Stream()
-            self._given, self._answer = (Buffer(size) for size in sizes)
+            self._input_buffer, self._output_buffer = (Buffer(size) for size in sizes)
         except CudaError as error:
-            raise ArtifactError(f"the card has no room for the engine: {error}") from error
+            raise ArtifactError(NO_MEMORY.format(error)) from error
         self._context = engine.create_execution_context()
         if self._context is None:
-            raise ArtifactError("TensorRT could not make room for the engine on the card; its messages say why")
-        self._profile = 0  # that of a new context
-        self._context.set_tensor_address(self.input.name, self._given.address)
-        self._context.set_tensor_address(self.output.name, self._answer.address)
+            raise ArtifactError(NO_MEMORY.format("see the messages of TensorRT"))
+        self._profile = 0  # a new context has the first one
+        self._context.set_tensor_address(self.input.name, self._input_buffer.address)
+        self._context.set_tensor_address(self.output.name, self._output_buffer.address)
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         if batch.dtype != self.input.dtype or batch.shape[1:] != self.input.shape[1:]:
@@ -77,10 +80,10 @@ class TensorRtEngine:
         with self._lock:
             self._choose(len(rows))
             self._context.set_input_shape(self.input.name, rows.shape)
-            self._given.fill(rows, self._stream)
+            self._input_buffer.fill(rows, self._stream)
             if not self._context.execute_async_v3(self._stream.handle):
-                raise EngineFailed("TensorRT could not run the batch; its messages say why")
-            self._answer.read(logits, self._stream)
+                raise EngineFailed("TensorRT could not run the batch, see its messages")
+            self._output_buffer.read(logits, self._stream)
             self._stream.wait()
         return logits
 
@@ -92,50 +95,50 @@ class TensorRtEngine:
 
 
 class TensorRt:
-    """The backend. A plan lies beside its graph; one that does not fit this card or version is built again."""
+    """The backend. A plan is beside its graph; a plan for another GPU or version is built again, at every load."""
 
     name = "tensorrt"
     platform = "tensorrt_plan"
     strongly_typed = True
 
-    def __init__(self, card: Gpu) -> None:
-        self._card = card
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
 
     @property
     def version(self) -> str:
         return str(import_tensorrt().__version__)
 
     def hardware(self) -> dict[str, Any]:
-        return self._card.hardware()
+        return self._gpu.hardware()
 
     def precisions(self) -> tuple[Precision, ...]:
         return ("fp32", "fp16", "int8")
 
     def prepare(self, graph: Path, precision: Precision, batches: tuple[int, ...], timings: Path) -> None:
-        graph.with_suffix(PLAN).write_bytes(build_plan(graph, batches, self._card, timings))
+        graph.with_suffix(PLAN).write_bytes(build_plan(graph, batches, self._gpu, timings))
 
     def load(self, graph: Path, threads: int, precision: Precision, share: float = 1.0) -> TensorRtEngine:
         trt = import_tensorrt()
         runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
-        memory = int(share * self._card.memory)
-        kept = graph.with_suffix(PLAN)
-        if kept.is_file():
-            plan = kept.read_bytes()
+        memory = int(share * self._gpu.memory)
+        file = graph.with_suffix(PLAN)
+        if file.is_file():
+            plan = file.read_bytes()
             if engine := runtime.deserialize_cuda_engine(plan):
                 return TensorRtEngine(plan, engine, memory)
-            log.warning("%s is for another card or version of TensorRT; it is built again", kept)
-        plan = build_plan(graph, BATCHES, self._card, None)
+            log.warning("%s is for another GPU or version of TensorRT; it is built again", file)
+        plan = build_plan(graph, BATCHES, self._gpu, None)
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise ArtifactError(f"{graph} cannot be loaded by TensorRT: its messages say why")
+            raise ArtifactError(f"{graph} cannot be loaded by TensorRT, see its messages")
         return TensorRtEngine(plan, engine, memory)
 
 
 def backend() -> TensorRt:
-    """Raises ConfigError where TensorRT or the card is missing."""
-    card = find_gpu()
+    """Raises ConfigError if TensorRT or the GPU is missing."""
+    gpu = find_gpu()
     import_tensorrt(OLDEST)
-    return TensorRt(card)
+    return TensorRt(gpu)
 
 
 def _spec(trt: Any, engine: tensorrt.ICudaEngine, name: str) -> TensorSpec:

@@ -1,4 +1,4 @@
-"""TensorRT's Python package, imported when something needs it. Its libraries are then loaded for ONNX Runtime, too."""
+"""Imports TensorRT's Python package on first use. This also loads its libraries, which ONNX Runtime's provider needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from convoy.errors import ConfigError
 
 
 def import_tensorrt(oldest: int = 0) -> Any:
-    """Raises ConfigError where it is missing, or of a major version before `oldest`."""
+    """Raises ConfigError if it is missing, or if its major version is lower than `oldest`."""
     remedy = "pip install 'convoy-serve[tensorrt]'"
     try:
         module = importlib.import_module("tensorrt")

@@ -1,7 +1,7 @@
-"""TensorRT plans: graphs compiled for one card, with one optimisation profile per bucket of batch sizes.
+"""TensorRT plans: graphs compiled for one GPU, with one optimisation profile per bucket of batch sizes.
 
-Networks are strongly typed (TensorRT 11), so precision is what the ONNX graph says. A timing cache, one for each version and
-card, remembers how fast kernels were, which is most of what a build takes.
+Networks are strongly typed (TensorRT 11), so that precision follows from the types in the ONNX graph. Measuring kernels takes
+most of the time of a build; their speeds are kept in a timing cache, one per version and compute capability.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def buckets(batches: Sequence[int]) -> list[tuple[int, int]]:
-    """The least and the most rows of each profile: up to each batch size, from one more than that before."""
+    """The fewest and the most rows of each profile: from one more than the batch size before it up to its own."""
     sizes = sorted(set(batches))
     return [(before + 1, size) for before, size in zip([0, *sizes], sizes, strict=False)]
 
 
-def build_plan(graph: Path, batches: Sequence[int], card: Gpu, timings: Path | None) -> bytes:
+def build_plan(graph: Path, batches: Sequence[int], gpu: Gpu, timings: Path | None) -> bytes:
     """The serialised plan of an ONNX graph whose first dimension is the batch. Raises ArtifactError."""
     trt = import_tensorrt()
     logger = trt.Logger(trt.Logger.ERROR)
@@ -35,15 +35,15 @@ def build_plan(graph: Path, batches: Sequence[int], card: Gpu, timings: Path | N
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(graph)):
         reasons = "; ".join(parser.get_error(index).desc() for index in range(parser.num_errors))
-        raise ArtifactError(f"{graph} cannot be loaded by TensorRT: {reasons or 'it is no ONNX graph'}")
+        raise ArtifactError(f"{graph} cannot be loaded by TensorRT: {reasons or 'it is not an ONNX graph'}")
     config = builder.create_builder_config()
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, card.memory)
-    config.clear_flag(trt.BuilderFlag.TF32)  # fp32 is fp32
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, gpu.memory)
+    config.clear_flag(trt.BuilderFlag.TF32)  # TF32 has a mantissa of 10 bits; fp32 has to agree with the reference
     _add_profiles(builder, network, config, batches)
-    cache = _timing_cache(config, timings, f"{trt.__version__}-sm{card.capability}")
+    cache = _timing_cache(config, timings, f"{trt.__version__}-sm{gpu.capability}")
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise ArtifactError(f"{graph} cannot be compiled by TensorRT {trt.__version__}: its messages say why")
+        raise ArtifactError(f"{graph} cannot be compiled by TensorRT {trt.__version__}, see its messages")
     if cache is not None:
         _replace(cache, bytes(config.get_timing_cache().serialize()))
     return bytes(plan)
@@ -55,16 +55,16 @@ def _add_profiles(
     config: tensorrt.IBuilderConfig,
     batches: Sequence[int],
 ) -> None:
-    given = network.get_input(0)
-    row = tuple(given.shape)[1:]
+    network_input = network.get_input(0)
+    row = tuple(network_input.shape)[1:]
     for least, most in buckets(batches):
         profile = builder.create_optimization_profile()
-        profile.set_shape(given.name, (least, *row), (most, *row), (most, *row))
+        profile.set_shape(network_input.name, (least, *row), (most, *row), (most, *row))
         config.add_optimization_profile(profile)
 
 
 def _timing_cache(config: tensorrt.IBuilderConfig, timings: Path | None, name: str) -> Path | None:
-    """Gives the build what others learnt; returns where what it learns is kept. What does not fit is begun anew."""
+    """Loads the speeds that earlier builds measured; returns the file for the updated cache. Replaces one that does not fit."""
     if timings is None:
         return None
     file = timings / f"{name}.cache"
@@ -75,7 +75,7 @@ def _timing_cache(config: tensorrt.IBuilderConfig, timings: Path | None, name: s
 
 
 def _replace(file: Path, content: bytes) -> None:
-    """Whole or not at all: builds may run at the same time."""
+    """Writes atomically: builds may run at the same time."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as written:
         written.write(content)

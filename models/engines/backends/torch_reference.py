@@ -1,4 +1,4 @@
-"""torch as an engine: the reference that exported graphs are compared with, never what serves."""
+"""torch as an engine: the reference for exported graphs. It never serves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.engines.engine import TensorSpec
 
 
 class TorchEngine:
-    """A network in torch, in the form of images or of tensors."""
+    """A network in torch, with the input of one form: uint8 images or float32 tensors."""
 
     def __init__(self, net: nn.Module, steps: Preprocessing, form: Literal["image", "tensor"]) -> None:
         self._net = net.eval()
@@ -41,7 +41,7 @@ class TorchEngine:
 
 
 def to_input(images: NDArray[np.uint8], steps: Preprocessing) -> Tensor:
-    """UINT8 [n, h, w, c] to the network's input, in torch: what the graph's preprocessing must equal."""
+    """uint8 [n, h, w, c] to the network's input [n, c, h, w] in torch, which the preprocessing in the graph has to equal."""
     planes = nn.functional.pad(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).float(), (steps.pad,) * 4)
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (steps.mean, steps.std))
     return (planes / 255 - mean) / std

@@ -1,4 +1,4 @@
-"""The factory: from an artifact to an engine that is kept only if it is right. Needs the package onnx where it builds."""
+"""Builds an engine from an artifact, and stores it only if it passes its accuracy check. Needs the package onnx."""
 
 from __future__ import annotations
 
@@ -31,35 +31,38 @@ if TYPE_CHECKING:
 
     from models.engines.build.quantize import Quantization
 
-ROWS = 100  # per batch, where engines are judged
-FP32_ERROR = 1e-3  # of the largest logit: what other orders of summation may change
-LEAST_AGREEMENT = 0.9  # with the reference; below, not even an unproven engine is kept
+ROWS = 100  # per batch, in accuracy checks
+FP32_ERROR = 1e-3  # of the largest logit: sums in another order may differ by so much
+LEAST_AGREEMENT = 0.9  # with the reference; an unproven engine below it is refused
 RANKS: tuple[Status, ...] = ("refused", "unproven", "accepted")
-SPACE = 16  # times the artifact's size: graphs before and after each step
+SPACE = 16  # times the artifact's size is needed on disk: each step has its graph before and after
 
 Report = Callable[[str, int, int], None]
 
 
-def build_engine(order: EngineSpec, store: Store, report: Report = lambda step, done, total: None) -> StoredEngine:
-    """The engine of an order, from the store or built into it. `report` gets each step, how many images of how many.
+def build_engine(spec: EngineSpec, store: Store, report: Report = lambda step, done, total: None) -> StoredEngine:
+    """The engine of a build spec, from the store or built into it.
 
-    Raises ConfigError when this machine cannot build it, ArtifactError when it is not right enough; then nothing is kept.
+    `report` is called with the name of the step, and how many images of how many are done. Raises ConfigError if this
+    machine cannot build the engine, ArtifactError if it fails its accuracy check or does not fit on the disk; the store
+    is then as before.
     """
-    order.check()
-    if order.precision == "int8" and order.source is None:
+    spec.check()
+    if spec.precision == "int8" and spec.source is None:
         raise ConfigError(
-            f"{order.artifact.manifest.name} has no held-out images of its own to calibrate int8 on: "
+            f"{spec.artifact.manifest.name} has no held-out images of its own to calibrate int8 on: "
             "name a folder of real ones with --calibration"
         )
-    size = sum(file.stat().st_size for file in order.artifact.folder.iterdir())
-    return store.obtain(order.key, lambda folder: Build(order, folder, store.timings, report).run(), SPACE * size)
+    size = sum(file.stat().st_size for file in spec.artifact.folder.iterdir())
+    return store.obtain(spec.key, lambda folder: Build(spec, folder, store.timings, report).run(), SPACE * size)
 
 
 class Build:
-    """One build in an empty folder."""
+    """One build, in an empty folder."""
 
-    def __init__(self, order: EngineSpec, folder: Path, timings: Path, report: Report) -> None:
-        self._order = order
+    def __init__(self, spec: EngineSpec, folder: Path, timings: Path, report: Report) -> None:
+        """`timings` is a folder in which a backend may keep the speeds of its kernels for later builds."""
+        self._spec = spec
         self._folder = folder
         self._timings = timings
         self._report = report
@@ -69,166 +72,164 @@ class Build:
     def run(self) -> EngineManifest:
         """Raises ArtifactError."""
         start = time.monotonic()
-        order = self._order
+        spec = self._spec
         model = self._fold()
-        if order.precision == "fp16" and order.backend.strongly_typed:
-            self._write(_graph_work().to_half(model))
-        judgement = self._quantize(model) if order.precision == "int8" else self._judge_floats()
-        if judgement.status == "refused":
-            raise self._refusal([f"{order.precision}: {judgement.reason}"])
+        if spec.precision == "fp16" and spec.backend.strongly_typed:
+            self._write(_graph_tools().to_half(model))
+        check = self._quantize(model) if spec.precision == "int8" else self._check_floats()
+        if check.status == "refused":
+            raise self._refusal([f"{spec.precision}: {check.reason}"])
         files, size = describe_files(self._folder)
         made = {"by": f"convoy {convoy.__version__}", "date": now(), "seconds": round(time.monotonic() - start, 1)}
-        evidence = order.source.name if order.source and order.precision != "fp32" else "random images"
+        eval_name = spec.source.name if spec.source and spec.precision != "fp32" else "random images"
         return EngineManifest(
-            key=order.key,
-            model=order.artifact.manifest.name,
-            recipe=order.recipe,
-            judgement=dataclasses.asdict(judgement) | {"evidence": evidence},
+            key=spec.key,
+            model=spec.artifact.manifest.name,
+            recipe=spec.recipe,
+            judgement=dataclasses.asdict(check) | {"evidence": eval_name},
             made=made | {"steps": self._steps},
             files=files,
             size=size,
         )
 
     def _fold(self) -> onnx.ModelProto:
-        """What every engine begins with; random images show that it still answers the same."""
+        """The first step of every build. Random images are enough to show that the graph still computes the same."""
         self._report("folding", 0, 1)
-        graph = self._order.artifact.tensor_model
-        model: onnx.ModelProto = _graph_work().fold(graph, self._folder.parent)
+        graph = self._spec.artifact.tensor_model
+        model: onnx.ModelProto = _graph_tools().fold(graph, self._folder.parent)
         self._write(model)
         folded = load_engine(self._folder / IMAGE_MODEL, self._threads)
-        reference = load_engine(self._order.artifact.image_model, self._threads)
+        reference = load_engine(self._spec.artifact.image_model, self._threads)
         error = max(logit_error(reference.run(rows), folded.run(rows)) for rows in self._random_batches())
         if not error <= FP32_ERROR:
-            raise ArtifactError(f"{graph}, simplified, differs by {error:.2g} of the largest logit; nothing was stored")
+            raise ArtifactError(
+                f"{graph} differs by {error:.2g} of the largest logit once it is simplified, {FP32_ERROR:g} is allowed; "
+                "nothing was stored: export the model again, or serve it as it is (engine: onnxruntime, precision: fp32)"
+            )
         self._steps.append(f"batch norm and constants folded, dead outputs cut: logits within {error:.1e}")
         return model
 
-    def _judge_floats(self) -> AccuracyCheck:
-        """fp32 has to give the same logits; fp16 and bf16 are judged like int8, where there are images."""
-        order = self._order
-        if order.precision != "fp32" and order.source is not None:
-            evidence = order.source.read()
-            return self._judge(evidence, self._reference(evidence))
-        reference, engine = load_engine(order.artifact.image_model, self._threads), self._load()
+    def _check_floats(self) -> AccuracyCheck:
+        """fp32 has to give the same logits. fp16 and bf16 are checked like int8 if there is evaluation data."""
+        spec = self._spec
+        if spec.precision != "fp32" and spec.source is not None:
+            data = spec.source.read()
+            return self._check(data, self._reference(data))
+        reference, engine = load_engine(spec.artifact.image_model, self._threads), self._load()
         batches = list(self._random_batches())
         expected, logits = (np.concatenate([one.run(rows) for rows in batches]) for one in (reference, engine))
-        found = check_accuracy(expected, logits, None, order.budget)
-        if order.precision != "fp32":
-            return found
-        right = found.logit_error <= FP32_ERROR
-        reason = f"its logits are within {found.logit_error:.1e} of the largest one, {FP32_ERROR:g} is allowed"
-        return dataclasses.replace(found, status="accepted" if right else "refused", reason=reason)
+        check = check_accuracy(expected, logits, None, spec.budget)
+        if spec.precision != "fp32":
+            return check
+        same = check.logit_error <= FP32_ERROR
+        reason = f"its logits are within {check.logit_error:.1e} of the largest one, {FP32_ERROR:g} is allowed"
+        return dataclasses.replace(check, status="accepted" if same else "refused", reason=reason)
 
     def _quantize(self, model: onnx.ModelProto) -> AccuracyCheck:
-        """Tries the ladder until one is accepted; what cannot be proven takes the one that agrees best."""
-        order, work = self._order, _graph_work()
-        assert order.source is not None
-        evidence = order.source.read()
-        reference = self._reference(evidence)
-        rows = normalise(evidence.calibrate, order.artifact.manifest.preprocessing)
+        """Tries one quantization after the other until one is accepted; if none can be proven, takes the best agreement."""
+        spec, tools = self._spec, _graph_tools()
+        assert spec.source is not None
+        data = spec.source.read()
+        reference = self._reference(data)
+        rows = normalise(data.calibrate, spec.artifact.manifest.preprocessing)
         tried: list[tuple[Quantization, AccuracyCheck]] = []
-        for how in work.ladder(model):
-            self._report(f"calibrating ({how.method})", 0, 1)
-            judgement = self._try(model, rows, how, evidence, reference)
-            tried.append((how, judgement))
-            if judgement.status == "accepted":
+        for quantization in tools.ladder(model):
+            self._report(f"calibrating ({quantization.method})", 0, 1)
+            self._write(self._quantized(model, rows, quantization))
+            check = self._check(data, reference)
+            tried.append((quantization, check))
+            if check.status == "accepted":
                 break
-        kept, judgement = max(tried, key=lambda one: (RANKS.index(one[1].status), one[1].agreement))
-        if judgement.status == "refused":
-            raise self._refusal([f"{_told(how)}: {found.reason}" for how, found in tried])
-        if kept is not tried[-1][0]:
-            self._write(self._quantized(model, rows, kept))
+        best, check = max(tried, key=lambda attempt: (RANKS.index(attempt[1].status), attempt[1].agreement))
+        if check.status == "refused":
+            raise self._refusal([f"{_describe(attempt)}: {found.reason}" for attempt, found in tried])
+        if best is not tried[-1][0]:  # the folder holds the last attempt
+            self._write(self._quantized(model, rows, best))
             self._prepare()
-        self._steps += [f"int8, {_told(how)}: {found.status}, {found.reason}" for how, found in tried]
-        return judgement
+        self._steps += [f"int8, {_describe(attempt)}: {found.status}, {found.reason}" for attempt, found in tried]
+        return check
 
-    def _try(
-        self,
-        model: onnx.ModelProto,
-        rows: NDArray[np.float32],
-        how: Quantization,
-        evidence: EvalData,
-        reference: NDArray[np.float32],
-    ) -> AccuracyCheck:
-        self._write(self._quantized(model, rows, how))
-        return self._judge(evidence, reference)
-
-    def _quantized(self, model: onnx.ModelProto, rows: NDArray[np.float32], how: Quantization) -> onnx.ModelProto:
-        quantized: onnx.ModelProto = _graph_work().quantize(
-            model, rows, how, self._folder.parent, symmetric=self._order.backend.strongly_typed
+    def _quantized(
+        self, model: onnx.ModelProto, rows: NDArray[np.float32], quantization: Quantization
+    ) -> onnx.ModelProto:
+        quantized: onnx.ModelProto = _graph_tools().quantize(
+            model, rows, quantization, self._folder.parent, symmetric=self._spec.backend.strongly_typed
         )
         return quantized
 
-    def _judge(self, evidence: EvalData, reference: NDArray[np.float32]) -> AccuracyCheck:
-        logits = self._answers(self._load(), evidence.judge, "judging")
-        found = check_accuracy(reference, logits, evidence.labels, self._order.budget)
-        if found.status == "unproven" and found.agreement < LEAST_AGREEMENT:
+    def _check(self, data: EvalData, reference: NDArray[np.float32]) -> AccuracyCheck:
+        logits = self._logits(self._load(), data.judge, "checking accuracy")
+        check = check_accuracy(reference, logits, data.labels, self._spec.budget)
+        if check.status == "unproven" and check.agreement < LEAST_AGREEMENT:
             return dataclasses.replace(
-                found,
+                check,
                 status="refused",
-                reason=f"it agrees with the reference on {found.agreement:.1%} of the images only",
+                reason=f"it agrees with the reference on {check.agreement:.1%} of the images only",
             )
-        return found
+        return check
 
-    def _reference(self, evidence: EvalData) -> NDArray[np.float32]:
-        engine = load_engine(self._order.artifact.image_model, self._threads)
-        return self._answers(engine, evidence.judge, "asking the reference")
+    def _reference(self, data: EvalData) -> NDArray[np.float32]:
+        engine = load_engine(self._spec.artifact.image_model, self._threads)
+        return self._logits(engine, data.judge, "running the reference")
 
-    def _answers(self, engine: Engine, images: NDArray[np.uint8], step: str) -> NDArray[np.float32]:
-        parts = []
+    def _logits(self, engine: Engine, images: NDArray[np.uint8], step: str) -> NDArray[np.float32]:
+        logits = []
         for start in range(0, len(images), ROWS):
             self._report(step, start, len(images))
-            parts.append(engine.run(images[start : start + ROWS]))
+            logits.append(engine.run(images[start : start + ROWS]))
         self._report(step, len(images), len(images))
-        return np.concatenate(parts)
+        return np.concatenate(logits)
 
     def _write(self, model: onnx.ModelProto) -> None:
-        """Both forms of a graph, and their weights, in place of what was there."""
+        """Replaces the contents of the folder by both forms of a graph and their weights."""
         from models.graphs.graph_file import save_graph
         from models.graphs.preprocessing_graph import add_preprocessing
 
         shutil.rmtree(self._folder)
         self._folder.mkdir()
         save_graph(model, self._folder / TENSOR_MODEL)
-        steps, typed = self._order.artifact.manifest.preprocessing, self._order.backend.strongly_typed
-        add_preprocessing(steps, self._folder, cast_first=typed)
+        preprocessing, typed = self._spec.artifact.manifest.preprocessing, self._spec.backend.strongly_typed
+        add_preprocessing(preprocessing, self._folder, cast_first=typed)
 
     def _prepare(self) -> None:
-        order = self._order
+        spec = self._spec
         self._report("compiling", 0, 1)
         for name in (TENSOR_MODEL, IMAGE_MODEL):
-            order.backend.prepare(self._folder / name, order.precision, order.batches, self._timings)
+            spec.backend.prepare(self._folder / name, spec.precision, spec.batches, self._timings)
 
     def _load(self) -> Engine:
-        """The image form; the tensor form, which is the same graph, has to load, too."""
-        order = self._order
+        """The engine of the image form. The tensor form, which is the same graph, is loaded only to see that it can be."""
+        spec = self._spec
         self._prepare()
-        order.backend.load(self._folder / TENSOR_MODEL, self._threads, order.precision)
-        return order.backend.load(self._folder / IMAGE_MODEL, self._threads, order.precision)
+        spec.backend.load(self._folder / TENSOR_MODEL, self._threads, spec.precision)
+        return spec.backend.load(self._folder / IMAGE_MODEL, self._threads, spec.precision)
 
     def _random_batches(self) -> Iterator[NDArray[np.uint8]]:
-        steps = self._order.artifact.manifest.preprocessing
+        preprocessing = self._spec.artifact.manifest.preprocessing
+        size, channels = preprocessing.size, preprocessing.channels
         generator = np.random.default_rng(1)
-        for count in self._order.batches:
-            yield generator.integers(0, 256, (count, steps.size, steps.size, steps.channels), np.uint8)
+        for count in self._spec.batches:
+            yield generator.integers(0, 256, (count, size, size, channels), np.uint8)
 
     def _refusal(self, reasons: list[str]) -> ArtifactError:
-        order = self._order
+        spec = self._spec
         return ArtifactError(
-            f"{order.artifact.manifest.name} in {order.precision} by {order.backend.name} is refused, nothing was stored: "
-            f"{'; '.join(reasons)}; calibrate on other images (--calibration), allow more (--budget), or stay with fp32"
+            f"{spec.artifact.manifest.name} in {spec.precision} by {spec.backend.name} is refused, nothing was stored: "
+            f"{'; '.join(reasons)}; calibrate on other images (--calibration), allow a larger loss (--budget), "
+            "or stay with fp32"
         )
 
 
-def _told(how: Quantization) -> str:
-    return how.method + (", first and last layer in floats" if how.ends_in_floats else "")
+def _describe(quantization: Quantization) -> str:
+    return quantization.method + (", first and last layer in floats" if quantization.ends_in_floats else "")
 
 
-def _graph_work() -> Any:
+def _graph_tools() -> Any:
+    """`models.engines.build.quantize`, imported late: serving never builds in its own process, and needs no onnx."""
     try:
         return importlib.import_module("models.engines.build.quantize")
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"building an engine needs {error.name}; install it with: pip install 'convoy-serve[compile]', "
-            "or build with `convoy compile` where it is and share the store"
+            "or build with `convoy compile` on a machine that has it and share the store"
         ) from error

@@ -1,4 +1,4 @@
-"""Images that engines are calibrated on and judged by: those that a data set holds out, or a folder of somebody's own."""
+"""Evaluation data for engines: the validation images of the model's data set, or a folder of the user's own images."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from models.datasets import HELD_OUT, PACKAGES, Images, load_data
 from models.engines.spec import EvalData, EvalSource
 from models.preprocess import prepare, prepare_pixels
 
-CALIBRATE = 500  # images at most
+CALIBRATE = 500  # images for calibration, at most
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
 
 
 def find_eval_source(artifact: Artifact, folder: Path | None = None) -> EvalSource | None:
-    """The images of `folder`, else those that the model's data set holds out; None where there are none.
+    """The images of `folder`, by default the validation images of the model's data set; None if it has none.
 
-    Raises ArtifactError for a folder without images.
+    Nothing is read but a folder's files, for their hash. Raises ArtifactError for a folder without images.
     """
     manifest = artifact.manifest
     if folder is not None:
@@ -32,25 +32,27 @@ def find_eval_source(artifact: Artifact, folder: Path | None = None) -> EvalSour
     package = PACKAGES[manifest.dataset]
     text = f"{package.sha256} {HELD_OUT} {CALIBRATE} {manifest.preprocessing}"
     name = f"{manifest.dataset}: of its last {HELD_OUT} training images, {CALIBRATE} calibrate, the rest judge"
-    return EvalSource(name, hashlib.sha256(text.encode()).hexdigest(), partial(_held_out, manifest))
+    return EvalSource(name, hashlib.sha256(text.encode()).hexdigest(), partial(_validation_data, manifest))
 
 
-def _held_out(manifest: Manifest) -> EvalData:
+def _validation_data(manifest: Manifest) -> EvalData:
     data = load_data(manifest.dataset)
     if data.labels != manifest.labels:
-        raise ArtifactError(f"{manifest.name} has other labels than {manifest.dataset}; name a folder of its images")
+        raise ArtifactError(
+            f"{manifest.name} has other labels than {manifest.dataset}: name a folder of its own images with --calibration"
+        )
     rows = prepare_pixels(data.held_out.images, manifest.preprocessing)
     return EvalData(rows[:CALIBRATE], rows[CALIBRATE:], data.held_out.labels[CALIBRATE:])
 
 
 def _folder_source(folder: Path, manifest: Manifest) -> EvalSource:
-    """Images in folders named as the labels are known by name; others have no label."""
+    """Images are labelled if they are in subfolders named as the labels; images directly in the folder are not."""
     named = [(file, index) for index, label in enumerate(manifest.labels) for file in _images(folder / label)]
     files = named or [(file, -1) for file in _images(folder)]
     if len(files) < 2:
         raise ArtifactError(
             f"{folder} holds no images to calibrate on: put some hundred there ({', '.join(sorted(SUFFIXES))}), "
-            "or into folders named as the labels, so that they can judge, too"
+            "or, so that they also prove the accuracy, into subfolders named as the labels"
         )
     digest = hashlib.sha256(str(manifest.preprocessing).encode())
     for file, index in files:
@@ -66,11 +68,12 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _read_folder(files: list[tuple[Path, int]], steps: Preprocessing, labelled: bool) -> EvalData:
-    """Every fourth image calibrates."""
+    """Every fourth image is for calibration, the others for the accuracy check."""
     rows = np.stack([_read(file, steps) for file, _ in files])
     labels = np.array([index for _, index in files], np.int64)
-    calibrates = np.arange(len(files)) % 4 == 0
-    return EvalData(rows[calibrates][:CALIBRATE], rows[~calibrates], labels[~calibrates] if labelled else None)
+    for_calibration = np.arange(len(files)) % 4 == 0
+    labels = labels[~for_calibration]
+    return EvalData(rows[for_calibration][:CALIBRATE], rows[~for_calibration], labels if labelled else None)
 
 
 def _read(file: Path, steps: Preprocessing) -> Images:
@@ -78,4 +81,6 @@ def _read(file: Path, steps: Preprocessing) -> Images:
         with Image.open(file) as image:
             return prepare(image, steps)
     except Exception as error:
-        raise ArtifactError(f"{file} cannot be read as an image ({type(error).__name__}); take it out") from error
+        raise ArtifactError(
+            f"{file} cannot be read as an image ({type(error).__name__}): remove or replace it"
+        ) from error

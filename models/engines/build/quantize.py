@@ -1,4 +1,4 @@
-"""Graph work that needs the package onnx: batch norm folded in, and int8 by static quantization (QDQ, per channel)."""
+"""Graph transformations, with the package onnx: folding of batch norm, fp16, and static int8 quantization (QDQ, per channel)."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ BATCH = 50
 
 @dataclass(frozen=True)
 class Quantization:
-    """How ranges of activations are found, and whether the first and the last layer stay in floats."""
+    """How ranges of activations are found, and whether the first and the last layer stay in floating point."""
 
     method: Method
     ends_in_floats: bool = False
 
 
 class Batches(CalibrationDataReader):  # type: ignore[misc] # onnxruntime has no types
-    """The network's inputs [n, channels, side, side], in batches."""
+    """Calibration data: inputs of the network, float32 [n, channels, side, side], in batches of BATCH."""
 
     def __init__(self, name: str, rows: NDArray[np.float32]) -> None:
         self._batches: Iterator[dict[str, Any]] = (
@@ -51,34 +51,39 @@ class Batches(CalibrationDataReader):  # type: ignore[misc] # onnxruntime has no
 
 
 def ladder(model: onnx.ModelProto) -> tuple[Quantization, ...]:
-    """What is tried, in this order. The ends are spared only where something is between them."""
-    whole = (Quantization("minmax"), Quantization("percentile"))
+    """The quantizations to try, in this order. First and last layer stay in floats only if there are layers between them."""
+    all_layers = (Quantization("minmax"), Quantization("percentile"))
     if len(_layers(model.graph)) < 3:
-        return whole
-    return *whole, Quantization("minmax", ends_in_floats=True), Quantization("percentile", ends_in_floats=True)
+        return all_layers
+    return *all_layers, Quantization("minmax", ends_in_floats=True), Quantization("percentile", ends_in_floats=True)
 
 
 def fold(graph: Path, scratch: Path) -> onnx.ModelProto:
-    """The graph with batch norm and constants folded and dead nodes cut, shapes inferred, weights inside."""
-    whole, out = scratch / "whole.onnx", scratch / "folded.onnx"
+    """The graph with batch norm and constants folded, dead nodes removed, shapes inferred, and weights inside.
+
+    `scratch` is a folder for intermediate files. Raises ArtifactError.
+    """
+    source, out = scratch / "whole.onnx", scratch / "folded.onnx"
     options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # what no CPU changes
+    options.graph_optimization_level = (
+        onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    )  # higher levels are for one CPU
     options.optimized_model_filepath = str(out)
     options.log_severity_level = SILENT
-    onnx.save_model(_read(graph), str(whole))
+    onnx.save_model(_read(graph), str(source))
     try:
-        onnxruntime.InferenceSession(str(whole), options, providers=["CPUExecutionProvider"])
+        onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise ArtifactError(f"{graph} cannot be simplified: {error}") from error
+        raise ArtifactError(f"{graph} cannot be simplified: {error}; export the model again") from error
     model = onnx.shape_inference.infer_shapes(onnx.load(str(out)))
     add_pre_process_metadata(model)
     for number, node in enumerate(model.graph.node):
-        node.name = node.name or f"node_{number}"  # by which quantization knows them
+        node.name = node.name or f"node_{number}"  # quantization refers to nodes by name
     return model
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with weights and activations in fp16; what goes in and comes out stays fp32."""
+    """The model with weights and activations in fp16; inputs and outputs stay fp32."""
     half: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True)
     return half
 
@@ -86,17 +91,17 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
 def quantize(
     model: onnx.ModelProto, rows: NDArray[np.float32], how: Quantization, scratch: Path, symmetric: bool = False
 ) -> onnx.ModelProto:
-    """The model in int8: weights symmetric per channel, activations in unsigned bytes.
+    """The model in int8: weights symmetric per channel, activations uint8, ranges calibrated on `rows`.
 
-    With `symmetric`, activations are so, too, and biases stay in floats: TensorRT has no zero points.
-    Raises ArtifactError for one without a layer that can be.
+    With `symmetric`, activations are symmetric int8 and biases stay in floats, since TensorRT has no zero points. `rows` are
+    float32 [n, channels, side, side]. Raises ArtifactError for a network without a layer that can be quantized.
     """
     out = scratch / "int8.onnx"
-    spent = onnx.ModelProto()
-    spent.CopyFrom(model)  # quantizing takes the weights out of what it is given
-    with redirect_stdout(io.StringIO()):  # where the calibration talks
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)  # quantize_static removes the weights from the model that it is passed
+    with redirect_stdout(io.StringIO()):  # calibration prints
         quantize_static(
-            spent,
+            copy,
             str(out),
             Batches(model.graph.input[0].name, rows),
             quant_format=QuantFormat.QDQ,
@@ -119,7 +124,7 @@ def _read(graph: Path) -> onnx.ModelProto:
         return onnx.load(str(graph))
     except Exception as error:
         raise ArtifactError(
-            f"{graph} cannot be read ({error}): import the model again, or copy its folder whole"
+            f"{graph} cannot be read ({error}): import the model again, or copy its complete folder"
         ) from error
 
 

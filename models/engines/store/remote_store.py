@@ -1,7 +1,7 @@
-"""Engines that machines share through an object store or a volume: whatever fsspec opens by URL. Needs the extra `store`.
+"""Engines that machines share through an object store, or anything else that fsspec opens by URL. Needs the extra `store`.
 
-Each is a folder named by its key. Its manifest is written last, so that who finds one finds the files, too; whether they are
-whole is for whoever fetched them to verify.
+Each engine is a folder named by its key. The manifest is written last, so that an engine with a manifest has all its files.
+The caller has to verify fetched files: objects have no locks, so that two machines may upload the same engine at once.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ log = logging.getLogger("convoy.engines")
 
 
 class RemoteStore:
-    """The engines behind a URL such as s3://bucket/engines or file:///mnt/engines."""
+    """The engines below a URL such as s3://bucket/engines or file:///mnt/engines."""
 
     def __init__(self, url: str) -> None:
-        """Raises ConfigError for a URL that nothing installed can open."""
+        """Raises ConfigError for a URL that no installed package can open."""
         self.url = url
         try:
             fsspec = importlib.import_module("fsspec")
-            # An instance of its own: what is in a transaction is known to the file system, not to the caller.
+            # fsspec shares instances, and a transaction belongs to the instance: another thread's files would join ours.
             self._files, self._root = fsspec.core.url_to_fs(url, skip_instance_cache=True)
         except ModuleNotFoundError as error:
             remedy = "pip install 'convoy-serve[store]'"
             raise ConfigError(f"engines: {url} needs {error.name}; install it with: {remedy}") from error
         except (ImportError, ValueError) as error:
-            raise ConfigError(f"engines: {url} cannot be opened: {error}") from error
+            raise ConfigError(f"engines: {url} cannot be opened: {error}; correct the URL, or name a folder") from error
 
     def manifests(self) -> Iterator[EngineManifest]:
-        """Those that can be read; none, with a warning, from a store that is away."""
+        """The manifests that can be read. Logs a warning, and yields none, if the store cannot be reached."""
         try:
-            with self._told():
+            with self._wrap_errors():
                 found = self._files.glob(f"{self._root}/*/{MANIFEST}")
         except ArtifactError as error:
             log.warning("%s", error)
@@ -52,9 +52,9 @@ class RemoteStore:
                 log.warning("%s", error)
 
     def fetch(self, key: str, folder: Path) -> EngineManifest | None:
-        """Copies an engine into an empty folder; None where there is none. Raises ArtifactError."""
+        """Copies an engine into an empty folder; None if the store has none with this key. Raises ArtifactError."""
         path = f"{self._root}/{key}"
-        with self._told():
+        with self._wrap_errors():
             if not self._files.exists(f"{path}/{MANIFEST}"):
                 return None
         manifest = self._manifest(f"{path}/{MANIFEST}")
@@ -62,22 +62,22 @@ class RemoteStore:
             raise ArtifactError(f"{self.url}: {key[:12]} holds the engine {manifest.key[:12]}")
         for name in manifest.files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            with self._told():
+            with self._wrap_errors():
                 self._files.get_file(f"{path}/{name}", str(folder / name))
         (folder / MANIFEST).write_text(manifest.to_json())
         return manifest
 
-    def put(self, entry: StoredEngine) -> None:
-        """Copies an engine there. Raises ArtifactError."""
-        path = f"{self._root}/{entry.manifest.key}"
-        with self._told(), self._files.transaction:
-            for name in (*entry.manifest.files, MANIFEST):
+    def put(self, stored: StoredEngine) -> None:
+        """Uploads an engine. Raises ArtifactError."""
+        path = f"{self._root}/{stored.manifest.key}"
+        with self._wrap_errors(), self._files.transaction:
+            for name in (*stored.manifest.files, MANIFEST):
                 self._files.makedirs(f"{path}/{name}".rpartition("/")[0], exist_ok=True)
-                with (entry.folder / name).open("rb") as source, self._files.open(f"{path}/{name}", "wb") as out:
+                with (stored.folder / name).open("rb") as source, self._files.open(f"{path}/{name}", "wb") as out:
                     shutil.copyfileobj(source, out)
 
     def _manifest(self, path: str) -> EngineManifest:
-        with self._told():
+        with self._wrap_errors():
             text: Any = self._files.cat_file(path)
         try:
             return EngineManifest.from_json(text)
@@ -85,8 +85,8 @@ class RemoteStore:
             raise ArtifactError(f"{path}: {error}") from error
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Every file system has errors of its own."""
+    def _wrap_errors(self) -> Iterator[None]:
+        """Every file system of fsspec raises its own types of errors."""
         try:
             yield
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Engines kept by the hash of what they were made of: built once, whole or not there, verified before they are loaded."""
+"""The store of built engines, by the key of their build spec: built once, installed atomically, verified before a load."""
 
 from __future__ import annotations
 
@@ -30,76 +30,79 @@ log = logging.getLogger("convoy.engines")
 
 
 class Store:
-    """A folder of engines, which processes, and nodes through a shared volume, may use at the same time.
+    """A folder of engines that processes, and nodes through a shared volume, may use at the same time.
 
-    With a remote store behind it, what the folder lacks is fetched from there, and what is built is put there, too.
+    With a remote store behind it, missing engines are fetched from there, and built ones are uploaded.
     """
 
     def __init__(self, root: Path | None = None, remote: RemoteStore | None = None) -> None:
-        """Without `root`: `engines` in the user's cache."""
+        """`root` is by default the folder `engines` in the user's cache."""
         self.root = root or cache_folder() / "engines"
         self._remote = remote
 
     @property
     def location(self) -> str:
-        """By which `open_store` finds it in another process."""
+        """The argument with which another process opens this store by `open_store`."""
         return self._remote.url if self._remote else str(self.root)
 
     @property
     def timings(self) -> Path:
-        """A folder for what one build may learn from another: how fast which kernel was."""
+        """A folder in which backends keep the measured speeds of their kernels, which makes later builds faster."""
         return self.root / TIMINGS
 
     @property
     def curves(self) -> Path:
-        """A folder for how long batches took."""
+        """A folder for latency curves."""
         return self.root / CURVES
 
-    def find(self, order: EngineSpec) -> StoredEngine | None:
-        """A whole engine that serves the order, be it calibrated on other images: an accepted one first, then the newest."""
-        fitting = _best_first(order, [one.manifest for one in self.entries()])
-        here = (self.get(one.key) for one in fitting)
-        return next((one for one in here if one), None) or self._find_remote(order)
+    def find(self, spec: EngineSpec) -> StoredEngine | None:
+        """The best intact engine that serves the spec, even if calibrated on other images; None if there is none.
+
+        An accepted engine comes before an unproven one, then the newest first.
+        """
+        fitting = _best_first(spec, [stored.manifest for stored in self.entries()])
+        intact = (self.get(manifest.key) for manifest in fitting)
+        return next((stored for stored in intact if stored), None) or self._find_remote(spec)
 
     def get(self, key: str) -> StoredEngine | None:
-        """The whole engine of a key. What is damaged is not there."""
+        """The intact engine of a key; None if it is missing or damaged. Reads every file."""
         try:
-            entry = StoredEngine.read(self.root / key)
+            stored = StoredEngine.read(self.root / key)
         except ArtifactError:
             return None
-        return None if entry.damage() else entry
+        return None if stored.damage() else stored
 
     def obtain(self, key: str, build: Callable[[Path], EngineManifest], space: int = 0) -> StoredEngine:
-        """The engine of a key, built in an empty folder if it is not there whole; who comes meanwhile waits for it.
+        """The engine of a key; if it is missing or damaged, `build` makes it in an empty folder.
 
-        `space` are the bytes it needs while it is built. Raises ArtifactError when there is no room, and what `build` raises; the
-        store is then as it was.
+        Other processes that want the same key wait for the build. `space` is the number of bytes that a build needs. Raises
+        ArtifactError if the disk has less, and what `build` raises; the store is then as before.
         """
-        if (entry := self.get(key)) is not None:
-            return entry
-        with self._guard(), self._lock(key):
-            if (entry := self.get(key) or self._fetch(key)) is not None:
-                return entry
+        if (stored := self.get(key)) is not None:
+            return stored
+        with self._explain_errors(), self._lock(key):
+            if (stored := self.get(key) or self._fetch(key)) is not None:  # another process was faster
+                return stored
             self._check_space(space)
             with self._new_folder(key) as folder:
                 (folder / MANIFEST).write_text(build(folder).to_json())
                 _install(folder, self.root / key)
-        entry = StoredEngine.read(self.root / key)
-        self._share(entry)
-        return entry
+        stored = StoredEngine.read(self.root / key)
+        self._upload(stored)
+        return stored
 
     def entries(self) -> list[StoredEngine]:
-        """Every engine whose manifest can be read; their files are not looked at."""
+        """Every engine whose manifest can be read, sorted by model; other files are not read."""
         found = []
         for folder in self._folders():
             try:
                 found.append(StoredEngine.read(folder))
             except ArtifactError as error:
                 log.warning("%s: %s", folder, error)
-        return sorted(found, key=lambda one: (one.manifest.model, one.engine, one.precision))
+        return sorted(found, key=lambda stored: (stored.manifest.model, stored.engine, stored.precision))
 
     def verify(self) -> dict[Path, str]:
-        """What is wrong with each damaged engine, by folder; reads every file."""
+        """The damaged engines by their folder, each with its problem. Reads every file."""
         problems = {}
         for folder in self._folders():
             try:
@@ -108,22 +111,22 @@ class Store:
                 problems[folder] = str(error)
             else:
                 if damage:
-                    problems[folder] = f"{damage} is missing or is not the file of its manifest"
+                    problems[folder] = f"{damage} is missing or differs from its manifest"
         return problems
 
     def remove(self, key: str) -> None:
         """Raises ArtifactError while it is being built."""
-        with self._guard(), self._lock(key, wait=False):
+        with self._explain_errors(), self._lock(key, wait=False):
             shutil.rmtree(self.root / key, ignore_errors=True)
 
     def forget_curves(self) -> None:
-        """Removes the latency curves: the next start measures again."""
+        """Removes the latency curves, so that the next start measures again."""
         for file in self.curves.glob("*.json"):
             if KEY.fullmatch(file.stem):
                 file.unlink(missing_ok=True)
 
     def leftovers(self) -> list[Path]:
-        """What builds that were killed have left."""
+        """Folders of builds that were killed."""
         found = []
         for folder in self.root.glob(f"{NEW}*"):
             key = folder.name.removeprefix(NEW).partition("-")[0]
@@ -133,20 +136,20 @@ class Store:
                 with self._lock(key, wait=False):
                     found.append(folder)
             except ArtifactError:
-                continue  # at work
+                continue  # the build is still running
         return found
 
-    def _find_remote(self, order: EngineSpec) -> StoredEngine | None:
+    def _find_remote(self, spec: EngineSpec) -> StoredEngine | None:
         if self._remote is None:
             return None
-        for manifest in _best_first(order, self._remote.manifests()):
-            with self._guard(), self._lock(manifest.key):
-                if entry := self.get(manifest.key) or self._fetch(manifest.key):
-                    return entry
+        for manifest in _best_first(spec, self._remote.manifests()):
+            with self._explain_errors(), self._lock(manifest.key):
+                if stored := self.get(manifest.key) or self._fetch(manifest.key):
+                    return stored
         return None
 
     def _fetch(self, key: str) -> StoredEngine | None:
-        """The engine of a key from the remote store, verified; None where it is not, or not whole."""
+        """Downloads and verifies the engine of a key; None if the remote store lacks it, cannot be used, or has damaged files."""
         if self._remote is None:
             return None
         with self._new_folder(key) as folder:
@@ -158,16 +161,19 @@ class Store:
             if manifest is None:
                 return None
             if damage := StoredEngine(folder, manifest).damage():
-                log.warning("%s: %s of the engine %s is damaged; it is built again", self._remote.url, damage, key[:12])
+                log.warning(
+                    "%s: %s of the engine %s is damaged; the engine is built again", self._remote.url, damage, key[:12]
+                )
                 return None
             _install(folder, self.root / key)
         return StoredEngine.read(self.root / key)
 
-    def _share(self, entry: StoredEngine) -> None:
+    def _upload(self, stored: StoredEngine) -> None:
+        """A remote store that cannot be written to must not fail a build: the engine is on this machine already."""
         if self._remote is None:
             return
         try:
-            self._remote.put(entry)
+            self._remote.put(stored)
         except ArtifactError as error:
             log.warning("the engine stays on this machine: %s", error)
 
@@ -179,10 +185,10 @@ class Store:
             yield folder
 
     def _folders(self) -> list[Path]:
-        """Those named as engines are: `prune` removes what is damaged, and the folder may hold somebody's own files."""
+        """The folders named by a key, and no others: `prune` deletes, and users may keep their own files beside them."""
         if not self.root.is_dir():
             return []
-        return sorted(one for one in self.root.iterdir() if one.is_dir() and KEY.fullmatch(one.name))
+        return sorted(folder for folder in self.root.iterdir() if folder.is_dir() and KEY.fullmatch(folder.name))
 
     @contextmanager
     def _lock(self, key: str, wait: bool = True) -> Iterator[None]:
@@ -192,7 +198,7 @@ class Store:
             with FileLock(locks / f"{key}.lock", timeout=-1 if wait else 0):
                 yield
         except Timeout as error:
-            raise ArtifactError(f"the engine {key[:12]} is being built; wait for it") from error
+            raise ArtifactError(f"the engine {key[:12]} is being built; try again when that has finished") from error
 
     def _check_space(self, space: int) -> None:
         free = shutil.disk_usage(self.root).free
@@ -200,8 +206,8 @@ class Store:
             raise OSError(errno.ENOSPC, f"{free >> 20} MB are free, {space >> 20} MB are needed")
 
     @contextmanager
-    def _guard(self) -> Iterator[None]:
-        """Says what to do when the disk is full or not ours."""
+    def _explain_errors(self) -> Iterator[None]:
+        """Turns errors of the file system into ArtifactError with a remedy."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             yield
@@ -211,16 +217,16 @@ class Store:
                     f"no room for the engine in {self.root} ({error.strerror}): free some with `convoy engines prune`, "
                     "or name another folder with --store"
                 ) from error
-            limit = "raise the limit of a file's size (ulimit -f), or " if error.errno == errno.EFBIG else ""
+            limit = "raise the limit of file sizes (ulimit -f), or " if error.errno == errno.EFBIG else ""
             raise ArtifactError(
                 f"{self.root} cannot be used ({error.strerror or error}): {limit}name another folder with --store"
             ) from error
 
 
 def open_store(where: str = "") -> Store:
-    """The store in a folder, or behind a URL with the user's cache in front of it; by default the cache alone.
+    """The store in a folder, or behind a URL with the user's cache in front of it; by default the cache only.
 
-    Raises ConfigError for a URL that nothing installed can open.
+    Raises ConfigError for a URL that no installed package can open.
     """
     if "://" in where:
         return Store(remote=RemoteStore(where))
@@ -228,11 +234,12 @@ def open_store(where: str = "") -> Store:
 
 
 def now() -> str:
+    """UTC, in ISO 8601."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _install(folder: Path, out: Path) -> None:
-    """Puts a finished engine in the place of a damaged one, or of none."""
+    """Moves a finished engine to its place; a damaged one that is there is replaced."""
     for file in files_of(folder):
         file.chmod(0o644)
         with file.open("rb") as written:
@@ -242,7 +249,10 @@ def _install(folder: Path, out: Path) -> None:
     folder.replace(out)
 
 
-def _best_first(order: EngineSpec, manifests: Iterable[EngineManifest]) -> list[EngineManifest]:
-    """Those that serve the order: an accepted one first, then the newest."""
-    fitting = [one for one in manifests if not order.differences(one.recipe)]
-    return sorted(fitting, key=lambda one: (one.judgement["status"] == "accepted", str(one.made["date"])), reverse=True)
+def _best_first(spec: EngineSpec, manifests: Iterable[EngineManifest]) -> list[EngineManifest]:
+    """The manifests of engines that serve the spec: accepted ones first, then the newest."""
+
+    def rank(manifest: EngineManifest) -> tuple[bool, str]:
+        return manifest.judgement["status"] == "accepted", str(manifest.made["date"])
+
+    return sorted((one for one in manifests if not spec.differences(one.recipe)), key=rank, reverse=True)

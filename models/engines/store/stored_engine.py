@@ -1,4 +1,4 @@
-"""An engine in its folder, and the manifest that says how it was made."""
+"""A stored engine: its folder, and the manifest that describes how it was built and checked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from models.engines.spec import spec_key
 
 @dataclass(frozen=True)
 class EngineManifest:
-    """How an engine was made and what was found of it. `recipe` is what its key is the hash of; `seconds` it took to build."""
+    """How an engine was built, and the result of its accuracy check. The field names are the JSON of the file.
+
+    `key` is the hash of `recipe` (see `EngineSpec`), `judgement` an `AccuracyCheck` with the name of its evaluation data,
+    `made` when, how and in how many seconds it was built, `files` the sha256 of each file by its path, `size` their bytes.
+    """
 
     key: str
     model: str
@@ -28,7 +32,7 @@ class EngineManifest:
 
     @classmethod
     def from_json(cls, text: bytes) -> EngineManifest:
-        """Raises ArtifactError."""
+        """Raises ArtifactError, also for a file name outside the folder: a remote store is not trusted."""
         try:
             manifest = cls(**json.loads(text))
             if manifest.key != spec_key(manifest.recipe):
@@ -47,14 +51,14 @@ class EngineManifest:
 
 @dataclass(frozen=True)
 class StoredEngine:
-    """A built engine in its folder."""
+    """An engine in its folder."""
 
     folder: Path
     manifest: EngineManifest
 
     @classmethod
     def read(cls, folder: Path) -> StoredEngine:
-        """Reads the manifest alone. Raises ArtifactError."""
+        """Reads only the manifest. Raises ArtifactError."""
         try:
             manifest = EngineManifest.from_json((folder / MANIFEST).read_bytes())
         except OSError as error:
@@ -76,12 +80,12 @@ class StoredEngine:
         return str(self.manifest.recipe["precision"])
 
     def damage(self) -> str:
-        """Which of its files is not what the manifest says; empty when all are."""
+        """The first file that is missing or differs from the manifest; empty if all are intact. Reads every file."""
         return next((name for name, known in self.manifest.files.items() if file_hash(self.folder / name) != known), "")
 
 
 def describe_files(folder: Path) -> tuple[dict[str, str], int]:
-    """Hashes of an engine's files by their path in its folder, and their bytes in all."""
+    """The sha256 of an engine's files by their path in its folder, and their total size in bytes."""
     files = files_of(folder)
     hashes = {file.relative_to(folder).as_posix(): file_hash(file) for file in files}
     return hashes, sum(file.stat().st_size for file in files)

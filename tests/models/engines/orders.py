@@ -1,4 +1,4 @@
-"""Orders over the small artifact of `tests.artifacts`, with images made for it."""
+"""Build specs of the small artifact of `tests.artifacts`, with generated evaluation data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def quadrants(folder: Path) -> Artifact:
 
 
 def noisy_images(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Images [n, 8, 8, 1] with one quadrant a little brighter, and which."""
+    """Images uint8 [n, 8, 8, 1] with one quadrant a little brighter, and the quadrants' numbers [n]."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, CLASSES, count)
     images = generator.integers(0, 200, (count, SIDE, SIDE, 1), np.uint8)
@@ -31,15 +31,18 @@ def noisy_images(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def source(judge: int = 2000, *, black: bool = False, labelled: bool = True) -> EvalSource:
-    """EvalData of made images; `black` ones calibrate badly."""
+    """Generated evaluation data; `black` calibration images make a bad calibration."""
     images, labels = noisy_images(100 + judge)
     calibrate = np.zeros_like(images[:100]) if black else images[:100]
-    evidence = EvalData(calibrate, images[100:], labels[100:] if labelled else None)
+    data = EvalData(calibrate, images[100:], labels[100:] if labelled else None)
     text = f"{judge} {black} {labelled}"
-    return EvalSource(f"made images {text}", hashlib.sha256(text.encode()).hexdigest(), lambda: evidence)
+    return EvalSource(f"made images {text}", hashlib.sha256(text.encode()).hexdigest(), lambda: data)
 
 
-def order(
-    artifact: Artifact, precision: Precision = "int8", backend: str = "onnxruntime", evidence: EvalSource | None = None
+def engine_spec(
+    artifact: Artifact,
+    precision: Precision = "int8",
+    backend: str = "onnxruntime",
+    eval_source: EvalSource | None = None,
 ) -> EngineSpec:
-    return EngineSpec(artifact, find_backend(backend), precision, evidence)
+    return EngineSpec(artifact, find_backend(backend), precision, eval_source)

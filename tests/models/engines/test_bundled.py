@@ -1,4 +1,4 @@
-"""Gated int8 of what is bundled, calibrated and judged on real held-out images."""
+"""int8 engines of bundled models, calibrated and checked on real validation images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from models.engines.build.eval_data import find_eval_source
 from models.engines.spec import EngineSpec, EvalData, EvalSource
 from models.engines.store.store import Store
 
-# The quantizer warns of itself.
+# The quantizer raises these warnings itself.
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -25,7 +25,7 @@ pytestmark = [
 
 
 def cifar_nets() -> list[str]:
-    """resnet20 and the two others with the fewest operations."""
+    """resnet20 and the two other models with the fewest operations."""
     found = [Artifact.load(file.parent).manifest for file in sorted(BUNDLED.glob(f"*/{MANIFEST}"))]
     others = [one for one in found if one.dataset == "cifar10" and one.name != "resnet20-cifar10"]
     return ["resnet20-cifar10", *(one.name for one in sorted(others, key=lambda one: one.macs)[:2])]
@@ -33,22 +33,24 @@ def cifar_nets() -> list[str]:
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
 @pytest.mark.parametrize("name", cifar_nets())
-def test_int8_passes_the_gate_and_keeps_its_word_on_test_images(name: str, backend: str, tmp_path: Path) -> None:
+def test_int8_passes_the_accuracy_check_and_is_as_accurate_on_test_images(
+    name: str, backend: str, tmp_path: Path
+) -> None:
     artifact = Artifact.load(BUNDLED / name)
-    entry = build_engine(
+    stored = build_engine(
         EngineSpec(artifact, find_backend(backend), "int8", find_eval_source(artifact)), Store(tmp_path)
     )
-    judgement = entry.manifest.judgement
-    assert (entry.status, judgement["images"]) == ("accepted", 4500)
+    judgement = stored.manifest.judgement
+    assert (stored.status, judgement["images"]) == ("accepted", 4500)
     assert judgement["loss_bound"] <= 0.005
     test = load_data("cifar10").test
-    engine = find_backend(backend).load(entry.folder / "image.onnx", 2, "int8")
+    engine = find_backend(backend).load(stored.folder / "image.onnx", 2, "int8")
     right = sum(
         int((engine.run(test.images[start : start + 100]).argmax(1) == test.labels[start : start + 100]).sum())
         for start in range(0, 2000, 100)
     )
     own = artifact.manifest.accuracy["top1"]
-    assert right / 2000 > own - 0.03  # 2 000 images: twice the standard error, and what int8 may lose
+    assert right / 2000 > own - 0.03  # two standard errors of 2 000 images, and the loss that is allowed
 
 
 def test_black_images_calibrate_badly_and_are_refused(tmp_path: Path) -> None:
@@ -57,15 +59,15 @@ def test_black_images_calibrate_badly_and_are_refused(tmp_path: Path) -> None:
     assert source is not None
     real = source.read()
     black = EvalData(np.zeros_like(real.calibrate[:50]), real.judge, real.labels)
-    order = EngineSpec(artifact, find_backend("onnxruntime"), "int8", EvalSource("black images", "0", lambda: black))
+    spec = EngineSpec(artifact, find_backend("onnxruntime"), "int8", EvalSource("black images", "0", lambda: black))
     with pytest.raises(ArtifactError, match="refused, nothing was stored"):
-        build_engine(order, Store(tmp_path))
+        build_engine(spec, Store(tmp_path))
     assert Store(tmp_path).entries() == []
 
 
-def test_samples_of_imagenet_calibrate_but_prove_nothing(shared: Path, tmp_path: Path) -> None:
+def test_a_few_imagenet_images_calibrate_but_leave_it_unproven(shared: Path, tmp_path: Path) -> None:
     artifact = Artifact.load(BUNDLED / "squeezenet1_1-imagenet")
     source = find_eval_source(artifact, shared / "images" / "imagenet_200")
-    entry = build_engine(EngineSpec(artifact, find_backend("openvino"), "int8", source), Store(tmp_path))
-    assert entry.status == "unproven"
-    assert entry.manifest.judgement["agreement"] > 0.9
+    stored = build_engine(EngineSpec(artifact, find_backend("openvino"), "int8", source), Store(tmp_path))
+    assert stored.status == "unproven"
+    assert stored.manifest.judgement["agreement"] > 0.9

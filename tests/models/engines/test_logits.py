@@ -17,7 +17,7 @@ LOGITS = arrays(np.float32, (3, 4), elements=st.sampled_from(ODD) | st.floats(-5
 
 
 @given(LOGITS)
-def test_a_row_has_a_distribution_where_its_softmax_sums_to_one(logits: Logits) -> None:
+def test_a_row_has_a_distribution_if_its_softmax_sums_to_one(logits: Logits) -> None:
     with np.errstate(all="ignore"):
         sums = np.exp(log_softmax(logits.astype(np.float64))).sum(axis=1)
     assert has_distribution(logits).tolist() == [bool(abs(one - 1) < 1e-6) for one in sums]
@@ -26,7 +26,7 @@ def test_a_row_has_a_distribution_where_its_softmax_sums_to_one(logits: Logits) 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("rows", [1, 2 * DOT_VALUES])
-def test_one_number_of_many_is_found(value: float, rows: int) -> None:
+def test_one_invalid_value_among_many_is_found(value: float, rows: int) -> None:
     logits = np.zeros((rows, 3), np.float32)
     logits[-1, 1] = value
     assert not all_have_distribution(logits)
@@ -34,7 +34,7 @@ def test_one_number_of_many_is_found(value: float, rows: int) -> None:
 
 
 @given(LOGITS, LOGITS)
-def test_an_error_is_never_nan_and_finite_only_between_answers(reference: Logits, logits: Logits) -> None:
+def test_an_error_is_never_nan_and_finite_only_between_valid_logits(reference: Logits, logits: Logits) -> None:
     error = logit_error(reference, logits)
     assert error >= 0
     assert max(0.0, error) == error
@@ -42,7 +42,7 @@ def test_an_error_is_never_nan_and_finite_only_between_answers(reference: Logits
         assert error == math.inf
 
 
-def test_a_class_that_both_rule_out_is_no_difference() -> None:
+def test_a_class_that_both_engines_rule_out_is_no_difference() -> None:
     masked = np.array([[2.0, -np.inf, 1.0]], np.float32)
     assert logit_error(masked, masked) == 0
     assert logit_error(masked, masked + np.float32(0.5)) == 0.25

@@ -21,6 +21,7 @@ from serve.batching.line import BatcherLimits
 from serve.batching.slots import Slots
 from serve.config.schema import Limits, ModelConfig
 from serve.executors.base import Executor
+from serve.executors.engine_selection import build_spec
 from serve.executors.engine_set import load_engines
 from serve.executors.local import LocalExecutor
 from serve.gateway.catalog_loader import CatalogLoader
@@ -60,7 +61,7 @@ def with_full_queue(
         plane = DataPlane(Limits(), DecodePool(1, np.zeros(1)))
 
         async def connect(model: ModelConfig, artifact: Artifact) -> Executor:
-            return LocalExecutor(load_engines(model, artifact, Store(), 1, metrics), model.name)
+            return LocalExecutor(load_engines(model, build_spec(model, artifact), Store(), 1, metrics), model.name)
 
         loaded = Endpoints(await CatalogLoader(connect, metrics, plane.limits).load(MODEL))
         gate = asyncio.Event()

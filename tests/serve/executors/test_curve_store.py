@@ -14,7 +14,8 @@ from serve.config.schema import ModelConfig
 from serve.config.thread_plan import plan_threads
 from serve.executors import engine_set
 from serve.executors.curve_store import CurveStore
-from serve.executors.engine_set import Engines, load_engines
+from serve.executors.engine_selection import build_spec
+from serve.executors.engine_set import EngineSet, load_engines
 from serve.telemetry.mmap_store import MmapWriter
 from serve.telemetry.recorder import Metrics
 from tests.artifacts import write_artifact
@@ -28,15 +29,16 @@ def model(tmp_path: Path) -> ModelConfig:
     return ModelConfig(name="a", artifact=str(folder), max_batch=4)
 
 
-def load(model: ModelConfig, tmp_path: Path, threads: int = 1) -> Engines:
+def load(model: ModelConfig, tmp_path: Path, threads: int = 1) -> EngineSet:
     metrics = Metrics(MmapWriter(tmp_path / "pages"))
-    return load_engines(model, Artifact.load(model.folder), Store(tmp_path / "store"), threads, metrics)
+    spec = build_spec(model, Artifact.load(model.folder))
+    return load_engines(model, spec, Store(tmp_path / "store"), threads, metrics)
 
 
 def test_the_second_load_does_not_measure_again(
     model: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """But runs every size once, so that no request is the first of its size."""
+    """But it runs every size once, so that no request is the first of its size."""
     measured: list[tuple[int, ...]] = []
     warmed: list[tuple[int, ...]] = []
 
@@ -59,10 +61,10 @@ def test_the_second_load_does_not_measure_again(
     assert measured == [(1, 2, 4), (1, 2, 4), (1, 2, 4, 8)]
 
 
-def test_long_runs_of_tensors_are_not_waited_for(
+def test_long_runs_of_the_tensor_form_are_not_warmed_up(
     model: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the same network's two engines one runs every size; a first run costs little where every run is long."""
+    """Only the image form runs every size: where runs are long, a first run costs little more."""
     warmed: list[tuple[str, tuple[int, ...]]] = []
 
     def warm(engine: Any, sizes: Any) -> None:
@@ -77,14 +79,14 @@ def test_long_runs_of_tensors_are_not_waited_for(
     assert warmed == [("float32", (1, 2)), ("uint8", (1, 2, 4)), ("float32", (1, 2))]
 
 
-def test_explain_shows_what_an_earlier_start_measured(model: ModelConfig, tmp_path: Path) -> None:
+def test_explain_shows_the_curve_of_an_earlier_start(model: ModelConfig, tmp_path: Path) -> None:
     settings = parse_settings({"models": [model.model_dump(mode="json")], "engines": str(tmp_path / "store")})
     assert static_plan(settings)["models"][0]["curve_ms"] == {}
     curve = load(model, tmp_path, plan_threads(settings).local).curve
     assert static_plan(settings)["models"][0]["curve_ms"] == in_milliseconds(curve) != {}
 
 
-def test_it_belongs_to_an_engine_a_version_threads_and_sizes(tmp_path: Path) -> None:
+def test_a_curve_is_valid_for_one_engine_version_threads_and_sizes(tmp_path: Path) -> None:
     kept = CurveStore(Store(tmp_path), 2, (1, 2, 4))
     kept.keep("engine", CURVE)
     assert kept.find("engine", CURVE.engine) == CURVE
@@ -95,7 +97,7 @@ def test_it_belongs_to_an_engine_a_version_threads_and_sizes(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff{", b"[]", b'{"sizes": [1], "seconds": [1], "engine": "e"}'])
-def test_what_is_damaged_is_measured_again(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_curve_is_measured_again(tmp_path: Path, content: bytes) -> None:
     kept = CurveStore(Store(tmp_path), 2, (1, 2, 4))
     kept.keep("engine", CURVE)
     (file,) = Store(tmp_path).curves.iterdir()
@@ -103,7 +105,7 @@ def test_what_is_damaged_is_measured_again(tmp_path: Path, content: bytes) -> No
     assert kept.find("engine", CURVE.engine) is None
 
 
-def test_a_store_that_cannot_be_written_to_costs_nothing_else(tmp_path: Path) -> None:
+def test_a_read_only_store_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     kept = CurveStore(Store(tmp_path / "file"), 2, (1, 2, 4))
     kept.keep("engine", CURVE)

@@ -1,4 +1,4 @@
-"""Engines that are asked for, through a gateway's real listeners: from the store, built meanwhile, or told why not."""
+"""Configured engines, through a gateway's real listeners: from the store, built while it serves, or with the reason why not."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from serve.telemetry.definitions import CURVE, ENGINE_INFO
 from serve.telemetry.exposition import total
 from serve.telemetry.mmap_store import read_files
 from tests.artifacts import quadrant_image, write_artifact
-from tests.models.engines.orders import order, source
+from tests.models.engines.orders import engine_spec, source
 from tests.serve.listeners import Serving, serving
 from tests.waiting import until
 
-# The quantizer warns of itself.
+# The quantizer raises these warnings itself.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -38,7 +38,7 @@ pytestmark = [
 
 @pytest.fixture
 def settings(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Callable[..., Settings]:
-    """Settings of one model, with what is said of it."""
+    """Settings of one model with these keys."""
     write_artifact(tmp_path / "a", "a", convolution=True)
     ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
 
@@ -68,9 +68,9 @@ def engine_of(gateway: Serving) -> tuple[str, str, str]:
     return document["engine"].split()[0], document["precision"], document["engine_status"]
 
 
-def test_what_is_in_the_store_runs_from_the_start(settings: Callable[..., Settings], tmp_path: Path) -> None:
+def test_a_stored_engine_runs_from_the_start(settings: Callable[..., Settings], tmp_path: Path) -> None:
     artifact = Artifact.load(tmp_path / "a")
-    build_engine(order(artifact, "int8", "openvino", source()), Store(tmp_path / "store"))
+    build_engine(engine_spec(artifact, "int8", "openvino", source()), Store(tmp_path / "store"))
     chosen = settings(engine="openvino", precision="int8")
     with serving(chosen) as gateway:
         assert engine_of(gateway) == ("openvino", "int8", "accepted")
@@ -85,8 +85,10 @@ def test_what_is_in_the_store_runs_from_the_start(settings: Callable[..., Settin
         assert (metadata["platform"], config["backend"]) == ("openvino", "openvino")
 
 
-def test_until_it_is_built_the_artifacts_own_graphs_answer(settings: Callable[..., Settings], tmp_path: Path) -> None:
-    """Requests go on all the time, before, during and after the swap, and none fails."""
+def test_the_artifacts_own_graphs_serve_until_the_engine_is_built(
+    settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    """Requests continue before, during and after the swap, and none fails."""
     chosen = settings(engine="openvino")
     with serving(chosen) as gateway:
         assert engine_of(gateway) == ("onnxruntime", "fp32", "reference")
@@ -110,10 +112,10 @@ def test_until_it_is_built_the_artifacts_own_graphs_answer(settings: Callable[..
         assert explain(gateway.plane, chosen)["models"][0]["engine_problem"] == ""
         shown = total(read_files(gateway.metrics.folder))[ENGINE_INFO.name]
         assert [dict(labels)["engine"].split()[0] for labels in shown] == ["openvino"]
-    assert [entry.engine for entry in Store(tmp_path / "store").entries()] == ["openvino"]
+    assert [stored.engine for stored in Store(tmp_path / "store").entries()] == ["openvino"]
 
 
-def test_what_cannot_be_built_is_told_and_the_rest_serves(settings: Callable[..., Settings]) -> None:
+def test_a_build_that_fails_is_reported_and_the_model_serves(settings: Callable[..., Settings]) -> None:
     chosen = settings(precision="int8")
     with serving(chosen) as gateway:
 
@@ -125,7 +127,7 @@ def test_what_cannot_be_built_is_told_and_the_rest_serves(settings: Callable[...
         assert classify(gateway, 3) == "3"
 
 
-def test_a_precision_that_does_not_run_here_is_refused_at_the_start(
+def test_a_precision_that_this_machine_does_not_run_is_refused_at_the_start(
     settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="a: onnxruntime does not run bf16"):

@@ -1,4 +1,4 @@
-"""Where a local engine's runs are done: on its own thread, or on the event loop where the hop costs more than the run."""
+"""Where a local engine runs: on its own thread, or on the event loop if the hop costs more than the run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from models.engines.engine import Engine
 from models.engines.store.store import Store
 from serve.batching.latency_curve import LatencyCurve
 from serve.config.schema import ModelConfig
-from serve.executors.engine_set import Engines, load_engines
+from serve.executors.engine_selection import build_spec
+from serve.executors.engine_set import EngineSet, load_engines
 from serve.executors.local import LocalExecutor
 from serve.telemetry.mmap_store import MmapWriter
 from serve.telemetry.recorder import Metrics
@@ -25,7 +26,7 @@ from tests.artifacts import CLASSES, SIDE, write_artifact
 
 
 class Watched:
-    """An engine that notes the threads it runs on."""
+    """An engine that records the threads it runs on."""
 
     def __init__(self, engine: Engine, threads: list[str]) -> None:
         self.input, self.output, self._engine, self._threads = engine.input, engine.output, engine, threads
@@ -36,10 +37,11 @@ class Watched:
 
 
 @pytest.fixture
-def engines(tmp_path: Path) -> Engines:
+def engines(tmp_path: Path) -> EngineSet:
     artifact = Artifact.load(write_artifact(tmp_path / "a", "a"))
     model = ModelConfig(name="a", artifact=str(artifact.folder))
-    return load_engines(model, artifact, Store(tmp_path / "store"), 1, Metrics(MmapWriter(tmp_path / "pages")))
+    spec, metrics = build_spec(model, artifact), Metrics(MmapWriter(tmp_path / "pages"))
+    return load_engines(model, spec, Store(tmp_path / "store"), 1, metrics)
 
 
 @pytest.mark.parametrize(
@@ -48,12 +50,12 @@ def engines(tmp_path: Path) -> Engines:
         (LatencyCurve((1, 64), (0.0001, 0.003)), 1, True),
         (LatencyCurve((1, 64), (0.0001, 0.003)), 64, True),
         (LatencyCurve((1, 64), (0.0003, 0.003)), 1, False),  # longer than the hop
-        (LatencyCurve((1, 64), (0.0001, 0.006)), 64, False),  # the requests behind it would wait too long
-        (LatencyCurve((1, 8), (0.0001, 0.0008)), 8, False),  # its rows cost more than the loop's own work on them
+        (LatencyCurve((1, 64), (0.0001, 0.006)), 64, False),  # other requests would wait too long
+        (LatencyCurve((1, 8), (0.0001, 0.0008)), 8, False),  # each row costs more than the loop's own work on it
     ],
 )
-def test_only_short_runs_are_done_on_the_loop(
-    engines: Engines, curve: LatencyCurve, rows: int, on_the_loop: bool
+def test_only_short_runs_take_place_on_the_loop(
+    engines: EngineSet, curve: LatencyCurve, rows: int, on_the_loop: bool
 ) -> None:
     threads: list[str] = []
     watched = {form: Watched(engine, threads) for form, engine in engines._warm.engines.items()}

@@ -15,9 +15,11 @@ from PIL import Image
 
 from convoy.errors import ArtifactError, ConfigError
 from models.artifact import Artifact
+from models.engines.spec import EngineSpec
 from serve.api.explain import explain
 from serve.config.loading import parse_settings
-from serve.config.schema import Settings
+from serve.config.schema import ModelConfig, Settings
+from serve.executors.engine_selection import build_spec
 from serve.executors.lazy import LazyExecutor, check_memory, memory_of
 from serve.gateway.endpoints import ModelEndpoint
 from serve.telemetry.definitions import EVICTIONS, LOADS
@@ -67,7 +69,7 @@ def on_loop(gateway: Serving, work: Coroutine[Any, Any, T]) -> T:
 
 
 def count(gateway: Serving, name: str) -> tuple[float, float]:
-    """Loads and evictions so far, read where they are written: a page of metrics belongs to one thread."""
+    """Loads and evictions so far, read on the loop: a metrics file belongs to one thread."""
 
     async def read() -> tuple[float, float]:
         loads, evictions = (gateway.metrics.values(one, model=name, version="1") for one in (LOADS, EVICTIONS))
@@ -93,7 +95,7 @@ def test_requests_at_the_same_time_load_it_once(gateway: Serving) -> None:
     assert count(gateway, "b") == (1, 0)
 
 
-def test_models_that_take_turns_all_answer(gateway: Serving) -> None:
+def test_models_that_evict_each_other_all_answer(gateway: Serving) -> None:
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(lambda name: classify(gateway, name).status_code, NAMES * 10))
     assert answers == [200] * 30
@@ -102,7 +104,7 @@ def test_models_that_take_turns_all_answer(gateway: Serving) -> None:
     assert loads == evictions + 1
 
 
-def test_to_clients_a_model_that_is_not_loaded_is_ready(gateway: Serving) -> None:
+def test_a_model_that_is_not_loaded_is_ready_for_clients(gateway: Serving) -> None:
     assert {entry.state for entry in gateway.repository.index()} == {"READY"}
     for path in ("health/ready", "models/c/ready", "models/c-tensor/ready"):
         assert httpx.get(f"{gateway.http}/v2/{path}").status_code == 200
@@ -111,7 +113,7 @@ def test_to_clients_a_model_that_is_not_loaded_is_ready(gateway: Serving) -> Non
     assert loaded(gateway) == {"a"}
 
 
-def test_explain_says_who_is_in_memory(gateway: Serving, settings: Settings) -> None:
+def test_explain_shows_which_models_are_in_memory(gateway: Serving, settings: Settings) -> None:
     plan = explain(gateway.plane, settings)
     assert [(one["name"], one["in_memory"], bool(one["curve_ms"])) for one in plan["models"]] == [
         ("a", True, True),
@@ -121,7 +123,7 @@ def test_explain_says_who_is_in_memory(gateway: Serving, settings: Settings) -> 
     assert plan["models_memory_mb"] == settings.models_memory_mb
 
 
-def test_an_artifact_that_breaks_meanwhile_is_told_and_tried_again(
+def test_a_damaged_artifact_is_reported_and_tried_again(
     gateway: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serve.executors.lazy.AGAIN_SECONDS", 60.0)
@@ -135,13 +137,13 @@ def test_an_artifact_that_breaks_meanwhile_is_told_and_tried_again(
     assert (entry.state, "image.onnx" in entry.reason) == ("UNAVAILABLE", True)
     assert httpx.get(f"{gateway.http}/v2/models/c/ready").status_code == 503
     model.write_bytes(whole)
-    gateway.loop.call_soon_threadsafe(executor(gateway, "c")._forgive)  # the time has passed
+    gateway.loop.call_soon_threadsafe(executor(gateway, "c")._allow_retry)  # the time has passed
     assert classify(gateway, "c").status_code == 200
     assert httpx.get(f"{gateway.http}/v2/models/c/ready").status_code == 200
     assert {entry.state for entry in gateway.repository.index()} == {"READY"}
 
 
-def test_a_model_that_cannot_come_drives_no_other_out(
+def test_a_model_that_cannot_be_loaded_evicts_no_other(
     gateway: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serve.executors.lazy.AGAIN_SECONDS", 60.0)
@@ -154,12 +156,12 @@ def test_a_model_that_cannot_come_drives_no_other_out(
     with pytest.raises(ArtifactError, match=r"tensor\.onnx"):
         on_loop(gateway, gateway.repository.load("c"))
     model.write_bytes(whole)
-    on_loop(gateway, gateway.repository.load("c"))  # what was asked for is not put off by the failure before
+    on_loop(gateway, gateway.repository.load("c"))  # an explicit load does not wait for the next attempt
     assert {entry.state for entry in gateway.repository.index()} == {"READY"}
     assert classify(gateway, "c").status_code == 200
 
 
-def test_an_unloaded_model_leaves_its_room_to_others(gateway: Serving) -> None:
+def test_an_unloaded_model_frees_its_memory(gateway: Serving) -> None:
     on_loop(gateway, gateway.repository.unload("a"))
     assert classify(gateway, "b").status_code == 200
     assert count(gateway, "a") == (1, 0)
@@ -168,9 +170,34 @@ def test_an_unloaded_model_leaves_its_room_to_others(gateway: Serving) -> None:
     assert classify(gateway, "a").status_code == 200
 
 
-def test_a_model_that_can_never_fit_is_refused_at_the_start(settings: Settings) -> None:
+def test_a_model_larger_than_the_budget_is_refused_at_the_start(settings: Settings) -> None:
     artifacts = {model.name: Artifact.load(model.folder) for model in settings.models}
     small = settings.model_copy(update={"models_memory_mb": settings.models_memory_mb / 2})
     with pytest.raises(ConfigError, match="a takes at least"):
         check_memory(small, artifacts)
     check_memory(settings, artifacts)
+
+
+def test_an_engine_that_was_never_loaded_says_so(gateway: Serving) -> None:
+    first, second = executor(gateway, "a"), executor(gateway, "b")
+    assert (first.loaded, first.measured, first.memory.loaded) == (True, True, True)
+    assert (second.loaded, second.measured, second.memory.loaded) == (False, False, False)
+    assert second.memory.size > 0
+    assert classify(gateway, "b").status_code == 200
+    assert (first.loaded, first.measured) == (False, True)  # an evicted engine keeps its curve
+    assert (second.loaded, second.measured) == (True, True)
+
+
+def test_a_reload_makes_no_other_build_spec(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def counted(model: ModelConfig, artifact: Artifact) -> EngineSpec:
+        made.append(model.name)
+        return build_spec(model, artifact)
+
+    monkeypatch.setattr("serve.executors.lazy.build_spec", counted)
+    with serving(settings) as gateway:
+        for name in ("b", "a", "b"):
+            assert classify(gateway, name).status_code == 200
+        assert [count(gateway, name)[0] for name in NAMES] == [2, 2, 0]
+    assert sorted(made) == list(NAMES)

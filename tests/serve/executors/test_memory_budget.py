@@ -13,14 +13,16 @@ SIZES = st.integers(0, 300)
 
 
 @given(RESIDENTS, SIZES, SIZES)
-def test_what_is_needed_fits_afterwards_if_it_can(residents: list[Resident], needed: int, budget: int) -> None:
+def test_the_needed_bytes_fit_after_the_evictions_if_possible(
+    residents: list[Resident], needed: int, budget: int
+) -> None:
     victims = choose_victims(residents, needed, budget)
     left = sum(one.size for one in residents if one.name not in victims)
     assert left + needed <= budget or len(victims) == len(residents)
 
 
 @given(RESIDENTS, SIZES, SIZES)
-def test_nobody_goes_without_need(residents: list[Resident], needed: int, budget: int) -> None:
+def test_no_model_is_evicted_without_need(residents: list[Resident], needed: int, budget: int) -> None:
     victims = choose_victims(residents, needed, budget)
     spared = set(victims[:-1])
     if victims:
@@ -29,7 +31,7 @@ def test_nobody_goes_without_need(residents: list[Resident], needed: int, budget
 
 
 @given(RESIDENTS, SIZES, SIZES)
-def test_idle_ones_go_first_and_the_least_recently_used_before_the_others(
+def test_idle_models_are_evicted_first_and_of_them_the_least_recently_used(
     residents: list[Resident], needed: int, budget: int
 ) -> None:
     by_name = {one.name: one for one in residents}

@@ -21,8 +21,9 @@ from models.engines.store.store import Store
 from serve.batching.latency_curve import LatencyCurve
 from serve.config.loading import parse_settings
 from serve.config.schema import ModelConfig, Settings
-from serve.executors.engine_selection import EngineFacts
-from serve.executors.engine_set import Engines, load_engines
+from serve.executors.base import EngineFacts
+from serve.executors.engine_selection import build_spec
+from serve.executors.engine_set import EngineSet, load_engines
 from serve.executors.host import HostAnswer, HostExecutor, HostFacts
 from serve.executors.local import LocalExecutor
 from serve.gateway.catalog_loader import close_endpoints
@@ -56,25 +57,26 @@ class NoNumbers(Short):
         return np.full_like(self._engine.run(batch), np.nan)
 
 
-def load(tmp_path: Path, **how: Any) -> Engines:
+def load(tmp_path: Path, **how: Any) -> EngineSet:
     artifact = Artifact.load(write_artifact(tmp_path / "a", "a", **how))
     model = ModelConfig(name="a", artifact=str(artifact.folder))
-    return load_engines(model, artifact, Store(tmp_path / "store"), 1, Metrics(MmapWriter(tmp_path / "pages")))
+    spec, metrics = build_spec(model, artifact), Metrics(MmapWriter(tmp_path / "pages"))
+    return load_engines(model, spec, Store(tmp_path / "store"), 1, metrics)
 
 
 @pytest.fixture
-def engines(tmp_path: Path) -> Engines:
+def engines(tmp_path: Path) -> EngineSet:
     return load(tmp_path, faulty=True)
 
 
-def test_a_batch_that_fails_says_nothing_of_the_engine(engines: Engines) -> None:
+def test_a_batch_that_fails_says_nothing_of_the_engine(engines: EngineSet) -> None:
     with pytest.raises(EngineFailed, match="ONNX Runtime"):
         engines.run("image", np.full_like(ROWS, POISON))
     assert engines.run("image", ROWS).shape == (3, CLASSES)
     engines.probe()
 
 
-def test_a_broken_engine_says_so_until_it_is_whole(engines: Engines) -> None:
+def test_a_broken_engine_says_so_until_it_is_whole(engines: EngineSet) -> None:
     whole = engines._warm
     engines._warm = replace(whole, engines={form: Short(engine) for form, engine in whole.engines.items()})
     with pytest.raises(NotReady, match="broken"):
@@ -85,7 +87,7 @@ def test_a_broken_engine_says_so_until_it_is_whole(engines: Engines) -> None:
     engines.probe()
 
 
-def test_an_engine_that_answers_nan_to_everything_is_broken(engines: Engines) -> None:
+def test_an_engine_that_answers_nan_to_everything_is_broken(engines: EngineSet) -> None:
     whole = engines._warm
     engines._warm = replace(whole, engines={form: NoNumbers(engine) for form, engine in whole.engines.items()})
     with pytest.raises(NotReady, match="broken"):
@@ -188,7 +190,7 @@ def relabel(folder: Path, labels: tuple[str, ...]) -> tuple[str, ...]:
     return manifest.labels
 
 
-def engines_of(gateway: InProcess, name: str) -> Engines:
+def engines_of(gateway: InProcess, name: str) -> EngineSet:
     endpoint = gateway.plane.endpoints.by_name[name]
     assert isinstance(endpoint, ModelEndpoint)
     assert isinstance(endpoint.executor, LocalExecutor)
@@ -272,7 +274,7 @@ def test_a_gateway_whose_engines_are_all_broken_is_replaced(settings: Settings) 
     run(scenario())
 
 
-def test_a_probe_that_failed_is_made_again(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_that_failed_is_made_again(engines: EngineSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """What answers NaN has run all the same, and so lately that a probe might not ask it."""
     monkeypatch.setattr("serve.executors.engine_set.PROBE_AFTER_SECONDS", -1.0)
     whole = engines._warm

@@ -1,6 +1,6 @@
-"""A small double of TensorRT, CUDA's runtime and NVML, for machines without a card: plans are ONNX graphs that run on the CPU.
+"""A small double of TensorRT, CUDA's runtime and NVML, for machines without a GPU: plans are ONNX graphs that run on the CPU.
 
-It keeps what the engine relies on: plans belong to one version and card, a context runs only shapes of its profile, and what
+It keeps what the engine relies on: plans belong to one version and GPU, a context runs only shapes of its profile, and what
 runs reads and writes addresses.
 """
 
@@ -23,13 +23,13 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import load_external_data_for_model
 
 VERSION = "11.4.1"
-CARD = "Test Card"
+GPU_NAME = "Test Card"
 MEMORY = 1 << 30
 MODULES = ("models.engines.backends.tensorrt", "models.engines.backends.cuda_memory")
 
 
 class State:
-    """What a test may change, and what it may look at."""
+    """What a test may change and inspect."""
 
     def __init__(self) -> None:
         self.capability = (9, 0)
@@ -197,7 +197,7 @@ def nptype(name: str) -> np.dtype[Any]:
 
 @contextmanager
 def installed(patch: pytest.MonkeyPatch) -> Iterator[State]:
-    """As if all of it were installed, beside one card."""
+    """Installs the double as if the packages and one GPU were present."""
     state = State()
     for name, module in _modules(state).items():
         patch.setitem(sys.modules, name, module)
@@ -247,7 +247,7 @@ def _tensorrt(state: State) -> types.ModuleType:
 
 
 class _Runtime:
-    """CUDA's runtime over the memory of the host."""
+    """CUDA's runtime with memory of the host."""
 
     def __init__(self, state: State) -> None:
         kinds = types.SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
@@ -281,7 +281,7 @@ def _nvml(state: State) -> types.ModuleType:
         nvmlDeviceGetHandleByIndex=lambda index: index,
         nvmlDeviceGetHandleByUUID=lambda uuid: uuid,
         nvmlDeviceGetCudaComputeCapability=lambda handle: state.capability,
-        nvmlDeviceGetName=lambda handle: CARD,
+        nvmlDeviceGetName=lambda handle: GPU_NAME,
         nvmlSystemGetDriverVersion=lambda: "600.1",
         nvmlDeviceGetMemoryInfo=lambda handle: types.SimpleNamespace(total=MEMORY),
     )
@@ -298,7 +298,7 @@ def _header(state: State, profiles: list[list[int]]) -> dict[str, Any]:
 
 
 def _check(graph: onnx.GraphProto) -> None:
-    """TensorRT takes bytes as a network's input only where they become floats at once."""
+    """TensorRT accepts uint8 as a network's input only if it is cast to floats at once."""
     if not graph.input:
         raise ValueError("the graph is empty")
     given = graph.input[0]

@@ -1,4 +1,4 @@
-"""What every engine promises: one suite over all backends that are installed, and over torch, which they are compared with."""
+"""The contract of every engine: one suite for all installed backends, and for torch, the reference."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def net() -> nn.Module:
 def graphs(net: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("net")
     export(net, STEPS, folder)
-    add_preprocessing(STEPS, folder, cast_first=True)  # as strongly typed backends want it, and all others take it
+    add_preprocessing(STEPS, folder, cast_first=True)  # required by strongly typed backends, accepted by the others
     return folder
 
 
 @contextmanager
 def opened(name: str, patch: pytest.MonkeyPatch) -> Iterator[Backend]:
-    """The backend of a name, or TensorRT over its double; skips those whose card is not here."""
+    """The backend of a name, or TensorRT with its double; skips those without a GPU."""
     if name == DOUBLE:
         with tensorrt_double.installed(patch):
             yield find_backend("tensorrt")
@@ -94,7 +94,7 @@ def rows(engine: Engine, count: int, seed: int = 0) -> np.ndarray:
     return generator.normal(size=shape).astype(np.float32)
 
 
-def test_it_says_what_it_takes_and_gives(load: Callable[[Any], Engine]) -> None:
+def test_input_and_output_specs(load: Callable[[Any], Engine]) -> None:
     image, tensor = load("image"), load("tensor")
     assert (image.input.name, image.input.dtype, image.input.shape) == ("image", np.dtype(np.uint8), (-1, 16, 16, 3))
     assert (tensor.input.name, tensor.input.dtype, tensor.input.shape) == (
@@ -111,7 +111,9 @@ def test_it_says_what_it_takes_and_gives(load: Callable[[Any], Engine]) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_it_answers_as_torch_does_at_every_batch(load: Callable[[Any], Engine], net: nn.Module, form: Any) -> None:
+def test_its_logits_are_those_of_torch_at_every_batch_size(
+    load: Callable[[Any], Engine], net: nn.Module, form: Any
+) -> None:
     engine, reference = load(form), TorchEngine(net, STEPS, form)
     for count in (1, 3, 8, 2):
         batch = rows(engine, count, seed=count)
@@ -120,13 +122,13 @@ def test_it_answers_as_torch_does_at_every_batch(load: Callable[[Any], Engine], 
         np.testing.assert_allclose(logits, reference.run(batch), rtol=1e-4, atol=1e-4)
 
 
-def test_an_answer_stays_as_it_was(load: Callable[[Any], Engine]) -> None:
+def test_a_later_run_does_not_overwrite_earlier_logits(load: Callable[[Any], Engine]) -> None:
     engine = load("image")
     first = engine.run(rows(engine, 2, seed=1))
     kept = first.copy()
     engine.run(rows(engine, 2, seed=2))
     np.testing.assert_array_equal(first, kept)
-    first += 1  # whoever got it may write on it
+    first += 1  # the caller may write to it
 
 
 def test_rows_of_a_strided_view(load: Callable[[Any], Engine]) -> None:
@@ -161,7 +163,7 @@ def test_a_batch_that_does_not_fit_fails_and_the_next_one_runs(load: Callable[[A
 
 
 @pytest.mark.parametrize("cut", ["absent", "nothing", "half", "without weights"])
-def test_what_is_no_whole_graph_is_refused(backend: Backend, cut: str, graphs: Path, tmp_path: Path) -> None:
+def test_a_truncated_graph_is_refused(backend: Backend, cut: str, graphs: Path, tmp_path: Path) -> None:
     whole = (graphs / "tensor.onnx").read_bytes()
     if cut != "absent":
         (tmp_path / "tensor.onnx").write_bytes({"nothing": b"", "half": whole[: len(whole) // 2]}.get(cut, whole))

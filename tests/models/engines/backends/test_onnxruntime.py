@@ -15,7 +15,7 @@ def batch(*bright: int) -> np.ndarray:
     return np.stack([quadrant_image(one)[..., np.newaxis] for one in bright])
 
 
-def test_specs_and_answers(tmp_path: Path) -> None:
+def test_specs_and_logits(tmp_path: Path) -> None:
     engine = load_engine(write_artifact(tmp_path / "a", "a") / "image.onnx", 1)
     assert (engine.input.name, engine.input.shape) == ("image", (-1, SIDE, SIDE, 1))
     assert engine.input.dtype == np.dtype(np.uint8)
@@ -30,7 +30,7 @@ def test_threads_share_an_engine(tmp_path: Path) -> None:
     assert answers == [number % 4 for number in range(200)]
 
 
-def test_failures_are_ours(tmp_path: Path) -> None:
+def test_failures_raise_engine_failed(tmp_path: Path) -> None:
     engine = load_engine(write_artifact(tmp_path / "a", "a", faulty=True) / "image.onnx", 1)
     with pytest.raises(EngineFailed):
         engine.run(quadrant_image(0, POISON)[np.newaxis, ..., np.newaxis])
@@ -39,7 +39,7 @@ def test_failures_are_ours(tmp_path: Path) -> None:
     assert engine.run(batch(1)).argmax() == 1
 
 
-def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_graph_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"no graph")
     with pytest.raises(ArtifactError, match="cannot be loaded"):

@@ -1,4 +1,4 @@
-"""What is decided for ONNX Runtime's providers on GPUs; `tests/gpu` runs them."""
+"""Options of ONNX Runtime's GPU providers; `tests/gpu` runs them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from models.engines.backends.registry import GPU_BACKENDS, find_backend
 from models.engines.engine import TensorSpec
 from tests.artifacts import write_artifact
 
-CARD = Gpu("Test Card", "9.0", "600.1", 8 << 30)
+GPU = Gpu("Test Card", "9.0", "600.1", 8 << 30)
 SPEC = TensorSpec("image", np.dtype(np.uint8), (-1, 224, 200, 3))
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this is a GPU machine")
 @pytest.mark.parametrize("name", GPU_BACKENDS)
-def test_a_machine_without_gpus_is_told_what_is_missing(name: str) -> None:
+def test_without_a_gpu_the_error_says_what_is_missing(name: str) -> None:
     with pytest.raises(ConfigError, match=r"pip install 'convoy-serve\[(gpu|tensorrt)\]'"):
         find_backend(name)
 
 
-def test_cuda_keeps_to_its_share_of_the_card() -> None:
+def test_cuda_is_limited_to_its_share_of_the_gpu() -> None:
     name, options = cuda_provider(1 << 30)
     assert name == "CUDAExecutionProvider"
     assert options["gpu_mem_limit"] == "1073741824"
@@ -47,8 +47,8 @@ def test_the_profile_goes_from_one_row_to_the_largest_batch(tmp_path: Path) -> N
     assert not any("enable" in option for option in plain)
 
 
-def test_what_they_offer_and_depend_on() -> None:
-    cuda, tensorrt = OnnxRuntimeCuda(CARD), OnnxRuntimeTensorRt(CARD, "11.4.1")
+def test_precisions_and_hardware() -> None:
+    cuda, tensorrt = OnnxRuntimeCuda(GPU), OnnxRuntimeTensorRt(GPU, "11.4.1")
     assert cuda.precisions() == ("fp32", "fp16")
     assert tensorrt.precisions() == ("fp32", "fp16", "int8")
     assert tensorrt.version == f"{onnxruntime.__version__}+tensorrt11.4.1"
@@ -57,7 +57,7 @@ def test_what_they_offer_and_depend_on() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")
-def test_a_provider_that_does_not_take_the_graph_is_refused(tmp_path: Path) -> None:
+def test_a_provider_that_cannot_run_the_graph_is_refused(tmp_path: Path) -> None:
     graph = write_artifact(tmp_path / "a", "a") / "image.onnx"
     with pytest.raises(ArtifactError, match=r"image\.onnx cannot be loaded by CUDAExecutionProvider, only by CPU"):
         OnnxRuntimeEngine(graph, 1, (cuda_provider(1 << 30),))

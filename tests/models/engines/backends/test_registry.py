@@ -9,7 +9,7 @@ from convoy.errors import ConfigError, NotFound
 from models.engines.backends.registry import CPU_BACKENDS, MODULES, find_backend, installed_backends
 
 
-def test_every_backend_for_cpus_is_installed_where_tests_run() -> None:
+def test_all_cpu_backends_are_installed_for_tests() -> None:
     found = [one.name for one in installed_backends()]
     assert found[: len(CPU_BACKENDS)] == list(CPU_BACKENDS)
     for backend in map(find_backend, CPU_BACKENDS):
@@ -17,7 +17,7 @@ def test_every_backend_for_cpus_is_installed_where_tests_run() -> None:
         assert backend.version[0].isdigit()
 
 
-def test_an_unknown_backend_is_told_the_nearest() -> None:
+def test_an_unknown_backend_suggests_the_nearest() -> None:
     with pytest.raises(NotFound, match="did you mean 'openvino'"):
         find_backend("openvin")
 
@@ -30,7 +30,7 @@ def test_a_backend_without_its_library_names_the_extra(monkeypatch: pytest.Monke
     assert "openvino" not in [one.name for one in installed_backends()]
 
 
-def test_a_server_imports_only_what_it_runs() -> None:
+def test_a_server_imports_only_what_it_uses() -> None:
     others = {"torch", "openvino", "onnx", "tensorrt", "cuda", "pynvml"}
     code = f"import sys, serve.deployments.gateway; print(sorted({others} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""What TensorRT engines decide, over a double: `tests/gpu` runs the real thing."""
+"""TensorRT engines, with a double of TensorRT; `tests/gpu` runs the real one."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from models.engines.build.builder import build_engine
 from models.engines.engine import Precision
 from models.engines.store.store import Store
 from tests.models.engines.backends import tensorrt_double as double
-from tests.models.engines.orders import noisy_images, order, source
+from tests.models.engines.orders import engine_spec, noisy_images, source
 
-# The quantizer warns of itself.
+# The quantizer raises these warnings itself.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -40,23 +40,23 @@ def planes(count: int) -> np.ndarray:
     return images.transpose(0, 3, 1, 2).astype(np.float32)
 
 
-def test_buckets_follow_each_other() -> None:
+def test_buckets_are_contiguous() -> None:
     assert buckets((32, 1, 8, 8)) == [(1, 1), (2, 8), (9, 32)]
     assert buckets((4,)) == [(1, 4)]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_it_is_built_judged_and_answers_from_its_plan(
+def test_it_is_built_checked_and_runs_from_its_plan(
     state: double.State, artifact: Artifact, store: Store, precision: Precision
 ) -> None:
-    entry = build_engine(order(artifact, precision, "tensorrt", source()), store)
-    assert (entry.status, sorted(entry.manifest.files)) == (
+    stored = build_engine(engine_spec(artifact, precision, "tensorrt", source()), store)
+    assert (stored.status, sorted(stored.manifest.files)) == (
         "accepted",
         ["image.onnx", "image.plan", "tensor.onnx", "tensor.plan", "weights.bin"],
     )
     built = state.builds
     images, labels = noisy_images(70, seed=3)
-    logits = find_backend("tensorrt").load(entry.folder / "image.onnx", 1, precision).run(images)
+    logits = find_backend("tensorrt").load(stored.folder / "image.onnx", 1, precision).run(images)
     assert state.builds == built
     assert (logits.argmax(1) == labels).mean() > 0.9
     reference = load_engine(artifact.image_model, 1).run(images)
@@ -76,19 +76,19 @@ def test_each_batch_runs_in_the_profile_of_its_bucket(state: double.State, artif
     assert state.profiles_run == [2, 2, 1]
 
 
-def test_the_next_build_learns_from_the_last(state: double.State, artifact: Artifact, tmp_path: Path) -> None:
-    card = find_gpu()
-    build_plan(artifact.tensor_model, (1,), card, tmp_path)
-    build_plan(artifact.tensor_model, (1,), card, tmp_path)
+def test_a_build_reuses_the_timing_cache(state: double.State, artifact: Artifact, tmp_path: Path) -> None:
+    gpu = find_gpu()
+    build_plan(artifact.tensor_model, (1,), gpu, tmp_path)
+    build_plan(artifact.tensor_model, (1,), gpu, tmp_path)
     assert state.timings_given == [b"", b"known"]
     (file,) = tmp_path.glob("*.cache")
     assert file.name == "11.4.1-sm9.0.cache"
     file.write_bytes(b"of another version")
-    build_plan(artifact.tensor_model, (1,), card, tmp_path)
+    build_plan(artifact.tensor_model, (1,), gpu, tmp_path)
     assert (state.timings_given[-1], file.read_bytes()) == (b"", b"known")
 
 
-@pytest.mark.parametrize("kept", ["another card", "damaged", "nothing"])
+@pytest.mark.parametrize("kept", ["another GPU", "damaged", "nothing"])
 def test_a_plan_that_does_not_fit_is_built_again(
     state: double.State, artifact: Artifact, tmp_path: Path, kept: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -96,7 +96,7 @@ def test_a_plan_that_does_not_fit_is_built_again(
     graph = artifact.tensor_model
     backend.prepare(graph, "fp32", (1, 8), tmp_path)
     plan = graph.with_suffix(".plan")
-    if kept == "another card":
+    if kept == "another GPU":
         state.capability = (8, 6)
     else:
         plan.write_bytes(b"" if kept == "nothing" else plan.read_bytes()[7:])
@@ -107,17 +107,17 @@ def test_a_plan_that_does_not_fit_is_built_again(
     assert "built again" in caplog.text
 
 
-def test_a_new_card_or_driver_is_another_order(state: double.State, artifact: Artifact, store: Store) -> None:
-    entry = build_engine(order(artifact, "fp32", "tensorrt"), store)
-    assert entry.manifest.recipe["hardware"]["card"] == double.CARD
-    assert entry.manifest.recipe["versions"]["tensorrt"] == double.VERSION
+def test_another_gpu_or_driver_is_another_build_spec(state: double.State, artifact: Artifact, store: Store) -> None:
+    stored = build_engine(engine_spec(artifact, "fp32", "tensorrt"), store)
+    assert stored.manifest.recipe["hardware"]["card"] == double.GPU_NAME
+    assert stored.manifest.recipe["versions"]["tensorrt"] == double.VERSION
     state.capability = (8, 9)
-    moved = order(artifact, "fp32", "tensorrt")
-    assert moved.differences(entry.manifest.recipe) == ["hardware"]
+    moved = engine_spec(artifact, "fp32", "tensorrt")
+    assert moved.differences(stored.manifest.recipe) == ["hardware"]
     assert store.find(moved) is None
 
 
-def test_what_it_takes_of_the_card_is_counted_and_freed(state: double.State, artifact: Artifact) -> None:
+def test_its_gpu_memory_is_counted_and_freed(state: double.State, artifact: Artifact) -> None:
     backend = find_backend("tensorrt")
     engine: Any = backend.load(artifact.tensor_model, 1, "fp32")
     buffers = 32 * 4 * (8 * 8 + 4)
@@ -125,20 +125,20 @@ def test_what_it_takes_of_the_card_is_counted_and_freed(state: double.State, art
     assert sum(len(one) for one in state.allocated.values()) == buffers
     del engine
     assert not state.allocated
-    with pytest.raises(ArtifactError, match=r"may take 0 MB: give the model more of it \(`gpus`\)"):
+    with pytest.raises(ArtifactError, match=r"may take 0 MB: give the model a larger share \(`gpus`\)"):
         backend.load(artifact.tensor_model, 1, "fp32", share=1e-6)
 
 
-def test_a_machine_without_a_card_is_told_what_to_do(state: double.State, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert find_gpu() == Gpu(double.CARD, "9.0", "600.1", double.MEMORY)
+def test_without_a_gpu_the_error_names_the_remedy(state: double.State, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_gpu() == Gpu(double.GPU_NAME, "9.0", "600.1", double.MEMORY)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-5")
-    assert find_gpu().name == double.CARD
+    assert find_gpu().name == double.GPU_NAME
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(ConfigError, match=r"no GPU: CUDA_VISIBLE_DEVICES hides them all.*gpus"):
         find_backend("tensorrt")
 
 
-def test_a_driver_that_is_not_there_is_told(state: double.State, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_driver_is_reported(state: double.State, monkeypatch: pytest.MonkeyPatch) -> None:
     import pynvml
 
     def fail() -> None:

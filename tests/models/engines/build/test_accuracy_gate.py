@@ -14,8 +14,8 @@ from models.engines.spec import BUDGET
 counts = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(130, 6000))
 
 
-def test_no_discordant_pair_is_no_proof_of_no_loss() -> None:
-    """With none the limit is z² / (n + z²)."""
+def test_without_discordant_pairs_the_bound_is_not_zero() -> None:
+    """The limit is then z² / (n + z²)."""
     for images in (10, 539, 4500):
         assert loss_bound(0, 0, images) == pytest.approx(1.644854**2 / (images + 1.644854**2), rel=1e-5)
     assert loss_bound(0, 0, images_needed(BUDGET)) <= BUDGET < loss_bound(0, 0, images_needed(BUDGET) - 1)
@@ -28,14 +28,14 @@ def test_published_limits() -> None:
 
 
 @given(counts)
-def test_the_bound_lies_above_what_was_seen(given_counts: tuple[int, int, int]) -> None:
+def test_the_bound_is_above_the_observed_loss(given_counts: tuple[int, int, int]) -> None:
     lost, gained, images = given_counts
     bound = loss_bound(lost, gained, images)
     assert (lost - gained) / images < bound <= 1
 
 
 @given(counts)
-def test_a_loss_more_raises_it_and_a_gain_instead_lowers_it(given_counts: tuple[int, int, int]) -> None:
+def test_another_loss_raises_the_bound_and_another_gain_lowers_it(given_counts: tuple[int, int, int]) -> None:
     lost, gained, images = given_counts
     assert (
         loss_bound(lost + 1, gained, images) > loss_bound(lost, gained, images) > loss_bound(lost, gained + 1, images)
@@ -43,8 +43,8 @@ def test_a_loss_more_raises_it_and_a_gain_instead_lowers_it(given_counts: tuple[
 
 
 @pytest.mark.parametrize("discordant", [0.0051, 0.01, 0.04])
-def test_an_engine_at_the_budget_is_accepted_at_most_one_time_in_twenty(discordant: float) -> None:
-    """The true loss is the whole budget; however rare discordant pairs are, false acceptance keeps near 5 %."""
+def test_an_engine_that_loses_the_budget_is_accepted_at_most_5_percent_of_the_time(discordant: float) -> None:
+    """False acceptance stays near 5 %, however rare discordant pairs are."""
     generator = np.random.default_rng(0)
     images, runs = 4500, 2000
     lost = (discordant + BUDGET) / 2
@@ -57,7 +57,7 @@ def logits_for(classes: list[int]) -> np.ndarray:
     return np.eye(3, dtype=np.float32)[classes]
 
 
-def test_judgements() -> None:
+def test_statuses_and_their_reasons() -> None:
     labels = np.zeros(1000, np.int64)
     right = logits_for([0] * 1000)
     same = check_accuracy(right, right, labels, BUDGET)

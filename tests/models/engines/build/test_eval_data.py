@@ -27,24 +27,24 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
             find_eval_source(artifact, folder)
 
 
-def test_images_without_labels_calibrate(tmp_path: Path) -> None:
+def test_images_without_labels_are_for_calibration(tmp_path: Path) -> None:
     artifact = quadrants(tmp_path / "artifact")
     write_images(tmp_path / "images", 12)
     source = find_eval_source(artifact, tmp_path / "images")
     assert source is not None
-    evidence = source.read()
-    assert (len(evidence.calibrate), len(evidence.judge), evidence.labels) == (3, 9, None)
+    data = source.read()
+    assert (len(data.calibrate), len(data.judge), data.labels) == (3, 9, None)
 
 
-def test_folders_named_as_the_labels_judge(tmp_path: Path) -> None:
+def test_images_in_folders_named_as_labels_are_labelled(tmp_path: Path) -> None:
     artifact = quadrants(tmp_path / "artifact")
     write_images(tmp_path / "images" / "top right", 4)
     write_images(tmp_path / "images" / "bottom left", 4)
     source = find_eval_source(artifact, tmp_path / "images")
     assert source is not None
-    evidence = source.read()
-    assert evidence.labels is not None
-    assert evidence.labels.tolist() == [1, 1, 1, 2, 2, 2]
+    data = source.read()
+    assert data.labels is not None
+    assert data.labels.tolist() == [1, 1, 1, 2, 2, 2]
     before = source.identity
     Image.fromarray(quadrant_image(1, 90)).save(tmp_path / "images" / "top right" / "00.png")
     after = find_eval_source(artifact, tmp_path / "images")
@@ -52,7 +52,7 @@ def test_folders_named_as_the_labels_judge(tmp_path: Path) -> None:
     assert after.identity != before
 
 
-def test_an_image_that_is_none_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_is_named(tmp_path: Path) -> None:
     artifact = quadrants(tmp_path / "artifact")
     write_images(tmp_path / "images", 3)
     (tmp_path / "images" / "broken.jpg").write_bytes(b"no image")
@@ -62,7 +62,7 @@ def test_an_image_that_is_none_is_named(tmp_path: Path) -> None:
         source.read()
 
 
-def test_what_is_held_out_is_known_without_reading_it(tmp_path: Path) -> None:
+def test_validation_data_is_identified_without_reading_it(tmp_path: Path) -> None:
     assert find_eval_source(quadrants(tmp_path / "artifact")) is None
     digits, objects = (find_eval_source(Artifact.load(BUNDLED / name)) for name in ("lenet5-mnist", "resnet20-cifar10"))
     assert digits is not None

@@ -1,4 +1,4 @@
-"""A store behind a URL, over fsspec's own local and in-memory file systems."""
+"""A store behind a URL, with fsspec's own local and in-memory file systems."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from models.engines.build.builder import build_engine
 from models.engines.spec import spec_key
 from models.engines.store.remote_store import RemoteStore
 from models.engines.store.store import Store, open_store
-from tests.models.engines.orders import order, quadrants
+from tests.models.engines.orders import engine_spec, quadrants
 from tests.models.engines.store.test_store import builder, never, recipe
 
 KEY = spec_key(recipe())
@@ -42,20 +42,20 @@ def files_of(url: str) -> tuple[Any, str]:
     return files, f"{root}/{KEY}"
 
 
-def test_what_one_machine_built_another_fetches(tmp_path: Path, url: str) -> None:
+def test_an_engine_built_by_one_machine_is_fetched_by_another(tmp_path: Path, url: str) -> None:
     first = node(tmp_path / "a", url).obtain(KEY, builder())
     second = node(tmp_path / "b", url)
-    entry = second.obtain(KEY, never)
-    assert (entry.manifest, entry.damage()) == (first.manifest, "")
-    assert (entry.folder / "image.onnx").read_bytes() == b"graph"
+    stored = second.obtain(KEY, never)
+    assert (stored.manifest, stored.damage()) == (first.manifest, "")
+    assert (stored.folder / "image.onnx").read_bytes() == b"graph"
     files, folder = files_of(url)
     files.rm(folder, recursive=True)
-    assert second.obtain(KEY, never) == entry  # the folder in front suffices
+    assert second.obtain(KEY, never) == stored  # from the local folder
     files.makedirs(folder)  # for the fixture
 
 
 @pytest.mark.parametrize("broken", ["graph", "absent", "manifest", "shapeless", "outside", "other key"])
-def test_what_is_damaged_there_is_built_again_and_replaced(
+def test_a_damaged_remote_engine_is_built_again_and_replaced(
     tmp_path: Path, url: str, broken: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     node(tmp_path / "a", url).obtain(KEY, builder())
@@ -83,33 +83,33 @@ def test_what_is_damaged_there_is_built_again_and_replaced(
     assert (third.folder / "image.onnx").read_bytes() == b"again"
 
 
-def test_a_server_finds_what_serves_it(tmp_path: Path, url: str) -> None:
-    wanted = order(quadrants(tmp_path / "artifact"), "fp32")
+def test_an_engine_that_serves_the_spec_is_found_remotely(tmp_path: Path, url: str) -> None:
+    wanted = engine_spec(quadrants(tmp_path / "artifact"), "fp32")
     built = build_engine(wanted, node(tmp_path / "a", url))
     second = node(tmp_path / "b", url)
     found = second.find(wanted)
     assert found is not None
     assert found.manifest == built.manifest
-    assert second.find(order(quadrants(tmp_path / "artifact"), "fp32", "openvino")) is None
+    assert second.find(engine_spec(quadrants(tmp_path / "artifact"), "fp32", "openvino")) is None
 
 
-def test_a_store_that_is_away_costs_only_its_engines(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreachable_store_only_logs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     store = node(tmp_path / "a", f"file://{tmp_path}/file/engines")
     with caplog.at_level(logging.WARNING):
-        assert store.find(order(quadrants(tmp_path / "artifact"), "fp32")) is None
+        assert store.find(engine_spec(quadrants(tmp_path / "artifact"), "fp32")) is None
         assert store.obtain(KEY, builder()).damage() == ""
     assert "the engine stays on this machine" in caplog.text
 
 
-def test_folders_and_urls_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_and_urls_are_distinguished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVOY_CACHE", str(tmp_path))
     assert open_store().root == open_store("memory://engines").root == tmp_path / "engines"
     assert open_store(str(tmp_path / "own")).location == str(tmp_path / "own")
     assert open_store("memory://engines").location == "memory://engines"
 
 
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="engines: nowhere://engines cannot be opened: Protocol not known"):
         open_store("nowhere://engines")
     monkeypatch.setitem(sys.modules, "s3fs", None)

@@ -16,7 +16,7 @@ from models.engines.build.builder import build_engine
 from models.engines.spec import spec_key
 from models.engines.store.store import Store, now
 from models.engines.store.stored_engine import EngineManifest, describe_files
-from tests.models.engines.orders import order, quadrants
+from tests.models.engines.orders import engine_spec, quadrants
 
 
 def recipe(number: int = 0) -> dict[str, Any]:
@@ -37,13 +37,13 @@ def never(folder: Path) -> EngineManifest:
     raise AssertionError("nothing is to be built")
 
 
-def test_what_was_built_is_there_for_the_next(store: Store) -> None:
+def test_a_stored_engine_is_not_built_again(store: Store) -> None:
     key = spec_key(recipe())
     assert store.get(key) is None
-    entry = store.obtain(key, builder())
-    assert store.obtain(key, never) == entry == store.get(key)
-    assert (entry.folder / "image.onnx").read_bytes() == b"graph"
-    assert store.entries() == [entry]
+    stored = store.obtain(key, builder())
+    assert store.obtain(key, never) == stored == store.get(key)
+    assert (stored.folder / "image.onnx").read_bytes() == b"graph"
+    assert store.entries() == [stored]
     assert (store.verify(), store.leftovers()) == ({}, [])
 
 
@@ -71,7 +71,7 @@ def test_a_damaged_engine_is_built_again(store: Store, broken: str) -> None:
     assert store.verify() == {}
 
 
-def test_a_build_that_fails_leaves_the_store_as_it_was(store: Store) -> None:
+def test_a_failed_build_leaves_the_store_unchanged(store: Store) -> None:
     store.obtain(spec_key(recipe()), builder())
     before = sorted(store.root.rglob("*"))
 
@@ -85,8 +85,8 @@ def test_a_build_that_fails_leaves_the_store_as_it_was(store: Store) -> None:
     assert after == [one for one in before if one.suffix != ".lock"]
 
 
-def test_processes_build_once(store: Store, tmp_path: Path) -> None:
-    """Whoever comes while it is being built waits; a build that is slow on purpose ends when all have come."""
+def test_of_several_processes_one_builds(store: Store, tmp_path: Path) -> None:
+    """The others wait for its build. All four processes ask at the same time."""
     script = textwrap.dedent(f"""
         import sys
         from pathlib import Path
@@ -112,7 +112,7 @@ def test_processes_build_once(store: Store, tmp_path: Path) -> None:
     assert (tmp_path / "builds").read_text() == "x"
 
 
-def test_a_file_that_may_not_grow_is_told_and_nothing_is_left(store: Store) -> None:
+def test_a_file_size_limit_is_explained_and_nothing_is_left(store: Store) -> None:
     store.obtain(spec_key(recipe()), builder())
     script = textwrap.dedent(f"""
         import resource
@@ -134,12 +134,12 @@ def test_a_file_that_may_not_grow_is_told_and_nothing_is_left(store: Store) -> N
     assert not list(store.root.glob(".new-*"))
 
 
-def test_a_build_does_not_begin_where_there_is_no_room(store: Store) -> None:
+def test_without_disk_space_no_build_starts(store: Store) -> None:
     with pytest.raises(ArtifactError, match=r"no room.*prune"):
         store.obtain(spec_key(recipe()), never, space=1 << 62)
 
 
-def test_a_full_disk_says_how_to_free_some(store: Store) -> None:
+def test_a_full_disk_is_explained(store: Store) -> None:
     def fill(folder: Path) -> EngineManifest:
         Path("/dev/full").write_bytes(b"more than there is room for")
         return never(folder)
@@ -149,13 +149,13 @@ def test_a_full_disk_says_how_to_free_some(store: Store) -> None:
     assert not list(store.root.glob(".new-*"))
 
 
-def test_a_store_that_is_no_folder(tmp_path: Path) -> None:
+def test_a_store_that_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match="cannot be used"):
         Store(tmp_path / "file").obtain(spec_key(recipe()), builder())
 
 
-def test_other_errors_are_not_taken_for_a_full_disk(store: Store) -> None:
+def test_other_errors_are_not_reported_as_a_full_disk(store: Store) -> None:
     def fail(folder: Path) -> EngineManifest:
         raise OSError(errno.EACCES, "Permission denied")
 
@@ -163,7 +163,7 @@ def test_other_errors_are_not_taken_for_a_full_disk(store: Store) -> None:
         store.obtain(spec_key(recipe()), fail)
 
 
-def test_what_killed_builds_left_is_found(store: Store) -> None:
+def test_leftovers_of_killed_builds_are_found(store: Store) -> None:
     key = spec_key(recipe())
     store.obtain(key, builder())
     left = store.root / f".new-{key}-abc"
@@ -182,13 +182,13 @@ def test_what_killed_builds_left_is_found(store: Store) -> None:
     assert [one.manifest.key for one in store.entries()] == [spec_key(recipe(1))]
 
 
-def test_find_prefers_what_is_proven(store: Store, tmp_path: Path) -> None:
+def test_find_prefers_an_accepted_engine(store: Store, tmp_path: Path) -> None:
     artifact = quadrants(tmp_path / "artifact")
-    wanted = order(artifact, "fp32")
+    wanted = engine_spec(artifact, "fp32")
     assert store.find(wanted) is None
     built = build_engine(wanted, store)
     assert store.find(wanted) == built
-    assert store.find(order(artifact, "fp32", "openvino")) is None
+    assert store.find(engine_spec(artifact, "fp32", "openvino")) is None
     other = {**wanted.recipe, "batches": [1]}
 
     def unproven(folder: Path) -> EngineManifest:
@@ -201,22 +201,22 @@ def test_find_prefers_what_is_proven(store: Store, tmp_path: Path) -> None:
     assert store.find(wanted) == later
 
 
-def test_the_key_follows_everything_that_matters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_depends_on_everything_that_matters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = quadrants(tmp_path / "artifact")
-    keys = {order(artifact, precision).key for precision in ("fp32", "int8")}
-    keys.add(order(artifact, "int8", "openvino").key)
+    keys = {engine_spec(artifact, precision).key for precision in ("fp32", "int8")}
+    keys.add(engine_spec(artifact, "int8", "openvino").key)
     monkeypatch.setattr(
         "models.engines.backends.onnxruntime.hardware", lambda: {"machine": "x86_64", "cpu": "another", "flags": []}
     )
-    elsewhere = order(artifact)
+    elsewhere = engine_spec(artifact)
     keys.add(elsewhere.key)
     monkeypatch.undo()
     assert len(keys) == 4
-    assert order(artifact).differences(elsewhere.recipe) == ["hardware"]
+    assert engine_spec(artifact).differences(elsewhere.recipe) == ["hardware"]
 
 
-def test_artifacts_of_other_hashes_have_other_keys(tmp_path: Path) -> None:
+def test_artifacts_with_different_hashes_have_different_keys(tmp_path: Path) -> None:
     artifact = quadrants(tmp_path / "artifact")
     manifest = artifact.manifest
     changed = Artifact(artifact.folder, type(manifest)(**{**vars(manifest), "files": {"image.onnx": "0"}}))
-    assert order(artifact).differences(order(changed).recipe) == ["files"]
+    assert engine_spec(artifact).differences(engine_spec(changed).recipe) == ["files"]
