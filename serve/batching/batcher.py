@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -103,6 +103,10 @@ class Batcher:
     @property
     def waiting_rows(self) -> int:
         return self._line.rows
+
+    def waiting_rows_of(self, futures: Collection[asyncio.Future[Answer]]) -> int:
+        """Rows in the queue whose futures are among these. Looks at every item of the queue: for metrics, not for requests."""
+        return sum(item.size for item in self._line if not item.gone and item.future in futures)
 
     @property
     def curve(self) -> LatencyCurve:

@@ -7,7 +7,7 @@ free, so nothing waits for a batch to fill, and whoever waits fills the next one
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -87,6 +87,10 @@ class DeadlineQueue(Generic[E]):
 
     def __len__(self) -> int:
         return len(self._heap)
+
+    def __iter__(self) -> Iterator[E]:
+        """The items, in no order; some may be gone."""
+        return (item[3] for item in self._heap)
 
     def push(self, entry: E) -> None:
         self._arrivals += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -41,6 +42,12 @@ class RequestQueue(Protocol):
     def submit(self, rows: Any, deadline: float, priority: int = 0) -> asyncio.Future[Answer]: ...
 
     async def close(self) -> None: ...
+
+
+class MemberQueue(RequestQueue, Protocol):
+    """The queue of a model that ensembles may ask, which knows how many of its rows wait for whom."""
+
+    def waiting_rows_of(self, futures: Collection[asyncio.Future[Answer]]) -> int: ...
 
 
 async def run_in_parts(

@@ -40,6 +40,11 @@ class Cascade:
         self._deadline = deadline
         self._clock = clock
 
+    @property
+    def waiting_rows(self) -> int:
+        """Rows in the members' queues that wait because of this cascade, of all stages."""
+        return sum(stage.ensemble.waiting_rows for stage in self.stages)
+
     def admit(self, images: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> None:
         """Raises what the first stage raises where none would take so many images. As `Batcher.admit`."""
         until = min(deadline, self._clock() + self._deadline)

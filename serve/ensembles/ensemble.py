@@ -6,15 +6,16 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from convoy.errors import ConvoyError, DeadlineExceeded, EngineFailed
 from models.engines.logits import all_have_distribution
 from models.ensembles.combine import Rule, Scores, combine
-from serve.batching.line import RequestQueue, run_in_parts
+from serve.batching.line import MemberQueue, run_in_parts
 from serve.batching.member_report import MemberResult, Outcome
+from serve.batching.results import Answer
 from serve.ensembles.multi_view import Views
 
 INLINE_VALUES = 100_000  # logits; combining more of them would hold up the event loop for a millisecond
@@ -26,7 +27,7 @@ class Member:
 
     model: str
     version: str
-    line: RequestQueue
+    line: MemberQueue
     geometry: int
     weight: float = 1.0
     temperature: float = 1.0
@@ -53,6 +54,14 @@ class _Ballot:
     error: ConvoyError | None = None
 
 
+@dataclass(eq=False)
+class _Pending:
+    """What a member was asked for one request: an item of its queue for each future that is not done."""
+
+    member: Member
+    futures: list[asyncio.Future[Answer]] = field(default_factory=list)
+
+
 class Ensemble:
     """Members whose answers are combined. `deadline` is in seconds from the question."""
 
@@ -69,6 +78,17 @@ class Ensemble:
         self._min_members = min_members
         self._deadline = deadline
         self._clock = clock
+        self._pending: set[_Pending] = set()
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows in the members' queues that wait because of this ensemble: images x views of each member."""
+        return sum(
+            member.line.waiting_rows_of(
+                {future for one in self._pending if one.member is member for future in one.futures}
+            )
+            for member in self.members
+        )
 
     def admit(self, images: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> None:
         """Raises what a member raises where fewer would take so many images than are needed. As `Batcher.admit`."""
@@ -136,15 +156,21 @@ class Ensemble:
     async def _ask(self, member: Member, looks: Views, until: float, priority: int) -> _Ballot:
         rows = looks.rows[member.geometry]
         begun = self._clock()
+        pending = _Pending(member)
+        self._pending.add(pending)
         try:
             member.line.admit(rows.shape[0] * rows.shape[1], until, priority, decoded=True)
-            answers = await run_in_parts(member.line, rows.reshape(-1, *rows.shape[2:]), until, priority, [])
+            answers = await run_in_parts(
+                member.line, rows.reshape(-1, *rows.shape[2:]), until, priority, pending.futures
+            )
         except ConvoyError as error:
             outcome: Outcome = "late" if isinstance(error, DeadlineExceeded) else "failed"
             seconds = self._clock() - begun
             return _Ballot(
                 MemberResult(member.model, member.version, len(rows), outcome, seconds, reason=str(error)), error=error
             )
+        finally:
+            self._pending.remove(pending)
         logits = np.concatenate([answer.logits for answer in answers])
         if member.temperature != 1.0:
             logits = logits / np.float32(member.temperature)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from convoy.errors import ConfigError
 from models.artifact import Manifest
-from serve.batching.line import RequestQueue
+from serve.batching.line import MemberQueue
 from serve.config.schema import CascadeConfig, Catalog, EnsembleConfig, MemberConfig, StageConfig, Voter
 from serve.ensembles.cascade import Cascade, Stage
 from serve.ensembles.ensemble import Ensemble, Member
@@ -25,7 +25,7 @@ class Served(Protocol):
     @property
     def manifest(self) -> Manifest: ...
     @property
-    def batcher(self) -> RequestQueue: ...
+    def batcher(self) -> MemberQueue: ...
 
 
 def compositions_of(catalog: Catalog) -> list[CompositionConfig]:

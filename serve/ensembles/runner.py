@@ -24,6 +24,9 @@ from serve.telemetry.recorder import Metrics
 class Plan(Protocol):
     """Who is asked and how the answers become one."""
 
+    @property
+    def waiting_rows(self) -> int: ...
+
     async def poll(self, looks: Views, deadline: float, priority: int = 0) -> Poll: ...
 
     def admit(self, images: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> None: ...
@@ -39,8 +42,6 @@ class EnsembleRunner:
     The rows wait in the members' lines, where they meet the rows of other requests; each request is a run of its own here.
     """
 
-    waiting_rows = 0
-
     def __init__(
         self,
         plan: Plan,
@@ -54,6 +55,10 @@ class EnsembleRunner:
         self._clock = clock
         self._running: set[asyncio.Task[None]] = set()
         self._closed = False
+
+    @property
+    def waiting_rows(self) -> int:
+        return self._plan.waiting_rows
 
     def admit(
         self, size: int, deadline: float, priority: int = 0, ready_in: float = 0.0, decoded: bool = False

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from convoy.errors import NotFound, unknown
 from models.artifact import Artifact, Manifest
 from models.engines.engine import TensorSpec
-from serve.batching.line import RequestQueue
+from serve.batching.line import MemberQueue, RequestQueue
 from serve.batching.results import Answer
 from serve.config.schema import EnsembleConfig, ModelConfig
 from serve.ensembles.factory import CompositionConfig
@@ -55,6 +55,7 @@ class ModelEndpoint(Endpoint):
 
     config: ModelConfig
     manifest: Manifest
+    batcher: MemberQueue
     executor: Executor
 
 

@@ -113,7 +113,12 @@ STAGE_IMAGES = Definition(
     "Images that a stage of a cascade was asked for.",
     ("model", "version", "stage"),
 )
-QUEUE = Definition("convoy_queue_rows", "gauge", "Rows that wait for an engine.", ("model", "version"))
+QUEUE = Definition(
+    "convoy_queue_rows",
+    "gauge",
+    "Rows that wait for an engine; of an ensemble or cascade those in its members' queues, where they count too.",
+    ("model", "version"),
+)
 IN_FLIGHT = Definition("convoy_requests_in_flight", "gauge", "Requests being answered.", ("protocol",))
 TARGET = Definition(
     "convoy_target_seconds", "gauge", "Longest run of one batch that is wanted.", ("model", "version"), alike=True

@@ -73,6 +73,12 @@ def looks(*classes: int, views: int = 1) -> Views:
     return Views((np.repeat(rows, views, axis=1),))
 
 
+async def until_submitted() -> None:
+    """Lets tasks reach their next wait: the runner's task starts one per member, which submits or cancels."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
 def scores_of(poll: Poll) -> NDArray[np.float32]:
     assert isinstance(poll.scores, np.ndarray), poll.scores
     return poll.scores
@@ -314,6 +320,8 @@ def test_a_line_answers_tells_who_took_part_and_closes() -> None:
 
 def test_errors_end_the_future_whatever_they_are() -> None:
     class Broken:
+        waiting_rows = 0
+
         async def poll(self, *_: Any) -> Poll:
             raise RuntimeError("secret detail")
 
@@ -397,8 +405,7 @@ def test_a_client_that_leaves_takes_its_questions_out_of_every_line() -> None:
         blocker = net.batcher.submit(looks(0).rows[0][0], FOREVER)
         line = EnsembleRunner(Ensemble([net.member()]), BatcherLimits(64, 1024))
         futures = [line.submit(looks(1), FOREVER) for _ in range(3)]
-        for _ in range(5):  # passes of the loop: a task asks a task, which submits
-            await asyncio.sleep(0)
+        await until_submitted()
         assert net.batcher.waiting_rows == 3
         futures[0].set_exception(Cancelled("gone"))
         futures[1].cancel()
@@ -410,6 +417,35 @@ def test_a_client_that_leaves_takes_its_questions_out_of_every_line() -> None:
         assert (await futures[2]).logits.argmax() == 1
         await line.close()
         assert net.rows == 2  # the blocker and the one who stayed
+
+    run(scenario)
+
+
+def test_an_ensembles_queue_is_what_waits_for_its_members_because_of_it() -> None:
+    """Rows of others in the same queue, rows that run and rows of requests that were cancelled do not count."""
+
+    async def scenario() -> None:
+        busy, other = Net(), Net()
+        for net in (busy, other):
+            net.gate.clear()
+        own = [net.batcher.submit(looks(0).rows[0][0], FOREVER) for net in (busy, busy, other)]
+        for net in (busy, other):
+            await net.reached.wait()
+        pair = EnsembleRunner(Ensemble([busy.member(), other.member(geometry=1)]), BatcherLimits(64, 1024))
+        stages = [Stage("1", Ensemble([busy.member()])), Stage("2", Ensemble([other.member()]))]
+        cascade = EnsembleRunner(Cascade(stages), BatcherLimits(64, 1024))
+        both = Views((*looks(1, 2, 3).rows, *looks(1, 2, 3, views=2).rows))
+        answers = [pair.submit(both, FOREVER), pair.submit(both, FOREVER), cascade.submit(looks(3, 2), FOREVER)]
+        await until_submitted()
+        assert (pair.waiting_rows, cascade.waiting_rows) == (2 * (3 + 2 * 3), 2)
+        assert (busy.batcher.waiting_rows, other.batcher.waiting_rows) == (1 + 2 * 3 + 2, 2 * 2 * 3)
+        answers[1].cancel()
+        await until_submitted()
+        assert pair.waiting_rows == 3 + 2 * 3
+        for net in (busy, other):
+            net.gate.set()
+        await asyncio.gather(*own, answers[0], answers[2])
+        assert (pair.waiting_rows, cascade.waiting_rows) == (0, 0)
 
     run(scenario)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 from convoy.errors import ConfigError
 from models.artifact import Manifest, Preprocessing
 from serve.batching.latency_curve import LatencyCurve
-from serve.batching.line import BatcherLimits, RequestQueue
+from serve.batching.line import BatcherLimits, MemberQueue
+from serve.batching.results import Answer
 from serve.config.schema import CascadeConfig, Catalog, EnsembleConfig, ModelConfig
 from serve.ensembles.cascade import Cascade
 from serve.ensembles.cost_report import Known, plan_document
@@ -30,11 +32,18 @@ def manifest(size: int = 32, labels: tuple[str, ...] = LABELS, temperature: floa
     return Manifest(**known | {"labels": labels, "preprocessing": steps, "macs": 1000, "calibration": calibration})  # type: ignore[arg-type]
 
 
+class EmptyQueue(EnsembleRunner):
+    """A queue that nobody submits to: a batcher needs an event loop, and a composition only refers to the queue."""
+
+    def waiting_rows_of(self, futures: Collection[asyncio.Future[Answer]]) -> int:
+        return 0
+
+
 @dataclass(frozen=True)
 class Model:
     manifest: Manifest
     version: str = "3"
-    batcher: RequestQueue = field(default_factory=lambda: EnsembleRunner(Ensemble([]), BatcherLimits(8, 64)))
+    batcher: MemberQueue = field(default_factory=lambda: EmptyQueue(Ensemble([]), BatcherLimits(8, 64)))
 
 
 def ensemble(*members: Mapping[str, Any], **options: Any) -> EnsembleConfig:
