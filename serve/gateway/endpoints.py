@@ -95,7 +95,7 @@ def engine_work(endpoint: Endpoint, answers: Sequence[Answer]) -> list[tuple[Mod
     """Seconds of engine time that answers took, with the recorder of each model whose engine it was."""
     if isinstance(endpoint, ComposedEndpoint):
         recorders = {member.name: member.recorder for member in endpoint.members}
-        return [(recorders[part.model], part.engine_seconds) for answer in answers for part in answer.parts]
+        return [(recorders[member.model], member.engine_seconds) for answer in answers for member in answer.members]
     return [(endpoint.recorder, sum(answer.engine_seconds for answer in answers))]
 
 

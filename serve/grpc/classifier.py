@@ -71,7 +71,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
                 batch_size=trace.batch_size,
                 cached=trace.cached,
                 arm=trace.arm,
-                members=[pb.ClassifyResponse.Member(**part.document()) for part in answers[0].parts],
+                members=[pb.ClassifyResponse.Member(**part.document()) for part in answers[0].members],
                 **(answer_energy(endpoint, answers, trace) if options.energy else {}),
             )
 
