@@ -23,7 +23,7 @@ from convoy.errors import (
 )
 from serve.batching.results import Answer
 from serve.energy.prices import Prices
-from serve.experiments.allocation import POINTS, point
+from serve.experiments.allocation import BUCKETS, bucket
 from serve.experiments.caller import Caller, Work
 from serve.experiments.ledger.records import Answered, Place, Unanswered
 from serve.experiments.revision import Revision
@@ -156,7 +156,7 @@ class ExperimentRuntime:
         definition = revision.definition
         # Which requests are copied is as much a function of their id as their arm, and independent of it.
         share = definition.percent / 100 if definition.mode == "shadow" else 1.0
-        if point(f"{revision.salt}#copies"[:64], caller.id) >= share * POINTS:
+        if bucket(f"{revision.salt}#copies"[:64], caller.id) >= share * BUCKETS:
             return
         for arm in definition.arms:
             if arm.name == assigned.arm or arm.name in revision.stopped:
