@@ -1,4 +1,4 @@
-"""The names behind an experiment's arms: whether they can be compared, and which endpoints they are."""
+"""The endpoints of an experiment's arms, and whether they can be compared."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from serve.gateway.endpoints import Endpoint
 
 
 def check_arms(catalog: Catalog, manifests: Mapping[str, Manifest]) -> None:
-    """Arms whose classes differ cannot be compared. Raises ConfigError before anything is loaded."""
-    ensembles = {one.name: one for one in catalog.ensembles}
-    firsts = {one.name: stages_of(one, ensembles)[0][1].members[0].model for one in compositions_of(catalog)}
+    """Raises ConfigError for arms with different labels; called before anything is loaded."""
+    ensembles = {ensemble.name: ensemble for ensemble in catalog.ensembles}
+    firsts = {config.name: stages_of(config, ensembles)[0][1].members[0].model for config in compositions_of(catalog)}
 
     def labels(arm: Arm) -> tuple[str, ...]:
         return manifests[firsts.get(arm.model, arm.model.removesuffix(TENSOR_SUFFIX))].labels
@@ -29,7 +29,7 @@ def check_arms(catalog: Catalog, manifests: Mapping[str, Manifest]) -> None:
 
 
 def arms_of(definition: Experiment, served: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
-    """The endpoint of each arm. Raises InvalidInput when one is not served here, or they cannot be compared."""
+    """The endpoint of each arm, by name. Raises InvalidInput when one is not served here or they cannot be compared."""
     if definition.name in served:
         raise InvalidInput(f"{definition.name!r} is a model; give the experiment a name of its own")
     absent = [arm.model for arm in definition.arms if arm.model not in served]
