@@ -1,4 +1,4 @@
-"""On what the gateway's event loop spends its time: py-spy's samples of its thread, by the part of the program they fell in."""
+"""CPU profile of the gateway's event loop: py-spy's samples of its thread by part of the program."""
 
 from __future__ import annotations
 
