@@ -18,14 +18,14 @@ CONNECTIONS = 32
 SAMPLES_PER_SECOND = 400
 LOOP = "AsyncIO Thread: default"  # the thread on which Ray Serve runs a deployment's coroutines
 BELOW_PYTHON = "uvloop and the kernel: sockets, waking, timers"
-# The first that a stack holds is its part, the innermost function foremost; what no pattern knows is Ray's and the rest.
+# The innermost frame that matches a pattern decides; stacks without one are Ray's and the rest.
 PARTS = (
     ("engine, run on the loop", r"models/engines/"),
-    ("decoding", r"serve/(decode|resample|image_|decode_pool)|PIL/|simplejpeg"),
-    ("HTTP: parsing, headers, writing", r"uvicorn/|serve/http_(connection|cycle|body|encoding)"),
-    ("documents, tensors", r"convoy/(open_inference|tensors)|serve/(http_infer|http_answers|infer|predictions|ranking)"),
-    ("queue, batches, answers", r"serve/(alarm|batcher|pace|scheduling|slots|executors|curve|unanswered|work_threads)"),
-    ("admission, times, metrics", r"serve/(metrics|metric_pages|timeline|dataplane|http_listener|access|timeouts|catalog)"),
+    ("decoding", r"serve/images/|PIL/|simplejpeg"),
+    ("HTTP: parsing, headers, writing", r"uvicorn/|serve/http/(connection|fast_path|body|chunked|compression)"),
+    ("documents, tensors", r"convoy/wire/|serve/http/(infer|responses|dialects|json_documents)|serve/api/|serve/batching/top_k"),
+    ("queue, batches, answers", r"serve/batching/|serve/executors/|serve/ensembles/|serve/worker_threads"),
+    ("admission, times, metrics", r"serve/http/|serve/gateway/|serve/telemetry/|serve/auth"),
 )  # fmt: skip
 
 
