@@ -53,7 +53,7 @@ Rows = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Judged:
-    """A candidate and its logits on the validation set."""
+    """A candidate with its scores [images, classes], milliseconds per image and accuracy on the validation set."""
 
     name: str
     model: str
