@@ -143,7 +143,7 @@ def _measured(cell: Cell) -> bool:
 def _no_power(cells: Sequence[Cell]) -> str:
     if any(cell.power is not None for cell in cells):
         return "power was modelled here, not measured, and a model cannot test itself"
-    return "no power counter can be read on this machine (docs/energy.md)"
+    return "no power counter may be read on this machine (docs/energy.md)"
 
 
 def _too_few(pairs: Sequence[tuple[Network, Cell]]) -> str:
