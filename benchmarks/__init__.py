@@ -1,4 +1,4 @@
-"""Measurements of Convoy, and what tests use of them. Their servers are on this machine, so no proxy lies between."""
+"""Measurements of Convoy, and helpers that tests share. All servers are local, so proxies are bypassed."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.ab_figures`: what the analysis of experiments promises, by simulation, into docs/experiments.md."""
+"""`python -m benchmarks.ab_figures`: simulates the guarantees of the analysis of experiments, for docs/experiments.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.ab_ledger`: what keeping an experiment's ledger costs, into docs/experiments.md.
+"""`python -m benchmarks.ab_ledger`: measures the cost of an experiment's ledger, for docs/experiments.md.
 
 How many events a second SQLite takes, and the median latency of nets called by name and through an experiment over them, at half
 of the load that the server takes, in turns: connections that pause at random, so that the client takes little of shared cores.

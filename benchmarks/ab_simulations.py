@@ -152,6 +152,6 @@ def paired_differences(looks: Iterator[tuple[Array, Array]]) -> Iterator[tuple[i
 
 
 def fixed_sample_size(accuracies: tuple[float, float]) -> float:
-    """Samples in both arms together of a test that looks once, at 5 % and 80 % power."""
+    """Samples of both arms together of a fixed-sample test at 5 % and 80 % power."""
     variance = sum(p * (1 - p) for p in accuracies)
     return float(2 * variance * (POWER_SIGMAS / (accuracies[1] - accuracies[0])) ** 2)

@@ -73,7 +73,7 @@ def _alone(svg: str) -> str:
 
 
 def section(atlas: Atlas, charts: Sequence[Chart], folder: str) -> str:
-    """Markdown: where it was measured, what became of the findings, the plots."""
+    """Markdown: the machine, the findings and the plots."""
     machine = atlas.machine
     blocks = [
         f"*{machine.cpu}, {machine.threads} threads of {machine.cores} cores, {machine.system}, {machine.engine}. "

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.capacity`: the capacity simulator against a running server, and what ten and a hundred times need.
+"""`python -m benchmarks.capacity`: compares the capacity simulator with a running server, and plans 10 and 100 times the load.
 
 A server with one gateway and one host of ResNet-20 is started; requests one by one give the times of its stages, two loads
 are measured and simulated with these times. `--write` puts the tables into docs/capacity.md.
@@ -54,7 +54,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Lone:
-    """Requests that met an idle server, in seconds: each one's stages, and what the server's clock did not see of it."""
+    """Requests to an idle server, in seconds: the stages of each, and the time that the server did not measure."""
 
     stages: list[dict[str, float]]
     outside: list[float]

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.decode`: what decoding costs, ours against plain Pillow, and the ways that were weighed.
+"""`python -m benchmarks.decode`: the cost of decoding compared with plain Pillow, and the alternatives.
 
 Times are CPU time of one thread, the median of rounds that take turns, so that a busy machine hurts all alike.
 Images are made from the bundled samples. `--write` puts the tables into docs/decode.md.

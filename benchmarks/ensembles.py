@@ -53,7 +53,7 @@ Rows = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Judged:
-    """A candidate on the held-out images."""
+    """A candidate with its scores [images, classes], milliseconds per image and accuracy on the validation set."""
 
     name: str
     model: str
@@ -85,7 +85,7 @@ def cifar_models() -> list[str]:
 
 
 def judge(threads: int) -> tuple[list[Judged], NDArray[np.int64]]:
-    """Every model alone, mirrored, and shifted and mirrored, on the held-out images."""
+    """Every model alone, with flip, and with shift and flip, on the validation set."""
     held_out = load_data("cifar10").held_out
     judged = []
     views: tuple[tuple[View, ...], ...] = (("identity",), ("flip",), ("shift", "flip"))
@@ -99,7 +99,7 @@ def judge(threads: int) -> tuple[list[Judged], NDArray[np.int64]]:
 
 
 def choose(judged: Sequence[Judged], labels: NDArray[np.int64]) -> Plan:
-    """By the held-out images alone."""
+    """Chosen on the validation set only."""
     by_name = {one.name: one for one in judged}
     alone = [one for one in judged if one.views == ("identity",)]
     single = max(alone, key=lambda one: one.accuracy)

@@ -1,4 +1,4 @@
-"""On what the gateway's event loop spends its time: py-spy's samples of its thread, by the part of the program they fell in."""
+"""CPU profile of the gateway's event loop: py-spy's samples of its thread by part of the program."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CONNECTIONS = 32
 SAMPLES_PER_SECOND = 400
 LOOP = "AsyncIO Thread: default"  # the thread on which Ray Serve runs a deployment's coroutines
 BELOW_PYTHON = "uvloop and the kernel: sockets, waking, timers"
-# The first that a stack holds is its part, the innermost function foremost; what no pattern knows is Ray's and the rest.
+# The innermost frame that matches a pattern decides; stacks without one are Ray's and the rest.
 PARTS = (
     ("engine, run on the loop", r"models/engines/"),
     ("decoding", r"serve/images/|PIL/|simplejpeg"),
-    ("HTTP: parsing, headers, writing", r"uvicorn/|serve/http/(connection|fast_path|body|compression)|serve/acceptor"),
-    ("documents, tensors", r"convoy/wire/|serve/http/(infer|responses)|serve/api/(infer|classification)|serve/batching/top_k"),
-    ("queue, batches, answers", r"serve/batching/|serve/executors/|serve/worker_threads"),
-    ("admission, times, metrics", r"serve/telemetry/|serve/gateway/|serve/http/(app|request_headers)|serve/auth"),
+    ("HTTP: parsing, headers, writing", r"uvicorn/|serve/http/(connection|fast_path|body|chunked|compression)|serve/acceptor"),
+    ("documents, tensors", r"convoy/wire/|serve/http/(infer|responses|dialects|json_documents)|serve/api/|serve/batching/top_k"),
+    ("queue, batches, answers", r"serve/batching/|serve/executors/|serve/ensembles/|serve/worker_threads"),
+    ("admission, times, metrics", r"serve/http/|serve/gateway/|serve/telemetry/|serve/auth"),
 )  # fmt: skip
 
 

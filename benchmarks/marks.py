@@ -1,4 +1,4 @@
-"""Generated parts of a page of the documentation: what stands between two marks is written anew."""
+"""Generated parts of documentation pages: replaces the text between two marks."""
 
 from __future__ import annotations
 

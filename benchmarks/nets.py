@@ -125,7 +125,7 @@ def photo(width: int, height: int) -> bytes:
 
 
 def photos(folder: Path) -> Path:
-    """A folder of the bundled photos, to calibrate nets without held-out images: they set ranges and prove nothing."""
+    """A folder of the bundled photos, to calibrate networks without a validation set: enough for ranges, not for accuracy."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("camera", "chelsea", "coffee"):
         shutil.copy(BUNDLED / "samples" / f"{name}.png", folder)

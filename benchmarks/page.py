@@ -36,7 +36,7 @@ def write(page: Path, name: str, section: Section) -> None:
 
 
 def targets(page: Path) -> str:
-    """The table of what is to be reached, from the page's other tables."""
+    """The table of targets, from the page's other tables."""
 
     def lines(section: str) -> list[Line]:
         return tables(read_between(page, BEGIN.format(name=section), END.format(name=section)))

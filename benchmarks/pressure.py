@@ -21,7 +21,7 @@ SOAK_RATE = 0.5
 
 @dataclass(frozen=True)
 class Offer:
-    """So many times the capacity; what is scheduled in the first `after` seconds does not count."""
+    """Load as a multiple of the capacity; requests scheduled in the first `after` seconds do not count."""
 
     name: str
     times: float

@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def describe(name: str, rows: list[Row]) -> dict[str, Any]:
-    """Results with what is needed to read and repeat them."""
+    """Results with the information that is needed to interpret and repeat them."""
     model = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), "unknown CPU")
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

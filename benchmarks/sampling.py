@@ -1,4 +1,4 @@
-"""`python -m benchmarks.sampling`: what sampling power costs the meter, in per cent of a core.
+"""`python -m benchmarks.sampling`: the cost of power sampling in the node agent, in per cent of a core.
 
 An accountant ticks at its own pace over pages as a node has them, and the processor time of its thread is counted. The
 sources are this machine's; where it has none, a powercap tree in a folder stands in, whose files cost as much to read as
@@ -53,7 +53,7 @@ def fill(folder: Path, names: Sequence[str]) -> None:
 
 
 def sources_of(folder: Path) -> tuple[list[Source], str]:
-    """This machine's counters, or a powercap tree with a package and its memory; and what they are called."""
+    """This machine's counters, or a simulated powercap tree with a package and its memory; and their name."""
     found = find_sources(Power())
     if found:
         return found, " and ".join(sorted({source.source for source in found}))

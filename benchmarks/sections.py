@@ -209,7 +209,7 @@ def metrics_cost(setup: Setup) -> list[Row]:
 
 
 def profiled(server: Server, load: Callable[[], Any]) -> Row:
-    """The server's own profile while a load runs, the CPU time that all its processes spent per request, what failed."""
+    """The server's own profile under load, the CPU time of all its processes per request, and the failures."""
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(load)
         time.sleep(2.5)  # past the warm-up

@@ -1,4 +1,4 @@
-"""A copy of an artifact that answers the same, only slower: what a sick member of an ensemble looks like."""
+"""A slower copy of an artifact with the same answers, as a degraded member of an ensemble."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the data plane is to reach beside what the tables of docs/performance.md say that it reached."""
+"""Targets of the data plane beside the measured values in the tables of docs/performance.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Read = Callable[[Sequence[Line]], float]
 
 @dataclass(frozen=True)
 class Target:
-    """At least, or at most, `wanted` of what `read` finds in the lines of a section."""
+    """A lower or upper bound `wanted` for the value that `read` finds in the lines of a section."""
 
     work: str
     wanted: float

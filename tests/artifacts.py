@@ -1,4 +1,4 @@
-"""Small artifacts for tests: classifiers with a known answer, one that is slow and one that breaks."""
+"""Small artifacts for tests: classifiers with a known answer, slow ones and faulty ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.artifact import IMAGE_MODEL, MANIFEST, TENSOR_MODEL, Manifest, Prepr
 
 SIDE = 8
 CLASSES = 4
-POISON = 255  # the faulty model breaks on a batch that holds a pixel of this value
+POISON = 255  # the faulty model fails on a batch with a pixel of this value
 
 
 def write_artifact(
@@ -27,7 +27,7 @@ def write_artifact(
 ) -> Path:
     """A grey 8x8 classifier: the class is the quadrant with the brightest mean, by pooling or by a convolution.
 
-    `loops` make it slow. An image whose brightest pixel (0..1) is `nan_from` or more gets no numbers.
+    `loops` make it slow. `faulty` fails on a pixel of POISON. Images with a pixel of `nan_from` (0..1) or more get NaN.
     """
     folder.mkdir(parents=True)
     for file, image in ((IMAGE_MODEL, True), (TENSOR_MODEL, False)):
@@ -53,7 +53,7 @@ def write_artifact(
 
 
 def garble(folder: Path) -> None:
-    """Makes it an artifact whose files are those of its manifest, and whose graph no engine can load."""
+    """Replaces the graph by one that no engine can load, with a manifest that has its hash."""
     (folder / IMAGE_MODEL).write_bytes(b"no graph")
     manifest = Manifest.from_json((folder / MANIFEST).read_text())
     files = {**manifest.files, IMAGE_MODEL: file_hash(folder / IMAGE_MODEL)}
@@ -78,10 +78,10 @@ def _model(image: bool, loops: int, faulty: bool, convolution: bool, nan_from: f
             helper.make_node("Cast", ["planes"], ["floats"], to=TensorProto.FLOAT),
             helper.make_node("Mul", ["floats", "scale"], ["input"]),
         ]
-        given = helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", SIDE, SIDE, 1])
+        graph_input = helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", SIDE, SIDE, 1])
     else:
         scale = numpy_helper.from_array(np.array(1.0, np.float32), "scale")
-        given = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 1, SIDE, SIDE])
+        graph_input = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 1, SIDE, SIDE])
     constants = [scale]
     if faulty:
         trap, more = _trap()
@@ -109,12 +109,12 @@ def _model(image: bool, loops: int, faulty: bool, convolution: bool, nan_from: f
         constants.append(numpy_helper.from_array(np.array(nan_from, np.float32), "bound"))
         constants.append(numpy_helper.from_array(np.array(np.nan, np.float32), "no_number"))
     result = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", CLASSES])
-    graph = helper.make_graph(nodes, "quadrants", [given], [result], constants)
+    graph = helper.make_graph(nodes, "quadrants", [graph_input], [result], constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
 def _trap() -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Gathers at index max(pixel) of POISON elements: out of range, and so an error, exactly at POISON."""
+    """Gathers index max(pixel) from POISON elements: out of range, and so an error, exactly at POISON."""
     constants = [
         numpy_helper.from_array(np.zeros(POISON, np.float32), "table"),
         numpy_helper.from_array(np.array(255.0, np.float32), "full"),
@@ -131,7 +131,7 @@ def _trap() -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
 
 
 def _burn(source: str) -> onnx.NodeProto:
-    """A loop that multiplies the input by one, as often as the constant `loops` says."""
+    """A loop that multiplies the input by one; the constant `loops` is its number of iterations."""
     body = helper.make_graph(
         [
             helper.make_node("Identity", ["going"], ["still_going"]),

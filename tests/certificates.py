@@ -1,4 +1,4 @@
-"""A certificate authority for an hour, and what it signs for 127.0.0.1."""
+"""A certificate authority and its certificates for 127.0.0.1, valid for an hour."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ LOOPBACK = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
 
 @dataclass(frozen=True)
 class Pair:
-    """Files of a certificate and its key."""
+    """The files of a certificate and its private key."""
 
     certificate: Path
     key: Path
 
 
 class Authority:
-    """Writes its root as `NAME.pem` into a folder."""
+    """A certificate authority that writes its root certificate as `NAME.pem` into a folder."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder
@@ -35,6 +35,7 @@ class Authority:
         self.root = _write(folder / f"{name}.pem", builder.sign(self._key, hashes.SHA256()))
 
     def sign(self, name: str) -> Pair:
+        """A new key and its certificate, written as `NAME.key` and `NAME.pem`."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = x509.SubjectAlternativeName([LOOPBACK])
         builder = _builder(_named(name), self._name, key).add_extension(names, critical=False)

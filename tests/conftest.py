@@ -11,7 +11,7 @@ from hypothesis import settings
 
 from benchmarks.server import free_ports as find_free_ports
 
-# How long an example takes says something of the machine, not of the code.
+# The duration of an example depends on the machine, not on the code.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The workplace's reference data, which users do not have."""
+    """The folder of reference data for developers; skips the test without it."""
     folder = Path(os.environ.get("CONVOY_SHARED") or REPOSITORY.parent / "shared")
     if not folder.is_dir():
         pytest.skip(f"shared data absent: {folder}")
@@ -29,5 +29,5 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def free_ports() -> Callable[[int], list[int]]:
-    """Finds ports that nobody listens on."""
+    """Finds free TCP ports on loopback."""
     return find_free_ports

@@ -1,4 +1,4 @@
-"""A proxy of the environment that serves nobody and remembers who asked it."""
+"""An HTTP proxy that refuses all requests and records them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ EXCEPTIONS = ("no_proxy", "NO_PROXY", "no_grpc_proxy")
 
 @dataclass
 class CountingProxy:
-    """Its URL, and the first line of every connection that came."""
+    """The proxy's URL, and the first line of every connection to it."""
 
     url: str = ""
     asked: list[str] = field(default_factory=list)
 
     @property
     def everywhere(self) -> dict[str, str]:
-        """The environment of somebody all of whose traffic goes through it."""
+        """Environment variables that send all traffic through it."""
         return dict.fromkeys(SPELLINGS, self.url)
 
 
 @contextmanager
 def counting_proxy() -> Iterator[CountingProxy]:
+    """A proxy that runs until the block ends."""
     proxy = CountingProxy()
 
     class Handler(StreamRequestHandler):
@@ -50,6 +51,6 @@ def counting_proxy() -> Iterator[CountingProxy]:
 
 
 def forget_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Takes out of the environment whatever it says of proxies."""
+    """Removes all proxy variables from the environment."""
     for name in (*SPELLINGS, *EXCEPTIONS):
         monkeypatch.delenv(name, raising=False)

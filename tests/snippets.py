@@ -1,4 +1,4 @@
-"""The snippets of a page of the documentation, so that tests can run what readers copy."""
+"""The code blocks of a documentation page, so that tests can run them as readers do."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Snippet:
         return f"{self.page}-{self.number}-{self.language}"
 
     def on(self, listen: Listen) -> str:
-        """The text with a running server's addresses for the defaults."""
+        """The text with the addresses of a running server instead of the defaults."""
         text = self.text
         for default, port in ((8000, listen.http_port), (8001, listen.grpc_port), (8002, listen.metrics_port)):
             text = text.replace(f"127.0.0.1:{default}", f"{listen.host}:{port}")
         return text
 
     def run(self, listen: Listen, folder: Path, **environment: str) -> str:
-        """What a shell prints that runs it in a folder against a running server; it must succeed and print something."""
+        """Runs it in a shell against a running server, in `folder`. Returns its output; it must succeed and print something."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", self.on(listen)],
@@ -52,6 +52,6 @@ class Snippet:
 
 
 def snippets(page: str, language: str) -> list[Snippet]:
-    """Every block of a language on a page, given by its path from the repository's root."""
+    """All blocks of a language on a page; `page`: path from the repository's root."""
     found = FENCE.findall(Path(REPOSITORY / page).read_text())
     return [Snippet(page, kind, number, text) for number, (kind, text) in enumerate(found) if kind == language]

@@ -1,4 +1,4 @@
-"""A user whose home is empty and whose environment says nothing: neither of CI, which silences telemetry, nor of caches."""
+"""A user with an empty home and a minimal environment: without CI variables, which switch telemetry off, and caches."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ CONVOY = (sys.executable, "-c", "from convoy.cli import main; main()")
 
 @dataclass(frozen=True)
 class Stranger:
-    """Where they keep files, where programs put temporary ones, and what programs are told."""
+    """The user's home, temporary folder and environment."""
 
     home: Path
     temporary: Path
     environment: Mapping[str, str]
 
     def run(self, *command: str) -> str:
-        """What a program prints that ends well."""
+        """Runs a program, which must succeed. Returns its standard output."""
         done = subprocess.run(
             command, cwd=REPOSITORY, env=self.environment, capture_output=True, text=True, timeout=300, check=False
         )
@@ -34,10 +34,10 @@ class Stranger:
         return done.stdout
 
     def left(self, *own: str) -> list[str]:
-        """The files that are neither in folders of `own`, named from the home or the temporary folder, nor these folders."""
+        """Files outside of the folders `own`, which are relative to the home or the temporary folder."""
         roots = (self.home, self.temporary)
         found = [path.relative_to(root) for root in roots for path in root.rglob("*")]
-        return sorted(str(path) for path in found if not any(_related(path, Path(one)) for one in own))
+        return sorted(str(path) for path in found if not any(_related(path, Path(folder)) for folder in own))
 
 
 def _related(path: Path, own: Path) -> bool:
@@ -46,12 +46,13 @@ def _related(path: Path, own: Path) -> bool:
 
 @contextmanager
 def stranger(**environment: str) -> Iterator[Stranger]:
+    """Such a user, whose folders are deleted when the block ends; `environment`: additional variables."""
     folder = Path(tempfile.mkdtemp(prefix="convoy-"))  # short: Ray puts Unix sockets there
     home, temporary = folder / "home", folder / "tmp"
     home.mkdir()
     temporary.mkdir()
-    told = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": str(home), "TMPDIR": str(temporary)}
+    minimal = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": str(home), "TMPDIR": str(temporary)}
     try:
-        yield Stranger(home, temporary, told | environment)
+        yield Stranger(home, temporary, minimal | environment)
     finally:
         shutil.rmtree(folder)

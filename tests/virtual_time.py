@@ -1,4 +1,4 @@
-"""An event loop on which time passes only when nothing is left to do: hours in milliseconds, the same on every machine."""
+"""An event loop with virtual time, which advances only when nothing is left to do: deterministic, and hours in milliseconds."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 
 
 class _Selector(selectors.SelectSelector):
-    """Waits for nothing: it moves the loop's clock on instead."""
+    """Advances the loop's clock instead of waiting."""
 
     loop: VirtualTimeLoop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
-            raise RuntimeError("everything waits for something that never happens")
+            raise RuntimeError("deadlock: all tasks wait and there is no timer")
         self.loop.now += timeout
         return []
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """`time` is `now`, in seconds from the loop's making."""
+    """`now`: virtual seconds since the loop was created."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -34,6 +34,6 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 def run_virtually(main: Coroutine[Any, Any, None]) -> None:
-    """Runs a coroutine that starts no threads and opens no sockets."""
+    """Runs a coroutine in virtual time. It must not use threads or sockets."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(main)

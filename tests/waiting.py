@@ -1,4 +1,4 @@
-"""Waiting for what other threads and processes do."""
+"""Waiting for a condition that other threads and processes bring about."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 
-def until(true: Callable[[], Any], patience: float = 60.0) -> Any:
-    """What `true` answers, as soon as it is true."""
+def until(condition: Callable[[], Any], patience: float = 60.0) -> Any:
+    """Polls until `condition` returns a true value, and returns that. Fails after `patience` seconds."""
     deadline = time.monotonic() + patience
-    while not (answer := true()):
-        assert time.monotonic() < deadline, "it did not come true"
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"the condition was not true within {patience:g} s"
         time.sleep(0.05)
-    return answer
+    return value

@@ -1,1 +1,1 @@
-"""Faults under load: what each costs, by requests that are all accounted for."""
+"""Faults under load: the effect of each on requests, all of which are accounted for."""

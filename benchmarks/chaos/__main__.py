@@ -68,7 +68,7 @@ def measure_all(faults: Sequence[Fault], rate: float) -> None:
 
 
 def measure_apart(faults: Sequence[Fault], rate: float) -> None:
-    """In a process of their own, which keeps what it measured; several machines in namespaces of their own, too."""
+    """Runs the faults in a separate process, which keeps its results; several machines in their own network namespaces."""
     command = [sys.executable, "-m", "benchmarks.chaos", "--here", "--rate", str(rate), *(one.name for one in faults)]
     whole = isolated(*command) if faults[0].where == "machines" else command
     subprocess.run(whole, cwd=ROOT, check=True)

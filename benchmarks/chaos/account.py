@@ -1,4 +1,4 @@
-"""Whether what an experiment answered is in its ledger: the gateways' counters against the database's rows."""
+"""Compares an experiment's answers with its ledger: the gateways' counters against the database's rows."""
 
 from __future__ import annotations
 

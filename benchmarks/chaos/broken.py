@@ -1,4 +1,4 @@
-"""Hosts whose engine breaks when it is told to: it loses a row of every answer, or takes all the memory there is."""
+"""Hosts whose engine fails on command: it drops a row of every answer, or allocates all memory."""
 
 from __future__ import annotations
 

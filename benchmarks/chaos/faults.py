@@ -1,4 +1,4 @@
-"""The faults: what is done, for how long it is watched, and what is promised."""
+"""The faults: the action, the time of observation, and the guarantee."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ RULE = "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 
 
 def table(faults: Sequence[Fault], results: Mapping[str, Mapping[str, Any]], present: str = "") -> str:
-    """New rows for what was measured, those of the `present` table for the rest; what was never measured is named."""
+    """New rows for the measured faults, the `present` rows for the others; faults without a measurement are listed."""
     kept = {line.split(" | ", 1)[0].removeprefix("| "): line for line in present.splitlines() if line.startswith("| ")}
     rows = {fault.happens: _row(fault, results[fault.name]) for fault in faults if fault.name in results}
     whole = {fault.happens: rows.get(fault.happens) or kept.get(fault.happens) for fault in faults}

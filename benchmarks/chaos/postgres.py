@@ -1,4 +1,4 @@
-"""A PostgreSQL server of one's own, that can be taken away and given back."""
+"""A temporary PostgreSQL server that can be stopped and started again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def program(name: str) -> str:
 
 @dataclass(frozen=True)
 class Postgres:
-    """PostgreSQL refuses to run as root, so then it runs as its Debian user."""
+    """A server in a folder. PostgreSQL refuses to run as root; then it runs as the Debian user `postgres`."""
 
     folder: Path
     user: str
@@ -45,7 +45,7 @@ class Postgres:
         self.run("pg_ctl", "-l", str(self.folder / "log"), "-o", options, "-w", "start")
 
     def stop(self) -> None:
-        """At once, as when its machine is lost."""
+        """Stops it at once, as when its machine fails."""
         self.run("pg_ctl", "-m", "immediate", "-w", "stop")
 
 

@@ -40,7 +40,7 @@ TRAFFIC = (
 
 @dataclass
 class Stage:
-    """A running server. `whole`: how many processes of which role it has; `after` undoes what a fault did, at its end."""
+    """A running server. `whole`: number of processes by role; `after` undoes the effects of a fault at its end."""
 
     settings: Settings
     folder: Path

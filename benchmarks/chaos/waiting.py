@@ -1,4 +1,4 @@
-"""Waiting for what a fault took to come back."""
+"""Waiting for recovery after a fault."""
 
 from __future__ import annotations
 

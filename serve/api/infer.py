@@ -159,8 +159,8 @@ def _parameters(answer: Answer, trace: RequestTimings) -> Parameters:
     parameters: dict[str, Any] = {"arm": trace.arm} if trace.arm else {}
     if trace.cached:
         parameters["cached"] = True
-    for outcome in OUTCOMES if answer.parts else ():
-        if models := [part.model for part in answer.parts if part.outcome == outcome]:
+    for outcome in OUTCOMES if answer.members else ():
+        if models := [member.model for member in answer.members if member.outcome == outcome]:
             parameters[f"members_{outcome}"] = ",".join(models)
     return parameters
 

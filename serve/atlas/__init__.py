@@ -1,1 +1,1 @@
-"""The atlas: what networks cost on this machine, measured, and the lecture's charts of it."""
+"""The atlas: measured latency, memory and energy of networks on this machine, and charts of them."""

@@ -1,4 +1,4 @@
-"""Which network to take: the Pareto front of accuracy and time, and the cheapest one that is good and fast enough."""
+"""Choosing a network: the Pareto front of accuracy and time, and the cheapest network within given limits."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Candidate:
 
     @property
     def top1(self) -> float:
+        """Accuracy 0..1; 0 when unknown."""
         return self.network.accuracy.top1 if self.network.accuracy else 0.0
 
     @property
@@ -27,32 +28,36 @@ class Candidate:
 
 
 def candidates(atlas: Atlas, dataset: str) -> list[Candidate]:
-    """Networks of a data set whose accuracy is known: accuracies of different data sets are not comparable."""
+    """The networks of one data set with a known accuracy. Accuracies of different data sets are not comparable."""
     found = [Candidate(atlas.network(cell.network), cell) for cell in atlas.cells]
-    return [one for one in found if one.network.dataset == dataset and one.network.accuracy is not None]
+    return [
+        candidate
+        for candidate in found
+        if candidate.network.dataset == dataset and candidate.network.accuracy is not None
+    ]
 
 
 def pareto_front(points: Iterable[Candidate]) -> list[Candidate]:
-    """Those that no other beats in both accuracy and cost, cheapest first."""
+    """The candidates that no other candidate beats in both accuracy and cost, cheapest first."""
     front: list[Candidate] = []
-    for one in sorted(points, key=lambda point: (point.cost, -point.top1)):
-        if not front or one.top1 > front[-1].top1:
-            front.append(one)
+    for candidate in sorted(points, key=lambda point: (point.cost, -point.top1)):
+        if not front or candidate.top1 > front[-1].top1:
+            front.append(candidate)
     return front
 
 
 def cheapest(points: Sequence[Candidate], least_top1: float, most_seconds: float) -> Candidate:
-    """The least machine time per image among those that are accurate enough and answer a batch in time.
+    """The candidate with the least machine time per image that reaches `least_top1` within `most_seconds` per batch.
 
-    Raises NotFound that says how close the nearest come.
+    Raises NotFound that names the nearest one.
     """
-    fast = [one for one in points if one.cell.seconds.high <= most_seconds]
-    good = [one for one in fast if one.top1 >= least_top1]
+    fast = [point for point in points if point.cell.seconds.high <= most_seconds]
+    good = [point for point in fast if point.top1 >= least_top1]
     if good:
-        return min(good, key=lambda one: one.cost)
+        return min(good, key=lambda point: point.cost)
     if not fast:
         raise NotFound(f"no network answers within {most_seconds * 1e3:g} ms; allow more time")
-    best = max(fast, key=lambda one: one.top1)
+    best = max(fast, key=lambda point: point.top1)
     raise NotFound(
         f"no network reaches {least_top1:.1%} within {most_seconds * 1e3:g} ms; the best there is {best.network.label} "
         f"with {best.top1:.1%}"

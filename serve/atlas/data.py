@@ -1,4 +1,4 @@
-"""The atlas' data file: networks, and what each batch size of each cost on one machine."""
+"""The data file of the atlas: networks, and their measurements by batch size on one machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Interval(FrozenModel):
 
 
 class Accuracy(FrozenModel):
-    """Top-1, 0..1. `measured` here on test images, or `published` elsewhere: never in one chart."""
+    """Top-1 accuracy, 0..1: `measured` on test images, or `published`. The two are never compared."""
 
     top1: float = Field(ge=0, le=1)
     kind: Literal["measured", "published"]
@@ -31,9 +31,9 @@ class Accuracy(FrozenModel):
 
 
 class Network(FrozenModel):
-    """A network as it was run. `macs` are for one image; operations are twice as many.
+    """A network in one engine and precision. `macs` are for one image; operations are twice as many.
 
-    A built engine has its version in its name.
+    `engine` of a built engine includes its version.
     """
 
     name: str
@@ -46,21 +46,22 @@ class Network(FrozenModel):
 
     @property
     def key(self) -> str:
+        """Unique among the networks of an atlas."""
         return f"{self.name} {self.engine} {self.precision}"
 
     @property
     def plain(self) -> bool:
-        """Whether an artifact's own graph ran: what networks are compared by, whatever engines make of them."""
+        """Whether the artifact's own graph ran. Only these networks are compared with each other."""
         return is_own(self.engine, self.precision)
 
     @property
     def label(self) -> str:
-        """What charts call it, short."""
+        """A short name for charts."""
         return self.name if self.plain else f"{self.name} {self.precision} {self.engine.split()[0]}"
 
 
 class Power(FrozenModel):
-    """Watts while a cell ran, those at rest, and joules per image of what was above rest."""
+    """Watts while a cell ran, watts at idle, and joules per image above idle."""
 
     watts: float
     idle_watts: float
@@ -70,7 +71,7 @@ class Power(FrozenModel):
 
 
 class Cell(FrozenModel):
-    """One network at one batch size. Seconds are for a whole batch; memory is what loading and running added."""
+    """One network at one batch size. `seconds` of a whole batch; `memory_bytes` that loading and running added."""
 
     network: str
     batch: int = Field(ge=1)
@@ -81,6 +82,7 @@ class Cell(FrozenModel):
 
     @property
     def seconds_per_image(self) -> float:
+        """Median seconds of a batch divided by its size."""
         return self.seconds.median / self.batch
 
 
@@ -93,7 +95,7 @@ class Failure(FrozenModel):
 
 
 class Machine(FrozenModel):
-    """Where the atlas was measured. Cells of two machines never share a file."""
+    """The machine of an atlas. One file never holds cells of two machines."""
 
     cpu: str
     cores: int
@@ -103,7 +105,7 @@ class Machine(FrozenModel):
 
 
 class Atlas(FrozenModel):
-    """Everything measured so far."""
+    """All measurements so far. Immutable: changes return a new atlas."""
 
     format: Literal[1] = 1
     machine: Machine
@@ -112,29 +114,34 @@ class Atlas(FrozenModel):
     failures: tuple[Failure, ...] = ()
 
     def has(self, key: str, batch: int) -> bool:
+        """Whether this cell is measured."""
         return any((cell.network, cell.batch) == (key, batch) for cell in self.cells)
 
     def network(self, key: str) -> Network:
-        return next(one for one in self.networks if one.key == key)
+        """The network with this key, which must exist."""
+        return next(network for network in self.networks if network.key == key)
 
     def with_network(self, network: Network) -> Atlas:
-        others = tuple(one for one in self.networks if one.key != network.key)
+        """With the network, which replaces one with the same key."""
+        others = tuple(other for other in self.networks if other.key != network.key)
         return self.model_copy(update={"networks": (*others, network)})
 
     def with_cell(self, cell: Cell) -> Atlas:
+        """With one more cell, and without its failure."""
         failures = self._failures_without(cell.network, cell.batch)
         return self.model_copy(update={"cells": (*self.cells, cell), "failures": failures})
 
     def with_failure(self, failure: Failure) -> Atlas:
+        """With the failure of a cell, which replaces an earlier one."""
         others = self._failures_without(failure.network, failure.batch)
         return self.model_copy(update={"failures": (*others, failure)})
 
     def _failures_without(self, key: str, batch: int) -> tuple[Failure, ...]:
-        return tuple(one for one in self.failures if (one.network, one.batch) != (key, batch))
+        return tuple(failure for failure in self.failures if (failure.network, failure.batch) != (key, batch))
 
 
 def load_atlas(path: Path) -> Atlas:
-    """Raises ConfigError that says what is wrong with the file and what to do."""
+    """Reads the file. Raises ConfigError that names the problem and the remedy."""
     try:
         atlas = Atlas.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -156,6 +163,6 @@ def load_atlas(path: Path) -> Atlas:
 
 
 def save_atlas(atlas: Atlas, path: Path) -> None:
-    """Replaces the file; whoever reads sees the old one or the new one."""
+    """Replaces the file atomically: readers see the old or the new content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, atlas.model_dump_json(indent=1) + "\n")

@@ -23,7 +23,7 @@ GOOD_FIT = 0.9
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim of the paper, what became of it here, and the figures behind that."""
+    """A claim of the paper, the verdict on this machine, and the figures behind it."""
 
     claim: str
     verdict: Verdict
@@ -32,7 +32,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Line:
-    """Least squares y = intercept + slope x, and the part of y's variance that it explains."""
+    """Least squares y = intercept + slope x, and R², the share of the variance of y that it explains."""
 
     intercept: float
     slope: float
@@ -40,12 +40,12 @@ class Line:
 
 
 def findings(atlas: Atlas) -> list[Finding]:
-    """The four, in the paper's order."""
+    """The four findings, in the paper's order."""
     return [_power(atlas), _hyperbola(atlas), _energy_bound(atlas), _operations(atlas)]
 
 
 def fit(x: Floats, y: Floats) -> Line:
-    """With x or y all alike nothing is explained."""
+    """Least-squares line through x [n] and y [n]; R² is 0 when x or y is constant."""
     across, up = x - x.mean(), y - y.mean()
     spread_x, spread_y, together = float(across @ across), float(up @ up), float(across @ up)
     if not spread_x or not spread_y:
@@ -63,17 +63,17 @@ def operations_line(atlas: Atlas, batch: int) -> Line | None:
 
 
 def at_batch(atlas: Atlas, batch: int, known_accuracy: bool = False) -> list[tuple[Network, Cell]]:
-    """Cells of ImageNet networks as they are at a batch size, with their networks."""
+    """Cells at a batch size with their networks: ImageNet networks, in the artifact's own graph."""
     pairs = [(atlas.network(cell.network), cell) for cell in atlas.cells if cell.batch == batch]
     return [
         (network, cell)
         for network, cell in pairs
-        if _ours(network) and (network.accuracy is not None or not known_accuracy)
+        if _applies_to(network) and (network.accuracy is not None or not known_accuracy)
     ]
 
 
-def _ours(network: Network) -> bool:
-    """Whether the paper's findings are about it: they compare networks, all in one engine and precision."""
+def _applies_to(network: Network) -> bool:
+    """Whether the findings apply: the paper compares ImageNet networks in one engine and precision."""
     return network.dataset == DATASET and network.plain
 
 
@@ -83,12 +83,12 @@ def _operation_counts(pairs: Sequence[tuple[Network, Cell]]) -> Floats:
 
 def _power(atlas: Atlas) -> Finding:
     claim = "Power is independent of batch size and architecture."
-    cells = [cell for cell in atlas.cells if _ours(atlas.network(cell.network))]
+    cells = [cell for cell in atlas.cells if _applies_to(atlas.network(cell.network))]
     watts = np.array([cell.power.watts - cell.power.idle_watts for cell in cells if _measured(cell) and cell.power])
     if len({cell.network for cell in cells if _measured(cell)}) < LEAST_NETWORKS:
         return Finding(claim, "not testable on this machine", _no_power(cells))
     spread = float(watts.std() / watts.mean())
-    evidence = f"{watts.mean():.1f} W above rest, standard deviation {spread:.0%}, over {len(watts)} cells"
+    evidence = f"{watts.mean():.1f} W above idle, standard deviation {spread:.0%}, over {len(watts)} cells"
     return Finding(claim, "holds" if spread <= SMALL_SPREAD else "does not hold", evidence)
 
 
@@ -116,7 +116,7 @@ def _energy_bound(atlas: Atlas) -> Finding:
     joules = np.array([cell.power.joules_per_image for _, cell in pairs if cell.power])
     line = fit(joules, _operation_counts(pairs))
     order = np.argsort(joules)
-    best = np.maximum.accumulate([pairs[place][0].accuracy.top1 for place in order if pairs[place][0].accuracy])
+    best = np.maximum.accumulate([pairs[index][0].accuracy.top1 for index in order if pairs[index][0].accuracy])
     evidence = (
         f"energy explains {line.r2:.0%} of the variance of operations; the best top-1 rises from {best[0]:.1%} within "
         f"{joules.min():.2g} J to {best[-1]:.1%} within {joules.max():.2g} J"
@@ -147,4 +147,4 @@ def _no_power(cells: Sequence[Cell]) -> str:
 
 
 def _too_few(pairs: Sequence[tuple[Network, Cell]]) -> str:
-    return f"it takes measurements of {LEAST_NETWORKS} ImageNet networks; here are {len(pairs)}"
+    return f"needs measurements of {LEAST_NETWORKS} ImageNet networks; there are {len(pairs)}"

@@ -1,4 +1,4 @@
-"""Measures one cell of the atlas in a process of its own, so that its memory is its own and a crash is its own."""
+"""Measures one cell of the atlas in its own process, so that peak memory and an out-of-memory kill belong to that cell."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from serve.config.schema import Power as Declared
 from serve.energy.discovery import find_sources
 from serve.energy.source import CPU, Source
 
-LEAST_RUNS, FEWEST_RUNS = 9, 5  # the second when a run is so long that nine take three times the time allowed
+LEAST_RUNS, FEWEST_RUNS = 9, 5  # the second when nine runs take more than three times the wanted seconds
 CONFIDENCE = 0.95
 STATUS, CLEAR_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one process measures: a graph in an engine and a precision, how wide, how many rows, for at least how long."""
+    """The work of one process: a graph in an engine and a precision; threads, batch size, least seconds of runs."""
 
     network: str
     graph: Path
@@ -42,7 +42,7 @@ class Task:
 
 
 def measure_apart(task: Task) -> Cell:
-    """Raises EngineFailed when the process does not come back."""
+    """Runs `measure` in a new process. Raises EngineFailed when the process is killed."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         try:
             return pool.submit(measure, task).result()
@@ -51,7 +51,7 @@ def measure_apart(task: Task) -> Cell:
 
 
 def measure(task: Task) -> Cell:
-    """Loads, warms, runs. Time and energy are of the runs after the warm-up."""
+    """Loads, warms up and runs the engine. Time and energy are those of the runs after the warm-up."""
     CLEAR_PEAK.write_text("5")
     before = _memory("VmRSS")
     engine = find_backend(task.engine).load(task.graph, task.threads, task.precision)
@@ -83,7 +83,7 @@ def measure(task: Task) -> Cell:
 def median_interval(values: Sequence[float]) -> Interval:
     """The median and its interval between order statistics: David and Nagaraja, "Order Statistics", section 7.1.
 
-    With fewer than 6 values no such interval reaches 95 %; it is then their whole range.
+    With fewer than 6 values no such interval reaches 95 %; then it is their range.
     """
     ordered = sorted(values)
     count = len(ordered)
@@ -98,24 +98,25 @@ def median_interval(values: Sequence[float]) -> Interval:
 
 
 def cpu_sources(power: Declared) -> list[Source]:
-    """Sources of what the CPU engines use."""
-    return [one for one in find_sources(power) if one.device == CPU]
+    """The energy sources of the CPU."""
+    return [source for source in find_sources(power) if source.device == CPU]
 
 
 def total_joules(sources: Sequence[Source]) -> float:
+    """The sum of the sources' counters."""
     return sum(source.joules() for source in sources)
 
 
 def idle_watts(power: Declared, seconds: float = 2.0) -> float | None:
-    """Power at rest: declared, or measured now while this process waits. None without a source."""
+    """Watts at idle: declared, or measured now for `seconds`. None without a source."""
     sources = cpu_sources(power)
     if not sources:
         return None
     before, start = total_joules(sources), time.perf_counter()
     time.sleep(seconds)
     measured = (total_joules(sources) - before) / (time.perf_counter() - start)
-    known = [one.idle_watts for one in sources if one.idle_watts is not None]
-    return sum(known) if len(known) == len(sources) else measured
+    declared = [source.idle_watts for source in sources if source.idle_watts is not None]
+    return sum(declared) if len(declared) == len(sources) else measured
 
 
 def _enough(times: Sequence[float], passed: float, wanted: float) -> bool:
@@ -125,17 +126,17 @@ def _enough(times: Sequence[float], passed: float, wanted: float) -> bool:
 
 
 def _power(sources: Sequence[Source], joules: float, seconds: float, images: int, idle: float | None) -> Power:
-    rest = idle or 0.0
+    idle_watts = idle or 0.0
     return Power(
         watts=joules / seconds,
-        idle_watts=rest,
-        joules_per_image=max(0.0, joules - rest * seconds) / images,
-        source="+".join(sorted({one.source for one in sources})),
-        method="modelled" if any(one.method == "modelled" for one in sources) else "measured",
+        idle_watts=idle_watts,
+        joules_per_image=max(0.0, joules - idle_watts * seconds) / images,
+        source="+".join(sorted({source.source for source in sources})),
+        method="modelled" if any(source.method == "modelled" for source in sources) else "measured",
     )
 
 
 def _memory(name: str) -> int:
-    """A figure of this process in bytes: VmRSS now, VmHWM at most (proc(5)); getrusage would count the parent's too."""
+    """Bytes of this process, now (VmRSS) or at most (VmHWM), see proc(5). getrusage would include the parent's peak."""
     lines = STATUS.read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024

@@ -1,5 +1,7 @@
-"""The sweep: every network in every engine and precision at every batch size, written after each cell, so that it can be
-stopped and go on."""
+"""The sweep: measures every network in every engine and precision at every batch size.
+
+The file is written after each cell, so that a sweep can be stopped and continued.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,10 @@ CPUINFO = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure and how: artifacts in engines and precisions, batch sizes, seconds per cell, engine threads, the
-    declared power, and where engines are kept."""
+    """Artifacts, engines, precisions and batch sizes to measure; seconds per cell; engine threads (0: all cores).
+
+    `power`: declared watts. `store`: of built engines.
+    """
 
     artifacts: Sequence[Artifact]
     batches: Sequence[int] = BATCHES
@@ -40,15 +44,15 @@ class Plan:
     store: Store = field(default_factory=Store)
 
     def variants(self) -> list[Variant]:
-        """In order of cost. Raises ConfigError for an engine that is not installed."""
+        """All variants by MACs, smallest first. Raises ConfigError for an engine that is not installed."""
         backends = [find_backend(engine) for engine in self.engines]
         found = [
-            Variant(one, backend, precision)
-            for one in self.artifacts
+            Variant(artifact, backend, precision)
+            for artifact in self.artifacts
             for backend in backends
             for precision in self.precisions
         ]
-        return sorted(found, key=lambda one: one.artifact.manifest.macs)
+        return sorted(found, key=lambda variant: variant.artifact.manifest.macs)
 
 
 Report = Callable[[Network, int, Cell | None], None]
@@ -59,17 +63,17 @@ def sweep(
     plan: Plan,
     path: Path,
     report: Report = lambda network, batch, cell: None,
-    announce: Announce = lambda what: None,
+    announce: Announce = lambda text: None,
 ) -> Atlas:
-    """Measures what `path` lacks, in order of cost; what failed before is tried again.
+    """Measures the cells that the file lacks, smallest networks first; failed cells are tried again.
 
-    `report` is called for each cell, with None for a failed one; `announce` before what takes long. Raises ConfigError when
-    the file is of another machine or an engine is not installed.
+    `report` is called for each cell, with None for a failed one; `announce` before a variant is built and loaded. Raises
+    ConfigError when the file is of another machine or an engine is not installed.
     """
     threads = plan.threads or available_cores()
     variants = plan.variants()
     atlas = open_atlas(path, this_machine(threads))
-    rest = idle_watts(plan.power)
+    idle = idle_watts(plan.power)
     for variant in variants:
         key, batches = variant.network.key, sorted(plan.batches)
         graph, problem = Path(), ""
@@ -83,7 +87,7 @@ def sweep(
         for batch in batches:
             if not atlas.has(key, batch):
                 task = Task(
-                    key, graph, variant.backend.name, variant.precision, threads, batch, plan.seconds, plan.power, rest
+                    key, graph, variant.backend.name, variant.precision, threads, batch, plan.seconds, plan.power, idle
                 )
                 atlas, problem = _measure(atlas, task, problem)
                 save_atlas(atlas, path)
@@ -93,7 +97,7 @@ def sweep(
 
 
 def _measure(atlas: Atlas, task: Task, problem: str) -> tuple[Atlas, str]:
-    """The atlas with one more cell or failure, and why larger batches are not to be tried."""
+    """The atlas with one more cell or failure, and the reason not to try larger batches; empty without one."""
     try:
         if problem:
             raise EngineFailed(problem)
@@ -104,6 +108,7 @@ def _measure(atlas: Atlas, task: Task, problem: str) -> tuple[Atlas, str]:
 
 
 def find_cell(cells: Iterable[Cell], network: str, batch: int) -> Cell | None:
+    """The cell of a network's key and a batch size."""
     return next((cell for cell in cells if (cell.network, cell.batch) == (network, batch)), None)
 
 
@@ -121,6 +126,7 @@ def open_atlas(path: Path, machine: Machine) -> Atlas:
 
 
 def this_machine(threads: int) -> Machine:
+    """This machine, with engines that use so many threads."""
     names = [line.partition(":")[2].strip() for line in CPUINFO.read_text().splitlines() if "model name" in line]
     return Machine(
         cpu=names[0] if names else platform.machine(),

@@ -1,4 +1,4 @@
-"""What a sweep runs of an artifact: its own graph, or an engine that is built from it first."""
+"""Variants of an artifact that a sweep measures: its own graph, or an engine that is built from it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Variant:
 
     @property
     def network(self) -> Network:
-        """What is known of it before it runs: fp32 answers alike in every engine, other precisions do not."""
+        """The network before it is measured. Published accuracy holds for fp32, which is equal in every engine."""
         manifest = self.artifact.manifest
         return Network(
             name=manifest.name,
@@ -48,15 +48,16 @@ class Variant:
         )
 
     def ready(self, store: Store, threads: int) -> tuple[Path, Network]:
-        """What to load, built into the store if it is not there, and the network with its accuracy.
+        """The graph to load, built into the store when it is missing, and the network with its accuracy.
 
-        That of a precision is measured, where there are test images. Raises ConfigError, ArtifactError.
+        The accuracy of other precisions than fp32 is measured when there are test images. Raises ConfigError and
+        ArtifactError.
         """
         if self.own:
             return self.artifact.image_model, self.network
-        order = EngineSpec(self.artifact, self.backend, self.precision, find_eval_source(self.artifact))
-        order.check()
-        graph = (store.find(order) or build_engine(order, store)).folder / IMAGE_MODEL
+        spec = EngineSpec(self.artifact, self.backend, self.precision, find_eval_source(self.artifact))
+        spec.check()
+        graph = (store.find(spec) or build_engine(spec, store)).folder / IMAGE_MODEL
         manifest = self.artifact.manifest
         if self.precision == OWN_PRECISION or manifest.dataset not in PACKAGES:
             return graph, self.network
@@ -66,7 +67,7 @@ class Variant:
 
 
 def accuracy_of(manifest: Manifest) -> Accuracy | None:
-    """Measured here on test images, or published with weights from elsewhere; None when nothing is known."""
+    """The accuracy in the manifest, measured on test images or published with the weights; None without one."""
     top1, how = manifest.accuracy.get("top1"), str(manifest.accuracy.get("how", ""))
     if not isinstance(top1, float):
         return None

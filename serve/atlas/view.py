@@ -1,4 +1,4 @@
-"""An atlas as the document that the charts are drawn from, and as a page in one file."""
+"""An atlas as the JSON document of its charts, and as an HTML page in one file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TITLES = {
 
 
 def document(atlas: Atlas) -> dict[str, Any]:
-    """What /v1/atlas answers: flat cells in seconds, joules, watts and bytes; groups whose accuracies are comparable."""
+    """The document of /v1/atlas: flat cells in seconds, joules, watts and bytes; groups of comparable accuracies."""
     groups = _groups(atlas)
     front = {key for group in groups for key in _front(atlas, group["dataset"], group["kind"])}
     lines = {batch: operations_line(atlas, batch) for batch in sorted({cell.batch for cell in atlas.cells})}
@@ -66,9 +66,13 @@ def _cell(atlas: Atlas, cell: Cell, front: bool) -> dict[str, Any]:
 
 
 def _front(atlas: Atlas, dataset: str, kind: str) -> set[str]:
-    """Networks of a group that no other of it beats, image by image."""
-    known = [one for one in candidates(atlas, dataset) if one.network.accuracy and one.network.accuracy.kind == kind]
-    return {one.network.key for one in pareto_front(one for one in known if one.cell.batch == 1)}
+    """The Pareto front of a group at batch size 1."""
+    known = (
+        candidate
+        for candidate in candidates(atlas, dataset)
+        if candidate.network.accuracy and candidate.network.accuracy.kind == kind and candidate.cell.batch == 1
+    )
+    return {candidate.network.key for candidate in pareto_front(known)}
 
 
 def _groups(atlas: Atlas) -> list[dict[str, str]]:
@@ -80,13 +84,13 @@ def _groups(atlas: Atlas) -> list[dict[str, str]]:
 
 
 def check_page(path: Path) -> None:
-    """Raises ConfigError for a file that is there and no page of an atlas."""
+    """Raises ConfigError for a file that exists and is not a page of an atlas."""
     if path.exists() and not path.read_bytes().startswith(HEAD.encode()):
-        raise ConfigError(f"{path} is no page of an atlas, which is written there; name another data file with --out")
+        raise ConfigError(f"{path} is not an atlas page and would be overwritten; name another data file with --out")
 
 
 def write_page(atlas: Atlas, path: Path) -> None:
-    """One file without anything from outside: libraries, charts and figures in it, and a policy that allows no more."""
+    """Writes one self-contained file with libraries, charts and figures; its policy allows no other sources."""
     libraries = [(PAGE / "libraries" / name).read_text() for name in ("d3.min.js", "plot.umd.min.js")]
     draw = 'drawAtlas(document.getElementById("charts"), JSON.parse(document.getElementById("atlas").textContent));'
     module = (PAGE / "atlas.js").read_text() + draw

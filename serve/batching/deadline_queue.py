@@ -1,13 +1,13 @@
 """Which waiting rows run next: pure functions of (now, state), no clock, no event loop.
 
-Order is earliest deadline first within a priority (1 is the most urgent). A batch is taken whole when an engine slot is
-free, so nothing waits for a batch to fill, and whoever waits fills the next one.
+Earliest deadline first (Liu and Layland 1973) within a priority; 1 is the most urgent. A batch is formed at once when an
+engine slot is free: no item waits for a batch to fill.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -15,23 +15,23 @@ DEFAULT_PRIORITY = 8
 NEVER = float("inf")
 
 
-STEP_SECONDS = 0.01  # deadlines that are nearer to each other than this count as one
+STEP_SECONDS = 0.01  # resolution of deadlines in a backlog
 
 
 class Backlog:
-    """How much waits, and how much of it goes before a request, by priority and deadline.
+    """The amount of waiting work, and how much of it is ahead of a request by priority and deadline.
 
-    Under overload most requests ask only, so a question must not look at all that waits: amounts are kept by steps of
-    deadlines, and what comes last of all has everything before it.
+    Under overload most requests are refused, so `ahead_of` must not scan the queue: amounts are summed by steps of
+    deadlines, and a request behind the last step has everything ahead of it.
     """
 
     def __init__(self) -> None:
         self.total = 0.0
-        self._steps: dict[tuple[int, int], tuple[int, float]] = {}  # how many, and their amounts
+        self._steps: dict[tuple[int, int], tuple[int, float]] = {}  # number of additions, sum of amounts
         self._last = (0, 0)
 
     def add(self, priority: int, deadline: float, amount: float) -> None:
-        """`amount` more waits, in whatever unit."""
+        """Adds work; `amount` in any unit, the same for all."""
         step = (priority, int(deadline / STEP_SECONDS))
         count, sum_ = self._steps.get(step, (0, 0.0))
         self._steps[step] = (count + 1, sum_ + amount)
@@ -39,7 +39,7 @@ class Backlog:
         self.total += amount
 
     def remove(self, priority: int, deadline: float, amount: float) -> None:
-        """What was added waits no more."""
+        """Removes work that was added with the same arguments."""
         step = (priority, int(deadline / STEP_SECONDS))
         count, sum_ = self._steps[step]
         self.total -= amount
@@ -48,18 +48,18 @@ class Backlog:
             return
         del self._steps[step]
         if not self._steps:
-            self.total, self._last = 0.0, (0, 0)  # rounding does not add up
+            self.total, self._last = 0.0, (0, 0)  # drops the rounding error of the sums
 
     def ahead_of(self, priority: int, deadline: float) -> float:
-        """What goes before a request that comes now."""
+        """The amount ahead of a request that arrives now, equal deadlines included."""
         step = (priority, int(deadline / STEP_SECONDS))
         if step >= self._last:
             return self.total
-        return sum([amount for one, (_, amount) in self._steps.items() if one <= step])
+        return sum([amount for other, (_, amount) in self._steps.items() if other <= step])
 
 
 class Queued(Protocol):
-    """What the line must know of an entry."""
+    """An item, as far as the queue needs it."""
 
     @property
     def size(self) -> int: ...  # rows
@@ -68,9 +68,9 @@ class Queued(Protocol):
     @property
     def deadline(self) -> float: ...  # seconds on the caller's clock
     @property
-    def most(self) -> int: ...  # rows that a run may have for this entry to be answered in time
+    def most(self) -> int: ...  # rows of the largest run that answers it in time
     @property
-    def gone(self) -> bool: ...  # answered or cancelled meanwhile
+    def gone(self) -> bool: ...  # answered, failed or cancelled
 
 
 E = TypeVar("E", bound=Queued)
@@ -78,7 +78,7 @@ E = TypeVar("E", bound=Queued)
 
 @dataclass
 class DeadlineQueue(Generic[E]):
-    """Entries that wait for a slot, with the number of rows they hold."""
+    """Items that wait for an engine slot, and the sum of their rows."""
 
     rows: int = 0
     _backlog: Backlog = field(default_factory=Backlog)
@@ -88,60 +88,65 @@ class DeadlineQueue(Generic[E]):
     def __len__(self) -> int:
         return len(self._heap)
 
-    def push(self, entry: E) -> None:
+    def __iter__(self) -> Iterator[E]:
+        """The items in no particular order, gone ones included."""
+        return (element[3] for element in self._heap)
+
+    def push(self, item: E) -> None:
+        """Adds an item. Items of equal priority and deadline keep their order of arrival."""
         self._arrivals += 1
-        heapq.heappush(self._heap, (entry.priority, entry.deadline, self._arrivals, entry))
-        self.rows += entry.size
-        self._backlog.add(entry.priority, entry.deadline, entry.size)
+        heapq.heappush(self._heap, (item.priority, item.deadline, self._arrivals, item))
+        self.rows += item.size
+        self._backlog.add(item.priority, item.deadline, item.size)
 
     def take(self, now: float, limit: int, predict: Callable[[int], float]) -> tuple[list[E], list[E]]:
-        """The next batch of at most `limit` rows, and the entries found to be too late for their run.
+        """Removes and returns the next batch of at most `limit` rows, and the items that would be late.
 
-        `predict` says how many seconds a run of so many rows takes. Only where more waits than one run takes is an entry
-        refused on that estimate: otherwise a wrong estimate would never be corrected by a run. The head of the line is
-        never passed over for a smaller entry behind it, so nothing starves.
+        `predict` maps rows to the seconds of their run. Items are dropped on that estimate only where more rows wait than
+        one run takes: otherwise no run would ever correct a wrong estimate. The head of the queue is never passed over
+        for a smaller item behind it, so no item starves.
         """
         batch: list[E] = []
         late: list[E] = []
         taken, most = 0, limit
         heap = self._heap
         while heap:
-            entry = heap[0][3]
-            if entry.gone:
+            item = heap[0][3]
+            if item.gone:
                 self._pop()
                 continue
-            fitting = min(limit, max(entry.most, entry.size))
+            fitting = min(limit, max(item.most, item.size))
             expected = predict(fitting) if self.rows + taken > fitting else 0.0
-            if entry.deadline < now + expected:
+            if item.deadline < now + expected:
                 late.append(self._pop())
                 continue
-            if taken and taken + entry.size > min(most, fitting):
+            if taken and taken + item.size > min(most, fitting):
                 break
             batch.append(self._pop())
-            taken, most = taken + entry.size, min(most, fitting)
+            taken, most = taken + item.size, min(most, fitting)
         return batch, late
 
     def ahead_of(self, priority: int, deadline: float) -> int:
-        """Rows that go before an entry of this priority and deadline."""
+        """Rows ahead of an item of this priority and deadline."""
         return int(self._backlog.ahead_of(priority, deadline))
 
     def expire(self, now: float) -> list[E]:
-        """Removes and returns the entries whose deadline has passed; forgets those that are gone."""
-        expired = [item[3] for item in self._heap if item[1] < now and not item[3].gone]
-        for _, deadline, _, entry in self._heap:
-            if deadline < now or entry.gone:
-                self._backlog.remove(entry.priority, entry.deadline, entry.size)
-        self._heap = [item for item in self._heap if item[1] >= now and not item[3].gone]
+        """Removes and returns the items whose deadline has passed; also removes those that are gone."""
+        expired = [element[3] for element in self._heap if element[1] < now and not element[3].gone]
+        for _, deadline, _, item in self._heap:
+            if deadline < now or item.gone:
+                self._backlog.remove(item.priority, item.deadline, item.size)
+        self._heap = [element for element in self._heap if element[1] >= now and not element[3].gone]
         heapq.heapify(self._heap)
-        self.rows = sum(item[3].size for item in self._heap)
+        self.rows = sum(element[3].size for element in self._heap)
         return expired
 
     def next_deadline(self) -> float:
-        """The earliest deadline in the line, NEVER when it is empty."""
-        return min((item[1] for item in self._heap if not item[3].gone), default=NEVER)
+        """The earliest deadline in the queue; NEVER when it is empty."""
+        return min((element[1] for element in self._heap if not element[3].gone), default=NEVER)
 
     def _pop(self) -> E:
-        entry = heapq.heappop(self._heap)[3]
-        self.rows -= entry.size
-        self._backlog.remove(entry.priority, entry.deadline, entry.size)
-        return entry
+        item = heapq.heappop(self._heap)[3]
+        self.rows -= item.size
+        self._backlog.remove(item.priority, item.deadline, item.size)
+        return item

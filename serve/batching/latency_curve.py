@@ -1,4 +1,4 @@
-"""The latency curve of an engine: seconds a batch takes against its size, measured at warm-up."""
+"""The latency curve of an engine: seconds of a batch by its size, measured at warm-up."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from convoy.errors import EngineFailed
 from models.engines.engine import Engine
 from models.engines.logits import all_have_distribution
 
-LONG_SECONDS = 0.1  # of runs at one size: what takes so long is known well enough, and a start waits for it
+LONG_SECONDS = 0.1  # of runs at one size: enough for an estimate, and the start of a gateway waits for it
 
 
 @dataclass(frozen=True)
 class LatencyCurve:
-    """Batch sizes in ascending order, the seconds each took, and in which engine."""
+    """Batch sizes in ascending order, the seconds of each, and the engine that was measured."""
 
     sizes: tuple[int, ...]
     seconds: tuple[float, ...]
     engine: str = ""
 
     def predict(self, size: int) -> float:
-        """Seconds for a batch of `size` rows: interpolated, and in proportion beyond the last point."""
+        """Seconds of a batch of `size` rows: interpolated, and proportional beyond the last point."""
         sizes, seconds = self.sizes, self.seconds
         at = bisect_left(sizes, size)
         if at == len(sizes):
@@ -37,19 +37,19 @@ class LatencyCurve:
         return seconds[at - 1] + share * (seconds[at] - seconds[at - 1])
 
     def limit(self, target_seconds: float) -> int:
-        """The largest measured batch that keeps to the target; 1 when none does."""
+        """The largest measured batch within the target; the smallest one when there is none."""
         fitting = [size for size, seconds in zip(self.sizes, self.seconds, strict=True) if seconds <= target_seconds]
         return max(fitting, default=self.sizes[0])
 
 
 def in_milliseconds(curve: LatencyCurve | None) -> dict[str, float]:
-    """Milliseconds by batch size, JSON-ready; empty where nothing was measured."""
+    """Milliseconds by batch size, JSON-ready; empty without a curve."""
     points = zip(curve.sizes, curve.seconds, strict=True) if curve else ()
     return {str(size): round(seconds * 1000, 3) for size, seconds in points}
 
 
 def bucket_sizes(max_batch: int) -> tuple[int, ...]:
-    """1, 2, 4, … up to and with `max_batch`."""
+    """1, 2, 4, … and `max_batch`."""
     sizes = [1]
     while sizes[-1] * 2 < max_batch:
         sizes.append(sizes[-1] * 2)
@@ -59,21 +59,22 @@ def bucket_sizes(max_batch: int) -> tuple[int, ...]:
 def measure_curve(
     engine: Engine, sizes: Sequence[int], repeats: int = 3, clock: Callable[[], float] = time.perf_counter
 ) -> LatencyCurve:
-    """Warms the engine at every size and keeps the best of `repeats` runs of each, of fewer where a run takes long.
+    """Warms the engine up at every size and keeps the best of `repeats` runs of each, of fewer when runs are long.
 
-    Raises EngineFailed for an engine that cannot run blank rows, or answers them with NaN or infinity.
+    The best run, since other processes only make runs slower. Raises EngineFailed for an engine that cannot run blank
+    rows, or answers them with NaN or infinity.
     """
     return LatencyCurve(tuple(sizes), tuple(_best_of(engine, size, repeats, clock) for size in sizes))
 
 
 def warm_up(engine: Engine, sizes: Sequence[int]) -> None:
-    """Runs the engine once at every size, so that no request is the first of its size. Raises as `measure_curve` does."""
+    """Runs the engine once at every size, since the first run of a size is slow. Raises as `measure_curve` does."""
     for size in sizes:
         _run_blank(engine, _blank(engine, size))
 
 
 def check_width(engine: Engine, classes: int) -> None:
-    """Raises EngineFailed for an engine that does not answer a blank row with a logit for each of `classes` labels."""
+    """Raises EngineFailed for an engine whose logits for a blank row are not one per label."""
     width = engine.run(_blank(engine, 1)).shape[-1]
     if width != classes:
         raise EngineFailed(

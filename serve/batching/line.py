@@ -1,8 +1,9 @@
-"""The queue of an endpoint, as the data plane sees it."""
+"""The queue of an endpoint, as the data plane uses it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,14 +17,14 @@ Rows = NDArray[Any]
 
 @dataclass(frozen=True)
 class BatcherLimits:
-    """`batch` rows per run, `queue` rows waiting."""
+    """Most rows of one run, and most waiting rows."""
 
     batch: int
     queue: int
 
 
 class RequestQueue(Protocol):
-    """Where the rows of an endpoint wait: for an engine, or for the models that it is made of."""
+    """Where the rows of an endpoint wait: for an engine, or for the members of an ensemble."""
 
     limits: BatcherLimits
 
@@ -43,20 +44,27 @@ class RequestQueue(Protocol):
     async def close(self) -> None: ...
 
 
-async def run_in_parts(
-    line: RequestQueue, rows: Rows, deadline: float, priority: int, futures: list[asyncio.Future[Answer]]
-) -> list[Answer]:
-    """The answers to rows that may be more than a batch, in as many entries as its limit asks for.
+class MemberQueue(RequestQueue, Protocol):
+    """The queue of a model, which may be a member of ensembles and tells their waiting rows apart."""
 
-    The entries' futures are added to `futures` while they wait. Raises what the first failing part raises.
+    def waiting_rows_of(self, futures: Collection[asyncio.Future[Answer]]) -> int: ...
+
+
+async def run_in_parts(
+    queue: RequestQueue, rows: Rows, deadline: float, priority: int, futures: list[asyncio.Future[Answer]]
+) -> list[Answer]:
+    """Answers any number of rows [n, …], in queue items of at most the queue's batch limit.
+
+    The items' futures are appended to `futures`, so that a caller can cancel them. Raises the error of the first item
+    that fails.
     """
-    limit = line.limits.batch
+    limit = queue.limits.batch
     try:
         for start in range(0, len(rows), limit):
-            part = line.submit(rows[start : start + limit], deadline, priority)
-            futures.append(part)  # one by one: a refused part must not lose the parts before it
+            future = queue.submit(rows[start : start + limit], deadline, priority)
+            futures.append(future)  # one by one: when an item is refused, those before it must be here to be cancelled
         return list(await asyncio.gather(*futures))
     finally:
         for future in futures:
             if not future.cancel() and not future.cancelled():
-                future.exception()  # marks a second part's failure as seen: the first has answered the request
+                future.exception()  # retrieves a second failure, or asyncio logs it; the first one answers the request

@@ -1,4 +1,4 @@
-"""Who took part in the answer of a model that is made of others."""
+"""Member results: what each model of an ensemble or cascade contributed to an answer."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ OUTCOMES: tuple[Outcome, ...] = ("answered", "late", "failed")
 
 @dataclass(frozen=True, slots=True)
 class MemberResult:
-    """What a member did for one request: `images` it was asked for, `seconds` until it answered or was given up.
+    """The part of one member in one request: `images` it was asked for, `seconds` until it answered, failed or was late.
 
-    `engine_seconds` is its rows' share of the runs they were in: what the request cost of that engine.
+    `engine_seconds`: its rows' share of the engine runs that they were in.
     """
 
     model: str
@@ -25,7 +25,7 @@ class MemberResult:
     reason: str = ""
 
     def document(self) -> dict[str, Any]:
-        """The part as answers show it."""
+        """JSON-ready, as responses show it."""
         return {
             "model": self.model,
             "version": self.version,

@@ -1,8 +1,8 @@
-"""How long work takes, learned from the work that was done: runs of an engine, decoding of images.
+"""Estimates of how long work takes, from past work: runs of an engine, decoding of images.
 
-Each estimate weighs recent work most, and takes a single surprise for at most `SURPRISE` times the estimate: a run that
-waited for a dead host says nothing of the next one. Less would be wrong: on a crowded machine a few stalls are most of the
-mean. Pure state machines, no clock.
+Recent work has the largest weight. A single observation counts as at most `SURPRISE` times the estimate, since a run that
+waited for a dead host says nothing about the next one. A lower bound would be wrong: on a busy machine a few stalls are
+most of the mean. Pure state machines, without a clock.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from __future__ import annotations
 from serve.batching.latency_curve import LatencyCurve
 
 SURPRISE = 8.0
-WEIGHT = 0.1  # of the newest observation
+WEIGHT = 0.1  # of the newest observation in exponential averages
 DEVIATIONS = 2.0
 LEAST_FACTOR = 0.25
-# So far apart, in parts of their mean, must runs be for their slope to count as much as the curve's.
+# The spread of runs, relative to their mean, at which their slope has the same weight as the curve's.
 PRIOR_SPREAD = 0.2
 
 
 class RunTimes:
-    """Seconds that an engine's runs take: a latency curve, stretched by a factor and shifted by a fixed time.
+    """Seconds of an engine's runs: a latency curve times a factor plus a fixed time.
 
-    A crowded machine stretches runs; a late thread shifts them. A ratio alone would take a shift of 3 ms in runs of 0.2 ms
-    for a machine sixteen times as slow, and expect it of runs of a hundred rows too. Both come from a least-squares
-    line through the recent runs, drawn towards the curve's own slope where they are all of one size.
+    A busy machine multiplies run times; a delayed thread adds to them. A ratio alone would mistake a delay of 3 ms in runs
+    of 0.2 ms for a machine sixteen times as slow, also for runs of a hundred rows. Both parameters come from a
+    least-squares line through recent runs, regularised towards the curve's slope when all runs have the same size.
     """
 
     def __init__(self, curve: LatencyCurve) -> None:
@@ -45,7 +45,7 @@ class RunTimes:
         return max(fitting, default=self.curve.sizes[0])
 
     def learn(self, size: int, seconds: float) -> None:
-        """A run of `size` rows took `seconds`."""
+        """Learns from a run of `size` rows that took `seconds`."""
         predicted = self.curve.predict(size)
         took = min(seconds, SURPRISE * self.predict(size))
         self._runs += 1
@@ -62,38 +62,39 @@ class RunTimes:
 
 
 class Spread:
-    """Mean and mean deviation of what was seen lately, as TCP's retransmission timer has them (RFC 6298)."""
+    """Mean and mean deviation of recent values, as in TCP's retransmission timer (RFC 6298)."""
 
     def __init__(self, first: float) -> None:
-        """`first`: taken for the mean until something was seen."""
+        """`first`: the mean before the first value."""
         self._mean = first
         self._deviation = 0.0
 
     @property
     def high(self) -> float:
-        """What few go beyond."""
+        """An upper bound of most values: the mean and DEVIATIONS mean deviations."""
         return self._mean + DEVIATIONS * self._deviation
 
     def learn(self, value: float) -> None:
+        """Learns from a value."""
         away = value - self._mean
         self._deviation += WEIGHT * (abs(away) - self._deviation)
         self._mean += WEIGHT * away
 
 
 class Pace:
-    """Seconds per unit of some work, as the ratio of what recent work took to what it was."""
+    """Seconds per unit of work: recent seconds divided by recent units."""
 
     def __init__(self, prior: float) -> None:
-        """`prior`: seconds per unit, until something was learned."""
+        """`prior`: seconds per unit before the first observation."""
         self._seconds = prior
         self._units = 1.0
 
     def predict(self, units: float) -> float:
-        """Seconds for so many units."""
+        """Expected seconds of so many units."""
         return units * self._seconds / self._units
 
     def learn(self, units: float, seconds: float) -> None:
-        """So many units, more than 0, took `seconds`."""
+        """Learns that `units`, more than 0, took `seconds`."""
         took = min(seconds, SURPRISE * self.predict(units))
         self._units += WEIGHT * (units - self._units)
         self._seconds += WEIGHT * (took - self._seconds)

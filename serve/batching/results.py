@@ -1,4 +1,4 @@
-"""The result of a batch, and the part of it that belongs to one request."""
+"""The result of a run, and the rows of it that belong to one request."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class BatchRun:
 
     @cached_property
     def ranking(self) -> Ranking:
-        """Best classes of every row, worked out once for the whole batch when first asked for."""
+        """The best classes of every row. Computed once for the whole batch, since ranking row by row costs more."""
         return rank(self.logits, TOP)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Where an entry's rows are in a run. `parts`: who took part, when the model is made of others."""
+    """The rows [start, stop) of a run that answer one queue item. `members`: the member results of an ensemble or cascade."""
 
     run: BatchRun
     start: int
     stop: int
-    parts: tuple[MemberResult, ...] = ()
+    members: tuple[MemberResult, ...] = ()
 
     @property
     def logits(self) -> NDArray[np.float32]:
@@ -42,6 +42,6 @@ class Answer:
 
     @property
     def engine_seconds(self) -> float:
-        """Of the run's time the part of these rows."""
+        """The share of these rows in the run's time."""
         run = self.run
         return (run.finished - run.started) * (self.stop - self.start) / run.size

@@ -1,4 +1,4 @@
-"""Permits for runs on one engine, shared by every line that waits for it."""
+"""Permits for runs on one engine, shared by all queues that wait for it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Callable
 class Slots:
     """At most `count` runs at a time, of which those beyond the first `eager` are for full batches. Lives on one event loop.
 
-    Whoever waits leaves a callback; when a permit is free they are called in turn, and take it then: work is bound to the
-    engine at the last moment. A run beyond `eager` only travels while the engine is at another one: that is worth it for
-    a full batch, while a smaller one fills up meanwhile.
+    Queues register a callback. When a permit is free they are called in turn and take it then, so that a batch is formed
+    at the last moment. A run beyond `eager` is only on its way to a host whose engine still runs another batch: that
+    pays for a full batch, while a smaller one fills up in the meantime.
     """
 
     def __init__(self, count: int, eager: int | None = None) -> None:
@@ -20,42 +20,44 @@ class Slots:
         self.eager = count if eager is None else eager
         self.taken = 0
         self._callbacks: deque[Callable[[], None]] = deque()
-        self._lines: dict[Callable[[], None], Callable[[], int]] = {}
+        self._queues: dict[Callable[[], None], Callable[[], int]] = {}
 
     @property
     def waiting(self) -> int:
-        """Rows in all lines that wait for a permit."""
-        return sum(rows() for rows in self._lines.values())
+        """Rows in all queues that wait for a permit."""
+        return sum(rows() for rows in self._queues.values())
 
     def join(self, wake: Callable[[], None], rows: Callable[[], int] = lambda: 0) -> None:
-        """Calls `wake` from now on when a permit may be free; `rows` says how many wait."""
+        """Registers a queue: `wake` is called when a permit may be free, `rows` returns its waiting rows."""
         self._callbacks.append(wake)
-        self._lines[wake] = rows
+        self._queues[wake] = rows
 
     def leave(self, wake: Callable[[], None]) -> None:
+        """Removes the queue that was registered with this callback."""
         self._callbacks.remove(wake)
-        del self._lines[wake]
+        del self._queues[wake]
 
     def take(self, full: bool) -> bool:
-        """Takes a permit, if there is one, for a batch that is `full` or not."""
+        """Takes a permit if there is one; `full`: for a full batch."""
         if self.taken >= (self.count if full else self.eager):
             return False
         self.taken += 1
         return True
 
     def give_back(self) -> None:
+        """Returns a permit and wakes the queues."""
         self.taken -= 1
         self._wake()
 
     def resize(self, count: int, eager: int) -> None:
-        """Another number of permits; those taken beyond it run out by themselves."""
+        """Changes the number of permits; permits above it that are taken stay valid until they are given back."""
         grown = count > self.count or eager > self.eager
         self.count, self.eager = count, eager
         if grown:
             self._wake()
 
     def _wake(self) -> None:
-        self._callbacks.rotate(-1)  # whoever was first last time is last this time
+        self._callbacks.rotate(-1)  # round robin: the first queue of the last turn is the last of this one
         for wake in tuple(self._callbacks):
             if self.taken >= self.count:
                 return
@@ -63,7 +65,7 @@ class Slots:
 
 
 class LazySlots(Slots):
-    """The permit of an engine that may be absent: whoever wants it then makes `fetch` be called, and is woken at `open`."""
+    """The single permit of an engine that may not be in memory: `take` then calls `fetch`, and `open` wakes the queues."""
 
     def __init__(self, fetch: Callable[[], None]) -> None:
         super().__init__(1)
@@ -83,16 +85,16 @@ class LazySlots(Slots):
             self._idle.set_result(None)
 
     def open(self) -> None:
-        """The engine is there."""
+        """The engine is in memory."""
         self.present = True
         self._wake()
 
     def shut(self) -> None:
-        """No permits from now on: the engine is about to go."""
+        """Gives no more permits: the engine is about to be unloaded."""
         self.present = False
 
     async def idle(self) -> None:
-        """Returns when the permit that is out has come back."""
+        """Waits until the permit is given back."""
         if self.taken:
             self._idle = asyncio.get_running_loop().create_future()
             await self._idle

@@ -1,4 +1,4 @@
-"""From logits to the best classes and their probabilities."""
+"""The best classes of logits, and their probabilities."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ def rank(logits: NDArray[np.float32], top: int) -> Ranking:
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = shifted / shifted.sum(axis=1, keepdims=True)
     order = (-logits).argsort(axis=1, kind="stable")[:, :top]
-    rows = np.arange(len(logits))[
-        :, np.newaxis
-    ]  # np.take_along_axis does the same in Python, for as long as all of this
+    # Not np.take_along_axis: it does the same in Python and takes as long as the rest of this function.
+    rows = np.arange(len(logits))[:, np.newaxis]
     return Ranking(order.tolist(), probabilities[rows, order].tolist())

@@ -1,4 +1,4 @@
-"""A cascade at work: each stage answers, and only the images of which it was unsure go on to the next one."""
+"""A cascade: stages run one after the other, and only images with an unsure answer go on to the next stage."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from convoy.errors import ConvoyError
 from models.ensembles.combine import Scores
 from models.ensembles.confidence import Measure, unsure
 from serve.batching.member_report import MemberResult
-from serve.ensembles.ensemble import Ensemble, Poll
+from serve.ensembles.ensemble import Ensemble, EnsembleResult
 from serve.ensembles.multi_view import Views
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Who answers, and when that is not enough; of the last stage the threshold has no effect."""
+    """An ensemble, and the confidence below which its images go on. The last stage's threshold has no effect."""
 
     name: str
     ensemble: Ensemble
@@ -28,7 +28,7 @@ class Stage:
 
 
 class Cascade:
-    """Stages in their order. `deadline` is in seconds from the question: the last answer by then counts."""
+    """Stages in order. Lives on one event loop."""
 
     def __init__(
         self,
@@ -36,12 +36,18 @@ class Cascade:
         deadline: float = float("inf"),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`deadline`: seconds from the start of `run`; the last answer by then counts."""
         self.stages = tuple(stages)
         self._deadline = deadline
         self._clock = clock
 
+    @property
+    def waiting_rows(self) -> int:
+        """Rows in the members' queues that wait because of this cascade, of all stages."""
+        return sum(stage.ensemble.waiting_rows for stage in self.stages)
+
     def admit(self, images: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> None:
-        """Raises what the first stage raises where none would take so many images. As `Batcher.admit`."""
+        """Arguments as of `Batcher.admit`. Raises the first stage's error when no stage would take the images."""
         until = min(deadline, self._clock() + self._deadline)
         refusals: list[ConvoyError] = []
         for stage in self.stages:
@@ -54,7 +60,7 @@ class Cascade:
 
     @contextmanager
     def arrival(self, images: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> Iterator[None]:
-        """As of `Ensemble`, by the first stage that would take the images: one that refuses is passed over."""
+        """As `Ensemble.arrival`, of the first stage that takes the images."""
         until = min(deadline, self._clock() + self._deadline)
         refusals: list[ConvoyError] = []
         with ExitStack() as stack:
@@ -68,30 +74,31 @@ class Cascade:
                 raise refusals[0]
             yield
 
-    async def poll(self, looks: Views, deadline: float, priority: int = 0) -> Poll:
-        """Asks stage after stage; `deadline` in monotonic seconds.
+    async def run(self, views: Views, deadline: float, priority: int = 0) -> EnsembleResult:
+        """Runs stage after stage; `deadline` in monotonic seconds.
 
-        A stage that fails changes nothing: what is open goes on to the next one, and an earlier stage's answer stands.
+        When a stage fails, its images go on to the next stage, and answers of earlier stages stand.
         """
         begun = self._clock()
         until = min(deadline, begun + self._deadline)
         scores: Scores | ConvoyError | None = None
         started: list[float] = []
-        parts: list[MemberResult] = []
-        asked: list[tuple[str, int]] = []
-        going_on = np.ones(len(looks), np.bool_)
+        members: list[MemberResult] = []
+        images_by_stage: list[tuple[str, int]] = []
+        undecided = np.ones(len(views), np.bool_)
         for stage in self.stages:
-            poll = await stage.ensemble.poll(looks if going_on.all() else looks.of(going_on), until, priority)
-            started.append(poll.started)
-            parts += poll.parts
-            asked.append((stage.name, int(going_on.sum())))
-            if isinstance(poll.scores, ConvoyError):
-                scores = poll.scores if scores is None else scores
+            staged = views if undecided.all() else views.of(undecided)
+            result = await stage.ensemble.run(staged, until, priority)
+            started.append(result.started)
+            members += result.members
+            images_by_stage.append((stage.name, len(staged)))
+            if isinstance(result.scores, ConvoyError):
+                scores = result.scores if scores is None else scores
             else:
-                scores = poll.scores.copy() if not isinstance(scores, np.ndarray) else scores
-                scores[going_on] = poll.scores
-                going_on[going_on] = unsure(poll.scores, stage.measure, stage.threshold)
-            if not going_on.any() or self._clock() >= until:
+                scores = result.scores.copy() if not isinstance(scores, np.ndarray) else scores
+                scores[undecided] = result.scores
+                undecided[undecided] = unsure(result.scores, stage.measure, stage.threshold)
+            if not undecided.any() or self._clock() >= until:
                 break
         assert scores is not None, "a cascade has stages"
-        return Poll(scores, tuple(parts), min(started), tuple(asked))
+        return EnsembleResult(scores, tuple(members), min(started), tuple(images_by_stage))

@@ -1,4 +1,4 @@
-"""What an ensemble or cascade asks of its members and what an image costs, as `convoy explain` shows it."""
+"""Cost of an image by member and stage of an ensemble or cascade, for `convoy explain`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from serve.ensembles.factory import CompositionConfig
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a member: its manifest, and once it runs its latency curve and batch limit."""
+    """A member's manifest and, once it is measured, its latency curve and batch limit."""
 
     manifest: Manifest
     curve: LatencyCurve | None = None
     batch: int = 1
 
     def engine_seconds(self, rows: int) -> float | None:
-        """Engine time of `rows` alone in their batches; None before it was measured."""
+        """Engine seconds of `rows` in batches without other rows; None before it is measured."""
         if self.curve is None:
             return None
         full, rest = divmod(rows, self.batch)
@@ -32,15 +32,15 @@ class Known:
 def plan_document(
     config: CompositionConfig, stages: Sequence[tuple[str, EnsembleConfig]], known: Mapping[str, Known]
 ) -> dict[str, Any]:
-    """The plan as a JSON-ready document.
+    """A JSON-ready document of the stages, their members and costs.
 
-    Engine milliseconds and MACs of a stage are added up from the first one on: what an image costs that gets so far.
+    Engine milliseconds and MACs of a stage include the stages before it: the cost of an image that gets that far.
     """
     macs, seconds = 0, 0.0
     documents = []
     for name, ensemble in stages:
         members = [_member(member, known[member.model]) for member in ensemble.members]
-        times = [known[one.model].engine_seconds(count_looks(one.views)) for one in ensemble.members]
+        times = [known[member.model].engine_seconds(count_looks(member.views)) for member in ensemble.members]
         macs += sum(member["macs_per_image"] for member in members)
         seconds += sum(time or 0.0 for time in times)
         documents.append(

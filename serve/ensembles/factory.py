@@ -1,4 +1,4 @@
-"""From the configuration of an ensemble or cascade and the models it names to what answers for it."""
+"""Builds ensembles and cascades from their configuration and the served models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 from convoy.errors import ConfigError
 from models.artifact import Manifest
-from serve.batching.line import RequestQueue
+from serve.batching.line import MemberQueue
 from serve.config.schema import CascadeConfig, Catalog, EnsembleConfig, MemberConfig, StageConfig, Voter
 from serve.ensembles.cascade import Cascade, Stage
 from serve.ensembles.ensemble import Ensemble, Member
@@ -18,23 +18,23 @@ CompositionConfig = EnsembleConfig | CascadeConfig
 
 
 class Served(Protocol):
-    """What a composition must know of a model."""
+    """A served model, as far as a composition needs it."""
 
     @property
     def version(self) -> str: ...
     @property
     def manifest(self) -> Manifest: ...
     @property
-    def batcher(self) -> RequestQueue: ...
+    def batcher(self) -> MemberQueue: ...
 
 
 def compositions_of(catalog: Catalog) -> list[CompositionConfig]:
-    """Everything that is made of models."""
+    """The ensembles and cascades of a catalog."""
     return [*catalog.ensembles, *catalog.cascades]
 
 
 def stages_of(config: CompositionConfig, ensembles: Mapping[str, EnsembleConfig]) -> list[tuple[str, EnsembleConfig]]:
-    """Each stage's name and the ensemble that it asks; an ensemble is its own only stage, a model an ensemble of one."""
+    """The name and the ensemble of each stage. An ensemble is its own only stage; a model is an ensemble of one."""
     if isinstance(config, EnsembleConfig):
         return [(config.name, config)]
     return [
@@ -49,8 +49,8 @@ def _alone(stage: StageConfig) -> EnsembleConfig:
 
 
 def check_compositions(catalog: Catalog, manifests: Mapping[str, Manifest]) -> None:
-    """Raises ConfigError for the first ensemble or cascade that cannot be made of its members."""
-    ensembles = {one.name: one for one in catalog.ensembles}
+    """Raises ConfigError for the first ensemble or cascade that cannot be built. `manifests` by model."""
+    ensembles = {ensemble.name: ensemble for ensemble in catalog.ensembles}
     for config in compositions_of(catalog):
         check_composition(config, ensembles, manifests)
 
@@ -58,27 +58,25 @@ def check_compositions(catalog: Catalog, manifests: Mapping[str, Manifest]) -> N
 def check_composition(
     config: CompositionConfig, ensembles: Mapping[str, EnsembleConfig], manifests: Mapping[str, Manifest]
 ) -> None:
-    """Raises ConfigError when its members do not tell the same classes apart, or lack what it asks of them."""
+    """Raises ConfigError when members differ in labels, have fewer than two classes or lack a temperature."""
     members = [member for _, ensemble in stages_of(config, ensembles) for member in ensemble.members]
     first = members[0].model
     for member in members:
         manifest = manifests[member.model]
         if manifest.labels != manifests[first].labels:
-            raise ConfigError(
-                f"{config.name}: {first} and {member.model} have different labels and cannot vote together"
-            )
+            raise ConfigError(f"{config.name}: {first} and {member.model} have different labels and cannot be combined")
         temperature_of(config.name, member, manifest)
     if len(manifests[first].labels) < 2:
-        raise ConfigError(f"{config.name}: {first} has fewer than two classes: there is nothing to vote on")
+        raise ConfigError(f"{config.name}: {first} has fewer than two classes: there is nothing to combine")
 
 
 def temperature_of(name: str, member: Voter, manifest: Manifest) -> float:
-    """What the member's logits are divided by. Raises ConfigError when it is asked for and was never fitted."""
+    """The divisor of the member's logits. Raises ConfigError when `calibrated` is set and no temperature was fitted."""
     if not member.calibrated:
         return 1.0
     if not manifest.calibration:
         raise ConfigError(
-            f"{name}: the manifest of {member.model} has no temperature; fit one on held-out labels with: "
+            f"{name}: the manifest of {member.model} has no temperature; fit one on a validation set with: "
             f"python -m models.calibrate {member.model}, or leave out calibrated"
         )
     return float(manifest.calibration["temperature"])
@@ -86,26 +84,26 @@ def temperature_of(name: str, member: Voter, manifest: Manifest) -> float:
 
 @dataclass(frozen=True)
 class Composed:
-    """A plan and the geometries whose looks it takes."""
+    """An ensemble or cascade, and the geometries of its members."""
 
-    plan: Ensemble | Cascade
+    composition: Ensemble | Cascade
     geometries: tuple[Geometry, ...]
 
 
 def compose(
     config: CompositionConfig, ensembles: Mapping[str, EnsembleConfig], served: Mapping[str, Served]
 ) -> Composed:
-    """The plan over the served models. Raises ConfigError as `check_composition` does."""
-    check_composition(config, ensembles, {name: one.manifest for name, one in served.items()})
+    """Builds an ensemble or cascade over the served models. Raises ConfigError as `check_composition` does."""
+    check_composition(config, ensembles, {name: model.manifest for name, model in served.items()})
     geometries: list[Geometry] = []
-    stages = [(name, _ensemble(one, served, geometries)) for name, one in stages_of(config, ensembles)]
+    stages = [(name, _ensemble(stage, served, geometries)) for name, stage in stages_of(config, ensembles)]
     if isinstance(config, EnsembleConfig):
         return Composed(stages[0][1], tuple(geometries))
-    plan = Cascade(
+    cascade = Cascade(
         [_stage(stage, name, ensemble) for stage, (name, ensemble) in zip(config.stages, stages, strict=True)],
         _seconds(config.deadline_ms),
     )
-    return Composed(plan, tuple(geometries))
+    return Composed(cascade, tuple(geometries))
 
 
 def _ensemble(config: EnsembleConfig, served: Mapping[str, Served], geometries: list[Geometry]) -> Ensemble:
@@ -119,7 +117,9 @@ def _member(name: str, config: MemberConfig, served: Served, geometries: list[Ge
         geometries.append(geometry)
     temperature = temperature_of(name, config, served.manifest)
     position = geometries.index(geometry)
-    return Member(config.model, served.version, served.batcher, position, config.weight, temperature, geometry.looks)
+    return Member(
+        config.model, served.version, served.batcher, position, config.weight, temperature, geometry.view_count
+    )
 
 
 def _stage(config: StageConfig, name: str, ensemble: Ensemble) -> Stage:

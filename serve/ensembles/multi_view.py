@@ -1,4 +1,4 @@
-"""One decode for several networks: the looks that each of them takes of an image."""
+"""One decode for several networks: the views of an image that each of them takes (test-time augmentation)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from serve.images.decoder import SMALL_SIDE, Decoded, Decoder
 from serve.images.jpeg import ImageBytes
 from serve.images.resize import Box, Pixels
 
-INLINE_LOOKS = 16  # more of them take longer than a hop to a thread
+INLINE_VIEWS = 16  # making more of them takes longer than a hop to a thread
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """What the members that share it see of an image. The normalisation is in their graphs."""
+    """The geometry of a network's input and its views. Members with the same one share rows: normalisation is in the graph."""
 
     channels: int
     resize: int
@@ -36,13 +36,14 @@ class Geometry:
         return Preprocessing(self.channels, self.resize, self.size, (), ())
 
     @property
-    def looks(self) -> int:
+    def view_count(self) -> int:
+        """Rows per image."""
         return count_looks(self.views)
 
 
 @dataclass(frozen=True)
 class Views:
-    """Per geometry the looks at all images of a request, UINT8 [images, looks, size, size, channels]."""
+    """The views of a request's images, per geometry: UINT8 [images, views, size, size, channels]."""
 
     rows: tuple[Pixels, ...]
 
@@ -50,61 +51,61 @@ class Views:
         return len(self.rows[0])
 
     def of(self, images: NDArray[np.bool_]) -> Views:
-        """Those of the chosen images."""
+        """The views of the images that the mask [images] selects."""
         return Views(tuple(rows[images] for rows in self.rows))
 
 
 class ViewsDecoder:
-    """Decodes an image once, at the resolution that the most demanding geometry needs, and looks at it. Thread-safe.
+    """Decodes an image once, at the resolution that the most demanding geometry needs, and makes its views. Thread-safe.
 
-    A single geometry with the view `identity` sees what `Decoder` gives, bit by bit.
+    A single geometry with the view `identity` gives the same bytes as `Decoder`.
     """
 
     def __init__(self, geometries: Sequence[Geometry], max_pixels: int) -> None:
         """`max_pixels`: the largest image, width times height. Raises ConfigError as `Decoder` does."""
         self._geometries = tuple(geometries)
         self._max_pixels = max_pixels
-        channels = max(one.channels for one in geometries)
-        finest = max(finest_short(one.views, one.steps) for one in geometries)
-        size = max(one.size for one in geometries)
+        channels = max(geometry.channels for geometry in geometries)
+        finest = max(finest_short(geometry.views, geometry.steps) for geometry in geometries)
+        size = max(geometry.size for geometry in geometries)
         self._decoder = Decoder(Preprocessing(channels, finest, size, (), ()), max_pixels)
-        self._inline = sum(one.looks for one in geometries) <= INLINE_LOOKS and size <= SMALL_SIDE
+        self._inline = sum(geometry.view_count for geometry in geometries) <= INLINE_VIEWS and size <= SMALL_SIDE
 
     @property
     def channels(self) -> int:
-        """1 when all members are grey, else 3."""
-        return max(one.channels for one in self._geometries)
+        """1 when all members take grey images, else 3."""
+        return max(geometry.channels for geometry in self._geometries)
 
     @property
-    def most_looks(self) -> int:
-        """Rows that one image puts in the line of a member."""
-        return max(one.looks for one in self._geometries)
+    def most_views(self) -> int:
+        """The most rows that one image puts into the queue of a member."""
+        return max(geometry.view_count for geometry in self._geometries)
 
     def is_small(self, image: ImageBytes | Pixels) -> bool:
-        """Whether a hop to a thread would cost more than the looks."""
+        """Whether a hop to a thread would take longer than making the views."""
         if isinstance(image, np.ndarray):
             return self._inline and max(image.shape) <= SMALL_SIDE
         return self._inline and self._decoder.is_small(image)
 
     def glance(self, image: ImageBytes | Pixels) -> tuple[str, int]:
-        """As `Decoder.glance`; the format of pixels is "pixels"."""
+        """Format and pixels as of `Decoder.glance`; the format of an array is "pixels"."""
         if isinstance(image, np.ndarray):
             pixels = image.shape[0] * image.shape[1]
             return "pixels", pixels if pixels <= self._max_pixels else 0
         return self._decoder.glance(image)
 
     def decode(self, image: ImageBytes | Pixels) -> Views:
-        """Views at one encoded image, or at pixels [height, width, channels]. Blocks. Raises as `Decoder.decode`."""
+        """The views of one encoded image, or of pixels UINT8 [height, width, channels]. Blocks. Raises as `Decoder.decode`."""
         if isinstance(image, np.ndarray):
-            return self._look(self._as_decoded(image))
-        return self._decoder.read(image, self._look)
+            return self._make_views(self._as_decoded(image))
+        return self._decoder.read(image, self._make_views)
 
     @staticmethod
     def stack(images: Sequence[Views]) -> Views:
-        """Views at several images as those of one request."""
+        """Joins the views of several images into those of one request."""
         if len(images) == 1:
             return images[0]
-        return Views(tuple(np.concatenate(rows) for rows in zip(*(one.rows for one in images), strict=True)))
+        return Views(tuple(np.concatenate(rows) for rows in zip(*(views.rows for views in images), strict=True)))
 
     def _as_decoded(self, pixels: Pixels) -> Decoded:
         height, width, _ = pixels.shape
@@ -114,16 +115,16 @@ class ViewsDecoder:
             raise InvalidInput("the image has no pixels")
         return Decoded(pixels, width, height)
 
-    def _look(self, decoded: Decoded) -> Views:
+    def _make_views(self, decoded: Decoded) -> Views:
         width, height = decoded.upright
-        seen: dict[tuple[Box, int, int], Pixels] = {}
+        cropped: dict[tuple[Box, int, int], Pixels] = {}
         rows = []
         for geometry in self._geometries:
             squares = []
-            for look in looks_at(geometry.views, width, height, geometry.steps):
-                key = (look.box, geometry.size, geometry.channels)
-                if key not in seen:
-                    seen[key] = self._decoder.fit(decoded, *key)
-                squares.append(arrange(seen[key], look))
+            for view in looks_at(geometry.views, width, height, geometry.steps):
+                key = (view.box, geometry.size, geometry.channels)
+                if key not in cropped:
+                    cropped[key] = self._decoder.fit(decoded, *key)
+                squares.append(arrange(cropped[key], view))
             rows.append(np.stack(squares)[np.newaxis])
         return Views(tuple(rows))

@@ -1,4 +1,4 @@
-"""The line of a model that is made of others: to its callers it looks like a batcher."""
+"""The queue of an ensemble or cascade: its callers use it like a batcher."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ import numpy as np
 from convoy.errors import ConvoyError, EngineFailed, NotReady
 from serve.batching.line import BatcherLimits
 from serve.batching.results import Answer, BatchRun
-from serve.ensembles.ensemble import Poll
+from serve.ensembles.ensemble import EnsembleResult
 from serve.ensembles.multi_view import Views
 from serve.telemetry.definitions import MEMBER, MEMBER_ENGINE, MEMBER_TIME, SAMPLES, SECONDS, STAGE_IMAGES
 from serve.telemetry.recorder import Metrics
 
 
-class Plan(Protocol):
-    """Who is asked and how the answers become one."""
+class Composition(Protocol):
+    """An ensemble or a cascade."""
 
-    async def poll(self, looks: Views, deadline: float, priority: int = 0) -> Poll: ...
+    @property
+    def waiting_rows(self) -> int: ...
+
+    async def run(self, views: Views, deadline: float, priority: int = 0) -> EnsembleResult: ...
 
     def admit(self, images: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> None: ...
 
@@ -34,53 +37,58 @@ class Plan(Protocol):
 
 
 class EnsembleRunner:
-    """Answers requests by polling a plan. Lives on one event loop.
+    """Answers requests by running a composition. Lives on one event loop.
 
-    The rows wait in the members' lines, where they meet the rows of other requests; each request is a run of its own here.
+    Rows wait in the members' queues, where they share batches with the rows of other requests. Each request is a run of
+    its own here.
     """
-
-    waiting_rows = 0
 
     def __init__(
         self,
-        plan: Plan,
+        composition: Composition,
         limits: BatcherLimits,
-        on_poll: Callable[[Poll, int], None] = lambda poll, images: None,
+        on_result: Callable[[EnsembleResult, int], None] = lambda result, images: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`on_result` gets each result and its number of images."""
         self.limits = limits
-        self._plan = plan
-        self._on_poll = on_poll
+        self._composition = composition
+        self._on_result = on_result
         self._clock = clock
         self._running: set[asyncio.Task[None]] = set()
         self._closed = False
 
+    @property
+    def waiting_rows(self) -> int:
+        """Rows in the members' queues that wait because of this composition."""
+        return self._composition.waiting_rows
+
     def admit(
         self, size: int, deadline: float, priority: int = 0, ready_in: float = 0.0, decoded: bool = False
     ) -> None:
-        """Raises NotReady when closed, and what members raise where too few of them could answer."""
+        """Raises NotReady when closed, and a member's error when too few members would take `size` images."""
         self._check_open()
-        self._plan.admit(size, deadline, priority, ready_in)
+        self._composition.admit(size, deadline, priority, ready_in)
 
     @contextmanager
     def arrival(self, size: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> Iterator[None]:
-        """Admits images whose looks are still being made; for that time they count in the members' lines."""
+        """Admits images that are still being decoded; until then they count in the members' queues."""
         self._check_open()
-        with self._plan.arrival(size, deadline, priority, ready_in):
+        with self._composition.arrival(size, deadline, priority, ready_in):
             yield
 
     def submit(self, rows: Views, deadline: float, priority: int = 0) -> asyncio.Future[Answer]:
-        """Asks the members. `deadline` in monotonic seconds. Raises NotReady when closed."""
+        """Runs the members. `deadline` in monotonic seconds. Raises NotReady when closed."""
         self._check_open()
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._answer(future, rows, deadline, priority))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        future.add_done_callback(lambda _: task.cancel())  # nobody waits any more: the members need not answer
+        future.add_done_callback(lambda _: task.cancel())  # cancels the members' runs when the request is cancelled
         return future
 
     async def close(self) -> None:
-        """Lets what is under way finish."""
+        """Refuses new requests and waits for those that run."""
         self._closed = True
         if self._running:
             await asyncio.wait(self._running)
@@ -89,39 +97,40 @@ class EnsembleRunner:
         if self._closed:
             raise NotReady("the model is being unloaded; retry")
 
-    async def _answer(self, future: asyncio.Future[Answer], looks: Views, deadline: float, priority: int) -> None:
+    async def _answer(self, future: asyncio.Future[Answer], views: Views, deadline: float, priority: int) -> None:
         try:
-            poll = await self._plan.poll(looks, deadline, priority)
-            self._on_poll(poll, len(looks))
-            if isinstance(poll.scores, ConvoyError):
-                _finish(future, poll.scores)
+            result = await self._composition.run(views, deadline, priority)
+            self._on_result(result, len(views))
+            if isinstance(result.scores, ConvoyError):
+                _finish(future, result.scores)
                 return
-            run = BatchRun(np.ascontiguousarray(poll.scores), len(looks), poll.started, self._clock())
-            _finish(future, Answer(run, 0, len(looks), poll.parts))
+            run = BatchRun(np.ascontiguousarray(result.scores), len(views), result.started, self._clock())
+            _finish(future, Answer(run, 0, len(views), result.members))
         except asyncio.CancelledError:
             if not future.done():
                 future.set_exception(NotReady("the server is stopping; retry"))
             raise
-        except Exception as error:  # noqa: BLE001 the boundary of a request: whatever happens, its future ends
+        except Exception as error:  # noqa: BLE001 the boundary of a request: its future must end on every path
             _finish(future, EngineFailed(f"the answers could not be combined: {type(error).__name__}"))
 
 
-class PollRecorder:
-    """Records who took part in the answers of one ensemble or cascade."""
+class MemberRecorder:
+    """Records the member results of one ensemble or cascade as metrics."""
 
     def __init__(self, metrics: Metrics, model: str, version: str) -> None:
         self._values = partial(metrics.values, model=model, version=version)
         self._samples = self._values(SAMPLES)
 
-    def record(self, poll: Poll, images: int) -> None:
+    def record(self, result: EnsembleResult, images: int) -> None:
+        """Counts a request of `images` images."""
         self._samples[0] += images
-        for part in poll.parts:
-            self._values(MEMBER, member=part.model, outcome=part.outcome)[0] += 1
-            self._values(MEMBER_ENGINE, member=part.model)[0] += part.engine_seconds
-            times = self._values(MEMBER_TIME, member=part.model)
-            times[bisect_left(SECONDS, part.seconds)] += 1
-            times[-1] += part.seconds
-        for stage, count in poll.asked:
+        for member in result.members:
+            self._values(MEMBER, member=member.model, outcome=member.outcome)[0] += 1
+            self._values(MEMBER_ENGINE, member=member.model)[0] += member.engine_seconds
+            times = self._values(MEMBER_TIME, member=member.model)
+            times[bisect_left(SECONDS, member.seconds)] += 1
+            times[-1] += member.seconds
+        for stage, count in result.images_by_stage:
             self._values(STAGE_IMAGES, stage=stage)[0] += count
 
 

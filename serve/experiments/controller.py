@@ -1,4 +1,4 @@
-"""Decides on experiments: guardrails, ramps, bandits, and what users ask for. Knows the ledger, not the request path."""
+"""Changes experiments: guardrails, ramps, bandits and users' commands. Uses the ledger, never the request path."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from serve.experiments.analysis import ALARM_ALPHA, Analysis, Source
 from serve.experiments.ledger.queries import unmatched
 from serve.experiments.ledger.records import Decision
 from serve.experiments.ledger.store import Ledger
-from serve.experiments.report import Bounds, Moment, Report, conclude, settled_after
+from serve.experiments.report import Bounds, HistoryPoint, Report, recommend, samples_to_conclusion
 from serve.experiments.revision import Revision, first_revision
 from serve.experiments.stats.multiple import bonferroni
 
 TRIES = 5
-MOMENTS = 12  # of a report's history
-UNKNOWN_AFTER_SECONDS = 60.0  # a prediction is in the ledger long before
-LEAST_SHARE = 0.02  # of a bandit's arms: none is given up for ever
+HISTORY_POINTS = 12  # of a report, for each arm
+UNMATCHED_AFTER_SECONDS = 60.0  # predictions are in the ledger much earlier
+LEAST_SHARE = 0.02  # of each arm of a bandit, so that a bad start can be corrected
 DRAWS = 20_000
 
 log = logging.getLogger("convoy.experiments")
@@ -35,7 +35,7 @@ Change = Callable[[Revision], Revision]
 
 
 class ExperimentController:
-    """The only one that changes experiments while they run; several would not contradict each other, but surprise."""
+    """Changes experiments while they run. A cluster has one; with several, each change would still be consistent."""
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class ExperimentController:
         notify: Notify = lambda definition, decision: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`source` names where energy prices come from; `notify` is called after each change; `clock`: Unix seconds."""
         self._ledger = ledger
         self._source = source
         self._notify = notify
@@ -51,78 +52,83 @@ class ExperimentController:
         self._random = np.random.default_rng()
 
     def start(self, definition: Experiment) -> Revision:
-        """Starts an experiment with all its arms; unless it runs like that already, it is a new revision."""
+        """Starts an experiment with all its arms, as a new revision unless it runs like that already."""
         present = self._ledger.current().get(definition.name)
         same = present is not None and present.state == "running" and present.definition == definition
         if present is not None and same and not present.stopped and not present.held:
             return present
-        return self._asked(definition.name, "start", "", lambda now: now.restarted(definition), definition)
+        return self._change_for_user(definition.name, "start", "", lambda now: now.restarted(definition), definition)
 
     def ramp(self, name: str, percent: float | None) -> Revision:
-        """A canary's next step, or the step with that percentage. Raises InvalidInput when there is none."""
+        """Moves a canary to its next step, or to the step with that percentage. Raises InvalidInput when there is none."""
         now = self._find(name)
         steps = now.definition.ramp
         if percent is not None and percent not in steps:
             raise InvalidInput(
-                f"{percent:g} is no step of {name}; its ramp is {', '.join(f'{one:g}' for one in steps)}"
+                f"{percent:g} is no step of {name}; its ramp is {', '.join(f'{step:g}' for step in steps)}"
             )
         step = now.step + 1 if percent is None else steps.index(percent)
         arm = now.definition.arms[1].name
-        return self._asked(name, "ramp", arm, lambda now: now.ramped(step))
+        return self._change_for_user(name, "ramp", arm, lambda now: now.ramped(step))
 
     def stop(self, name: str, arm: str = "") -> Revision:
-        """Ends an experiment, its control answers from then on; or takes one arm out."""
+        """Stops one arm; without an arm, or with the control, ends the experiment: its control answers from then on."""
         control = self._find(name).definition.control.name
         if arm and arm != control:
-            return self._asked(name, "stop", arm, lambda now: now.without(arm))
-        return self._asked(name, "stop", control, lambda now: now.ended(control, "stopped"))
+            return self._change_for_user(name, "stop", arm, lambda now: now.without(arm))
+        return self._change_for_user(name, "stop", control, lambda now: now.ended(control, "stopped"))
 
     def promote(self, name: str, arm: str) -> Revision:
-        """Every request goes to one arm from now on."""
-        return self._asked(name, "promote", arm, lambda now: now.ended(arm, "promoted"))
+        """Ends the experiment: one arm answers from then on."""
+        return self._change_for_user(name, "promote", arm, lambda now: now.ended(arm, "promoted"))
 
     def tick(self) -> None:
         """One round over all running experiments: guardrails first.
 
-        What is decided holds for the revision it was decided on. If a person or another referee came first, the decision is
-        dropped, and the next round decides again.
+        A decision applies to the revision that it was made for. If a user or another controller has changed the experiment
+        meanwhile, the decision is dropped, and the next round decides again.
         """
         for name, revision in self._ledger.current().items():
             if revision.state != "running":
                 continue
             try:
-                if not self._guard(revision):
-                    self._advance(revision)
-                    self._explore(revision)
-            except ConvoyError:  # the others' guardrails must not wait for this one
-                log.exception("experiment %s was passed over in this round", name)
+                if not self._enforce_guardrails(revision):
+                    self._advance_ramp(revision)
+                    self._reweight_bandit(revision)
+            except ConvoyError:  # one experiment must not stop the guardrails of the others
+                log.exception("experiment %s was skipped in this round", name)
 
     def splits(self) -> dict[tuple[str, int], float]:
-        """By running experiment and its revision: the p-value that its units were split as promised."""
-        found = {}
+        """The p-value of the sample-ratio test (SRM) by running experiment and revision."""
+        p_values = {}
         for name, revision in self._ledger.current().items():
             if revision.state != "running":
                 continue
-            p_value = self._split(Analysis.of(self._ledger, revision, self._source), revision)
+            p_value = self._srm_p_value(Analysis.of(self._ledger, revision, self._source), revision)
             if p_value is not None:
-                found[name, revision.revision] = p_value
-        return found
+                p_values[name, revision.revision] = p_value
+        return p_values
 
-    def _split(self, analysis: Analysis, revision: Revision) -> float | None:
-        return analysis.mismatch(self._ledger.shares(revision.definition.name, revision.revision))
+    def _srm_p_value(self, analysis: Analysis, revision: Revision) -> float | None:
+        return analysis.sample_ratio_p_value(self._ledger.shares(revision.definition.name, revision.revision))
 
     def report(self, name: str) -> Report:
-        """Raises NotFound."""
+        """The report of an experiment's present revision. Raises NotFound."""
         revision = self._find(name)
         definition = revision.definition
         analysis = Analysis.of(self._ledger, revision, self._source)
         history = self._history(analysis, revision)
-        comparisons = [replace(one, settled_after=settled_after(one, history)) for one in analysis.comparisons()]
+        comparisons = [
+            replace(comparison, settled_after=samples_to_conclusion(comparison, history))
+            for comparison in analysis.comparisons()
+        ]
         arms = analysis.arms()
         alarms = self._alarms(analysis, revision)
-        for one in comparisons:
-            if one.verdict == "worse":  # what a reader was told binds the ramp, though the next look may be less sure
-                self._hold(revision, one.arm, one.difference)
+        for comparison in comparisons:
+            if (
+                comparison.verdict == "worse"
+            ):  # the ramp must follow a report, even if the next analysis is less certain
+                self._hold_ramp(revision, comparison.arm, comparison.difference)
         return Report(
             experiment=name,
             revision=revision.revision,
@@ -133,56 +139,58 @@ class ExperimentController:
             effect=definition.effect,
             alpha=definition.alpha,
             sticky=definition.sticky,
-            sentence=conclude(definition, arms, comparisons, alarms),
+            sentence=recommend(definition, arms, comparisons, alarms),
             arms=arms,
             comparisons=comparisons,
             classes=analysis.classes(),
             history=history,
             alarms=alarms,
             notes=self._notes(self._find(name)),
-            decisions=[one._asdict() for one in analysis.tables.decisions()],
+            decisions=[decision._asdict() for decision in analysis.tables.decisions()],
         )
 
     def _alarms(self, analysis: Analysis, revision: Revision) -> list[str]:
         definition = revision.definition
         alarms = []
-        p_value = self._split(analysis, revision)
+        p_value = self._srm_p_value(analysis, revision)
         if p_value is not None and p_value < ALARM_ALPHA:
-            alarms.append(f"units are not split as promised (sample-ratio mismatch, p = {p_value:.1g})")
+            alarms.append(f"units are not split by the declared weights (sample-ratio mismatch, p = {p_value:.1g})")
         late = analysis.late_labels(self._clock() - definition.label_seconds)
         control = definition.control.name
-        return alarms + [f"labels of {arm} come at another rate than those of {control}" for arm in late]
+        return alarms + [f"labels of {arm} arrive at another rate than those of {control}" for arm in late]
 
     def _notes(self, revision: Revision) -> list[str]:
         notes = [
-            "Arms on the same cores slow each other down: total latency holds that, engine time per image does not wait"
-            " but still shares caches and clock."
+            "Arms on the same cores slow each other down: latency includes waiting for the other arms; engine time per image"
+            " does not, but caches and clock are shared."
         ]
         if revision.stopped:
             notes.append(f"Stopped until the experiment is started again: {', '.join(sorted(revision.stopped))}.")
         if revision.held:
             notes.append(f"The ramp waits for `convoy experiment ramp`: {', '.join(sorted(revision.held))} was worse.")
         if revision.definition.mode == "bandit":
-            notes.append("A bandit's samples depend on what it saw: only confidence sequences are given, no p-values.")
-        count, ids = unmatched(self._ledger, self._clock() - UNKNOWN_AFTER_SECONDS, most=5)
+            notes.append(
+                "A bandit's samples depend on earlier outcomes: there are confidence sequences, but no p-values."
+            )
+        count, ids = unmatched(self._ledger, self._clock() - UNMATCHED_AFTER_SECONDS, most=5)
         if count:
             notes.append(f"{count} outcomes of all experiments have no prediction, among them {', '.join(ids)}.")
         return notes
 
-    def _history(self, analysis: Analysis, revision: Revision) -> list[Moment]:
+    def _history(self, analysis: Analysis, revision: Revision) -> list[HistoryPoint]:
         span = analysis.tables.span()
         if span is None:
             return []
-        moments = []
-        early = np.linspace(0, 1, MOMENTS + 1)[1:] ** 2  # most is learnt in the beginning
+        points = []
+        early = np.linspace(0, 1, HISTORY_POINTS + 1)[1:] ** 2  # denser at the start, where the difference changes most
         for at in span[0] + early * (span[1] + 1e-6 - span[0]):
             then = Analysis.of(self._ledger, revision, self._source, until=float(at))
             arms = [arm.name for arm in revision.definition.arms[1:]]
-            moments += [Moment(float(at), arm, *then.difference(arm)) for arm in arms]
-        return moments
+            points += [HistoryPoint(float(at), arm, *then.difference(arm)) for arm in arms]
+        return points
 
-    def _guard(self, revision: Revision) -> bool:
-        """Takes out the arms that are proved to break a guardrail; whether there was one."""
+    def _enforce_guardrails(self, revision: Revision) -> bool:
+        """Stops the first arm whose bounds break a guardrail; whether there was one."""
         definition = revision.definition
         limits = {key: limit for key, limit in definition.guardrails.model_dump().items() if limit is not None}
         if not limits:
@@ -190,8 +198,10 @@ class ExperimentController:
         analysis = Analysis.of(self._ledger, revision, self._source)
         others = [arm.name for arm in definition.arms[1:]]
         level = bonferroni(definition.alpha, len(limits) * len(others))
-        for arm in (one for one in others if self._takes_part(revision, one)):
-            bounds = analysis.guarded(arm, level)
+        for arm in others:
+            if not self._takes_part(revision, arm):
+                continue
+            bounds = analysis.guardrail_bounds(arm, level)
             broken = [key for key, limit in limits.items() if key in bounds and bounds[key].low > limit]
             if broken:
                 self._roll_back(revision, arm, broken[0], limits[broken[0]], bounds[broken[0]])
@@ -207,14 +217,14 @@ class ExperimentController:
         evidence = {"guardrail": guardrail, "limit": limit} | asdict(bounds)
         self._decide(revision.without(arm), "rollback", arm, reason, evidence)
 
-    def _advance(self, revision: Revision) -> None:
-        """The next step of a canary, when its time has passed, enough was seen, and nothing speaks against it."""
+    def _advance_ramp(self, revision: Revision) -> None:
+        """Moves a canary to its next step after its time and samples, when it is not worse and there is no alarm."""
         definition, arm = revision.definition, revision.definition.arms[1].name
         if not revision.ramps:
             return
         analysis = Analysis.of(self._ledger, revision, self._source)
         if analysis.verdict(arm) == "worse":
-            self._hold(revision, arm, analysis.difference(arm)[1])
+            self._hold_ramp(revision, arm, analysis.difference(arm)[1])
             return
         waited = self._clock() - self._ledger.changed_at(revision)
         answers = analysis.tables.stage_answers(revision.stage, arm)
@@ -224,16 +234,16 @@ class ExperimentController:
             reason = f"no guardrail was broken in {waited:.0f} s and {answers} answers, and {arm} is not worse"
             self._decide(revision.ramped(revision.step + 1), "ramp", arm, reason, evidence)
 
-    def _hold(self, revision: Revision, arm: str, difference: Bounds) -> None:
-        """Lets a ramp wait for a person."""
+    def _hold_ramp(self, revision: Revision, arm: str, difference: Bounds) -> None:
+        """Stops a ramp until a user goes on."""
         if revision.ramps:
-            reason = f"{arm} is worse than the control: the ramp waits for a person"
+            reason = f"{arm} is worse than the control: the ramp waits for `convoy experiment ramp`"
             self._decide(revision.holding(arm), "hold", arm, reason, asdict(difference))
 
-    def _explore(self, revision: Revision) -> None:
-        """Thompson sampling: each arm's share is the chance that it is the best one, at least LEAST_SHARE.
+    def _reweight_bandit(self, revision: Revision) -> None:
+        """Thompson sampling: each arm's share is the probability that it is the best one, at least LEAST_SHARE.
 
-        An arm that is worse keeps that much; while an alarm says not to decide, nothing changes.
+        An arm that is worse keeps LEAST_SHARE; while there is an alarm, nothing changes.
         """
         if revision.definition.mode != "bandit":
             return
@@ -254,7 +264,7 @@ class ExperimentController:
             self._decide(revision.reweighted(weights), "explore", "", "Thompson sampling", evidence)
 
     def _posterior(self, mean: float, samples: float) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Draws of an arm's mean: Beta(1, 1) before the first sample; a reward is taken as lying in [0, 1]."""
+        """Draws [DRAWS] of an arm's mean: Beta(1, 1) before the first sample; rewards are assumed to be in [0, 1]."""
         successes = min(1.0, max(0.0, mean)) * samples
         return self._random.beta(1 + successes, 1 + samples - successes, DRAWS)
 
@@ -265,8 +275,10 @@ class ExperimentController:
             raise NotFound(f"unknown experiment {name[:60]!r}; experiments here: {known}")
         return current[name]
 
-    def _asked(self, name: str, action: str, arm: str, change: Change, new: Experiment | None = None) -> Revision:
-        """Stores what `change` makes of the present revision for a person; again when another change came first."""
+    def _change_for_user(
+        self, name: str, action: str, arm: str, change: Change, new: Experiment | None = None
+    ) -> Revision:
+        """Stores a user's change of the present revision; tries again when another change came first."""
         for _ in range(TRIES):
             present = self._ledger.current().get(name)
             try:
@@ -278,9 +290,9 @@ class ExperimentController:
         raise NotReady(f"{name} is being changed by others; retry")
 
     def _decide(self, following: Revision, action: str, arm: str, reason: str, evidence: Mapping[str, Any]) -> None:
-        """Stores what the referee makes of a revision, unless it has been changed since it was read."""
+        """Stores a decision of the controller, unless the experiment was changed after the revision was read."""
         if not self._store(following, action, arm, "referee", reason, evidence):
-            log.info("%s was changed by others: %s is decided again", following.definition.name, action)
+            log.info("%s was changed by others: the decision %s is dropped", following.definition.name, action)
 
     def _store(
         self, following: Revision, action: str, arm: str, actor: str, reason: str, evidence: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""Feedback: what was true of images that were classified, by request id, in any order, late, twice or in bulk."""
+"""Feedback: labels and rewards of classified images, by request id; in any order, late, repeated or in bulk."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from serve.experiments.caller import MAX_ID
 from serve.experiments.ledger.records import Outcome
 
 MOST = 10_000  # items in one request
-MOST_VALUES = 64 * MOST  # in JSON: an item has five, and its texts may hold commas, which are counted as values
-MOST_FIELDS = 8 * MOST  # in protobuf: an item and the five fields of it
+MOST_VALUES = 64 * MOST  # in JSON: an item has five values, and commas in its texts are counted as values
+MOST_FIELDS = 8 * MOST  # in protobuf: an item and its five fields
 KEYS = {"id", "position", "label", "reward", "experiment"}
 
 ClassIndex = Callable[[str, str], int]  # (label, experiment or "") to class index; raises InvalidInput
 
 
 def parse_feedback(document: Any, class_index: ClassIndex) -> list[Outcome]:
-    """Outcomes of `{"feedback": [item, …]}` or of one item. All or none: raises InvalidInput that names the item."""
+    """Outcomes of `{"feedback": [item, …]}` or of a single item. Raises InvalidInput for the first bad item."""
     items = document.get("feedback", [document]) if isinstance(document, dict) else document
     if not isinstance(items, Sequence) or isinstance(items, str):
         raise InvalidInput(f'feedback must be {{"feedback": [item, …]}} with 1 to {MOST} items')
@@ -30,13 +30,13 @@ def parse_feedback(document: Any, class_index: ClassIndex) -> list[Outcome]:
 
 
 def check_number(items: int) -> None:
-    """Raises InvalidInput for no item, and for more than are taken at a time."""
+    """Raises InvalidInput for no item and for more than MOST."""
     if not 1 <= items <= MOST:
         raise InvalidInput(f'feedback must be {{"feedback": [item, …]}} with 1 to {MOST} items')
 
 
 def named_experiments(document: Any) -> set[str]:
-    """The experiments that the items of a document name, "" among them when one names none. It must have been parsed."""
+    """The experiments that the items of a valid document name; "" for items that name none."""
     items = document.get("feedback", [document]) if isinstance(document, dict) else document
     return {item.get("experiment", "") for item in items}
 
@@ -47,7 +47,7 @@ def _outcome(number: int, item: Any, class_index: ClassIndex, now: float) -> Out
         raise InvalidInput(f"{where} must name the request by its id, a text of 1 to {MAX_ID} characters")
     unknown = set(item) - KEYS
     if unknown or "\0" in item["id"]:
-        raise InvalidInput(f"{where} has what is not known here: {', '.join(sorted(unknown))[:100] or 'NUL'}")
+        raise InvalidInput(f"{where} has unknown fields: {', '.join(sorted(unknown))[:100] or 'NUL'}")
     position, label, reward = item.get("position", 0), item.get("label"), item.get("reward")
     if type(position) is not int or not 0 <= position < 2**31:
         raise InvalidInput(f"{where}.position must be the image's place in its request, from 0")

@@ -1,4 +1,4 @@
-"""What an experiment has shown so far, and the one sentence that says what to do."""
+"""The report of an experiment, and the sentence that says which arm to keep."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from serve.config.experiments import Experiment, Metric
 
 @dataclass(frozen=True)
 class Bounds:
-    """An estimate (None: no samples) and its confidence sequence."""
+    """An estimate (None: no samples) and the bounds of its confidence sequence."""
 
     value: float | None
     low: float
@@ -19,16 +19,18 @@ class Bounds:
 
     @property
     def excludes_zero(self) -> bool:
+        """Whether 0 is outside the bounds."""
         return self.low > 0 or self.high < 0
 
     def scaled(self, factor: float) -> Bounds:
+        """The bounds of the same estimate in another unit; `factor` may be negative."""
         low, high = sorted((self.low * factor, self.high * factor))
         return Bounds(None if self.value is None else self.value * factor, low, high)
 
 
 @dataclass(frozen=True)
 class Energy:
-    """Active joules per image: engine time at the meter's price of that moment, and where the price is from."""
+    """Active joules per image (engine time times the node agent's price at that time), and the source of the price."""
 
     joules_per_image: Bounds
     source: str
@@ -37,7 +39,7 @@ class Energy:
 
 @dataclass(frozen=True)
 class ArmReport:
-    """One arm by itself. Times are milliseconds."""
+    """The figures of one arm. Times are milliseconds."""
 
     name: str
     model: str
@@ -46,32 +48,34 @@ class ArmReport:
     failures: int
     dropped_copies: int
     samples: int  # images whose outcome is known
-    units: int  # what they belong to: requests, or sticky keys
+    units: int  # of assignment: requests, or sticky keys
     metric: Bounds
     error_rate: Bounds
     p50_ms: Bounds
     p99_ms: Bounds
-    engine_ms: Bounds  # per image: what the arm itself costs, whoever else uses the cores
+    engine_ms: Bounds  # per image, without waiting; other arms on the same cores still slow it down
     energy: Energy | None
     brier: float | None
     calibration_error: float | None
 
 
-Verdict = Literal["better", "worse", "alike", "open"]  # than the control; alike: no difference that matters
+Verdict = Literal[
+    "better", "worse", "alike", "open"
+]  # than the control; alike: the difference is smaller than `effect`
 
 
-def judge(difference: Bounds, effect: float) -> Verdict:
-    """What a difference from the control means. The report's sentence, ramps and bandits all follow from it."""
+def decide_verdict(difference: Bounds, effect: float) -> Verdict:
+    """The verdict on a difference from the control. The report's sentence, ramps and bandits all use it."""
     if difference.excludes_zero:
         return "better" if difference.low > 0 else "worse"
-    return "alike" if _immaterial(difference, effect) else "open"
+    return "alike" if _is_negligible(difference, effect) else "open"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """An arm against the control. `needed`: further samples after which the question is probably settled.
+    """An arm against the control. `needed`: further samples after which there is probably a verdict.
 
-    `settled_after`: samples at the first moment of the history from which on a difference was shown.
+    `settled_after`: samples at the first point of the history from which on the difference excludes 0.
     """
 
     arm: str
@@ -96,8 +100,8 @@ class ClassReport:
 
 
 @dataclass(frozen=True)
-class Moment:
-    """The difference of an arm as it was known at a time."""
+class HistoryPoint:
+    """The difference of an arm from the control as it was known at a Unix time."""
 
     at: float
     arm: str
@@ -107,7 +111,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything on one screen."""
+    """All figures of one revision; the fields are those of the JSON document."""
 
     experiment: str
     revision: int
@@ -122,72 +126,72 @@ class Report:
     arms: list[ArmReport]
     comparisons: list[Comparison]
     classes: list[ClassReport]
-    history: list[Moment]
+    history: list[HistoryPoint]
     alarms: list[str]
     notes: list[str]
     decisions: list[dict[str, Any]] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
-        """As JSON; what is not bounded is null."""
-        return {key: _plain(value) for key, value in asdict(self).items()}
+        """JSON-ready; infinite and undefined numbers are null."""
+        return {key: _json_ready(value) for key, value in asdict(self).items()}
 
 
-def _plain(value: Any) -> Any:
+def _json_ready(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, list) else value
+        return {key: _json_ready(item) for key, item in value.items()}
+    return [_json_ready(item) for item in value] if isinstance(value, list) else value
 
 
-def conclude(definition: Experiment, arms: list[ArmReport], comparisons: list[Comparison], alarms: list[str]) -> str:
-    """Which arm to keep and why, in one sentence."""
+def recommend(definition: Experiment, arms: list[ArmReport], comparisons: list[Comparison], alarms: list[str]) -> str:
+    """One sentence: the arm to keep, and why."""
     if alarms:
         return f"Do not decide on these figures: {alarms[0]}."
     control, metric = definition.control.name, definition.metric
-    better, worse = ([one for one in comparisons if one.verdict == verdict] for verdict in ("better", "worse"))
+    better, worse = (
+        [comparison for comparison in comparisons if comparison.verdict == verdict] for verdict in ("better", "worse")
+    )
     if better:
-        best = max(better, key=lambda one: one.difference.value or 0.0)
-        above = f"its {metric} is {_gap(metric, best.difference)} above that of {control}"
-        return f"Keep {best.arm}: {above}{_settled(best)}."
+        best = max(better, key=lambda comparison: comparison.difference.value or 0.0)
+        above = f"its {metric} is {_format_difference(metric, best.difference)} above that of {control}"
+        return f"Keep {best.arm}: {above}{_format_samples(best)}."
     if len(worse) == len(comparisons):
-        least = max(worse, key=lambda one: one.difference.value or 0.0)
+        least = max(worse, key=lambda comparison: comparison.difference.value or 0.0)
         rest = "every other arm is worse" if len(worse) > 1 else f"{least.arm} is worse"
-        return f"Keep {control}: {rest}, by {_gap(metric, least.difference.scaled(-1))}{_settled(least)}."
-    if all(_immaterial(one.difference, definition.effect) for one in comparisons):
+        return f"Keep {control}: {rest}, by {_format_difference(metric, least.difference.scaled(-1))}{_format_samples(least)}."
+    if all(_is_negligible(comparison.difference, definition.effect) for comparison in comparisons):
         effect = f"{100 * definition.effect:g} points" if metric == "accuracy" else f"{definition.effect:g}"
         return f"No arm differs by {effect} or more: keep {_cheapest(arms)}, which costs least."
-    needed = [one.needed for one in comparisons if one.needed is not None and one not in worse]
-    more = (
-        f"about {_rounded(max(needed))} more labelled samples"
-        if needed
-        else "more labelled samples than can be told yet"
-    )
-    return f"Undecided: {more} are needed."
+    undecided = [comparison for comparison in comparisons if comparison not in worse]
+    needed = [comparison.needed for comparison in undecided if comparison.needed is not None]
+    if not needed:
+        return "Undecided: too few labels to estimate how many more are needed."
+    return f"Undecided: about {_rounded(max(needed))} more labelled samples are needed."
 
 
-def _immaterial(difference: Bounds, effect: float) -> bool:
+def _is_negligible(difference: Bounds, effect: float) -> bool:
     return -effect < difference.low and difference.high < effect
 
 
-def settled_after(comparison: Comparison, history: list[Moment]) -> int | None:
-    """Samples after which the difference was known, and stayed so; None where it is not known."""
+def samples_to_conclusion(comparison: Comparison, history: list[HistoryPoint]) -> int | None:
+    """Samples at the first point of the history from which on the difference excludes 0; None where it does not."""
     if not comparison.difference.excludes_zero:
         return None
     samples = comparison.samples
-    for moment in reversed([one for one in history if one.arm == comparison.arm]):
-        if not moment.difference.excludes_zero:
+    for point in reversed([point for point in history if point.arm == comparison.arm]):
+        if not point.difference.excludes_zero:
             break
-        samples = moment.samples
+        samples = point.samples
     return samples
 
 
-def _settled(comparison: Comparison) -> str:
+def _format_samples(comparison: Comparison) -> str:
     return "" if comparison.settled_after is None else f"; {comparison.settled_after:,} samples settled it"
 
 
-def _gap(metric: Metric, difference: Bounds) -> str:
-    """Accuracy in points, a reward in its own unit."""
+def _format_difference(metric: Metric, difference: Bounds) -> str:
+    """Value and bounds; accuracy in percentage points, a reward in its own unit."""
     value, low, high = difference.value or 0.0, difference.low, difference.high
     if metric == "reward":
         return f"{value:.4g} ({low:.4g} to {high:.4g})"
@@ -196,7 +200,7 @@ def _gap(metric: Metric, difference: Bounds) -> str:
 
 def _cheapest(arms: list[ArmReport]) -> str:
     def cost(arm: ArmReport) -> float:
-        if all(one.energy is not None for one in arms) and arm.energy is not None:
+        if all(other.energy is not None for other in arms) and arm.energy is not None:
             return arm.energy.joules_per_image.value or math.inf
         return arm.engine_ms.value or math.inf
 
@@ -204,6 +208,6 @@ def _cheapest(arms: list[ArmReport]) -> str:
 
 
 def _rounded(count: int) -> int:
-    """To two significant digits: more would pretend."""
+    """To two significant digits: the estimate is no more precise."""
     digits = max(0, len(str(count)) - 2)
     return round(count, -digits)

@@ -1,4 +1,4 @@
-"""The state of an experiment as every gateway follows it: a row of the ledger, replaced by one with a higher serial."""
+"""The state of an experiment: a row of the ledger that gateways follow, replaced by a row with a higher serial."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ State = Literal["running", "stopped", "promoted"]
 
 @dataclass(frozen=True)
 class Revision:
-    """`serial` counts every change; `revision` counts definitions, each with statistics of its own; `stage` counts shares."""
+    """`serial` counts all changes, `revision` definitions (each has its own statistics), `stage` changes of the shares."""
 
     serial: int
     revision: int
@@ -23,12 +23,13 @@ class Revision:
     state: State
     definition: Experiment
     allocation: Allocation
-    by_command: bool = False  # and not declared in the configuration, from which it could be removed
-    stopped: frozenset[str] = frozenset()  # arms without a share until a person starts the experiment again
-    held: frozenset[str] = frozenset()  # arms that were worse: their ramp goes on when a person says so
+    by_command: bool = False  # started by a command, not declared in the configuration
+    stopped: frozenset[str] = frozenset()  # arms without a share until a user starts the experiment again
+    held: frozenset[str] = frozenset()  # arms that were worse: their ramp waits for a user
 
     @property
     def salt(self) -> str:
+        """Of the hash that assigns units: the name, so that experiments assign independently of each other."""
         return self.definition.name
 
     @property
@@ -38,30 +39,33 @@ class Revision:
 
     @property
     def ramps(self) -> bool:
-        """Whether its next step comes by time."""
+        """Whether the ramp has a next step that time brings."""
         definition = self.definition
         more = definition.mode == "canary" and self.step + 1 < len(definition.ramp)
         return more and self.state == "running" and definition.stage_seconds > 0 and not self.held
 
     def ramped(self, step: int) -> Revision:
-        """At another step of the ramp. Raises ValueError when there is none or the experiment has ended."""
+        """At another step of the ramp. Raises ValueError when there is no such step or the experiment has ended."""
         self._must_run()
         if self.definition.mode != "canary" or not 0 <= step < len(self.definition.ramp):
             raise ValueError(f"{self.definition.name} has no step {step}; its ramp is {list(self.definition.ramp)}")
         return replace(self._moved(self.definition.weights(step), self.stopped), step=step, held=frozenset())
 
     def holding(self, arm: str) -> Revision:
-        """At the present step of the ramp, until a person goes on."""
+        """Keeps the present step of the ramp until a user goes on. Raises ValueError when the experiment has ended."""
         self._must_run()
         return replace(self, serial=self.serial + 1, held=self.held | {arm})
 
     def reweighted(self, weights: Mapping[str, float]) -> Revision:
-        """With other shares, of which stopped arms get none. Raises ValueError when the experiment has ended."""
+        """With other shares; stopped arms get none. Raises ValueError when the experiment has ended."""
         self._must_run()
         return self._moved(weights, self.stopped)
 
     def without(self, arm: str) -> Revision:
-        """An arm is stopped and its units go to the control; with no other arm left the experiment is stopped."""
+        """Stops an arm and moves its units to the control; stops the experiment when no other arm is left.
+
+        Raises ValueError for an unknown arm, and when the experiment has ended.
+        """
         self._must_run()
         self._must_have(arm)
         changed = self._moved(self._shares, self.stopped | {arm})
@@ -69,7 +73,7 @@ class Revision:
         return replace(changed, state="stopped") if ended else changed
 
     def ended(self, arm: str, state: State) -> Revision:
-        """Every unit goes to one arm, from now on. "stopped": all other arms are."""
+        """Moves all units to one arm. State "stopped" also stops all other arms. Raises ValueError for an unknown arm."""
         self._must_have(arm)
         names = [one.name for one in self.definition.arms]
         others = frozenset(names) - {arm}
@@ -77,9 +81,9 @@ class Revision:
         return replace(self._moved(weights, others if state == "stopped" else self.stopped - {arm}), state=state)
 
     def redefined(self, definition: Experiment) -> Revision:
-        """The next revision, with statistics of its own; units keep their arms as far as the new weights allow.
+        """The next revision, with its own statistics; units keep their arms as far as the new weights allow.
 
-        What was stopped or held stays so, by the names of arms. Raises ValueError when that leaves no arm.
+        Arms that were stopped or held stay so, by name. Raises ValueError when no arm is left.
         """
         names = {arm.name for arm in definition.arms}
         stopped, held = self.stopped & names, self.held & names
@@ -93,7 +97,7 @@ class Revision:
         )  # fmt: skip
 
     def restarted(self, definition: Experiment) -> Revision:
-        """The next revision, in which every arm takes part."""
+        """The next revision, with all arms."""
         return replace(self, stopped=frozenset(), held=frozenset()).redefined(definition)
 
     @property
@@ -101,7 +105,7 @@ class Revision:
         return dict.fromkeys((arm.name for arm in self.definition.arms), 0.0) | self.allocation.shares
 
     def _moved(self, weights: Mapping[str, float], stopped: frozenset[str]) -> Revision:
-        """The fewest units move. A bandit's shares always change: it has one stage."""
+        """Moves the fewest units. A bandit has a single stage, since its shares change all the time."""
         allocation = self.allocation.moved_to(_permitted(weights, stopped))
         stage = self.stage + (self.definition.mode != "bandit")
         return replace(self, serial=self.serial + 1, stage=stage, allocation=allocation, stopped=stopped)
@@ -117,14 +121,15 @@ class Revision:
 
 
 def _permitted(weights: Mapping[str, float], stopped: frozenset[str]) -> dict[str, float]:
-    """Weights in which what a stopped arm had is the control's, or the first arm's that is not stopped."""
-    heir = next((arm for arm in weights if arm not in stopped), None)
-    if heir is None:
+    """Weights that give the shares of stopped arms to the control, or to the first arm that is not stopped."""
+    receiver = next((arm for arm in weights if arm not in stopped), None)
+    if receiver is None:
         raise ValueError(f"all of its arms were stopped ({', '.join(weights)}); start it again")
     kept = {arm: 0.0 if arm in stopped else weight for arm, weight in weights.items()}
-    kept[heir] += sum(weights[arm] for arm in weights if arm in stopped)
+    kept[receiver] += sum(weights[arm] for arm in weights if arm in stopped)
     return kept
 
 
 def first_revision(definition: Experiment) -> Revision:
+    """A new experiment that runs with all its arms."""
     return Revision(1, 1, 0, 0, "running", definition, allocate(definition.weights()))

@@ -23,7 +23,7 @@ from convoy.errors import (
 )
 from serve.batching.results import Answer
 from serve.energy.prices import Prices
-from serve.experiments.allocation import POINTS, point
+from serve.experiments.allocation import BUCKETS, bucket
 from serve.experiments.caller import checked_id
 from serve.experiments.ledger.records import Answered, Place, Unanswered
 from serve.experiments.revision import Revision
@@ -134,7 +134,7 @@ class ExperimentRuntime:
         definition = revision.definition
         # A hash of the id with a salt of its own: every gateway decides alike, and independently of the arm.
         share = definition.percent / 100 if definition.mode == "shadow" else 1.0
-        if point(f"{revision.salt}#copies"[:64], context.request_id) >= share * POINTS:
+        if bucket(f"{revision.salt}#copies"[:64], context.request_id) >= share * BUCKETS:
             return
         for arm in definition.arms:
             if arm.name == assigned.arm or arm.name in revision.stopped:

@@ -1,4 +1,4 @@
-"""The sample-ratio alarm as a metric."""
+"""The p-value of the sample-ratio test as a metric."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from serve.telemetry.recorder import Metrics
 
 
 class SrmGauge:
-    """A gauge for every experiment that runs; it is absent of those that have ended."""
+    """A gauge for each running experiment; absent after its end."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._shown: set[tuple[str, int]] = set()
 
     def show(self, p_values: Mapping[tuple[str, int], float]) -> None:
-        """`p_values` by experiment and revision."""
+        """Sets the gauges; `p_values` by experiment and revision."""
         for name, revision in self._shown | p_values.keys():
             value = p_values.get((name, revision), math.nan)
             self._metrics.set(SPLIT, value, experiment=name, revision=str(revision))

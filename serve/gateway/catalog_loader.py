@@ -18,7 +18,7 @@ from serve.batching.line import BatcherLimits
 from serve.config.schema import TENSOR_SUFFIX, Catalog, EnsembleConfig, Limits, ModelConfig
 from serve.ensembles.factory import CompositionConfig, compose, compositions_of, stages_of
 from serve.ensembles.multi_view import ViewsDecoder
-from serve.ensembles.runner import EnsembleRunner, PollRecorder
+from serve.ensembles.runner import EnsembleRunner, MemberRecorder
 from serve.executors.base import FORMS, Executor, Form
 from serve.gateway.availability import members_of
 from serve.gateway.endpoints import ComposedEndpoint, Connect, Endpoint, ModelEndpoint
@@ -112,9 +112,9 @@ class CatalogLoader:
         names = dict.fromkeys(member.model for _, stage in stages for member in stage.members)
         members = tuple(served[name] for name in names)
         decoder = ViewsDecoder(composed.geometries, self._limits.pixels)
-        most = max(1, min(self._limits.images_per_request, self._limits.queue_rows // decoder.most_looks))
+        most = max(1, min(self._limits.images_per_request, self._limits.queue_rows // decoder.most_views))
         recorder = ModelRecorder(self._metrics, config.name, config.version)
-        polls = PollRecorder(self._metrics, config.name, config.version)
+        members_recorder = MemberRecorder(self._metrics, config.name, config.version)
         return ComposedEndpoint(
             name=config.name,
             version=config.version,
@@ -123,7 +123,9 @@ class CatalogLoader:
             input=TensorSpec(members[0].input.name, np.dtype(np.uint8), (-1, -1, -1, decoder.channels)),
             most_images=most,
             decoder=decoder,
-            batcher=EnsembleRunner(composed.plan, BatcherLimits(most, self._limits.queue_rows), polls.record),
+            batcher=EnsembleRunner(
+                composed.composition, BatcherLimits(most, self._limits.queue_rows), members_recorder.record
+            ),
             recorder=recorder,
             config=config,
             stages=stages,

@@ -12,7 +12,7 @@ from convoy.errors import NotFound, unknown
 from models.artifact import Artifact, Manifest
 from models.engines.engine import TensorSpec
 from models.ensembles.views import count_looks
-from serve.batching.line import RequestQueue
+from serve.batching.line import MemberQueue, RequestQueue
 from serve.batching.results import Answer
 from serve.config.schema import EnsembleConfig, ModelConfig
 from serve.ensembles.factory import CompositionConfig
@@ -125,6 +125,7 @@ class ModelEndpoint(Endpoint):
 
     config: ModelConfig
     manifest: Manifest
+    batcher: MemberQueue
     executor: Executor
 
     @property
@@ -192,7 +193,7 @@ class ComposedEndpoint(Endpoint):
 
     def engine_work(self, answers: Sequence[Answer]) -> list[tuple[ModelRecorder, float]]:
         recorders = {member.name: member.recorder for member in self.members}
-        return [(recorders[part.model], part.engine_seconds) for answer in answers for part in answer.parts]
+        return [(recorders[member.model], member.engine_seconds) for answer in answers for member in answer.members]
 
     @property
     def waiting_rows(self) -> int:

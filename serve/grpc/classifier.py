@@ -67,7 +67,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
                 batch_size=timings.batch_size,
                 cached=timings.cached,
                 arm=timings.arm,
-                members=[pb.ClassifyResponse.Member(**part.document()) for part in answers[0].parts],
+                members=[pb.ClassifyResponse.Member(**member.document()) for member in answers[0].members],
                 **(answer_energy(endpoint, answers, timings) if options.energy else {}),
             )
 

@@ -57,8 +57,8 @@ def classification(
         document["cached"] = True
     if options.energy:
         document |= answer_energy(endpoint, answers, trace)
-    if answers[0].parts:
-        document["members"] = [part.document() for part in answers[0].parts]
+    if answers[0].members:
+        document["members"] = [member.document() for member in answers[0].members]
     return orjson.dumps(document)
 
 

@@ -79,7 +79,7 @@ class Voter:
         self._engine.run(rows)
 
     def _batches(self, images: Sequence[bytes | Pixels]) -> Iterator[Pixels]:
-        each = max(1, BATCH_ROWS // self._decoder.most_looks)
+        each = max(1, BATCH_ROWS // self._decoder.most_views)
         for start in range(0, len(images), each):
             yield np.concatenate([self._decoder.decode(image).rows[0] for image in images[start : start + each]])
 

@@ -144,7 +144,12 @@ STAGE_IMAGES = Definition(
     "Images that reached a stage of a cascade.",
     ("model", "version", "stage"),
 )
-QUEUE = Definition("convoy_queue_rows", "gauge", "Rows waiting for an engine.", ("model", "version"))
+QUEUE = Definition(
+    "convoy_queue_rows",
+    "gauge",
+    "Rows that wait for an engine; of an ensemble or cascade those in its members' queues, where they count too.",
+    ("model", "version"),
+)
 IN_FLIGHT = Definition("convoy_requests_in_flight", "gauge", "Requests in progress.", ("protocol",))
 TARGET = Definition(
     "convoy_target_seconds", "gauge", "Target for the duration of one batch.", ("model", "version"), alike=True

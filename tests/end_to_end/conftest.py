@@ -18,7 +18,7 @@ from serve.deployments import local
 from tests.artifacts import write_artifact
 from tests.serve.listeners import admin_headers
 
-SLOW_LOOPS = 25_000  # some 40 ms a run, whatever the batch
+SLOW_LOOPS = 25_000  # about 40 ms a run at any batch size
 
 
 def _arms(first: str, first_model: str, second: str, second_model: str) -> list[dict[str, str]]:
@@ -134,7 +134,7 @@ def channel(server: Settings) -> Iterator[grpc.Channel]:
 
 
 class Admin(grpc.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]
-    """Sends the admin's key with every call of one message."""
+    """Adds the admin's key to every unary call."""
 
     def __init__(self, server: Settings) -> None:
         self._metadata = tuple(admin_headers(server).items())

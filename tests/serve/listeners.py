@@ -1,11 +1,11 @@
-"""A gateway's real listeners, engines and repository in this process, without Ray: for tests of the wire."""
+"""The listeners, engines and repository of a gateway in this process, without Ray: for tests of the wire."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from models.artifact import Artifact
@@ -32,7 +32,7 @@ from serve.telemetry.recorder import Metrics
 
 @dataclass(frozen=True)
 class Serving:
-    """Where a gateway listens, and its parts."""
+    """The addresses of a gateway, and its parts."""
 
     http: str
     grpc: str
@@ -41,22 +41,25 @@ class Serving:
     repository: Repository
     loop: asyncio.AbstractEventLoop
     listener: HttpServer
-    admin: dict[str, str]  # headers, or metadata, that may change it
+    admin: dict[str, str]  # headers or metadata with the admin's key
 
     def connections(self) -> int:
         """Open HTTP connections."""
         return len(self.listener._server.server_state.connections)
 
 
+StartGateway = Callable[..., AbstractContextManager[Serving]]  # the fixture `start_gateway`
+
+
 def admin_headers(settings: Settings) -> dict[str, str]:
-    """What the admin of a server that was started here sends."""
+    """Headers with the admin's key of a server that was started on this machine."""
     return {"authorization": f"Bearer {read_local_key(settings.node_dir)}"}
 
 
 class InProcess:
-    """One gateway on one event loop. Several may share a `steward`."""
+    """One gateway on one event loop. Several may share a coordinator."""
 
-    def __init__(self, settings: Settings, steward: Decides, name: str) -> None:
+    def __init__(self, settings: Settings, coordinator: Decides, name: str) -> None:
         self.settings = settings
         self.metrics = Metrics(MmapWriter(settings.node_dir / "metrics"))
         self.decoders = DecodePool(2, self.metrics.values(DECODE_BUSY))
@@ -71,7 +74,7 @@ class InProcess:
         if settings.ledger_url:
             ledger = Ledger(settings.ledger_url)
             self.experiments = Experiments(self.plane, self.metrics, ledger, settings.ledger)
-        self.repository = Repository(self.plane, self.loader, steward, name, self.metrics, self.experiments)
+        self.repository = Repository(self.plane, self.loader, coordinator, name, self.metrics, self.experiments)
 
     async def open(self) -> None:
         listen = self.settings.listen
@@ -108,7 +111,7 @@ class InProcess:
 
 @contextmanager
 def serving(settings: Settings) -> Iterator[Serving]:
-    """A gateway on a thread of its own, until the block ends; every model is local."""
+    """A gateway on its own thread until the block ends; all models are local."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()

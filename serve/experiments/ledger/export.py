@@ -11,12 +11,12 @@ from convoy.files import staged_file
 from serve.experiments.ledger.schema import outcomes, predictions
 from serve.experiments.ledger.store import Ledger
 
-SQLITE = b"SQLite format 3"  # how its files begin
+SQLITE = b"SQLite format 3"  # magic bytes of its files
 ROWS = 50_000  # in memory at a time
 
 
 def export_parquet(url: str, experiment: str, out: Path) -> int:
-    """Writes the file, whole or not at all; how many rows.
+    """Writes the file atomically. Returns the number of rows.
 
     Raises ConfigError, or InvalidInput when the extra is not installed or a database would be overwritten.
     """

@@ -1,4 +1,4 @@
-"""Buckets in which latencies are counted: 1 % wide, from 10 µs to 80 minutes."""
+"""Logarithmic latency buckets, 1 % wide, from 10 µs to 80 minutes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ LAST_BUCKET = 2000
 
 
 def latency_buckets(seconds: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The bucket of each latency."""
+    """The bucket of each latency [n]."""
     inside = BUCKETS_PER_E * np.log(np.maximum(seconds, FIRST_SECONDS) / FIRST_SECONDS)
     return np.minimum(LAST_BUCKET, 1 + inside.astype(np.int64))
 
 
 def latency_edges() -> NDArray[np.float64]:
-    """Seconds between the buckets, one more than there are buckets."""
+    """The edges of the buckets in seconds [LAST_BUCKET + 2]."""
     inner = FIRST_SECONDS * np.exp(np.arange(LAST_BUCKET) / BUCKETS_PER_E)
     return np.concatenate([[0.0], inner, [np.inf]])

@@ -1,4 +1,4 @@
-"""What the analysis reads: counts by stage, arm and unit, joined in the database, as arrays."""
+"""Queries of the analysis: counts by stage, arm and unit, joined in the database, as arrays."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class Clusters:
 
     @property
     def samples(self) -> tuple[int, int]:
+        """Samples of each arm."""
         first, second = (self.counts * self.times[:, np.newaxis]).sum(axis=(0, 1))
         return int(first), int(second)
 
@@ -49,7 +50,7 @@ ByBucket = dict[tuple[str, int, int], Moments]  # by arm, bucket and cluster
 
 
 def failures(tallies: ByBucket, arm: str) -> Groups:
-    """Requests that an arm was asked, and how many of them it failed."""
+    """An arm's requests, and how many of them failed."""
     patterns: list[tuple[float, float, float]] = []
     for cluster in sorted({key[2] for key in tallies if key[0] == arm}):
         good, bad = (tallies.get((arm, bucket, cluster), Moments()).count for bucket in (0, 1))
@@ -58,7 +59,7 @@ def failures(tallies: ByBucket, arm: str) -> Groups:
 
 
 def latencies(tallies: ByBucket, arm: str) -> dict[int, Array]:
-    """An arm's answers by cluster and latency bucket."""
+    """An arm's answers [buckets] by cluster."""
     counts: dict[int, Array] = {}
     for (name, bucket, cluster), tally in tallies.items():
         if name == arm:
@@ -67,11 +68,11 @@ def latencies(tallies: ByBucket, arm: str) -> dict[int, Array]:
 
 
 def costs(tallies: ByBucket, arm: str) -> Groups:
-    """Images of an arm's answers, and what they cost."""
+    """Images of an arm's answers, and their cost (engine seconds or joules)."""
     parts = []
     for (name, _, cluster), tally in tallies.items():
         if name == arm and cluster == 0:
-            parts.append(clusters.of_moments(*(np.array(float(one)) for one in tally)))
+            parts.append(clusters.of_moments(*(np.array(float(moment)) for moment in tally)))
         elif name == arm:
             parts.append(groups([(tally.count, tally.total, 1)]))
     counts, sums, times = zip(groups([]), *parts, strict=True)
@@ -79,8 +80,8 @@ def costs(tallies: ByBucket, arm: str) -> Groups:
 
 
 def groups(patterns: Iterable[Sequence[float]]) -> Groups:
-    """Of (count, sum, times)."""
-    table = np.array([tuple(one) for one in patterns], float).reshape(-1, 3)
+    """Arrays from rows of (count, sum, times)."""
+    table = np.array([tuple(pattern) for pattern in patterns], float).reshape(-1, 3)
     return table[:, 0], table[:, 1], table[:, 2]
 
 
@@ -93,7 +94,7 @@ class Tables:
         self._known = () if until is None else (outcomes.c.at < until,)
 
     def separate(self, control: str, arm: str, metric: Metric, stages: bool) -> Clusters:
-        """Outcomes of two arms that answered different requests. Without `stages` all are one stratum."""
+        """Outcomes of two arms that answered different requests. Without `stages`, all are one stratum."""
         stage = predictions.c.stage if stages else cast(0, Integer)
         known = outcomes.c.reward if metric == "reward" else outcomes.c.class_index
         ours = (predictions.c.arm.in_([control, arm]), predictions.c.answered == 1, known.is_not(None))
@@ -101,11 +102,11 @@ class Tables:
         return _clusters(self._by_unit(_labelled(), (*self._known, *ours), keys, _value(metric)))
 
     def pairs(self, control: str, arm: str) -> Clusters:
-        """Correct answers of two arms that saw the same images."""
+        """Correct answers of two arms that classified the same images."""
         other = predictions.alias()
         joined = _labelled().join(other, _same_image(other, arm))
         ours = (predictions.c.arm == control, outcomes.c.class_index.is_not(None))
-        rows = self._by_unit(joined, (*self._known, *ours), (), _right(predictions), _right(other))
+        rows = self._by_unit(joined, (*self._known, *ours), (), _correct(predictions), _correct(other))
         table = np.array([(images, mine, theirs, times) for _, images, mine, theirs, times in rows], float).reshape(
             -1, 4
         )
@@ -115,12 +116,12 @@ class Tables:
     def span(self) -> tuple[float, float] | None:
         """When the first and the last outcome of the revision came."""
         query = select(func.min(outcomes.c.at), func.max(outcomes.c.at)).select_from(_labelled())
-        query = query.where(*self._mine(), *self._known)
+        query = query.where(*self._in_revision(), *self._known)
         (row,) = self._rows(query)
         return None if row[0] is None else (float(row[0]), float(row[1]))
 
     def agreement(self, control: str, arm: str) -> Groups:
-        """Images that both arms classified, and how many of them alike."""
+        """Images that both arms classified, and how many of them equally."""
         other = predictions.alias()
         same = case((predictions.c.class_index == other.c.class_index, 1), else_=0)
         joined = predictions.join(other, _same_image(other, arm))
@@ -128,36 +129,36 @@ class Tables:
         return groups(row[1:] for row in rows)
 
     def classes(self) -> dict[tuple[str, int], Groups]:
-        """Images and right answers by arm and true class."""
+        """Images and correct answers by arm and true class."""
         keys = (predictions.c.arm, outcomes.c.class_index)
         where = (*self._known, outcomes.c.class_index.is_not(None))
         found: dict[tuple[str, int], list[Row]] = {}
-        for arm, index, _, *pattern in self._by_unit(_labelled(), where, keys, _right(predictions)):
+        for arm, index, _, *pattern in self._by_unit(_labelled(), where, keys, _correct(predictions)):
             found.setdefault((arm, int(index)), []).append(pattern)
         return {key: groups(patterns) for key, patterns in sorted(found.items())}
 
     def calibration(self, bins: int) -> list[Row]:
-        """(arm, bin, images, right, sum of confidences, sum of squared errors) by confidence."""
-        hit, confidence = _right(predictions), predictions.c.confidence
+        """Rows (arm, bin, images, correct, sum of confidences, sum of squared errors), by bins of confidence."""
+        hit, confidence = _correct(predictions), predictions.c.confidence
         which = func.floor(confidence * bins)
         sums = (func.count(), func.sum(hit), func.sum(confidence), func.sum((confidence - hit) * (confidence - hit)))
         query = select(predictions.c.arm, which, *sums).select_from(_labelled())
-        query = query.where(*self._mine(), *self._known, outcomes.c.class_index.is_not(None))
+        query = query.where(*self._in_revision(), *self._known, outcomes.c.class_index.is_not(None))
         return self._rows(query.group_by(predictions.c.arm, which))
 
     def labels(self, control: str, arm: str, until: float) -> Clusters:
-        """Answers that two arms gave before `until`, and how many of them have a label."""
+        """Answers of two arms before `until`, and how many of them have a label."""
         labelled = cast(case((outcomes.c.request_id.is_not(None), 1), else_=0), Double)
         ours = (predictions.c.arm.in_([control, arm]), predictions.c.answered == 1, predictions.c.at < until)
         keys = (cast(0, Integer), case((predictions.c.arm == arm, 1), else_=0))
         return _clusters(self._by_unit(predictions.outerjoin(outcomes, _outcome()), ours, keys, labelled))
 
-    def newcomers(self) -> list[Row]:
-        """(stage, arm, units) that were first seen at that stage: what the shares promise."""
+    def new_units(self) -> list[Row]:
+        """Rows (stage, arm, units) of units that were first seen at that stage: the declared shares apply to them."""
         columns = predictions.c
         first = (
             select(columns.unit, func.min(columns.stage).label("stage"))
-            .where(*self._mine(), columns.answered == 1, columns.unit != 0)
+            .where(*self._in_revision(), columns.answered == 1, columns.unit != 0)
             .group_by(columns.unit)
             .subquery()
         )
@@ -165,18 +166,18 @@ class Tables:
         keyed = (
             select(columns.stage, columns.arm, func.count(columns.unit.distinct()))
             .select_from(joined)
-            .where(*self._mine(), columns.answered == 1)
+            .where(*self._in_revision(), columns.answered == 1)
             .group_by(columns.stage, columns.arm)
         )
         alone = (
             select(columns.stage, columns.arm, func.count(columns.request_id.distinct()))
-            .where(*self._mine(), columns.answered == 1, columns.unit == 0)
+            .where(*self._in_revision(), columns.answered == 1, columns.unit == 0)
             .group_by(columns.stage, columns.arm)
         )
         return [*self._rows(keyed), *self._rows(alone)]
 
     def tally(self, measure: Measure) -> ByBucket:
-        """What was observed, over all stages and writers."""
+        """Totals over all stages and writers, by arm, bucket and cluster."""
         keys = (tallies.c.arm, tallies.c.bucket, tallies.c.cluster)
         sums = (func.sum(tallies.c[name]) for name in Moments._fields)
         mine = (tallies.c.experiment == self._key[0], tallies.c.revision == self._key[1])
@@ -187,14 +188,14 @@ class Tables:
         }
 
     def stage_answers(self, stage: int, arm: str) -> int:
-        """Answers that an arm gave at one stage."""
+        """Answers of an arm at one stage."""
         where = (tallies.c.experiment == self._key[0], tallies.c.revision == self._key[1], tallies.c.stage == stage)
         query = select(func.sum(tallies.c.count)).where(*where, tallies.c.arm == arm, tallies.c.measure == "latency")
         (row,) = self._rows(query)
         return int(row[0] or 0)
 
     def decisions(self) -> list[Decision]:
-        """Every decision on the experiment, of all revisions, oldest first."""
+        """All decisions on the experiment, of all revisions, oldest first."""
         query = (
             select(*(decisions.c[name] for name in Decision._fields))
             .where(decisions.c.experiment == self._key[0])
@@ -210,20 +211,20 @@ class Tables:
         keys: Iterable[Any],
         *values: ColumnElement[float],
     ) -> list[Row]:
-        """(*keys, unit, images, *sums of the values, times): a row per sticky key, or for all requests that look the same.
+        """Rows (*keys, unit, images, *sums of the values, times): one per sticky key, and one per group of equal requests.
 
-        What was assigned is the key, or the request (unit 0) with all of its images: they stand or fall together.
+        The unit of assignment is the key, or the request (unit 0) with all of its images, whose outcomes are correlated.
         """
         unit = predictions.c.unit
         request = case((unit == 0, predictions.c.request_id), else_="")
         named = [key.label(f"key{index}") for index, key in enumerate(keys)]
         sums = [func.sum(value).label(f"sum{index}") for index, value in enumerate(values)]
         images = func.count().label("images")
-        inner = select(*named, unit, images, *sums).select_from(source).where(*self._mine(), *where)
+        inner = select(*named, unit, images, *sums).select_from(source).where(*self._in_revision(), *where)
         units = inner.group_by(*named, unit, request).subquery()
         return self._rows(select(*units.c, func.count()).group_by(*units.c))
 
-    def _mine(self) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    def _in_revision(self) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
         return predictions.c.experiment == self._key[0], predictions.c.revision == self._key[1]
 
     def _rows(self, query: Any) -> list[Row]:
@@ -232,12 +233,12 @@ class Tables:
 
 
 def unmatched(ledger: Ledger, before: float, most: int = 100) -> tuple[int, list[str]]:
-    """Outcomes that came before that time and still have no prediction: how many, and some of their ids."""
+    """Outcomes before that time that have no prediction: their number, and at most `most` of their request ids."""
     with ledger.engine.connect() as connection:
         names = connection.execute(select(revisions.c.experiment).distinct()).scalars().all()
-        # By experiment, since the keys of predictions begin with it: else each outcome would be looked for in all of them.
+        # By experiment, since it is the first column of the primary key: otherwise each outcome would scan all predictions.
         known = (exists().where(_outcome(), predictions.c.experiment == name).correlate(outcomes) for name in names)
-        where = (outcomes.c.at < before, *(~one for one in known))
+        where = (outcomes.c.at < before, *(~matched for matched in known))
         count = connection.execute(select(func.count()).select_from(outcomes).where(*where)).scalar_one()
         ids = connection.execute(select(outcomes.c.request_id).where(*where).limit(most))
         return int(count), list(ids.scalars())
@@ -257,22 +258,22 @@ def _labelled() -> FromClause:
     return predictions.join(outcomes, _outcome())
 
 
-def _right(answers: Any) -> ColumnElement[float]:
-    """1 where the answer is the true class."""
+def _correct(answers: Any) -> ColumnElement[float]:
+    """1 where the predicted class is the label, else 0."""
     return cast(case((answers.c.class_index == outcomes.c.class_index, 1), else_=0), Double)
 
 
 def _value(metric: Metric) -> ColumnElement[float]:
-    return cast(outcomes.c.reward, Double) if metric == "reward" else _right(predictions)
+    return cast(outcomes.c.reward, Double) if metric == "reward" else _correct(predictions)
 
 
 def _clusters(rows: list[Row]) -> Clusters:
-    """Of (stage, side, unit, images, sum, times): a key's rows are one cluster, over stages and sides."""
+    """From rows (stage, side, unit, images, sum, times). Rows of the same key are one cluster, over stages and sides."""
     stages = {stage: index for index, stage in enumerate(sorted({row[0] for row in rows}))}
     places: dict[Any, int] = {}
     cells = [(stages[row[0]], places.setdefault(row[2] or (row,), len(places)), *row[1:]) for row in rows]
     shape = (max(1, len(stages)), max(1, len(places)), 2)
     counts, sums, times = np.zeros(shape), np.zeros(shape), np.ones(shape[1])
-    for stage, place, side, _, images, total, many in cells:
-        counts[stage, place, side], sums[stage, place, side], times[place] = images, total, many
+    for stage, place, side, _, images, total, multiplicity in cells:
+        counts[stage, place, side], sums[stage, place, side], times[place] = images, total, multiplicity
     return Clusters(counts, sums, times)

@@ -1,4 +1,4 @@
-"""What crosses from the request path to the ledger."""
+"""Events that the request path hands to the ledger, and the rows that are made of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Measure = Literal["latency", "failed", "engine", "joules", "dropped"]
 
 
 class Place(NamedTuple):
-    """What an event counts for."""
+    """The experiment, revision, stage and arm that an event belongs to."""
 
     experiment: str
     revision: int
@@ -18,13 +18,13 @@ class Place(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """A request that an arm answered. `joules` are None where nothing has a price."""
+    """A request that an arm answered. `joules` is None without an energy price."""
 
     place: Place
     request_id: str
     unit: int
-    answered: bool  # by this arm; else it is a copy
-    images: Sequence[tuple[int, float]]  # best class and its probability
+    answered: bool  # to the client; False: a copy
+    images: Sequence[tuple[int, float]]  # best class, its probability
     seconds: float
     engine_seconds: float | None  # None: the cache answered
     joules: float | None
@@ -32,7 +32,7 @@ class Answered(NamedTuple):
 
 
 class Unanswered(NamedTuple):
-    """A request that an arm failed, or a copy for it that was dropped."""
+    """A request that failed in an arm, or a copy for the arm that was dropped."""
 
     place: Place
     unit: int
@@ -40,7 +40,7 @@ class Unanswered(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """One image's answer of one arm; fields are the columns of the ledger, in their order."""
+    """The answer of one arm for one image; the fields are the columns of the ledger, in their order."""
 
     experiment: str
     request_id: str
@@ -56,7 +56,7 @@ class Prediction(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What was true of one image; fields are the columns of the ledger, in their order."""
+    """The label or reward of one image; the fields are the columns of the ledger, in their order."""
 
     request_id: str
     position: int
@@ -66,10 +66,10 @@ class Outcome(NamedTuple):
 
 
 class CounterKey(NamedTuple):
-    """What a tally counts; `bucket` is that of a latency, or 1 for a failure and 0 for an answer.
+    """The key of a counter; `bucket` is a latency bucket, or 1 for a failure and 0 for an answer.
 
-    `cluster`: 0 for requests that are units of their own; else everything in it counts as one unit, since its requests may
-    share their keys: a group of keys, or -1, what was counted before there were clusters.
+    `cluster`: 0 for requests that are their own units. Otherwise all of its requests count as one unit, since they may
+    share sticky keys: a group of keys, or -1 for counts from before there were clusters.
     """
 
     experiment: str
@@ -82,22 +82,23 @@ class CounterKey(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Sums over requests, each with n observations (its images, or the request itself) that add up to x."""
+    """Sums over requests, each with n observations (its images, or the request itself) of sum x."""
 
     requests: int = 0
-    count: int = 0  # type: ignore[assignment]  # n; hides a method of tuples that nobody needs
+    count: int = 0  # type: ignore[assignment]  # n; hides a tuple method that is not used here
     total: float = 0.0  # x
     count_squares: float = 0.0  # n²
     products: float = 0.0  # n·x
     squares: float = 0.0  # x²
 
     def plus(self, other: Moments) -> Moments:
-        requests, count, *sums = (one + more for one, more in zip(self, other, strict=True))
+        """The sums over the requests of both."""
+        requests, count, *sums = (own + added for own, added in zip(self, other, strict=True))
         return Moments(int(requests), int(count), *sums)
 
 
 class Decision(NamedTuple):
-    """A change of an experiment, with what it rests on (JSON); fields are the columns of the ledger, in their order."""
+    """A change of an experiment, with its evidence (JSON); the fields are the columns of the ledger, in their order."""
 
     id: str
     experiment: str

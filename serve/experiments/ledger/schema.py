@@ -52,7 +52,7 @@ outcomes = Table(
     sqlite_with_rowid=False,
 )
 
-# Totals since a writer began, so that writing one twice is writing it once.
+# Totals since a writer started, so that a repeated write changes nothing.
 tallies = Table(
     "tallies",
     metadata,

@@ -1,4 +1,4 @@
-"""Opening a ledger and writing into it. Every write may be repeated: it is an upsert on what identifies the row."""
+"""Opens a ledger and writes to it. Every write is an upsert on the primary key, so it may be repeated."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from serve.experiments.ledger.schema import decisions, outcomes, predictions, re
 from serve.experiments.revision import Revision, first_revision
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-LOCK = 0x636F6E766F79  # of PostgreSQL, while the schema is migrated: "convoy"
+LOCK = 0x636F6E766F79  # PostgreSQL's advisory lock during migrations: "convoy" in ASCII
 BUSY_SECONDS = 30.0
 
 log = logging.getLogger("convoy.ledger")
@@ -37,7 +37,7 @@ class Ledger:
     """A migrated database. Thread-safe."""
 
     def __init__(self, url: str) -> None:
-        """Opens and migrates. Raises ConfigError that names the remedy."""
+        """Opens and migrates the database. Raises ConfigError for an unknown or unreachable one."""
         try:
             self.engine = _engine(url)
             with _one_at_a_time(self.engine) as connection:
@@ -47,7 +47,7 @@ class Ledger:
                 command.upgrade(config, "head")
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise ConfigError(
-                "ledger.url is not a database that is known here; use sqlite:///PATH, or"
+                "ledger.url names an unsupported database; use sqlite:///PATH, or"
                 " postgresql+psycopg://USER:PASSWORD@HOST/NAME with the extra convoy-serve[postgres]"
             ) from error
         except SQLAlchemyError as error:
@@ -55,12 +55,13 @@ class Ledger:
             raise ConfigError(f"the ledger at {where} cannot be opened: {type(error).__name__}") from error
 
     def close(self) -> None:
+        """Closes the connections."""
         self.engine.dispose()
 
     def forget(self, before: float) -> int:
-        """Deletes the requests of revisions that ended before that time, and outcomes that match none; answers how many.
+        """Deletes predictions of ended revisions and unmatched outcomes before that time. Returns the number of predictions.
 
-        Tallies and decisions stay: they are small.
+        Counters and decisions stay: they are small.
         """
         newest = select(revisions.c.experiment, func.max(revisions.c.revision)).group_by(revisions.c.experiment)
         states = self.current()
@@ -83,7 +84,7 @@ class Ledger:
             return float(connection.execute(select(revisions.c.at).where(*where)).scalar_one())
 
     def shares(self, experiment: str, revision: int) -> dict[int, dict[str, float]]:
-        """What each arm was promised at each stage of a revision."""
+        """The declared share of each arm at each stage of a revision."""
         where = (revisions.c.experiment == experiment, revisions.c.revision == revision)
         query = select(revisions.c.stage, revisions.c.spans).where(*where).order_by(revisions.c.serial)
         with self.engine.connect() as connection:
@@ -96,8 +97,8 @@ class Ledger:
         new_tallies: Mapping[CounterKey, Moments],
         writer: str,
     ) -> None:
-        """One transaction. `new_tallies` are the totals since `writer` began."""
-        latest = {(one.request_id, one.position): one for one in new_outcomes}
+        """Writes in one transaction. `new_tallies` are totals since `writer` started."""
+        latest = {(outcome.request_id, outcome.position): outcome for outcome in new_outcomes}
         with self.engine.begin() as connection:
             _upsert(connection, predictions, new_predictions)
             _upsert(connection, outcomes, [latest[key] for key in sorted(latest)], ("class_index", "reward", "at"))
@@ -105,16 +106,16 @@ class Ledger:
             _upsert(connection, tallies, rows, Moments._fields)
 
     def declare(self, definition: Experiment) -> Revision:
-        """The present state of an experiment that configuration declares; a changed declaration is a new revision."""
+        """The present revision of a declared experiment; a changed declaration makes a new one."""
         declared = definition.model_dump_json()
-        while True:  # until no other change comes between
+        while True:  # until no other change comes first
             present = self.current().get(definition.name)
             if present is not None and self._declared(definition.name) == declared:
                 return present
             try:
                 following = first_revision(definition) if present is None else present.redefined(definition)
             except ValueError as error:
-                log.error("%s stays as it was: %s", definition.name, error)
+                log.error("%s is unchanged: %s", definition.name, error)
                 assert present is not None
                 return present
             with self.engine.begin() as connection:
@@ -123,7 +124,7 @@ class Ledger:
                 return self.current()[definition.name]
 
     def change(self, revision: Revision, decision: Decision) -> bool:
-        """Stores the next revision together with why; False when another one came first."""
+        """Stores the next revision and its decision; False when another change came first."""
         with self.engine.begin() as connection:
             row = _row(revision, self._declared(revision.definition.name, connection))
             if not _upsert(connection, revisions, [row]):
@@ -145,7 +146,7 @@ class Ledger:
         return {row["experiment"]: _revision(row) for row in rows}
 
     def serials(self) -> dict[str, int]:
-        """The newest serial of every experiment: cheap enough to ask for twice a second."""
+        """The newest serial of every experiment: cheap, since gateways ask twice a second."""
         newest = select(revisions.c.experiment, func.max(revisions.c.serial)).group_by(revisions.c.experiment)
         with self.engine.connect() as connection:
             return {name: serial for name, serial in connection.execute(newest)}  # noqa: C416
@@ -198,9 +199,9 @@ def _allocation(spans: str) -> Allocation:
 def _upsert(
     connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]], changed: tuple[str, ...] = ()
 ) -> int:
-    """Inserts rows, values in the order of the columns; those that are there already get the `changed` columns.
+    """Inserts rows, values in the order of the columns; existing rows get the `changed` columns.
 
-    A single row answers whether it was written.
+    Returns the number of rows; for a single row, 1 if it was written.
     """
     if not rows:
         return 0
@@ -208,23 +209,25 @@ def _upsert(
         statement = _statement(connection.dialect.name, table, changed, returning=True)
         return len(connection.exec_driver_sql(statement, tuple(rows[0])).all())
     statement = _statement(connection.dialect.name, table, changed, returning=False)
-    connection.exec_driver_sql(statement, [tuple(row) for row in rows])  # the driver's own way in: a third of the time
+    connection.exec_driver_sql(
+        statement, [tuple(row) for row in rows]
+    )  # the driver's executemany takes a third of the time
     return len(rows)
 
 
 @cache
 def _statement(backend: str, table: Table, changed: tuple[str, ...], returning: bool) -> str:
-    """SQL of an upsert that takes its values by position."""
+    """SQL of an upsert with positional parameters."""
     dialect, style = (postgresql, "format") if backend == "postgresql" else (sqlite, "qmark")
     statement = dialect.insert(table)
     keys = list(table.primary_key.columns)
     if changed:
-        news = {name: getattr(statement.excluded, name) for name in changed}
-        statement = statement.on_conflict_do_update(index_elements=keys, set_=news)
+        updates = {name: getattr(statement.excluded, name) for name in changed}
+        statement = statement.on_conflict_do_update(index_elements=keys, set_=updates)
     else:
         statement = statement.on_conflict_do_nothing(index_elements=keys)
-    whole = statement.returning(keys[0]) if returning else statement
-    return str(whole.compile(dialect=dialect.dialect(paramstyle=style)))
+    statement = statement.returning(keys[0]) if returning else statement
+    return str(statement.compile(dialect=dialect.dialect(paramstyle=style)))
 
 
 def _engine(url: str) -> Engine:
@@ -252,7 +255,7 @@ def _sqlite_file(url: URL) -> Path:
 
 @contextlib.contextmanager
 def _one_at_a_time(engine: Engine) -> Iterator[Connection]:
-    """A connection on which the schema may be changed: other processes that start wait their turn."""
+    """A connection for migrations. Processes that start at the same time wait for each other."""
     with contextlib.ExitStack() as stack:
         if engine.dialect.name == "sqlite" and engine.url.database:
             lock = stack.enter_context(open(f"{_sqlite_file(engine.url)}.lock", "a"))

@@ -1,6 +1,6 @@
-"""The ledger's way in from the request path: events wait in memory; a thread works them out and writes them in batches.
+"""Buffers events of the request path in memory; a thread evaluates them and writes them to the ledger in batches.
 
-What a request must do itself is one append: the thread does the rest many at a time, for a fraction of what it would cost there.
+A request only appends to a queue. The thread does the rest for many events at once, which takes a fraction of the time.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from serve.experiments.ledger.store import Ledger
 Event = Answered | Unanswered | Outcome
 
 RETRY_SECONDS = 1.0
-BATCH = 2000  # events per transaction: few enough to hold the database for some milliseconds only
+BATCH = 2000  # events per transaction, so that each locks the database for a few milliseconds only
 
 log = logging.getLogger("convoy.ledger")
 
 
 class LedgerWriter:
-    """Collects on one thread (the event loop's), writes on its own. Holds images and outcomes up to `capacity`.
+    """Collects on one thread (the event loop's), writes on its own. Holds up to `capacity` images and outcomes.
 
-    A database that is away costs nothing until the capacity is reached; what does not fit then is dropped and counted.
+    While the database is unreachable, events are kept up to the capacity; further ones are dropped and counted.
     """
 
     def __init__(
@@ -38,15 +38,16 @@ class LedgerWriter:
         capacity: int,
         on_write: Callable[[int, int], None] = lambda a, b: None,
     ) -> None:
+        """`on_write` is called on the writer's thread with the numbers of written and dropped images and outcomes."""
         self._ledger = ledger
         self._flush_seconds = flush_seconds
         self._capacity = capacity
         self._on_write = on_write
         self._name = secrets.token_hex(16)
-        self._waiting: deque[Event | Callable[[], Event]] = deque()  # as the request path left them
-        self._ready: deque[Event] = deque()  # worked out
-        self._taken = self._dropped = 0  # images and outcomes: counted by the thread that collects
-        self._done = self._told = self._batch = 0  # by the one that writes
+        self._waiting: deque[Event | Callable[[], Event]] = deque()  # as appended by the request path
+        self._ready: deque[Event] = deque()  # evaluated
+        self._taken = self._dropped = 0  # images and outcomes; counters of the collecting thread
+        self._done = self._reported = self._batch = 0  # counters of the writing thread
         self._predictions: list[Prediction] = []
         self._outcomes: list[Outcome] = []
         self._tallies = Counters()
@@ -57,35 +58,39 @@ class LedgerWriter:
 
     @property
     def room(self) -> int:
+        """Images and outcomes that still fit."""
         return self._capacity - self._taken + self._done
 
     def answered(self, event: Answered) -> None:
+        """Takes an answer of an arm."""
         self._take(event, len(event.images))
 
     def later(self, images: int, answered: Callable[[], Answered]) -> None:
-        """An answer that the other thread is to work out, within a flush interval also while the database is away."""
+        """Takes an answer that the writer's thread evaluates within a flush interval, also while the database is unreachable."""
         self._take(answered, images)
 
     def unanswered(self, event: Unanswered) -> None:
+        """Takes a failed request or a dropped copy."""
         self._take(event, 1)
 
     def outcome(self, event: Outcome) -> None:
+        """Takes a label or reward."""
         self._take(event, 1)
 
     def _take(self, event: Event | Callable[[], Event], size: int) -> None:
-        if self._capacity - self._taken + self._done >= size:  # `room`, without a call: a request is on its way
+        if self._capacity - self._taken + self._done >= size:  # as `room`, inlined: this is on the request path
             self._waiting.append(event)
             self._taken += size
         else:
             self._dropped += size
 
     def flush(self) -> None:
-        """Writes what is there now; what comes meanwhile is left to the next flush, or a busy gateway would write without end.
+        """Writes the events that are there now. Later ones wait for the next flush, or a busy gateway would never return.
 
-        Raises SQLAlchemyError when the database is away; nothing is lost then.
+        Raises SQLAlchemyError when the database is unreachable; nothing is lost then.
         """
         with self._writing:
-            self._work_out()
+            self._evaluate()
             while True:
                 self._collect()
                 written = len(self._predictions) + len(self._outcomes)
@@ -97,17 +102,17 @@ class LedgerWriter:
                 self._tallies.written()
                 self._done, self._batch = self._done + self._batch, 0
                 dropped = self._dropped
-                self._on_write(written, dropped - self._told)
-                self._told = dropped
+                self._on_write(written, dropped - self._reported)
+                self._reported = dropped
 
-    def _work_out(self) -> None:
-        """All that waits: nothing holds on to what requests were answered from."""
+    def _evaluate(self) -> None:
+        """Evaluates all waiting events, so that they no longer hold the runs of their requests in memory."""
         while self._waiting:
             event = self._waiting.popleft()
             self._ready.append(event() if callable(event) else event)
 
     def _collect(self) -> None:
-        """Makes rows of what is ready, unless a batch of them is still to be written."""
+        """Makes rows of a batch of events, unless the last batch is still to be written."""
         answers: list[Answered] = []
         for event in self._next():
             if isinstance(event, Answered):
@@ -126,7 +131,7 @@ class LedgerWriter:
             yield event
 
     def close(self) -> None:
-        """Writes the rest and ends the thread."""
+        """Ends the thread and writes the rest."""
         self._ending.set()
         self._thread.join()
         self.flush()
@@ -138,10 +143,10 @@ class LedgerWriter:
                 self.flush()
                 pause = self._flush_seconds
             except SQLAlchemyError as error:
-                log.warning("the ledger is away: %s", type(error).__name__)
+                log.warning("the ledger is unreachable: %s", type(error).__name__)
                 pause = RETRY_SECONDS
-            except Exception:  # what came of one request must not end the account of all others
-                log.exception("some events could not be worked out")
+            except Exception:  # a bad event must not stop the writing of all others
+                log.exception("some events could not be evaluated")
 
 
 def predictions_of(event: Answered) -> Iterator[Prediction]:

@@ -1,1 +1,1 @@
-"""Always-valid inference: every interval and p-value here may be looked at after every sample."""
+"""Always-valid inference: all intervals and p-values here stay valid when they are computed after every sample."""

@@ -2,7 +2,7 @@
 
 With s successes in n samples, M(p) = B(a + s, b + n - s) / (B(a, b) p^s (1 - p)^(n - s)) is a nonnegative martingale under p.
 Robbins 1970; Howard et al. 2021; Waudby-Smith and Ramdas 2024. On the discordant pairs of a paired experiment p = 1/2 is
-"no arm is better": a sequential McNemar test. On the samples below x, p = level says whether x is the quantile of that
+"no arm is better": a sequential McNemar test. On the samples below x, p = level tests whether x is the quantile of that
 level: Howard and Ramdas 2022 for one quantile at a time. Of outcomes that are correlated, n is `clusters.effective_samples`.
 """
 
@@ -44,16 +44,16 @@ def proportion(successes: Array, samples: Array, alpha: float) -> Interval:
 def discordant_p_value(first_only: Array, second_only: Array) -> Array:
     """Always-valid p-value that both arms are right equally often, from the pairs of which only one was right.
 
-    The mixture is Beta(1, 1): nothing is known of the odds beforehand.
+    The mixture is Beta(1, 1), a uniform prior.
     """
     pairs = first_only + second_only
     return np.minimum(1.0, np.exp(-log_martingale(first_only, pairs, 0.5, 1.0, 1.0)))
 
 
 def quantile(edges: Array, below: Array, samples: Array, level: float, alpha: float) -> tuple[float, float]:
-    """Confidence sequence of a quantile: of ascending `edges`, the last one proved too low and the first one too high.
+    """Confidence sequence of a quantile: of ascending `edges`, the last one excluded as too low, the first as too high.
 
-    `below`: share of the samples below each edge; `samples`: how many the share of each edge rests on.
+    `below`: share of the samples below each edge; `samples`: number of samples behind the share of each edge.
     """
     excluded = log_martingale(below * samples, samples, level) >= np.log(1 / alpha)
     low, high = (edges[excluded & side] for side in (below < level, below > level))

@@ -1,7 +1,7 @@
 """Differences and means with robust variances: clusters are the units of assignment, strata the stages of a ramp.
 
-A cluster is everything one unit contributed: many requests of one sticky key, one request of its own, or in a paired
-experiment one image that every arm saw. Strata are combined with Mantel and Haenszel's weights, so that a ramp during which
+A cluster holds all samples of one unit: many requests of one sticky key, one request of its own, or in a paired
+experiment one image that all arms classified. Strata are combined with Mantel and Haenszel's weights, so that a ramp during which
 accuracy drifts does not turn the drift into a difference of arms. The variance is that of the clusters' influences on the
 estimate, over all strata and arms in which a cluster appears, each as seen when the cluster itself is left out (the
 jackknife, CR3: Bell and McCaffrey 2002), or a key that sends most of an arm's traffic would hide its own deviation.
@@ -19,10 +19,10 @@ SIGNS = np.array([-1.0, 1.0])
 
 
 def difference(counts: Array, sums: Array, times: Array) -> Estimate:
-    """Mean of the second arm less mean of the first.
+    """Mean of the second arm minus mean of the first.
 
-    `counts` and `sums` [..., strata, clusters, 2] hold samples and their sum; `times` [..., clusters] says how many
-    clusters look the same, so that a million single requests fit in a few rows.
+    `counts` and `sums` [..., strata, clusters, 2] hold samples and their sum; `times` [..., clusters] is the number of
+    equal clusters, so that a million single requests fit in a few rows.
     """
     many = times[..., np.newaxis, :, np.newaxis]
     totals = (counts * many).sum(axis=-2, keepdims=True)
@@ -42,9 +42,9 @@ def difference(counts: Array, sums: Array, times: Array) -> Estimate:
 
 
 def _unseen_variance(seen: NDArray[np.bool_], residuals: Array, many: Array) -> Array:
-    """Squared residuals [..., strata, 2] that an arm lacks against what the clusters of both arms lead to expect.
+    """Squared residuals [..., strata, 2] that an arm lacks compared with the average of both arms' clusters.
 
-    A canary's first samples are often all right, and so without variance of their own. Clusters that both arms saw do not
+    A canary's first samples are often all correct, and then have no variance. Clusters with samples of both arms do not
     count: they are compared within themselves.
     """
     alone = many * (seen & ~seen.all(axis=-1, keepdims=True))
@@ -56,7 +56,7 @@ def _unseen_variance(seen: NDArray[np.bool_], residuals: Array, many: Array) -> 
 def mean(counts: Array, sums: Array, times: Array) -> Estimate:
     """Mean of one arm. `counts`, `sums` and `times` are [..., clusters].
 
-    Clusters of unequal size leave less freedom: the variance is that of the large ones, whatever the small ones show.
+    Clusters of unequal size have fewer degrees of freedom: the large ones dominate the variance.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         total = (counts * times).sum(axis=-1, keepdims=True)
@@ -68,18 +68,18 @@ def mean(counts: Array, sums: Array, times: Array) -> Estimate:
 
 
 def alike_samples(counts: Array, times: Array) -> Array:
-    """Independent samples that would tell as much if all samples of a cluster were alike (Kish 1965): at most the clusters."""
+    """Effective sample size if all samples of a cluster were equal (Kish 1965); at most the number of clusters."""
     with np.errstate(invalid="ignore", divide="ignore"):
         size = (counts * times).sum(axis=-1)
         return np.asarray(np.nan_to_num(size**2 / (counts**2 * times).sum(axis=-1)), np.float64)
 
 
 def effective_samples(counts: Array, sums: Array, times: Array, alpha: float) -> Array:
-    """Independent yes/no samples that would tell as much of the share sums / counts (Korn and Graubard 1998).
+    """Effective sample size of the share sums / counts of yes/no outcomes (Korn and Graubard 1998).
 
-    The number of samples where every cluster is one sample. Else the smaller of what the variance of the share amounts to,
-    fewer when few clusters show it, and of what the correlation within clusters leaves: large clusters that happen to agree
-    show no variance. `alpha`: level of the confidence sequence, in whose tail few clusters are compared with many.
+    The number of samples when every cluster has one. Otherwise the smaller of two sizes: that of the share's variance,
+    widened for few clusters, and that of the correlation within clusters, since large clusters that happen to agree show
+    no variance. `alpha`: level of the confidence sequence, at whose tail normal and Student's t are compared.
     """
     size = (counts * times).sum(axis=-1)
     estimate = mean(counts, sums, times)
@@ -98,7 +98,7 @@ def effective_samples(counts: Array, sums: Array, times: Array, alpha: float) ->
 def of_moments(
     units: Array, count: Array, total: Array, count_squares: Array, products: Array, squares: Array
 ) -> tuple[Array, Array, Array]:
-    """Counts, sums and times [..., 2] of clusters known by the sums over them of n, x, n², n·x and x² only.
+    """Counts, sums and times [..., 2] of clusters of which only the sums of n, x, n², n·x and x² are known.
 
     Half of the clusters at one standard deviation of x - mean·n below the mean and half above it have the same variance.
     """
@@ -110,9 +110,9 @@ def of_moments(
 
 
 def _estimate(value: Array, scores: Array, times: Array, doubt: Array) -> Estimate:
-    """Variance with the small-sample correction, and Satterthwaite's freedom from the spread of the squared scores.
+    """Variance with the small-sample correction, and Satterthwaite's degrees of freedom.
 
-    `doubt` is variance to be added to what the scores show.
+    `doubt`: variance that is added to that of the scores.
     """
     clusters = times.sum(axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):

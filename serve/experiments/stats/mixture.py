@@ -38,12 +38,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Interval:
-    """Bounds of a confidence sequence at one look."""
+    """Bounds of a confidence sequence at one time."""
 
     low: Array
     high: Array
 
     def excludes(self, value: float) -> NDArray[np.bool_]:
+        """Whether `value` is outside the bounds."""
         return (self.low > value) | (self.high < value)
 
 
@@ -53,7 +54,9 @@ def radius(variance: Array, freedom: Array, effect: float, alpha: float) -> Arra
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         total = variance + mixing
         sigmas = np.sqrt(2 * total / mixing * (np.log(1 / alpha) + 0.5 * np.log(total / variance)))
-        widened = np.where(freedom > 0, np.abs(stdtrit(freedom, ndtr(-sigmas))), np.inf)  # inf where it cannot be told
+        widened = np.where(
+            freedom > 0, np.abs(stdtrit(freedom, ndtr(-sigmas))), np.inf
+        )  # inf without an estimated variance
         return np.where(variance > 0, widened * np.sqrt(variance), np.inf)
 
 
@@ -65,7 +68,7 @@ def interval(estimate: Estimate, effect: float, alpha: float) -> Interval:
 
 
 def p_value(estimate: Estimate, effect: float) -> Array:
-    """Always-valid p-value against 0 at one look; the smallest over all looks so far is valid too."""
+    """Always-valid p-value against 0 at one time; the minimum over all times so far is valid too."""
     mixing, variance = effect**2, estimate.variance
     with np.errstate(invalid="ignore", divide="ignore"):
         tail = stdtr(estimate.freedom, -np.abs(estimate.value) / np.sqrt(variance))
@@ -76,7 +79,7 @@ def p_value(estimate: Estimate, effect: float) -> Array:
 
 
 def growth_to_reach(estimate: Estimate, effect: float, alpha: float, target: float) -> float:
-    """How many times the present samples are needed until the radius is `target`; 1 where it already is."""
+    """The factor by which samples must grow until the radius is `target`; 1 when it already is, infinite when unknown."""
     variance, freedom = float(estimate.variance), float(estimate.freedom)
     if not variance > 0 or not freedom > 0:
         return float("inf")

@@ -1,4 +1,4 @@
-"""Several arms against one control: the chance of any false claim stays alpha."""
+"""Several arms against one control: corrections that keep the family-wise error rate at alpha."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values (Holm 1979), in the order given. Always-valid p-values stay always valid."""
+    """Adjusted p-values (Holm 1979), in the same order. Always-valid p-values stay always valid."""
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted = [0.0] * len(p_values)
     largest = 0.0
@@ -17,5 +17,5 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def bonferroni(alpha: float, comparisons: int) -> float:
-    """Level of each of several confidence sequences that hold together with 1 - alpha."""
+    """The level of each of several confidence sequences that hold simultaneously with probability 1 - alpha."""
     return alpha / max(1, comparisons)

@@ -1,6 +1,6 @@
-"""Sequential alarm for a sample-ratio mismatch: do the arms get the shares they were promised?
+"""Sequential test for a sample-ratio mismatch (SRM): do the arms get their declared shares?
 
-The Bayes factor of a Dirichlet mixture against the promised shares is a martingale under them (Lindon and Malek 2022);
+The Bayes factor of a Dirichlet mixture against the declared shares is a martingale under them (Lindon and Malek 2022);
 units that arrive in different stages of a ramp have different shares, and the factors of the stages multiply.
 """
 
@@ -11,7 +11,7 @@ from scipy.special import gammaln, xlogy
 
 from serve.experiments.stats.mixture import Array
 
-CONCENTRATION = 100.0  # the mixture looks for mismatches of some points, not for arms that get nothing
+CONCENTRATION = 100.0  # sensitive to mismatches of a few percentage points
 
 
 def log_factor(counts: Array, shares: Array) -> Array:
@@ -22,11 +22,11 @@ def log_factor(counts: Array, shares: Array) -> Array:
     total = counts.sum(axis=-1)
     mixed = terms.sum(axis=-1) - gammaln(CONCENTRATION + total) + gammaln(CONCENTRATION)
     impossible = (np.where(wanted, 0, counts) > 0).any(axis=-1)
-    promised = np.where(wanted, xlogy(counts, np.where(wanted, shares, 1)), 0.0).sum(axis=-1)
-    return np.where(impossible, np.inf, mixed - promised)
+    expected = np.where(wanted, xlogy(counts, np.where(wanted, shares, 1)), 0.0).sum(axis=-1)
+    return np.where(impossible, np.inf, mixed - expected)
 
 
 def mismatch_p_value(stages: list[tuple[Array, Array]]) -> float:
-    """Always-valid p-value that every stage, given as (counts, shares), split as promised."""
+    """Always-valid p-value that all stages, as (counts, shares), were split by their shares."""
     total = sum(float(log_factor(counts, shares)) for counts, shares in stages)
     return float(min(1.0, np.exp(-min(total, 700.0))))

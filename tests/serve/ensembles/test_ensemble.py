@@ -1,4 +1,4 @@
-"""Ensembles, cascades and their line over real batchers, whose engines are scripted."""
+"""Ensembles, cascades and their queue over real batchers with scripted engines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from serve.batching.line import BatcherLimits
 from serve.batching.results import Answer
 from serve.batching.slots import Slots
 from serve.ensembles.cascade import Cascade, Stage
-from serve.ensembles.ensemble import Ensemble, Member, Poll
+from serve.ensembles.ensemble import Ensemble, EnsembleResult, Member
 from serve.ensembles.multi_view import Views
 from serve.ensembles.runner import EnsembleRunner
 
@@ -35,7 +35,7 @@ SOON = 0.05
 
 
 class Net:
-    """An engine that sees class `pixel` with `certainty`; it fails when told to, and answers once its gate is open."""
+    """An engine whose logit of class `pixel` is `certainty`. It answers, or `fails`, once its gate is open."""
 
     def __init__(self, certainty: float = 3.0, fails: bool = False, queue: int = 10_000) -> None:
         self.certainty = certainty
@@ -59,23 +59,29 @@ class Net:
         return seen * np.float32(self.certainty)
 
     def member(
-        self, name: str = "net", geometry: int = 0, weight: float = 1.0, temperature: float = 1.0, looks: int = 1
+        self, name: str = "net", geometry: int = 0, weight: float = 1.0, temperature: float = 1.0, view_count: int = 1
     ) -> Member:
-        return Member(name, "1", self.batcher, geometry, weight, temperature, looks)
+        return Member(name, "1", self.batcher, geometry, weight, temperature, view_count)
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(test(), 30))
 
 
-def looks(*classes: int, views: int = 1) -> Views:
+def views_of(*classes: int, views: int = 1) -> Views:
     rows = np.array(classes, np.uint8)[:, np.newaxis, np.newaxis, np.newaxis, np.newaxis]
     return Views((np.repeat(rows, views, axis=1),))
 
 
-def scores_of(poll: Poll) -> NDArray[np.float32]:
-    assert isinstance(poll.scores, np.ndarray), poll.scores
-    return poll.scores
+async def until_submitted() -> None:
+    """Lets tasks reach their next wait: the runner's task starts one per member, which submits or cancels."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def scores_of(result: EnsembleResult) -> NDArray[np.float32]:
+    assert isinstance(result.scores, np.ndarray), result.scores
+    return result.scores
 
 
 @settings(deadline=None)
@@ -84,7 +90,7 @@ def scores_of(poll: Poll) -> NDArray[np.float32]:
     st.lists(st.tuples(st.floats(0.5, 9), st.floats(0.1, 3), st.integers(1, 3), st.booleans()), min_size=1, max_size=4),
     st.sampled_from(["mean_logit", "mean_probability", "geometric_mean", "vote"]),
 )
-def test_whoever_answers_is_combined_as_offline(classes: list[int], plan: list[Any], rule: Any) -> None:
+def test_members_that_answer_are_combined_as_offline(classes: list[int], plan: list[Any], rule: Any) -> None:
     """Any number of images and members, some of which fail; rows come back in their order from whatever batches."""
 
     async def scenario() -> None:
@@ -93,20 +99,20 @@ def test_whoever_answers_is_combined_as_offline(classes: list[int], plan: list[A
             net.member(f"net{position}", position, weight=weight)
             for position, (net, (_, weight, _, _)) in enumerate(zip(nets, plan, strict=True))
         ]
-        asked = Views(tuple(looks(*classes, views=views).rows[0] for _, _, views, _ in plan))
-        poll = await Ensemble(members, rule).poll(asked, FOREVER)
+        asked = Views(tuple(views_of(*classes, views=views).rows[0] for _, _, views, _ in plan))
+        result = await Ensemble(members, rule).run(asked, FOREVER)
         alive = [(net, *one) for net, one in zip(nets, plan, strict=True) if not one[3]]
-        assert [part.outcome == "answered" for part in poll.parts] == [not one[3] for one in plan]
+        assert [member.outcome == "answered" for member in result.members] == [not one[3] for one in plan]
         if not alive:
-            assert isinstance(poll.scores, EngineFailed)
+            assert isinstance(result.scores, EngineFailed)
             return
         rows = np.array(classes)[:, np.newaxis, np.newaxis, np.newaxis]
         votes = np.concatenate(
             [np.repeat(net.logits(rows)[np.newaxis], views, axis=0) for net, _, _, views, _ in alive]
         )
         weights = np.concatenate([np.full(views, weight / views) for _, _, weight, views, _ in alive])
-        np.testing.assert_allclose(scores_of(poll), combine(votes, weights, rule), atol=1e-5)
-        assert scores_of(poll).argmax(axis=1).tolist() == classes
+        np.testing.assert_allclose(scores_of(result), combine(votes, weights, rule), atol=1e-5)
+        assert scores_of(result).argmax(axis=1).tolist() == classes
 
     run(scenario)
 
@@ -116,11 +122,14 @@ def test_a_late_member_is_left_out_at_the_deadline_and_named() -> None:
         quick, slow = Net(), Net()
         slow.gate.clear()
         plan = Ensemble([quick.member("quick"), slow.member("slow")], deadline=SOON)
-        poll = await plan.poll(looks(2, 1), FOREVER)
-        assert scores_of(poll).argmax(axis=1).tolist() == [2, 1]
-        assert [(part.model, part.outcome) for part in poll.parts] == [("quick", "answered"), ("slow", "late")]
-        assert poll.parts[0].engine_seconds > 0
-        assert poll.parts[1].seconds >= SOON
+        result = await plan.run(views_of(2, 1), FOREVER)
+        assert scores_of(result).argmax(axis=1).tolist() == [2, 1]
+        assert [(member.model, member.outcome) for member in result.members] == [
+            ("quick", "answered"),
+            ("slow", "late"),
+        ]
+        assert result.members[0].engine_seconds > 0
+        assert result.members[1].seconds >= SOON
         slow.gate.set()
         await slow.batcher.close()
 
@@ -134,7 +143,7 @@ def test_members_wait_at_the_same_time() -> None:
         nets = [Net() for _ in range(3)]
         for net in nets:
             net.gate.clear()
-        asked = asyncio.create_task(Ensemble([net.member() for net in nets]).poll(looks(1), FOREVER))
+        asked = asyncio.create_task(Ensemble([net.member() for net in nets]).run(views_of(1), FOREVER))
         for net in nets:
             await net.reached.wait()
         for net in nets:
@@ -148,12 +157,12 @@ def test_members_wait_at_the_same_time() -> None:
 def test_min_members_decides_whether_a_failure_is_one(needed: int, enough: bool) -> None:
     async def scenario() -> None:
         nets = [Net(), Net(fails=True), Net()]
-        poll = await Ensemble([net.member() for net in nets], min_members=needed).poll(looks(0), FOREVER)
-        assert isinstance(poll.scores, np.ndarray) is enough
+        result = await Ensemble([net.member() for net in nets], min_members=needed).run(views_of(0), FOREVER)
+        assert isinstance(result.scores, np.ndarray) is enough
         if not enough:
-            assert isinstance(poll.scores, EngineFailed)
-            assert "2 of 3 members answered, 3 needed" in str(poll.scores)
-            assert "secret" not in str(poll.scores)
+            assert isinstance(result.scores, EngineFailed)
+            assert "2 of 3 members answered, 3 needed" in str(result.scores)
+            assert "secret" not in str(result.scores)
 
     run(scenario)
 
@@ -164,11 +173,11 @@ def test_a_member_that_is_full_or_closed_counts_as_failed() -> None:
         await closed.batcher.close()
         full.batcher.limits = BatcherLimits(1, 1)
         full.gate.clear()
-        waiting = [full.batcher.submit(looks(0).rows[0][0], FOREVER) for _ in range(2)]
-        poll = await Ensemble([one.member() for one in (closed, full, alive)]).poll(looks(3), FOREVER)
-        assert [part.outcome for part in poll.parts] == ["failed", "failed", "answered"]
-        assert scores_of(poll).argmax() == 3
-        alone = await Ensemble([full.member()]).poll(looks(3), FOREVER)
+        waiting = [full.batcher.submit(views_of(0).rows[0][0], FOREVER) for _ in range(2)]
+        result = await Ensemble([one.member() for one in (closed, full, alive)]).run(views_of(3), FOREVER)
+        assert [member.outcome for member in result.members] == ["failed", "failed", "answered"]
+        assert scores_of(result).argmax() == 3
+        alone = await Ensemble([full.member()]).run(views_of(3), FOREVER)
         assert isinstance(alone.scores, Overloaded)
         full.gate.set()
         await asyncio.gather(*waiting)
@@ -180,16 +189,16 @@ def test_a_member_that_is_full_or_closed_counts_as_failed() -> None:
 def test_a_member_that_answers_nan_has_failed(rule: Any) -> None:
     async def scenario() -> None:
         whole, broken = Net(), Net(np.nan)
-        poll = await Ensemble([broken.member("broken"), whole.member("whole")], rule).poll(
-            looks(2, 1, views=2), FOREVER
+        result = await Ensemble([broken.member("broken"), whole.member("whole")], rule).run(
+            views_of(2, 1, views=2), FOREVER
         )
-        assert [part.outcome for part in poll.parts] == ["failed", "answered"]
-        assert scores_of(poll).argmax(axis=1).tolist() == [2, 1]
-        assert np.isfinite(scores_of(poll)).all()
-        alone = await Ensemble([broken.member()], rule).poll(looks(2), FOREVER)
+        assert [member.outcome for member in result.members] == ["failed", "answered"]
+        assert scores_of(result).argmax(axis=1).tolist() == [2, 1]
+        assert np.isfinite(scores_of(result)).all()
+        alone = await Ensemble([broken.member()], rule).run(views_of(2), FOREVER)
         assert isinstance(alone.scores, EngineFailed)
-        later = await Cascade([Stage("a", Ensemble([broken.member()])), Stage("b", Ensemble([whole.member()]))]).poll(
-            looks(3), FOREVER
+        later = await Cascade([Stage("a", Ensemble([broken.member()])), Stage("b", Ensemble([whole.member()]))]).run(
+            views_of(3), FOREVER
         )
         assert scores_of(later).argmax() == 3
 
@@ -203,11 +212,11 @@ def test_members_that_rule_out_every_class_have_no_answer() -> None:
             logits[:, left] = 1
             return logits
 
-        lines = [Batcher(partial(masked, left=one), Slots(1), BatcherLimits(4, 10), CURVE) for one in (0, 1)]
-        members = [Member("net", "1", line, 0) for line in lines]
-        poll = await Ensemble(members, "mean_logit").poll(looks(0), FOREVER)
-        assert isinstance(poll.scores, EngineFailed)
-        mean = await Ensemble(members, "mean_probability").poll(looks(0), FOREVER)
+        queues = [Batcher(partial(masked, left=one), Slots(1), BatcherLimits(4, 10), CURVE) for one in (0, 1)]
+        members = [Member("net", "1", queue, 0) for queue in queues]
+        result = await Ensemble(members, "mean_logit").run(views_of(0), FOREVER)
+        assert isinstance(result.scores, EngineFailed)
+        mean = await Ensemble(members, "mean_probability").run(views_of(0), FOREVER)
         np.testing.assert_allclose(np.exp(scores_of(mean)), [[0.5, 0.5, 0, 0]], atol=1e-6)
 
     run(scenario)
@@ -216,8 +225,8 @@ def test_members_that_rule_out_every_class_have_no_answer() -> None:
 def test_temperature_divides_logits() -> None:
     async def scenario() -> None:
         net = Net(certainty=6.0)
-        poll = await Ensemble([net.member(temperature=3.0)]).poll(looks(1), FOREVER)
-        np.testing.assert_allclose(scores_of(poll), [[0, 2, 0, 0]], atol=1e-6)
+        result = await Ensemble([net.member(temperature=3.0)]).run(views_of(1), FOREVER)
+        np.testing.assert_allclose(scores_of(result), [[0, 2, 0, 0]], atol=1e-6)
 
     run(scenario)
 
@@ -234,7 +243,7 @@ def test_a_cascade_answers_each_image_with_the_last_stage_it_reached(classes: li
             Stage(str(position), Ensemble([net.member()]), "margin", threshold)
             for position, (net, (_, threshold, _)) in enumerate(zip(nets, plan, strict=True))
         ]
-        poll = await Cascade(stages).poll(looks(*classes), FOREVER)
+        result = await Cascade(stages).run(views_of(*classes), FOREVER)
         answered: float | None = None
         reached = 0
         for certainty, threshold, fails in plan:
@@ -246,13 +255,13 @@ def test_a_cascade_answers_each_image_with_the_last_stage_it_reached(classes: li
             assume(abs(margin - threshold) > 1e-4)
             if margin > threshold:
                 break
-        # To a net all these images look alike: all go on or none.
-        assert poll.asked == tuple((str(position), len(classes)) for position in range(reached))
+        # The certainty is the same for all images: all go on or none.
+        assert result.images_by_stage == tuple((str(position), len(classes)) for position in range(reached))
         if answered is None:
-            assert isinstance(poll.scores, EngineFailed)
+            assert isinstance(result.scores, EngineFailed)
             return
         expected = answered * np.eye(CLASSES, dtype=np.float32)[classes]
-        np.testing.assert_array_equal(scores_of(poll), expected.astype(np.float32))
+        np.testing.assert_array_equal(scores_of(result), expected.astype(np.float32))
 
     run(scenario)
 
@@ -269,11 +278,11 @@ def test_only_the_unsure_images_go_on() -> None:
         cascade = Cascade(
             [Stage("1-first", Ensemble([first.member()]), "margin", 0.5), Stage("2-last", Ensemble([last.member()]))]
         )
-        poll = await cascade.poll(looks(0, 2, 1, 2, 3), FOREVER)
-        assert poll.asked == (("1-first", 5), ("2-last", 2))
+        result = await cascade.run(views_of(0, 2, 1, 2, 3), FOREVER)
+        assert result.images_by_stage == (("1-first", 5), ("2-last", 2))
         assert last.rows == 2
-        assert scores_of(poll).max(axis=1).tolist() == [3, 9, 3, 9, 3]
-        assert scores_of(poll).argmax(axis=1).tolist() == [0, 2, 1, 2, 3]
+        assert scores_of(result).max(axis=1).tolist() == [3, 9, 3, 9, 3]
+        assert scores_of(result).argmax(axis=1).tolist() == [0, 2, 1, 2, 3]
 
     run(scenario)
 
@@ -285,36 +294,38 @@ def test_an_earlier_stages_answer_stands_when_the_next_one_is_late() -> None:
         cascade = Cascade(
             [Stage("a", Ensemble([first.member("a")]), "margin", 0.9), Stage("b", Ensemble([last.member("b")]))], SOON
         )
-        poll = await cascade.poll(looks(1), FOREVER)
-        np.testing.assert_allclose(scores_of(poll), [[0, 0.5, 0, 0]])
-        assert [(part.model, part.outcome) for part in poll.parts] == [("a", "answered"), ("b", "late")]
+        result = await cascade.run(views_of(1), FOREVER)
+        np.testing.assert_allclose(scores_of(result), [[0, 0.5, 0, 0]])
+        assert [(member.model, member.outcome) for member in result.members] == [("a", "answered"), ("b", "late")]
         last.gate.set()
         await last.batcher.close()
 
     run(scenario)
 
 
-def test_a_line_answers_tells_who_took_part_and_closes() -> None:
+def test_a_runner_answers_with_member_results_and_closes() -> None:
     async def scenario() -> None:
         nets = [Net(), Net(fails=True)]
-        told: list[tuple[Poll, int]] = []
-        line = EnsembleRunner(
-            Ensemble([net.member() for net in nets]), BatcherLimits(64, 1024), lambda *given: told.append(given)
+        results: list[tuple[EnsembleResult, int]] = []
+        runner = EnsembleRunner(
+            Ensemble([net.member() for net in nets]), BatcherLimits(64, 1024), lambda *args: results.append(args)
         )
-        answer: Answer = await line.submit(looks(3, 0), FOREVER)
+        answer: Answer = await runner.submit(views_of(3, 0), FOREVER)
         assert answer.logits.argmax(axis=1).tolist() == [3, 0]
-        assert [part.outcome for part in answer.parts] == ["answered", "failed"]
-        assert told[0][1] == 2
-        await line.close()
+        assert [member.outcome for member in answer.members] == ["answered", "failed"]
+        assert results[0][1] == 2
+        await runner.close()
         with pytest.raises(NotReady):
-            line.submit(looks(0), FOREVER)
+            runner.submit(views_of(0), FOREVER)
 
     run(scenario)
 
 
 def test_errors_end_the_future_whatever_they_are() -> None:
     class Broken:
-        async def poll(self, *_: Any) -> Poll:
+        waiting_rows = 0
+
+        async def run(self, *_: Any) -> EnsembleResult:
             raise RuntimeError("secret detail")
 
         def admit(self, *_: Any) -> None:
@@ -324,34 +335,34 @@ def test_errors_end_the_future_whatever_they_are() -> None:
             return nullcontext()
 
     async def scenario() -> None:
-        line = EnsembleRunner(Broken(), BatcherLimits(64, 1024))
+        runner = EnsembleRunner(Broken(), BatcherLimits(64, 1024))
         with pytest.raises(EngineFailed) as failure:
-            await line.submit(looks(0), FOREVER)
+            await runner.submit(views_of(0), FOREVER)
         assert "secret" not in str(failure.value)
         too_few = EnsembleRunner(Ensemble([Net(fails=True).member()]), BatcherLimits(64, 1024))
         with pytest.raises(ConvoyError):
-            await too_few.submit(looks(0), FOREVER)
+            await too_few.submit(views_of(0), FOREVER)
 
     run(scenario)
 
 
 def test_images_are_admitted_before_they_are_decoded_where_enough_members_would_take_them() -> None:
-    """Rows on their way count in the members' lines, as many as there are looks; a full one is passed over."""
+    """Rows on their way count in the members' queues, one for each view; a full one is passed over."""
 
     async def scenario() -> None:
         free, full = Net(), Net(queue=8)
         full.gate.clear()
-        waiting = [full.batcher.submit(np.repeat(looks(0).rows[0][0], 4, axis=0), FOREVER) for _ in range(3)]
-        pair = [free.member(looks=2), full.member()]
+        waiting = [full.batcher.submit(np.repeat(views_of(0).rows[0][0], 4, axis=0), FOREVER) for _ in range(3)]
+        pair = [free.member(view_count=2), full.member()]
         either = EnsembleRunner(Ensemble(pair), BatcherLimits(64, 1024))
         both = EnsembleRunner(Ensemble(pair, min_members=2), BatcherLimits(64, 1024))
         stages = EnsembleRunner(
             Cascade([Stage("1", Ensemble([pair[1]])), Stage("2", Ensemble([pair[0]]))]), BatcherLimits(64, 1024)
         )
-        for line in (either, stages):
-            with line.arrival(3, FOREVER):
+        for runner in (either, stages):
+            with runner.arrival(3, FOREVER):
                 assert free.batcher._arriving.total == 6
-            line.admit(3, FOREVER)
+            runner.admit(3, FOREVER)
         with pytest.raises(Overloaded, match="queue full"):
             both.admit(3, FOREVER)
         with pytest.raises(Overloaded), both.arrival(3, FOREVER):
@@ -363,14 +374,14 @@ def test_images_are_admitted_before_they_are_decoded_where_enough_members_would_
     run(scenario)
 
 
-def test_looks_at_admission_and_abandoned_images_teach_the_members_nothing() -> None:
+def test_admission_checks_and_abandoned_images_teach_the_members_nothing() -> None:
     async def scenario() -> None:
         net = Net()
-        line = EnsembleRunner(Ensemble([net.member()]), BatcherLimits(64, 1024))
+        runner = EnsembleRunner(Ensemble([net.member()]), BatcherLimits(64, 1024))
         before = net.batcher._decode_error.high
         for _ in range(50):
-            line.admit(1, FOREVER, ready_in=5.0)
-            with pytest.raises(Cancelled), line.arrival(1, FOREVER, ready_in=5.0):
+            runner.admit(1, FOREVER, ready_in=5.0)
+            with pytest.raises(Cancelled), runner.arrival(1, FOREVER, ready_in=5.0):
                 raise Cancelled("gone")
         assert net.batcher._decode_error.high == before
 
@@ -378,27 +389,26 @@ def test_looks_at_admission_and_abandoned_images_teach_the_members_nothing() -> 
 
 
 def test_decoded_images_are_not_refused_for_those_behind_them() -> None:
-    """A deadline of the ensemble's own begins anew when the members are asked: later than that of images behind."""
+    """An ensemble's own deadline counts from the run of its members: it is later than that of images that are decoded next."""
 
     async def scenario() -> None:
         net = Net(queue=64)
         ensemble = Ensemble([net.member()], deadline=30.0)
         with net.batcher.arrival(60, time.monotonic() + 30.0, ready_in=0.1):
-            poll = await ensemble.poll(looks(*[0] * 10), FOREVER)
-        assert len(scores_of(poll)) == 10
+            result = await ensemble.run(views_of(*[0] * 10), FOREVER)
+        assert len(scores_of(result)) == 10
 
     run(scenario)
 
 
-def test_a_client_that_leaves_takes_its_questions_out_of_every_line() -> None:
+def test_a_cancelled_request_leaves_the_queues_of_all_members() -> None:
     async def scenario() -> None:
         net = Net()
         net.gate.clear()
-        blocker = net.batcher.submit(looks(0).rows[0][0], FOREVER)
-        line = EnsembleRunner(Ensemble([net.member()]), BatcherLimits(64, 1024))
-        futures = [line.submit(looks(1), FOREVER) for _ in range(3)]
-        for _ in range(5):  # passes of the loop: a task asks a task, which submits
-            await asyncio.sleep(0)
+        blocker = net.batcher.submit(views_of(0).rows[0][0], FOREVER)
+        runner = EnsembleRunner(Ensemble([net.member()]), BatcherLimits(64, 1024))
+        futures = [runner.submit(views_of(1), FOREVER) for _ in range(3)]
+        await until_submitted()
         assert net.batcher.waiting_rows == 3
         futures[0].set_exception(Cancelled("gone"))
         futures[1].cancel()
@@ -408,31 +418,60 @@ def test_a_client_that_leaves_takes_its_questions_out_of_every_line() -> None:
         net.gate.set()
         await blocker
         assert (await futures[2]).logits.argmax() == 1
-        await line.close()
-        assert net.rows == 2  # the blocker and the one who stayed
+        await runner.close()
+        assert net.rows == 2  # the blocker and the request that was not cancelled
 
     run(scenario)
 
 
-def test_a_deadline_in_the_line_of_the_only_member_is_the_requests_error() -> None:
+def test_an_ensembles_queue_is_what_waits_for_its_members_because_of_it() -> None:
+    """Rows of others in the same queue, rows that run and rows of requests that were cancelled do not count."""
+
+    async def scenario() -> None:
+        busy, other = Net(), Net()
+        for net in (busy, other):
+            net.gate.clear()
+        own = [net.batcher.submit(views_of(0).rows[0][0], FOREVER) for net in (busy, busy, other)]
+        for net in (busy, other):
+            await net.reached.wait()
+        pair = EnsembleRunner(Ensemble([busy.member(), other.member(geometry=1)]), BatcherLimits(64, 1024))
+        stages = [Stage("1", Ensemble([busy.member()])), Stage("2", Ensemble([other.member()]))]
+        cascade = EnsembleRunner(Cascade(stages), BatcherLimits(64, 1024))
+        both = Views((*views_of(1, 2, 3).rows, *views_of(1, 2, 3, views=2).rows))
+        answers = [pair.submit(both, FOREVER), pair.submit(both, FOREVER), cascade.submit(views_of(3, 2), FOREVER)]
+        await until_submitted()
+        assert (pair.waiting_rows, cascade.waiting_rows) == (2 * (3 + 2 * 3), 2)
+        assert (busy.batcher.waiting_rows, other.batcher.waiting_rows) == (1 + 2 * 3 + 2, 2 * 2 * 3)
+        answers[1].cancel()
+        await until_submitted()
+        assert pair.waiting_rows == 3 + 2 * 3
+        for net in (busy, other):
+            net.gate.set()
+        await asyncio.gather(*own, answers[0], answers[2])
+        assert (pair.waiting_rows, cascade.waiting_rows) == (0, 0)
+
+    run(scenario)
+
+
+def test_a_deadline_in_the_queue_of_the_only_member_is_the_requests_error() -> None:
     async def scenario() -> None:
         net = Net()
         net.gate.clear()
-        line = EnsembleRunner(Ensemble([net.member()], deadline=SOON), BatcherLimits(64, 1024))
+        runner = EnsembleRunner(Ensemble([net.member()], deadline=SOON), BatcherLimits(64, 1024))
         with pytest.raises(DeadlineExceeded, match="0 of 1 members answered, 1 needed"):
-            await line.submit(looks(1), FOREVER)
+            await runner.submit(views_of(1), FOREVER)
         net.gate.set()
         await net.batcher.close()
 
     run(scenario)
 
 
-def test_every_permutation_of_failures_is_told_member_by_member() -> None:
+def test_every_combination_of_failures_is_reported_member_by_member() -> None:
     async def scenario() -> None:
         for fails in itertools.product((False, True), repeat=3):
             nets = [Net(fails=one) for one in fails]
-            poll = await Ensemble([net.member(str(n)) for n, net in enumerate(nets)]).poll(looks(1), FOREVER)
-            assert [(part.model, part.outcome == "failed") for part in poll.parts] == [
+            result = await Ensemble([net.member(str(n)) for n, net in enumerate(nets)]).run(views_of(1), FOREVER)
+            assert [(member.model, member.outcome == "failed") for member in result.members] == [
                 (str(number), failed) for number, failed in enumerate(fails)
             ]
 

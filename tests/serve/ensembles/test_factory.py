@@ -1,9 +1,10 @@
-"""From configuration to plan: who is asked, with which looks, and what is refused."""
+"""Ensembles and cascades from their configuration: members, views, and what is refused."""
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 from convoy.errors import ConfigError
 from models.artifact import Manifest, Preprocessing
 from serve.batching.latency_curve import LatencyCurve
-from serve.batching.line import BatcherLimits, RequestQueue
+from serve.batching.line import BatcherLimits, MemberQueue
+from serve.batching.results import Answer
 from serve.config.schema import CascadeConfig, Catalog, EnsembleConfig, ModelConfig
 from serve.ensembles.cascade import Cascade
 from serve.ensembles.cost_report import Known, plan_document
@@ -30,11 +32,18 @@ def manifest(size: int = 32, labels: tuple[str, ...] = LABELS, temperature: floa
     return Manifest(**known | {"labels": labels, "preprocessing": steps, "macs": 1000, "calibration": calibration})  # type: ignore[arg-type]
 
 
+class EmptyQueue(EnsembleRunner):
+    """A queue that nobody submits to: a batcher needs an event loop, and a composition only refers to the queue."""
+
+    def waiting_rows_of(self, futures: Collection[asyncio.Future[Answer]]) -> int:
+        return 0
+
+
 @dataclass(frozen=True)
 class Model:
     manifest: Manifest
     version: str = "3"
-    batcher: RequestQueue = field(default_factory=lambda: EnsembleRunner(Ensemble([]), BatcherLimits(8, 64)))
+    batcher: MemberQueue = field(default_factory=lambda: EmptyQueue(Ensemble([]), BatcherLimits(8, 64)))
 
 
 def ensemble(*members: Mapping[str, Any], **options: Any) -> EnsembleConfig:
@@ -45,32 +54,32 @@ def cascade(*stages: Mapping[str, Any], **options: Any) -> CascadeConfig:
     return CascadeConfig.model_validate({"name": "c", "stages": stages} | options)
 
 
-def test_members_that_see_alike_share_a_geometry() -> None:
+def test_members_with_equal_inputs_share_a_geometry() -> None:
     served = {"a": Model(manifest()), "b": Model(manifest()), "large": Model(manifest(224))}
     config = ensemble({"model": "a"}, {"model": "b"}, {"model": "large"}, {"model": "a", "views": ["flip"]})
     composed = compose(config, {}, served)
-    assert isinstance(composed.plan, Ensemble)
-    assert [member.geometry for member in composed.plan.members] == [0, 0, 1, 2]
+    assert isinstance(composed.composition, Ensemble)
+    assert [member.geometry for member in composed.composition.members] == [0, 0, 1, 2]
     assert [(one.size, one.views) for one in composed.geometries] == [
         (32, ("identity",)),
         (224, ("identity",)),
         (32, ("flip",)),
     ]
-    assert [member.version for member in composed.plan.members] == ["3"] * 4
+    assert [member.version for member in composed.composition.members] == ["3"] * 4
 
 
-def test_a_cascade_asks_models_and_ensembles() -> None:
+def test_a_cascade_is_made_of_models_and_ensembles() -> None:
     inner = ensemble({"model": "a"}, {"model": "b", "calibrated": True})
     config = cascade({"model": "a", "entropy": 0.3}, {"model": "b", "views": ["flip"], "margin": 0.2}, {"model": "e"})
     served = {"a": Model(manifest()), "b": Model(manifest(temperature=2.0))}
-    plan = compose(config, {"e": inner}, served).plan
-    assert isinstance(plan, Cascade)
-    assert [(one.name, one.measure, one.threshold) for one in plan.stages] == [
+    composition = compose(config, {"e": inner}, served).composition
+    assert isinstance(composition, Cascade)
+    assert [(one.name, one.measure, one.threshold) for one in composition.stages] == [
         ("1-a", "entropy", 0.3),
         ("2-b", "margin", 0.2),
         ("3-e", "margin", 0.0),
     ]
-    assert [member.temperature for member in plan.stages[2].ensemble.members] == [1.0, 2.0]
+    assert [member.temperature for member in composition.stages[2].ensemble.members] == [1.0, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +91,7 @@ def test_a_cascade_asks_models_and_ensembles() -> None:
         (ensemble({"model": "lonely"}), "fewer than two classes"),
     ],
 )
-def test_what_cannot_vote_together_is_refused_before_the_start(
+def test_members_that_cannot_be_combined_are_refused_before_the_start(
     config: EnsembleConfig | CascadeConfig, reason: str
 ) -> None:
     manifests = {"a": manifest(), "other": manifest(labels=("dog", "cat")), "lonely": manifest(labels=("cat",))}
@@ -104,7 +113,7 @@ def test_an_ensemble_keeps_its_own_views_in_a_cascade() -> None:
         Catalog(models=models, ensembles=(inner,), cascades=(outer,))
 
 
-def test_the_plan_adds_up_rows_macs_and_engine_time() -> None:
+def test_the_cost_report_adds_up_rows_macs_and_engine_time() -> None:
     curve = LatencyCurve((1, 4), (0.001, 0.002))
     config = cascade({"model": "a", "margin": 0.5}, {"model": "b", "views": ["shift", "flip"]})
     known = {"a": Known(manifest(), curve, 4), "b": Known(manifest(), curve, 4)}

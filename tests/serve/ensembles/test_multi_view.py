@@ -25,11 +25,11 @@ def geometries(views: tuple[View, ...] = ("identity",)) -> list[Geometry]:
 @pytest.mark.parametrize("wanted", [CROPPED, GREY, WHOLE], ids=["cropped", "grey", "whole"])
 def test_identity_is_the_model_alone_bit_by_bit(name: str, wanted: object) -> None:
     body = variants()[name]
-    looks = ViewsDecoder([Geometry.of(wanted, ("identity",))], PIXELS).decode(body)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(looks.rows[0][0, 0], Decoder(wanted).decode(body))  # type: ignore[arg-type]
+    decoded = ViewsDecoder([Geometry.of(wanted, ("identity",))], PIXELS).decode(body)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(decoded.rows[0][0, 0], Decoder(wanted).decode(body))  # type: ignore[arg-type]
 
 
-def test_members_that_see_alike_share_their_rows_and_all_share_one_decode(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_with_equal_inputs_share_their_rows_and_all_share_one_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     decodes: list[str] = []
     opened = Decoder._open
 
@@ -39,8 +39,8 @@ def test_members_that_see_alike_share_their_rows_and_all_share_one_decode(monkey
 
     monkeypatch.setattr(Decoder, "_open", count)
     decoder = ViewsDecoder([Geometry.of(CROPPED, ("ten_crops",)), *geometries()], PIXELS)
-    looks = decoder.decode(save(scene(640, 480), "JPEG"))
-    assert [rows.shape for rows in looks.rows] == [
+    decoded = decoder.decode(save(scene(640, 480), "JPEG"))
+    assert [rows.shape for rows in decoded.rows] == [
         (1, 10, 56, 56, 3),
         (1, 1, 56, 56, 3),
         (1, 1, 28, 28, 1),
@@ -51,20 +51,20 @@ def test_members_that_see_alike_share_their_rows_and_all_share_one_decode(monkey
 
 @pytest.mark.parametrize("views", [("ten_crops",), ("shift", "flip"), ("five_crops", "shift")])
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_looks_are_pillows(views: tuple[View, ...], orientation: int) -> None:
+def test_views_are_pillows(views: tuple[View, ...], orientation: int) -> None:
     picture = scene(151, 100)
     body = oriented(picture, "PNG", orientation)
     seen = ViewsDecoder([Geometry.of(CROPPED, views)], PIXELS).decode(body).rows[0][0]
     with Image.open(io.BytesIO(body)) as file:
         image = flatten_colours(ImageOps.exif_transpose(file), 3)
-        for pixels, look in zip(seen, looks_at(views, *image.size, CROPPED), strict=True):
-            expected = image.resize((56, 56), Image.Resampling.BILINEAR, look.box)
-            apart = np.abs(pixels.astype(np.int64) - arrange(np.asarray(expected), look))
+        for pixels, view in zip(seen, looks_at(views, *image.size, CROPPED), strict=True):
+            expected = image.resize((56, 56), Image.Resampling.BILINEAR, view.box)
+            apart = np.abs(pixels.astype(np.int64) - arrange(np.asarray(expected), view))
             assert apart.max() <= 3
             assert apart.mean() <= 0.6
 
 
-def test_a_large_photo_keeps_the_resolution_that_its_finest_look_needs() -> None:
+def test_a_large_photo_keeps_the_resolution_that_its_finest_view_needs() -> None:
     """Crops of a photo that libjpeg scales down for one member stay close to those of the whole."""
     body = save(scene(2400, 1800), "JPEG", quality=95)
     both = ViewsDecoder([Geometry.of(CIFAR, ("identity",)), Geometry.of(steps(3, 256, 224), ("identity",))], PIXELS)
@@ -72,7 +72,7 @@ def test_a_large_photo_keeps_the_resolution_that_its_finest_look_needs() -> None
     np.testing.assert_array_equal(large, Decoder(steps(3, 256, 224)).decode(body))
 
 
-def test_pixels_are_looked_at_like_images() -> None:
+def test_pixels_have_the_same_views_as_encoded_images() -> None:
     pixels = np.asarray(scene(200, 120))
     decoder = ViewsDecoder([Geometry.of(CROPPED, ("five_crops",))], PIXELS)
     np.testing.assert_array_equal(decoder.decode(pixels).rows[0], decoder.decode(save(scene(200, 120), "PNG")).rows[0])
@@ -81,9 +81,9 @@ def test_pixels_are_looked_at_like_images() -> None:
 def test_images_of_a_request_are_stacked_and_chosen_in_their_order() -> None:
     decoder = ViewsDecoder([Geometry.of(CIFAR, ("flip",))], PIXELS)
     images = [np.full((32, 32, 3), value, np.uint8) for value in range(5)]
-    looks = decoder.stack([decoder.decode(image) for image in images])
-    assert len(looks) == 5
-    chosen = looks.of(np.array([False, True, False, False, True]))
+    decoded = decoder.stack([decoder.decode(image) for image in images])
+    assert len(decoded) == 5
+    chosen = decoded.of(np.array([False, True, False, False, True]))
     assert isinstance(chosen, Views)
     assert chosen.rows[0][:, :, 0, 0, 0].tolist() == [[1, 1], [4, 4]]
 
@@ -101,7 +101,7 @@ def test_hostile_images_are_refused_as_by_the_decoder() -> None:
             decoder.decode(body)
 
 
-def test_only_small_images_with_few_small_looks_stay_on_the_event_loop() -> None:
+def test_only_small_images_with_few_small_views_stay_on_the_event_loop() -> None:
     small, large = save(scene(32, 32), "PNG"), save(scene(400, 300), "PNG")
     few = ViewsDecoder([Geometry.of(CIFAR, ("flip",))], PIXELS)
     assert few.is_small(small)

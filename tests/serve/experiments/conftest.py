@@ -1,4 +1,4 @@
-"""Ledgers on both databases: SQLite, and a PostgreSQL server started here."""
+"""Ledgers on both databases: SQLite, and a PostgreSQL server that is started here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine
+from sqlalchemy.schema import CreateSchema
 
 from benchmarks.chaos.postgres import postgres as start_postgres
 from serve.experiments.ledger.store import Ledger
@@ -15,23 +16,23 @@ from serve.experiments.ledger.store import Ledger
 
 @pytest.fixture(scope="session")
 def postgres(free_ports: Callable[[int], list[int]]) -> Iterator[str]:
-    """URL of a PostgreSQL server of this session's own."""
+    """URL of a PostgreSQL server for this session."""
     with start_postgres(free_ports(1)[0]) as server:
         yield server.url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database."""
+    """An empty SQLite file, or an empty schema: PostgreSQL makes one a hundred times as fast as a database."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/ledger.db"
     server = str(request.getfixturevalue("postgres"))
     name = f"test_{os.urandom(6).hex()}"
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine = create_engine(server)
+    with engine.begin() as connection:
+        connection.execute(CreateSchema(name))
     engine.dispose()
-    return server.rpartition("/")[0] + f"/{name}"
+    return f"{server}?options=-csearch_path%3D{name}"
 
 
 @pytest.fixture

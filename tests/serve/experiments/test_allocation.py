@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from serve.experiments.allocation import POINTS, Allocation, allocate, point, quotas
+from serve.experiments.allocation import BUCKETS, Allocation, allocate, bucket, quotas
 
 ARMS = "abcd"
 
@@ -33,7 +33,7 @@ def test_shares_are_the_weights_to_a_millionth(wanted: dict[str, float]) -> None
     shares = allocate(wanted).shares
     assert sum(shares.values()) == pytest.approx(1)
     for arm, weight in wanted.items():
-        assert shares.get(arm, 0) == pytest.approx(weight, abs=2 / POINTS)
+        assert shares.get(arm, 0) == pytest.approx(weight, abs=2 / BUCKETS)
 
 
 @given(weights(), st.lists(weights(), min_size=1, max_size=5))
@@ -46,7 +46,7 @@ def test_every_change_moves_exactly_the_units_that_must_move(
         before, after = quotas(allocation.shares), quotas(wanted)
         must_move = sum(max(0, after[arm] - before.get(arm, 0)) for arm in after)
         assert sum(moved(allocation, changed).values()) == must_move
-        assert quotas(changed.shares) == {arm: points for arm, points in after.items() if points}
+        assert quotas(changed.shares) == {arm: buckets for arm, buckets in after.items() if buckets}
         allocation = changed
 
 
@@ -68,15 +68,15 @@ def test_units_split_within_chi_squared_limits() -> None:
 
 def test_points_of_two_salts_are_independent() -> None:
     units = [f"user-{number}" for number in range(20_000)]
-    one, two = (np.array([point(salt, unit) for unit in units]) for salt in ("one", "two"))
+    one, two = (np.array([bucket(salt, unit) for unit in units]) for salt in ("one", "two"))
     assert abs(np.corrcoef(one, two)[0, 1]) < 4 / np.sqrt(len(units))
 
 
 def test_a_point_never_changes_between_releases() -> None:
-    assert [point("checkout", unit) for unit in ("", "ada", "grace")] == POINTS_OF_RELEASE_ONE
+    assert [bucket("checkout", unit) for unit in ("", "ada", "grace")] == BUCKETS_OF_RELEASE_ONE
 
 
-POINTS_OF_RELEASE_ONE = [721360, 252184, 896492]
+BUCKETS_OF_RELEASE_ONE = [721360, 252184, 896492]
 
 
 @pytest.mark.parametrize("wrong", [{"a": 0.5, "b": 0.4}, {"a": 1.5, "b": -0.5}, {"a": 0.7, "b": 0.7}])
@@ -86,4 +86,4 @@ def test_weights_that_do_not_sum_are_refused(wrong: dict[str, float]) -> None:
 
 
 def test_quotas_sum_exactly() -> None:
-    assert sum(quotas({"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}).values()) == POINTS
+    assert sum(quotas({"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}).values()) == BUCKETS

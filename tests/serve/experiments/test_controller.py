@@ -239,7 +239,7 @@ def test_labels_that_come_late_on_one_arm_are_an_alarm(
     traffic.send(revision.ended("old", "running"), 1000, labelled=0.9)
     traffic.send(revision.ended("new", "running"), 1000, labelled=0.6)
     traffic.done()
-    assert any("labels of new come at another rate" in alarm for alarm in referee.report("nets").alarms)
+    assert any("labels of new arrive at another rate" in alarm for alarm in referee.report("nets").alarms)
 
 
 def test_a_new_definition_has_statistics_of_its_own(

@@ -25,7 +25,7 @@ def test_a_label_is_a_name_or_an_index() -> None:
         ({"id": "a", "label": 1, "position": -1}, "position"),
         ({"id": "a"}, "needs a label"),
         ({"id": "a", "reward": float("nan")}, "finite"),
-        ({"id": "a", "label": 1, "arm": "b"}, "not known here: arm"),
+        ({"id": "a", "label": 1, "arm": "b"}, "unknown fields: arm"),
     ],
 )
 def test_what_cannot_be_joined_is_refused(item: dict[str, Any], said: str) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -14,11 +13,10 @@ from hypothesis import strategies as st
 from convoy.client import Client
 from convoy.errors import Cancelled, DeadlineExceeded, InvalidInput, Overloaded
 from serve.batching.results import Answer, BatchRun
-from serve.config.loading import parse_settings
 from serve.gateway import response_cache
 from serve.gateway.response_cache import ENTRY_BYTES, HitRate, ResponseCache, key_of
 from tests.artifacts import quadrant_image
-from tests.serve.listeners import Serving, serving
+from tests.serve.listeners import Serving, StartGateway
 
 Compute = Callable[[], Awaitable[list[Answer]]]
 
@@ -154,11 +152,9 @@ def test_a_cache_that_does_not_pay_rests(hits: int, least: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Serving]:
-    folder: Path = tmp_path_factory.mktemp("cached")
-    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
+def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
     models = [{"name": "lenet5-mnist", "cache_mb": 1}, {"name": "resnet20-cifar10"}]
-    with serving(parse_settings({"listen": ports, "runtime_dir": str(folder), "models": models})) as one:
+    with start_gateway(models=models) as one:
         yield one
 
 

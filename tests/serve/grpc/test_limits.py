@@ -18,8 +18,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from convoy.protos.classifier_pb2 import ClassifyRequest
 from convoy.protos.classifier_pb2_grpc import ClassifierStub
 from models.artifact import BUNDLED
-from serve.config.loading import parse_settings
-from tests.serve.listeners import Serving, serving
+from tests.serve.listeners import Serving, StartGateway
 
 DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
 LIMIT = 2**20
@@ -38,17 +37,9 @@ METHODS: dict[str, tuple[Any, bool]] = {  # a request, and whether the method is
 
 
 @pytest.fixture(params=["native", "grpcio"], scope="module")
-def gateway(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]
-) -> Iterator[Serving]:
-    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
-    settings = {
-        "listen": ports | {"grpc_server": request.param},
-        "limits": {"body_bytes": LIMIT, "header_bytes": 4096},
-        "runtime_dir": str(tmp_path_factory.mktemp("grpc")),
-        "models": [{"name": "lenet5-mnist"}],
-    }
-    with serving(parse_settings(settings)) as one:
+def gateway(request: pytest.FixtureRequest, start_gateway: StartGateway) -> Iterator[Serving]:
+    limits = {"body_bytes": LIMIT, "header_bytes": 4096}
+    with start_gateway(listen={"grpc_server": request.param}, limits=limits) as one:
         yield one
 
 

@@ -12,11 +12,10 @@ import pytest
 
 from convoy.credentials import digest, new_key
 from models.artifact import BUNDLED
-from serve.config.loading import parse_settings
 from serve.config.schema import Limits
 from serve.http.connection import PIECE_BYTES
 from tests.serve.conversations import Conversation, echo, parse_answers, talk
-from tests.serve.listeners import Serving, serving
+from tests.serve.listeners import Serving, StartGateway
 
 DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
 LIMITS = Limits(header_bytes=2048, headers=20)
@@ -106,17 +105,12 @@ KEYS = {name: new_key() for name in ("admin", "shop")}
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Serving]:
-    settings = {
-        "listen": dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True)),
-        "runtime_dir": str(tmp_path_factory.mktemp("chunks")),
-        "models": [{"name": "lenet5-mnist"}],
-        "keys": [
-            {"name": "admin", "sha256": digest(KEYS["admin"]).hex(), "admin": True},
-            {"name": "shop", "sha256": digest(KEYS["shop"]).hex(), "models": []},
-        ],
-    }
-    with serving(parse_settings(settings)) as one:
+def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
+    keys = [
+        {"name": "admin", "sha256": digest(KEYS["admin"]).hex(), "admin": True},
+        {"name": "shop", "sha256": digest(KEYS["shop"]).hex(), "models": []},
+    ]
+    with start_gateway(keys=keys) as one:
         yield one
 
 

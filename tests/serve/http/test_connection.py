@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from models.artifact import BUNDLED
-from serve.config.loading import parse_settings
-from tests.serve.listeners import Serving, serving
+from tests.serve.listeners import Serving, StartGateway
 from tests.waiting import until
 
 DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
@@ -30,11 +29,8 @@ READY = b"GET /v2/health/ready HTTP/1.1\r\nhost: here\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Serving]:
-    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
-    folder = str(tmp_path_factory.mktemp("limits"))
-    models = [{"name": "lenet5-mnist"}]
-    with serving(parse_settings({"listen": ports, "limits": LIMITS, "runtime_dir": folder, "models": models})) as one:
+def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
+    with start_gateway(limits=LIMITS) as one:
         yield one
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from convoy.errors import ConfigError
 from serve.config.loading import parse_settings
-from tests.serve.listeners import serving
+from tests.serve.listeners import StartGateway
 
 SITE = "https://shop.example"
 CLASSIFY = "/v1/models/lenet5-mnist/classify"
@@ -17,18 +17,8 @@ Gateway = Callable[[list[str]], Iterator[httpx.Client]]
 
 
 @pytest.fixture(scope="module", params=[[], [SITE]], ids=["closed", "one site"])
-def gateway(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]
-) -> Iterator[tuple[httpx.Client, list[str]]]:
-    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
-    settings = parse_settings(
-        {
-            "listen": ports | {"cors_origins": request.param},
-            "runtime_dir": str(tmp_path_factory.mktemp("cors")),
-            "models": [{"name": "lenet5-mnist"}],
-        }
-    )
-    with serving(settings) as one, httpx.Client(base_url=one.http) as client:
+def gateway(request: pytest.FixtureRequest, start_gateway: StartGateway) -> Iterator[tuple[httpx.Client, list[str]]]:
+    with start_gateway(listen={"cors_origins": request.param}) as one, httpx.Client(base_url=one.http) as client:
         yield client, request.param
 
 

@@ -14,11 +14,10 @@ import pytest
 from convoy.credentials import digest
 from convoy.errors import Overloaded
 from models.artifact import BUNDLED
-from serve.config.loading import parse_settings
 from serve.http.body import Headers
 from serve.http.request_headers import TIMEOUT_HEADER
 from serve.telemetry.definitions import REQUESTS, SHED
-from tests.serve.listeners import Serving, serving
+from tests.serve.listeners import Serving, StartGateway
 from tests.waiting import until
 
 MODEL = "lenet5-mnist"
@@ -28,10 +27,8 @@ KEY = "convoy_secret"
 
 
 @pytest.fixture
-def gateway(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Serving]:
-    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
-    folder = str(tmp_path_factory.mktemp("early"))
-    with serving(parse_settings({"listen": ports, "runtime_dir": folder, "models": [{"name": MODEL}]})) as one:
+def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
+    with start_gateway(models=[{"name": MODEL}]) as one:
         yield one
 
 
@@ -169,16 +166,10 @@ def test_unread_answers_do_not_pile_up(crowded: Serving) -> None:
 
 
 def test_a_request_without_a_key_learns_nothing_of_the_load(
-    tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
-    document = {
-        "listen": ports,
-        "runtime_dir": str(tmp_path_factory.mktemp("keys")),
-        "models": [{"name": MODEL}],
-        "keys": [{"name": "one", "sha256": digest(KEY).hex()}],
-    }
-    with serving(parse_settings(document)) as one:
+    keys = [{"name": "one", "sha256": digest(KEY).hex()}]
+    with start_gateway(models=[{"name": MODEL}], keys=keys) as one:
 
         def refuse(*_: object) -> None:
             raise Overloaded("queue too long", 1.0)

@@ -13,21 +13,17 @@ from typing import Any
 import pytest
 
 from models.artifact import BUNDLED
-from serve.config.loading import parse_settings
 from serve.http.body import Message
 from serve.http.fast_path import MAX_BODY_BYTES, FastPathCycle
-from tests.serve.listeners import Serving, serving
+from tests.serve.listeners import Serving, StartGateway
 
 DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
 PATH = b"/v1/models/lenet5-mnist/classify"
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Serving]:
-    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
-    folder = str(tmp_path_factory.mktemp("cycle"))
-    models = [{"name": "lenet5-mnist"}]
-    with serving(parse_settings({"listen": ports, "runtime_dir": folder, "models": models})) as one:
+def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
+    with start_gateway() as one:
         yield one
 
 

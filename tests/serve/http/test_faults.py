@@ -20,13 +20,12 @@ from convoy.protos import open_inference_pb2 as inference_pb
 from convoy.protos.classifier_pb2_grpc import ClassifierStub
 from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from models.artifact import BUNDLED
-from serve.config.loading import parse_settings
 from serve.http.fast_path import MAX_BODY_BYTES
 from serve.telemetry.definitions import FAILED_SECONDS, REQUESTS
 from serve.telemetry.exposition import total
 from serve.telemetry.mmap_store import read_files
 from serve.telemetry.request_events import FIELDS, RequestEvent
-from tests.serve.listeners import Serving, serving
+from tests.serve.listeners import Serving, StartGateway
 from tests.waiting import until
 
 DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
@@ -36,10 +35,8 @@ JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Serving]:
-    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
-    folder = str(tmp_path_factory.mktemp("faults"))
-    with serving(parse_settings({"listen": ports, "runtime_dir": folder, "models": [{"name": MODEL}]})) as one:
+def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
+    with start_gateway(models=[{"name": MODEL}]) as one:
         yield one
 
 

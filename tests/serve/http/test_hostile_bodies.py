@@ -10,7 +10,7 @@ import base64
 import gzip
 import io
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -28,9 +28,8 @@ from convoy.protos.experiments_pb2 import FeedbackRequest
 from convoy.protos.experiments_pb2_grpc import ExperimentsStub
 from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from models.artifact import BUNDLED
-from serve.config.loading import parse_settings
 from serve.http.dialects import KSERVE
-from tests.serve.listeners import Serving, serving
+from tests.serve.listeners import Serving, StartGateway
 
 MODEL = "lenet5-mnist"
 TENSORS = f"{MODEL}-tensor"
@@ -44,17 +43,10 @@ PREDICT = f"/v1/models/{MODEL}:predict"
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Serving]:
-    folder = tmp_path_factory.mktemp("bodies")
-    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
-    settings = {
-        "listen": ports,
-        "limits": {"images_per_request": MOST, "queue_rows": 64 * MOST},
-        "runtime_dir": str(folder / "run"),
-        "models": [{"name": MODEL}],
-        "ledger": {"url": f"sqlite:///{folder / 'ledger.db'}"},
-    }
-    with serving(parse_settings(settings)) as one:
+def gateway(tmp_path_factory: pytest.TempPathFactory, start_gateway: StartGateway) -> Iterator[Serving]:
+    limits = {"images_per_request": MOST, "queue_rows": 64 * MOST}
+    ledger = {"url": f"sqlite:///{tmp_path_factory.mktemp('bodies') / 'ledger.db'}"}
+    with start_gateway(models=[{"name": MODEL}], limits=limits, ledger=ledger) as one:
         yield one
 
 

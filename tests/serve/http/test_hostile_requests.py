@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import httpx
 import pytest
 
 from models.artifact import BUNDLED
-from serve.config.loading import parse_settings
 from tests.serve.conversations import parse_answers
-from tests.serve.listeners import Serving, serving
+from tests.serve.listeners import Serving, StartGateway
 
 DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
 MODEL = "lenet5-mnist"
@@ -27,10 +26,8 @@ NUMBER = "1" * 5000  # Python reads at most 4300 digits
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Serving]:
-    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
-    folder = str(tmp_path_factory.mktemp("hostile"))
-    with serving(parse_settings({"listen": ports, "runtime_dir": folder, "models": [{"name": MODEL}]})) as one:
+def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
+    with start_gateway(models=[{"name": MODEL}]) as one:
         yield one
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -20,7 +20,6 @@ from convoy.protos import experiments_pb2 as experiments_pb
 from convoy.protos import open_inference_pb2 as inference_pb
 from convoy.protos.classifier_pb2_grpc import ClassifierStub
 from models.artifact import BUNDLED
-from serve.config.loading import parse_settings
 from serve.config.schema import Settings
 from serve.grpc.server import INFERENCE
 from serve.http.auth import OPEN, OPEN_FOLDERS
@@ -29,7 +28,7 @@ from serve.http.routes import cold_routes
 from serve.telemetry.definitions import SHED
 from serve.telemetry.exposition import total
 from serve.telemetry.mmap_store import read_files
-from tests.serve.listeners import Serving, serving
+from tests.serve.listeners import Serving, StartGateway
 from tests.waiting import until
 
 DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
@@ -60,21 +59,15 @@ def entry(name: str, **rights: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Serving]:
-    settings = parse_settings(
-        {
-            "listen": dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True)),
-            "runtime_dir": str(tmp_path_factory.mktemp("keys")),
-            "models": [{"name": "lenet5-mnist"}, {"name": "resnet20-cifar10"}],
-            "keys": [
-                entry("admin", admin=True),
-                entry("shop", models=["lenet5-mnist"]),
-                entry("slow", rate=0.01),
-                entry("single", concurrency=1),
-            ],
-        }
-    )
-    with serving(settings) as one:
+def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
+    models = [{"name": "lenet5-mnist"}, {"name": "resnet20-cifar10"}]
+    keys = [
+        entry("admin", admin=True),
+        entry("shop", models=["lenet5-mnist"]),
+        entry("slow", rate=0.01),
+        entry("single", concurrency=1),
+    ]
+    with start_gateway(models=models, keys=keys) as one:
         yield one
 
 

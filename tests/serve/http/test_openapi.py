@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from serve.config.loading import parse_settings
 from serve.http.experiment_routes import experiment_routes
-from tests.serve.listeners import Serving, serving
+from tests.serve.listeners import Serving, StartGateway
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Serving]:
-    folder = tmp_path_factory.mktemp("openapi")
-    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
-    models = [{"name": "lenet5-mnist"}, {"name": "resnet20-cifar10"}]
-    with serving(parse_settings({"listen": ports, "runtime_dir": str(folder), "models": models})) as one:
+def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
+    with start_gateway(models=[{"name": "lenet5-mnist"}, {"name": "resnet20-cifar10"}]) as one:
         yield one
 
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
-from serve.config.loading import parse_settings
 from serve.config.schema import Limits
 from serve.http.body import Receive, Scope, Send
 from serve.http.connection import PIECE_BYTES
 from serve.http.responses import LINGER_SECONDS
 from tests.serve.conversations import Conversation, echo, parse_answers, talk
-from tests.serve.listeners import Serving, serving
+from tests.serve.listeners import Serving, StartGateway
 
 SMALLEST = b"GET / HTTP/1.1\r\n\r\n"
 LAST = b"GET /last HTTP/1.1\r\nconnection: close\r\n\r\n"
@@ -140,14 +138,8 @@ def test_a_rejected_connection_is_closed_though_the_client_keeps_it_open() -> No
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Serving]:
-    settings: dict[str, Any] = {
-        "listen": dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True)),
-        "runtime_dir": str(tmp_path_factory.mktemp("turns")),
-        "limits": {"idle_seconds": 1},
-        "models": [{"name": "lenet5-mnist"}],
-    }
-    with serving(parse_settings(settings)) as one:
+def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
+    with start_gateway(limits={"idle_seconds": 1}) as one:
         yield one
 
 

@@ -6,7 +6,7 @@ RFC 9110, section 7.8: a server may ignore Upgrade. RFC 9112, section 6.3: the l
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.artifact import BUNDLED
-from serve.config.loading import parse_settings
 from tests.serve.conversations import Answer, parse_answers, talk
-from tests.serve.listeners import Serving, serving
+from tests.serve.listeners import Serving, StartGateway
 
 DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
 TOKENS = (b"h2c", b"websocket", b"TLS/1.2", b"no-such/1")
@@ -118,11 +117,8 @@ def test_connect_is_refused_and_later_bytes_are_not_read(framing: bytes) -> None
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Serving]:
-    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
-    folder = str(tmp_path_factory.mktemp("upgrade"))
-    models = [{"name": "lenet5-mnist"}]
-    with serving(parse_settings({"listen": ports, "runtime_dir": folder, "models": models})) as one:
+def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
+    with start_gateway() as one:
         yield one
 
 

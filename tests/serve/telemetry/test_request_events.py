@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,13 +19,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from convoy.protos import classifier_pb2
 from convoy.protos.classifier_pb2_grpc import ClassifierStub
 from models.artifact import BUNDLED
-from serve.config.loading import parse_settings
 from serve.config.schema import Logging, Tracing
 from serve.telemetry.logs import log_request, open_log
 from serve.telemetry.request_events import FIELDS, RequestEvent
 from serve.telemetry.request_timings import STAGES, RequestTimings
 from serve.telemetry.tracing import request_tracer
-from tests.serve.listeners import Serving, serving
+from tests.serve.listeners import Serving, StartGateway
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 SAMPLED = f"00-{TRACE_ID}-b7ad6b7169203331-01"
@@ -34,11 +33,8 @@ IMAGE = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]) -> Iterator[Serving]:
-    folder = tmp_path_factory.mktemp("observed")
-    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
-    settings = {"listen": ports, "runtime_dir": str(folder), "models": [{"name": "lenet5-mnist"}]}
-    with serving(parse_settings(settings)) as one:
+def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
+    with start_gateway() as one:
         yield one
 
 
