@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from convoy.errors import InvalidInput
+from convoy.image_files import SUFFIX_LIST, split_images
 
 Image = bytes | Path
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"})
 
 
 def new_id() -> str:
@@ -41,16 +41,9 @@ def read_images(images: Image | Sequence[Image]) -> tuple[bytes, ...]:
         raise InvalidInput(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
-def list_folder(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The files of a folder and the folders in it, in order: images by their names, and the others."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    images = [path for path in files if path.suffix.lower() in SUFFIXES]
-    return images, [path for path in files if path.suffix.lower() not in SUFFIXES]
-
-
 def find_images(folder: Path) -> list[Path]:
     """The image files of a folder and the folders in it, in order. Raises InvalidInput when there are none."""
-    images, _ = list_folder(folder)
+    images, _ = split_images(folder.rglob("*"))
     if not images:
-        raise InvalidInput(f"no images in {folder}; looked for {', '.join(sorted(SUFFIXES))}")
+        raise InvalidInput(f"no images in {folder}; looked for {SUFFIX_LIST}")
     return images
