@@ -21,10 +21,10 @@ from PIL import Image, PngImagePlugin
 
 from benchmarks.marks import write_between
 from models.artifact import Preprocessing
+from models.images.decoder import Decoder
+from models.images.png import read_png
+from models.images.resize import SimdResampler, pillow_resample
 from models.preprocess import crop_box, prepare
-from serve.images.decoder import Decoder
-from serve.images.png import read_png
-from serve.images.resize import SimdResampler, pillow_resample
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "models" / "bundled" / "samples"

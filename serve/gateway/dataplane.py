@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, InvalidInput, Overloaded, QuotaExceeded, TooLarge
+from models.images.resize import Pixels
 from serve.auth import Access
 from serve.batching.line import run_in_parts
 from serve.batching.results import Answer
@@ -29,7 +30,6 @@ from serve.gateway.endpoints import ComposedEndpoint, Endpoint, Endpoints, Model
 from serve.gateway.loop_lag import LoopLag
 from serve.gateway.response_cache import ResponseCache
 from serve.images.decode_pool import DecodePool
-from serve.images.resize import Pixels
 from serve.telemetry.request_events import FAULT, FIELDS, Observer, RequestEvent
 from serve.telemetry.request_timings import RequestTimings
 

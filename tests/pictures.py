@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.artifact import Preprocessing
+from models.images.resize import Resampler, SimdResampler, pillow_resample
 from models.preprocess import prepare
-from serve.images.resize import Resampler, SimdResampler, pillow_resample
 
 RESAMPLERS: dict[str, Resampler] = {"pillow": pillow_resample}
 if importlib.util.find_spec("cykooz_resizer"):

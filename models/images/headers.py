@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 
 from convoy.errors import InvalidInput
-from serve.images.jpeg import MAX_SEGMENTS, ImageBytes, frame_size, read_jpeg
+from models.images.jpeg import MAX_SEGMENTS, ImageBytes, frame_size, read_jpeg
 
 Size = tuple[int, int]
 

@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 
-from serve.images.resize import Box, Pixels
+from models.images.resize import Box, Pixels
 
 _ORIENTATION_TAG, _SHORT = 0x0112, 3
 

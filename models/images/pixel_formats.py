@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 
 from convoy.errors import InvalidInput
-from serve.images.headers import PnmHeader
-from serve.images.jpeg import ImageBytes
-from serve.images.resize import Pixels
+from models.images.headers import PnmHeader
+from models.images.jpeg import ImageBytes
+from models.images.resize import Pixels
 
 PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 

@@ -27,14 +27,14 @@ from PIL import (
 
 from convoy.errors import ConfigError, ConvoyError, InvalidInput, TooLarge
 from models.artifact import Preprocessing
+from models.images import libtiff
+from models.images.headers import PNG_SIGNATURE, glance, read_pnm, read_size, sniff
+from models.images.jpeg import ImageBytes, plain_jpeg, read_jpeg
+from models.images.orientation import exif_orientation, stored_box, upright
+from models.images.pixel_formats import luma, on_white, pnm_pixels, to_plain_mode
+from models.images.png import plain_png, read_png
+from models.images.resize import Box, Pixels, Resampler, best_resampler, block_factor, region, within
 from models.preprocess import crop_box
-from serve.images import libtiff
-from serve.images.headers import PNG_SIGNATURE, glance, read_pnm, read_size, sniff
-from serve.images.jpeg import ImageBytes, plain_jpeg, read_jpeg
-from serve.images.orientation import exif_orientation, stored_box, upright
-from serve.images.pixel_formats import luma, on_white, pnm_pixels, to_plain_mode
-from serve.images.png import plain_png, read_png
-from serve.images.resize import Box, Pixels, Resampler, best_resampler, block_factor, region, within
 
 SMALL_SIDE = 64  # up to this size a hop to a thread costs more than the image
 SMALL_BYTES = 20_000  # more than a picture of that size needs; beyond, ornaments make it slow

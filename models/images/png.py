@@ -7,7 +7,7 @@ import zlib
 from typing import NamedTuple
 
 from convoy.errors import InvalidInput
-from serve.images.jpeg import MAX_SEGMENTS
+from models.images.jpeg import MAX_SEGMENTS
 
 _PNG_KEPT = frozenset((b"PLTE", b"tRNS", b"eXIf", b"IDAT"))
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from convoy.errors import InvalidInput
-from serve.images.orientation import exif_orientation
+from models.images.orientation import exif_orientation
 
 ImageBytes = bytes | memoryview
 
