@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.artifact import Preprocessing
-from models.preprocess import Box, crop_box, resized_size, square_box
+from models.images.geometry import Box, crop_box, resized_size, square_box
 
 View = Literal["identity", "flip", "shift", "five_crops", "ten_crops", "googlenet_144"]
 CROPPING: frozenset[View] = frozenset({"five_crops", "ten_crops", "googlenet_144"})

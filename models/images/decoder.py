@@ -28,13 +28,13 @@ from PIL import (
 from convoy.errors import ConfigError, ConvoyError, InvalidInput, TooLarge
 from models.artifact import Preprocessing
 from models.images import libtiff
+from models.images.geometry import crop_box
 from models.images.headers import PNG_SIGNATURE, glance, read_pnm, read_size, sniff
 from models.images.jpeg import ImageBytes, plain_jpeg, read_jpeg
 from models.images.orientation import exif_orientation, stored_box, upright
 from models.images.pixel_formats import luma, on_white, pnm_pixels, to_plain_mode
 from models.images.png import plain_png, read_png
 from models.images.resize import Box, Pixels, Resampler, best_resampler, block_factor, region, within
-from models.preprocess import crop_box
 
 SMALL_SIDE = 64  # up to this size a hop to a thread costs more than the image
 SMALL_BYTES = 20_000  # more than a picture of that size needs; beyond, ornaments make it slow
@@ -126,7 +126,7 @@ class Decoder:
 
     def decode(self, body: ImageBytes) -> Pixels:
         """Blocks. Raises InvalidInput when it is no whole image, TooLarge when it has too many pixels."""
-        return self.read(body, self._centre)
+        return self.read(body, self.crop)
 
     @staticmethod
     def stack(images: Sequence[Pixels]) -> Pixels:
@@ -151,8 +151,8 @@ class Decoder:
             return self._fit_image(decoded.pixels, box, decoded.factor, orientation, size, channels)
         return self._fit_pixels(decoded.pixels, box, decoded.factor, orientation, size, channels)
 
-    def _centre(self, decoded: Decoded) -> Pixels:
-        """What the model sees of an image."""
+    def crop(self, decoded: Decoded) -> Pixels:
+        """The model's centre crop of a decoded image, UINT8 [size, size, channels]."""
         steps, pixels = self._steps, decoded.pixels
         whole = (steps.resize, steps.size, steps.channels)
         if isinstance(pixels, np.ndarray) and pixels.shape == whole and steps.resize == steps.size:
