@@ -67,6 +67,7 @@ def flatten_colours(image: Image.Image, channels: int) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
+    image = image.convert("RGB") if image.mode == "LAB" else image
     return image.convert("L" if channels == 1 else "RGB")
 
 
@@ -86,6 +87,7 @@ def pixel_kinds() -> dict[str, Image.Image]:
         "grey-16": wide,
         "cmyk": colours.convert("CMYK"),
         "ycbcr": colours.convert("YCbCr"),
+        "lab": colours.convert("LAB"),
     }
 
 
@@ -95,7 +97,7 @@ KINDS_OF = {
     "GIF": ("rgb", "grey", "bits", "rgba", "palette"),
     "BMP": ("rgb", "grey", "bits", "palette"),
     "WEBP": ("rgb", "grey", "rgba"),
-    "TIFF": ("rgb", "grey", "bits", "grey-alpha", "rgba", "palette", "grey-16", "cmyk", "ycbcr"),
+    "TIFF": ("rgb", "grey", "bits", "grey-alpha", "rgba", "palette", "grey-16", "cmyk", "ycbcr", "lab"),
     "PPM": ("rgb", "grey", "bits", "grey-16"),
 }
 

@@ -10,7 +10,7 @@ from models.images.headers import PnmHeader
 from models.images.jpeg import ImageBytes
 from models.images.resize import Pixels
 
-PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
+DIRECT = {"La": "LA", "RGBa": "RGBA", "LAB": "RGB"}  # the only mode that Pillow converts these to
 
 
 def to_eight_bits(values: np.ndarray[tuple[int, ...], np.dtype[np.uint16]], maximum: int) -> Pixels:
@@ -26,7 +26,8 @@ def to_plain_mode(image: Image.Image, channels: int) -> Image.Image:
 
     Raises InvalidInput for 32-bit integer and float pixels: files do not say what their white is.
     """
-    image = image.convert(PREMULTIPLIED[image.mode]) if image.mode in PREMULTIPLIED else image
+    if image.mode in DIRECT:
+        image = image.convert(DIRECT[image.mode])
     if image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.uint16, copy=False)
         return Image.fromarray(to_eight_bits(values, 65_535))
