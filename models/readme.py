@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from models.architectures.page import bundled_manifests
@@ -33,5 +34,10 @@ def _row(manifest: Manifest) -> str:
     )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m models.readme", description=__doc__).parse_args()
     README.write_text(update(README.read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,8 @@
-"""`python -m models.samples`: the bundled sample images again, from the test images of the data sets."""
+"""`python -m models.samples`: writes the bundled sample images again, from the test images of the data sets."""
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -49,5 +50,10 @@ def _write(data: DataSet, model: str, chosen: tuple[int, ...], folder: Path) -> 
     return entries
 
 
-if __name__ == "__main__":
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m models.samples", description=__doc__).parse_args()
     write_samples(FOLDER)
+
+
+if __name__ == "__main__":
+    main()
