@@ -1,4 +1,4 @@
-"""`python -m models.readme`: writes the table of bundled models into README.md, from their manifests."""
+"""`python -m models.readme`: writes the table of the bundled models into README.md, from their manifests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def table() -> str:
 
 
 def update(text: str) -> str:
-    """A README with its table renewed."""
+    """The README's text with a new table."""
     before, _, rest = text.partition(HEAD)
     _, _, after = rest.partition("\n\n")
     return f"{before}{table()}\n\n{after}"

@@ -11,7 +11,7 @@ from PIL import Image
 from models.datasets import DataSet, load_data
 
 FOLDER = Path(__file__).parent / "bundled" / "samples"
-# Positions among the test images, chosen by hand for variety, and the model that should know them.
+# Positions in the test set, chosen by hand for variety, and the model that classifies them correctly.
 CHOSEN = {"mnist": ("lenet5-mnist", (0, 1, 3, 4, 61)), "cifar10": ("resnet20-cifar10", (1, 3, 10, 12, 23, 28))}
 # From scikit-image's data folder; licences in samples/NOTICE.
 PHOTOS = (
@@ -22,7 +22,7 @@ PHOTOS = (
 
 
 def write_samples(folder: Path) -> None:
-    """Writes the digits and CIFAR images, and the index of all samples."""
+    """Writes the digits and CIFAR-10 images, and the index of all samples."""
     folder.mkdir(parents=True, exist_ok=True)
     entries = [
         entry for name, (model, chosen) in CHOSEN.items() for entry in _write(load_data(name), model, chosen, folder)

@@ -1,4 +1,4 @@
-"""An architecture layer by layer, with rails beside the rows that show what each takes its input from."""
+"""A table of an architecture's layers, with lines beside the rows that show where each takes its input from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST_RAILS = 12
 
 
 def layers_table(name: str) -> str:
-    """The table as text. Raises NotFound that names the nearest known architecture."""
+    """The table as text. Raises NotFound with the closest known architecture."""
     architecture = find_architecture(name)
     net = build_without_numbers(architecture)
     traced = trace(net, architecture.input)
@@ -36,7 +36,7 @@ def layers_table(name: str) -> str:
 
 
 def draw_rails(operations: Sequence[Operation]) -> list[str]:
-    """One string per row, the image first. A rail runs from a row to each later row, other than the next, that uses it."""
+    """One string per row, the image first. A line connects a row with each later row, except the next, that uses it."""
     last_use: dict[int, int] = {}
     for position, one in enumerate(operations):
         for source in one.sources:

@@ -1,4 +1,4 @@
-"""`python -m models.zoo`: counts every architecture again and writes `models/facts.json` and `docs/architectures.md`."""
+"""`python -m models.zoo`: counts every architecture and writes `models/facts.json` and `docs/architectures.md`."""
 
 from __future__ import annotations
 

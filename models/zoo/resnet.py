@@ -33,7 +33,7 @@ Stride = Literal["1x1", "3x3"]
 
 
 class Residual(nn.Module):
-    """A shortcut plus a branch. `survival` is the branch's probability of being there in training (stochastic depth)."""
+    """A shortcut plus a branch. `survival` is the probability that the branch is active in training (stochastic depth)."""
 
     survival: float = 1.0
 

@@ -64,7 +64,7 @@ class Bypassed(nn.Module):
 
 
 class SqueezeNet(nn.Module):
-    """Output [n, classes]; the classifier is a convolution and an average, and its ReLU keeps logits at 0 or above."""
+    """Output [n, classes]; the classifier is a convolution and an average; its ReLU makes logits non-negative."""
 
     def __init__(self, features: nn.Sequential, classes: int) -> None:
         super().__init__()

@@ -41,7 +41,7 @@ def zfnet(classes: int = 1000) -> ZFNet:
 
 
 def zfnet_wide(classes: int = 1000) -> ZFNet:
-    """Variant (b), whose widths the lecture shows: 107.6 M parameters, 2.48 G MACs."""
+    """Variant (b), with wider conv3 to conv5: 107.6 M parameters, 2.48 G MACs."""
     return _zfnet((512, 1024, 512), classes)
 
 

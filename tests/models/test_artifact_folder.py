@@ -176,8 +176,8 @@ with new_artifact(pathlib.Path(sys.argv[1])) as folder:
 """
 SMALL_FILES = """
 import pathlib, resource, sys
-from models.description import Description
-from models.import_onnx import import_onnx
+from models.compile.description import Description
+from models.importing.from_onnx import import_onnx
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 import_onnx("new", pathlib.Path(sys.argv[2]), Description(("a", "b", "c", "d")), pathlib.Path(sys.argv[1]))
 """
