@@ -94,7 +94,7 @@ def _check(out: Path, target: Path, inputs: Sequence[Path]) -> None:
     if not target.is_dir():
         return
     if Path.cwd().is_relative_to(target):
-        raise ArtifactError(f"{out} is the working folder, and would be replaced; start from another one")
+        raise ArtifactError(f"{out} is the working directory and would be replaced; run from another directory")
     if foreign := _foreign(target):
         more = ", …" if len(foreign) > MOST_NAMED else ""
         raise ArtifactError(

@@ -108,7 +108,9 @@ def parse_classification(server: str, document: Document, energy: bool = False) 
 
 
 def _prediction(entry: Document) -> Prediction:
-    return Prediction(tuple(Class(one["index"], one.get("label", ""), one["probability"]) for one in entry["classes"]))
+    return Prediction(
+        tuple(Class(item["index"], item.get("label", ""), item["probability"]) for item in entry["classes"])
+    )
 
 
 def _energy(document: Document) -> Energy:
@@ -118,6 +120,8 @@ def _energy(document: Document) -> Energy:
 def parse_models(server: str, document: Document) -> list[ModelSummary]:
     """Parses a list of models. Raises ConvoyError for another document."""
     try:
-        return [ModelSummary(one["name"], one["version"], one["dataset"], one["classes"]) for one in document["models"]]
+        return [
+            ModelSummary(item["name"], item["version"], item["dataset"], item["classes"]) for item in document["models"]
+        ]
     except (KeyError, TypeError) as error:
         raise unreadable(server, error) from error

@@ -76,7 +76,7 @@ class InferSpans:
 
 @dataclass(frozen=True)
 class BatchSpans:
-    """Where batches of one size spent their time."""
+    """Durations of batches of one size by stage."""
 
     batch_size: int
     compute_input: Span
@@ -133,8 +133,8 @@ def model_metadata(model: ModelInfo) -> Document:
         "name": model.name,
         "versions": list(model.versions),
         "platform": model.platform,
-        "inputs": [_tensor(one) for one in model.inputs],
-        "outputs": [_tensor(one) for one in model.outputs],
+        "inputs": [_tensor(tensor) for tensor in model.inputs],
+        "outputs": [_tensor(tensor) for tensor in model.outputs],
     }
     return document | ({"properties": dict(model.properties)} if model.properties else {})
 
@@ -146,8 +146,8 @@ def model_config(model: ModelInfo) -> Document:
         "platform": model.platform,
         "backend": model.backend,
         "max_batch_size": model.max_batch,
-        "input": [_config_tensor(one, model.max_batch > 0) for one in model.inputs],
-        "output": [_config_tensor(one, model.max_batch > 0) for one in model.outputs],
+        "input": [_config_tensor(tensor, model.max_batch > 0) for tensor in model.inputs],
+        "output": [_config_tensor(tensor, model.max_batch > 0) for tensor in model.outputs],
         "model_transaction_policy": {"decoupled": False},
     }
     return document | ({"dynamic_batching": {"preferred_batch_size": [model.max_batch]}} if model.max_batch else {})
@@ -155,7 +155,8 @@ def model_config(model: ModelInfo) -> Document:
 
 def model_statistics(models: Iterable[ModelStatistics]) -> Document:
     """The body of `/v2/models/stats`, and `inference.ModelStatisticsResponse`."""
-    return {"model_stats": [asdict(one) | {"batch_stats": [asdict(b) for b in one.batch_stats]} for one in models]}
+    documents = [asdict(model) | {"batch_stats": [asdict(batch) for batch in model.batch_stats]} for model in models]
+    return {"model_stats": documents}
 
 
 def repository_index(entries: Iterable[RepositoryEntry]) -> list[Document]:

@@ -130,9 +130,8 @@ def decode_checked(name: str, datatype: str, sizes: tuple[int, ...], raw: Buffer
         raise InvalidInput(f"tensor {name!r} has {len(raw)} bytes; {datatype} of shape {list(sizes)} needs {expected}")
     array = np.frombuffer(raw, dtype).reshape(sizes)
     if not array.flags.aligned:  # the JSON part before it has any length, and engines may need aligned data
-        array = np.frombuffer(bytes(raw), dtype).reshape(
-            sizes
-        )  # array.copy() would release the GIL and wait for it again
+        # Not array.copy(), which would release the GIL and wait for it again.
+        array = np.frombuffer(bytes(raw), dtype).reshape(sizes)
     if datatype == "BOOL" and array.size and array.view(np.uint8).max() > 1:
         raise InvalidInput(f"tensor {name!r} is BOOL with bytes other than 0 and 1")
     return Tensor(name, datatype, sizes, array)

@@ -39,8 +39,8 @@ def render_page(facts: dict[str, Facts]) -> str:
     parity: dict[str, float] = json.loads(PARITY.read_text())
     manifests = bundled_manifests()
     rows = [
-        _row(one, [manifest for manifest in manifests if manifest.architecture == one.name], parity)
-        for one in facts.values()
+        _row(entry, [manifest for manifest in manifests if manifest.architecture == entry.name], parity)
+        for entry in facts.values()
     ]
     lines = [COLUMNS, ("---",) * len(COLUMNS), *rows]
     return HEAD + "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)

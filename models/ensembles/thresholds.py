@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from convoy.errors import ConfigError
 from models.ensembles.confidence import Measure, entropy, margin
 
-LOSSES = tuple(
-    np.arange(0, 0.1001, 0.0005)
-)  # losses of accuracy that are tried in order; the first within the budget is taken
+# Losses of accuracy that are tried in order; the first within the budget is taken.
+LOSSES = tuple(np.arange(0, 0.1001, 0.0005))
 
 
 @dataclass(frozen=True)

@@ -86,9 +86,8 @@ class _Canvas:
         self._image = Image.frombuffer(memory, (size, size), self._array, "raw", memory, 0, 1)
         self._channels = channels
         self._image.frombytes(bytes([255]) * self._array.size, "raw", memory)
-        self.works = bool(
-            self._array.all()
-        )  # false if a version of Pillow copies the buffer: the array would then hold stale pixels
+        # False if a version of Pillow copies the buffer: the array would then hold stale pixels.
+        self.works = bool(self._array.all())
 
     def draw(self, data: bytes) -> Pixels:
         """A PNG's IDAT data of this mode and size as UINT8 [size, size, channels]; ValueError when it is damaged."""
@@ -215,9 +214,8 @@ class Decoder:
         except ValueError as error:
             if "remature end" in str(error):
                 raise InvalidInput("truncated JPEG: the image data is cut short") from error
-            return self._open_by_plugin(
-                "JPEG", plain_jpeg(body), header.orientation
-            )  # Pillow tolerates harmless damage
+            # Pillow tolerates harmless damage that simplejpeg refuses.
+            return self._open_by_plugin("JPEG", plain_jpeg(body), header.orientation)
         return Decoded(pixels, width, height, factor, header.orientation)
 
     def _open_by_plugin(self, name: str, body: ImageBytes, orientation: int = 1) -> Decoded:

@@ -1,7 +1,7 @@
 """Stochastic depth: Huang, Sun, Liu, Sedra, Weinberger, "Deep Networks with Stochastic Depth", arXiv 1603.09382, ECCV 2016.
 
-A property of a residual net, not a net: in training each branch is left out at times, so that the net is short to
-learn and long to use. Testing scales each branch by its probability; training does not scale.
+A training method for residual networks: each branch is dropped at random, so that the network is shorter in training than in
+use. At inference each branch is scaled by its survival probability; training does not scale.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """ZFNet: Zeiler, Fergus, "Visualizing and Understanding Convolutional Networks", arXiv 1311.2901, ECCV 2014.
 
-AlexNet in one tower whose first filters are 7x7 at stride 2, after pictures of what 11x11 at stride 4 had missed.
+AlexNet in one tower, with first filters of 7x7 at stride 2: visualisations showed artefacts of 11x11 at stride 4.
 """
 
 from __future__ import annotations

@@ -161,9 +161,8 @@ class DecodePool:
             delay = min(self._clock() - end, SURPRISE * max(self._lag, LEAST_LAG_SECONDS))
             self._lag += WEIGHT * (delay - self._lag)
             name, pixels = plan.sizes[number]
-            if pixels and not isinstance(
-                decoded, ConvoyError
-            ):  # a refused image was not decoded: its time says nothing about pixels
+            # The time of a refused image is no measure: it was not decoded.
+            if pixels and not isinstance(decoded, ConvoyError):
                 self._pace(plan.decoder, name).learn(pixels, max(0.0, seconds - LEAST_SECONDS))
 
     def _forget(self, work: DecodeWork) -> None:

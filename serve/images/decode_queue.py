@@ -80,9 +80,8 @@ class DecodeWork(Work):
     def drop(self) -> bool:
         """Called when its request has ended. True when no thread has begun it: it then frees its image and never runs."""
         if self.future.done():
-            _ = (
-                self.future.cancelled() or self.future.exception()
-            )  # marks the error as retrieved: the request has already failed with another one
+            # Marks the error as retrieved: the request has already failed with another one.
+            _ = self.future.cancelled() or self.future.exception()
         self.future.cancel()
         if self.started:
             return False
