@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin
 
 from benchmarks.marks import write_between
 from models.artifact import Preprocessing
-from models.preprocess import crop_box, prepare
-from serve.images.decoder import Decoder
-from serve.images.png import read_png
-from serve.images.resize import SimdResampler, pillow_resample
+from models.images.decoder import Decoder
+from models.images.geometry import crop_box
+from models.images.png import read_png
+from models.images.resize import SimdResampler, pillow_resample
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "models" / "bundled" / "samples"
@@ -50,7 +50,10 @@ def photo(width: int, height: int) -> bytes:
 
 def by_pillow(body: bytes, steps: Preprocessing) -> Pixels:
     with Image.open(io.BytesIO(body)) as image:
-        return prepare(image, steps)
+        upright = ImageOps.exif_transpose(image).convert("L" if steps.channels == 1 else "RGB")
+        box = crop_box(*upright.size, steps)
+        resized = upright.resize((steps.size, steps.size), Image.Resampling.BILINEAR, box)
+        return np.asarray(resized).reshape(steps.size, steps.size, steps.channels)
 
 
 def timed(ways: Mapping[str, Way], rounds: int) -> dict[str, float]:

@@ -29,7 +29,7 @@ from models.engines.backends.registry import CPU_BACKENDS, GPU_BACKENDS, Backend
 from models.engines.build.eval_data import find_eval_source
 from models.engines.spec import BATCHES
 from models.engines.store.store import Store
-from serve.images.decoder import Decoder
+from models.images.decoder import Decoder
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "gpu.md"

@@ -24,8 +24,8 @@ from benchmarks.server import RUNTIME_SCRIPTS, Server, serving
 from convoy.protos import classifier_pb2
 from models.engines.backends.registry import load_engine
 from models.engines.engine import Engine
+from models.images.decoder import Decoder
 from serve.deployments.local import RAY_ENVIRONMENT
-from serve.images.decoder import Decoder
 from serve.telemetry.mmap_store import MmapWriter
 from serve.telemetry.recorder import Metrics, ModelRecorder
 

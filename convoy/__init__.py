@@ -1,4 +1,4 @@
-"""What a client of Convoy needs: wire types, clients, the command line. Imports neither Ray nor torch."""
+"""Clients, wire formats and the command line of Convoy. Imports neither Ray nor torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-LAZY = {"Client": "convoy.client", "AsyncClient": "convoy.client.aio"}  # so that `import convoy` stays quick
+LAZY = {"Client": "convoy.client", "AsyncClient": "convoy.client.aio"}  # keeps `import convoy` fast
 
 
 def __getattr__(name: str) -> Any:

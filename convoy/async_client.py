@@ -1,4 +1,4 @@
-"""The asyncio client under the name that programs know; it is made in `convoy.client.aio`."""
+"""The asyncio client under its public name; the code is in `convoy.client.aio`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client shows a server: an API key, certificates. And how keys are made and told."""
+"""Credentials of a client: API keys and TLS certificates. Also how keys are generated and hashed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import grpc
 
 KEY_BYTES = 32
-PREFIX = "convoy_"  # so that scanners of repositories and logs can tell one
+PREFIX = "convoy_"  # lets secret scanners recognise a key
 AUTHORIZATION = "authorization"
 LOCAL_KEY = "admin.key"
 
@@ -26,18 +26,18 @@ Value = TypeVar("Value")
 
 
 def new_key() -> str:
-    """A key of 256 random bits."""
+    """A new key with 256 random bits."""
     return PREFIX + secrets.token_urlsafe(KEY_BYTES)
 
 
 def digest(key: str | bytes) -> bytes:
-    """SHA-256 of a key. Its 256 random bits need no salt and no slow hash: there is nothing to guess."""
+    """SHA-256 of a key. With 256 random bits it needs neither a salt nor a slow hash: guessing is hopeless."""
     return hashlib.sha256(key.encode() if isinstance(key, str) else key).digest()
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """Files are in PEM. `ca` replaces the roots that the machine trusts; a certificate is for servers that ask for one."""
+    """An API key and PEM files. `ca` replaces the system's root certificates; `certificate` is for mutual TLS."""
 
     key: str = field(default="", repr=False)
     ca: Path | None = None
@@ -45,15 +45,15 @@ class Credentials:
     certificate_key: Path | None = None
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Headers over HTTP, metadata over gRPC."""
+        """The authorization header, as HTTP headers or gRPC metadata."""
         return ((AUTHORIZATION, f"Bearer {self.key}"),) if self.key else ()
 
     def tls(self) -> ssl.SSLContext:
-        """For HTTP. Raises ConfigError."""
+        """TLS settings for HTTP. Raises ConfigError for files that cannot be read."""
         return _read(self._tls)
 
     def channel(self) -> grpc.ChannelCredentials:
-        """For gRPC. Raises ConfigError."""
+        """TLS settings for gRPC. Raises ConfigError for files that cannot be read."""
         return _read(self._channel)
 
     def _tls(self) -> ssl.SSLContext:
@@ -66,16 +66,16 @@ class Credentials:
         import grpc
 
         files = (self.ca, self.certificate_key, self.certificate)
-        return grpc.ssl_channel_credentials(*(None if one is None else one.read_bytes() for one in files))
+        return grpc.ssl_channel_credentials(*(None if file is None else file.read_bytes() for file in files))
 
 
 def node_folder(http_port: int) -> Path:
-    """Where the server of this user on this machine keeps its sockets, pages and LOCAL_KEY, an admin's key."""
+    """The folder of this user's server on this machine: sockets, metrics files, and an admin's key in LOCAL_KEY."""
     return Path(tempfile.gettempdir()) / f"convoy-{os.getuid()}-{http_port}"
 
 
 def read_key(path: Path) -> str:
-    """The key in a file. Raises ConfigError."""
+    """Reads a key from a file. Raises ConfigError."""
     return _read(lambda: path.read_text().strip())
 
 

@@ -1,4 +1,4 @@
-"""The error tree, the same on both protocols and on both sides of the wire.
+"""The error classes with their HTTP statuses and gRPC codes, the same for server and client.
 
 ConvoyError                 500 INTERNAL
 ├── InvalidInput            400 INVALID_ARGUMENT
@@ -30,7 +30,7 @@ REASON_CHARACTERS = 500
 
 
 class ConvoyError(Exception):
-    """Something a user is told about; the text names the remedy where there is one."""
+    """An error whose text is shown to users; it names the remedy where there is one."""
 
     http_status: ClassVar[int] = 500
     grpc_code: ClassVar[str] = "INTERNAL"
@@ -44,14 +44,14 @@ class InvalidInput(ConvoyError):
 
 
 class Unauthenticated(ConvoyError):
-    """No API key, or one that the server does not know."""
+    """No API key, or an unknown one."""
 
     http_status = 401
     grpc_code = "UNAUTHENTICATED"
 
 
 class Forbidden(ConvoyError):
-    """The API key is known, and not allowed to do this."""
+    """The API key is known but lacks permission."""
 
     http_status = 403
     grpc_code = "PERMISSION_DENIED"
@@ -65,7 +65,7 @@ class NotFound(ConvoyError):
 
 
 class MethodNotAllowed(ConvoyError):
-    """The path is known, but not with this method."""
+    """The path exists, but not with this method."""
 
     http_status = 405
     grpc_code = "UNIMPLEMENTED"
@@ -86,17 +86,17 @@ class UnsupportedEncoding(ConvoyError):
 
 
 class Cancelled(ConvoyError):
-    """The client left before the answer."""
+    """The client disconnected before the response."""
 
     http_status = 499
     grpc_code = "CANCELLED"
 
 
 class Overloaded(ConvoyError):
-    """The queue is full, or too long for the deadline; try again after `retry_after_s` seconds."""
+    """The queue is full, or too long for the deadline; retry after `retry_after_s` seconds."""
 
     http_status = 503
-    # Not UNAVAILABLE: clients retry that by themselves at once, which makes an overload worse.
+    # Not UNAVAILABLE: gRPC clients retry that at once by themselves, which makes an overload worse.
     grpc_code = "RESOURCE_EXHAUSTED"
 
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
@@ -108,20 +108,20 @@ class Overloaded(ConvoyError):
 
 
 class QuotaExceeded(Overloaded):
-    """The API key has had its share of requests; try again after `retry_after_s` seconds."""
+    """The API key has used its quota of requests; retry after `retry_after_s` seconds."""
 
     http_status = 429
 
 
 class NotReady(ConvoyError):
-    """The model is loading or the server is draining; a retry may reach another one."""
+    """The model is loading or the server is draining; a retry may reach another replica."""
 
     http_status = 503
     grpc_code = "UNAVAILABLE"
 
 
 class DeadlineExceeded(ConvoyError):
-    """The time the request allowed has passed."""
+    """The request's deadline has passed."""
 
     http_status = 504
     grpc_code = "DEADLINE_EXCEEDED"
@@ -132,7 +132,7 @@ class EngineFailed(ConvoyError):
 
 
 class ConfigError(ConvoyError):
-    """The configuration or the machine does not allow a start."""
+    """The configuration is invalid, or this machine cannot run it."""
 
 
 class ArtifactError(ConvoyError):
@@ -140,14 +140,14 @@ class ArtifactError(ConvoyError):
 
 
 def shown(value: object) -> str:
-    """A value that was sent, for an error's text. A list or an object by its kind alone: it may be long, or too deep to write."""
+    """A client's value for an error text. Lists and objects are named by type only: they may be long or deeply nested."""
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "an object"
     return repr(value[:40] if isinstance(value, str) else value)
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> NotFound:
-    """Says that there is no `what` of this name, and which known one is nearest, or all of them."""
+    """NotFound for an unknown name, with the closest known name as a hint, else all known names."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
@@ -155,7 +155,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> NotFound:
 
 
 def reason_of(error: Exception) -> str:
-    """What a user is told of a failure: an error of ours whole, of any other its kind and first line."""
+    """The text of a failure for users: the full text of a ConvoyError, type and first line of any other error."""
     if isinstance(error, ConvoyError):
         return str(error)
     first_line = next(iter(str(error).splitlines()), "")
@@ -163,9 +163,9 @@ def reason_of(error: Exception) -> str:
 
 
 def error_of(attribute: str, value: object, message: str, retry_after_s: float | None = None) -> ConvoyError:
-    """The error of the tree whose `http_status` or `grpc_code` is `value`; where several are, the first of the diagram.
+    """The error whose `attribute` (`http_status` or `grpc_code`) is `value`; the first of the diagram where several match.
 
-    Only an overload says when to come back, which tells it from the others of its status.
+    Only overloads have a Retry-After, which distinguishes them from other errors of the same status.
     """
     kinds: list[type[ConvoyError]] = [
         kind
@@ -180,7 +180,7 @@ def error_of(attribute: str, value: object, message: str, retry_after_s: float |
 
 
 def seconds(text: str | bytes | None) -> float | None:
-    """The seconds of a Retry-After, None when it says none."""
+    """The seconds of a Retry-After header; None when it is absent or a date."""
     try:
         return None if text is None else float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Files that are replaced whole: a write that fails leaves the old file as it was."""
+"""Atomic replacement of files: a write that fails leaves the old file unchanged."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 @contextmanager
 def staged_file(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to. When the block ends, that file replaces `path`; when it fails, it is removed.
+    """Yields a path beside `path` to write to. When the block succeeds, that file replaces `path`; else it is removed.
 
-    A symbolic link stays, and so does the mode of the file. A pipe or a device is given as it is. Raises OSError.
+    Symbolic links and the file's mode are kept. For a pipe or a device, `path` itself is yielded. Raises OSError.
     """
     if path.exists() and not path.is_file():
         yield path
@@ -33,11 +33,11 @@ def staged_file(path: Path) -> Iterator[Path]:
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """Replaces a file: a reader sees the old content or the new one. Raises OSError."""
+    """Replaces a file atomically: a reader sees either the old or the new content. Raises OSError."""
     with staged_file(path) as staged:
         staged.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def is_same_file(one: Path, other: Path) -> bool:
-    """Whether both paths lead to one existing file, be it through links."""
-    return one.exists() and other.exists() and one.samefile(other)
+def is_same_file(first: Path, second: Path) -> bool:
+    """Whether both paths lead to the same existing file, also through links."""
+    return first.exists() and second.exists() and first.samefile(second)

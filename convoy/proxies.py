@@ -1,4 +1,4 @@
-"""Proxies of the environment (`http_proxy` and its kin): none lies between this machine and itself."""
+"""Proxy settings of the environment (`http_proxy` etc.): connections to this machine bypass them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 def is_local(url: str) -> bool:
-    """Whether a URL's host is this machine: localhost, 127.0.0.0/8, ::1, and 0.0.0.0 and ::, which servers print."""
+    """Whether a URL's host is this machine: localhost, loopback addresses, and 0.0.0.0 and ::, which servers print."""
     try:
         host = urlsplit(url).hostname or ""
         if host.rstrip(".") == "localhost":
@@ -22,8 +22,8 @@ def is_local(url: str) -> bool:
 
 
 def bypass(environment: Mapping[str, str], *names: str) -> dict[str, str]:
-    """The variables that keep proxies away from this machine and from `names`, beside what the environment keeps them from."""
+    """`no_proxy` variables that exclude this machine and `names`, in addition to those that the environment excludes."""
     kept = environment.get("no_proxy") or environment.get("NO_PROXY", "")
     entries = [entry.strip() for entry in kept.split(",") if entry.strip()]
     value = "*" if "*" in entries else ",".join(dict.fromkeys((*entries, *LOCAL_NAMES, *names)))
-    return {"no_proxy": value, "NO_PROXY": value}  # libraries differ in which one they read
+    return {"no_proxy": value, "NO_PROXY": value}  # libraries read either one

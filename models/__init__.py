@@ -1,7 +1,7 @@
-"""What is computed: architectures, training, export, artifacts, engines. Knows neither Ray nor HTTP.
+"""Architectures, training, export, artifacts and engines. Independent of Ray and HTTP.
 
-Whoever imports it, and every process that they start, tells nobody: libraries that would report how they are used are silenced
-here, since this runs before any of them is imported.
+Importing this package turns off the usage telemetry of the libraries below, for this process and its children. It happens
+here because this module runs before any of those libraries is imported.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import os
 import sys
 
 TELEMETRY_OFF = {
-    "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime writes a device id and queues events for upload when it is imported
-    "HF_HUB_DISABLE_TELEMETRY": "1",  # what timm fetches weights with
+    "ORT_DISABLE_TELEMETRY": "1",  # on import, ONNX Runtime writes a device id and queues events for upload
+    "HF_HUB_DISABLE_TELEMETRY": "1",  # timm fetches weights through this library
 }
 os.environ.update(TELEMETRY_OFF)
 
-# OpenVINO has no variable for it and reports each import to Google Analytics, unless this package is not there.
+# OpenVINO has no such variable: it reports each import to Google Analytics, unless this package cannot be imported.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]

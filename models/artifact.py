@@ -1,7 +1,7 @@
-"""Artifacts: a compiled checkpoint with a manifest that says what it is, how it was made and how right it is.
+"""Artifacts: compiled models with a manifest of their origin, preprocessing, accuracy and file hashes.
 
 A folder holds `manifest.json`, `image.onnx` (UINT8 NHWC in), `tensor.onnx` (FP32 NCHW in, normalised) and `weights.bin`,
-the weights both graphs share.
+the weights that both graphs share.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ MANIFEST = "manifest.json"
 IMAGE_MODEL = "image.onnx"
 TENSOR_MODEL = "tensor.onnx"
 WEIGHTS = "weights.bin"
-OPTIONAL = frozenset({"calibration"})  # keys that manifests may lack
+OPTIONAL = frozenset({"calibration"})  # keys that a manifest may omit
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes the network's input: short side to `resize`, centre crop of `size`, then (x/255 - mean) / std.
+    """From an image to the network's input: resize the short side to `resize`, crop `size` x `size`, (x/255 - mean) / std.
 
-    `pad` pixels of the normalised black are added on every side in the graph.
+    The graph then pads every side with `pad` pixels of normalised black.
     """
 
     channels: int
@@ -41,9 +41,9 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known of an artifact. `accuracy` has `top1` (0..1), `images`, `split` and `how`; `macs` are for one image.
+    """The description of an artifact. `accuracy` has `top1` (0..1), `images`, `split` and `how`; `macs` are for one image.
 
-    `calibration`, where it was fitted: `temperature`, expected calibration error `ece_before` and `ece_after` (0..1),
+    `calibration`, if it was fitted: `temperature`, expected calibration error `ece_before` and `ece_after` (0..1),
     `images` and `split`.
     """
 
@@ -68,12 +68,12 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """Raises ArtifactError on keys that are missing or unknown."""
+        """Parses a manifest. Raises ArtifactError for missing or unknown keys."""
         try:
             document = json.loads(text)
-            given, known = set(document), {one.name for one in dataclasses.fields(cls)}
-            if given | OPTIONAL != known:
-                raise ArtifactError(f"manifest keys differ: {', '.join(sorted((given | OPTIONAL) ^ known))}")
+            found, known = set(document), {field.name for field in dataclasses.fields(cls)}
+            if found | OPTIONAL != known:
+                raise ArtifactError(f"manifest keys differ: {', '.join(sorted((found | OPTIONAL) ^ known))}")
             steps = document["preprocessing"]
             preprocessing = Preprocessing(**steps | {"mean": tuple(steps["mean"]), "std": tuple(steps["std"])})
             return cls(**document | {"labels": tuple(document["labels"]), "preprocessing": preprocessing})
@@ -83,14 +83,14 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A folder whose files are those of its manifest."""
+    """A folder whose files match the hashes of its manifest."""
 
     folder: Path
     manifest: Manifest
 
     @classmethod
     def load(cls, folder: Path) -> Artifact:
-        """Reads and verifies an artifact. Raises ArtifactError that names the remedy."""
+        """Reads an artifact and verifies its files. Raises ArtifactError, with the remedy."""
         try:
             manifest = Manifest.from_json((folder / MANIFEST).read_text())
         except OSError as error:

@@ -1,6 +1,7 @@
-"""Where an artifact is written: beside the old one, then the two folders change places in one step.
+"""Writes artifacts atomically: into a new folder beside the old one, then the two are exchanged in one step.
 
-Only our own files are ever replaced. A process that is killed leaves the old artifact whole, and beside it a hidden folder.
+Only files of an artifact are ever replaced. A process that is killed leaves the old artifact intact, and a hidden folder
+beside it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from models.artifact import IMAGE_MODEL, MANIFEST, TENSOR_MODEL, WEIGHTS, Manife
 WRITTEN = frozenset({IMAGE_MODEL, TENSOR_MODEL, WEIGHTS, MANIFEST})
 MOST_NAMED = 3
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
-# What renameat2 fails with where the file system or the system cannot exchange folders.
+# Errors of renameat2 where the kernel or the file system cannot exchange folders.
 CANNOT_EXCHANGE = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EXDEV})
 REMEDIES = {
     errno.ENOSPC: "free some room",
@@ -40,10 +41,10 @@ def check_out(out: Path, inputs: Sequence[Path] = ()) -> None:
 
 @contextmanager
 def new_artifact(out: Path, inputs: Sequence[Path] = ()) -> Iterator[Path]:
-    """An empty folder to make an artifact in. When the block ends, `out` is that folder; when it fails, `out` is unchanged.
+    """Yields an empty folder for a new artifact. When the block succeeds, it becomes `out`; else `out` is unchanged.
 
-    What lies in an old artifact's folder beside its files (notices) stays there. Raises ArtifactError as `check_out` does,
-    and when nothing can be written.
+    Other files in the old artifact's folder (such as notices) are kept. Raises ArtifactError as `check_out` does, and when the
+    folder cannot be written.
     """
     target = out.resolve()
     with _explained(out):
@@ -55,13 +56,13 @@ def new_artifact(out: Path, inputs: Sequence[Path] = ()) -> Iterator[Path]:
             folder = Path(scratch) / "artifact"
             folder.mkdir()
             yield folder
-            _check(out, target, inputs)  # making it may have taken hours
+            _check(out, target, inputs)  # building the artifact may have taken hours
             _install(folder, target)
 
 
 @contextmanager
 def _explained(out: Path) -> Iterator[None]:
-    """Names the remedy for what the file system refuses."""
+    """Converts errors of the file system to ArtifactError, with the remedy."""
     try:
         yield
     except OSError as error:
@@ -72,14 +73,14 @@ def _explained(out: Path) -> Iterator[None]:
 
 @contextmanager
 def _folder_to_write_in(parent: Path) -> Iterator[Path]:
-    """The folder, made if it is absent, with those above it. When the block fails, what was made goes again."""
+    """Creates the folder and its parents if needed. When the block fails, created folders are removed again."""
     absent = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     try:
         parent.mkdir(parents=True, exist_ok=True)
         yield parent
     except BaseException:
         for folder in absent:
-            with suppress(OSError):  # others may have put something there meanwhile
+            with suppress(OSError):  # another process may have put a file there meanwhile
                 folder.rmdir()
         raise
 
@@ -93,7 +94,7 @@ def _check(out: Path, target: Path, inputs: Sequence[Path]) -> None:
     if not target.is_dir():
         return
     if Path.cwd().is_relative_to(target):
-        raise ArtifactError(f"{out} is the working folder, and would be replaced; start from another one")
+        raise ArtifactError(f"{out} is the working directory and would be replaced; run from another directory")
     if foreign := _foreign(target):
         more = ", …" if len(foreign) > MOST_NAMED else ""
         raise ArtifactError(
@@ -102,18 +103,18 @@ def _check(out: Path, target: Path, inputs: Sequence[Path]) -> None:
         )
 
 
-def exchange(one: Path, other: Path) -> None:
-    """Two folders of one file system change places in one step: renameat2(2). Raises OSError."""
+def exchange(first: Path, second: Path) -> None:
+    """Exchanges two folders of one file system atomically, with renameat2(2). Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    if libc.renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) != 0:
+    if libc.renameat2(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE) != 0:
         code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), str(other))
+        raise OSError(code, os.strerror(code), str(second))
 
 
 def _foreign(target: Path) -> list[str]:
-    """Names in a folder that keep an artifact from being written there: all, unless an artifact is there already."""
+    """Names of files that forbid writing an artifact here: all files, unless the folder already holds an artifact."""
     names = sorted(entry.name for entry in target.iterdir())
     try:
         manifest = Manifest.from_json((target / MANIFEST).read_text())
@@ -140,7 +141,7 @@ def _install(folder: Path, target: Path) -> None:
 
 
 def _keep_others(old: Path, new: Path) -> None:
-    """Copies what is not of the artifact, since a copy that fails leaves the old folder as it was."""
+    """Copies other files to the new folder; moving them would damage the old folder if it failed midway."""
     ours = WRITTEN | set(Manifest.from_json((old / MANIFEST).read_text()).files)
     for other in old.iterdir():
         if other.name in ours:
@@ -152,7 +153,7 @@ def _keep_others(old: Path, new: Path) -> None:
 
 
 def _replace(folder: Path, target: Path) -> None:
-    """In two steps, where the file system cannot do it in one."""
+    """Replaces the folder in two steps, where the file system cannot exchange folders."""
     aside = folder.with_name("old")
     target.rename(aside)
     try:

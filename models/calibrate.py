@@ -1,4 +1,4 @@
-"""`python -m models.calibrate MODEL…`: fits each model's temperature on held-out labels and writes it into its manifest."""
+"""`python -m models.calibrate MODEL…`: fits each model's temperature on the validation set and writes it into the manifest."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ log = logging.getLogger("convoy.calibrate")
 
 
 def fit_calibration(artifact: Artifact, threads: int = 0) -> dict[str, Any]:
-    """The manifest's `calibration`; empty where there are no held-out images with the model's labels.
+    """The manifest's `calibration`; empty where there is no validation set with the model's labels.
 
-    Raises EngineFailed for an image without an answer.
+    Raises EngineFailed when an image has no finite logits.
     """
     manifest = artifact.manifest
     if manifest.dataset not in PACKAGES:
@@ -42,7 +42,7 @@ def fit_calibration(artifact: Artifact, threads: int = 0) -> dict[str, Any]:
 
 
 def write_calibration(folder: Path) -> Artifact:
-    """Fits the temperature of an artifact and writes it into its manifest. Raises ArtifactError."""
+    """Fits the temperature of an artifact and writes it into the manifest. Raises ArtifactError."""
     artifact = Artifact.load(folder)
     manifest = dataclasses.replace(artifact.manifest, calibration=fit_calibration(artifact))
     write_file(folder / MANIFEST, manifest.to_json())
@@ -57,10 +57,10 @@ def main() -> None:
         folder = BUNDLED / name if (BUNDLED / name).is_dir() else Path(name)
         found = write_calibration(folder).manifest.calibration
         if not found:
-            log.info("%s: no held-out labels, no temperature", name)
+            log.info("%s: no labelled validation set, so no temperature", name)
             continue
         log.info(
-            "%s: temperature %.3f, calibration error %.2f %% before, %.2f %% after, on %d held-out images",
+            "%s: temperature %.3f, calibration error %.2f %% before, %.2f %% after, on %d validation images",
             name, found["temperature"], 100 * found["ece_before"], 100 * found["ece_after"], found["images"],
         )  # fmt: skip
 

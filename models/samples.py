@@ -1,7 +1,8 @@
-"""`python -m models.samples`: the bundled sample images again, from the test images of the data sets."""
+"""`python -m models.samples`: writes the bundled sample images again, from the test images of the data sets."""
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image
 from models.datasets import DataSet, load_data
 
 FOLDER = Path(__file__).parent / "bundled" / "samples"
-# Positions among the test images, chosen by hand for variety, and the model that should know them.
+# Positions in the test set, chosen by hand for variety, and the model that classifies them correctly.
 CHOSEN = {"mnist": ("lenet5-mnist", (0, 1, 3, 4, 61)), "cifar10": ("resnet20-cifar10", (1, 3, 10, 12, 23, 28))}
 # From scikit-image's data folder; licences in samples/NOTICE.
 PHOTOS = (
@@ -21,7 +22,7 @@ PHOTOS = (
 
 
 def write_samples(folder: Path) -> None:
-    """Writes the digits and CIFAR images, and the index of all samples."""
+    """Writes the digits and CIFAR-10 images, and the index of all samples."""
     folder.mkdir(parents=True, exist_ok=True)
     entries = [
         entry for name, (model, chosen) in CHOSEN.items() for entry in _write(load_data(name), model, chosen, folder)
@@ -49,5 +50,10 @@ def _write(data: DataSet, model: str, chosen: tuple[int, ...], folder: Path) -> 
     return entries
 
 
-if __name__ == "__main__":
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m models.samples", description=__doc__).parse_args()
     write_samples(FOLDER)
+
+
+if __name__ == "__main__":
+    main()

@@ -61,9 +61,9 @@ def classify(
 
 
 def _tell_skipped(folder: Path) -> None:
-    from convoy.client.requests import list_folder
+    from convoy.image_files import split_images
 
-    for path in list_folder(folder)[1]:
+    for path in split_images(folder.rglob("*"))[1]:
         click.echo(f"convoy: {path} is skipped: no image by its name", err=True)
 
 

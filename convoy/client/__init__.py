@@ -1,6 +1,6 @@
-"""Clients of a server, one for threads and one for an event loop, and what they answer.
+"""Clients of a server, blocking and asyncio, and the types of their responses.
 
-The modules behind these names are loaded when a name is first used: the command line needs only a few of them.
+Modules are loaded when a name is first used, because the command line needs only a few of them and must start fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The client for an event loop: the same calls, answers and errors as `convoy.client.Client`.
+"""The asyncio client: the same calls, responses and errors as `convoy.client.Client`.
 
 async with AsyncClient() as client:
     answers = await asyncio.gather(*(client.classify("lenet5-mnist", image) for image in images))
@@ -15,7 +15,7 @@ from typing import Self
 
 from convoy.client.aio_transports import async_transport_for
 from convoy.client.progress import progress_bar
-from convoy.client.requests import Image, Question, find_images, read_images
+from convoy.client.requests import ClassifyRequest, Image, find_images, read_images
 from convoy.client.responses import Classification, FileAnswer, ModelSummary, parse_classification, parse_models
 from convoy.client.retries import Retries, call_async
 from convoy.credentials import Credentials
@@ -25,7 +25,7 @@ from convoy.wire.tensors import Tensor
 
 
 class AsyncClient:
-    """Asks one server from one event loop; use it in an `async with` block or close it."""
+    """A client of one server, for one event loop. Use it in an `async with` block, or call `close`."""
 
     def __init__(
         self,
@@ -52,8 +52,8 @@ class AsyncClient:
     ) -> Classification:
         """As `Client.classify`."""
         contents = await asyncio.to_thread(read_images, images)
-        question = Question(model, contents, top_k, threshold, labels, version, priority, energy)
-        document = await call_async(self._retries, timeout, lambda left: self._transport.classify(question, left))
+        request = ClassifyRequest(model, contents, top_k, threshold, labels, version, priority, energy)
+        document = await call_async(self._retries, timeout, lambda left: self._transport.classify(request, left))
         return parse_classification(self._url, document, energy)
 
     async def classify_folder(

@@ -1,4 +1,4 @@
-"""The twins of `convoy.client.transports` for an event loop."""
+"""HTTP and gRPC transports of the asyncio client; see `convoy.client.transports`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx
 
 from convoy.client import grpc_requests, http_requests
 from convoy.client.http_requests import HttpCall
-from convoy.client.requests import Question
+from convoy.client.requests import ClassifyRequest
 from convoy.client.responses import Document
 from convoy.client.transports import CONNECTIONS, GRPC_SCHEMES, check_scheme
 from convoy.credentials import Credentials
@@ -21,9 +21,9 @@ from convoy.wire.oip_http import InferRequest, InferResponse
 
 
 class AsyncTransport(Protocol):
-    """What a client needs of its server, within a timeout in seconds. Everything raises ConvoyError."""
+    """The calls that a client needs. Timeouts are in seconds; every method raises ConvoyError."""
 
-    async def classify(self, question: Question, timeout: float) -> Document: ...
+    async def classify(self, request: ClassifyRequest, timeout: float) -> Document: ...
 
     async def infer(self, request: InferRequest, timeout: float) -> InferResponse: ...
 
@@ -41,8 +41,8 @@ class AsyncHttpTransport:
         self._client = http_requests.open_client(httpx.AsyncClient, url, credentials, limits=CONNECTIONS)
         self._url = url
 
-    async def classify(self, question: Question, timeout: float) -> Document:
-        return http_requests.document_of(self._url, await self._send(http_requests.classify_call(question), timeout))
+    async def classify(self, request: ClassifyRequest, timeout: float) -> Document:
+        return http_requests.document_of(self._url, await self._send(http_requests.classify_call(request), timeout))
 
     async def infer(self, request: InferRequest, timeout: float) -> InferResponse:
         return http_requests.infer_response_of(self._url, await self._send(http_requests.infer_call(request), timeout))
@@ -82,8 +82,8 @@ class AsyncGrpcTransport:
 
         return open_inference_pb2_grpc.GRPCInferenceServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
-    async def classify(self, question: Question, timeout: float) -> Document:
-        message = await self._call(self._classifier.Classify, grpc_requests.classify_message(question), timeout)
+    async def classify(self, request: ClassifyRequest, timeout: float) -> Document:
+        message = await self._call(self._classifier.Classify, grpc_requests.classify_message(request), timeout)
         return grpc_requests.document_of(message)
 
     async def infer(self, request: InferRequest, timeout: float) -> InferResponse:
@@ -96,9 +96,9 @@ class AsyncGrpcTransport:
         from convoy.protos import open_inference_pb2 as pb
 
         index = await self._call(self._inference.RepositoryIndex, pb.RepositoryIndexRequest(ready=True), timeout)
-        questions = [pb.ModelMetadataRequest(name=one.name) for one in index.models]
-        known = [await self._call(self._inference.ModelMetadata, question, timeout) for question in questions]
-        return {"models": [grpc_requests.summary_of(one) for one in known if grpc_requests.takes_images(one)]}
+        requests = [pb.ModelMetadataRequest(name=model.name) for model in index.models]
+        known = [await self._call(self._inference.ModelMetadata, request, timeout) for request in requests]
+        return {"models": [grpc_requests.summary_of(model) for model in known if grpc_requests.takes_images(model)]}
 
     async def check_ready(self, timeout: float) -> None:
         from convoy.protos import open_inference_pb2 as pb
@@ -117,7 +117,7 @@ class AsyncGrpcTransport:
 
 
 def async_transport_for(url: str, credentials: Credentials) -> AsyncTransport:
-    """Raises InvalidInput for an address without a known scheme."""
+    """The transport for an address, by its scheme. Raises InvalidInput for an unknown scheme."""
     scheme, target = check_scheme(url)
     if scheme in GRPC_SCHEMES:
         return AsyncGrpcTransport(target, credentials, secure=scheme == "grpcs")

@@ -1,4 +1,4 @@
-"""Messages to a server over gRPC and what its answers mean, apart from who sends them: shared by both gRPC transports."""
+"""gRPC messages and the meaning of responses, shared by the blocking and the asyncio transport."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import grpc
 from google.protobuf.json_format import MessageToDict
 
 from convoy.client.http_requests import RETRY_AFTER
-from convoy.client.requests import Question
+from convoy.client.requests import ClassifyRequest
 from convoy.client.responses import Document, unreadable
 from convoy.errors import ConvoyError, InvalidInput, error_of, seconds
 from convoy.protos import classifier_pb2
@@ -20,26 +20,26 @@ SIZES = (("grpc.max_send_message_length", MAX_MESSAGE), ("grpc.max_receive_messa
 
 
 def channel_options(target: str) -> list[tuple[str, int]]:
-    """Options of a channel to HOST:PORT; proxies of the environment are for servers elsewhere."""
+    """Options of a channel to HOST:PORT; a server on this machine is reached without the environment's proxy."""
     return [*SIZES, ("grpc.enable_http_proxy", int(not is_local(f"grpc://{target}")))]
 
 
-def classify_message(question: Question) -> classifier_pb2.ClassifyRequest:
+def classify_message(request: ClassifyRequest) -> classifier_pb2.ClassifyRequest:
     return classifier_pb2.ClassifyRequest(
-        model=question.model,
-        version=question.version,
-        images=question.images,
-        top_k=question.top_k,
-        threshold=question.threshold,
-        indices_only=not question.labels,
-        priority=question.priority,
-        energy=question.energy,
-        id=question.id,
+        model=request.model,
+        version=request.version,
+        images=request.images,
+        top_k=request.top_k,
+        threshold=request.threshold,
+        indices_only=not request.labels,
+        priority=request.priority,
+        energy=request.energy,
+        id=request.id,
     )
 
 
 def document_of(message: Any) -> Document:
-    """A message as the document that HTTP would answer."""
+    """Converts a message to the document that the server sends over HTTP."""
     document: Document = MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
@@ -47,7 +47,7 @@ def document_of(message: Any) -> Document:
 
 
 def infer_response_of(server: str, message: Any) -> InferResponse:
-    """Raises ConvoyError when the message holds no tensors."""
+    """The tensors of a response. Raises ConvoyError when it cannot be parsed."""
     from convoy.wire.oip_grpc import parse_response_message
 
     try:
@@ -57,7 +57,7 @@ def infer_response_of(server: str, message: Any) -> InferResponse:
 
 
 def summary_of(metadata: Any) -> Document:
-    """A model of `/v1/models` from its ModelMetadataResponse."""
+    """A model's entry of `/v1/models`, from its ModelMetadataResponse."""
     return {
         "name": metadata.name,
         "version": metadata.versions[-1],
@@ -71,7 +71,7 @@ def takes_images(metadata: Any) -> bool:
 
 
 def failure_of(error: grpc.RpcError) -> ConvoyError:
-    """The error that a status was."""
+    """Converts a gRPC status to an error of `convoy.errors`."""
     trailing: Any = error.trailing_metadata() or ()
     retry_after = next((value for key, value in trailing if key == RETRY_AFTER), None)
     return error_of("grpc_code", error.code().name, error.details() or "", seconds(retry_after))

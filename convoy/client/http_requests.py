@@ -1,4 +1,4 @@
-"""Requests to a server over HTTP and what its answers mean, apart from who sends them: shared by both HTTP transports."""
+"""HTTP requests and the meaning of responses, shared by the blocking and the asyncio transport."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import quote
 import httpx
 import orjson
 
-from convoy.client.requests import Question
+from convoy.client.requests import ClassifyRequest
 from convoy.client.responses import Document, unreadable
 from convoy.credentials import Credentials
 from convoy.errors import ConfigError, ConvoyError, DeadlineExceeded, InvalidInput, NotReady, error_of, seconds
@@ -21,12 +21,12 @@ from convoy.wire.oip_http_client import parse_response, render_request
 TIMEOUT_HEADER = "x-request-timeout-ms"
 PRIORITY_HEADER = "x-request-priority"
 RETRY_AFTER = "retry-after"
-GRACE_SECONDS = 1.0  # the server keeps the deadline; a second more lets it say so
+GRACE_SECONDS = 1.0  # the server enforces the deadline; this leaves time to receive its error
 
 
 @dataclass(frozen=True)
 class HttpCall:
-    """One request, without its server."""
+    """One request, without the server's address."""
 
     method: str
     path: str
@@ -35,15 +35,15 @@ class HttpCall:
 
     def options(self, timeout: float) -> dict[str, Any]:
         """Arguments of httpx's `request`."""
-        told = {TIMEOUT_HEADER: f"{max(0.0, timeout) * 1000:.0f}"}
-        return {"headers": told | dict(self.headers), "timeout": timeout + GRACE_SECONDS, **self.body}
+        deadline = {TIMEOUT_HEADER: f"{max(0.0, timeout) * 1000:.0f}"}
+        return {"headers": deadline | dict(self.headers), "timeout": timeout + GRACE_SECONDS, **self.body}
 
 
 HttpClient = TypeVar("HttpClient", httpx.Client, httpx.AsyncClient)
 
 
 def open_client(kind: type[HttpClient], url: str, credentials: Credentials, **options: Any) -> HttpClient:
-    """A client of httpx; proxies of the environment are for servers elsewhere. Raises ConfigError."""
+    """An httpx client; a server on this machine is reached without the environment's proxy. Raises ConfigError."""
     if url.startswith("https://"):
         options["verify"] = credentials.tls()
     headers = httpx.Headers(credentials.metadata())
@@ -51,8 +51,8 @@ def open_client(kind: type[HttpClient], url: str, credentials: Credentials, **op
         return kind(base_url=url, headers=headers, trust_env=not is_local(url), **options)
     except (ImportError, ValueError) as error:
         raise ConfigError(
-            f"the proxy that the environment names for {url} cannot be used ({error}); "
-            "correct http_proxy, https_proxy or all_proxy, or name the server in no_proxy"
+            f"the proxy that the environment sets for {url} cannot be used ({error}); "
+            "correct http_proxy, https_proxy or all_proxy, or add the server to no_proxy"
         ) from error
 
 
@@ -60,23 +60,23 @@ MODELS = HttpCall("GET", "/v1/models")
 READY = HttpCall("GET", "/v2/health/ready")
 
 
-def classify_call(question: Question) -> HttpCall:
-    """The classify API: one image as it is, several as a form."""
-    query = f"top_k={question.top_k}&threshold={question.threshold:.9f}&id={quote(question.id, safe='')}"
-    if not question.labels:
+def classify_call(request: ClassifyRequest) -> HttpCall:
+    """A call of the classify API: one image as the body, several as a multipart form."""
+    query = f"top_k={request.top_k}&threshold={request.threshold:.9f}&id={quote(request.id, safe='')}"
+    if not request.labels:
         query += "&labels=false"
-    if question.energy:
+    if request.energy:
         query += "&energy=true"
-    headers = {PRIORITY_HEADER: str(question.priority)} if question.priority else {}
-    path = f"/v1/models/{_path(question.model, question.version)}/classify?{query}"
-    if len(question.images) == 1:
-        return HttpCall("POST", path, headers, {"content": question.images[0]})
-    files = [("image", (str(number), image)) for number, image in enumerate(question.images)]
+    headers = {PRIORITY_HEADER: str(request.priority)} if request.priority else {}
+    path = f"/v1/models/{_path(request.model, request.version)}/classify?{query}"
+    if len(request.images) == 1:
+        return HttpCall("POST", path, headers, {"content": request.images[0]})
+    files = [("image", (str(number), image)) for number, image in enumerate(request.images)]
     return HttpCall("POST", path, headers, {"files": files})
 
 
 def infer_call(request: InferRequest) -> HttpCall:
-    """The Open Inference Protocol, with binary tensors."""
+    """A call of the Open Inference Protocol, with binary tensors."""
     body, length = render_request(request)
     headers = {} if length is None else {HEADER_LENGTH: str(length)}
     return HttpCall("POST", f"/v2/models/{_path(request.model, request.version)}/infer", headers, {"content": body})
@@ -87,18 +87,18 @@ def _path(model: str, version: str) -> str:
 
 
 def document_of(server: str, response: httpx.Response) -> Document:
-    """The JSON object of an answer. Raises ConvoyError."""
+    """The JSON object of a response. Raises ConvoyError."""
     try:
         document = orjson.loads(checked(response).content)
     except orjson.JSONDecodeError as error:
         raise unreadable(server, error) from error
     if not isinstance(document, dict):
-        raise unreadable(server, TypeError("it is no JSON object"))
+        raise unreadable(server, TypeError("not a JSON object"))
     return document
 
 
 def infer_response_of(server: str, response: httpx.Response) -> InferResponse:
-    """The tensors of an answer. Raises ConvoyError."""
+    """The tensors of a response. Raises ConvoyError."""
     declared = checked(response).headers.get(HEADER_LENGTH)
     try:
         return parse_response(response.content, None if declared is None else int(declared))
@@ -107,7 +107,7 @@ def infer_response_of(server: str, response: httpx.Response) -> InferResponse:
 
 
 def checked(response: httpx.Response) -> httpx.Response:
-    """The response when it is no error. Raises ConvoyError."""
+    """Returns a successful response. Raises the ConvoyError of any other."""
     if response.is_success:
         return response
     text, retry_after = _error_text(response), seconds(response.headers.get(RETRY_AFTER))
@@ -115,7 +115,7 @@ def checked(response: httpx.Response) -> httpx.Response:
 
 
 def failure_of(server: str, timeout: float, error: httpx.HTTPError) -> ConvoyError:
-    """What it means that no answer came."""
+    """Converts an error of httpx, where no response arrived, to an error of `convoy.errors`."""
     if isinstance(error, httpx.TimeoutException):
         return DeadlineExceeded(f"{server} did not answer in {timeout:g} s")
     if isinstance(error, httpx.ConnectError):

@@ -1,4 +1,4 @@
-"""Progress bars on standard error, for whoever waits for many images."""
+"""Progress bars on standard error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress_bar(total: int, shown: bool) -> Iterator[Callable[[], None]]:
-    """A bar of `total` steps when `shown`; what it yields is called once a step."""
+    """A bar of `total` steps when `shown`. Yields a function to call once per step."""
     with steps_bar(shown) as report:
         done = 0
 
@@ -23,7 +23,7 @@ def progress_bar(total: int, shown: bool) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def steps_bar(shown: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each step of a longer work when `shown`; what it yields is told the step, how much is done and of how much."""
+    """One bar per step of a longer job when `shown`. Yields a function that takes (step, done, total)."""
     if not shown:
         yield lambda step, done, total: None
         return

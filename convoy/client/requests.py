@@ -1,4 +1,4 @@
-"""What a client asks, once for every way to send it."""
+"""The classify request and its images, independent of the protocol that sends it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from convoy.errors import InvalidInput
+from convoy.image_files import SUFFIX_LIST, split_images
 
 Image = bytes | Path
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"})
 
 
 def new_id() -> str:
@@ -18,8 +18,8 @@ def new_id() -> str:
 
 
 @dataclass(frozen=True)
-class Question:
-    """A classify request. Its id stays the same through retries, so that a server counts it once."""
+class ClassifyRequest:
+    """A classify request. Retries keep its id, so that an experiment on the server counts it once."""
 
     model: str
     images: tuple[bytes, ...]
@@ -33,24 +33,17 @@ class Question:
 
 
 def read_images(images: Image | Sequence[Image]) -> tuple[bytes, ...]:
-    """The encoded images, read where they are files. Raises InvalidInput for a file that cannot be read."""
-    listed = [images] if isinstance(images, (bytes, Path)) else images
+    """The encoded images; files are read. Raises InvalidInput for a file that cannot be read."""
+    items = [images] if isinstance(images, (bytes, Path)) else images
     try:
-        return tuple(image if isinstance(image, bytes) else image.read_bytes() for image in listed)
+        return tuple(image if isinstance(image, bytes) else image.read_bytes() for image in items)
     except OSError as error:
         raise InvalidInput(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
-def list_folder(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The files of a folder and the folders in it, in order: images by their names, and the others."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    images = [path for path in files if path.suffix.lower() in SUFFIXES]
-    return images, [path for path in files if path.suffix.lower() not in SUFFIXES]
-
-
 def find_images(folder: Path) -> list[Path]:
-    """The image files of a folder and the folders in it, in order. Raises InvalidInput when there are none."""
-    images, _ = list_folder(folder)
+    """The image files of a folder and its subfolders, sorted. Raises InvalidInput when there are none."""
+    images, _ = split_images(folder.rglob("*"))
     if not images:
-        raise InvalidInput(f"no images in {folder}; looked for {', '.join(sorted(SUFFIXES))}")
+        raise InvalidInput(f"no images in {folder}; looked for {SUFFIX_LIST}")
     return images

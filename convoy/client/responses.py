@@ -1,4 +1,4 @@
-"""What a client gets back, as typed values made of the server's JSON documents."""
+"""Typed responses of a server, parsed from its JSON documents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Document = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Class:
-    """One class of a prediction; `label` is empty when only indices were asked for."""
+    """One class of a prediction; `label` is empty when only indices were requested."""
 
     index: int
     label: str
@@ -30,7 +30,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Member:
-    """Who took part in the answer of an ensemble or cascade; `outcome` is answered, late or failed."""
+    """One member's part in the response of an ensemble or cascade; `outcome` is answered, late or failed."""
 
     model: str
     version: str
@@ -43,7 +43,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Energy:
-    """What an answer cost in millijoules; None while the server knows no price."""
+    """The energy of a response in millijoules; None while the server has no measurement."""
 
     millijoules: float | None
     source: str = ""
@@ -52,7 +52,7 @@ class Energy:
 
 @dataclass(frozen=True)
 class Classification:
-    """A server's answer: a prediction per image, and its own times in milliseconds."""
+    """A classification: one prediction per image, and the server's timings in milliseconds."""
 
     id: str
     model: str
@@ -61,13 +61,13 @@ class Classification:
     timings_ms: Mapping[str, float]
     batch_size: int
     members: tuple[Member, ...] = ()
-    arm: str = ""  # of the experiment that was called
+    arm: str = ""  # of the experiment, when the model's name was that of one
     energy: Energy | None = None
 
 
 @dataclass(frozen=True)
 class FileAnswer:
-    """The answer about one file, or the error that it got instead."""
+    """The classification of one file, or its error."""
 
     path: Path
     answer: Classification | None = None
@@ -85,12 +85,12 @@ class ModelSummary:
 
 
 def unreadable(server: str, error: Exception) -> ConvoyError:
-    """An answer that is not the protocol's."""
-    return ConvoyError(f"the answer of {server} cannot be read: {error}")
+    """The error for a response that does not follow the protocol."""
+    return ConvoyError(f"the response of {server} cannot be read: {error}")
 
 
 def parse_classification(server: str, document: Document, energy: bool = False) -> Classification:
-    """`energy`: whether it was asked for. Raises ConvoyError when the document is none of a classification."""
+    """Parses a classification; `energy` says whether it was requested. Raises ConvoyError for another document."""
     try:
         return Classification(
             document["id"],
@@ -108,7 +108,9 @@ def parse_classification(server: str, document: Document, energy: bool = False) 
 
 
 def _prediction(entry: Document) -> Prediction:
-    return Prediction(tuple(Class(one["index"], one.get("label", ""), one["probability"]) for one in entry["classes"]))
+    return Prediction(
+        tuple(Class(item["index"], item.get("label", ""), item["probability"]) for item in entry["classes"])
+    )
 
 
 def _energy(document: Document) -> Energy:
@@ -116,8 +118,10 @@ def _energy(document: Document) -> Energy:
 
 
 def parse_models(server: str, document: Document) -> list[ModelSummary]:
-    """Raises ConvoyError when the document is no list of models."""
+    """Parses a list of models. Raises ConvoyError for another document."""
     try:
-        return [ModelSummary(one["name"], one["version"], one["dataset"], one["classes"]) for one in document["models"]]
+        return [
+            ModelSummary(item["name"], item["version"], item["dataset"], item["classes"]) for item in document["models"]
+        ]
     except (KeyError, TypeError) as error:
         raise unreadable(server, error) from error

@@ -1,7 +1,7 @@
-"""Which failed calls are tried again, and when: exponential backoff with full jitter, within the caller's deadline.
+"""Retries of failed calls: exponential backoff with full jitter, within the caller's deadline.
 
-Classification and inference change nothing on the server, so a call may be repeated whenever another try can succeed: the
-server was not there, not ready or overloaded. A call that was wrong or too late stays so.
+Classification and inference have no side effects, so a call is repeated when the server was unreachable, not ready or
+overloaded. Invalid and late calls are not retried.
 Full jitter: Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 """
 
@@ -21,14 +21,14 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Retries:
-    """At most `tries` tries in all; the pause before try n + 1 is drawn from 0 to `first_s` 2^(n-1), at most `longest_s`."""
+    """At most `tries` attempts; the pause after attempt n is uniform in [0, min(`longest_s`, `first_s` 2^(n-1))] seconds."""
 
     tries: int = 3
     first_s: float = 0.1
     longest_s: float = 2.0
 
     def pause(self, tried: int, error: ConvoyError, remaining_s: float) -> float | None:
-        """Seconds to wait before the next try after `tried` of them, None: give up. An overload's own wish is kept."""
+        """Seconds to wait after `tried` attempts; None to give up. A Retry-After of the server is added."""
         if tried >= self.tries or not isinstance(error, (NotReady, Overloaded)):
             return None
         pause = random.uniform(0, min(self.longest_s, self.first_s * 2 ** (tried - 1)))
@@ -38,7 +38,7 @@ class Retries:
 
 
 def call(retries: Retries, timeout: float, attempt: Callable[[float], Answer]) -> Answer:
-    """The answer of the first try that succeeds; `attempt` is given the seconds that are left."""
+    """The response of the first attempt that succeeds. `attempt` gets the remaining seconds. Raises the last error."""
     deadline = time.monotonic() + timeout
     tried = 0
     while True:
@@ -53,7 +53,7 @@ def call(retries: Retries, timeout: float, attempt: Callable[[float], Answer]) -
 
 
 async def call_async(retries: Retries, timeout: float, attempt: Callable[[float], Awaitable[Answer]]) -> Answer:
-    """As `call`, on an event loop."""
+    """As `call`, for asyncio."""
     deadline = time.monotonic() + timeout
     tried = 0
     while True:

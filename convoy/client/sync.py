@@ -1,12 +1,12 @@
-"""A typed client of Convoy over HTTP (`http://host:8000`) or gRPC (`grpc://host:8001`), with connections kept open.
+"""The blocking client, over HTTP (`http://host:8000`) or gRPC (`grpc://host:8001`), with persistent connections.
 
-With TLS: `https://` and `grpcs://`. Keys and certificates are `credentials`.
+With TLS: `https://` and `grpcs://`. API keys and certificates go into `credentials`.
 
 with Client("grpc://127.0.0.1:8001") as client:
     answer = client.classify("resnet20-cifar10", Path("cat.png"))
     print(answer.predictions[0].classes[0].label)
 
-`convoy.client.aio.AsyncClient` is its twin for an event loop.
+`convoy.client.aio.AsyncClient` is the same for asyncio.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from convoy.client.progress import progress_bar
-from convoy.client.requests import Image, Question, find_images, read_images
+from convoy.client.requests import ClassifyRequest, Image, find_images, read_images
 from convoy.client.responses import (
     Classification,
     FileAnswer,
@@ -36,9 +36,9 @@ from convoy.wire.tensors import Tensor
 
 
 class Client:
-    """Asks one server. Errors are those of `convoy.errors`; use it in a `with` block or close it. Threads may share it.
+    """A client of one server. Thread-safe. Use it in a `with` block, or call `close`. Raises the errors of `convoy.errors`.
 
-    What can succeed at another try is tried again, within the call's timeout, as `retries` says.
+    Calls that may succeed later are retried within their timeout, see `Retries`.
     """
 
     def __init__(
@@ -64,24 +64,24 @@ class Client:
         priority: int = 0,
         energy: bool = False,
     ) -> Classification:
-        """Classifies encoded images, given as bytes or files, in at most `timeout` seconds, retries included.
+        """Classifies encoded images, from bytes or files.
 
         Args:
             model: the name of a model.
             images: one image or several.
-            top_k: how many classes of each image, best first.
-            timeout: seconds for everything.
+            top_k: number of classes per image, best first.
+            timeout: seconds for the call, retries included.
             threshold: classes below this probability are left out.
-            labels: false leaves the labels out.
-            version: empty, the server chooses.
-            priority: 1 is served first; 0 is the default one.
-            energy: whether the answer tells what it cost.
+            labels: whether classes have labels, or only indices.
+            version: the model's version; empty for the server's choice.
+            priority: 1 is the highest; 0 means the server's default.
+            energy: whether the response reports its energy.
 
         Raises:
-            ConvoyError: as the server says, or NotReady and DeadlineExceeded when it says nothing.
+            ConvoyError: the server's error, NotReady when it cannot be reached, DeadlineExceeded after `timeout` seconds.
         """
-        question = Question(model, read_images(images), top_k, threshold, labels, version, priority, energy)
-        document = call(self._retries, timeout, lambda left: self._transport.classify(question, left))
+        request = ClassifyRequest(model, read_images(images), top_k, threshold, labels, version, priority, energy)
+        document = call(self._retries, timeout, lambda left: self._transport.classify(request, left))
         return parse_classification(self._url, document, energy)
 
     def classify_folder(
@@ -94,9 +94,9 @@ class Client:
         in_flight: int = 8,
         progress: bool = False,
     ) -> Iterator[FileAnswer]:
-        """Classifies the images of a folder and the folders in it, in order, `in_flight` at a time.
+        """Classifies the images of a folder and its subfolders, in order, `in_flight` at a time.
 
-        An image that fails is an answer with its error. `timeout` is for each image; `progress` shows a bar on standard
+        An image that fails yields a FileAnswer with its error. `timeout` is per image; `progress` shows a bar on standard
         error. Raises InvalidInput when there are no images.
         """
         files = find_images(folder)
@@ -126,7 +126,7 @@ class Client:
         timeout: float = 30.0,
         version: str = "",
     ) -> InferResponse:
-        """Runs a model on tensors in at most `timeout` seconds. No outputs: all of them. Raises ConvoyError."""
+        """Runs a model on tensors, in at most `timeout` seconds. Without `outputs` all are returned. Raises ConvoyError."""
         request = InferRequest(tuple(inputs), tuple(outputs), binary_output=True, model=model, version=version)
         return call(self._retries, timeout, lambda left: self._transport.infer(request, left))
 
@@ -135,7 +135,7 @@ class Client:
         return parse_models(self._url, call(self._retries, timeout, self._transport.models))
 
     def ready(self, timeout: float = 5.0) -> bool:
-        """Whether the server takes requests; one that is not there or does not answer in time does not."""
+        """Whether the server is ready. False as well when it cannot be reached or does not respond in `timeout` seconds."""
         try:
             self._transport.check_ready(timeout)
         except (NotReady, DeadlineExceeded):

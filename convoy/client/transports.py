@@ -1,4 +1,4 @@
-"""How a blocking client reaches its server: HTTP or gRPC, each with connections kept open."""
+"""HTTP and gRPC transports of the blocking client, with persistent connections."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx
 
 from convoy.client import grpc_requests, http_requests
 from convoy.client.http_requests import HttpCall
-from convoy.client.requests import Question
+from convoy.client.requests import ClassifyRequest
 from convoy.client.responses import Document
 from convoy.credentials import Credentials
 from convoy.errors import InvalidInput, NotReady
@@ -24,9 +24,9 @@ GRPC_SCHEMES = ("grpc", "grpcs")
 
 
 class Transport(Protocol):
-    """What a client needs of its server, within a timeout in seconds. Everything raises ConvoyError."""
+    """The calls that a client needs. Timeouts are in seconds; every method raises ConvoyError."""
 
-    def classify(self, question: Question, timeout: float) -> Document: ...
+    def classify(self, request: ClassifyRequest, timeout: float) -> Document: ...
 
     def infer(self, request: InferRequest, timeout: float) -> InferResponse: ...
 
@@ -44,8 +44,8 @@ class HttpTransport:
         self._client = http_requests.open_client(httpx.Client, url, credentials, limits=CONNECTIONS)
         self._url = url
 
-    def classify(self, question: Question, timeout: float) -> Document:
-        return http_requests.document_of(self._url, self._send(http_requests.classify_call(question), timeout))
+    def classify(self, request: ClassifyRequest, timeout: float) -> Document:
+        return http_requests.document_of(self._url, self._send(http_requests.classify_call(request), timeout))
 
     def infer(self, request: InferRequest, timeout: float) -> InferResponse:
         return http_requests.infer_response_of(self._url, self._send(http_requests.infer_call(request), timeout))
@@ -79,15 +79,15 @@ class GrpcTransport:
         self._metadata = credentials.metadata()
         self._classifier = classifier_pb2_grpc.ClassifierStub(self._channel)  # type: ignore[no-untyped-call]
 
-    # tritonclient registers the same protobuf package as ours, so ours is loaded only for those who infer.
+    # tritonclient registers the same protobuf package, and loading both fails: ours is loaded only by a call that needs it.
     @cached_property
     def _inference(self) -> Any:
         from convoy.protos import open_inference_pb2_grpc
 
         return open_inference_pb2_grpc.GRPCInferenceServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
-    def classify(self, question: Question, timeout: float) -> Document:
-        message = self._call(self._classifier.Classify, grpc_requests.classify_message(question), timeout)
+    def classify(self, request: ClassifyRequest, timeout: float) -> Document:
+        message = self._call(self._classifier.Classify, grpc_requests.classify_message(request), timeout)
         return grpc_requests.document_of(message)
 
     def infer(self, request: InferRequest, timeout: float) -> InferResponse:
@@ -100,9 +100,9 @@ class GrpcTransport:
         from convoy.protos import open_inference_pb2 as pb
 
         index = self._call(self._inference.RepositoryIndex, pb.RepositoryIndexRequest(ready=True), timeout)
-        questions = [pb.ModelMetadataRequest(name=one.name) for one in index.models]
-        known = [self._call(self._inference.ModelMetadata, question, timeout) for question in questions]
-        return {"models": [grpc_requests.summary_of(one) for one in known if grpc_requests.takes_images(one)]}
+        requests = [pb.ModelMetadataRequest(name=model.name) for model in index.models]
+        known = [self._call(self._inference.ModelMetadata, request, timeout) for request in requests]
+        return {"models": [grpc_requests.summary_of(model) for model in known if grpc_requests.takes_images(model)]}
 
     def check_ready(self, timeout: float) -> None:
         from convoy.protos import open_inference_pb2 as pb
@@ -121,7 +121,7 @@ class GrpcTransport:
 
 
 def transport_for(url: str, credentials: Credentials) -> Transport:
-    """Raises InvalidInput for an address without a known scheme."""
+    """The transport for an address, by its scheme. Raises InvalidInput for an unknown scheme."""
     scheme, target = check_scheme(url)
     if scheme in GRPC_SCHEMES:
         return GrpcTransport(target, credentials, secure=scheme == "grpcs")
@@ -129,7 +129,7 @@ def transport_for(url: str, credentials: Credentials) -> Transport:
 
 
 def check_scheme(url: str) -> tuple[str, str]:
-    """Scheme and the rest. Raises InvalidInput for an address without a known scheme."""
+    """Scheme and the rest of an address. Raises InvalidInput for an unknown scheme."""
     scheme, _, target = url.partition("://")
     if scheme not in ("http", "https", *GRPC_SCHEMES):
         raise InvalidInput(f"{url!r} must begin with http://, https://, grpc:// or grpcs://")

@@ -1,4 +1,4 @@
-"""The classification extension: the best K values of an output as text, `value:index` or `value:index:label`."""
+"""Triton's classification extension: the K largest values of an output as text, `value:index` or `value:index:label`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from convoy.wire.tensors import BF16, BYTES, Tensor
 
 
 def classify_output(tensor: Tensor, classes: int, labels: Sequence[str] = (), batched: bool = True) -> Tensor:
-    """The `classes` best values of each row of an output, best first; equal ones by index, NaN last.
+    """The `classes` largest values of each row of an output, in descending order; ties by index, NaN last.
 
     Args:
         tensor: numbers of shape [batch, n], or [n] when not `batched`; further dimensions count as part of n.
-        classes: how many are asked for; all of them when there are fewer.
+        classes: the requested number K; all classes when there are fewer.
         labels: the name of each index; an index without a name has no third field.
         batched: whether the first dimension is the batch.
 
@@ -46,9 +46,9 @@ def classify_output(tensor: Tensor, classes: int, labels: Sequence[str] = (), ba
 
 
 def _descending(rows: NDArray[Any]) -> NDArray[np.intp]:
-    """Per row the indices of its values, largest first, equal ones in their order, NaN last."""
+    """Per row the indices of its values in descending order; ties keep their order, NaN is last."""
     if rows.dtype.kind == "f":
         order: NDArray[np.intp] = np.argsort(-rows, axis=1, kind="stable")
-    else:  # unsigned numbers cannot be negated: the order of the mirrored row, mirrored
+    else:  # unsigned integers cannot be negated: sort the reversed row and reverse the result
         order = rows.shape[1] - 1 - np.argsort(rows[:, ::-1], axis=1, kind="stable")[:, ::-1]
     return order

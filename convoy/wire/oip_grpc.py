@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's inference messages over gRPC, both ways: a server's half first, then a client's."""
+"""Inference messages of the Open Inference Protocol over gRPC, for server and client."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ Entry = pb.ModelInferRequest.InferInputTensor | pb.ModelInferResponse.InferOutpu
 
 
 def parse_message(message: pb.ModelInferRequest, check: CheckTensor = accept_any) -> InferRequest:
-    """A request over gRPC. Raises InvalidInput.
+    """Parses a request. Raises InvalidInput.
 
-    `check` refuses a tensor by its name, datatype and shape, before its elements cost anything.
+    `check` may refuse a tensor by its name, datatype and shape, before its elements are read.
     """
     if not message.inputs:
         raise InvalidInput("inputs must hold at least one tensor")
@@ -85,7 +85,7 @@ def _requested(entries: Any) -> tuple[RequestedOutput, ...]:
 
 
 def _tensors(kind: str, entries: Any, raw: Any, check: CheckTensor) -> tuple[Tensor, ...]:
-    """The tensors of a request or an answer, from raw contents or typed ones, never both."""
+    """The tensors of a request or a response, from either raw or typed contents."""
     check_number(f"{kind}s", len(entries))
     if raw and len(raw) != len(entries):
         raise InvalidInput(f"{len(raw)} raw_{kind}_contents for {len(entries)} {kind}s")
@@ -158,7 +158,7 @@ def _to_parameter(value: str | int | float | bool) -> pb.InferParameter:
 
 
 def render_message(response: InferResponse) -> pb.ModelInferResponse:
-    """An answer over gRPC; always raw contents, the only form every client reads."""
+    """Renders a response, always with raw contents: the only form that every client reads."""
     return pb.ModelInferResponse(
         model_name=response.model_name,
         model_version=response.model_version,
@@ -173,7 +173,7 @@ def render_message(response: InferResponse) -> pb.ModelInferResponse:
 
 
 def render_request_message(request: InferRequest) -> pb.ModelInferRequest:
-    """A client's request over gRPC, with raw contents."""
+    """Renders a client's request, with raw contents."""
     return pb.ModelInferRequest(
         model_name=request.model,
         model_version=request.version,
@@ -195,7 +195,7 @@ def render_request_message(request: InferRequest) -> pb.ModelInferRequest:
 
 
 def parse_response_message(message: pb.ModelInferResponse) -> InferResponse:
-    """An answer over gRPC as a client reads it, raw or typed. Raises InvalidInput."""
+    """Parses a response, with raw or typed contents. Raises InvalidInput."""
     return InferResponse(
         message.model_name,
         message.model_version,

@@ -1,6 +1,6 @@
-"""The Open Inference Protocol's inference messages as values, and their form over HTTP (JSON, binary, mixed).
+"""Inference messages of the Open Inference Protocol (v2), and their form over HTTP: JSON, binary or mixed.
 
-This is a server's half: requests are parsed, answers rendered. `convoy.wire.oip_http_client` is the other half.
+This is the server's side: it parses requests and renders responses. `convoy.wire.oip_http_client` is the client's side.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ NO_PARAMETERS: Parameters = {}
 PARAMETER_TYPES = frozenset({str, int, float, bool})
 SHARED_MEMORY = "shared_memory_region"
 NO_DATA = memoryview(b"")
-KEPT_HEADS = 256
-KEPT_HEAD_BYTES = 1024  # beyond, JSON holds data, which differ
-MAX_TENSORS = 256  # inputs, or outputs, of a request
+KEPT_HEADS = 256  # parsed JSON parts that are cached
+KEPT_HEAD_BYTES = 1024  # a longer JSON part holds data, which differ per request
+MAX_TENSORS = 256  # inputs or outputs of a request
 MAX_PARAMETERS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class RequestedOutput:
-    """An output a request asks for. `binary` None: as the request as a whole says; `classes` > 0: as classification."""
+    """A requested output. `binary` None: the request's default form; `classes` > 0: as classification."""
 
     name: str
     binary: bool | None = None
@@ -55,7 +55,7 @@ class RequestedOutput:
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """An inference request of either protocol. No outputs: all of them. No version: the server chooses."""
+    """An inference request over HTTP or gRPC. Empty `outputs` mean all; an empty version is the server's choice."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[RequestedOutput, ...] = ()
@@ -68,7 +68,7 @@ class InferRequest:
 
 @dataclass(frozen=True, slots=True)
 class InferResponse:
-    """An answer of either protocol."""
+    """A response over HTTP or gRPC."""
 
     model_name: str
     model_version: str
@@ -80,18 +80,18 @@ class InferResponse:
 def parse_request(
     body: Buffer, header_length: int | None, model: str = "", version: str = "", check: CheckTensor = accept_any
 ) -> InferRequest:
-    """A request over HTTP. Unknown keys are ignored.
+    """Parses a request. Unknown keys are ignored.
 
     Args:
-        body: the whole body, decompressed.
-        header_length: the length of its JSON part when binary data follow, from the header of that name.
+        body: the complete body, decompressed.
+        header_length: length of the JSON part when binary data follow, from the header of that name.
         model: the model's name, from the path.
         version: its version, from the path.
-        check: refuses a tensor by its name, datatype and shape, before its elements cost anything. It is not asked where
-            there is no cost by element: numbers in binary form, and what little JSON a small head can hold.
+        check: may refuse a tensor by its name, datatype and shape, before its elements are read. It is not called where
+            elements cost nothing: numbers in binary form, and JSON data of a cached small head.
 
     Raises:
-        InvalidInput: what is wrong, and with which tensor.
+        InvalidInput: the text names the tensor and the fault.
     """
     text, tail = _split("request", body, header_length)
     small = header_length is not None and len(text) <= KEPT_HEAD_BYTES
@@ -101,7 +101,7 @@ def parse_request(
 
 
 class _Entry(NamedTuple):
-    """What JSON says of a tensor: its data, or how many bytes of binary data are its own."""
+    """A tensor's JSON entry: its data, or the size of its binary data in bytes."""
 
     name: str
     datatype: str
@@ -111,7 +111,7 @@ class _Entry(NamedTuple):
 
 
 class _Head(NamedTuple):
-    """The JSON part of a request, checked."""
+    """The JSON part of a request, validated."""
 
     inputs: tuple[_Entry, ...]
     outputs: tuple[RequestedOutput, ...]
@@ -135,14 +135,14 @@ def _read_head(text: bytes, check: CheckTensor = accept_any) -> _Head:
     )
 
 
-_known_head = lru_cache(KEPT_HEADS)(_read_head)  # a client's requests differ in their binary data alone
+_known_head = lru_cache(KEPT_HEADS)(_read_head)  # requests of one client usually differ only in their binary data
 
 
 def raw_request(name: str, body: bytes, datatype: str = BYTES, shape: tuple[int, ...] = (1,)) -> InferRequest:
-    """A raw binary request (header length 0): the whole body is the data of the model's only input. Raises InvalidInput.
+    """A raw binary request (header length 0): the body is the data of the model's only input. Raises InvalidInput.
 
-    `shape` is the input's with a batch of 1. One dimension may be -1: the body's length says it. For BYTES the body is
-    the one element, without the length before it.
+    `shape` is the input's with a batch of 1. One dimension may be -1: it follows from the body's length. For BYTES the body is
+    the single element, without its length prefix.
     """
     if datatype == BYTES:
         if any(size not in (1, -1) for size in shape):
@@ -158,7 +158,7 @@ def raw_request(name: str, body: bytes, datatype: str = BYTES, shape: tuple[int,
 
 
 def split_body(what: str, body: Buffer, header_length: int | None) -> tuple[dict[str, Any], memoryview]:
-    """The JSON document of a request or an answer, and the binary data behind it. Raises InvalidInput."""
+    """The JSON document of a request or a response, and the binary data after it. Raises InvalidInput."""
     text, tail = _split(what, body, header_length)
     return _load(what, text), tail
 
@@ -182,7 +182,7 @@ def _load(what: str, text: Buffer) -> dict[str, Any]:
 
 
 def parse_tensors(kind: str, entries: Any, tail: memoryview) -> tuple[Tensor, ...]:
-    """The inputs of a request or the outputs of an answer; `tail` is their binary data. Raises InvalidInput."""
+    """The inputs of a request or the outputs of a response; `tail` is their binary data. Raises InvalidInput."""
     return _bind(kind, _read_entries(kind, entries, accept_any), tail, accept_any)
 
 
@@ -191,7 +191,7 @@ def _read_entries(kind: str, entries: Any, check: CheckTensor) -> tuple[_Entry, 
         raise InvalidInput(f"{kind}s must be a list of at least one tensor")
     check_number(f"{kind}s", len(entries))
     read = tuple(_read_entry(kind, entry, check) for entry in entries)
-    check_unique(kind, [one.name for one in read])
+    check_unique(kind, [entry.name for entry in read])
     return read
 
 
@@ -216,7 +216,7 @@ def _read_entry(kind: str, entry: Any, check: CheckTensor) -> _Entry:
 
 
 def _bind(kind: str, entries: tuple[_Entry, ...], tail: memoryview, check: CheckTensor) -> tuple[Tensor, ...]:
-    """The tensors, those without data of their own with the next bytes of `tail`."""
+    """The tensors; those without JSON data get the next bytes of `tail`."""
     tensors = []
     start = 0
     for entry in entries:
@@ -255,7 +255,7 @@ def _parse_outputs(outputs: Any) -> tuple[RequestedOutput, ...]:
 
 
 def class_count(parameters: Parameters) -> int:
-    """The classification extension's K, 0 when it is not asked for. Raises InvalidInput."""
+    """K of the classification extension; 0 when it is not requested. Raises InvalidInput."""
     classes = parameters.get("classification", 0)
     if type(classes) is not int or classes < 0:
         raise InvalidInput("classification must be a whole number of at least 1")
@@ -263,20 +263,20 @@ def class_count(parameters: Parameters) -> int:
 
 
 def check_number(kind: str, number: int, most: int = MAX_TENSORS) -> None:
-    """Raises InvalidInput for more tensors, or parameters, than any request has: each costs a step in Python."""
+    """Raises InvalidInput for too many tensors or parameters: each takes time of the event loop."""
     if number > most:
         raise InvalidInput(f"the request has {number} {kind}; {most} are allowed")
 
 
 def check_unique(kind: str, names: list[str]) -> None:
-    """Raises InvalidInput when a tensor is named twice."""
+    """Raises InvalidInput when two tensors have the same name."""
     if len(names) > 1 and len(set(names)) < len(names):
-        ((twice, _),) = Counter(names).most_common(1)
-        raise InvalidInput(f"{kind} {twice!r} is named more than once")
+        ((repeated, _),) = Counter(names).most_common(1)
+        raise InvalidInput(f"{kind} {repeated!r} is named more than once")
 
 
 def refuse_shared_memory(name: str, parameters: Parameters) -> None:
-    """Raises InvalidInput for a tensor that is to go through memory: that extension is not offered."""
+    """Raises InvalidInput for a tensor in shared memory: that extension is not supported."""
     if SHARED_MEMORY in parameters:
         raise InvalidInput(f"tensor {name!r}: shared memory is not offered; send the data")
 
@@ -304,15 +304,15 @@ def _flag(parameters: Parameters, name: str) -> bool | None:
 
 
 def render_response(response: InferResponse, request: InferRequest) -> tuple[bytes, int | None]:
-    """The body over HTTP, and the length of its JSON part when binary data follow.
+    """The body of a response, and the length of its JSON part when binary data follow.
 
-    Raises InvalidInput when the request asks for JSON and JSON cannot hold the answer.
+    Raises InvalidInput when the request asks for JSON and JSON cannot represent the values.
     """
-    wanted = {output.name: output.binary for output in request.outputs}
+    forms = {output.name: output.binary for output in request.outputs}
     outputs = []
     tail: list[bytes] = []
     for tensor in response.outputs:
-        binary = wanted.get(tensor.name)
+        binary = forms.get(tensor.name)
         outputs.append(render_tensor(tensor, request.binary_output if binary is None else binary, tail))
     document: dict[str, Any] = {
         "model_name": response.model_name,
@@ -328,7 +328,7 @@ def render_response(response: InferResponse, request: InferRequest) -> tuple[byt
 
 
 def render_tensor(tensor: Tensor, binary: bool, tail: list[bytes]) -> dict[str, Any]:
-    """A tensor's JSON entry; binary data go to the end of `tail`. Raises InvalidInput for what JSON cannot hold."""
+    """A tensor's JSON entry; binary data are appended to `tail`. Raises InvalidInput for values that JSON cannot represent."""
     entry: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
     if binary:
         raw = encode_raw(tensor)

@@ -1,4 +1,4 @@
-"""A client's half of the Open Inference Protocol over HTTP: requests are rendered, answers parsed."""
+"""The client's side of the Open Inference Protocol over HTTP: renders requests, parses responses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from convoy.wire.tensors import Buffer
 def render_request(request: InferRequest, binary: bool = True) -> tuple[bytes, int | None]:
     """The body, with inputs as binary data or as JSON, and the length of its JSON part when binary data follow.
 
-    Raises InvalidInput for tensors that JSON cannot hold, when `binary` is false.
+    Raises InvalidInput for tensors that JSON cannot represent, when `binary` is false.
     """
     tail: list[bytes] = []
     document: dict[str, Any] = {"inputs": [render_tensor(tensor, binary, tail) for tensor in request.inputs]}
@@ -40,7 +40,7 @@ def _requested(output: RequestedOutput) -> dict[str, Any]:
 
 
 def parse_response(body: Buffer, header_length: int | None) -> InferResponse:
-    """An answer; `header_length` is the length of its JSON part when binary data follow. Raises InvalidInput."""
+    """Parses a response; `header_length` is the length of its JSON part when binary data follow. Raises InvalidInput."""
     document, tail = split_body("answer", body, header_length)
     return InferResponse(
         document.get("model_name") or "",

@@ -1,7 +1,7 @@
-"""What a server says of itself and its models in the Open Inference Protocol, the same over HTTP and gRPC.
+"""Metadata of a server and its models in the Open Inference Protocol, the same over HTTP and gRPC.
 
-Each function makes one JSON document from small values. `to_message` turns a document into the protobuf message of the
-same fields, so that both protocols cannot differ.
+Each function makes one JSON document. `to_message` converts a document to the protobuf message with the same fields, so that
+the two protocols cannot differ.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """A server. An extension is listed only when it is complete."""
+    """A server. Only complete extensions are listed."""
 
     name: str
     version: str
@@ -31,7 +31,7 @@ class ServerInfo:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """An input or output as clients see it; -1 stands for any size, and a batch dimension is part of the shape."""
+    """An input or output as clients see it; -1 is a variable size, and the batch dimension is part of the shape."""
 
     name: str
     datatype: str
@@ -54,7 +54,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Span:
-    """How often something happened, and the nanoseconds it took in all."""
+    """A number of events, and their total duration in nanoseconds."""
 
     count: int = 0
     ns: int = 0
@@ -62,7 +62,7 @@ class Span:
 
 @dataclass(frozen=True)
 class InferSpans:
-    """Where requests spent their time. Cache hits are in `success` and in `cache_hit` alone."""
+    """Durations of requests by stage. Cache hits count only in `success` and `cache_hit`."""
 
     success: Span = Span()
     fail: Span = Span()
@@ -76,7 +76,7 @@ class InferSpans:
 
 @dataclass(frozen=True)
 class BatchSpans:
-    """Where batches of one size spent their time."""
+    """Durations of batches of one size by stage."""
 
     batch_size: int
     compute_input: Span
@@ -99,7 +99,7 @@ class ModelStatistics:
 
 @dataclass(frozen=True)
 class RepositoryEntry:
-    """A model version and whether it serves; `reason` says why not."""
+    """A model version and its state; `reason` explains why it is not ready."""
 
     name: str
     version: str
@@ -113,7 +113,7 @@ def live(alive: bool) -> Document:
 
 
 def ready(is_ready: bool, error: str = "") -> Document:
-    """The body of `/v2/health/ready`: KServe's client reads `ready`, the protocol's text has `live`."""
+    """The body of `/v2/health/ready`: KServe's client reads `ready`, the protocol's specification has `live`."""
     return {"ready": is_ready, "live": is_ready} | ({} if is_ready else {"error": error or "the server is not ready"})
 
 
@@ -133,21 +133,21 @@ def model_metadata(model: ModelInfo) -> Document:
         "name": model.name,
         "versions": list(model.versions),
         "platform": model.platform,
-        "inputs": [_tensor(one) for one in model.inputs],
-        "outputs": [_tensor(one) for one in model.outputs],
+        "inputs": [_tensor(tensor) for tensor in model.inputs],
+        "outputs": [_tensor(tensor) for tensor in model.outputs],
     }
     return document | ({"properties": dict(model.properties)} if model.properties else {})
 
 
 def model_config(model: ModelInfo) -> Document:
-    """The body of `/v2/models/{name}/config`, and `inference.ModelConfig`: what Triton's tools read of it."""
+    """The body of `/v2/models/{name}/config`, and `inference.ModelConfig`: the part that Triton's tools read."""
     document: Document = {
         "name": model.name,
         "platform": model.platform,
         "backend": model.backend,
         "max_batch_size": model.max_batch,
-        "input": [_config_tensor(one, model.max_batch > 0) for one in model.inputs],
-        "output": [_config_tensor(one, model.max_batch > 0) for one in model.outputs],
+        "input": [_config_tensor(tensor, model.max_batch > 0) for tensor in model.inputs],
+        "output": [_config_tensor(tensor, model.max_batch > 0) for tensor in model.outputs],
         "model_transaction_policy": {"decoupled": False},
     }
     return document | ({"dynamic_batching": {"preferred_batch_size": [model.max_batch]}} if model.max_batch else {})
@@ -155,7 +155,8 @@ def model_config(model: ModelInfo) -> Document:
 
 def model_statistics(models: Iterable[ModelStatistics]) -> Document:
     """The body of `/v2/models/stats`, and `inference.ModelStatisticsResponse`."""
-    return {"model_stats": [asdict(one) | {"batch_stats": [asdict(b) for b in one.batch_stats]} for one in models]}
+    documents = [asdict(model) | {"batch_stats": [asdict(batch) for batch in model.batch_stats]} for model in models]
+    return {"model_stats": documents}
 
 
 def repository_index(entries: Iterable[RepositoryEntry]) -> list[Document]:
@@ -164,7 +165,7 @@ def repository_index(entries: Iterable[RepositoryEntry]) -> list[Document]:
 
 
 def to_message(document: Document, message: AnyMessage) -> AnyMessage:
-    """The document in the message, which is returned. A field that the message does not have is an error of ours."""
+    """Fills the message with the document and returns it. An unknown field is a bug, and raises ParseError."""
     return ParseDict(document, message)
 
 

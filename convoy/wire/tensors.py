@@ -1,7 +1,7 @@
-"""Tensors on the wire: the protocol's datatypes, their binary layout and JSON form.
+"""Tensors of the Open Inference Protocol: datatypes, binary layout and JSON form.
 
 Numeric data are little-endian and row-major; a BYTES element is its length (uint32, little-endian) and its bytes.
-Shapes and counts are checked before anything is allocated for them.
+Shapes and counts are checked before memory is allocated for them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "FP64": np.dtype("<f8"),
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-# NumPy has no bfloat16: such a tensor holds the bits, see `bf16_to_fp32`.
+# NumPy has no bfloat16: such a tensor holds the bits as uint16, see `bf16_to_fp32`.
 LAYOUT = DTYPES | {BF16: np.dtype("<u2")}
 NOT_IN_JSON = {"FP16", BF16}
 # The Python types that a JSON tensor's values may have.
@@ -46,15 +46,15 @@ IN_JSON: dict[str, frozenset[type]] = {
 }
 MAX_RANK = 16
 MAX_NAME = 256
-MAX_ELEMENTS = 2**60 - 1  # of 8 bytes each, what an array's dimensions may multiply to
-PIECE = 64 * 1024  # values that NumPy converts in one call, which holds the interpreter's lock
+MAX_ELEMENTS = 2**60 - 1  # of 8 bytes each: NumPy's limit for the product of an array's dimensions
+PIECE = 64 * 1024  # values per NumPy call: a call holds the GIL, and other threads run between two calls
 
 Buffer = bytes | memoryview
 CheckTensor = Callable[[str, str, tuple[int, ...]], None]  # name, datatype and shape, before the data are read; raises
 
 
 def accept_any(name: str, datatype: str, shape: tuple[int, ...]) -> None:
-    """Accepts every tensor: a client reads what it asked for."""
+    """Accepts every tensor, for clients: they requested the response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Tensor:
 
 
 def check_name(name: Any) -> str:
-    """A tensor's name, short enough to stand in an error's text. Raises InvalidInput."""
+    """A tensor's name, short enough for error texts. Raises InvalidInput."""
     if not isinstance(name, str):
         raise InvalidInput("a tensor's name must be text")
     if len(name) > MAX_NAME:
@@ -91,7 +91,7 @@ def check_name(name: Any) -> str:
 
 
 def check_shape(name: str, shape: Sequence[Any]) -> tuple[int, ...]:
-    """A shape of non-negative whole numbers that an array can have. Raises InvalidInput."""
+    """A shape of non-negative integers that an array can have. Raises InvalidInput."""
     if len(shape) > MAX_RANK:
         raise InvalidInput(f"tensor {name!r} has {len(shape)} dimensions; {MAX_RANK} are allowed")
     sizes = tuple(shape)
@@ -100,14 +100,14 @@ def check_shape(name: str, shape: Sequence[Any]) -> tuple[int, ...]:
             raise InvalidInput(
                 f"tensor {name!r} has a dimension of {shown(size)}; it must be a whole number of at least 0"
             )
-    # A dimension of 0 needs no bytes, and must not hide others that no array can have.
+    # With a dimension of 0 the data are empty, but NumPy still refuses others that are too large.
     if 0 in sizes and math.prod(size for size in sizes if size) > MAX_ELEMENTS:
         raise InvalidInput(f"tensor {name!r} has the shape {list(sizes)}, which is larger than any array")
     return sizes
 
 
 def layout_of(name: str, datatype: str) -> np.dtype[Any]:
-    """How a numeric datatype lies in memory. Raises InvalidInput for an unknown one."""
+    """The memory layout of a numeric datatype. Raises InvalidInput for an unknown one."""
     dtype = LAYOUT.get(datatype)
     if dtype is None:
         known = ", ".join((*LAYOUT, BYTES))
@@ -121,7 +121,7 @@ def decode_raw(name: str, datatype: str, shape: Sequence[Any], raw: Buffer) -> T
 
 
 def decode_checked(name: str, datatype: str, sizes: tuple[int, ...], raw: Buffer) -> Tensor:
-    """The same for a shape that has been checked."""
+    """As `decode_raw`, for a shape that has been checked."""
     if datatype == BYTES:
         return Tensor(name, datatype, sizes, _split_elements(name, math.prod(sizes), raw))
     dtype = layout_of(name, datatype)
@@ -129,10 +129,9 @@ def decode_checked(name: str, datatype: str, sizes: tuple[int, ...], raw: Buffer
     if len(raw) != expected:
         raise InvalidInput(f"tensor {name!r} has {len(raw)} bytes; {datatype} of shape {list(sizes)} needs {expected}")
     array = np.frombuffer(raw, dtype).reshape(sizes)
-    if not array.flags.aligned:  # JSON of any length lies before it, and engines may read whole words
-        array = np.frombuffer(bytes(raw), dtype).reshape(
-            sizes
-        )  # array.copy() would release the GIL and wait for it again
+    if not array.flags.aligned:  # the JSON part before it has any length, and engines may need aligned data
+        # Not array.copy(), which would release the GIL and wait for it again.
+        array = np.frombuffer(bytes(raw), dtype).reshape(sizes)
     if datatype == "BOOL" and array.size and array.view(np.uint8).max() > 1:
         raise InvalidInput(f"tensor {name!r} is BOOL with bytes other than 0 and 1")
     return Tensor(name, datatype, sizes, array)
@@ -179,7 +178,7 @@ def decode_json(name: str, datatype: str, shape: Sequence[Any], data: Any) -> Te
 
 
 def _flatten(name: str, sizes: tuple[int, ...], data: Any) -> list[Any]:
-    """The values in one list. A whole level is checked in one call, so that no value costs a Python step of its own."""
+    """The values as one flat list. Each level is checked with a few C calls, not value by value in Python."""
     if not isinstance(data, list):
         raise InvalidInput(f"tensor {name!r}: data must be a list")
     if not data or type(data[0]) is not list:
@@ -198,8 +197,8 @@ def _flatten(name: str, sizes: tuple[int, ...], data: Any) -> list[Any]:
 
 
 def _numbers(name: str, datatype: str, values: list[Any]) -> NDArray[Any]:
-    # Types are checked first: NumPy would parse text, round fractions and, for one long text among many, allocate its
-    # length for each.
+    # Types are checked first: NumPy would parse text, round fractions, and allocate the length of the longest text for every
+    # element.
     for _, piece in _pieces(values):
         if not set(map(type, piece)) <= IN_JSON[datatype]:
             raise InvalidInput(f"tensor {name!r}: data hold values that are not {datatype}")
@@ -210,7 +209,7 @@ def _numbers(name: str, datatype: str, values: list[Any]) -> NDArray[Any]:
 
 
 def to_array(values: Sequence[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Numbers in one dimension. Raises OverflowError or FloatingPointError for a value that does not fit."""
+    """Numbers as a one-dimensional array. Raises OverflowError or FloatingPointError for a value that does not fit."""
     array = np.empty(len(values), dtype)
     with np.errstate(over="raise"):
         for start, piece in _pieces(values):
@@ -219,7 +218,7 @@ def to_array(values: Sequence[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _pieces(values: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:
-    """The values from each start on; between two pieces other threads get their turn."""
+    """(start, values) of each piece; other threads can run between two pieces."""
     for start in range(0, len(values), PIECE):
         yield start, values[start : start + PIECE]
 
@@ -234,7 +233,7 @@ def _text(name: str, value: Any) -> bytes:
 
 
 def to_json(tensor: Tensor) -> list[str] | NDArray[Any]:
-    """Flat JSON data: text, or an array that orjson writes itself. Raises InvalidInput for what JSON cannot hold."""
+    """Flat JSON data: strings, or an array for orjson. Raises InvalidInput for values that JSON cannot represent."""
     data = tensor.data
     if isinstance(data, list):
         try:

@@ -6,19 +6,18 @@ import csv
 from pathlib import Path
 
 from convoy.errors import ConfigError
+from convoy.image_files import SUFFIX_LIST, split_images
 from loadtest.payloads.item import Expected, Item
 from loadtest.plan import Payload
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
 def read_folder(payload: Payload) -> tuple[tuple[Item, ...], int]:
     """At most `count` images, evenly spread over the folder, and how many there are. Raises ConfigError."""
     root = Path(payload.folder).expanduser()
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files, _ = split_images(root.rglob("*"))
     if not files:
         raise ConfigError(
-            f"no images in {root} (looked for {', '.join(sorted(SUFFIXES))}, in sub-folders too); --images says another folder"
+            f"no images in {root} (looked for {SUFFIX_LIST}, in sub-folders too); --images says another folder"
         )
     wanted = min(payload.count, len(files))
     chosen = [files[number * len(files) // wanted] for number in range(wanted)]

@@ -1,7 +1,7 @@
-"""What a network does with one image, operation by operation, and what that costs.
+"""Traces a network operation by operation and counts parameters, multiply-accumulates (MACs) and activations.
 
-The network runs once, on torch's meta device if it was built there: shapes without numbers, so that the largest takes
-milliseconds and no memory.
+The network runs once, on torch's meta device if it was built there: it has shapes but no data, so that even the largest
+network takes milliseconds and no memory.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ WEIGHTED = {aten.convolution.default: 1, aten.addmm.default: 2, aten.mm.default:
 class Operation:
     """A convolution, linear layer, pool or join: its output (no batch dimension), and its cost for one image.
 
-    `sources` are the positions of the operations before it whose outputs it takes; -1 is the image. Norms, activations
-    and dropout are passed over.
+    `sources` are the positions of earlier operations whose outputs it takes; -1 is the image. Norms, activations and
+    dropout are skipped.
     """
 
     name: str
@@ -44,14 +44,14 @@ class Operation:
 
 @dataclass(frozen=True)
 class Trace:
-    """The operations in the order in which an image meets them, and the shape of the answer (no batch dimension)."""
+    """The operations in order of execution, and the shape of the output (no batch dimension)."""
 
     operations: tuple[Operation, ...]
     output: tuple[int, ...]
 
     @property
     def macs(self) -> int:
-        """Of all convolutions and linear layers."""
+        """MACs of all convolutions and linear layers, for one image."""
         return sum(operation.macs for operation in self.operations)
 
     @property
@@ -61,7 +61,7 @@ class Trace:
 
 
 def count_params(net: nn.Module) -> int:
-    """Trainable numbers."""
+    """Number of trainable parameters."""
     return sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
 
 
@@ -72,7 +72,7 @@ def count_macs(net: nn.Module, shape: tuple[int, ...]) -> int:
 
 @torch.no_grad()
 def trace(net: nn.Module, shape: tuple[int, ...]) -> Trace:
-    """Runs an input of `shape` (no batch dimension) through the net."""
+    """Traces the network with an input of `shape` (no batch dimension)."""
     image = torch.zeros(1, *shape, device=next(net.parameters()).device)
     recorder = _Recorder(net, image)
     with recorder:
@@ -81,14 +81,14 @@ def trace(net: nn.Module, shape: tuple[int, ...]) -> Trace:
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows which operation each tensor comes from."""
+    """Records operations, and which of them each tensor comes from."""
 
     def __init__(self, net: nn.Module, image: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[Operation] = []
         self._owners = _Owners(net)
         self._origins = {id(image): -1}
-        self._alive: list[Any] = [image]  # so that no id is given twice
+        self._alive: list[Any] = [image]  # keeps ids unique: a freed tensor's id may be reused
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
@@ -98,16 +98,18 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._owners.follow(func, args, first)
             origin = self._record(func, args, first)
             if origin is not None:
-                for one in output if isinstance(output, (tuple, list)) else (output,):
-                    self._origins[id(one)] = origin
+                for tensor in output if isinstance(output, (tuple, list)) else (output,):
+                    self._origins[id(tensor)] = origin
         return output
 
     def _record(self, func: Any, args: Any, output: Tensor) -> int | None:
-        """The position of the operation that `output` comes from: a new one, or the one its input came from."""
+        """The position of the operation that `output` comes from: a new one, or that of its input."""
         tensors = args[0] if func is aten.cat.default else args
         sources = tuple(
             dict.fromkeys(
-                self._origins[id(one)] for one in tensors if isinstance(one, Tensor) and id(one) in self._origins
+                self._origins[id(tensor)]
+                for tensor in tensors
+                if isinstance(tensor, Tensor) and id(tensor) in self._origins
             )
         )
         if not sources:
@@ -131,7 +133,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _Owners:
-    """Which layer a tensor of weights, or a transposed one, belongs to."""
+    """Maps weight tensors, also transposed ones, to their layers."""
 
     def __init__(self, net: nn.Module) -> None:
         self._known: dict[int, tuple[str, nn.Module]] = {
@@ -154,7 +156,7 @@ def _weights_per_output(module: nn.Module) -> int:
 
 
 def describe(module: nn.Module) -> str:
-    """`conv 3x3/2`, with `, 32 groups` where there are any, or `linear`."""
+    """A layer's kind: `conv 3x3/2`, with `, 32 groups` for grouped convolutions, or `linear`."""
     if not isinstance(module, nn.Conv2d):
         return "linear"
     groups = f", {module.groups} groups" if module.groups > 1 else ""

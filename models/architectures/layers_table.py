@@ -1,4 +1,4 @@
-"""An architecture layer by layer, with rails beside the rows that show what each takes its input from."""
+"""A table of an architecture's layers, with lines beside the rows that show where each takes its input from."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ MOST_RAILS = 12
 
 
 def layers_table(name: str) -> str:
-    """The table as text. Raises NotFound that names the nearest known architecture."""
+    """The table as text. Raises NotFound with the closest known architecture."""
     architecture = find_architecture(name)
     net = build_without_numbers(architecture)
     traced = trace(net, architecture.input)
     image = Operation("", "image", architecture.input, 0, 0, ())
     rows = [("", "operation", "layer", "output", "parameters", "MACs")]
-    for rail, one in zip(draw_rails(traced.operations), [image, *traced.operations], strict=True):
-        counts = (f"{one.params:,}", f"{one.macs:,}") if one.macs else ("", "")
-        rows.append((rail, one.kind, one.name, "x".join(map(str, one.output)), *counts))
+    for rail, operation in zip(draw_rails(traced.operations), [image, *traced.operations], strict=True):
+        counts = (f"{operation.params:,}", f"{operation.macs:,}") if operation.macs else ("", "")
+        rows.append((rail, operation.kind, operation.name, "x".join(map(str, operation.output)), *counts))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
@@ -36,10 +36,10 @@ def layers_table(name: str) -> str:
 
 
 def draw_rails(operations: Sequence[Operation]) -> list[str]:
-    """One string per row, the image first. A rail runs from a row to each later row, other than the next, that uses it."""
+    """One string per row, the image first. A line connects a row with each later row, except the next, that uses it."""
     last_use: dict[int, int] = {}
-    for position, one in enumerate(operations):
-        for source in one.sources:
+    for position, operation in enumerate(operations):
+        for source in operation.sources:
             if source != position - 1:
                 last_use[source] = position
     rails: list[int | None] = []

@@ -1,4 +1,4 @@
-"""Facts of an architecture, counted on the net itself."""
+"""Counts the facts of an architecture on the network itself."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from models.zoo.architecture import Architecture
 
 
 def build_without_numbers(architecture: Architecture) -> nn.Module:
-    """The net on torch's meta device: shapes only, so that the largest is there in milliseconds and takes no memory."""
+    """The network on torch's meta device: shapes only, so that even the largest takes milliseconds and no memory."""
     with torch.device("meta"):
         return architecture.build().eval()
 
 
 def survey(architecture: Architecture) -> Facts:
-    """Builds and counts."""
+    """Builds an architecture and counts its facts."""
     net = build_without_numbers(architecture)
     traced = trace(net, architecture.input)
     published = architecture.published

@@ -1,4 +1,4 @@
-"""`python -m models.compile`: see `models.compile`."""
+"""`python -m models.compile`: see `models.compile.compile`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accuracy on a data set's test images, whose labels only report."""
+"""Top-1 accuracy on a test set, which is only reported and never used for choices."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from models.preprocess import prepare_pixels
 ROWS = 100  # per batch
 
 
-def top1_share(engine: Engine, images: Split, steps: Preprocessing) -> float:
-    """Share of the images whose best class is the label, 0..1. Raises EngineFailed for an image without an answer."""
+def top1_share(engine: Engine, split: Split, steps: Preprocessing) -> float:
+    """Top-1 accuracy, 0..1. Raises EngineFailed when an image has no finite logits."""
     right = 0
-    for start in range(0, len(images.labels), ROWS):
-        rows = prepare_pixels(images.images[start : start + ROWS], steps)
-        right += int(np.sum(run_checked(engine, rows).argmax(1) == images.labels[start : start + ROWS]))
-    return right / len(images.labels)
+    for start in range(0, len(split.labels), ROWS):
+        rows = prepare_pixels(split.images[start : start + ROWS], steps)
+        right += int(np.sum(run_checked(engine, rows).argmax(1) == split.labels[start : start + ROWS]))
+    return right / len(split.labels)

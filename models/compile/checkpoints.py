@@ -1,4 +1,4 @@
-"""Weights from files: ours, torchvision's and timm's, brought to the keys of the zoo."""
+"""Reads weights from files (ours, torchvision's, timm's) and maps their keys to those of the zoo."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_NAMED = 5
 
 
 def load_weights(path: Path) -> Weights:
-    """Weights of a safetensors file or of a torch checkpoint; never an arbitrary pickle. Raises ArtifactError."""
+    """Reads a safetensors file or a torch checkpoint, but no arbitrary pickle. Raises ArtifactError."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -32,7 +32,7 @@ def load_weights(path: Path) -> Weights:
 
 
 def trained_by(checkpoint: Path) -> str:
-    """How `models.train` made a checkpoint. Raises ArtifactError for an unfinished run, and for what it did not make."""
+    """How `models.train` made a checkpoint. Raises ArtifactError for an unfinished run or another program's file."""
     state = read_state(checkpoint)
     recipe, done = state["recipe"], state["epoch"]
     if done < recipe["epochs"]:
@@ -44,7 +44,7 @@ def trained_by(checkpoint: Path) -> str:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """What `models.train` saved. Raises ArtifactError for what it did not make."""
+    """The state saved by `models.train`. Raises ArtifactError for another program's file."""
     try:
         state: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location="cpu")
         missing = {"recipe", "epoch", "state_dict", "optimizer"} - state.keys()
@@ -56,7 +56,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def adapt(weights: Weights) -> Weights:
-    """Other layouts to ours: timm's VGG head, DenseNet keys of old torch; GoogLeNet's untrained auxiliary heads go."""
+    """Maps other layouts to ours: timm's VGG head, DenseNet keys of old torch. Drops GoogLeNet's auxiliary heads."""
     adapted = {}
     for key, tensor in weights.items():
         if key.startswith(("aux1.", "aux2.")):
@@ -70,19 +70,19 @@ def adapt(weights: Weights) -> Weights:
 
 
 def load_into(net: nn.Module, weights: Weights, source: str) -> None:
-    """Loads strictly, in FP32. Raises ArtifactError that names what does not fit."""
+    """Loads weights strictly, in FP32. Raises ArtifactError that lists mismatched keys."""
     weights = adapt(weights)
-    own = net.state_dict()
+    expected = net.state_dict()
     wrong = [
-        *(f"{key} is missing" for key in own.keys() - weights.keys() if not key.endswith("num_batches_tracked")),
-        *(f"{key} is unknown" for key in weights.keys() - own.keys()),
+        *(f"{key} is missing" for key in expected.keys() - weights.keys() if not key.endswith("num_batches_tracked")),
+        *(f"{key} is unknown" for key in weights.keys() - expected.keys()),
         *(
-            f"{key} is {list(weights[key].shape)} instead of {list(own[key].shape)}"
-            for key in own.keys() & weights.keys()
-            if own[key].shape != weights[key].shape
+            f"{key} is {list(weights[key].shape)} instead of {list(expected[key].shape)}"
+            for key in expected.keys() & weights.keys()
+            if expected[key].shape != weights[key].shape
         ),
     ]
     if wrong:
         more = f" and {len(wrong) - MOST_NAMED} more" if len(wrong) > MOST_NAMED else ""
         raise ArtifactError(f"{source} does not fit: {'; '.join(sorted(wrong)[:MOST_NAMED])}{more}")
-    net.load_state_dict({key: weights.get(key, tensor).to(tensor.dtype) for key, tensor in own.items()})
+    net.load_state_dict({key: weights.get(key, tensor).to(tensor.dtype) for key, tensor in expected.items()})

@@ -1,4 +1,4 @@
-"""`python -m models.compile NAME --checkpoint FILE --out FOLDER`: a checkpoint to an artifact that is checked and described."""
+"""`python -m models.compile NAME --checkpoint FILE --out FOLDER`: compiles a checkpoint to a verified artifact."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ log = logging.getLogger("convoy.compile")
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known of a checkpoint before it is compiled.
+    """Inputs of a compilation beside the weights.
 
-    An empty accuracy is measured on the data set's test images; an empty source is what the checkpoint says of its training.
+    An empty accuracy is measured on the data set's test images; an empty source is read from the checkpoint.
     """
 
     architecture: str
@@ -97,14 +97,14 @@ PLANS = {
 
 
 def find_plan(name: str) -> Plan:
-    """Raises NotFound that names the nearest known model."""
+    """The plan of a model. Raises NotFound with the closest known name."""
     if name not in PLANS:
         raise unknown("model", name, PLANS)
     return PLANS[name]
 
 
 def compile_artifact(name: str, plan: Plan, checkpoint: Path, out: Path) -> Artifact:
-    """Exports, checks and describes a checkpoint; `out` changes whole or not at all. Raises ArtifactError."""
+    """Exports and checks a checkpoint and writes it to `out`, atomically. Raises ArtifactError."""
     labels = plan.labels or read_labels(plan.dataset)
     net = build_for(find_architecture(plan.architecture), len(labels))
     source = plan.source or trained_by(checkpoint)
@@ -113,7 +113,7 @@ def compile_artifact(name: str, plan: Plan, checkpoint: Path, out: Path) -> Arti
 
 
 def compile_net(name: str, plan: Plan, net: nn.Module, out: Path, inputs: Sequence[Path] = ()) -> Artifact:
-    """The same for a network that has its weights; the plan says labels and source. `out` may not hold `inputs`."""
+    """As `compile_artifact`, for a network with weights; the plan has labels and source. `out` must not hold `inputs`."""
     for key, tensor in net.state_dict().items():
         if tensor.is_floating_point():
             check_weights(key, tensor.float().numpy(), plan.source)
@@ -151,7 +151,7 @@ def compile_net(name: str, plan: Plan, net: nn.Module, out: Path, inputs: Sequen
 
 
 def build_for(architecture: Architecture, classes: int) -> nn.Module:
-    """The net with that many classes. Raises ArtifactError where the architecture has another, fixed number."""
+    """Builds the network for that number of classes. Raises ArtifactError if the architecture has a different, fixed one."""
     if classes == read_facts()[architecture.name].classes:
         return architecture.build()
     try:
@@ -168,7 +168,7 @@ def read_labels(dataset: str) -> tuple[str, ...]:
 
 
 def measure_accuracy(folder: Path, dataset: str, steps: Preprocessing) -> dict[str, Any]:
-    """Top-1 on the test images, through the graph that will be served."""
+    """Top-1 accuracy on the test images, of the graph that will be served, as a manifest's `accuracy`."""
     test = load_data(dataset).test
     top1 = top1_share(load_engine(folder / IMAGE_MODEL, torch.get_num_threads()), test, steps)
     how = "measured by models.compile through the served graph with ONNX Runtime"

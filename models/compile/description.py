@@ -1,4 +1,4 @@
-"""What the owner of a network says of it: the names of its classes, and how an image becomes its input."""
+"""A user's description of a network: the names of its classes and its preprocessing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LISTS = frozenset({"labels", "mean", "std"})
 
 @dataclass(frozen=True)
 class Description:
-    """What is known; None is what is usual for ImageNet. `size` is the side of the crop, `mean` and `std` of pixels in 0..1."""
+    """None means ImageNet's usual value. `size` is the side of the crop in pixels; `mean` and `std` are of pixels in 0..1."""
 
     labels: tuple[str, ...] | None = None
     resize: int | None = None
@@ -29,22 +29,20 @@ class Description:
     std: tuple[float, ...] | None = None
 
     def over(self, other: Description) -> Description:
-        """This one, and of the other one what is not said here."""
-        said = {key: value for key, value in vars(self).items() if value is not None}
-        return dataclasses.replace(other, **said)
+        """This description, with `other`'s values where it has none."""
+        values = {key: value for key, value in vars(self).items() if value is not None}
+        return dataclasses.replace(other, **values)
 
     def steps(self, channels: int, side: int) -> Preprocessing:
-        """The preprocessing for an input [channels, side, side]. Raises ArtifactError when that is another one."""
+        """The preprocessing for an input [channels, side, side]. Raises ArtifactError when it does not fit the description."""
         if self.size is not None and self.size != side:
-            raise ArtifactError(
-                f"the network's input is {side} pixels wide, the size given is {self.size}: leave it out"
-            )
+            raise ArtifactError(f"the network's input is {side} pixels wide, but size is {self.size}: leave it out")
         mean, std = self.mean or V1.mean, self.std or V1.std
         if len(mean) != channels or len(std) != channels:
             raise ArtifactError(f"the network takes {channels} channels: give as many numbers for mean and for std")
         if not all(math.isfinite(value) for value in (*mean, *std)) or min(std) <= 0:
-            told = "; ".join(", ".join(map(str, values)) for values in (mean, std))
-            raise ArtifactError(f"mean must be finite and std positive numbers, not {told}")
+            values = "; ".join(", ".join(map(str, numbers)) for numbers in (mean, std))
+            raise ArtifactError(f"mean must be finite and std positive numbers, not {values}")
         resize = self.resize or (V1.resize if side == V1.size else side)
         if resize < side:
             raise ArtifactError(
@@ -54,14 +52,14 @@ class Description:
 
 
 def read_description(path: Path) -> Description:
-    """A JSON object with any of labels, resize, size, mean and std. Raises ArtifactError."""
+    """Reads a JSON object with any of labels, resize, size, mean and std. Raises ArtifactError."""
     try:
         document: Any = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} is no JSON: {error}") from error
     if not isinstance(document, dict):
         raise ArtifactError(f"{path} is no JSON object with labels, resize, size, mean and std")
-    known = [one.name for one in dataclasses.fields(Description)]
+    known = [field.name for field in dataclasses.fields(Description)]
     for key in document:
         if key not in known:
             raise ArtifactError(f"{path}: {unknown('key', key, known)}")
@@ -72,7 +70,7 @@ def _value(path: Path, key: str, document: Mapping[str, Any]) -> Any:
     value = document[key]
     kind = str if key == "labels" else (int, float)
     if key in LISTS:
-        if not isinstance(value, list) or not all(isinstance(one, kind) for one in value):
+        if not isinstance(value, list) or not all(isinstance(item, kind) for item in value):
             raise ArtifactError(f"{path}: {key} is no list of {'names' if key == 'labels' else 'numbers'}")
         return tuple(value)
     if not isinstance(value, int) or value < 1:
@@ -80,18 +78,18 @@ def _value(path: Path, key: str, document: Mapping[str, Any]) -> Any:
     return value
 
 
-def read_labels(given: str) -> tuple[str, ...]:
-    """Class names of a file with one a line, or `imagenet1k`. Raises ArtifactError."""
-    if given == "imagenet1k":
+def read_labels(source: str) -> tuple[str, ...]:
+    """Class names from a file with one name per line, or those of `imagenet1k`. Raises ArtifactError."""
+    if source == "imagenet1k":
         return imagenet_labels()
     try:
-        labels = tuple(Path(given).read_text().splitlines())
+        labels = tuple(Path(source).read_text().splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(
-            f"no labels in {given} ({error}); give a file with one name a line, or imagenet1k"
+            f"no labels in {source} ({error}); give a file with one name per line, or imagenet1k"
         ) from error
     if not all(label.strip() for label in labels):
-        raise ArtifactError(f"{given} has an empty line: one name a line, in the order of the network's outputs")
+        raise ArtifactError(f"{source} has an empty line: one name per line, in the order of the network's outputs")
     return labels
 
 
@@ -100,12 +98,12 @@ def imagenet_labels() -> tuple[str, ...]:
 
 
 def check_labels(labels: tuple[str, ...] | None, classes: int) -> tuple[str, ...]:
-    """Raises ArtifactError when there is not one for each class."""
+    """Returns the labels. Raises ArtifactError unless there is one per class."""
     if labels is None:
         raise ArtifactError(
-            f"the network tells {classes} classes apart and nothing says their names: give --labels FILE "
-            f"(one a line{', or imagenet1k' if classes == len(imagenet_labels()) else ''}), or labels in --description"
+            f"the network has {classes} classes without names: give --labels FILE "
+            f"(one per line{', or imagenet1k' if classes == len(imagenet_labels()) else ''}), or labels in --description"
         )
     if len(labels) != classes:
-        raise ArtifactError(f"there are {len(labels)} labels, but the network tells {classes} classes apart")
+        raise ArtifactError(f"there are {len(labels)} labels, but the network has {classes} classes")
     return labels

@@ -1,4 +1,4 @@
-"""From a trained network to the two ONNX graphs of an artifact, checked against torch before anyone may use them."""
+"""Exports a trained network to the two ONNX graphs of an artifact and checks them against torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from models.parity_inputs import check_answers, parity_images
 from models.zoo.lenet import LeNet5
 
 OPSET = 20
-PARITY_BATCHES = (1, 3, 8)  # the export itself sees a batch of 2
+PARITY_BATCHES = (1, 3, 8)  # other sizes than the batch of 2 that the export traces
 TOLERANCE = 1e-4  # largest difference, relative to the largest logit
 
 
@@ -61,7 +61,7 @@ def _export_tensor(net: nn.Module, shape: tuple[int, int, int], folder: Path) ->
 
 
 def _forget_origin(graph: Any) -> None:
-    """Drops the exporter's notes on nodes and values: stack traces with paths of the machine that built it."""
+    """Removes the exporter's metadata: stack traces with paths of the build machine."""
     del graph.metadata_props[:]
     for item in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del item.metadata_props[:]
@@ -75,9 +75,9 @@ def check_parity(
     image_engine, tensor_engine = (load_engine(folder / name, 1) for name in (IMAGE_MODEL, TENSOR_MODEL))
     torch_engine = TorchEngine(net, steps, "image")
     worst = 0.0
-    for what, images in parity_images(steps, batches):
+    for description, images in parity_images(steps, batches):
         reference = torch_engine.run(images)
-        check_answers(reference, what, "the network")
+        check_answers(reference, description, "the network")
         for logits in (image_engine.run(images), tensor_engine.run(to_input(images, steps).numpy())):
             worst = max(worst, _difference(logits, reference))
     if not worst <= TOLERANCE:
@@ -87,5 +87,5 @@ def check_parity(
 
 def _difference(logits: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
     if logits.shape != reference.shape:
-        raise ArtifactError(f"the graph answers {logits.shape}, torch {reference.shape}")
+        raise ArtifactError(f"the graph's output has the shape {logits.shape}, torch's {reference.shape}")
     return logit_error(reference, logits)

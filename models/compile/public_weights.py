@@ -1,7 +1,7 @@
-"""Public weights by name: where they are, how they are verified, and the preprocessing they were trained with.
+"""Public weights by name: their URLs, hashes and preprocessing.
 
-All are torchvision's, BSD-3-Clause. Their publisher gives the first eight hexadecimal digits of each file's sha256, as
-part of its name; those are what a download is verified by.
+All are torchvision's, BSD-3-Clause. A file's name contains the first eight hexadecimal digits of its sha256, by which a
+download is verified.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from models.artifact import Preprocessing
 BASE = "https://download.pytorch.org/models/"
 V1 = Preprocessing(3, 256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 V2 = replace(V1, resize=232)
-HALF = replace(V1, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # what `transform_input` makes of V1's
+HALF = replace(V1, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # equivalent to V1 with `transform_input`
 
 
 @dataclass(frozen=True)
 class PublicWeights:
-    """One public file. `name` is ARCHITECTURE-imagenet, and -v2 of a later recipe, as the model made of it is called."""
+    """A public file. `name`, also of the model made from it, is ARCHITECTURE-imagenet, with -v2 for the later recipe."""
 
     architecture: str
     file: str
     preprocessing: Preprocessing
-    second: float | None = None  # top-1 (0..1) of what was trained again by torchvision's later recipe
+    second: float | None = None  # top-1 (0..1) of weights trained with torchvision's later recipe (IMAGENET1K_V2)
 
     @property
     def name(self) -> str:
@@ -37,12 +37,12 @@ class PublicWeights:
 
     @property
     def sha256(self) -> str:
-        """The published leading digits."""
+        """The published leading hexadecimal digits."""
         return self.file.rsplit("-", 1)[1].removesuffix(".pth")
 
     @property
     def top1(self) -> float:
-        """As published (0..1)."""
+        """The published top-1 accuracy (0..1)."""
         if self.second is not None:
             return self.second
         top1 = read_facts()[self.architecture].published_top1
@@ -91,7 +91,7 @@ PUBLIC = {
 
 
 def find_public(name: str) -> PublicWeights:
-    """By `resnet50-imagenet`, `resnet50` or `resnet50-imagenet-v2`. Raises NotFound that names the nearest."""
+    """Finds weights by `resnet50-imagenet`, `resnet50` or `resnet50-imagenet-v2`. Raises NotFound with the closest name."""
     full = name if "-imagenet" in name else f"{name}-imagenet"
     if full not in PUBLIC:
         raise unknown("public weights", full, PUBLIC)

@@ -1,4 +1,4 @@
-"""Artifacts of architectures that nobody trained here: their time, memory and energy do not depend on what was learnt."""
+"""Artifacts with random weights, for measurements: time, memory and energy do not depend on the weights."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from models.compile.export import OPSET, export
 from models.zoo.registry import find_architecture
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-RECIPE = "torchvision IMAGENET1K_V1"  # one recipe and one crop for all, so that networks are compared and not recipes
+RECIPE = "torchvision IMAGENET1K_V1"  # the same recipe and crop for all, so that networks are compared, not recipes
 
 
 def imagenet_architectures() -> list[str]:
-    """Architectures whose accuracy on ImageNet is published for one and the same recipe."""
-    return [name for name, one in read_facts().items() if one.published_by == RECIPE]
+    """Architectures whose ImageNet accuracy is published for the same recipe."""
+    return [name for name, facts in read_facts().items() if facts.published_by == RECIPE]
 
 
 def export_untrained(name: str, out: Path) -> Artifact:
-    """An artifact with weights as they begin, and the published accuracy. Raises NotFound, ArtifactError."""
+    """An artifact with random weights and the published accuracy. Raises NotFound, ArtifactError."""
     architecture = find_architecture(name)
     torch.manual_seed(0)
     net = architecture.build()
@@ -58,14 +58,14 @@ def _write(name: str, net: nn.Module, steps: Preprocessing, folder: Path) -> Non
             "opset": OPSET,
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         },
-        source="weights as they begin, seed 0: for measuring, not for answering",
+        source="random weights, seed 0: for measurements only",
         licence="Apache-2.0",
     )
     (folder / MANIFEST).write_text(manifest.to_json())
 
 
 def published(facts: Facts) -> dict[str, Any]:
-    """The accuracy that somebody else reported, as a manifest has it."""
+    """A published accuracy as a manifest's `accuracy`; empty when there is none."""
     if facts.published_top1 is None:
         return {}
     how = f"published: {facts.published_by}; not measured here"

@@ -1,1 +1,1 @@
-"""Several looks and several networks behind one answer: views, combination, cascades, and how they are fitted."""
+"""Test-time augmentation, ensembles and cascades: views, combination rules, and how they are fitted."""

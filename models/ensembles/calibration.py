@@ -1,4 +1,4 @@
-"""Temperature scaling: one number per network that makes its probabilities honest (Guo et al. 2017)."""
+"""Temperature scaling: one parameter per network that calibrates its probabilities (Guo et al. 2017)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Calibration:
-    """A fitted temperature, and the expected calibration error (0..1) without and with it on the images it was fitted on."""
+    """A fitted temperature, and the expected calibration error (0..1) before and after, on the same images."""
 
     temperature: float
     ece_before: float
@@ -28,24 +28,24 @@ class Calibration:
 
 
 def negative_log_likelihood(logits: NDArray[Any], labels: Labels) -> float:
-    """Mean over images, in nats, of logits [n, classes] and class indices [n]."""
+    """Mean negative log-likelihood in nats, of logits [n, classes] and class indices [n]."""
     return float(-log_softmax(logits)[np.arange(len(labels)), labels].mean())
 
 
 def expected_calibration_error(logits: NDArray[Any], labels: Labels, bins: int = BINS) -> float:
-    """The mean distance of confidence from accuracy over `bins` equal bins of confidence, weighted by their images."""
+    """Mean of |accuracy - confidence| over `bins` equal bins of confidence, weighted by images per bin; 0..1."""
     probabilities = np.exp(log_softmax(logits.astype(np.float64)))
     confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
+    correct = probabilities.argmax(axis=1) == labels
     bin_of = np.minimum((confidence * bins).astype(np.int64), bins - 1)
-    apart = np.bincount(bin_of, right - confidence, minlength=bins)
-    return float(np.abs(apart).sum() / len(labels))
+    gaps = np.bincount(bin_of, correct - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
 
 
 def fit_temperature(logits: NDArray[np.float32], labels: Labels) -> float:
-    """The temperature, within 0.05 and 20, with the least negative log-likelihood.
+    """The temperature in [0.05, 20] with the least negative log-likelihood.
 
-    In 1/T that is convex, so in log T it has one lowest point.
+    The likelihood is convex in 1/T, so it has a single minimum over log T as well.
     """
 
     def loss(logarithm: float) -> float:
@@ -56,7 +56,7 @@ def fit_temperature(logits: NDArray[np.float32], labels: Labels) -> float:
 
 
 def calibrate(logits: NDArray[np.float32], labels: Labels) -> Calibration:
-    """Fits a temperature on held-out labels. Raises ValueError when there are none."""
+    """Fits a temperature on a validation set. Raises ValueError when it is empty."""
     if len(labels) == 0:
         raise ValueError("a temperature needs held-out images with labels")
     temperature = fit_temperature(logits, labels)

@@ -1,4 +1,4 @@
-"""From the logits of several voters (networks, or looks of one) to one score per class."""
+"""Combines the logits of several members (networks, or views of one network) to one score per class."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from numpy.typing import NDArray
 Rule = Literal["mean_logit", "mean_probability", "geometric_mean", "vote"]
 Scores = NDArray[np.float32]
 
-TIE_BREAK = 1e-3  # weight of the mean probability beside the votes: it decides ties and nothing else
+TIE_BREAK = 1e-3  # weight of the mean probability added to the votes: so small that it only breaks ties
 
 
 def log_softmax(logits: NDArray[Any]) -> NDArray[Any]:
-    """Logarithms of the probabilities over the last axis."""
+    """Log probabilities over the last axis."""
     shifted: NDArray[Any] = logits - logits.max(axis=-1, keepdims=True)
     logs: NDArray[Any] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return logs
 
 
 def combine(logits: Scores, weights: NDArray[Any], rule: Rule) -> Scores:
-    """The combined scores [n, classes] of `logits` [voters, n, classes]; their softmax is the combined distribution.
+    """The combined scores [n, classes] of `logits` [members, n, classes]; their softmax is the combined distribution.
 
     Args:
-        logits: what each voter says.
-        weights: how much each voter counts, [voters], above 0; only their proportions matter.
-        rule: `mean_probability` is the arithmetic mean of distributions, `geometric_mean` their normalised geometric one,
-            `mean_logit` the same but for a constant per row, `vote` gives each voter's weight to its best class.
+        logits: FP32 [members, n, classes].
+        weights: [members], above 0; only their proportions matter.
+        rule: `mean_probability` is the arithmetic mean of the distributions, `geometric_mean` the normalised geometric mean,
+            `mean_logit` the same except for a constant per row, `vote` adds each member's weight to its best class.
 
-    A single voter's logits come back as they are, whatever the rule but `vote`.
+    The logits of a single member are returned unchanged, except with `vote`.
     """
     shares = (weights / weights.sum()).astype(np.float32)[:, np.newaxis, np.newaxis]
     if len(logits) == 1 and rule != "vote":
@@ -47,7 +47,7 @@ def combine(logits: Scores, weights: NDArray[Any], rule: Rule) -> Scores:
 
 
 def _votes(logits: Scores, shares: NDArray[Any]) -> NDArray[Any]:
-    """The share of the voters that is for each class, [n, classes]."""
+    """The share of votes per class, [n, classes]."""
     votes = np.zeros(logits.shape[1:], np.float32)
     np.add.at(votes, (np.arange(len(votes)), logits.argmax(axis=2)), shares[..., 0])
     return votes

@@ -1,4 +1,4 @@
-"""When a cascade asks the next network: by how sure the distribution of the present one is."""
+"""Confidence of a network's distribution, by which a cascade decides whether to run the next network."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ Measure = Literal["margin", "entropy"]
 
 
 def margin(scores: NDArray[Any]) -> NDArray[Any]:
-    """Probability of the best class less that of the second, [n], of scores [n, classes]."""
+    """Probability of the best class minus that of the second, [n], from scores [n, classes]."""
     best = np.partition(np.exp(log_softmax(scores)), -2, axis=1)
-    apart: NDArray[Any] = best[:, -1] - best[:, -2]
-    return apart
+    difference: NDArray[Any] = best[:, -1] - best[:, -2]
+    return difference
 
 
 def entropy(scores: NDArray[Any]) -> NDArray[Any]:
-    """Shannon entropy in nats, [n], of scores [n, classes]."""
+    """Shannon entropy in nats, [n], from scores [n, classes]."""
     logs = log_softmax(scores)
-    shares = np.exp(logs)
-    nats: NDArray[Any] = -np.sum(shares * np.where(shares > 0, logs, 0), axis=1)  # a class ruled out adds nothing
+    probabilities = np.exp(logs)
+    nats: NDArray[Any] = -np.sum(probabilities * np.where(probabilities > 0, logs, 0), axis=1)  # 0 log 0 is 0
     return nats
 
 
 def unsure(scores: NDArray[Any], measure: Measure, threshold: float) -> NDArray[np.bool_]:
-    """Which rows the next network must see: margin below the threshold, or entropy above it."""
+    """Rows that need the next network, BOOL [n]: margin below the threshold, or entropy above it."""
     return margin(scores) < threshold if measure == "margin" else entropy(scores) > threshold

@@ -1,4 +1,4 @@
-"""Which networks to combine: greedy selection on held-out labels, and the sets that nothing cheaper matches."""
+"""Suggests networks to combine: greedy selection on a validation set, and the Pareto front of accuracy and cost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.ensembles.combine import Rule, combine
 
 @dataclass(frozen=True)
 class Option:
-    """A network with its looks on held-out images: log probabilities [n, classes], and its cost per image, in any unit."""
+    """A network with its views: log probabilities [n, classes] on the validation set, and its cost per image, in any unit."""
 
     name: str
     scores: NDArray[np.float32]
@@ -22,7 +22,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Choice:
-    """A set of options, its accuracy (0..1) on the held-out images and its cost."""
+    """A set of options, its accuracy (0..1) on the validation set and its cost per image."""
 
     members: tuple[str, ...]
     accuracy: float
@@ -36,46 +36,46 @@ def select_greedily(
     most: int = 5,
     rule: Rule = "mean_probability",
 ) -> list[Choice]:
-    """Every set that was looked at, within `budget` and `most` members.
+    """All evaluated sets within `budget` and with at most `most` members.
 
-    From each single option on, the option that helps most is added until none fits (Caruana et al. 2004, without repeats
-    and from every start: the best single network is not always in the best pair).
+    Starting from each single option, the option that improves accuracy most is added until none fits (Caruana et al. 2004,
+    but without repetition, and from every start: the best single network is not always in the best pair).
     """
-    seen: dict[frozenset[int], Choice] = {}
+    evaluated: dict[frozenset[int], Choice] = {}
 
-    def look(members: frozenset[int]) -> Choice:
-        if members not in seen:
-            seen[members] = _judge([options[one] for one in sorted(members)], labels, rule)
-        return seen[members]
+    def evaluate(members: frozenset[int]) -> Choice:
+        if members not in evaluated:
+            evaluated[members] = _evaluate([options[index] for index in sorted(members)], labels, rule)
+        return evaluated[members]
 
     for start in range(len(options)):
         members = frozenset({start})
         if options[start].cost > budget:
             continue
-        look(members)
+        evaluate(members)
         while len(members) < most:
-            spent = sum(options[one].cost for one in members)
+            cost = sum(options[index].cost for index in members)
             larger = [
-                members | {one}
-                for one in range(len(options))
-                if one not in members and spent + options[one].cost <= budget
+                members | {index}
+                for index in range(len(options))
+                if index not in members and cost + options[index].cost <= budget
             ]
             if not larger:
                 break
-            members = max(larger, key=lambda one: (look(one).accuracy, -look(one).cost))
-    return list(seen.values())
+            members = max(larger, key=lambda larger_set: (evaluate(larger_set).accuracy, -evaluate(larger_set).cost))
+    return list(evaluated.values())
 
 
 def pareto_front(choices: Sequence[Choice]) -> list[Choice]:
-    """The choices that none beats in both accuracy and cost, cheapest first."""
+    """The choices that no other beats in both accuracy and cost, cheapest first."""
     front: list[Choice] = []
-    for choice in sorted(choices, key=lambda one: (one.cost, -one.accuracy, one.members)):
+    for choice in sorted(choices, key=lambda choice: (choice.cost, -choice.accuracy, choice.members)):
         if not front or choice.accuracy > front[-1].accuracy:
             front.append(choice)
     return front
 
 
-def _judge(members: Sequence[Option], labels: NDArray[np.int64], rule: Rule) -> Choice:
-    scores = combine(np.stack([one.scores for one in members]), np.ones(len(members)), rule)
+def _evaluate(members: Sequence[Option], labels: NDArray[np.int64], rule: Rule) -> Choice:
+    scores = combine(np.stack([member.scores for member in members]), np.ones(len(members)), rule)
     accuracy = float((scores.argmax(axis=1) == labels).mean())
-    return Choice(tuple(one.name for one in members), accuracy, sum(one.cost for one in members))
+    return Choice(tuple(member.name for member in members), accuracy, sum(member.cost for member in members))

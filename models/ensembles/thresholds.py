@@ -1,4 +1,4 @@
-"""Thresholds of a cascade, fitted on held-out labels for a wanted accuracy or an engine-time budget."""
+"""Thresholds of a cascade, fitted on a validation set for a target accuracy or a cost budget."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from convoy.errors import ConfigError
 from models.ensembles.confidence import Measure, entropy, margin
 
-LOSSES = tuple(np.arange(0, 0.1001, 0.0005))  # tried for a budget, in order: the first that keeps to it is taken
+# Losses of accuracy that are tried in order; the first within the budget is taken.
+LOSSES = tuple(np.arange(0, 0.1001, 0.0005))
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A stage on held-out images: its scores [n, classes] and what an image costs there, in any unit."""
+    """A stage: its scores [n, classes] on the validation set and its cost per image, in any unit."""
 
     name: str
     scores: NDArray[np.float32]
@@ -25,9 +26,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A cascade's thresholds (one fewer than stages) and what they gave on the images they were fitted on.
+    """A cascade's thresholds (one fewer than stages) and their results on the validation set.
 
-    `shares` of the images that each stage is asked for, `cost` per image in the candidates' unit.
+    `shares` of the images (0..1) that reach each stage; `cost` per image in the candidates' unit.
     """
 
     measure: Measure
@@ -38,12 +39,12 @@ class Fitted:
 
 
 def fit_for_accuracy(
-    stages: Sequence[Candidate], labels: NDArray[np.int64], wanted: float, measure: Measure = "margin"
+    stages: Sequence[Candidate], labels: NDArray[np.int64], target: float, measure: Measure = "margin"
 ) -> Fitted:
-    """The fewest images passed on with which the cascade is right for `wanted` (0..1) of them.
+    """The cascade that passes on the fewest images with an accuracy of at least `target` (0..1).
 
-    From the last pair of stages to the first, each threshold is fitted with what comes after as one network. When the
-    wanted accuracy is out of reach, the best there is.
+    Thresholds are fitted from the last pair of stages to the first, with all later stages as one network. When the target
+    cannot be reached, the most accurate cascade is returned.
     """
     right = stages[-1].scores.argmax(axis=1) == labels
     thresholds: list[float] = []
@@ -51,10 +52,10 @@ def fit_for_accuracy(
         own = stage.scores.argmax(axis=1) == labels
         confidence = _confidence(stage.scores, measure)
         order = np.argsort(confidence, kind="stable")
-        # The share right when the k least sure images are passed on, for k from 0 to all.
+        # Accuracy when the k least confident images are passed on, for k from 0 to all.
         gained = np.concatenate([[0], np.cumsum(right[order].astype(np.int64) - own[order])])
         accuracy = (own.sum() + gained) / len(labels)
-        enough = np.flatnonzero(accuracy >= min(wanted, accuracy.max()))
+        enough = np.flatnonzero(accuracy >= min(target, accuracy.max()))
         passed = int(_between(confidence[order], enough))
         thresholds.insert(0, _threshold(confidence[order], passed))
         right = np.where(confidence < thresholds[0], right, own)
@@ -64,9 +65,9 @@ def fit_for_accuracy(
 def fit_for_budget(
     stages: Sequence[Candidate], labels: NDArray[np.int64], budget: float, measure: Measure = "margin"
 ) -> Fitted:
-    """The cascade that loses least against the most accurate stage at a cost of at most `budget` per image.
+    """The most accurate cascade with a cost of at most `budget` per image.
 
-    Raises ConfigError when even the first stage alone costs more.
+    Raises ConfigError when the first stage alone costs more.
     """
     if stages[0].cost > budget:
         raise ConfigError(
@@ -85,15 +86,15 @@ def _confidence(scores: NDArray[np.float32], measure: Measure) -> NDArray[np.flo
 
 
 def _between(confidence: NDArray[np.float64], counts: NDArray[np.int64]) -> np.int64:
-    """The first count that parts images of different confidence, for a threshold cannot part equal ones."""
-    parts = (counts == 0) | (counts == len(confidence))
-    inside = ~parts
-    parts[inside] = confidence[counts[inside] - 1] < confidence[counts[inside]]
-    return counts[parts][0] if parts.any() else np.int64(len(confidence))
+    """The first count that falls between two different confidences: a threshold cannot separate equal ones."""
+    separates = (counts == 0) | (counts == len(confidence))
+    inside = ~separates
+    separates[inside] = confidence[counts[inside] - 1] < confidence[counts[inside]]
+    return counts[separates][0] if separates.any() else np.int64(len(confidence))
 
 
 def _threshold(confidence: NDArray[np.float64], passed: int) -> float:
-    """A number that exactly `passed` of the ascending confidences lie below."""
+    """A number above exactly `passed` of the ascending confidences."""
     if passed == 0:
         return -np.inf
     if passed == len(confidence):
@@ -104,20 +105,20 @@ def _threshold(confidence: NDArray[np.float64], passed: int) -> float:
 def _measured(
     stages: Sequence[Candidate], labels: NDArray[np.int64], measure: Measure, thresholds: Sequence[float]
 ) -> Fitted:
-    going_on = np.ones(len(labels), np.bool_)
+    reached = np.ones(len(labels), np.bool_)
     right = np.zeros(len(labels), np.bool_)
     shares, cost = [], 0.0
     for stage, threshold in zip(stages, (*thresholds, -np.inf), strict=True):
-        shares.append(float(going_on.mean()))
+        shares.append(float(reached.mean()))
         cost += shares[-1] * stage.cost
-        right = np.where(going_on, stage.scores.argmax(axis=1) == labels, right)
-        going_on &= _confidence(stage.scores, measure) < threshold
+        right = np.where(reached, stage.scores.argmax(axis=1) == labels, right)
+        reached &= _confidence(stage.scores, measure) < threshold
     written = tuple(_written(threshold, measure) for threshold in thresholds)
     return Fitted(measure, written, tuple(shares), float(right.mean()), cost)
 
 
 def _written(threshold: float, measure: Measure) -> float:
-    """The threshold as a configuration takes it: a margin within 0 and 1, an entropy from 0."""
+    """The threshold for a configuration: a margin in 0..1, or an entropy of at least 0."""
     if measure == "margin":
         return float(np.clip(threshold, 0.0, 1.0))
     return float(np.clip(-threshold, 0.0, np.finfo(np.float32).max))

@@ -1,7 +1,7 @@
-"""Test-time augmentation: the looks at one decoded image that a network votes on.
+"""Test-time augmentation: several crops of one image, whose predictions are combined.
 
-A look is a square of the upright image, which is resampled to the network's input and then mirrored or shifted, all in
-UINT8. Views compose from left to right: `five_crops, flip` are AlexNet's ten.
+A crop (`Look`) is a square of the upright image, resized to the network's input and then mirrored or shifted, all in UINT8.
+Views compose from left to right: `five_crops, flip` are AlexNet's ten crops.
 
 Krizhevsky, Sutskever and Hinton 2012, section 4.1 (ten crops); Szegedy et al. 2014, section 7 (144 crops).
 """
@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.artifact import Preprocessing
-from models.preprocess import Box, crop_box, resized_size, square_box
+from models.images.geometry import Box, crop_box, resized_size, square_box
 
 View = Literal["identity", "flip", "shift", "five_crops", "ten_crops", "googlenet_144"]
 CROPPING: frozenset[View] = frozenset({"five_crops", "ten_crops", "googlenet_144"})
 
 LOOKS = {"identity": 1, "flip": 2, "shift": 5, "five_crops": 5, "ten_crops": 10, "googlenet_144": 144}
 SHIFT_SHARE = 16  # a shift is the input's side divided by this
-ALEXNET_SHORT = 256 / 224  # of the input's side, for networks whose own preprocessing leaves no margin
+ALEXNET_SHORT = 256 / 224  # times the input's side, for networks whose own preprocessing leaves no margin to crop
 GOOGLENET_SHORTS = (256 / 224, 288 / 224, 320 / 224, 352 / 224)
 
 Pixels = NDArray[np.uint8]
@@ -32,7 +32,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Look:
-    """`box` of the upright image in its pixels, mirrored, then moved by `shift` (right, down) pixels of the input."""
+    """A crop: `box` in pixels of the upright image, then mirrored, then moved by `shift` (right, down) input pixels."""
 
     box: Box
     mirrored: bool = False
@@ -40,7 +40,7 @@ class Look:
 
 
 def check_views(views: Sequence[View]) -> None:
-    """Raises ValueError when the views cannot follow one another."""
+    """Raises ValueError for an invalid sequence of views."""
     if not views:
         raise ValueError("views must name at least one view; 'identity' is the plain image")
     if len(set(views)) < len(views):
@@ -52,7 +52,7 @@ def check_views(views: Sequence[View]) -> None:
 
 
 def count_looks(views: Sequence[View]) -> int:
-    """Rows that a network runs for one image."""
+    """Number of crops, thus rows that a network runs for one image."""
     total = 1
     for view in views:
         total *= LOOKS[view]
@@ -60,14 +60,14 @@ def count_looks(views: Sequence[View]) -> int:
 
 
 def finest_short(views: Sequence[View], steps: Preprocessing) -> int:
-    """The largest short side to which the looks resize an image: what decoding must keep."""
+    """The largest short side to which the views resize an image: the resolution that decoding must keep."""
     if "googlenet_144" in views:
         return round(steps.size * GOOGLENET_SHORTS[-1])
     return _crop_short(steps) if set(views) & CROPPING else steps.resize
 
 
 def looks_at(views: Sequence[View], width: int, height: int, steps: Preprocessing) -> list[Look]:
-    """`count_looks(views)` looks at an upright image of this size."""
+    """The `count_looks(views)` crops of an upright image of this size."""
     looks = [Look(crop_box(width, height, steps))]
     for view in views:
         if view in ("five_crops", "ten_crops"):
@@ -82,7 +82,7 @@ def looks_at(views: Sequence[View], width: int, height: int, steps: Preprocessin
 
 
 def arrange(pixels: Pixels, look: Look) -> Pixels:
-    """The look at its resampled square, UINT8 [size, size, channels]. What a shift uncovers repeats the edge."""
+    """Mirrors and shifts a resized crop, UINT8 [size, size, channels]. A shift repeats the edge pixels."""
     if look.mirrored:
         pixels = pixels[:, ::-1]
     right, down = look.shift
@@ -103,7 +103,7 @@ def _crop_short(steps: Preprocessing) -> int:
 
 
 def _five_boxes(width: int, height: int, steps: Preprocessing) -> list[Box]:
-    """The centre, then the corners of the central square of the resized image."""
+    """The centre crop, then the four corner crops of the central square of the resized image."""
     short = _crop_short(steps)
     left, top = (round((side - short) / 2) for side in resized_size(width, height, short))
     return [
@@ -113,7 +113,7 @@ def _five_boxes(width: int, height: int, steps: Preprocessing) -> list[Box]:
 
 
 def _scale_boxes(width: int, height: int, scale: float, size: int) -> list[Box]:
-    """Of one scale the left, middle and right square (top to bottom of an upright image), of each six boxes."""
+    """18 boxes of one scale: six each of the left, middle and right (or top, middle and bottom) square."""
     short = round(size * scale)
     across, down = (side - short for side in resized_size(width, height, short))
     boxes: list[Box] = []

@@ -1,4 +1,4 @@
-"""How graphs are written: what is large in `weights.bin` beside them."""
+"""Writes ONNX graphs, with large tensors in `weights.bin` beside them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ EXTERNAL_FROM = 1024  # bytes
 
 
 def save_graph(model: onnx.ModelProto, path: Path) -> None:
-    """Writes a graph and weights.bin, which is empty for a net so small that all of it is in the graph.
+    """Writes a graph and weights.bin, which is empty if all tensors are small enough to be in the graph.
 
-    onnx's `save_as_external_data` is not used: it refuses to write when the working folder holds a file of that name.
+    onnx's `save_as_external_data` is not used: it refuses to write when the working directory has a file of that name.
     """
     written = onnx.ModelProto()
-    written.CopyFrom(model)  # saving takes the weights out of what is saved
+    written.CopyFrom(model)  # saving removes the weights from the saved object
     for tensor in _weights(written.graph):
         if len(tensor.raw_data) >= EXTERNAL_FROM:
             set_external_data(tensor, WEIGHTS)
@@ -28,7 +28,7 @@ def save_graph(model: onnx.ModelProto, path: Path) -> None:
 
 
 def _weights(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Those of the graph and of the graphs inside its nodes."""
+    """Weights of the graph and of subgraphs in its nodes."""
     yield from graph.initializer
     for attribute in (attribute for node in graph.node for attribute in node.attribute):
         for inner in (attribute.g, *attribute.graphs):

@@ -1,4 +1,4 @@
-"""Preprocessing as part of the graph: the image form of an artifact, made of its tensor form. Needs no torch."""
+"""Adds preprocessing to a graph: makes the image form of an artifact from its tensor form. Needs no torch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from models.artifact import IMAGE_MODEL, TENSOR_MODEL, Preprocessing
 
 
 def add_preprocessing(steps: Preprocessing, folder: Path, cast_first: bool = False) -> None:
-    """Writes image.onnx beside tensor.onnx: UINT8 NHWC to that graph's input, `input`; the weights stay where they are.
+    """Writes image.onnx beside tensor.onnx, with UINT8 NHWC images as input; both share the same weights.
 
-    Bytes are moved before they become floats, since they are fewer, or with `cast_first` after: TensorRT only casts them.
+    Pixels are transposed before the cast to floats, when they take a quarter of the memory. With `cast_first` they are cast
+    first: TensorRT supports no other operation on UINT8.
     """
     model = onnx.load(str(folder / TENSOR_MODEL), load_external_data=False)
     graph = model.graph

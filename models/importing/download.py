@@ -1,4 +1,4 @@
-"""Downloads that are verified, resumed and kept."""
+"""Verified, resumable and cached downloads."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ LARGEST = 2 << 30  # bytes; the largest public file is a quarter of that
 
 
 def download(url: str, sha256: str, folder: Path) -> Path:
-    """The file of `url`, whose sha256 begins with `sha256`; from `folder` if it is there. An interrupted one is resumed.
+    """Downloads `url` into `folder` unless it is there. Its sha256 must begin with `sha256`. Resumes partial downloads.
 
-    Raises ArtifactError that says what to do by hand.
+    Raises ArtifactError, with the steps to do it by hand.
     """
     path = folder / url.rsplit("/", 1)[1]
     if path.exists() and _hash(path).startswith(sha256):
@@ -39,21 +39,21 @@ def download(url: str, sha256: str, folder: Path) -> Path:
 def _fetch(url: str, partial: Path) -> None:
     done = partial.stat().st_size if partial.exists() else 0
     headers = {"Range": f"bytes={done}-", "Accept-Encoding": "identity"} if done else {"Accept-Encoding": "identity"}
-    with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=30) as answer:
-        if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # all bytes are here; the hash decides
-        answer.raise_for_status()
-        if answer.status_code != httpx.codes.PARTIAL_CONTENT:
+    with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=30) as response:
+        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # the partial file is complete; its hash is checked next
+        response.raise_for_status()
+        if response.status_code != httpx.codes.PARTIAL_CONTENT:
             done = 0
-        total = done + int(answer.headers.get("Content-Length", 0))
+        total = done + int(response.headers.get("Content-Length", 0))
         with (
             partial.open("ab" if done else "wb") as file,
             tqdm(desc=partial.stem, total=total, initial=done, unit="B", unit_scale=True, disable=None) as bar,
         ):
-            for chunk in answer.iter_raw():
+            for chunk in response.iter_raw():
                 done += len(chunk)
                 if done > LARGEST:
-                    raise ArtifactError(f"{url} is larger than {LARGEST} bytes and was given up")
+                    raise ArtifactError(f"{url} is larger than {LARGEST} bytes; the download was stopped")
                 file.write(chunk)
                 bar.update(len(chunk))
 

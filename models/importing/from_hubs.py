@@ -1,4 +1,4 @@
-"""Networks of timm and torchvision by name, with what those packages know of them. Neither is needed for anything else."""
+"""Networks of timm and torchvision by name, with their preprocessing and labels. Both packages are optional."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Hub = Literal["timm", "torchvision"]
 
 @dataclass(frozen=True)
 class HubModel:
-    """A network with weights, and what its hub says of it: its input, its labels where they are known, and a warning."""
+    """A network with weights and its hub's metadata: input, labels if known, source, licence and a warning."""
 
     net: nn.Module
     channels: int
@@ -29,12 +29,13 @@ class HubModel:
     licence: str
     warning: str = ""
 
-    def steps(self, said: Description) -> Preprocessing:
-        return said.over(self.known).steps(self.channels, self.side)
+    def steps(self, description: Description) -> Preprocessing:
+        """The preprocessing; the user's description takes precedence. Raises ArtifactError."""
+        return description.over(self.known).steps(self.channels, self.side)
 
 
 def find_hub_model(hub: Hub, name: str, weights: Path | None) -> HubModel:
-    """With the hub's own weights, which it fetches, or those of a file. Raises ArtifactError."""
+    """A network with the hub's own weights, which it downloads, or with those of a file. Raises ArtifactError."""
     package = _package(hub)
     try:
         return _timm(package, name, weights) if hub == "timm" else _torchvision(package, name, weights)
@@ -102,7 +103,7 @@ def _torchvision(torchvision: Any, name: str, weights: Path | None) -> HubModel:
 
 
 def _fill(net: nn.Module, weights: Path | None) -> None:
-    """Loads a file of the hub's own layout, strictly."""
+    """Loads a file in the hub's own layout, strictly. Raises ArtifactError."""
     if weights is None:
         return
     try:

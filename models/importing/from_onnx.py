@@ -1,4 +1,4 @@
-"""From an ONNX file of others to an artifact, compared with the file as it was. Needs no torch."""
+"""Imports ONNX files of other tools as artifacts and checks that outputs are unchanged. Needs no torch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Run = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 
 def import_onnx(name: str, file: Path, description: Description, out: Path) -> Artifact:
-    """Checks, describes and installs a network; `out` changes whole or not at all. Raises ArtifactError."""
+    """Checks a network and writes it to `out`, atomically. Raises ArtifactError."""
     network = read_network(file, description.size)
     steps = description.steps(network.channels, network.side)
     with new_artifact(out, network.files) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
@@ -64,7 +64,7 @@ def import_onnx(name: str, file: Path, description: Description, out: Path) -> A
             params=params,
             macs=macs,
             accuracy={"how": "not measured"},
-            files={one: file_hash(folder / one) for one in (IMAGE_MODEL, TENSOR_MODEL, WEIGHTS)},
+            files={name: file_hash(folder / name) for name in (IMAGE_MODEL, TENSOR_MODEL, WEIGHTS)},
             parity=_compare(original, steps, folder, file),
             made={
                 "by": f"convoy {convoy.__version__}",
@@ -80,7 +80,7 @@ def import_onnx(name: str, file: Path, description: Description, out: Path) -> A
 
 
 def _shaped(network: Network, batch: int | str) -> onnx.ModelProto:
-    """The network with its shapes fixed but for the batch; what it said of inner shapes, for another batch, is dropped."""
+    """The network with fixed shapes except for the batch; recorded inner shapes are dropped, as they are for another batch."""
     model = onnx.ModelProto()
     model.CopyFrom(network.model)
     graph = model.graph
@@ -92,7 +92,7 @@ def _shaped(network: Network, batch: int | str) -> onnx.ModelProto:
 
 
 def _original(network: Network, folder: Path) -> Run:
-    """Runs the network as it came, image by image."""
+    """A function that runs the original network, image by image."""
     save_graph(_shaped(network, 1), folder / "model.onnx")
     engine = load_engine(folder / "model.onnx", 1)
     return lambda images: np.concatenate([engine.run(image[np.newaxis]) for image in images])
@@ -107,7 +107,7 @@ def _classes(first: NDArray[np.float32], file: Path) -> int:
 
 
 def _write_tensor(network: Network, first: NDArray[np.float32], folder: Path) -> None:
-    """tensor.onnx and weights.bin. The network's own names get a prefix, so that none is in the way of ours."""
+    """Writes tensor.onnx and weights.bin. The network's names get a prefix, so that they cannot collide with ours."""
     model = compose.add_prefix(_shaped(network, "batch"), PREFIX)
     graph = model.graph
     network_nodes = list(graph.node)
@@ -123,13 +123,13 @@ def _write_tensor(network: Network, first: NDArray[np.float32], folder: Path) ->
 
 
 def _compare(original: Run, steps: Preprocessing, folder: Path, file: Path) -> dict[str, Any]:
-    """Largest difference of both graphs from the original, at batches that it may never have seen."""
+    """The largest difference of both graphs from the original, at several batch sizes, as a manifest's `parity`."""
     image_engine, tensor_engine = (load_engine(folder / name, 1) for name in (IMAGE_MODEL, TENSOR_MODEL))
     worst = 0.0
-    for what, images in parity_images(steps, BATCHES):
+    for description, images in parity_images(steps, BATCHES):
         rows = ((images / 255 - np.array(steps.mean)) / steps.std).astype(np.float32).transpose(0, 3, 1, 2).copy()
         reference = original(rows).reshape(len(images), -1)
-        check_answers(reference, what, str(file))
+        check_answers(reference, description, str(file))
         try:
             answers = [image_engine.run(images), tensor_engine.run(rows)]
         except EngineFailed as error:

@@ -1,4 +1,4 @@
-"""From weights that others trained to an artifact: public ones by name, or a file for a named architecture."""
+"""Imports trained weights as artifacts: public ones by name, or a file for an architecture of the zoo."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from models.zoo.registry import find_architecture
 
 @dataclass(frozen=True)
 class OwnWeights:
-    """A file of weights for an architecture of the zoo, the names of its classes by index, and its preprocessing."""
+    """A file of weights for an architecture of the zoo, with its labels by index and its preprocessing."""
 
     architecture: str
     file: Path
@@ -59,13 +59,13 @@ def import_own(name: str, weights: OwnWeights, out: Path) -> Artifact:
     return compile_artifact(name, plan, weights.file, out)
 
 
-def import_hub(name: str, model: HubModel, said: Description, out: Path) -> Artifact:
+def import_hub(name: str, model: HubModel, description: Description, out: Path) -> Artifact:
     """Compiles a network of timm or torchvision. Raises ArtifactError."""
-    steps = model.steps(said)
+    steps = model.steps(description)
     with torch.no_grad():
         answer = model.net.eval()(torch.zeros(1, steps.channels, steps.size, steps.size))
     if not isinstance(answer, torch.Tensor) or answer.ndim != 2:
-        raise ArtifactError(f"{model.source} is no classifier: it does not answer [images, classes]")
+        raise ArtifactError(f"{model.source} is no classifier: its output is not [images, classes]")
     plan = Plan(
         model.source.split(",")[0].replace(" ", "/"),
         "imported",
@@ -73,15 +73,15 @@ def import_hub(name: str, model: HubModel, said: Description, out: Path) -> Arti
         source=model.source,
         licence=model.licence,
         accuracy={"how": "not measured"},
-        labels=check_labels(said.over(model.known).labels, answer.shape[1]),
+        labels=check_labels(description.over(model.known).labels, answer.shape[1]),
     )
     return compile_net(name, plan, model.net, out)
 
 
-def own_weights(architecture: str, file: Path, said: Description) -> OwnWeights:
-    """A file for a network of the zoo. Raises NotFound, and ArtifactError when something must be said first."""
+def own_weights(architecture: str, file: Path, description: Description) -> OwnWeights:
+    """Describes a file of weights for the zoo. Raises NotFound, and ArtifactError for an incomplete description."""
     channels, side, _ = find_architecture(architecture).input
-    labels = said.labels
+    labels = description.labels
     if labels is None:
         labels = check_labels(None, read_facts()[architecture].classes)
-    return OwnWeights(architecture, file, labels, said.steps(channels, side))
+    return OwnWeights(architecture, file, labels, description.steps(channels, side))

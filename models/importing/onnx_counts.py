@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates of an ONNX graph: of convolutions and of matrix products with weights."""
+"""Counts parameters and multiply-accumulates (MACs) of an ONNX graph: of convolutions and products with weights."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, 
 
 
 def count_onnx_params(graph: onnx.GraphProto) -> int:
-    """Numbers in the graph's floating-point weights; statistics of batch norms that were not folded are among them."""
-    return sum(math.prod(one.dims) for one in graph.initializer if one.data_type in FLOATS)
+    """Elements of the floating-point weights, including statistics of batch norms that are not folded."""
+    return sum(math.prod(tensor.dims) for tensor in graph.initializer if tensor.data_type in FLOATS)
 
 
 def count_onnx_macs(model: onnx.ModelProto) -> int:
-    """For one image. The model's input must have a fixed shape, batch 1."""
+    """MACs for one image. The model's input must have a fixed shape with batch 1."""
     inferred = onnx.shape_inference.infer_shapes(model)
     shapes = {value.name: _shape(value) for value in (*inferred.graph.value_info, *inferred.graph.output)}
-    shapes |= {one.name: tuple(one.dims) for one in inferred.graph.initializer}
+    shapes |= {tensor.name: tuple(tensor.dims) for tensor in inferred.graph.initializer}
     shapes |= {
         node.output[0]: numpy_helper.to_array(node.attribute[0].t).shape
         for node in inferred.graph.node
@@ -30,7 +30,7 @@ def count_onnx_macs(model: onnx.ModelProto) -> int:
 
 
 def _macs(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
-    """Every element of the result is a product of as many weights as lead to one of its maps."""
+    """MACs of a node: elements of its result times the weights that each element takes."""
     if node.op_type not in ("Conv", "Gemm", "MatMul"):
         return 0
     weights, result = shapes.get(node.input[1], ()), shapes.get(node.output[0], ())
@@ -42,4 +42,4 @@ def _macs(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
-    return tuple(one.dim_value for one in value.type.tensor_type.shape.dim)
+    return tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)

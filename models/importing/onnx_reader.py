@@ -1,4 +1,4 @@
-"""Networks in ONNX files of others: read, and refused with the reason where they cannot be served."""
+"""Reads ONNX files of other tools and refuses, with the reason, networks that cannot be served."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from onnx import TensorProto, numpy_helper
 from convoy.errors import ArtifactError
 from models.parity_inputs import check_weights
 
-OLDEST_OPSET = 7  # the first whose arithmetic broadcasts as numpy's does, which the preprocessing needs
-DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})  # whose operators ONNX Runtime has
+OLDEST_OPSET = 7  # the first with NumPy's broadcasting, which the preprocessing needs
+DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})  # operators that ONNX Runtime implements
 OWN_DOMAINS = frozenset({"", "ai.onnx"})
 PIXELS = (1, 3)  # channels
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
@@ -35,21 +35,21 @@ class Network:
 
 
 def read_network(path: Path, side: int | None) -> Network:
-    """The network of a file; `side` is that of its images where the file leaves it open. Raises ArtifactError."""
+    """Reads a network; `side` is the side of its images where the file leaves it open. Raises ArtifactError."""
     model, files = _read(path)
     opset = _check_operators(model, path)
     nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
     for tensor in _float_tensors(nodes, model.graph.initializer):
         check_weights(tensor.name or "a constant", numpy_helper.to_array(tensor), str(path))
-    given = _only("input", _inputs(model.graph), path)
+    source = _only("input", _inputs(model.graph), path)
     result = _only("output", list(model.graph.output), path)
-    channels, side = _check_input(given, side, path)
+    channels, side = _check_input(source, side, path)
     _check_float(result, "output", path)
-    return Network(model, given.name, _before_softmax(model.graph, result.name), channels, side, opset, files)
+    return Network(model, source.name, _before_softmax(model.graph, result.name), channels, side, opset, files)
 
 
 def _read(path: Path) -> tuple[onnx.ModelProto, tuple[Path, ...]]:
-    """The graph with its weights, and the files that it was read from."""
+    """The graph with its weights, and the files that it was read from. Raises ArtifactError."""
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:
@@ -72,13 +72,13 @@ def _read(path: Path) -> tuple[onnx.ModelProto, tuple[Path, ...]]:
 
 
 def _external_files(graph: onnx.GraphProto) -> list[str]:
-    tensors = [one for one in graph.initializer if one.data_location == TensorProto.EXTERNAL]
-    places = {entry.value for one in tensors for entry in one.external_data if entry.key == "location"}
+    tensors = [tensor for tensor in graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
+    places = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
     return sorted(places)
 
 
 def _float_tensors(nodes: Iterable[onnx.NodeProto], weights: Iterable[onnx.TensorProto]) -> Iterator[onnx.TensorProto]:
-    """The weights, and the constants in the nodes and in the graphs inside them."""
+    """Floating-point weights, and constants in nodes and in their subgraphs."""
     yield from (tensor for tensor in weights if tensor.data_type in FLOATS)
     for attribute in (attribute for node in nodes for attribute in node.attribute):
         if attribute.t.data_type in FLOATS:
@@ -88,18 +88,18 @@ def _float_tensors(nodes: Iterable[onnx.NodeProto], weights: Iterable[onnx.Tenso
 
 
 def _check_operators(model: onnx.ModelProto, path: Path) -> int:
-    """The version of ONNX's own operators."""
+    """The opset version of ONNX's own operators. Raises ArtifactError for operators that cannot run."""
     own = {function.domain for function in model.functions}
-    versions = {one.domain: one.version for one in model.opset_import}
-    strange = sorted(set(versions) - DOMAINS - own)
+    versions = {opset.domain: opset.version for opset in model.opset_import}
+    unknown = sorted(set(versions) - DOMAINS - own)
     used = {node.domain for node in model.graph.node}
-    if foreign := [domain for domain in strange if domain in used]:
+    if foreign := [domain for domain in unknown if domain in used]:
         raise ArtifactError(f"{path} uses operators of {', '.join(foreign)}, which ONNX Runtime does not have")
     known = {function.name for function in model.functions}
-    strangers = {node.op_type for node in model.graph.node if node.domain in OWN_DOMAINS and not _is_known(node)}
-    if strangers - known:
+    undefined = {node.op_type for node in model.graph.node if node.domain in OWN_DOMAINS and not _is_known(node)}
+    if undefined - known:
         raise ArtifactError(
-            f"{path} uses {', '.join(sorted(strangers - known))}, which ONNX does not have: export the network with its operators"
+            f"{path} uses {', '.join(sorted(undefined - known))}, which ONNX does not have: export the network with its operators"
         )
     opset = versions.get("", versions.get("ai.onnx", 0))
     newest = onnx.defs.onnx_opset_version()
@@ -116,9 +116,9 @@ def _is_known(node: onnx.NodeProto) -> bool:
 
 
 def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
-    """Without the weights, which old files list too."""
-    weights = {one.name for one in graph.initializer}
-    return [one for one in graph.input if one.name not in weights]
+    """The graph's inputs without the weights, which old files list as inputs too."""
+    weights = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in weights]
 
 
 def _only(what: str, values: Sequence[onnx.ValueInfoProto], path: Path) -> onnx.ValueInfoProto:
@@ -138,9 +138,9 @@ def _check_float(value: onnx.ValueInfoProto, what: str, path: Path) -> None:
 
 
 def _check_input(value: onnx.ValueInfoProto, side: int | None, path: Path) -> tuple[int, int]:
-    """Channels and side of the images."""
+    """Channels and side of the images. Raises ArtifactError for another kind of input."""
     _check_float(value, "input", path)
-    shape = [one.dim_value if one.HasField("dim_value") else None for one in value.type.tensor_type.shape.dim]
+    shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim]
     text = "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
     where = f"the input {value.name} {text} of {path}"
     if len(shape) != IMAGE_RANK:
@@ -162,6 +162,6 @@ def _check_input(value: onnx.ValueInfoProto, side: int | None, path: Path) -> tu
 
 
 def _before_softmax(graph: onnx.GraphProto, output: str) -> str:
-    """The logits, where the graph goes on to probabilities: the server makes those itself."""
-    maker: Any = next((node for node in graph.node if output in node.output), None)
-    return str(maker.input[0]) if maker is not None and maker.op_type == "Softmax" else output
+    """The logits' name, where the graph ends with a softmax: the server computes probabilities itself."""
+    producer: Any = next((node for node in graph.node if output in node.output), None)
+    return str(producer.input[0]) if producer is not None and producer.op_type == "Softmax" else output

@@ -1,4 +1,4 @@
-"""`python -m models.train RECIPE --out FOLDER`: train, or go on with, a recipe."""
+"""`python -m models.train RECIPE --out FOLDER`: trains a recipe, or resumes an unfinished run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,9 @@ log = logging.getLogger("convoy.train")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m models.train", description=__doc__)
     parser.add_argument("recipe", help=f"one of: {', '.join(RECIPES)}")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run; an unfinished run in it goes on")
-    parser.add_argument(
-        "--budget", choices=("short", "full"), default="short", help="full: 200 epochs, what a GPU would run"
-    )
-    parser.add_argument("--epochs", type=int, help="another number of epochs than the recipe's")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run; an unfinished run in it is resumed")
+    parser.add_argument("--budget", choices=("short", "full"), default="short", help="full: 200 epochs, for a GPU")
+    parser.add_argument("--epochs", type=int, help="number of epochs, instead of the recipe's")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -36,10 +34,10 @@ def main() -> None:
         recipe = of_length(recipe, arguments.epochs)
     out, file = arguments.out, arguments.out / "result.json"
     if file.exists() and not (out / "checkpoint.pt").exists():
-        parser.error(f"{file} is of no run of this command; choose another --out or move it away")
+        parser.error(f"{file} was not written by this command; choose another --out or move it away")
     result = Trainer(recipe, load_data(recipe.dataset), out).run()
     write_file(file, json.dumps(result) + "\n")
-    log.info("%s: held out %.2f %%, test %.2f %%", recipe.name, 100 * result["held_out"], 100 * result["test"])
+    log.info("%s: validation %.2f %%, test %.2f %%", recipe.name, 100 * result["held_out"], 100 * result["test"])
 
 
 if __name__ == "__main__":

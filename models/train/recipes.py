@@ -1,4 +1,4 @@
-"""Recipes: everything that a training run depends on."""
+"""Recipes: all settings of a training run."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Loss = Literal["cross_entropy", "map"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """SGD with Nesterov momentum; the rate rises over `warm_up` of the run and falls by a cosine.
+    """SGD with Nesterov momentum; the rate rises over the share `warm_up` of the run, then falls by a cosine.
 
-    For the last `restart_epochs` it starts again, at `restart_rate` (warm restarts, arXiv 1608.03983).
+    For the last `restart_epochs` it restarts at `restart_rate` (warm restarts, arXiv 1608.03983).
 
     Augmentation: a crop from the image padded by `shift` on every side and, if `flip`, a mirror image half the time.
-    The first `early_epochs` see only windows of `early_side` pixels, unpadded: a net that ends in global pooling learns
-    its filters from them at the cost of their area, and the remaining epochs teach it whole images.
+    The first `early_epochs` use crops of only `early_side` pixels, without padding: they are faster, and a network with global
+    pooling learns its filters from them. The remaining epochs use full images.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Recipe:
     seed: int = 0
 
 
-# LeNet-5 saw background at -0.1 and ink at 1.175: x/255 * 1.275 - 0.1.
+# LeNet-5's input has the background at -0.1 and ink at 1.175: x/255 * 1.275 - 0.1.
 LENET_STD = 1 / 1.275
 LENET_MEAN = 0.1 / 1.275
 
@@ -51,7 +51,7 @@ CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 
 
 def cifar10(architecture: str, name: str, epochs: int, peak_rate: float, early_epochs: int) -> Recipe:
-    """Crops of the image padded by 4, mirror images, weight decay 5e-4."""
+    """A recipe for CIFAR-10: crops of the image padded by 4, mirror images, weight decay 5e-4."""
     return Recipe(
         name=name, architecture=architecture, dataset="cifar10", mean=CIFAR10_MEAN, std=CIFAR10_STD, pad=0,
         epochs=epochs, batch=128, peak_rate=peak_rate, weight_decay=5e-4, shift=4, flip=True,
@@ -87,17 +87,17 @@ RECIPES = {
 
 
 def full_budget(recipe: Recipe) -> Recipe:
-    """What a GPU would run: whole images from the first epoch, for as many epochs as papers of that time took."""
+    """The recipe for a GPU: full images from the first epoch, and 200 epochs, as in the papers."""
     return of_length(replace(recipe, early_epochs=0, early_side=0), 200)
 
 
 def of_length(recipe: Recipe, epochs: int) -> Recipe:
-    """The recipe over another number of epochs, in one cycle of its rate."""
+    """The recipe with another number of epochs, in one cycle of the learning rate."""
     return replace(recipe, epochs=epochs, restart_epochs=0, restart_rate=0.0)
 
 
 def find_recipe(name: str) -> Recipe:
-    """Raises NotFound that names the nearest known recipe."""
+    """The recipe of a name. Raises NotFound with the closest known name."""
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
     return RECIPES[name]

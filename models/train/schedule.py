@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step, so that a run that goes on needs to know nothing but where it stands."""
+"""The learning rate as a function of the step, so that a resumed run needs no other state."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 
 from models.train.recipes import Recipe
 
-LOWEST = 0.1  # of the peak: where the rate begins
-LAST = 1e-4  # of the peak: where it ends
+LOWEST = 0.1  # initial rate, as a share of the peak
+LAST = 1e-4  # final rate, as a share of the peak
 
 
 def rate_at(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
-    """The rate of step `step`, from 0: one cycle (arXiv 1708.07120), then the falling half of a second one."""
+    """The rate at `step` (from 0): one cycle (arXiv 1708.07120), then optionally the falling half of a second one."""
     first = (recipe.epochs - recipe.restart_epochs) * steps_per_epoch
     if step >= first:
         share = (step - first) / max(1, recipe.restart_epochs * steps_per_epoch - 1)

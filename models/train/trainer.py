@@ -24,13 +24,13 @@ from models.train.recipes import Recipe
 from models.train.schedule import rate_at
 from models.zoo.registry import find_architecture
 
-RUBBISH = 10.0  # j of the paper's equation 9: keeps the penalty of rejected classes finite
+RUBBISH = 10.0  # j of equation 9: keeps the penalty of incorrect classes finite
 
 log = logging.getLogger("convoy.train")
 
 
 def map_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """LeNet-5's MAP criterion (equation 9), logits being minus the penalties: y_D + log(e^-j + Σ e^-y_i), mean."""
+    """LeNet-5's MAP criterion (LeCun et al. 1998, equation 9): mean of y_D + log(e^-j + Σ e^-y_i), logits being -y."""
     rubbish = logits.new_full((len(logits), 1), -RUBBISH)
     competing = torch.cat([logits, rubbish], 1).logsumexp(1)
     return (competing - logits.gather(1, labels[:, None])[:, 0]).mean()
@@ -51,7 +51,7 @@ def normalise(images: Tensor, recipe: Recipe) -> Tensor:
 def augmented_batches(
     split: Split, recipe: Recipe, epoch: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Epoch number `epoch` (from 0) in random order; the last, incomplete batch is left out."""
+    """(images, labels) of epoch `epoch` (from 0) in random order; the last, incomplete batch is left out."""
     early = epoch < recipe.early_epochs
     shift, side = (0, recipe.early_side) if early else (recipe.shift, split.images.shape[1])
     images = F.pad(torch.from_numpy(split.images.transpose(0, 3, 1, 2).copy()), (shift,) * 4)
@@ -75,8 +75,8 @@ def augmented_batches(
 
 @contextmanager
 def sole_use(folder: Path) -> Iterator[None]:
-    """Two runs that save to one folder would undo each other. Raises ConfigError when another one is under way."""
-    with (folder / "lock").open("ab") as file:  # a file that somebody else keeps there stays as it is
+    """Locks a folder: two runs would overwrite each other's checkpoint. Raises ConfigError when another run holds it."""
+    with (folder / "lock").open("ab") as file:  # does not truncate a file of this name
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -87,7 +87,7 @@ def sole_use(folder: Path) -> Iterator[None]:
 
 
 class Trainer:
-    """A run of a recipe in a folder; `run` goes on where a former one stopped."""
+    """A run of a recipe in a folder; resumes from its checkpoint if there is one."""
 
     def __init__(self, recipe: Recipe, data: DataSet, folder: Path) -> None:
         torch.manual_seed(recipe.seed)
@@ -103,18 +103,18 @@ class Trainer:
         self._resume()
 
     def run(self, until: int | None = None) -> dict[str, Any]:
-        """Trains to the end, or to epoch `until`, and reports accuracy on the held-out and the test images."""
+        """Trains to the end, or to epoch `until`. Returns the accuracy (0..1) on the validation set and the test set."""
         with sole_use(self.checkpoint.parent):
             while self.epoch < (self.recipe.epochs if until is None else until):
                 loss = self._train_epoch()
-                if not math.isfinite(loss):  # the last checkpoint is better than one of NaN
+                if not math.isfinite(loss):  # keeps the last checkpoint instead of one with NaN
                     raise ConfigError(
                         f"the loss of epoch {self.epoch + 1} is {loss}: nothing was saved; lower peak_rate in the recipe"
                     )
                 self.epoch += 1
                 self._save()
                 held_out = 100 * accuracy(self.net, self.data.held_out, self.recipe)
-                log.info("epoch %d/%d: loss %.4f, held out %.2f %%", self.epoch, self.recipe.epochs, loss, held_out)
+                log.info("epoch %d/%d: loss %.4f, validation %.2f %%", self.epoch, self.recipe.epochs, loss, held_out)
         return {split: accuracy(self.net, getattr(self.data, split), self.recipe) for split in ("held_out", "test")}
 
     def _train_epoch(self) -> float:
@@ -157,11 +157,11 @@ class Trainer:
 
 @torch.no_grad()
 def accuracy(net: nn.Module, split: Split, recipe: Recipe, batch: int = 500) -> float:
-    """Share of right answers, in FP32."""
+    """Top-1 accuracy (0..1), computed in FP32."""
     net.eval()
-    right = 0
+    correct = 0
     for start in range(0, len(split.labels), batch):
         images = torch.from_numpy(split.images[start : start + batch].transpose(0, 3, 1, 2).copy())
         answers = net(normalise(images, recipe)).argmax(1).numpy()
-        right += int((answers == split.labels[start : start + batch]).sum())
-    return right / len(split.labels)
+        correct += int((answers == split.labels[start : start + batch]).sum())
+    return correct / len(split.labels)

@@ -1,7 +1,7 @@
 """AlexNet: Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", NIPS 2012.
 
-The paper's net is two towers, one per GPU, that meet in conv3 and in the linear layers. The public checkpoints' is the
-single tower of "One weird trick for parallelizing convolutional neural networks" (arXiv 1404.5997).
+The paper's network has two towers, one per GPU, that are connected in conv3 and in the linear layers. The public
+checkpoints have the single tower of "One weird trick for parallelizing convolutional neural networks" (arXiv 1404.5997).
 """
 
 from __future__ import annotations

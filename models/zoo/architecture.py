@@ -1,4 +1,4 @@
-"""What is known of an architecture without building it: its family and paper, its input, what others reported for it."""
+"""Properties of an architecture that are known without building it: family, paper, input, published accuracy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IMAGENET = (3, 224, 224)
 
 @dataclass(frozen=True)
 class Published:
-    """Top-1 accuracy (0..1) that others reported, and who and how."""
+    """A published top-1 accuracy (0..1) and its source."""
 
     top1: float
     by: str
@@ -22,13 +22,13 @@ class Published:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network of the lecture: its builder, the input [channels, height, width] it takes, and a published accuracy."""
+    """A network: its builder, its input [channels, height, width], and a published accuracy."""
 
     name: str
     family: str
     paper: str
     year: int
-    build: Callable[..., nn.Module]  # takes the number of classes, if it can be another
+    build: Callable[..., nn.Module]  # takes the number of classes, unless it is fixed
     input: tuple[int, int, int]
     published: Published | None
 

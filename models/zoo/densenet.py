@@ -1,6 +1,6 @@
 """DenseNet: Huang, Liu, van der Maaten, Weinberger, "Densely Connected Convolutional Networks", arXiv 1608.06993, CVPR 2017.
 
-Every layer sees the maps of all layers before it in its block and adds `growth` of its own. B: a 1x1 bottleneck before
+Every layer takes the maps of all earlier layers of its block and adds `growth` new ones. B: a 1x1 bottleneck before
 each 3x3; C: transitions that halve the maps. Keys of the ImageNet forms are those of the public checkpoints.
 """
 
@@ -98,7 +98,7 @@ def densenet121(classes: int = 1000) -> DenseNet:
 
 
 def densenet161(classes: int = 1000) -> DenseNet:
-    """The wide one (growth 48): 28.7 M parameters, 7.7 G MACs."""
+    """The wide variant (growth 48): 28.7 M parameters, 7.7 G MACs."""
     return DenseNet(imagenet_stem(96), 96, 48, (6, 12, 36, 24), classes)
 
 

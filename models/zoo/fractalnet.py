@@ -1,6 +1,6 @@
 """FractalNet: Larsson, Maire, Shakhnarovich, "Ultra-Deep Neural Networks without Residuals", arXiv 1605.07648, ICLR 2017.
 
-f_1 is a convolution; f_{C+1} is f_C twice in a row, joined with one convolution beside them. A block of C columns has
+f_1 is a convolution; f_{C+1} is f_C twice in sequence, joined with a convolution in parallel. A block of C columns has
 2^C - 1 convolutions and is 2^(C-1) deep.
 """
 
@@ -40,7 +40,7 @@ class FractalConv(nn.Sequential):
 
 
 class FractalBlock(nn.Module):
-    """Column c (from 0) has 2^c convolutions; columns that end at the same depth are joined and go on from the join."""
+    """Column c (from 0) has 2^c convolutions; columns that end at the same depth are joined and continue from the join."""
 
     def __init__(self, inputs: int, outputs: int, columns: int, dropout: float) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class FractalNet(nn.Module):
     """Blocks with a 2x2 max pool after each. Input [n, 3, 32, 32], output [n, classes].
 
     In training, half the batches run one column through all blocks (global drop-path), the others drop inputs of joins
-    (local). `answer` says whether tests use the whole net or its deepest column.
+    (local). `answer` selects the full network or its deepest column for inference.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class FractalNet(nn.Module):
         return logits
 
     def _column(self) -> int | None:
-        """The one column that this pass uses, if it does not use all."""
+        """The single column that this pass uses; None for all."""
         if self.training:
             return int(torch.randint(self.columns, ())) if torch.rand(()).item() < 0.5 else None
         return self.columns - 1 if self.answer == "deepest" else None

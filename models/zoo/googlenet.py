@@ -1,7 +1,7 @@
 """GoogLeNet: Szegedy et al., "Going Deeper with Convolutions", arXiv 1409.4842, CVPR 2015.
 
-Inception modules run 1x1, 3x3 and 5x5 convolutions and a pool side by side, with 1x1 bottlenecks before the dear ones.
-The public checkpoint's net, whose keys these are, has batch norm for LRN and 3x3 where the paper has 5x5.
+Inception modules run 1x1, 3x3 and 5x5 convolutions and a pool side by side, with 1x1 bottlenecks before the expensive ones.
+The network of the public checkpoint, whose keys are used here, has batch norm instead of LRN and 3x3 instead of 5x5.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Auxiliary(nn.Module):
 
 
 class GoogLeNet(nn.Module):
-    """Input [n, 3, 224, 224], output [n, classes]; auxiliary classifiers answer only to `with_auxiliaries`."""
+    """Input [n, 3, 224, 224], output [n, classes]; auxiliary classifiers run only in `with_auxiliaries`."""
 
     def __init__(
         self, classes: int, conv: ConvUnit, norm: Callable[[], nn.Module], five: int, last_pool: int,
@@ -166,7 +166,7 @@ def googlenet_paper(classes: int = 1000, auxiliaries: bool = False) -> GoogLeNet
 
 
 def googlenet(classes: int = 1000, auxiliaries: bool = False) -> GoogLeNet:
-    """The public checkpoint's: 6.6 M parameters, 1.50 G MACs; it wants pixels with mean and deviation 0.5."""
+    """The public checkpoint's: 6.6 M parameters, 1.50 G MACs; pixels are normalised with mean and standard deviation 0.5."""
     return GoogLeNet(classes, NormedConv, nn.Identity, five=3, last_pool=2, dropout=0.2, auxiliaries=auxiliaries)
 
 

@@ -1,4 +1,4 @@
-"""What several families share."""
+"""Blocks that several families share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["PlainNet", "hidden_classifier", "initialise", "normed_conv"]
 
 
 class PlainNet(nn.Module):
-    """Convolutional features, flattened, then a classifier: AlexNet's outline, which ZFNet and VGG kept."""
+    """Convolutional features, flattened, then a classifier: the structure of AlexNet, ZFNet and VGG."""
 
     def __init__(self, features: nn.Sequential, classifier: nn.Module) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class PlainNet(nn.Module):
 
 
 def hidden_classifier(inputs: int, hidden: int, classes: int) -> nn.Sequential:
-    """Two hidden layers with dropout after them, as AlexNet began and VGG kept: most of those nets' parameters."""
+    """Two hidden layers, each followed by dropout, as in AlexNet and VGG: most of their parameters."""
     return nn.Sequential(
         nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(0.5),
         nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(0.5),
@@ -31,14 +31,14 @@ def hidden_classifier(inputs: int, hidden: int, classes: int) -> nn.Sequential:
 
 
 def normed_conv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    """Convolution that keeps the size, batch norm, ReLU: what CIFAR forms of older nets use, to learn in a few epochs."""
+    """Convolution that keeps the size, batch norm, ReLU: for CIFAR variants of older networks, which then train in few epochs."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
     )
 
 
 def initialise(net: nn.Module) -> None:
-    """He's normal initialisation by fan-out for convolutions, N(0, 0.01) for hidden linear layers' weights."""
+    """He's normal initialisation by fan-out for convolutions (arXiv 1502.01852), N(0, 0.01) for linear layers' weights."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -18,7 +18,7 @@ C3_INPUTS = (
     (0, 1, 2, 3, 4, 5),
 )  # fmt: skip
 
-# Targets of F6, 7 wide and 12 high, in the manner of the paper's figure 3: alike characters have alike codes.
+# Targets of F6, 7 wide and 12 high, in the manner of the paper's figure 3: similar characters have similar codes.
 BITMAPS = (
     ".......|..###..|.##.##.|##...##|##...##|##...##|##...##|##...##|##...##|.##.##.|..###..|.......",
     ".......|...##..|..###..|.####..|...##..|...##..|...##..|...##..|...##..|...##..|.######|.......",
@@ -55,7 +55,7 @@ class Subsampling(nn.Module):
 
 
 class PartialConv(nn.Module):
-    """C3: each map is a 5x5 convolution of its own choice of the six maps before it."""
+    """C3: each map is a 5x5 convolution of a subset of the six S2 maps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class PartialConv(nn.Module):
         return torch.cat([conv(x[:, list(inputs)]) for conv, inputs in zip(self.maps, C3_INPUTS, strict=True)], dim=1)
 
     def dense(self) -> nn.Conv2d:
-        """The same map as one convolution with zeros where there is no connection: what an engine should run."""
+        """The same map as one convolution with zeros where there is no connection, which engines run faster."""
         full = nn.Conv2d(6, len(C3_INPUTS), 5)
         with torch.no_grad():
             full.weight.zero_()
@@ -141,7 +141,7 @@ def lenet5() -> LeNet5:
 
 
 def lenet5_modern(classes: int = 10) -> nn.Sequential:
-    """What most code calls LeNet-5: full C3, plain pools, ReLU, a linear output; 61 706 parameters."""
+    """The common modern variant of LeNet-5: full C3, plain pools, ReLU, a linear output; 61 706 parameters."""
     return nn.Sequential(
         nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),

@@ -1,7 +1,7 @@
 """Network in Network: Lin, Chen, Yan, arXiv 1312.4400, ICLR 2014.
 
 Each convolution is followed by 1x1 convolutions, a small perceptron at every pixel; the last one has a map per class,
-whose average is the logit. Widths are those of the authors' Caffe definitions.
+whose average is the logit. Widths follow the authors' Caffe definitions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def mlpconv(inputs: int, widths: tuple[int, int, int], kernel: int, stride: int 
 
 
 def normed_mlpconv(inputs: int, widths: tuple[int, int, int], kernel: int) -> nn.Sequential:
-    """The same at stride 1 with batch norm, which came a year later: it learns in a tenth of the epochs."""
+    """The same at stride 1 with batch norm, which is younger than the paper: it trains in a tenth of the epochs."""
     return nn.Sequential(
         normed_conv(inputs, widths[0], kernel),
         normed_conv(widths[0], widths[1], 1),

@@ -1,6 +1,6 @@
-"""`python -m models.zoo.parity [NAME…]`: exports architectures with random weights and writes how far ONNX is from torch.
+"""`python -m models.zoo.parity [NAME…]`: measures how much ONNX differs from torch, with random weights.
 
-The result of each is written when it is there, so that a run may be stopped and gone on with.
+Each result is written at once, so that an interrupted run can be continued.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger("convoy.parity")
 
 
 def measure(architecture: Architecture, seed: int = 0) -> float:
-    """Exports to a folder that is deleted again. Raises ArtifactError when the graphs differ by more than is allowed."""
+    """Exports to a temporary folder. Raises ArtifactError when the graphs differ by more than the tolerance."""
     torch.manual_seed(seed)
     channels, side, _ = architecture.input
     steps = Preprocessing(channels, side, side, (0.5,) * channels, (0.25,) * channels)
@@ -36,13 +36,13 @@ def measure(architecture: Architecture, seed: int = 0) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m models.zoo.parity", description=__doc__)
-    parser.add_argument("names", nargs="*", help="default: every architecture that is not measured yet")
+    parser.add_argument("names", nargs="*", help="default: all architectures without a result")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     known: dict[str, float] = json.loads(PARITY.read_text())
     for name in arguments.names or [name for name in ARCHITECTURES if name not in known]:
         known[name] = float(f"{measure(find_architecture(name)):.1e}")
-        PARITY.write_text(json.dumps({one: known[one] for one in ARCHITECTURES if one in known}, indent=1) + "\n")
+        PARITY.write_text(json.dumps({key: known[key] for key in ARCHITECTURES if key in known}, indent=1) + "\n")
         log.info("%s: %.1e", name, known[name])
 
 

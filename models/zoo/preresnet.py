@@ -1,7 +1,7 @@
 """Pre-activation ResNet: He, Zhang, Ren, Sun, "Identity Mappings in Deep Residual Networks", arXiv 1603.05027, ECCV 2016.
 
 BN and ReLU come before each convolution and nothing after the addition, so that a signal passes every unit unchanged.
-ImageNet forms follow the authors' fb.resnet.torch, those for CIFAR their resnet-1k-layers.
+ImageNet variants follow the authors' fb.resnet.torch, CIFAR variants their resnet-1k-layers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Architectures by name, in the order of their papers. An unknown one is answered with the nearest known."""
+"""Architectures by name, ordered by year of the paper."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ FAMILIES = (
 
 
 def _register(architectures: Iterable[Architecture]) -> dict[str, Architecture]:
-    """Doubled names are refused."""
+    """Raises ValueError for a repeated name."""
     known: dict[str, Architecture] = {}
-    for one in architectures:
-        if one.name in known:
-            raise ValueError(f"architecture {one.name!r} is registered twice")
-        known[one.name] = one
+    for architecture in architectures:
+        if architecture.name in known:
+            raise ValueError(f"architecture {architecture.name!r} is registered twice")
+        known[architecture.name] = architecture
     return known
 
 
-ARCHITECTURES = _register(one for family in FAMILIES for one in family.ARCHITECTURES)
+ARCHITECTURES = _register(architecture for family in FAMILIES for architecture in family.ARCHITECTURES)
 
 
 def find_architecture(name: str) -> Architecture:
-    """Raises NotFound that names the nearest known architecture."""
+    """The architecture of a name. Raises NotFound with the closest known name."""
     if name not in ARCHITECTURES:
         raise unknown("architecture", name, ARCHITECTURES)
     return ARCHITECTURES[name]

@@ -1,7 +1,7 @@
 """ResNet: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", arXiv 1512.03385, CVPR 2016.
 
-v1 is the paper's; v1.5, the public checkpoints', moves a bottleneck's stride from its first 1x1 to its 3x3. Keys are
-those of the public checkpoints, for CIFAR of Y. Idelbayev's.
+v1 is the paper's. v1.5, used by the public checkpoints, moves a bottleneck's stride from its first 1x1 to its 3x3. Keys are
+those of the public checkpoints; for CIFAR, those of Y. Idelbayev's.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Stride = Literal["1x1", "3x3"]
 
 
 class Residual(nn.Module):
-    """A shortcut plus a branch. `survival` is the branch's probability of being there in training (stochastic depth)."""
+    """A shortcut plus a branch. `survival` is the probability that the branch is active in training (stochastic depth)."""
 
     survival: float = 1.0
 

@@ -1,7 +1,7 @@
 """ResNeXt: Xie et al., "Aggregated Residual Transformations for Deep Neural Networks", arXiv 1611.05431, CVPR 2017.
 
 ResNet's bottleneck with its 3x3 in C groups: C paths of width d. `32x4d` is C x d in the first stage; the number of
-groups stays, their width doubles with each stage. Keys are those of the public checkpoints.
+groups is constant, their width doubles with each stage. Keys are those of the public checkpoints.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """SqueezeNet: Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters", arXiv 1602.07360.
 
-1.1 is the authors' later form with 2.4 times fewer operations. Simple bypass adds a module's input to its output where
-both have as many maps; complex bypass also does where they differ, through a 1x1 convolution. Keys are those of the
+1.1 is the authors' later version with 2.4 times fewer operations. Simple bypass adds a module's input to its output where both
+have the same number of maps; complex bypass also where they differ, through a 1x1 convolution. Keys are those of the
 public checkpoints.
 """
 
@@ -64,7 +64,7 @@ class Bypassed(nn.Module):
 
 
 class SqueezeNet(nn.Module):
-    """Output [n, classes]; the classifier is a convolution and an average, and its ReLU keeps logits at 0 or above."""
+    """Output [n, classes]; the classifier is a convolution and an average; its ReLU makes logits non-negative."""
 
     def __init__(self, features: nn.Sequential, classes: int) -> None:
         super().__init__()

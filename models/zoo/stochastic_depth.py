@@ -1,7 +1,7 @@
 """Stochastic depth: Huang, Sun, Liu, Sedra, Weinberger, "Deep Networks with Stochastic Depth", arXiv 1603.09382, ECCV 2016.
 
-A property of a residual net, not a net: in training each branch is left out at times, so that the net is short to
-learn and long to use. Testing scales each branch by its probability; training does not scale.
+A training method for residual networks: each branch is dropped at random, so that the network is shorter in training than in
+use. At inference each branch is scaled by its survival probability; training does not scale.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def with_stochastic_depth(net: Net, last: float = 0.5) -> Net:
 
 
 def resnet110_stochastic_depth(classes: int = 10) -> CifarResNet:
-    """ResNet-110, of whose 54 blocks 40 are there on average."""
+    """ResNet-110; on average 40 of its 54 blocks are active in training."""
     return with_stochastic_depth(resnet110(classes))
 
 
@@ -38,7 +38,7 @@ def resnet152_stochastic_depth(classes: int = 1000) -> ResNet:
 
 
 def stochastic_depth_cifar(classes: int = 10) -> PreActivationResNet:
-    """The CIFAR form of pre-activation ResNet, its last unit there four times in five: a short net can spare few."""
+    """The CIFAR variant of pre-activation ResNet, with survival 0.8 of its last unit: a short network can drop few units."""
     return with_stochastic_depth(preresnet_cifar(classes), last=0.8)
 
 

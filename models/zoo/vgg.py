@@ -58,7 +58,7 @@ def vgg13_bn(classes: int = 1000) -> VGG:
 
 
 def vgg16(classes: int = 1000) -> VGG:
-    """Configuration D, the lecture's VGG-16: 138.4 M parameters, 15.5 G MACs."""
+    """Configuration D, known as VGG-16: 138.4 M parameters, 15.5 G MACs."""
     return _vgg(16, False, classes)
 
 
@@ -68,7 +68,7 @@ def vgg16_bn(classes: int = 1000) -> VGG:
 
 
 def vgg19(classes: int = 1000) -> VGG:
-    """Configuration E, the lecture's VGG-19: 143.7 M parameters, 19.6 G MACs."""
+    """Configuration E, known as VGG-19: 143.7 M parameters, 19.6 G MACs."""
     return _vgg(19, False, classes)
 
 
@@ -78,7 +78,7 @@ def vgg19_bn(classes: int = 1000) -> VGG:
 
 
 def vgg_cifar(classes: int = 10) -> VGG:
-    """VGG-11 for 32x32 images, a quarter as wide, with batch norm and one linear layer, as is usual there: 10 M MACs."""
+    """VGG-11 for 32x32 images, a quarter as wide, with batch norm and a single linear layer: 10 M MACs."""
     widths = (16, 32, 64, 128, 128)
     return VGG(stages(DEPTHS[11], widths, norm=True), nn.Linear(128, classes))
 

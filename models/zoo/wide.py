@@ -1,7 +1,7 @@
 """Wide ResNet: Zagoruyko, Komodakis, "Wide Residual Networks", arXiv 1605.07146, BMVC 2016.
 
-WRN-d-k has d layers of k times ResNet's maps, in pre-activation units: width where others added depth. The ImageNet
-forms are ResNet's with bottlenecks twice as wide inside; keys of those are the public checkpoints'.
+WRN-d-k has d layers of k times ResNet's maps, in pre-activation units: width instead of depth. The ImageNet
+variants are ResNets with bottlenecks twice as wide inside, with the keys of the public checkpoints.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """ZFNet: Zeiler, Fergus, "Visualizing and Understanding Convolutional Networks", arXiv 1311.2901, ECCV 2014.
 
-AlexNet in one tower whose first filters are 7x7 at stride 2, after pictures of what 11x11 at stride 4 had missed.
+AlexNet in one tower, with first filters of 7x7 at stride 2: visualisations showed artefacts of 11x11 at stride 4.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def zfnet(classes: int = 1000) -> ZFNet:
 
 
 def zfnet_wide(classes: int = 1000) -> ZFNet:
-    """Variant (b), whose widths the lecture shows: 107.6 M parameters, 2.48 G MACs."""
+    """Variant (b), with wider conv3 to conv5: 107.6 M parameters, 2.48 G MACs."""
     return _zfnet((512, 1024, 512), classes)
 
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from convoy.errors import InvalidInput, TooLarge
 from models.artifact import Preprocessing
 from models.ensembles.views import View, arrange, count_looks, finest_short, looks_at
-from serve.images.decoder import SMALL_SIDE, Decoded, Decoder
-from serve.images.jpeg import ImageBytes
-from serve.images.resize import Box, Pixels
+from models.images.decoder import SMALL_SIDE, Decoded, Decoder
+from models.images.jpeg import ImageBytes
+from models.images.resize import Box, Pixels
 
 INLINE_VIEWS = 16  # making more of them takes longer than a hop to a thread
 

@@ -12,6 +12,7 @@ import numpy as np
 from convoy.errors import reason_of
 from models.artifact import Artifact, Manifest
 from models.engines.engine import TensorSpec
+from models.images.decoder import Decoder
 from serve.batching.batcher import Batcher
 from serve.batching.latency_curve import LatencyCurve
 from serve.batching.line import BatcherLimits
@@ -22,7 +23,6 @@ from serve.ensembles.runner import EnsembleRunner, MemberRecorder
 from serve.executors.base import FORMS, Executor, Form
 from serve.gateway.availability import members_of
 from serve.gateway.endpoints import ComposedEndpoint, Connect, Endpoint, ModelEndpoint
-from serve.images.decoder import Decoder
 from serve.telemetry.definitions import TARGET
 from serve.telemetry.recorder import Metrics, ModelRecorder
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoy.errors import ConvoyError, InvalidInput, TooLarge
+from models.images.resize import Pixels
 from serve.auth import Access
 from serve.batching.line import run_in_parts
 from serve.batching.results import Answer
@@ -29,7 +30,6 @@ from serve.gateway.loop_lag import LoopLag
 from serve.gateway.request_context import RequestContext
 from serve.gateway.response_cache import ResponseCache
 from serve.images.decode_pool import DecodePool
-from serve.images.resize import Pixels
 from serve.telemetry.request_events import FIELDS, Observer
 
 log = logging.getLogger("convoy.requests")

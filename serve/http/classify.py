@@ -17,13 +17,13 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
 from convoy.errors import InvalidInput
+from models.images.decoder import SMALL_BYTES
 from serve.api.classify_params import DEFAULTS, ClassifyParams, check_id, parse_params, parse_text_params
 from serve.gateway.dataplane import ImageBytes, check_images
 from serve.gateway.endpoints import Endpoint
 from serve.http.body import Headers, Message, Receive, Scope, whole_number
 from serve.http.json_documents import ENVELOPE_VALUES, load, parse_bounded
 from serve.http.responses import REQUEST_ID
-from serve.images.decoder import SMALL_BYTES
 
 # Characters decoded per call, since each call holds the interpreter's lock. A multiple of 4, so that pieces are valid base64.
 BASE64_PIECE = 1024 * 1024

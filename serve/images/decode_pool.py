@@ -1,4 +1,7 @@
-"""The threads that decode large images: C code that releases the GIL, counted so that the profile can tell how busy it is."""
+"""A pool of threads that decode large images, and estimates of how long that takes.
+
+The decoders are C code that releases the GIL, so threads run in parallel. `busy` counts their time for the bottleneck report.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,9 @@ from serve.images.decode_queue import DecodeQueue, DecodeWork, Key, Turns
 from serve.telemetry.mmap_store import Values
 from serve.worker_threads import WorkThreads
 
-LEAST_LAG_SECONDS = 0.005  # that is no surprise
-LEAST_SECONDS = 50e-6  # of a decode, however few pixels it has
-# Seconds that a pixel takes until a decoder has seen its format. What has no known format is refused in no time.
+LEAST_LAG_SECONDS = 0.005  # a shorter delay of the event loop is never taken for an outlier
+LEAST_SECONDS = 50e-6  # fixed cost of a decode, whatever its number of pixels
+# Seconds per pixel, until measurements of this format replace them. Images of an unknown format are refused at once.
 FIRST_GUESS = {
     "JPEG": 6e-9,
     "PNG": 15e-9,
@@ -33,20 +36,20 @@ FIRST_GUESS = {
 
 
 class Decodes(Protocol):
-    """Makes rows, or looks, of one image. Thread-safe."""
+    """Decodes one image to rows or views. Thread-safe."""
 
     def decode(self, image: Any, /) -> Any:
-        """Blocks."""
+        """Decodes. Blocks; raises InvalidInput or TooLarge."""
         ...
 
     def glance(self, image: Any, /) -> tuple[str, int]:
-        """Its format and the number of its pixels, found in a few microseconds; ("", 0) where that is not possible."""
+        """Format and number of pixels from the header, in a few microseconds; ("", 0) where the header does not tell."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class DecodePlan:
-    """A request's images, each with its format, its pixels and the seconds that decoding it is expected to take."""
+    """The images of a request, each with its format, its number of pixels and the expected seconds of decoding."""
 
     decoder: Decodes
     images: Sequence[Any]
@@ -56,7 +59,7 @@ class DecodePlan:
 
 
 class DecodePool:
-    """Decodes on `threads` threads; `busy` counts the seconds they worked. Lives on one event loop."""
+    """Decodes on `threads` threads; `busy[0]` counts the seconds that they worked. Belongs to one event loop."""
 
     def __init__(self, threads: int, busy: Values, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -66,12 +69,12 @@ class DecodePool:
         self._busy = busy
         self._alarm = Alarm(self._expire, self._clock)
         self._backlog = Backlog()  # seconds of decoding
-        self._under_way: set[DecodeWork] = set()  # waiting images, and those that a thread is at
-        self._lag = 0.0  # seconds from the end of an image on its thread to the event loop's notice, lately
+        self._under_way: set[DecodeWork] = set()  # waiting images, and those that a thread decodes
+        self._lag = 0.0  # moving average: seconds from the end of a decode to its callback on the event loop
         self._paces: WeakKeyDictionary[Decodes, dict[str, Pace]] = WeakKeyDictionary()
 
     def plan(self, decoder: Decodes, images: Sequence[Any], deadline: float, priority: int = 0) -> DecodePlan:
-        """What decoding these images takes. `deadline` in monotonic seconds; priority 0 is the default one."""
+        """Estimates the decoding of these images. `deadline` in monotonic seconds; priority 0 means the default."""
         sizes = [decoder.glance(image) for image in images]
         seconds = [LEAST_SECONDS + self._pace(decoder, name).predict(pixels) for name, pixels in sizes]
         return DecodePlan(decoder, images, sizes, seconds, Turns(priority or DEFAULT_PRIORITY, deadline))
@@ -80,18 +83,18 @@ class DecodePool:
         """Seconds until the planned images would be decoded if they came now; 0 while a thread is free."""
         if len(self._under_way) < self._count:
             return 0.0
-        last, whole = plan.seconds[-1], sum(plan.seconds)
-        own = max(max(plan.seconds), whole / self._count)
-        return self._ahead_of(plan.turns.key_after(whole - last)) + own + self._hops()
+        last, total = plan.seconds[-1], sum(plan.seconds)
+        own = max(max(plan.seconds), total / self._count)
+        return self._ahead_of(plan.turns.key_after(total - last)) + own + self._hops()
 
     def backlog(self, deadline: float, priority: int = 0) -> float:
-        """Seconds until an image of this deadline and priority would have its turn; 0 while a thread is free."""
+        """Seconds until an image of this deadline and priority would be taken by a thread; 0 while a thread is free."""
         if len(self._under_way) < self._count:
             return 0.0
         return self._ahead_of((priority or DEFAULT_PRIORITY, deadline)) + self._hops()
 
     def start(self, plan: DecodePlan) -> list[DecodeWork]:
-        """Puts the images in the queue; to be followed by `finish`."""
+        """Puts the images into the queue. The caller must await `finish` with the result."""
         works, before = [], 0.0
         for number, seconds in enumerate(plan.seconds):
             decode, done = partial(self._decode, plan, number), partial(self._done, plan, number)
@@ -106,9 +109,9 @@ class DecodePool:
         return works
 
     async def finish(self, works: Sequence[DecodeWork]) -> list[Any]:
-        """What the decoder made of each image. However it ends, images that no thread has begun leave the queue.
+        """The decoded images, in order. In any case (error, cancellation) images that no thread has begun leave the queue.
 
-        Raises InvalidInput or TooLarge that names the image among several, DeadlineExceeded.
+        Raises InvalidInput or TooLarge, with the image's position where there are several, and DeadlineExceeded.
         """
         try:
             decoded, several = [], len(works) > 1
@@ -122,14 +125,14 @@ class DecodePool:
                     self._forget(work)
 
     def close(self) -> None:
-        """Ends the threads; does not wait."""
+        """Ends the threads, without waiting for them."""
         self._threads.close()
 
     def _ahead_of(self, key: Key) -> float:
         return self._backlog.ahead_of(*key) / self._count
 
     def _hops(self) -> float:
-        """Seconds that a busy event loop is late: to read a request, and to notice that its images are decoded."""
+        """Seconds that a busy event loop adds: once to read the request, once to run the callback of a decode."""
         return 2 * self._lag
 
     def _pace(self, decoder: Decodes, name: str) -> Pace:
@@ -139,7 +142,7 @@ class DecodePool:
         return paces[name]
 
     def _decode(self, plan: DecodePlan, number: int) -> tuple[Any, float, float]:
-        """An image of a request, or what is wrong with it, the seconds that it took and when it ended. Runs on a thread."""
+        """Runs on a thread. Returns the decoded image or its error, the seconds that it took, and when it ended."""
         start = self._clock()
         try:
             decoded = plan.decoder.decode(plan.images[number])
@@ -150,15 +153,16 @@ class DecodePool:
         return decoded, end - start, end
 
     def _done(self, plan: DecodePlan, number: int, work: DecodeWork, result: tuple[Any, float, float] | None) -> None:
-        """A thread has ended work, whether or not somebody still waits for it."""
+        """Callback on the event loop when a decode has ended, also when the request no longer waits for it."""
         self._forget(work)
         if result is not None:
             decoded, seconds, end = result
             self._busy[0] += seconds
-            late = min(self._clock() - end, SURPRISE * max(self._lag, LEAST_LAG_SECONDS))
-            self._lag += WEIGHT * (late - self._lag)
+            delay = min(self._clock() - end, SURPRISE * max(self._lag, LEAST_LAG_SECONDS))
+            self._lag += WEIGHT * (delay - self._lag)
             name, pixels = plan.sizes[number]
-            if pixels and not isinstance(decoded, ConvoyError):  # what was refused says nothing of its pixels
+            # The time of a refused image is no measure: it was not decoded.
+            if pixels and not isinstance(decoded, ConvoyError):
                 self._pace(plan.decoder, name).learn(pixels, max(0.0, seconds - LEAST_SECONDS))
 
     def _forget(self, work: DecodeWork) -> None:
@@ -167,7 +171,7 @@ class DecodePool:
             self._backlog.remove(*work.place, work.seconds)
 
     def _expire(self) -> float:
-        """Ends what is late; the next deadline."""
+        """Fails images whose deadline has passed; returns the next deadline."""
         now, upcoming = self._clock(), NEVER
         for work in self._under_way:
             if work.future.done():

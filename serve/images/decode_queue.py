@@ -1,8 +1,8 @@
-"""Images that wait for a decoding thread: the most urgent first, and a request's images in turns with those of others.
+"""The queue of images that wait for a decoding thread: most urgent first, with fair turns between requests.
 
-The order is that of the engine's line, by priority and deadline, but decoding that a request has had moves the rest of it
-back. A request of many large images so lets others pass between two of them, while photos of a few milliseconds hardly
-move. An image's place is looked at when its turn comes, so what its file says of its size need not be true.
+The order is that of the engine's queue, by priority and deadline, but each second of decoding that a request has used moves its
+other images back. A request with many large images therefore lets others run in between, while photos of a few milliseconds
+hardly move. A place is computed again when an image is taken, so that a header with a false size gains nothing.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ from typing import Any
 
 from serve.worker_threads import Work
 
-TURN = 4.0  # seconds that a request's images move back for each second of decoding that it has had
+TURN = 4.0  # seconds by which a request's deadline counts as later for each second of decoding that it has used
 
 Key = tuple[int, float]
 
 
 class Turns:
-    """A request whose images wait: its priority, its deadline, and the seconds of decoding that it has had.
+    """A request with waiting images: its priority, its deadline, and the seconds of decoding that it has used.
 
-    An image that a thread is at counts as what it is expected to take.
+    An image that is being decoded counts with its expected time.
     """
 
-    __slots__ = ("deadline", "had", "priority")
+    __slots__ = ("deadline", "priority", "used")
 
     def __init__(self, priority: int, deadline: float) -> None:
         self.priority = priority
         self.deadline = deadline
-        self.had = 0.0
+        self.used = 0.0
 
     @property
     def key(self) -> Key:
-        """Where its next image stands: the least is the next one."""
+        """The place of its next image in the queue; the smallest key is taken first."""
         return self.key_after(0.0)
 
     def key_after(self, seconds: float) -> Key:
-        """Where it will stand when it has had so many seconds more."""
-        return self.priority, self.deadline + TURN * (self.had + seconds)
+        """Its place once it has used so many more seconds."""
+        return self.priority, self.deadline + TURN * (self.used + seconds)
 
 
 class DecodeWork(Work):
-    """An image that is to be decoded. `started` is when a thread took it, in monotonic seconds, 0 before."""
+    """An image to decode. `started` is when a thread took it, in monotonic seconds; 0 before."""
 
     __slots__ = ("_decode", "_on_end", "place", "seconds", "started", "turns")
 
@@ -56,9 +56,9 @@ class DecodeWork(Work):
         seconds: float,
         on_end: Callable[[DecodeWork, Any], None],
     ) -> None:
-        """Work that is expected to stand at `place` and to take `seconds`.
+        """`place` is the expected place in the queue, `seconds` the expected time.
 
-        `on_end` gets what `decode` returned, None where it did not run or raised.
+        `on_end` gets the result of `decode`, or None when it did not run or raised.
         """
         super().__init__()
         self._decode: Callable[[], Any] | None = decode
@@ -78,9 +78,10 @@ class DecodeWork(Work):
             super().settle(result, error)
 
     def drop(self) -> bool:
-        """Its request has ended. True when no thread has begun it: then it frees its image and is never begun."""
+        """Called when its request has ended. True when no thread has begun it: it then frees its image and never runs."""
         if self.future.done():
-            _ = self.future.cancelled() or self.future.exception()  # marks the error as seen: another one is told
+            # Marks the error as retrieved: the request has already failed with another one.
+            _ = self.future.cancelled() or self.future.exception()
         self.future.cancel()
         if self.started:
             return False
@@ -89,14 +90,14 @@ class DecodeWork(Work):
 
 
 class DecodeQueue:
-    """The images that wait. Threads take from it at once, without a turn of the event loop. Thread-safe."""
+    """The waiting images. Threads take from it directly, without a pass of the event loop. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._heap: list[tuple[Key, int, DecodeWork]] = []
         self._count = 0
         self._lock = Lock()
-        self._tokens: SimpleQueue[bool] = SimpleQueue()  # one for each entry of the heap; False: a thread is to end
+        self._tokens: SimpleQueue[bool] = SimpleQueue()  # True for each item of the heap; False ends a thread
 
     def put(self, work: DecodeWork | None) -> None:
         if work is not None:
@@ -112,19 +113,19 @@ class DecodeQueue:
         return None
 
     def take(self) -> DecodeWork | None:
-        """The next image, of at least one that waits; None when its request has ended."""
+        """The next image; None when its request has ended. The queue must not be empty."""
         now = self._clock()
         with self._lock:
             key, count, work = heapq.heappop(self._heap)
-            while key < work.turns.key:  # its request has had decoding since it was put here
+            while key < work.turns.key:  # its request has used decoding time since it was put here
                 key, count, work = heapq.heappushpop(self._heap, (work.turns.key, count, work))
             if work.turns.deadline < now or work.future.done():
                 return None
             work.started = now
-            work.turns.had += work.seconds
+            work.turns.used += work.seconds
             return work
 
     def took(self, turns: Turns, expected: float, seconds: float) -> None:
-        """How long a thread really was at an image of this request."""
+        """Replaces the expected time of an image of this request by the measured one."""
         with self._lock:
-            turns.had += seconds - expected
+            turns.used += seconds - expected

@@ -18,9 +18,9 @@ from models.engines.backends.registry import load_engine
 from models.engines.logits import run_checked
 from models.ensembles.combine import combine
 from models.ensembles.views import View
+from models.images.resize import Pixels
 from serve.config.schema import ModelConfig
 from serve.ensembles.multi_view import Geometry, ViewsDecoder
-from serve.images.resize import Pixels
 
 BATCH_ROWS = 100
 TIMED_IMAGES = 50

@@ -11,14 +11,14 @@ from functools import cache
 from pathlib import Path
 
 from convoy.errors import InvalidInput, TooLarge
+from models.images.decoder import Decoder
 from serve.ensembles.multi_view import Geometry, ViewsDecoder
-from serve.images.decoder import Decoder
 from tests.fuzz.mutate import mutate
-from tests.serve.pictures import CROPPED, GREY, small_files, variants
+from tests.pictures import CROPPED, GREY, small_files, variants
 
 MAX_PIXELS = 1_000_000
 MOST_SECONDS = 1.0  # of CPU for one image of at most so many pixels
-OURS = str(Path("serve") / "")  # frames of our own readers
+OURS = tuple(str(Path(package) / "") for package in ("serve", "models"))  # frames of our own readers
 MISTAKES = (MemoryError, RecursionError, NameError, AttributeError, AssertionError, UnboundLocalError)
 
 Check = Callable[[bytes], object]
@@ -72,7 +72,8 @@ def complaint(body: bytes) -> str:
 
 
 def _is_ours(error: BaseException) -> bool:
-    return OURS in traceback.extract_tb(error.__traceback__)[-1].filename
+    filename = traceback.extract_tb(error.__traceback__)[-1].filename
+    return any(package in filename for package in OURS)
 
 
 def _told(error: BaseException) -> str:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from serve.images.decoder import Decoder
+from models.images.decoder import Decoder
 from tests.fuzz import images
 from tests.fuzz.hunt import Findings, hunt
 from tests.fuzz.images import bodies, complaint, seeds
 from tests.fuzz.mutate import with_checksums
-from tests.serve.pictures import GREY, small_files
+from tests.pictures import GREY, small_files
 
 
 def test_the_same_seed_gives_the_same_bodies() -> None:

@@ -1,48 +1,39 @@
+"""Rows of data sets and of files are the server's rows, bit for bit."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from models.artifact import Preprocessing
-from models.preprocess import crop_box, prepare
-
-IMAGENET = Preprocessing(3, 256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-GREY = Preprocessing(1, 28, 28, (0.0,), (1.0,))
-
-
-@given(st.integers(1, 5000), st.integers(1, 5000))
-def test_the_crop_lies_in_the_image_and_is_square_in_the_resized(width: int, height: int) -> None:
-    left, top, right, bottom = crop_box(width, height, IMAGENET)
-    assert -1e-6 <= left < right <= width + 1e-6
-    assert -1e-6 <= top < bottom <= height + 1e-6
-    assert min(right - left, bottom - top) == pytest.approx(min(width, height) * 224 / 256, rel=1e-6)
+from models.images.decoder import Decoder
+from models.preprocess import normalise, prepare_pixels
+from tests.pictures import CROPPED, GREY, WHOLE, save, steps
 
 
-@pytest.mark.parametrize("size", [(500, 375), (375, 500), (256, 256), (1000, 300)])
-def test_resizing_the_box_is_resizing_all_and_cropping(size: tuple[int, int]) -> None:
-    smooth = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
-    image = Image.fromarray(smooth).resize(size, Image.Resampling.BICUBIC)
-    width, height = size
-    short = min(size)
-    whole = image.resize((int(256 * width / short), int(256 * height / short)), Image.Resampling.BILINEAR)
-    left, top = round((whole.width - 224) / 2), round((whole.height - 224) / 2)
-    expected = np.asarray(whole.crop((left, top, left + 224, top + 224)), np.int16)
-    assert np.abs(prepare(image, IMAGENET) - expected).max() <= 1
+@pytest.mark.parametrize("wanted", [CROPPED, GREY, WHOLE, steps(3, 8, 8), steps(1, 3, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3), (48, 48, 3), (96, 64, 3), (64, 96, 1)])
+@pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF"])
+def test_rows_of_a_data_set_are_what_the_server_decodes_from_files(
+    wanted: Preprocessing, shape: tuple[int, int, int], form: str
+) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (3, *shape), np.uint8)
+    rows = prepare_pixels(images, wanted)
+    decoder = Decoder(wanted)
+    decoded = [decoder.decode(save(Image.fromarray(image.squeeze()), form)) for image in images]
+    assert rows.dtype == np.uint8
+    np.testing.assert_array_equal(rows, np.stack(decoded))
 
 
 def test_an_image_of_the_right_size_is_untouched() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
-    np.testing.assert_array_equal(prepare(Image.fromarray(pixels), GREY)[..., 0], pixels)
+    images = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1), np.uint8)
+    np.testing.assert_array_equal(prepare_pixels(images, GREY), images)
 
 
-def test_transparency_lies_on_white() -> None:
-    image = Image.new("RGBA", (28, 28), (0, 0, 0, 0))
-    assert prepare(image, GREY).min() == 255
-
-
-def test_sixteen_bits_keep_their_meaning() -> None:
-    image = Image.fromarray(np.full((28, 28), 0x8000, np.uint16))
-    assert prepare(image, GREY).mean() == pytest.approx(128, abs=1)
+def test_normalising_pads_with_black_before_it_scales() -> None:
+    padded = Preprocessing(1, 2, 2, (0.5,), (0.25,), 1)
+    values = normalise(np.full((1, 2, 2, 1), 255, np.uint8), padded)
+    assert values.shape == (1, 1, 4, 4)
+    assert values[0, 0, 0, 0] == -2
+    assert values[0, 0, 1, 1] == 2

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from convoy.errors import ArtifactError
+from convoy.errors import ArtifactError, ConvoyError
+from convoy.image_files import SUFFIX_LIST, SUFFIXES, split_images
 from models.artifact import Artifact, Manifest, Preprocessing, file_hash
-from models.datasets import HELD_OUT, PACKAGES, Images, load_data
+from models.datasets import HELD_OUT, PACKAGES, load_data
 from models.engines.spec import EvalData, EvalSource
-from models.preprocess import prepare, prepare_pixels
+from models.images.decoder import Decoder
+from models.images.resize import Pixels
+from models.preprocess import prepare_pixels
 
 CALIBRATE = 500  # images for calibration, at most
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
+
+log = logging.getLogger("convoy.engines")
 
 
 def find_eval_source(artifact: Artifact, folder: Path | None = None) -> EvalSource | None:
@@ -51,9 +55,10 @@ def _folder_source(folder: Path, manifest: Manifest) -> EvalSource:
     files = named or [(file, -1) for file in _images(folder)]
     if len(files) < 2:
         raise ArtifactError(
-            f"{folder} holds no images to calibrate on: put some hundred there ({', '.join(sorted(SUFFIXES))}), "
+            f"{folder} holds no images to calibrate on: put some hundred there ({SUFFIX_LIST}), "
             "or, so that they also prove the accuracy, into subfolders named as the labels"
         )
+    _warn_of_skipped(folder, {file for file, _ in files}, manifest)
     digest = hashlib.sha256(str(manifest.preprocessing).encode())
     for file, index in files:
         digest.update(f"{index} {file_hash(file)}\n".encode())
@@ -62,25 +67,35 @@ def _folder_source(folder: Path, manifest: Manifest) -> EvalSource:
 
 
 def _images(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    return split_images(folder.iterdir())[0] if folder.is_dir() else []
+
+
+def _warn_of_skipped(folder: Path, used: set[Path], manifest: Manifest) -> None:
+    """Names every file and folder that is not read: images missing from a calibration must not go unnoticed."""
+    read = {folder} | {folder / label for label in manifest.labels if (folder / label).is_dir()}
+    for path in sorted(path for place in read for path in place.iterdir() if path not in used | read):
+        if path.is_dir():
+            reason = f"no label of {manifest.name} has this name"
+        elif path.suffix.lower() in SUFFIXES:
+            reason = "it is in no folder of a label"
+        else:
+            reason = f"no image by its suffix ({SUFFIX_LIST})"
+        log.warning("%s is skipped: %s", path, reason)
 
 
 def _read_folder(files: list[tuple[Path, int]], steps: Preprocessing, labelled: bool) -> EvalData:
     """Every fourth image is for calibration, the others for the accuracy check."""
-    rows = np.stack([_read(file, steps) for file, _ in files])
+    decoder = Decoder(steps)
+    rows = np.stack([_read(file, decoder) for file, _ in files])
     labels = np.array([index for _, index in files], np.int64)
     for_calibration = np.arange(len(files)) % 4 == 0
     labels = labels[~for_calibration]
     return EvalData(rows[for_calibration][:CALIBRATE], rows[~for_calibration], labels if labelled else None)
 
 
-def _read(file: Path, steps: Preprocessing) -> Images:
+def _read(file: Path, decoder: Decoder) -> Pixels:
+    """The row that the server would make of the file. Raises ArtifactError that names it."""
     try:
-        with Image.open(file) as image:
-            return prepare(image, steps)
-    except Exception as error:
-        raise ArtifactError(
-            f"{file} cannot be read as an image ({type(error).__name__}): remove or replace it"
-        ) from error
+        return decoder.decode(file.read_bytes())
+    except (ConvoyError, OSError) as error:
+        raise ArtifactError(f"{file}: {error}; convert it, or remove it from the folder") from error

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from models.artifact import BUNDLED, Artifact
 from models.calibrate import fit_calibration
@@ -15,7 +14,7 @@ from models.compile.checkpoints import load_weights
 from models.compile.compile import measure_accuracy
 from models.datasets import load_data
 from models.engines.backends.registry import load_engine
-from models.preprocess import prepare
+from models.images.decoder import Decoder
 from models.train.recipes import RECIPES
 from models.zoo.registry import find_architecture
 
@@ -69,10 +68,9 @@ def test_squeezenet_knows_imagenet(shared: Path) -> None:
     artifact = Artifact.load(BUNDLED / "squeezenet1_1-imagenet")
     engine = load_engine(artifact.image_model, 2)
     files = sorted((shared / "images" / "imagenet_200").glob("*.*"))
-    right = 0
+    decoder, right = Decoder(artifact.manifest.preprocessing), 0
     for file in files:
-        with Image.open(file) as image:
-            row = prepare(image, artifact.manifest.preprocessing)
+        row = decoder.decode(file.read_bytes())
         right += int(engine.run(row[np.newaxis]).argmax() == int(file.name.split("_")[0]))
     assert len(files) == 200
     assert right / len(files) >= 0.56

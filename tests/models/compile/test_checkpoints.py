@@ -78,7 +78,7 @@ def test_timms_vgg_fits_ours(shared: Path, name: str) -> None:
     assert {key: tensor.shape for key, tensor in adapt(theirs).items()} == {key: one.shape for key, one in ours.items()}
 
 
-# Read in torchvision 0.29.1: every classifier of the lecture's families that it publishes weights for.
+# Read in torchvision 0.29.1: every classifier of the zoo's families that it publishes weights for.
 TORCHVISION = {
     "alexnet", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "googlenet", "resnet18",
     "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2", "resnext50_32x4d",

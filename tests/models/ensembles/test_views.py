@@ -10,7 +10,7 @@ from PIL import Image
 
 from models.artifact import Preprocessing
 from models.ensembles.views import Look, View, arrange, check_views, count_looks, finest_short, looks_at
-from models.preprocess import crop_box
+from models.images.geometry import crop_box
 
 IMAGENET = Preprocessing(3, 256, 224, (0.0,) * 3, (1.0,) * 3)
 CIFAR = Preprocessing(3, 32, 32, (0.0,) * 3, (1.0,) * 3)

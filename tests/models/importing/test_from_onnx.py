@@ -136,8 +136,8 @@ def test_what_is_no_onnx_file(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        (Description(), "tells 4 classes apart and nothing says their names"),
-        (Description(("a", "b")), "2 labels, but the network tells 4"),
+        (Description(), "has 4 classes without names"),
+        (Description(("a", "b")), "2 labels, but the network has 4"),
         (Description(FLOWERS.labels, size=9), "8 pixels wide"),
         (Description(FLOWERS.labels, resize=4), "larger resize"),
         (Description(FLOWERS.labels, mean=(0.5,)), "3 channels"),

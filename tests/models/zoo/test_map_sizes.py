@@ -1,4 +1,4 @@
-"""Sides of the maps in every network, as the lecture's slides and the papers' tables give them."""
+"""Sides of the maps in every network, as the papers and their tables give them."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def test_keys_and_shapes_are_those_of_the_public_checkpoints(shared: Path, layou
         ("nin_imagenet", [54, 54, 54, 27, 27, 27, 27, 13, 13, 13, 13, 6, 6, 6, 6]),
     ],
 )
-def test_layers_have_the_lectures_sizes(name: str, sizes: list[int]) -> None:
+def test_layers_have_the_published_sizes(name: str, sizes: list[int]) -> None:
     architecture = find_architecture(name)
     operations = trace(build_without_numbers(architecture), architecture.input).operations
     shapes = [one.output for one in operations if one.kind.startswith(("conv", "max pool"))]

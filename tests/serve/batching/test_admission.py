@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from convoy.errors import Overloaded
 from models.artifact import BUNDLED, Artifact
 from models.engines.store.store import Store
+from models.images.decoder import Decoder
+from models.images.jpeg import ImageBytes
+from models.images.resize import Pixels
 from serve.batching.batcher import Batcher
 from serve.batching.latency_curve import LatencyCurve
 from serve.batching.line import BatcherLimits
@@ -29,13 +32,10 @@ from serve.gateway.dataplane import DataPlane
 from serve.gateway.endpoints import Endpoint, Endpoints, ModelEndpoint
 from serve.gateway.request_context import RequestContext
 from serve.images.decode_pool import DecodePool
-from serve.images.decoder import Decoder
-from serve.images.jpeg import ImageBytes
-from serve.images.resize import Pixels
 from serve.telemetry.mmap_store import MmapWriter
 from serve.telemetry.recorder import Metrics
 from serve.telemetry.request_timings import RequestTimings
-from tests.serve.pictures import save, scene
+from tests.pictures import save, scene
 
 MODEL = ModelConfig(name="lenet5-mnist", threads=1)
 LATE = 1e12

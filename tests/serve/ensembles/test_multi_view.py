@@ -8,10 +8,9 @@ from PIL import Image, ImageOps
 
 from convoy.errors import InvalidInput, TooLarge
 from models.ensembles.views import View, arrange, looks_at
-from models.preprocess import flatten_colours
+from models.images.decoder import Decoded, Decoder
 from serve.ensembles.multi_view import Geometry, Views, ViewsDecoder
-from serve.images.decoder import Decoded, Decoder
-from tests.serve.pictures import CROPPED, GREY, WHOLE, oriented, save, scene, steps, variants
+from tests.pictures import CROPPED, GREY, WHOLE, flatten_colours, oriented, save, scene, steps, variants
 
 PIXELS = 50_000_000
 CIFAR = steps(3, 32, 32)

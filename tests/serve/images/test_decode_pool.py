@@ -18,13 +18,13 @@ import pytest
 from PIL import Image
 
 from convoy.errors import DeadlineExceeded, InvalidInput
+from models.images.decoder import Decoder
+from models.images.resize import Pixels
 from serve.config.loading import parse_settings
 from serve.images.decode_pool import DecodePool
-from serve.images.decoder import Decoder
-from serve.images.resize import Pixels
 from serve.telemetry.mmap_store import Values
+from tests.pictures import CROPPED, save, scene
 from tests.serve.listeners import serving
-from tests.serve.pictures import CROPPED, save, scene
 from tests.waiting import until
 
 

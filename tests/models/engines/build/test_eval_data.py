@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from convoy.errors import ArtifactError
-from models.artifact import BUNDLED, Artifact
+from convoy.errors import ArtifactError, InvalidInput
+from convoy.image_files import SUFFIX_LIST, SUFFIXES
+from models.artifact import BUNDLED, Artifact, Preprocessing
 from models.engines.build.eval_data import find_eval_source
+from models.images.decoder import Decoder
 from tests.artifacts import quadrant_image
 from tests.models.engines.orders import quadrants
+from tests.pictures import CROPPED, GREY, WHOLE, oriented, save, scene, variants
 
 
 def write_images(folder: Path, count: int) -> None:
@@ -58,11 +63,122 @@ def test_a_file_that_is_not_an_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "images" / "broken.jpg").write_bytes(b"no image")
     source = find_eval_source(artifact, tmp_path / "images")
     assert source is not None
-    with pytest.raises(ArtifactError, match=r"broken\.jpg cannot be read"):
+    with pytest.raises(ArtifactError, match=r"broken\.jpg: not an image this server reads"):
         source.read()
 
 
-def test_validation_data_is_identified_without_reading_it(tmp_path: Path) -> None:
+def refused_files() -> dict[str, bytes]:
+    """Files with an image's suffix that Pillow opens and the server refuses."""
+    picture = scene(32, 32)
+    return {
+        "integers.tif": save(picture.convert("I"), "TIFF"),
+        "floats.tiff": save(picture.convert("F"), "TIFF"),
+        "group4.tif": save(picture.convert("1"), "TIFF", compression="group4"),
+        "jpeg2000.jpg": save(picture, "JPEG2000"),
+        "text.ppm": b"P3 2 2 255 " + b"10 " * 12,
+        "truncated.png": save(picture, "PNG")[:-20],
+    }
+
+
+@pytest.mark.parametrize("name", refused_files())
+def test_calibration_refuses_what_the_server_refuses_and_names_the_file(tmp_path: Path, name: str) -> None:
+    artifact = quadrants(tmp_path / "artifact")
+    write_images(tmp_path / "images", 3)
+    body = refused_files()[name]
+    (tmp_path / "images" / name).write_bytes(body)
+    with pytest.raises(InvalidInput) as refused:
+        Decoder(artifact.manifest.preprocessing).decode(body)
+    source = find_eval_source(artifact, tmp_path / "images")
+    assert source is not None
+    with pytest.raises(ArtifactError) as error:
+        source.read()
+    assert name in str(error.value)
+    assert str(refused.value) in str(error.value)
+
+
+def test_an_image_with_too_many_pixels_is_named(tmp_path: Path) -> None:
+    artifact = quadrants(tmp_path / "artifact")
+    write_images(tmp_path / "images", 3)
+    (tmp_path / "images" / "huge.pbm").write_bytes(b"P4 10000 6000\n")
+    source = find_eval_source(artifact, tmp_path / "images")
+    assert source is not None
+    with pytest.raises(ArtifactError, match=r"huge\.pbm: image of 10000 x 6000 pixels"):
+        source.read()
+
+
+def suffixed_files() -> dict[str, bytes]:
+    """An image for every suffix that is read."""
+    formats = {"jpg": "JPEG", "jpe": "JPEG", "jfif": "JPEG", "tif": "TIFF", "pbm": "PPM", "pgm": "PPM", "pnm": "PPM"}
+    modes = {"pbm": "1", "pgm": "L"}
+    names = sorted(suffix.removeprefix(".") for suffix in SUFFIXES)
+    return {
+        f"suffix.{name}": save(scene(90, 70).convert(modes.get(name, "RGB")), formats.get(name, name.upper()))
+        for name in names
+    }
+
+
+@pytest.mark.parametrize("wanted", [CROPPED, GREY, WHOLE], ids=["cropped", "grey", "whole"])
+def test_calibration_rows_are_the_servers_for_every_suffix_and_kind_of_pixels(
+    tmp_path: Path, wanted: Preprocessing
+) -> None:
+    artifact = quadrants(tmp_path / "artifact")
+    artifact = replace(artifact, manifest=replace(artifact.manifest, preprocessing=wanted))
+    bodies = suffixed_files()
+    bodies |= {f"{kind}.png": body for kind, body in variants().items()}  # the suffix decides only whether it is read
+    bodies |= {
+        f"turned {turn} {form}.{form}": oriented(scene(90, 70), form, turn)
+        for turn in range(1, 9)
+        for form in ("jpeg", "png", "webp", "tiff")
+    }
+    (tmp_path / "images").mkdir()
+    for name, body in bodies.items():
+        (tmp_path / "images" / name).write_bytes(body)
+    source = find_eval_source(artifact, tmp_path / "images")
+    assert source is not None
+    data = source.read()
+    decoder = Decoder(wanted)
+    served = np.stack([decoder.decode(bodies[name]) for name in sorted(bodies)])
+    calibrates = np.arange(len(served)) % 4 == 0
+    np.testing.assert_array_equal(data.calibrate, served[calibrates])
+    np.testing.assert_array_equal(data.judge, served[~calibrates])
+
+
+def test_files_that_are_skipped_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    artifact = quadrants(tmp_path / "artifact")
+    write_images(tmp_path / "images", 4)
+    (tmp_path / "images" / "photo.heic").touch()
+    (tmp_path / "images" / "more").mkdir()
+    find_eval_source(artifact, tmp_path / "images")
+    assert [record.getMessage().removeprefix(f"{tmp_path}/images/") for record in caplog.records] == [
+        "more is skipped: no label of quadrants has this name",
+        f"photo.heic is skipped: no image by its suffix ({SUFFIX_LIST})",
+    ]
+
+
+def test_files_that_are_skipped_beside_labelled_ones_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    artifact = quadrants(tmp_path / "artifact")
+    write_images(tmp_path / "images" / "top right", 4)
+    write_images(tmp_path / "images" / "somewhere", 1)
+    (tmp_path / "images" / "bottom left").mkdir()
+    (tmp_path / "images" / "top right" / "notes.txt").touch()
+    (tmp_path / "images" / "loose.PNG").touch()
+    find_eval_source(artifact, tmp_path / "images")
+    assert [record.getMessage().removeprefix(f"{tmp_path}/images/") for record in caplog.records] == [
+        "loose.PNG is skipped: it is in no folder of a label",
+        "somewhere is skipped: no label of quadrants has this name",
+        f"top right/notes.txt is skipped: no image by its suffix ({SUFFIX_LIST})",
+    ]
+
+
+def test_all_is_used_without_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_images(tmp_path / "images", 4)
+    find_eval_source(quadrants(tmp_path / "artifact"), tmp_path / "images")
+    assert not caplog.records
+
+
+def test_what_is_held_out_is_known_without_reading_it(tmp_path: Path) -> None:
     assert find_eval_source(quadrants(tmp_path / "artifact")) is None
     digits, objects = (find_eval_source(Artifact.load(BUNDLED / name)) for name in ("lenet5-mnist", "resnet20-cifar10"))
     assert digits is not None

@@ -1,6 +1,6 @@
-"""Format and size of an encoded image from its header, for every format accepted, before any decoder sees it.
+"""Format and size of an encoded image from its header, for every accepted format, before any decoder sees the file.
 
-A size here is also a promise: what a file could make a decoder allocate or loop over is refused before.
+The sizes are upper bounds of what a decoder allocates, and files that would make a decoder loop for long are refused here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 
 from convoy.errors import InvalidInput
-from serve.images.jpeg import MAX_SEGMENTS, ImageBytes, frame_size, read_jpeg
+from models.images.jpeg import MAX_SEGMENTS, ImageBytes, frame_size, read_jpeg
 
 Size = tuple[int, int]
 
@@ -21,7 +21,7 @@ JPEG_START = b"\xff\xd8\xff"
 TIFF_STARTS = (b"II*\0", b"MM\0*")
 PNM_HEADER_BYTES = 1024
 MAX_TIFF_TAGS = 1024
-GLANCE_SEGMENTS = GLANCE_TAGS = 64  # more than cameras write before the size
+GLANCE_SEGMENTS = GLANCE_TAGS = 64  # cameras write fewer before the size
 
 _PNM_GAP = rb"(?:\s+(?:#[^\r\n]*[\r\n]\s*)*)"
 _PNM_HEADER = re.compile(rb"P([456])" + (_PNM_GAP + rb"(\d{1,9})") * 2)
@@ -43,7 +43,7 @@ class PnmHeader:
 
 
 def sniff(body: ImageBytes) -> str:
-    """The format by its first bytes. Raises InvalidInput that names the formats there are."""
+    """The format by the first bytes. Raises InvalidInput that lists the accepted formats."""
     start = bytes(body[:16])
     if start.startswith(JPEG_START):
         return "JPEG"
@@ -64,7 +64,7 @@ def sniff(body: ImageBytes) -> str:
 
 
 def read_size(name: str, body: ImageBytes) -> Size:
-    """Width and height, at least of what a decoder would allocate. Raises InvalidInput when the header is damaged."""
+    """Width and height that a decoder would allocate at most. Raises InvalidInput for a damaged header."""
     try:
         if name == "PNG":
             width, height = struct.unpack_from(">II", body, 16)
@@ -82,9 +82,9 @@ def read_size(name: str, body: ImageBytes) -> Size:
 
 
 def glance(body: ImageBytes) -> tuple[str, int]:
-    """Format and pixels as a file says them within its first few parts; pixels 0 where it says them later or is damaged.
+    """Format and number of pixels, from the first few parts of a file; ("", 0) when it is damaged or the size comes later.
 
-    For estimates on the event loop: a look of a few microseconds, whatever the file holds.
+    For estimates on the event loop: takes a few microseconds, whatever the file holds.
     """
     try:
         name = sniff(body)
@@ -102,10 +102,10 @@ def glance(body: ImageBytes) -> tuple[str, int]:
 
 
 def _gif_size(body: ImageBytes) -> Size:
-    """The canvas, or what it takes to hold the first frame too."""
+    """The canvas, enlarged to hold the first frame."""
     width, height, flags = struct.unpack_from("<HHB", body, 6)
     position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
-    inside = False  # an extension, which is a chain of blocks
+    inside = False  # in an extension, which is a chain of blocks
     for _ in range(MAX_SEGMENTS):
         value = body[position]
         if inside:

@@ -1,4 +1,6 @@
-"""libtiff, which Pillow brings along, tells standard error what is wrong with a file: as many lines as its author likes."""
+"""Silences libtiff, which Pillow bundles: it writes to standard error for each defect of a file, which clients could use
+to flood the log.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ HANDLERS = ("TIFFSetErrorHandler", "TIFFSetWarningHandler")
 
 
 def silence() -> None:
-    """Takes libtiff's handlers away, where it is a library of its own. What it finds, Pillow still raises."""
+    """Removes libtiff's error and warning handlers, where it is a shared library of its own. Pillow still raises errors."""
     lines = MAPS.read_text().splitlines() if MAPS.exists() else []
     for path in {line.split(maxsplit=5)[5] for line in lines if "libtiff" in line}:
         library = ctypes.CDLL(path)

@@ -1,4 +1,4 @@
-"""Reads the chunks of a PNG and keeps those that decoding needs."""
+"""Reads the chunks of a PNG and keeps those that decoding needs (PNG specification, third edition, section 5)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import zlib
 from typing import NamedTuple
 
 from convoy.errors import InvalidInput
-from serve.images.jpeg import MAX_SEGMENTS
+from models.images.jpeg import MAX_SEGMENTS
 
 _PNG_KEPT = frozenset((b"PLTE", b"tRNS", b"eXIf", b"IDAT"))
 
@@ -24,8 +24,8 @@ _CRC = struct.Struct(">I")
 _IHDR = struct.Struct(">IIBBBBB")
 
 
-class PngParts(NamedTuple):  # made for every digit: a frozen dataclass costs half a microsecond more
-    """A PNG's picture without its ornaments: `data` is all of IDAT, `others` the chunks that change pixels."""
+class PngParts(NamedTuple):  # made for every small image: a frozen dataclass costs half a microsecond more
+    """The parts of a PNG that decide its pixels: `data` is all of IDAT, `others` the palette, transparency and EXIF chunks."""
 
     width: int
     height: int
@@ -37,7 +37,7 @@ class PngParts(NamedTuple):  # made for every digit: a frozen dataclass costs ha
 
 
 def read_png(body: bytes) -> PngParts:
-    """Walks the chunks, checking those that make the picture. Raises InvalidInput when cut short or damaged."""
+    """Reads the chunks and checks the CRC of those it keeps. Raises InvalidInput when truncated or damaged."""
     data: list[bytes] = []
     others: list[bytes] = []
     try:
@@ -65,7 +65,7 @@ def read_png(body: bytes) -> PngParts:
 
 
 def plain_png(body: bytes, parts: PngParts) -> bytes:
-    """The PNG without what is not its picture: texts, profiles, animation."""
+    """The PNG without metadata: no text, profiles or animation."""
     data = b"".join((_CHUNK.pack(len(parts.data), b"IDAT"), parts.data, _CRC.pack(zlib.crc32(parts.data, _IDAT_CRC))))
     return b"".join((body[:_PNG_HEAD], *parts.others, data, _IEND))
 

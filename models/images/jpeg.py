@@ -1,7 +1,7 @@
-"""JPEG segments, PNG chunks and EXIF: what these files say before anything is decoded, and files without ornaments.
+"""Reads the segments of a JPEG before it is decoded, and copies it without metadata (ITU-T T.81, annex B).
 
-These readers see every byte strangers send, so each is bounded: no allocation by a stranger's number, no loop without
-a limit. Texts, profiles and previews are left behind, so that no decoder ever unpacks them.
+Input is untrusted, so reading is bounded: no allocation by a number from the file, no loop without a limit. Comments, profiles
+and previews are dropped, so that no decoder unpacks them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from convoy.errors import InvalidInput
-from serve.images.orientation import exif_orientation
+from models.images.orientation import exif_orientation
 
 ImageBytes = bytes | memoryview
 
@@ -22,7 +22,7 @@ _JFIF, _EXIF, _ADOBE, _COMMENT = 0xE0, 0xE1, 0xEE, 0xFE
 _BARE_MARKERS = frozenset((0x01, *range(0xD0, 0xD8)))
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
-_JPEG_ORNAMENTS = (frozenset(range(0xE0, 0xF0)) | {_COMMENT}) - {_JFIF, _ADOBE}
+_METADATA_MARKERS = (frozenset(range(0xE0, 0xF0)) | {_COMMENT}) - {_JFIF, _ADOBE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,12 @@ class JpegHeader:
 
 
 def _jpeg_segments(body: ImageBytes, most: int = MAX_SEGMENTS) -> Iterator[tuple[int, int, int]]:
-    """(marker, start, end) of each segment after the first marker, up to the first scan; the scan goes to the end."""
+    """(marker, start, end) of each segment after SOI up to the first scan, which extends to the end of the file."""
     position = 2
     for _ in range(most):
         try:
             marker = body[position + 1]
-            if body[position] != 0xFF or marker == 0xFF:  # filler; libjpeg steps over it too
+            if body[position] != 0xFF or marker == 0xFF:  # fill byte; libjpeg skips it too
                 position += 1
                 continue
             if marker in _BARE_MARKERS:
@@ -62,7 +62,7 @@ def _jpeg_segments(body: ImageBytes, most: int = MAX_SEGMENTS) -> Iterator[tuple
 
 
 def read_jpeg(body: ImageBytes) -> JpegHeader:
-    """The frame header, and EXIF's orientation where it comes before. Raises InvalidInput when there is none."""
+    """The frame header, and the EXIF orientation where it precedes it. Raises InvalidInput without a frame header."""
     orientation = 1
     for marker, start, end in _jpeg_segments(body):
         if marker in _FRAME_MARKERS:
@@ -77,7 +77,7 @@ def read_jpeg(body: ImageBytes) -> JpegHeader:
 
 
 def frame_size(body: ImageBytes, most: int) -> tuple[int, int]:
-    """Width and height where the frame header is among the first `most` segments. Raises InvalidInput, struct.error."""
+    """Width and height, if the frame header is among the first `most` segments. Raises InvalidInput or struct.error."""
     for marker, start, _ in _jpeg_segments(body, most):
         if marker in _FRAME_MARKERS:
             height, width = struct.unpack_from(">HH", body, start + 5)
@@ -86,6 +86,6 @@ def frame_size(body: ImageBytes, most: int) -> tuple[int, int]:
 
 
 def plain_jpeg(body: ImageBytes) -> bytes:
-    """The JPEG without what is not its picture: EXIF, profiles, previews, comments."""
-    kept = [bytes(body[start:end]) for marker, start, end in _jpeg_segments(body) if marker not in _JPEG_ORNAMENTS]
+    """The JPEG without metadata: no EXIF, profiles, previews or comments."""
+    kept = [bytes(body[start:end]) for marker, start, end in _jpeg_segments(body) if marker not in _METADATA_MARKERS]
     return b"\xff\xd8" + b"".join(kept)

@@ -1,4 +1,4 @@
-"""Pixels of every kind an image file holds, brought to 8-bit grey, RGB or RGBA."""
+"""Conversion of every pixel format of image files to 8-bit grey, RGB or RGBA."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import numpy as np
 from PIL import Image
 
 from convoy.errors import InvalidInput
-from serve.images.headers import PnmHeader
-from serve.images.jpeg import ImageBytes
-from serve.images.resize import Pixels
+from models.images.headers import PnmHeader
+from models.images.jpeg import ImageBytes
+from models.images.resize import Pixels
 
-PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
+DIRECT = {"La": "LA", "RGBa": "RGBA", "LAB": "RGB"}  # the only mode that Pillow converts these to
 
 
 def to_eight_bits(values: np.ndarray[tuple[int, ...], np.dtype[np.uint16]], maximum: int) -> Pixels:
-    """0..maximum to 0..255, rounded; larger values are white. By a table: no wide copies of large images."""
+    """Scales 0..maximum to 0..255, rounded; larger values become 255. A table avoids wide copies of large images."""
     table = np.full(65_536, 255, np.uint8)
     levels = np.arange(maximum + 1, dtype=np.uint32)
     table[: maximum + 1] = (levels * 510 + maximum) // (2 * maximum)
@@ -22,11 +22,12 @@ def to_eight_bits(values: np.ndarray[tuple[int, ...], np.dtype[np.uint16]], maxi
 
 
 def to_plain_mode(image: Image.Image, channels: int) -> Image.Image:
-    """Mode L, RGB or (kept where there is transparency) RGBA; L already where one channel is wanted and none lost.
+    """Converts to mode RGBA where there is transparency, else to L for one channel and to L or RGB for three.
 
-    Raises InvalidInput for 32-bit integer and float pixels: files do not say what their white is.
+    Raises InvalidInput for 32-bit integer and float pixels: files do not define which value is white.
     """
-    image = image.convert(PREMULTIPLIED[image.mode]) if image.mode in PREMULTIPLIED else image
+    if image.mode in DIRECT:
+        image = image.convert(DIRECT[image.mode])
     if image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.uint16, copy=False)
         return Image.fromarray(to_eight_bits(values, 65_535))
@@ -40,7 +41,7 @@ def to_plain_mode(image: Image.Image, channels: int) -> Image.Image:
 
 
 def pnm_pixels(header: PnmHeader, body: ImageBytes) -> Pixels:
-    """The pixels behind a binary PNM header, [height, width, 1 | 3]. Raises InvalidInput when some are missing."""
+    """The pixels of a binary PNM, UINT8 [height, width, 1 | 3]. Raises InvalidInput when some are missing."""
     width, height, depth = header.width, header.height, 3 if header.kind == 6 else 1
     sample = 2 if header.maximum > 255 else 1
     row = (width + 7) // 8 if header.kind == 4 else width * depth * sample
@@ -57,14 +58,14 @@ def pnm_pixels(header: PnmHeader, body: ImageBytes) -> Pixels:
 
 
 def on_white(pixels: Pixels) -> Pixels:
-    """UINT8 [..., 4] with alpha laid on white, as [..., 3]: what a page or a viewer shows of a transparent image."""
+    """Composes UINT8 [..., 4] on white, to [..., 3], as browsers and viewers show transparent images."""
     alpha = pixels[..., 3:].astype(np.uint16)
     shade = (255 - pixels[..., :3]) * alpha + 127
     return (255 - shade // 255).astype(np.uint8)
 
 
 def luma(pixels: Pixels) -> Pixels:
-    """UINT8 RGB [..., 3] to ITU-R 601 luma [..., 1], with Pillow's rounding."""
+    """UINT8 RGB [..., 3] to ITU-R BT.601 luma [..., 1], with Pillow's rounding."""
     weights = np.array([19595, 38470, 7471], np.uint32)
     grey = (pixels.astype(np.uint32) @ weights + 0x8000) >> 16
     return grey.astype(np.uint8)[..., np.newaxis]

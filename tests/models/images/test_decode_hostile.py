@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from convoy.errors import ConvoyError, InvalidInput, TooLarge
-from serve.images.decoder import Decoder
-from serve.images.resize import Pixels
+from models.images.decoder import Decoder
+from models.images.resize import Pixels
 from tests.fuzz.images import complaint
-from tests.serve.pictures import CROPPED, GREY, save, scene, small_files, variants
+from tests.pictures import CROPPED, GREY, save, scene, small_files, variants
 
 MEGABYTES_16 = 16 << 20
 HOSTILE = Path(__file__).parent / "hostile"  # files that python -m tests.fuzz found

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from serve.images.orientation import stored_box, upright
-from serve.images.pixel_formats import luma, on_white, to_eight_bits
-from serve.images.resize import Box, Pixels, block_factor, region, within
-from tests.serve.pictures import RESAMPLERS, scene
+from models.images.orientation import stored_box, upright
+from models.images.pixel_formats import luma, on_white, to_eight_bits
+from models.images.resize import Box, Pixels, block_factor, region, within
+from tests.pictures import RESAMPLERS, scene
 
 TRANSPOSE = Image.Transpose
 TURNS = {

@@ -1,7 +1,8 @@
-"""Encoded images to the rows an engine takes. The bytes are hostile: limits come from the header, before any decoding.
+"""Decodes encoded images to UINT8 rows for an engine. Input is untrusted: limits are checked from the header, before decoding.
 
-JPEG goes through libjpeg-turbo, scaled down while it is decoded (DCT scaling) and without the GIL; small plain PNGs go
-straight to Pillow's decoder; the rest goes through Pillow's plugins. docs/decode.md holds the measurements behind this.
+JPEG is decoded by libjpeg-turbo, scaled down during decoding (DCT scaling) and without the GIL; plain 8-bit PNGs go straight to
+Pillow's zip decoder; everything else goes through Pillow's plugins. See docs/decode.md for the measurements behind this.
+Calibration and accuracy checks use the same decoder, so engines are checked on the pixels that they get in production.
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ from PIL import (
 
 from convoy.errors import ConfigError, ConvoyError, InvalidInput, TooLarge
 from models.artifact import Preprocessing
-from models.preprocess import crop_box
-from serve.images import libtiff
-from serve.images.headers import PNG_SIGNATURE, glance, read_pnm, read_size, sniff
-from serve.images.jpeg import ImageBytes, plain_jpeg, read_jpeg
-from serve.images.orientation import exif_orientation, stored_box, upright
-from serve.images.pixel_formats import luma, on_white, pnm_pixels, to_plain_mode
-from serve.images.png import plain_png, read_png
-from serve.images.resize import Box, Pixels, Resampler, best_resampler, block_factor, region, within
+from models.images import libtiff
+from models.images.geometry import crop_box
+from models.images.headers import PNG_SIGNATURE, glance, read_pnm, read_size, sniff
+from models.images.jpeg import ImageBytes, plain_jpeg, read_jpeg
+from models.images.orientation import exif_orientation, stored_box, upright
+from models.images.pixel_formats import luma, on_white, pnm_pixels, to_plain_mode
+from models.images.png import plain_png, read_png
+from models.images.resize import Box, Pixels, Resampler, best_resampler, block_factor, region, within
 
-SMALL_SIDE = 64  # up to this size a hop to a thread costs more than the image
-SMALL_BYTES = 20_000  # more than a picture of that size needs; beyond, ornaments make it slow
-DCT_MARGIN = 3  # at 1, libjpeg's filter decides what is kept and answers change; at 3, hardly more than rounding does
-SCANS_OF_LIMIT = 20  # a progressive JPEG may touch this many times the pixel limit, all its scans together
+SMALL_SIDE = 64  # up to this side, decoding is cheaper than handing the image to a thread
+SMALL_BYTES = 20_000  # more than 64x64 pixels need; a longer file has metadata that take time to skip
+DCT_MARGIN = 3  # at 1, libjpeg's box filter replaces ours and predictions change; at 3, differences are near rounding
+SCANS_OF_LIMIT = 20  # limit of a progressive JPEG's scans times pixels, in multiples of the pixel limit
 PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "BMP": BmpImagePlugin.BmpImageFile,
     "GIF": GifImagePlugin.GifImageFile,
@@ -52,7 +53,7 @@ PLAIN_MODES = {"L", "RGB", "RGBA"}
 PLAIN_PNG = {0: "L", 2: "RGB"}
 TIFF_COMPRESSIONS = {"raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits", "jpeg"}
 
-# Our own limit is checked first, on every path; Pillow's warns through a process-wide filter.
+# Every path checks our own limit first. Pillow's limit would warn through a process-wide filter.
 Image.MAX_IMAGE_PIXELS = None
 libtiff.silence()
 
@@ -61,7 +62,7 @@ T = TypeVar("T")
 
 
 class Decoded(NamedTuple):
-    """An image as it is stored: its pixels, `factor` times smaller than `width` x `height`, turned as EXIF says."""
+    """A decoded image before EXIF rotation; its pixels are `factor` times smaller than `width` x `height` per side."""
 
     pixels: Pixels | Image.Image
     width: int
@@ -71,12 +72,12 @@ class Decoded(NamedTuple):
 
     @property
     def upright(self) -> tuple[int, int]:
-        """Width and height as people see the image."""
+        """Width and height after EXIF rotation."""
         return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
 class _Canvas:
-    """A Pillow image and an array over the same memory, made once: a third of a digit's time went into making them."""
+    """A Pillow image and an array that share memory, made once per thread: making them took a third of a digit's time."""
 
     def __init__(self, size: int, channels: int) -> None:
         self.mode = "L" if channels == 1 else "RGB"
@@ -85,7 +86,8 @@ class _Canvas:
         self._image = Image.frombuffer(memory, (size, size), self._array, "raw", memory, 0, 1)
         self._channels = channels
         self._image.frombytes(bytes([255]) * self._array.size, "raw", memory)
-        self.works = bool(self._array.all())  # should Pillow stop sharing, the answers would be stale
+        # False if a version of Pillow copies the buffer: the array would then hold stale pixels.
+        self.works = bool(self._array.all())
 
     def draw(self, data: bytes) -> Pixels:
         """A PNG's IDAT data of this mode and size as UINT8 [size, size, channels]; ValueError when it is damaged."""
@@ -94,21 +96,21 @@ class _Canvas:
 
 
 class Decoder:
-    """Decodes for one model: UINT8 [size, size, channels] by the model's preprocessing. Thread-safe."""
+    """Decodes images for one model to UINT8 [size, size, channels], by the model's preprocessing. Thread-safe."""
 
     def __init__(self, steps: Preprocessing, max_pixels: int = 50_000_000, resampler: Resampler | None = None) -> None:
-        """`max_pixels`: the largest image, width times height. Raises ConfigError for steps that no image can take."""
+        """`max_pixels`: the largest image, width times height. Raises ConfigError for invalid preprocessing."""
         if steps.channels not in (1, 3) or not 1 <= steps.size <= steps.resize:
             raise ConfigError(f"preprocessing needs 1 or 3 channels and size <= resize, not {steps}")
         self._steps = steps
         self._max_pixels = max_pixels
         self._resample = resampler or best_resampler()
         self._local = threading.local()
-        # Pillow warns of oddities inside files (TIFF tags, GIF sizes): news for who made the file, noise in our log.
+        # Pillow warns about details of files (TIFF tags, GIF sizes): clients cause them, so they would flood the log.
         warnings.filterwarnings("ignore", module=r"PIL\.")
 
     def is_small(self, body: ImageBytes) -> bool:
-        """Whether the answer comes so fast that a hop to a thread would cost more: up to 64x64, or refused at once."""
+        """Whether decoding is cheaper than handing the image to a thread: up to 64x64 pixels, or refused by the header."""
         if len(body) > SMALL_BYTES:
             return False
         try:
@@ -117,16 +119,19 @@ class Decoder:
             return True
 
     def glance(self, body: ImageBytes) -> tuple[str, int]:
-        """Format and pixels, for an estimate of what decoding takes.
+        """Format and number of pixels, to estimate the time of decoding.
 
-        Pixels are 0 where the header's first part lacks them, and where they are too many: such an image is refused in no time.
+        The number is 0 where the first part of the header lacks it, and above the limit: such an image is refused at once.
         """
         name, pixels = glance(body)
         return name, pixels if pixels <= self._max_pixels else 0
 
     def decode(self, body: ImageBytes) -> Pixels:
-        """Blocks. Raises InvalidInput when it is no whole image, TooLarge when it has too many pixels."""
-        return self.read(body, self._centre)
+        """The model's row of an image, UINT8 [size, size, channels]. Blocks.
+
+        Raises InvalidInput for what is no complete image of an accepted format, TooLarge for too many pixels.
+        """
+        return self.read(body, self.crop)
 
     @staticmethod
     def stack(images: Sequence[Pixels]) -> Pixels:
@@ -134,13 +139,13 @@ class Decoder:
         return images[0][np.newaxis] if len(images) == 1 else np.stack(images)
 
     def read(self, body: ImageBytes, use: Callable[[Decoded], T]) -> T:
-        """What `use` makes of the decoded image. Raises as `decode` does."""
+        """Decodes an image and returns `use` of it. Raises as `decode` does."""
         name = "PNG" if body[:8] == PNG_SIGNATURE else sniff(body)
         try:
             return use(self._open(name, body))
         except ConvoyError:
             raise
-        except Exception as error:  # the boundary to parsers that raise whatever damaged bytes lead them to
+        except Exception as error:  # damaged bytes make parsers raise any kind of error
             raise _refusal(name, error) from error
 
     def fit(self, decoded: Decoded, box: Box, size: int, channels: int) -> Pixels:
@@ -151,11 +156,11 @@ class Decoder:
             return self._fit_image(decoded.pixels, box, decoded.factor, orientation, size, channels)
         return self._fit_pixels(decoded.pixels, box, decoded.factor, orientation, size, channels)
 
-    def _centre(self, decoded: Decoded) -> Pixels:
-        """What the model sees of an image."""
+    def crop(self, decoded: Decoded) -> Pixels:
+        """The model's centre crop of a decoded image, UINT8 [size, size, channels]."""
         steps, pixels = self._steps, decoded.pixels
-        whole = (steps.resize, steps.size, steps.channels)
-        if isinstance(pixels, np.ndarray) and pixels.shape == whole and steps.resize == steps.size:
+        target = (steps.resize, steps.size, steps.channels)
+        if isinstance(pixels, np.ndarray) and pixels.shape == target and steps.resize == steps.size:
             return upright(pixels, decoded.orientation) if decoded.orientation != 1 else pixels
         return self.fit(decoded, crop_box(*decoded.upright, steps), steps.size, steps.channels)
 
@@ -209,7 +214,8 @@ class Decoder:
         except ValueError as error:
             if "remature end" in str(error):
                 raise InvalidInput("truncated JPEG: the image data is cut short") from error
-            return self._open_by_plugin("JPEG", plain_jpeg(body), header.orientation)  # it overlooks what is harmless
+            # Pillow tolerates harmless damage that simplejpeg refuses.
+            return self._open_by_plugin("JPEG", plain_jpeg(body), header.orientation)
         return Decoded(pixels, width, height, factor, header.orientation)
 
     def _open_by_plugin(self, name: str, body: ImageBytes, orientation: int = 1) -> Decoded:
@@ -226,12 +232,12 @@ class Decoder:
             elif name in ("PNG", "WEBP"):
                 orientation = exif_orientation(image.info.get("exif", b""))
             image.load()
-            if name == "TIFF":  # Pillow turns it by itself, while it loads
+            if name == "TIFF":  # Pillow applies the orientation of a TIFF itself, in load()
                 width, height = image.size
             return Decoded(image, width, height, factor, orientation)
 
     def _dct_factor(self, width: int, height: int) -> int:
-        """How far libjpeg scales down: by a power of two, for which it has SIMD code, to at least DCT_MARGIN targets."""
+        """libjpeg's scale: a power of two (it has SIMD code for these) that leaves at least DCT_MARGIN times the target."""
         scale = min(width, height) // (DCT_MARGIN * self._steps.resize)
         return 8 if scale >= 8 else 4 if scale >= 4 else 2 if scale >= 2 else 1
 
@@ -243,7 +249,7 @@ class Decoder:
         box = within(box, (0, 0, width * factor, height * factor), factor)
         part, blocks = region(box, size, width, height), block_factor(box, size)
         if blocks > 1 and image.mode in PLAIN_MODES and "transparency" not in image.info:
-            image = image.reduce(blocks, part)  # straight from the whole: no copy of a large image
+            image = image.reduce(blocks, part)  # without a copy of the large image
         else:
             image = image.crop(part) if part != (0, 0, width, height) else image
             image = to_plain_mode(image, channels)
@@ -253,7 +259,7 @@ class Decoder:
         return self._fit_pixels(pixels, box, 1, orientation, size, channels)
 
     def _fit_pixels(self, pixels: Pixels, box: Box, factor: int, orientation: int, size: int, channels: int) -> Pixels:
-        """Grey, RGB or RGBA pixels, stored `factor` times smaller than `box` is told in, to what a model takes."""
+        """Grey, RGB or RGBA pixels to a model's row. `box` is in pixels of the original, which is `factor` times larger."""
         height, width, _ = pixels.shape
         box = within(box, (0, 0, width * factor, height * factor), factor)
         if box != (0, 0, size, size) or (width, height) != (size, size):

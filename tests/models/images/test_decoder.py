@@ -13,8 +13,8 @@ from PIL import Image
 from convoy.errors import ConfigError
 from models.artifact import Artifact, Preprocessing
 from models.engines.backends.registry import load_engine
-from serve.images.decoder import Decoder
-from tests.serve.pictures import (
+from models.images.decoder import Decoder
+from tests.pictures import (
     CROPPED,
     GREY,
     RESAMPLERS,

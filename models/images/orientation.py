@@ -1,4 +1,4 @@
-"""The orientation of an image: read from EXIF, applied to its pixels."""
+"""The EXIF orientation of an image (tag 0x0112, CIPA DC-008): reads it and applies it to boxes and pixels."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import struct
 
 import numpy as np
 
-from serve.images.resize import Box, Pixels
+from models.images.resize import Box, Pixels
 
 _ORIENTATION_TAG, _SHORT = 0x0112, 3
 
 
 def exif_orientation(exif: bytes) -> int:
-    """EXIF's orientation, 1 (upright) to 8; 1 when it says none or cannot be read."""
+    """The orientation, 1 (upright) to 8; 1 when it is absent or the EXIF data are damaged."""
     exif = exif.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order is None:
@@ -30,7 +30,7 @@ def exif_orientation(exif: bytes) -> int:
 
 
 def stored_box(box: Box, orientation: int, width: int, height: int) -> Box:
-    """A box of the upright image as a box of the stored one, which is `width` x `height`; see `upright`."""
+    """Maps a box of the upright image to the stored one, which is `width` x `height`; inverse of `upright`."""
     left, top, right, bottom = box
     if orientation >= 5:
         left, top, right, bottom = top, left, bottom, right
@@ -42,7 +42,7 @@ def stored_box(box: Box, orientation: int, width: int, height: int) -> Box:
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Stored pixels [height, width, channels] turned as EXIF's orientation (1 to 8) says."""
+    """Rotates and mirrors stored pixels [height, width, channels] by the EXIF orientation (1 to 8)."""
     if orientation in (2, 3, 7, 8):
         pixels = pixels[:, ::-1]
     if orientation in (3, 4, 6, 7):

@@ -1,6 +1,6 @@
-"""The resize of the serving decoder: torchvision's antialiased bilinear filter, computed only where the crop looks.
+"""The decoder's resize: torchvision's antialiased bilinear filter, computed only for the crop.
 
-`cykooz-resizer` (SIMD, no GIL) does it where it is installed, Pillow elsewhere, as on Linux on ARM, for which it has no
+`cykooz-resizer` (SIMD, without the GIL) does it where it is installed, else Pillow, as on Linux on ARM, for which it has no
 wheels. They differ by rounding, 1 of 255, and are equally far from exact arithmetic.
 """
 
@@ -18,16 +18,16 @@ from PIL import Image
 Pixels = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
 
-# A source REDUCE_FROM times the target or more is averaged in whole blocks first, to at least REDUCE_TO times it.
+# A source of REDUCE_FROM times the target or more is first averaged in blocks, to at least REDUCE_TO times the target.
 REDUCE_FROM = 6.0
 REDUCE_TO = 3.0
 
 
 class Resampler(Protocol):
-    """Resizes `box` (left, top, right, bottom; fractions of pixels count) of an image to a square."""
+    """Resizes `box` (left, top, right, bottom, in fractional pixels) of an image to a square."""
 
     def __call__(self, pixels: Pixels, box: Box, size: int) -> Pixels:
-        """UINT8 [height, width, 1 | 3 | 4] to [size, size, the same]; a fourth channel is plain alpha."""
+        """UINT8 [height, width, channels] to [size, size, channels], with 1, 3 or 4 channels; the fourth is straight alpha."""
         ...
 
 
@@ -39,7 +39,7 @@ def pillow_resample(pixels: Pixels, box: Box, size: int) -> Pixels:
 
 
 class SimdResampler:
-    """Resampler by cykooz-resizer. It gets plain bytes: its way into Pillow's images relies on their memory layout."""
+    """Resampler by cykooz-resizer. It gets bytes: its support of Pillow images depends on their internal memory layout."""
 
     def __init__(self) -> None:
         """Raises ImportError where cykooz-resizer is not installed."""
@@ -47,7 +47,7 @@ class SimdResampler:
         kinds = self._library.PixelType
         self._kinds = {1: kinds.U8, 3: kinds.U8x3, 4: kinds.U8x4}
         self._filter = self._library.ResizeAlg.convolution(self._library.FilterType.bilinear)
-        self._local = threading.local()  # a resizer has one set of buffers, behind a lock
+        self._local = threading.local()  # a resizer has one set of buffers behind a lock, so each thread has its own
 
     def __call__(self, pixels: Pixels, box: Box, size: int) -> Pixels:
         height, width, channels = pixels.shape
@@ -66,7 +66,7 @@ class SimdResampler:
 
 
 def best_resampler() -> Resampler:
-    """The fastest resampler installed."""
+    """The fastest installed resampler."""
     try:
         return SimdResampler()
     except ImportError:
@@ -74,7 +74,7 @@ def best_resampler() -> Resampler:
 
 
 def region(box: Box, size: int, width: int, height: int) -> tuple[int, int, int, int]:
-    """The whole pixels that resizing `box` to `size` reads: the box and the filter's reach around it."""
+    """The pixels that resizing `box` to `size` reads: the box plus the filter's support, as (left, top, right, bottom)."""
     left, top, right, bottom = box
     across, down = (math.ceil(max(1.0, length / size)) + 1 for length in (right - left, bottom - top))
     return (
@@ -86,7 +86,7 @@ def region(box: Box, size: int, width: int, height: int) -> tuple[int, int, int,
 
 
 def within(box: Box, part: tuple[int, int, int, int], factor: int = 1) -> Box:
-    """`box` as seen inside `part` of the image, which was made `factor` times smaller; clear of rounding errors."""
+    """`box` in coordinates of `part` of the image, made `factor` times smaller; clamped to it against rounding errors."""
     left, top, right, bottom = part
     width, height = (right - left) / factor, (bottom - top) / factor
     return (
@@ -98,6 +98,6 @@ def within(box: Box, part: tuple[int, int, int, int], factor: int = 1) -> Box:
 
 
 def block_factor(box: Box, size: int) -> int:
-    """By how much an image may be averaged in blocks before `box` is resized to `size`, with no visible change."""
+    """The block size by which an image may be averaged before `box` is resized to `size`; 1 for none."""
     scale = min(box[2] - box[0], box[3] - box[1]) / size
     return int(scale / REDUCE_TO) if scale >= REDUCE_FROM else 1

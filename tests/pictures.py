@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from models.artifact import Preprocessing
-from models.preprocess import prepare
-from serve.images.resize import Resampler, SimdResampler, pillow_resample
+from models.images.geometry import crop_box
+from models.images.resize import Resampler, SimdResampler, pillow_resample
 
 RESAMPLERS: dict[str, Resampler] = {"pillow": pillow_resample}
 if importlib.util.find_spec("cykooz_resizer"):
@@ -50,7 +50,25 @@ def oriented(image: Image.Image, form: str, orientation: int) -> bytes:
 def reference(body: bytes, wanted: Preprocessing) -> NDArray[np.int64]:
     """What Pillow alone makes of it, as numbers that can be subtracted."""
     with Image.open(io.BytesIO(body)) as image:
-        return prepare(image, wanted).astype(np.int64)
+        upright = flatten_colours(ImageOps.exif_transpose(image), wanted.channels)
+    if upright.size != (wanted.size, wanted.size) or wanted.resize != wanted.size:
+        box = crop_box(*upright.size, wanted)
+        upright = upright.resize((wanted.size, wanted.size), Image.Resampling.BILINEAR, box)
+    return np.asarray(upright, np.int64).reshape(wanted.size, wanted.size, wanted.channels)
+
+
+def flatten_colours(image: Image.Image, channels: int) -> Image.Image:
+    """Mode L or RGB by Pillow's own conversions: 16 bits scaled to 8, transparency on white, palettes and CMYK resolved.
+
+    Independent of the decoder's conversions, which are tested against it.
+    """
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image, np.float64) * (255 / 65535) + 0.5).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
+    image = image.convert("RGB") if image.mode == "LAB" else image
+    return image.convert("L" if channels == 1 else "RGB")
 
 
 def pixel_kinds() -> dict[str, Image.Image]:
@@ -69,6 +87,7 @@ def pixel_kinds() -> dict[str, Image.Image]:
         "grey-16": wide,
         "cmyk": colours.convert("CMYK"),
         "ycbcr": colours.convert("YCbCr"),
+        "lab": colours.convert("LAB"),
     }
 
 
@@ -78,7 +97,7 @@ KINDS_OF = {
     "GIF": ("rgb", "grey", "bits", "rgba", "palette"),
     "BMP": ("rgb", "grey", "bits", "palette"),
     "WEBP": ("rgb", "grey", "rgba"),
-    "TIFF": ("rgb", "grey", "bits", "grey-alpha", "rgba", "palette", "grey-16", "cmyk", "ycbcr"),
+    "TIFF": ("rgb", "grey", "bits", "grey-alpha", "rgba", "palette", "grey-16", "cmyk", "ycbcr", "lab"),
     "PPM": ("rgb", "grey", "bits", "grey-16"),
 }
 

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from convoy.errors import InvalidInput
-from serve.images.headers import read_pnm, read_size, sniff
-from serve.images.jpeg import plain_jpeg, read_jpeg
-from serve.images.orientation import exif_orientation
-from serve.images.png import plain_png, read_png
-from tests.serve.pictures import oriented, save, scene, variants
+from models.images.headers import read_pnm, read_size, sniff
+from models.images.jpeg import plain_jpeg, read_jpeg
+from models.images.orientation import exif_orientation
+from models.images.png import plain_png, read_png
+from tests.pictures import oriented, save, scene, variants
 
 
 @pytest.mark.parametrize("name", variants())

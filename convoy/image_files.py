@@ -1,0 +1,37 @@
+"""Which files of a folder are images: one list of suffixes for the client, the load generator and calibration.
+
+The server itself looks at the first bytes of an image and never at its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+# One or more for every format that the server decodes (models/images/headers.py).
+SUFFIXES = frozenset(
+    {
+        ".bmp",
+        ".gif",
+        ".jfif",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".pbm",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    }
+)
+SUFFIX_LIST = ", ".join(sorted(SUFFIXES))  # for error messages
+
+
+def split_images(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """The image files among `paths` by their suffixes, and the other files; both sorted, folders left out."""
+    files = sorted(path for path in paths if path.is_file())
+    images = [path for path in files if path.suffix.lower() in SUFFIXES]
+    return images, [path for path in files if path.suffix.lower() not in SUFFIXES]
