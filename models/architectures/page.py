@@ -13,17 +13,17 @@ PARITY = Path(__file__).resolve().parents[1] / "parity.json"
 
 HEAD = """# Architectures
 
-Every network of the lecture, built from its paper in `models/zoo`, one family per file. This page is written by
-`python -m models.zoo` and checked by a test; nothing in it is typed by hand.
+The classic CNN architectures, LeNet-5 to SqueezeNet and ResNeXt, each built from its paper in `models/zoo`, one family per
+file. `python -m models.zoo` writes this page, and a test checks it; no number is typed by hand.
 
 - **parameters**, **MACs** (multiply-accumulates of convolutions and linear layers) and **activations** (their outputs)
-  are counted on the net, for one image.
-- **published** is the top-1 accuracy that the named source reports; **measured** is that of our own checkpoint, through
-  the artifact that is served, with the data set and the number of images. Names ending in `_cifar` are small forms of
-  ours for 32x32 images, made to be trained on a CPU.
-- **parity** is the largest difference between the ONNX graph's logits and torch's, relative to the largest logit, with
-  random weights, at two batch sizes the export did not see (`python -m models.zoo.parity`); – is not measured yet.
-- **served** says under which name the default catalog has it.
+  are counted on the network, for one image.
+- **published** is the top-1 accuracy in the named source. **measured** is the accuracy of our own checkpoint, through
+  the served artifact, with the data set and the number of images. Names ending in `_cifar` are our small variants
+  for 32x32 images, designed to be trained on a CPU.
+- **parity** is the largest difference between the logits of the ONNX graph and of torch, relative to the largest logit, with
+  random weights, at two batch sizes that the export did not use (`python -m models.zoo.parity`); – means not measured yet.
+- **served** is the name of the model in the default catalog.
 
 `convoy models NAME` prints a network layer by layer.
 """
