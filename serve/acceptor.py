@@ -42,7 +42,9 @@ class Acceptor:
             self._server.close()
 
     async def wait_closed(self) -> None:
-        """Returns once no connection is being opened."""
+        """Gives up connections that are still being opened: a client may keep a TLS handshake waiting for a minute."""
+        for task in self._opening:
+            task.cancel()
         if self._opening:
             await asyncio.wait(self._opening)
 
@@ -69,5 +71,5 @@ class Acceptor:
     async def _open(self, connection: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(self._protocol, connection, ssl=self._context)
-        except OSError:  # it has gone already, or does not speak TLS
+        except (OSError, asyncio.CancelledError):  # it has gone already, does not speak TLS, or never says anything
             connection.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from starlette.types import ASGIApp
 
@@ -30,21 +30,10 @@ from serve.telemetry.recorder import Metrics
 from serve.telemetry.request_events import FAULT, RequestEvent
 from serve.telemetry.request_timings import RequestTimings
 
-if TYPE_CHECKING:
-    pass
-
 TRACEPARENT = b"traceparent"
-
-
 ORIGIN = b"origin"  # of a script, for which CORSMiddleware adds to the answer
-
-
 WAIT_SECONDS = 0.002
-
-
-REPEAT = 0.02  # of the time that a request may take: for so long its refusal holds for the next ones
-
-
+REPEAT = 0.02  # of what a refused request would wait, or may take: for so long its refusal holds for the next ones
 MOST_REFUSALS = 64  # that are kept: of as many models, deadlines and priorities
 
 
@@ -52,9 +41,13 @@ Handler = Callable[[Endpoint, Scope, RequestHeaders, Receive, RequestTimings], A
 
 
 class Refusal(NamedTuple):
-    """What a request was told that would be late, and until when others of the same terms are told the same."""
+    """What a request was told that would be late, and until when others of the same terms are told the same.
+
+    `used`: seconds of its time that were over. Who has used less of as much, by more than `WAIT_SECONDS`, might still be in time.
+    """
 
     until: float
+    used: float
     error: Overloaded
     answer: bytes
 
@@ -90,6 +83,7 @@ class HttpApp:
             for version in ("", f"/versions/{endpoint.version}"):
                 routes[f"/v2/models/{endpoint.name}{version}/infer"] = HotRoute(endpoint, self._infer, images=False)
         self._routes = routes
+        self._refusals.clear()
         self._urls = frozenset(path.encode() for path in routes)
 
     def is_hot(self, url: bytes) -> bool:
@@ -108,7 +102,13 @@ class HttpApp:
         large = route.images and carries_large_image(asked)
         key = (url, asked.get(TIMEOUT_HEADER), asked.get(PRIORITY_HEADER), large)
         refusal = self._refusals.get(key)
-        if refusal is None or self._clock() > refusal.until or REQUEST_ID in asked:
+        now = self._clock()
+        if (
+            refusal is None
+            or now > refusal.until
+            or now - trace.started < refusal.used - WAIT_SECONDS
+            or REQUEST_ID in asked
+        ):
             refusal = self._judge(route.endpoint, asked, trace, large)
             if refusal is None:
                 self._plane.lag.admitted()
@@ -128,8 +128,10 @@ class HttpApp:
             self._plane.check_room(endpoint, terms, large)
         except Overloaded as error:
             trace.id = asked.get(REQUEST_ID, b"").decode("latin-1")
-            until = self._clock() + REPEAT * (terms.deadline - trace.started)
-            return Refusal(until, error.with_traceback(None), whole_error(error, trace.id))
+            now, allowed = self._clock(), terms.deadline - trace.started
+            until = now + REPEAT * min(allowed, error.retry_after_s)
+            answer = whole_error(error, trace.id)
+            return Refusal(until, now - trace.started, error.with_traceback(None), answer)
         except ConvoyError:  # other errors are answered once the body is read
             pass
         return None

@@ -149,8 +149,11 @@ def test_a_guardrail_takes_a_failing_arm_out(http: httpx.Client) -> None:
         sent = [http.post("/v1/models/guarded/classify", content=png(0, 255)) for _ in range(10)]
         return {one.json().get("arm", "failed") for one in sent}
 
+    def rollbacks() -> list[dict[str, Any]]:
+        return [one for one in report(http, "guarded")["decisions"] if one["action"] == "rollback"]
+
+    (decision,) = until(lambda: answers() and rollbacks())  # ten answers may be good by chance before it
     until(lambda: answers() == {"good"})
-    (decision,) = [one for one in report(http, "guarded")["decisions"] if one["action"] == "rollback"]
     assert decision["arm"] == "bad"
     assert "error_rate" in decision["reason"]
     assert http.get("/v1/experiments/guarded").json()["state"] == "stopped"

@@ -19,7 +19,7 @@ from serve.config.schema import Settings
 from tests.conftest import REPOSITORY
 
 DEPLOY = REPOSITORY / "deploy"
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 150  # alerts look at whole minutes, of which the first may be missed while everything starts
 COMPARISON = re.compile(r"(?<![=!<>~])(==|!=|<=|>=|<|>)(?![=~])(?=\s*[^\"])")
 PLACEHOLDERS = {"$model": ".*", "$experiment": ".*", "$instance": ".*", "$__range": "5m"}
 

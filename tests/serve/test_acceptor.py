@@ -6,11 +6,15 @@ import asyncio
 import socket
 from collections import Counter
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import uvloop
 
 from serve.acceptor import MOST, Acceptor
+from serve.config.schema import Tls
+from serve.tls import server_context
+from tests.certificates import Authority
 
 CROWD = 3 * MOST
 
@@ -22,8 +26,8 @@ def listening(ends: ExitStack) -> socket.socket:
     return listener
 
 
-def crowd(ends: ExitStack, listener: socket.socket) -> list[socket.socket]:
-    return [ends.enter_context(socket.create_connection(listener.getsockname())) for _ in range(CROWD)]
+def crowd(ends: ExitStack, listener: socket.socket, size: int = CROWD) -> list[socket.socket]:
+    return [ends.enter_context(socket.create_connection(listener.getsockname())) for _ in range(size)]
 
 
 @pytest.mark.parametrize("runner", [uvloop.run, asyncio.run])
@@ -77,5 +81,28 @@ def test_a_closed_acceptor_takes_nobody_and_leaves_the_open_ones() -> None:
             first.send(b"x")
             assert await asyncio.to_thread(first.recv, 1) == b"x"
             assert not opened.is_set()
+
+    uvloop.run(main())
+
+
+def test_handshakes_that_clients_never_finish_end_with_the_acceptor(tmp_path: Path) -> None:
+    """A gateway that drains must not wait for them: they may take a minute."""
+    pair = Authority(tmp_path, "root").sign("server")
+    context = server_context(Tls(certificate=str(pair.certificate), key=str(pair.key)))
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with ExitStack() as ends:
+            listener = listening(ends)
+            acceptor = Acceptor(asyncio.Protocol, context)
+            await acceptor.start(listener, CROWD)
+            silent = crowd(ends, listener, MOST)[1:]  # the first is the loop's own
+            while len(acceptor._opening) < len(silent):  # noqa: ASYNC110 nothing tells
+                await asyncio.sleep(0)
+            acceptor.close()
+            await asyncio.wait_for(acceptor.wait_closed(), 30)
+            for client in silent:
+                client.setblocking(False)
+                assert await asyncio.wait_for(loop.sock_recv(client, 1), 30) == b""
 
     uvloop.run(main())

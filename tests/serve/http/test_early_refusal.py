@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +16,7 @@ from convoy.errors import Overloaded
 from models.artifact import BUNDLED
 from serve.config.loading import parse_settings
 from serve.http.body import Headers
+from serve.http.request_headers import TIMEOUT_HEADER
 from serve.telemetry.definitions import REQUESTS, SHED
 from tests.serve.listeners import Serving, serving
 from tests.waiting import until
@@ -223,3 +226,77 @@ def test_bodies_of_many_pieces_are_read_to_their_end(gateway: Serving, size: int
     """Whichever way a body is taken: whole, or piece by piece."""
     answer = httpx.post(gateway.http + PATH, content=DIGIT + b"\0" * (size - len(DIGIT)), timeout=30)
     assert answer.status_code == 200, answer.text
+
+
+Judges = Callable[[list[tuple[Headers, float]]], list[bool]]
+
+
+@pytest.fixture
+def judge(gateway: Serving) -> Judges:
+    """Asks for requests, each with its headers and how many seconds ago it began, in one turn: which are refused."""
+
+    async def ask(requests: list[tuple[Headers, float]]) -> list[bool]:
+        hot = gateway.listener.hot
+        return [hot.refuse(PATH.encode(), asked, time.monotonic() - ago) is not None for asked, ago in requests]
+
+    return lambda requests: asyncio.run_coroutine_threadsafe(ask(requests), gateway.loop).result(30)
+
+
+def test_the_refusal_of_who_sent_slowly_is_not_that_of_others(
+    gateway: Serving, judge: Judges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def admit(size: int, deadline: float, *_: object) -> None:
+        if deadline - time.monotonic() < 2:
+            raise Overloaded("queue too long", 10.0)
+
+    monkeypatch.setattr(gateway.plane.endpoints.by_name[MODEL].batcher, "admit", admit)
+    slow = {TIMEOUT_HEADER: b"20000"}
+    assert judge([(slow, 19.9), (slow, 0.0), (slow, 19.95)]) == [True, False, True]
+
+
+def test_a_kept_refusal_is_found_on_a_clock_that_runs(
+    gateway: Serving, judge: Judges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = 0
+
+    def admit(*_: object) -> None:
+        nonlocal judged
+        judged += 1
+        raise Overloaded("queue full", 1000.0)
+
+    monkeypatch.setattr(gateway.plane.endpoints.by_name[MODEL].batcher, "admit", admit)
+    assert judge([({}, 0.0)] * 100) == [True] * 100
+    assert judged < 50
+
+
+def test_a_refusal_holds_for_a_part_of_the_wait_however_long_a_request_may_take(
+    gateway: Serving, judge: Judges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full queue may be empty long before the usual deadline."""
+    now, full = [time.monotonic()], [True]
+
+    def admit(*_: object) -> None:
+        if full[0]:
+            raise Overloaded("queue full", 0.05)
+
+    monkeypatch.setattr(gateway.plane.endpoints.by_name[MODEL].batcher, "admit", admit)
+    monkeypatch.setattr(gateway.listener.hot, "_clock", lambda: now[0])
+    assert judge([({}, 0.0)]) == [True]
+    full[0] = False
+    now[0] += 0.0005
+    assert judge([({}, 0.0)]) == [True]
+    now[0] += 0.001
+    assert judge([({}, 0.0)]) == [False]
+
+
+def test_a_refusal_does_not_outlive_the_models_that_it_was_about(
+    gateway: Serving, judge: Judges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise Overloaded("queue full", 1000.0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gateway.plane.endpoints.by_name[MODEL].batcher, "admit", refuse)
+        assert judge([({}, 0.0)]) == [True]
+    gateway.loop.call_soon_threadsafe(gateway.plane.replace, gateway.plane.endpoints)
+    assert judge([({}, 0.0)]) == [False]
