@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
+from convoy.cli import main
 from models.readme import update
 from serve.config.loading import parse_settings
 from serve.config.schema import Settings
@@ -46,6 +49,17 @@ def test_python_runs(server: Settings, snippet: Snippet) -> None:
 def test_configuration_is_valid() -> None:
     for snippet in snippets("README.md", "yaml"):
         parse_settings(yaml.safe_load(snippet.text))
+
+
+def test_commands_and_their_options_exist() -> None:
+    blocks = [snippet.text for snippet in snippets("README.md", "text")]
+    commands = [shlex.split(line)[1:] for block in blocks for line in block.splitlines() if line.startswith("convoy ")]
+    assert commands
+    for name, *words in commands:
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("-")} <= options
 
 
 def test_make_targets_exist() -> None:
