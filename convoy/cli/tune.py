@@ -99,7 +99,7 @@ def _write(config: Path, model: str, changes: dict[str, Any], remarks: list[str]
     from serve.config.schema import bundled_models
 
     if config.exists():
-        text = config.read_text()
+        text = config.read_bytes().decode()  # as it is: text mode would turn CRLF into LF
     else:
         models = [{"name": one.name, "placement": one.placement} for one in bundled_models()]
         text = yaml.safe_dump({"models": models}, sort_keys=False)
