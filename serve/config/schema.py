@@ -278,7 +278,7 @@ class Catalog(FrozenModel):
     ensembles: tuple[EnsembleConfig, ...] = ()
     cascades: tuple[CascadeConfig, ...] = ()
     experiments: tuple[Experiment, ...] = ()
-    keys: tuple[ApiKey, ...] = ()
+    keys: tuple[ApiKey, ...] = Field((), description="empty: every client that reaches a listener may send requests")
 
     @model_validator(mode="after")
     def _keys_differ(self) -> Self:
@@ -349,7 +349,7 @@ class LedgerConfig(FrozenModel):
     retention_days: float = Field(90, gt=0, description="requests of ended revisions are kept so long")
 
 
-class Settings(FrozenModel):
+class Settings(Catalog):
     """The whole of `convoy.yaml`."""
 
     listen: Listen = Listen()
@@ -376,17 +376,7 @@ class Settings(FrozenModel):
     )
     atlas: str = Field("", description="what `convoy atlas` measured; empty: the file it writes by default")
     models: tuple[ModelConfig, ...] = Field(default_factory=lambda: bundled_models())
-    ensembles: tuple[EnsembleConfig, ...] = ()
-    cascades: tuple[CascadeConfig, ...] = ()
-
-    experiments: tuple[Experiment, ...] = ()
-    keys: tuple[ApiKey, ...] = Field((), description="none: whoever reaches a listener may ask")
     ledger: LedgerConfig = LedgerConfig()
-
-    @model_validator(mode="after")
-    def _catalog_is_valid(self) -> Settings:
-        self.catalog  # noqa: B018 checks the parts against one another
-        return self
 
     @model_validator(mode="after")
     def _cluster_is_whole(self) -> Settings:
@@ -405,7 +395,10 @@ class Settings(FrozenModel):
 
     @property
     def catalog(self) -> Catalog:
-        return Catalog(**{name: getattr(self, name) for name in Catalog.model_fields})
+        """The fields that gateways follow, without the rest, which they cannot change while they run."""
+        # Not validated again, because it is validated as a part of these settings. Not cached, because `model_copy` would
+        # keep the catalog of the settings that it copies.
+        return Catalog.model_construct(**{name: getattr(self, name) for name in Catalog.model_fields})
 
     @property
     def atlas_path(self) -> Path:
