@@ -12,17 +12,19 @@ from convoy.cli.atlas import atlas
 from convoy.cli.capacity import capacity
 from convoy.cli.classify import classify
 from convoy.cli.compile import compile_model
+from convoy.cli.demo import demo
 from convoy.cli.engines import engines
 from convoy.cli.ensemble import ensemble
-from convoy.cli.experiment import experiment, feedback
+from convoy.cli.experiment import experiment
 from convoy.cli.explain import explain
+from convoy.cli.feedback import feedback
 from convoy.cli.import_model import import_model
 from convoy.cli.keys import keys
 from convoy.cli.models import models
 from convoy.cli.options import credential_options
 from convoy.cli.render import render
 from convoy.cli.tune import tune
-from convoy.cli.up import demo, up
+from convoy.cli.up import up
 from convoy.errors import ConvoyError
 
 

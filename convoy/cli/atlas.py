@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from convoy.cli.engines import ENGINES, PRECISIONS, store_option
+from convoy.cli.stored_engine import ENGINES, PRECISIONS, store_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

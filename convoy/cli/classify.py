@@ -12,7 +12,8 @@ import click
 from rich.console import Console
 from rich.table import Column, Table
 
-from convoy.cli.options import credentials_for, server_option
+from convoy.cli.options import server_option
+from convoy.cli.server import credentials_for
 from convoy.errors import NotFound, NotReady
 
 if TYPE_CHECKING:

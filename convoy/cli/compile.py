@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.console import Console
 
 from convoy.cli.options import json_option
-
-if TYPE_CHECKING:
-    pass
-from convoy.cli.engines import (
-    FOLDER,
-    _batches,
-    _build,
-    _document,
-    _print_entry,
+from convoy.cli.stored_engine import (
+    engine_document,
     engine_option,
     find_artifact,
+    get_or_build,
     precision_option,
+    print_engine,
     store_option,
-)
+)  # fmt: skip
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command("compile")
@@ -58,10 +55,20 @@ def compile_model(
     artifact = find_artifact(model)
     source = find_eval_source(artifact, calibration)
     order = EngineSpec(artifact, find_backend(engine), precision, source, _batches(batch), budget / 100)
-    entry, built = _build(order, open_store(store))
+    entry, built = get_or_build(order, open_store(store))
     if as_json:
-        click.echo(json.dumps(_document(entry), indent=2))
+        click.echo(json.dumps(engine_document(entry), indent=2))
         return
-    _print_entry(entry, Console())
+    print_engine(entry, Console())
     if not built:
         click.echo("it was there already")
+
+
+def _batches(text: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError as error:
+        raise click.UsageError(f"--batch {text!r} is not a list of numbers such as 1,8,32") from error
+    if sizes[0] < 1:
+        raise click.UsageError("--batch: a batch holds at least one image")
+    return sizes

@@ -1,22 +1,38 @@
-"""The demo's table: every bundled image, over HTTP and gRPC, with its expected label."""
+"""`convoy demo`: serves, classifies every bundled image over HTTP and gRPC, compares the labels, stops."""
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 from rich.console import Console
 from rich.table import Table
 
-from convoy.client import Client
-from convoy.credentials import LOCAL_KEY, Credentials, read_key
+from convoy.cli.options import config_option, port_options, settings_of
+from convoy.cli.up import addresses, running
 
 if TYPE_CHECKING:
     from serve.config.schema import Settings
 
 STAGES = ("receive", "decode", "queue", "run", "post", "total")
+
+
+@click.command()
+@config_option
+@port_options
+def demo(config: Path | None, **ports: int | None) -> None:
+    """Start, classify the bundled images over HTTP and gRPC, show the answers, stop."""
+    console = Console() if sys.stdout.isatty() else Console(width=140)
+    with running(settings_of(config, None, ports), console) as settings:
+        right = classify_samples(settings, console)
+        console.print(addresses(settings))
+    console.print("stopped cleanly")
+    if not right:
+        raise SystemExit(1)
 
 
 @dataclass(frozen=True)
@@ -38,6 +54,9 @@ def load_samples() -> list[Sample]:
 
 def classify_samples(settings: Settings, console: Console) -> bool:
     """Prints the table; True when every label is the expected one and both protocols agree."""
+    from convoy.client import Client
+    from convoy.credentials import LOCAL_KEY, Credentials, read_key
+
     listen = settings.listen
     secure = "s" if listen.tls else ""
     targets = {

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
 from rich.console import Console
 from rich.table import Table
 
-from convoy.cli.up import config_option, settings_of
+from convoy.cli.options import config_option, json_option, settings_of
 from convoy.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ data_option = click.option(
     "--data", default="cifar10", show_default=True,
     help="Held-out labels: cifar10, mnist, or a folder with a folder of images per label.",
 )  # fmt: skip
-json_option = click.option("--json", "as_json", is_flag=True, help="JSON for scripts.")
 
 
 @click.group()
@@ -83,6 +81,8 @@ def suggest(
     if as_json:
         click.echo(json.dumps({"images": len(held_out.labels), "front": documents}, indent=2))
         return
+    import yaml
+
     table = Table("members", "accuracy", "predicted ms", "measured ms", box=None)
     for choice, document in zip(front, documents, strict=True):
         times = (f"{document['predicted_ms']:.2f}", f"{document['measured_ms']:.2f}")
@@ -100,7 +100,8 @@ def suggest(
 @click.option("--within", type=click.FloatRange(0, 100), default=0.0, show_default=True,
               help="Of a cascade: points of accuracy that it may lose against its last stage.")  # fmt: skip
 @click.option("--budget-ms", type=float, help="Of a cascade: most engine time of an image, instead of --within.")
-@click.option("--measure", type=click.Choice(["margin", "entropy"]), default="margin", show_default=True)
+@click.option("--measure", type=click.Choice(["margin", "entropy"]), default="margin", show_default=True,
+              help="Of a cascade: which measure of confidence its thresholds apply to.")  # fmt: skip
 @json_option
 def fit(
     name: str, config: Path | None, data: str, within: float, budget_ms: float | None, measure: Any, as_json: bool
@@ -111,6 +112,8 @@ def fit(
     convoy ensemble fit cifar10-three -c convoy.yaml --data cifar10
     convoy ensemble fit cifar10-cascade -c convoy.yaml --within 0.2
     """
+    import yaml
+
     settings = settings_of(config, None, {})
     ensembles = {one.name: one for one in settings.ensembles}
     cascades = {one.name: one for one in settings.cascades}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from convoy.cli.options import json_option, server_option, session
-from convoy.errors import ConvoyError, InvalidInput, NotReady
+from convoy.cli.options import json_option, server_option
+from convoy.cli.server import call
+from convoy.errors import InvalidInput
 
-FEEDBACK_ITEMS = 1000  # in one request
 Cell = Callable[[dict[str, Any]], str]  # of an arm in a report
 CLASSES = 5  # of a report on one screen: those on which the arms differ most
 
@@ -125,87 +124,6 @@ def export(name: str, out: Path, config: Path | None, ledger: str | None) -> Non
     if not source:
         raise InvalidInput("no ledger: name it with --ledger, or a configuration that declares one with --config")
     click.echo(f"{export_parquet(source, name, out):,} rows in {out}")
-
-
-@click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@server_option
-def feedback(files: tuple[Path, ...], url: str) -> None:
-    """Send true labels or rewards from CSV or Parquet files.
-
-    Columns: id, and label or reward; position and experiment where they are needed.
-
-    \b
-    convoy feedback labels.csv
-    """
-    accepted = 0
-    for file in files:
-        rows = read_parquet(file) if file.suffix == ".parquet" else read_csv(file)
-        while True:
-            try:
-                chunk = list(islice(rows, FEEDBACK_ITEMS))
-                if not chunk:
-                    break
-                accepted += call("POST", url, "/v1/feedback", {"feedback": chunk})["accepted"]
-            except ConvoyError as error:
-                raise type(error)(f"{file}: {error} ({accepted} items before were accepted)") from error
-    click.echo(f"{accepted:,} items accepted")
-
-
-def read_csv(file: Path) -> Iterator[dict[str, Any]]:
-    """Feedback items. A label of digits is a class index."""
-    with file.open(newline="") as lines:
-        rows = csv.DictReader(lines)
-        check_columns(file, rows.fieldnames or ())
-        for row in rows:
-            yield item({key: value for key, value in row.items() if value not in (None, "")})
-
-
-def read_parquet(file: Path) -> Iterator[dict[str, Any]]:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise InvalidInput("Parquet needs an extra: pip install 'convoy-serve[parquet]'") from error
-    table = parquet.ParquetFile(file)
-    check_columns(file, table.schema_arrow.names)
-    for batch in table.iter_batches():
-        for row in batch.to_pylist():
-            yield item({key: value for key, value in row.items() if value is not None})
-
-
-def check_columns(file: Path, names: Iterable[str]) -> None:
-    if "id" not in names or not {"label", "reward"} & set(names):
-        raise InvalidInput(f"{file}: the columns must be id and label (or reward), not {', '.join(names)[:200]}")
-
-
-def item(row: dict[str, Any]) -> dict[str, Any]:
-    for key, kind in (("position", int), ("reward", float)):
-        if key in row:
-            try:
-                row[key] = kind(row[key])
-            except ValueError as error:
-                raise InvalidInput(f"{key} of {row.get('id')!r} is {row[key]!r}, which is no number") from error
-    if isinstance(row.get("label"), str) and row["label"].isdecimal():
-        row["label"] = int(row["label"])
-    return row
-
-
-def call(method: str, url: str, path: str, document: Any = None) -> Any:
-    """Asks a server. Raises NotReady when there is none, InvalidInput with its reason when it refuses."""
-    import httpx
-
-    try:
-        with session(url, timeout=60) as client:
-            answer = client.request(method, path, json=document)
-    except httpx.TransportError as error:
-        raise NotReady(f"no server at {url} ({error}); start one with: convoy up") from error
-    if answer.is_error:
-        try:
-            reason = answer.json()["error"]
-        except (ValueError, KeyError):
-            reason = f"{url}{path} answered {answer.status_code}"
-        raise InvalidInput(reason)
-    return answer.json()
 
 
 def print_report(document: dict[str, Any]) -> None:

@@ -1,29 +1,40 @@
-"""Plans for `convoy explain`: from the configuration alone, or from a running server."""
+"""`convoy explain`: the plan of a configuration, or of a running server."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import click
 from rich.console import Console
 from rich.table import Table
 
 from convoy.cli.models import print_problems
-from convoy.cli.options import session
-from convoy.client.http_requests import checked
+from convoy.cli.options import config_option, json_option, server_option, settings_of
+from convoy.cli.server import session
 from convoy.errors import NotReady
 
 if TYPE_CHECKING:
     from serve.config.schema import Settings
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-import click
 
-if TYPE_CHECKING:
-    from serve.config.schema import Settings
-from convoy.cli.up import config_option, settings_of
+@click.command()
+@config_option
+@click.option("--live", is_flag=True, help="Ask the running server instead of the configuration.")
+@server_option
+@click.option("--seconds", default=2.0, show_default=True, help="How long --live watches the traffic.")
+@json_option
+def explain(config: Path | None, live: bool, url: str, seconds: float, as_json: bool) -> None:
+    """Show threads, placement, batch limits and latency curves, and why they are so.
+
+    With --live also where the time of requests goes, stage by stage, and what limits them.
+    """
+    plan = live_plan(url, seconds) if live else static_plan(settings_of(config, None, {}))
+    if as_json:
+        click.echo(json.dumps(plan, indent=2))
+    else:
+        print_plan(plan, Console())
 
 
 def static_plan(settings: Settings) -> dict[str, Any]:
@@ -56,6 +67,10 @@ def static_plan(settings: Settings) -> dict[str, Any]:
 
 def live_plan(url: str, seconds: float = 0.0) -> dict[str, Any]:
     """The running server's plan and, if any, the profile of its next `seconds`. Raises NotReady when nobody answers."""
+    import httpx
+
+    from convoy.client.http_requests import checked
+
     try:
         with session(url, timeout=seconds + 10) as client:
             plan: dict[str, Any] = checked(client.get("/v1/explain")).json()
@@ -141,22 +156,3 @@ def _engine(model: dict[str, Any]) -> str:
 
 def _milliseconds(value: float | None) -> str:
     return "--live" if value is None else f"{value:.3f}"
-
-
-@click.command()
-@config_option
-@click.option("--live", is_flag=True, help="Ask the running server instead of the configuration.")
-@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="The running server, with --live.")
-@click.option("--seconds", default=2.0, show_default=True, help="How long --live watches the traffic.")
-@click.option("--json", "as_json", is_flag=True, help="JSON for scripts.")
-def explain(config: Path | None, live: bool, url: str, seconds: float, as_json: bool) -> None:
-    """Show threads, placement, batch limits and latency curves, and why they are so.
-
-    With --live also where the time of requests goes, stage by stage, and what limits them.
-    """
-
-    plan = live_plan(url, seconds) if live else static_plan(settings_of(config, None, {}))
-    if as_json:
-        click.echo(json.dumps(plan, indent=2))
-    else:
-        print_plan(plan, Console())

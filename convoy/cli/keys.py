@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from convoy.cli.options import local_key_file, server_option
+from convoy.cli.options import server_option
+from convoy.cli.server import local_key_file
 from convoy.credentials import digest, new_key
 from convoy.errors import InvalidInput, NotFound
 

@@ -9,7 +9,8 @@ import click
 from rich.console import Console
 from rich.table import Column, Table
 
-from convoy.cli.options import json_option, server_option, session
+from convoy.cli.options import json_option, server_option
+from convoy.cli.server import session
 from convoy.errors import ConvoyError
 
 

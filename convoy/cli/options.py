@@ -1,21 +1,27 @@
-"""Options that several commands share, and what a command shows the server that it asks."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import click
 
-from convoy.credentials import LOCAL_KEY, Credentials, node_folder, read_key
-from convoy.proxies import is_local
-
 if TYPE_CHECKING:
-    import httpx
+    from serve.config.schema import Settings
 
 server_option = click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="The server.")
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON for scripts.")
+config_option = click.option(
+    "--config", "-c", type=click.Path(path_type=Path), help="A convoy.yaml; without it the bundled models are served."
+)
+
+
+def port_options(command: Any) -> Any:
+    for name, number in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
+        option = click.option(f"--{name}-port", type=click.IntRange(1, 65535), help=f"{name} port  [default: {number}]")
+        command = option(command)
+    return command
 
 
 def credential_options(command: Any) -> Any:
@@ -32,27 +38,12 @@ def credential_options(command: Any) -> Any:
     return command
 
 
-def credentials_for(url: str) -> Credentials:
-    """What was said to the `convoy` command; a server of this user on this machine gets its own key without asking."""
-    said = click.get_current_context().find_object(dict) or {}
-    path: Path | None = said.get("key_file") or local_key_file(url)
-    key = "" if path is None else read_key(path)
-    return Credentials(key, said.get("ca"), said.get("certificate"), said.get("certificate_key"))
+def settings_of(config: Path | None, host: str | None, ports: dict[str, int | None]) -> Settings:
+    """The configuration file's settings with the command line's listeners. Raises ConfigError."""
+    from serve.config.loading import load_settings, parse_settings
 
-
-def local_key_file(url: str) -> Path | None:
-    """Where `convoy up` keeps the key for the user who serves; None when `url` is not here or nothing was started."""
-    address = urlsplit(url)
-    if not is_local(url) or address.scheme not in ("http", "https"):
-        return None
-    path = node_folder(address.port or 8000) / LOCAL_KEY
-    return path if path.exists() else None
-
-
-def session(url: str, timeout: float) -> httpx.Client:
-    """HTTP to a server, with what it is shown. Raises ConfigError."""
-    import httpx
-
-    from convoy.client.http_requests import open_client
-
-    return open_client(httpx.Client, url, credentials_for(url), timeout=timeout)
+    settings = load_settings(config)
+    listen = {name: port for name, port in ports.items() if port is not None} | ({"host": host} if host else {})
+    if not listen:
+        return settings
+    return parse_settings(settings.model_dump() | {"listen": settings.listen.model_dump() | listen}, "command line")

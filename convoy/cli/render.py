@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from convoy.cli.options import config_option
+
 
 @click.command()
-@click.option("--config", "-c", type=click.Path(path_type=Path), help="A convoy.yaml.  [default: the bundled models]")
+@config_option
 @click.option(
     "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="File to write.  [default: print]"
 )

@@ -1,33 +1,23 @@
-"""Commands that start a server or show its plan."""
+"""`convoy up`: serves until Ctrl-C."""
 
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from convoy.cli.options import config_option, port_options, settings_of
+
 if TYPE_CHECKING:
     from serve.config.schema import Settings
-
-config_option = click.option(
-    "--config", "-c", type=click.Path(path_type=Path), help="A convoy.yaml; without it the bundled models are served."
-)
-
-
-def port_options(command: Any) -> Any:
-    for name, number in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
-        option = click.option(f"--{name}-port", type=click.IntRange(1, 65535), help=f"{name} port  [default: {number}]")
-        command = option(command)
-    return command
 
 
 @click.command()
@@ -55,33 +45,6 @@ def up(config: Path | None, host: str | None, **ports: int | None) -> None:
 def stop_on_signals(stopped: threading.Event) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-
-
-@click.command()
-@config_option
-@port_options
-def demo(config: Path | None, **ports: int | None) -> None:
-    """Start, classify the bundled images over HTTP and gRPC, show the answers, stop."""
-    from convoy.cli.demo import classify_samples
-
-    console = Console() if sys.stdout.isatty() else Console(width=140)
-    with running(settings_of(config, None, ports), console) as settings:
-        right = classify_samples(settings, console)
-        console.print(addresses(settings))
-    console.print("stopped cleanly")
-    if not right:
-        raise SystemExit(1)
-
-
-def settings_of(config: Path | None, host: str | None, ports: dict[str, int | None]) -> Settings:
-    """The configuration file's settings with the command line's listeners. Raises ConfigError."""
-    from serve.config.loading import load_settings, parse_settings
-
-    settings = load_settings(config)
-    listen = {name: port for name, port in ports.items() if port is not None} | ({"host": host} if host else {})
-    if not listen:
-        return settings
-    return parse_settings(settings.model_dump() | {"listen": settings.listen.model_dump() | listen}, "command line")
 
 
 @contextmanager

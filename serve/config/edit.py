@@ -30,10 +30,11 @@ def set_model(text: str, name: str, changes: Mapping[str, Any], remarks: Sequenc
         root, document = yaml.compose(text), yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"the configuration must be one valid YAML document: {error}") from error
-    number = next((number for number, node in enumerate(_models(root)) if _name(node) == name), None)
-    if number is None:
+    found = _find_model(root, name)
+    if found is None:
         raise ConfigError(f"the configuration does not name the model {name!r}; add it under models")
-    node, keys = _models(root)[number], document["models"][number]
+    number, node = found
+    keys = document["models"][number]
     changed = {key: value for key, value in changes.items() if key not in keys or not _same(keys[key], value)}
     result = _apply(text, [*_remarks(text, node, remarks), *_changes(text, node, changed)])
     document["models"][number] = keys | changed
@@ -112,13 +113,16 @@ def _means(text: str, document: Any) -> bool:
         return False
 
 
-def _models(root: yaml.Node | None) -> list[yaml.Node]:
-    if not isinstance(root, yaml.MappingNode):
-        return []
-    models = next((value for key, value in root.value if key.value == "models"), None)
-    return list(models.value) if isinstance(models, yaml.SequenceNode) else []
+def _find_model(root: yaml.Node | None, name: str) -> tuple[int, yaml.MappingNode] | None:
+    """A model's place under `models`, and its node."""
+    models = _value(root, "models")
+    for number, node in enumerate(models.value if isinstance(models, yaml.SequenceNode) else []):
+        named = _value(node, "name")
+        if isinstance(node, yaml.MappingNode) and named is not None and named.value == name:
+            return number, node
+    return None
 
 
-def _name(node: yaml.Node) -> str:
+def _value(node: yaml.Node | None, key: str) -> yaml.Node | None:
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
-    return next((str(value.value) for key, value in pairs if key.value == "name"), "")
+    return next((value for name, value in pairs if name.value == key), None)

@@ -10,7 +10,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from convoy.cli import main
-from convoy.cli.engines import ENGINES, PRECISIONS
+from convoy.cli.stored_engine import ENGINES, PRECISIONS
 from models.engines.backends.registry import BACKENDS
 from models.engines.backends.registry import PRECISIONS as KNOWN
 from serve.config.loading import parse_settings
