@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Iterable
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from convoy.errors import shown, unknown
 
@@ -17,13 +20,21 @@ def explain(error: ValidationError, known: Iterable[str] = ()) -> str:
 
     `known` are the keys of the document itself; the nearest one is named where a key is unknown.
     """
-    problem = error.errors(include_url=False, include_context=False)[0]
+    problem = error.errors(include_url=False)[0]
     key = ".".join(map(str, problem["loc"]))
     if problem["type"] in UNKNOWN:
-        return (
-            str(unknown("key", key, known)) if len(problem["loc"]) == 1 else f"unknown key {key[:200]!r}; leave it out"
-        )
+        nested = len(problem["loc"]) > 1
+        return f"unknown key {key[:200]!r}; leave it out" if nested else str(unknown("key", key, known))
     if problem["type"] in MISSING:
         return f"{key} is missing"
     message = problem["msg"][0].lower() + problem["msg"][1:]
-    return f"{key}: {message}, not {shown(problem['input'])}" if key else message
+    return f"{key}: {message}, not {shown(problem['input'])}{_hint(problem)}" if key else message
+
+
+def _hint(problem: ErrorDetails) -> str:
+    """The nearest of the values that pydantic lists as "'a', 'b' or 'c'"."""
+    if problem["type"] != "literal_error" or not isinstance(problem["input"], str):
+        return ""
+    known = re.findall("'([^']*)'", problem["ctx"]["expected"])
+    near = difflib.get_close_matches(problem["input"][:200], known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
