@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from convoy.errors import shown, unknown
 
@@ -20,7 +20,7 @@ def explain(error: ValidationError, known: Iterable[str] = ()) -> str:
 
     `known` are the keys of the document itself; the nearest one is named where a key is unknown.
     """
-    problem = error.errors(include_url=False)[0]
+    problem: dict[str, Any] = dict(error.errors(include_url=False)[0])
     key = ".".join(map(str, problem["loc"]))
     if problem["type"] in UNKNOWN:
         nested = len(problem["loc"]) > 1
@@ -31,7 +31,7 @@ def explain(error: ValidationError, known: Iterable[str] = ()) -> str:
     return f"{key}: {message}, not {shown(problem['input'])}{_hint(problem)}" if key else message
 
 
-def _hint(problem: ErrorDetails) -> str:
+def _hint(problem: dict[str, Any]) -> str:
     """The nearest of the values that pydantic lists as "'a', 'b' or 'c'"."""
     if problem["type"] != "literal_error" or not isinstance(problem["input"], str):
         return ""
