@@ -15,7 +15,8 @@ from pathlib import Path
 
 from convoy.credentials import LOCAL_KEY, digest, new_key
 from convoy.errors import ConfigError, Forbidden, QuotaExceeded, Unauthenticated
-from serve.config.schema import TENSOR_SUFFIX, ApiKey
+from serve.config.base import TENSOR_SUFFIX
+from serve.config.schema import ApiKey
 
 LONGEST = 256  # bytes of what is shown as a key; more are not hashed
 BUSY_SECONDS = 1.0  # advice to who has too many requests under way

@@ -6,14 +6,12 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from serve.config.base import FrozenModel
+from serve.config.base import NAME, FrozenModel
 
 VERSION = "1"
 
 Mode = Literal["split", "canary", "shadow", "paired", "bandit"]
 Metric = Literal["accuracy", "reward"]
-
-NAME = r"^[a-z0-9][a-z0-9_.\-]*$"
 
 
 class Arm(FrozenModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,15 +13,11 @@ from convoy.errors import unknown
 from models.artifact import BUNDLED, MANIFEST, WEIGHTS
 from models.engines.backends.registry import BackendName
 from models.engines.engine import Precision
-from models.ensembles.combine import Rule
-from models.ensembles.views import View, check_views
-from serve.config.base import FrozenModel
+from serve.config.base import NAME, TENSOR_SUFFIX, FrozenModel, Named
+from serve.config.ensembles import CascadeConfig, EnsembleConfig
 from serve.config.experiments import Experiment
 
-TENSOR_SUFFIX = "-tensor"
 SMALL_BYTES = 4 * 2**20  # of weights: up to here a bundled model is served in the gateway
-NAME = r"^[a-z0-9][a-z0-9_.\-]*$"
-VERSION = r"^[0-9]+$"
 Origin = Annotated[str, Field(pattern=r"^https?://[a-z0-9.\-]+(:[0-9]+)?$")]
 
 Placement = Literal["local", "dedicated"]
@@ -140,19 +136,6 @@ class Power(FrozenModel):
         return self.idle_watts is not None
 
 
-class Named(FrozenModel):
-    """What clients call."""
-
-    name: str = Field(pattern=NAME)
-    version: str = Field("1", pattern=VERSION)
-
-    @model_validator(mode="after")
-    def _name_is_free(self) -> Self:
-        if self.name.endswith(TENSOR_SUFFIX):
-            raise ValueError(f"a name ending in {TENSOR_SUFFIX} is kept for the float form of a model")
-        return self
-
-
 class ModelConfig(Named):
     """One served model."""
 
@@ -191,84 +174,6 @@ class ModelConfig(Named):
     @property
     def folder(self) -> Path:
         return Path(self.artifact).expanduser() if self.artifact else BUNDLED / self.name
-
-
-class Voter(FrozenModel):
-    """A model that takes part in another one."""
-
-    model: str
-    views: tuple[View, ...] = Field(("identity",), description="looks it takes, from left to right; each one votes")
-    calibrated: bool = Field(False, description="divide its logits by the temperature of its manifest")
-
-    @model_validator(mode="after")
-    def _views_fit(self) -> Self:
-        check_views(self.views)
-        return self
-
-
-class MemberConfig(Voter):
-    """A model that votes in an ensemble."""
-
-    weight: float = Field(1.0, gt=0, allow_inf_nan=False, description="how much it counts; only proportions matter")
-
-
-class EnsembleConfig(Named):
-    """A model made of models that answer at the same time."""
-
-    kind: ClassVar[str] = "ensemble"
-
-    members: tuple[MemberConfig, ...] = Field(min_length=1)
-    combine: Rule = "mean_probability"
-    min_members: int = Field(1, ge=1, description="fewer answers fail the request")
-    deadline_ms: float | None = Field(
-        None, gt=0, description="what has answered by then is combined; null: the request's"
-    )
-
-    @model_validator(mode="after")
-    def _enough_members(self) -> Self:
-        if self.min_members > len(self.members):
-            raise ValueError(f"min_members is {self.min_members}, but there are {len(self.members)} members")
-        return self
-
-
-class StageConfig(Voter):
-    """A model or ensemble of a cascade. Its answer is kept when it is sure enough; the last one's always."""
-
-    margin: float | None = Field(
-        None, ge=0, le=1, description="keep when the two best probabilities are this far apart"
-    )
-    entropy: float | None = Field(None, ge=0, description="keep when the entropy is at most this, in nats")
-
-    @model_validator(mode="after")
-    def _one_threshold(self) -> Self:
-        if self.margin is not None and self.entropy is not None:
-            raise ValueError("a stage is judged by margin or by entropy, not by both")
-        return self
-
-    @property
-    def has_threshold(self) -> bool:
-        return self.margin is not None or self.entropy is not None
-
-
-class CascadeConfig(Named):
-    """A model that asks the next network only for the images of which the one before was unsure."""
-
-    kind: ClassVar[str] = "cascade"
-
-    stages: tuple[StageConfig, ...] = Field(min_length=2)
-    deadline_ms: float | None = Field(None, gt=0, description="the last answer by then counts; null: the request's")
-
-    @model_validator(mode="after")
-    def _thresholds_decide(self) -> Self:
-        *before, last = self.stages
-        for stage in before:
-            if not stage.has_threshold:
-                raise ValueError(
-                    f"stage {stage.model} needs a margin or an entropy, else the next stage is never asked"
-                )
-        if last.has_threshold:
-            raise ValueError(f"{last.model} is the last stage: nothing comes after it, leave out its threshold")
-        return self
 
 
 class Catalog(FrozenModel):

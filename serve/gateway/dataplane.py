@@ -22,7 +22,8 @@ from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded, InvalidInput
 from serve.auth import Access
 from serve.batching.line import run_in_parts
 from serve.batching.results import Answer
-from serve.config.schema import TENSOR_SUFFIX, Limits, ModelConfig
+from serve.config.base import TENSOR_SUFFIX
+from serve.config.schema import Limits, ModelConfig
 from serve.ensembles.multi_view import Views
 from serve.gateway.availability import Absence
 from serve.gateway.endpoints import ComposedEndpoint, Endpoint, Endpoints, ModelEndpoint, Rows, engine_work

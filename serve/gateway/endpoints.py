@@ -13,7 +13,8 @@ from models.artifact import Artifact, Manifest
 from models.engines.engine import TensorSpec
 from serve.batching.line import RequestQueue
 from serve.batching.results import Answer
-from serve.config.schema import EnsembleConfig, ModelConfig
+from serve.config.ensembles import EnsembleConfig
+from serve.config.schema import ModelConfig
 from serve.ensembles.factory import CompositionConfig
 from serve.ensembles.multi_view import Views
 from serve.executors.base import Executor, Form
