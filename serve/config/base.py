@@ -18,7 +18,7 @@ class FrozenModel(BaseModel):
 
 
 class Named(FrozenModel):
-    """What clients call."""
+    """Something that clients call by name."""
 
     name: str = Field(pattern=NAME)
     version: str = Field("1", pattern=VERSION)
@@ -26,5 +26,5 @@ class Named(FrozenModel):
     @model_validator(mode="after")
     def _name_is_free(self) -> Self:
         if self.name.endswith(TENSOR_SUFFIX):
-            raise ValueError(f"a name ending in {TENSOR_SUFFIX} is kept for the float form of a model")
+            raise ValueError(f"names ending in {TENSOR_SUFFIX} are reserved for the tensor form of a model; rename it")
         return self

@@ -1,4 +1,4 @@
-"""Loads settings from a YAML file or a mapping. Errors name the key and how to mend it."""
+"""Loads settings from a YAML file or a mapping. Errors name the key and the remedy."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _explain(problem: dict[str, Any]) -> str:
 
 
 def _model_at(location: tuple[str | int, ...]) -> type[BaseModel]:
-    """The configuration class that a validation error's location lies in."""
+    """The configuration class at the location of a validation error."""
     model: type[BaseModel] = Settings
     for part in location:
         if isinstance(part, str):

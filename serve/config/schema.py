@@ -1,4 +1,4 @@
-"""Configuration and environment, read in this module only: `convoy.yaml` as frozen values, unknown keys refused."""
+"""The schema of `convoy.yaml`: frozen values, unknown keys refused. The environment is read in this module only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from serve.config.base import NAME, TENSOR_SUFFIX, FrozenModel, Named
 from serve.config.ensembles import CascadeConfig, EnsembleConfig
 from serve.config.experiments import Experiment
 
-SMALL_BYTES = 4 * 2**20  # of weights: up to here a bundled model is served in the gateway
+SMALL_BYTES = 4 * 2**20  # bundled models with at most this many bytes of weights are served inside the gateway
 Origin = Annotated[str, Field(pattern=r"^https?://[a-z0-9.\-]+(:[0-9]+)?$")]
 
 Placement = Literal["local", "dedicated"]
@@ -25,29 +25,35 @@ GrpcServer = Literal["native", "grpcio"]
 
 
 class Tls(FrozenModel):
-    """Files in PEM, read when a listener opens."""
+    """PEM files, read when a listener opens."""
 
-    certificate: str = Field(description="the server's certificate, and those between it and its root")
+    certificate: str = Field(description="the server's certificate, followed by its intermediate certificates")
     key: str = Field(description="the certificate's private key")
-    client_ca: str = Field("", description="roots of the certificates that clients must show; empty: they need none")
+    client_ca: str = Field("", description="CA certificates of client certificates (mTLS); empty: clients need none")
 
 
 class Listen(FrozenModel):
-    """Where the node listens. Ports are those of Triton, so that its clients' defaults work."""
+    """Addresses that a node listens on. The default ports are Triton's, so that the defaults of Triton clients work."""
 
-    host: str = Field("127.0.0.1", description="address of every listener; 0.0.0.0 to be reachable from outside")
+    host: str = Field(
+        "127.0.0.1", description="address of every listener; 0.0.0.0 accepts connections from other machines"
+    )
     http_port: int = Field(8000, ge=1, le=65535)
     grpc_port: int = Field(8001, ge=1, le=65535)
     metrics_port: int = Field(8002, ge=1, le=65535)
     grpc_server: GrpcServer = Field(
-        "native", description="native: HTTP/2 in Rust outside the GIL; grpcio: Google's own, always with TLS"
+        "native",
+        description="native: HTTP/2 in Rust outside the GIL; grpcio: Google's server, which is always used with TLS",
     )
     tls: Tls | None = Field(None, description="on all three ports; null: plain text")
     notice_seconds: float = Field(
-        2, ge=0, le=10, description="a gateway that leaves serves on so long while it says that it is not ready"
+        2,
+        ge=0,
+        le=10,
+        description="time that a stopping gateway reports itself as not ready before it closes its listeners",
     )
     cors_origins: tuple[Origin, ...] = Field(
-        (), description="sites whose scripts may read answers, each as https://host"
+        (), description="origins whose scripts may read answers (CORS), each as https://host"
     )
 
     @model_validator(mode="after")
@@ -62,50 +68,56 @@ class Listen(FrozenModel):
 
 
 class Limits(FrozenModel):
-    """What one request may cost before it is refused."""
+    """Limits on requests and connections; whatever exceeds one is refused before it costs more."""
 
-    body_bytes: int = Field(64 * 2**20, ge=1024, description="largest body, after decompression too")
+    body_bytes: int = Field(64 * 2**20, ge=1024, description="largest body, compressed or decompressed")
     bodies_bytes: int = Field(
-        2**30, ge=1024, description="bodies that a gateway holds at a time over HTTP; beyond, requests are answered 503"
+        2**30, ge=1024, description="memory for HTTP request bodies in a gateway; requests beyond it are answered 503"
     )
-    pixels: int = Field(50_000_000, ge=1024, description="largest image, checked before it is decoded")
+    pixels: int = Field(50_000_000, ge=1024, description="largest width x height of an image, checked before decoding")
     images_per_request: int = Field(64, ge=1)
-    queue_rows: int = Field(1024, ge=1, description="images that may wait for one model; more are answered 503")
-    deadline_ms: float = Field(30_000, gt=0, description="time a request may take when it does not say itself")
-    connections: int = Field(10_000, ge=1, description="HTTP connections of a gateway; more are answered 503")
-    header_bytes: int = Field(
-        32 * 1024, ge=1024, description="largest head of a request, with trailers and chunk extensions"
+    queue_rows: int = Field(
+        1024, ge=1, description="images in the queue of one model; requests beyond it are answered 503"
     )
-    headers: int = Field(100, ge=8, description="most headers and trailers of a request")
-    header_seconds: float = Field(10, gt=0, description="time for the head of a request to arrive")
-    idle_seconds: float = Field(75, gt=0, description="time a connection may rest between requests")
+    deadline_ms: float = Field(30_000, gt=0, description="deadline of requests that name none")
+    connections: int = Field(
+        10_000, ge=1, description="open HTTP connections of a gateway; further ones are answered 503"
+    )
+    header_bytes: int = Field(
+        32 * 1024, ge=1024, description="largest request head, including trailers and chunk extensions"
+    )
+    headers: int = Field(100, ge=8, description="largest number of headers and trailers of a request")
+    header_seconds: float = Field(10, gt=0, description="time within which a request head must arrive")
+    idle_seconds: float = Field(75, gt=0, description="time that a connection may stay open without a request")
 
     @model_validator(mode="after")
     def _bodies_fit(self) -> Self:
         if self.bodies_bytes < self.body_bytes:
-            raise ValueError("bodies_bytes must have room for a body of body_bytes")
+            raise ValueError("bodies_bytes must be at least body_bytes, the size of one body")
         return self
 
 
 class ApiKey(FrozenModel):
-    """What the holder of a key may do. The key itself is kept nowhere: `convoy keys new` makes one, and this entry."""
+    """Rights of an API key. Only the hash of the key is stored: `convoy keys new` makes the key and this entry."""
 
     name: str = Field(pattern=NAME)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key")
     models: tuple[str, ...] | None = Field(
-        None, description="models, ensembles and experiments that may be called; null: all"
+        None, description="names of the models, ensembles and experiments that the key may call; null: all"
     )
     rate: float | None = Field(None, gt=0, description="requests per second in each gateway; null: no limit")
-    concurrency: int | None = Field(None, ge=1, description="requests at a time in each gateway; null: no limit")
-    admin: bool = Field(False, description="may load and unload, change experiments and see everybody's traffic")
-    metrics: bool = Field(False, description="may read metrics, which from then on need such a key")
+    concurrency: int | None = Field(None, ge=1, description="concurrent requests in each gateway; null: no limit")
+    admin: bool = Field(
+        False, description="may load and unload models, change experiments, and read statistics of all traffic"
+    )
+    metrics: bool = Field(False, description="may read metrics; once any key has this right, reading metrics needs one")
 
 
 class Logging(FrozenModel):
-    """Logs of the gateways: JSON lines in the node's folder."""
+    """Logs of the gateways, written as JSON lines to runtime_dir."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    access: bool = Field(False, description="a line for every request; costs throughput")
+    access: bool = Field(False, description="log every request; costs throughput")
 
 
 class Tracing(FrozenModel):
@@ -118,17 +130,17 @@ class Tracing(FrozenModel):
 
 
 class Power(FrozenModel):
-    """What is known of the machine's power where it has no counter that may be read: one watt figure needs the other."""
+    """Declared power of a machine without a readable energy counter. Set both values or neither."""
 
-    idle_watts: float | None = Field(None, ge=0, description="watts of the machine at rest")
-    busy_watts: float | None = Field(None, gt=0, description="watts with every core in use")
+    idle_watts: float | None = Field(None, ge=0, description="power of the idle machine in watts")
+    busy_watts: float | None = Field(None, gt=0, description="power in watts with every core busy")
 
     @model_validator(mode="after")
     def _both_or_none(self) -> Power:
         if (self.idle_watts is None) != (self.busy_watts is None):
-            raise ValueError("idle_watts and busy_watts need each other")
+            raise ValueError("set both idle_watts and busy_watts, or neither")
         if self.idle_watts is not None and self.busy_watts is not None and self.idle_watts >= self.busy_watts:
-            raise ValueError("busy_watts must be more than idle_watts")
+            raise ValueError("busy_watts must be greater than idle_watts")
         return self
 
     @property
@@ -142,33 +154,36 @@ class ModelConfig(Named):
     artifact: str = Field("", description="folder of the artifact; empty: the bundled one of the same name")
     engine: BackendName = Field(
         "onnxruntime",
-        description="what runs it: onnxruntime, openvino, or on NVIDIA GPUs onnxruntime-cuda, onnxruntime-tensorrt, tensorrt",
+        description="runtime: onnxruntime, openvino, or on NVIDIA GPUs onnxruntime-cuda, onnxruntime-tensorrt, tensorrt",
     )
     precision: Precision = Field(
-        "fp32", description="of an engine that `convoy compile` accepts; it is built if the store lacks it"
+        "fp32",
+        description="number format of the engine; an engine that is not in the store is built and checked for accuracy",
     )
-    placement: Placement = Field("local", description="local: engine inside the gateway; dedicated: hosts of its own")
-    replicas: int = Field(1, ge=1, description="hosts, when dedicated")
+    placement: Placement = Field("local", description="engine in the gateway (local) or in hosts of its own")
+    replicas: int = Field(1, ge=1, description="number of hosts of a dedicated model")
     max_replicas: int = Field(
-        0, ge=0, description="hosts come and go with the load, from `replicas` up to these; 0: always `replicas`"
+        0, ge=0, description="autoscale the hosts from `replicas` up to this number; 0: no autoscaling"
     )
     gpus: float = Field(
-        0, ge=0, description="share of a GPU and of its memory: kept by Ray for each host, when dedicated; 0: no limit"
+        0,
+        ge=0,
+        description="share of a GPU and of its memory, reserved in Ray for each dedicated host; 0: no limit",
     )
-    threads: int = Field(0, ge=0, description="intra-op threads of the engine; 0: by the thread plan")
+    threads: int = Field(0, ge=0, description="intra-op threads of the engine; 0: decided by the thread plan")
     max_batch: int = Field(32, ge=1, le=1024)
-    target_ms: float = Field(50, gt=0, description="longest run of one batch; the batch limit follows from the curve")
-    cache_mb: float = Field(
-        0, ge=0, description="memory for answers to images seen before, in each gateway; 0: no cache"
-    )
+    target_ms: float = Field(50, gt=0, description="longest run of a batch; sets the batch limit by the latency curve")
+    cache_mb: float = Field(0, ge=0, description="response cache in each gateway, for repeated images; 0: no cache")
     cache_least_hit_rate: float = Field(
-        0.05, ge=0, le=1, description="below this share of hits the cache rests for a while"
+        0.05, ge=0, le=1, description="the cache is switched off for a while when its hit rate is lower"
     )
 
     @model_validator(mode="after")
     def _replicas_fit(self) -> Self:
         if self.max_replicas and self.max_replicas < self.replicas:
-            raise ValueError(f"max_replicas is {self.max_replicas}, but replicas, the fewest, is {self.replicas}")
+            raise ValueError(
+                f"max_replicas is {self.max_replicas}; it must be at least replicas, which is {self.replicas}"
+            )
         return self
 
     @property
@@ -177,7 +192,7 @@ class ModelConfig(Named):
 
 
 class Catalog(FrozenModel):
-    """What a gateway serves, and to whom; travels as Ray Serve `user_config`."""
+    """The models that a gateway serves, and the API keys that may call them; sent to gateways as Ray Serve `user_config`."""
 
     models: tuple[ModelConfig, ...]
     ensembles: tuple[EnsembleConfig, ...] = ()
@@ -190,17 +205,17 @@ class Catalog(FrozenModel):
         for kind in ("name", "sha256"):
             values = [getattr(key, kind) for key in self.keys]
             if len(set(values)) < len(values):
-                raise ValueError(f"two keys with the same {kind}")
+                raise ValueError(f"two keys have the same {kind}; each key needs its own")
         return self
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
-        names = [one.name for one in (*self.models, *self.ensembles, *self.cascades)]
-        names += [one.name for one in self.experiments]
-        doubled = sorted({name for name in names if names.count(name) > 1})
-        if doubled:
-            raise ValueError(f"models named twice: {', '.join(doubled)}")
-        models, ensembles = {one.name for one in self.models}, {one.name for one in self.ensembles}
+        names = [model.name for model in (*self.models, *self.ensembles, *self.cascades)]
+        names += [experiment.name for experiment in self.experiments]
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
+            raise ValueError(f"models named twice: {', '.join(duplicates)}")
+        models, ensembles = {model.name for model in self.models}, {ensemble.name for ensemble in self.ensembles}
         for ensemble in self.ensembles:
             for member in ensemble.members:
                 _check_known(ensemble.name, member.model, models)
@@ -208,20 +223,22 @@ class Catalog(FrozenModel):
             for stage in cascade.stages:
                 _check_known(cascade.name, stage.model, models | ensembles)
                 if stage.model in ensembles and (stage.calibrated or stage.views != ("identity",)):
-                    raise ValueError(f"{cascade.name}: {stage.model} is an ensemble; set views and calibrated there")
+                    raise ValueError(
+                        f"{cascade.name}: {stage.model} is an ensemble; set views and calibrated on its members"
+                    )
         for experiment in self.experiments:
             if experiment.name in self.arms:
-                raise ValueError(f"{experiment.name} is also the float form of a model")
+                raise ValueError(f"{experiment.name} is also the tensor form of a model; rename the experiment")
             for arm in experiment.arms:
                 _check_known(experiment.name, arm.model, self.arms)
         return self
 
     @property
     def arms(self) -> set[str]:
-        """Every name that an experiment may assign requests to."""
-        models = {one.name for one in self.models}
+        """Every name that an arm of an experiment may use as its model."""
+        models = {model.name for model in self.models}
         forms = {name + TENSOR_SUFFIX for name in models}
-        return models | forms | {one.name for one in (*self.ensembles, *self.cascades)}
+        return models | forms | {config.name for config in (*self.ensembles, *self.cascades)}
 
 
 def _check_known(name: str, member: str, known: set[str]) -> None:
@@ -230,28 +247,35 @@ def _check_known(name: str, member: str, known: set[str]) -> None:
 
 
 class Cluster(FrozenModel):
-    """Nodes that Ray Serve finds by their resources; all 0: one machine, where no resource need be named.
+    """Nodes of a cluster, which Ray Serve finds by their custom resources. All 0: one machine, which needs no resources.
 
-    A node for gateways offers `convoy_gateway`, one per gateway, one `convoy_steward`, and no CPU to Ray; a node for hosts its
-    CPUs and GPUs. Both offer one `convoy_meter`.
+    A gateway node offers Ray one `convoy_gateway` per gateway, one `convoy_steward` and no CPUs. A host node offers its CPUs and
+    GPUs. Every node offers one `convoy_meter`.
     """
 
-    gateway_nodes: int = Field(0, ge=0, description="nodes with `gateways` gateways each")
-    gateway_gpus: float = Field(0, ge=0, description="GPUs of each gateway, for engines placed `local`")
-    host_nodes: int = Field(0, ge=0, description="nodes among which the hosts of dedicated models are spread")
+    gateway_nodes: int = Field(0, ge=0, description="number of nodes that run `gateways` gateways each")
+    gateway_gpus: float = Field(0, ge=0, description="GPUs of each gateway, for models placed `local`")
+    host_nodes: int = Field(0, ge=0, description="number of nodes that share the hosts of dedicated models")
 
 
 class LedgerConfig(FrozenModel):
-    """Where assignments, outcomes and decisions are kept."""
+    """The database of experiments: assignments, outcomes and decisions."""
 
     url: str = Field(
         "",
         repr=False,  # it may hold a password
         description="empty: an SQLite file in runtime_dir; else sqlite:///PATH or postgresql+psycopg://…",
     )
-    flush_seconds: float = Field(0.25, gt=0, le=60, description="the most that a killed gateway loses")
-    events: int = Field(50_000, ge=100, description="events that may wait for a ledger that is away; more are dropped")
-    retention_days: float = Field(90, gt=0, description="requests of ended revisions are kept so long")
+    flush_seconds: float = Field(
+        0.25,
+        gt=0,
+        le=60,
+        description="seconds between writes, and the most that a killed gateway loses",
+    )
+    events: int = Field(
+        50_000, ge=100, description="events buffered while the ledger is unavailable; further ones are dropped"
+    )
+    retention_days: float = Field(90, gt=0, description="how long requests of ended revisions are kept")
 
 
 class Settings(Catalog):
@@ -263,39 +287,41 @@ class Settings(Catalog):
     tracing: Tracing = Tracing()
     power: Power = Power()
     cluster: Cluster = Cluster()
-    gateways: int = Field(1, ge=1, description="gateway replicas on a node")
-    cores: int = Field(0, ge=0, description="cores of a node to plan for; 0: those of the cgroup")
+    gateways: int = Field(1, ge=1, description="gateway processes on a node")
+    cores: int = Field(0, ge=0, description="cores of a node that the thread plan divides; 0: all cores of the cgroup")
     runtime_dir: str = Field(
-        "", description="sockets and metric pages of this node; empty: a folder under the temporary one"
+        "", description="folder for sockets, metrics files and logs of this node; empty: one in the temporary folder"
     )
     models_memory_mb: float = Field(
         0,
         ge=0,
-        description="memory for the engines of local models in each gateway: those beyond it are loaded at their first "
-        "request, and the least recently used one goes first; 0: all are loaded at the start",
+        description="memory budget for the engines of local models in each gateway: models are loaded at their first request, "
+        "and the least recently used one is unloaded to make room; 0: all are loaded at the start",
     )
     engines: str = Field(
         "",
-        description="folder of built engines; empty: one in the user's cache. Or a URL that many machines share, such as "
-        "s3://bucket/engines or file:///mnt/engines (extra `store`), with the user's cache in front",
+        description="engine store: a folder (empty: one in the user's cache), or a URL that machines share, such as "
+        "s3://bucket/engines or file:///mnt/engines (extra `store`), with the user's cache in front of it",
     )
-    atlas: str = Field("", description="what `convoy atlas` measured; empty: the file it writes by default")
+    atlas: str = Field("", description="data file of `convoy atlas`; empty: the file that it writes by default")
     models: tuple[ModelConfig, ...] = Field(default_factory=lambda: bundled_models())
     ledger: LedgerConfig = LedgerConfig()
 
     @model_validator(mode="after")
-    def _cluster_is_whole(self) -> Settings:
+    def _cluster_is_complete(self) -> Settings:
         if not self.cluster.gateway_nodes:
             if self.cluster != Cluster():
-                raise ValueError("cluster.gateway_nodes is needed in a cluster")
+                raise ValueError("a cluster needs cluster.gateway_nodes of at least 1")
             return self
         if not (self.cores and self.runtime_dir):
-            raise ValueError("a cluster needs cores and runtime_dir: its nodes are not this machine")
+            raise ValueError("a cluster needs cores and runtime_dir, because its nodes are not this machine")
         if self.ledger_url.startswith("sqlite"):
-            raise ValueError("experiments in a cluster need ledger.url: its nodes share no SQLite file")
+            raise ValueError(
+                "experiments in a cluster need a PostgreSQL ledger.url, because nodes share no SQLite file"
+            )
         hosted = [model.name for model in self.models if model.placement == "dedicated"]
         if hosted and not self.cluster.host_nodes:
-            raise ValueError(f"cluster.host_nodes is needed for {', '.join(hosted)}, placed dedicated")
+            raise ValueError(f"set cluster.host_nodes: {', '.join(hosted)} are placed dedicated")
         return self
 
     @property
@@ -311,7 +337,7 @@ class Settings(Catalog):
 
     @property
     def ledger_url(self) -> str:
-        """Empty where there is neither an experiment nor a ledger: then nothing is kept."""
+        """URL of the ledger; empty, so that nothing is recorded, when neither experiments nor a ledger are configured."""
         default = f"sqlite:///{self.node_dir / 'ledger.db'}" if self.experiments else ""
         return self.ledger.url or default
 
@@ -322,9 +348,9 @@ class Settings(Catalog):
 
 
 def bundled_models() -> tuple[ModelConfig, ...]:
-    """The default catalog: every bundled model, small ones in the gateway."""
+    """The default models: every bundled one, small ones inside the gateway."""
     folders = sorted(path.parent for path in BUNDLED.glob(f"*/{MANIFEST}"))
-    return tuple(ModelConfig(name=one.name, placement=_default_placement(one)) for one in folders)
+    return tuple(ModelConfig(name=folder.name, placement=_default_placement(folder)) for folder in folders)
 
 
 def _default_placement(folder: Path) -> Placement:

@@ -54,7 +54,7 @@ def test_default_catalog_uses_both_placements() -> None:
         ),
         (
             {"cascades": [{"name": "c", "stages": [{"model": "a", "margin": 0.1, "entropy": 1}, {"model": "b"}]}]},
-            "not by both",
+            "not both",
         ),
         ({"models": [{"name": "a", "placement": "moon"}]}, "models.0.placement"),
         ({"listen": {"http_port": 8001}}, "three different ports"),
