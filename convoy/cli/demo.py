@@ -25,7 +25,14 @@ STAGES = ("receive", "decode", "queue", "run", "post", "total")
 @config_option
 @port_options
 def demo(config: Path | None, **ports: int | None) -> None:
-    """Start, classify the bundled images over HTTP and gRPC, show the answers, stop."""
+    """Start a server, classify the bundled images over HTTP and gRPC, print the answers, stop.
+
+    Exits with 1 when an answer is not the expected label. Needs free ports, and takes about a minute.
+
+    \b
+    convoy demo
+    convoy demo --http-port 9000 --grpc-port 9001 --metrics-port 9002
+    """
     console = Console() if sys.stdout.isatty() else Console(width=140)
     with running(settings_of(config, None, ports), console) as settings:
         right = classify_samples(settings, console)
@@ -37,7 +44,7 @@ def demo(config: Path | None, **ports: int | None) -> None:
 
 @dataclass(frozen=True)
 class Sample:
-    """A bundled image and the label that its model must give it."""
+    """A bundled image, and the label that its model must find."""
 
     path: Path
     model: str
@@ -45,15 +52,16 @@ class Sample:
 
 
 def load_samples() -> list[Sample]:
+    """The bundled images with their expected labels."""
     from models.artifact import BUNDLED
 
     folder = BUNDLED / "samples"
     index = json.loads((folder / "index.json").read_text())
-    return [Sample(folder / one["file"], one["model"], one["label"]) for one in index["samples"]]
+    return [Sample(folder / entry["file"], entry["model"], entry["label"]) for entry in index["samples"]]
 
 
 def classify_samples(settings: Settings, console: Console) -> bool:
-    """Prints the table; True when every label is the expected one and both protocols agree."""
+    """Prints a table of the answers; True when every label is the expected one over both protocols."""
     from convoy.client import Client
     from convoy.credentials import LOCAL_KEY, Credentials, read_key
 

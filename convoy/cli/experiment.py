@@ -1,4 +1,4 @@
-"""Commands for experiments on a running server, and for its ledger."""
+"""`convoy experiment`: experiments on a running server, and the export of its ledger."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from convoy.cli.options import json_option, server_option
 from convoy.cli.server import call
 from convoy.errors import InvalidInput
 
-Cell = Callable[[dict[str, Any]], str]  # of an arm in a report
-CLASSES = 5  # of a report on one screen: those on which the arms differ most
+Cell = Callable[[dict[str, Any]], str]  # formats a value of an arm in a report
+CLASSES = 5  # number of classes in a printed report, those on which the arms differ most
 
 
 @click.group()
 def experiment() -> None:
-    """Start, watch and end experiments.
+    """Start, watch and end experiments, which compare models on live traffic.
 
     \b
-    convoy experiment start nets.yaml          a name that clients call, and its arms
-    convoy experiment status                   what runs, with the arms' shares
-    convoy experiment report nets              which arm to keep, and why
-    convoy experiment ramp nets                the next step of a canary
-    convoy experiment stop nets                the control answers from now on
-    convoy experiment promote nets new         one arm answers from now on
-    convoy experiment export nets out.parquet  every request with its outcome
+    convoy experiment start nets.yaml          start the experiment of a file
+    convoy experiment status                   list experiments and the shares of their arms
+    convoy experiment report nets              compare the arms
+    convoy experiment ramp nets                advance a canary to its next stage
+    convoy experiment stop nets                end it: the control answers all requests
+    convoy experiment promote nets new         end it: one arm answers all requests
+    convoy experiment export nets out.parquet  write all requests with their outcomes
     """
 
 
@@ -39,7 +39,7 @@ def experiment() -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @server_option
 def start(file: Path, url: str) -> None:
-    """Start the experiment that a YAML file defines; one that runs with another definition gets a new revision."""
+    """Start the experiment that a YAML file defines. If it runs with another definition, it gets a new revision."""
     import yaml
 
     try:
@@ -47,7 +47,7 @@ def start(file: Path, url: str) -> None:
     except yaml.YAMLError as error:
         raise InvalidInput(f"{file}: not valid YAML: {error}") from error
     document = call("POST", url, "/v1/experiments", definition)
-    click.echo(f"{document['experiment']} runs, revision {document['revision']}")
+    click.echo(f"{document['experiment']} is running, revision {document['revision']}")
 
 
 @experiment.command()
@@ -72,7 +72,7 @@ def status(url: str, as_json: bool) -> None:
 @server_option
 @json_option
 def report(name: str, url: str, as_json: bool) -> None:
-    """Show the arms side by side and say which one to keep."""
+    """Compare the arms of an experiment side by side, with the conclusion so far."""
     document = call("GET", url, f"/v1/experiments/{name}/report")
     if as_json:
         click.echo(json.dumps(document, indent=2))
@@ -82,20 +82,20 @@ def report(name: str, url: str, as_json: bool) -> None:
 
 @experiment.command()
 @click.argument("name")
-@click.option("--percent", type=float, help="A step of the ramp.  [default: the next one]")
+@click.option("--percent", type=float, help="Percentage of the ramp to go to.  [default: the next one]")
 @server_option
 def ramp(name: str, percent: float | None, url: str) -> None:
-    """Give a canary its next share of the traffic."""
+    """Advance a canary to the next percentage of its ramp."""
     call("POST", url, f"/v1/experiments/{name}/ramp", {"percent": percent})
     click.echo("done")
 
 
 @experiment.command()
 @click.argument("name")
-@click.option("--arm", default="", help="Take out this arm only.")
+@click.option("--arm", default="", help="Stop only this arm.")
 @server_option
 def stop(name: str, arm: str, url: str) -> None:
-    """End an experiment: its control answers from now on."""
+    """End an experiment: the control answers all requests from now on."""
     call("POST", url, f"/v1/experiments/{name}/stop", {"arm": arm})
     click.echo("done")
 
@@ -105,7 +105,7 @@ def stop(name: str, arm: str, url: str) -> None:
 @click.argument("arm")
 @server_option
 def promote(name: str, arm: str, url: str) -> None:
-    """Let one arm answer every request from now on."""
+    """End an experiment: one arm answers all requests from now on."""
     call("POST", url, f"/v1/experiments/{name}/promote", {"arm": arm})
     click.echo("done")
 
@@ -113,8 +113,8 @@ def promote(name: str, arm: str, url: str) -> None:
 @experiment.command()
 @click.argument("name")
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--config", "-c", type=click.Path(path_type=Path), help="The convoy.yaml that names the ledger.")
-@click.option("--ledger", help="URL of the ledger, instead of a configuration.")
+@click.option("--config", "-c", type=click.Path(path_type=Path), help="The convoy.yaml that configures the ledger.")
+@click.option("--ledger", help="URL of the ledger, instead of --config.")
 def export(name: str, out: Path, config: Path | None, ledger: str | None) -> None:
     """Write every request of an experiment with its outcome to a Parquet file."""
     from serve.config.loading import load_settings
@@ -122,15 +122,16 @@ def export(name: str, out: Path, config: Path | None, ledger: str | None) -> Non
 
     source = ledger or load_settings(config).ledger_url
     if not source:
-        raise InvalidInput("no ledger: name it with --ledger, or a configuration that declares one with --config")
+        raise InvalidInput("no ledger; give its URL with --ledger, or a configuration that has one with --config")
     click.echo(f"{export_parquet(source, name, out):,} rows in {out}")
 
 
 def print_report(document: dict[str, Any]) -> None:
+    """Prints a report that fits on a screen of 80 columns."""
     console = Console()
     console.print(f"[bold]{document['sentence']}[/bold]")
     head = f"{document['experiment']}: {document['mode']}, {document['state']}, revision {document['revision']}"
-    console.print(f"{head}; intervals hold together at {1 - document['alpha']:.0%}, whenever they are read")
+    console.print(f"{head}; simultaneous {1 - document['alpha']:.0%} confidence intervals, valid at any time")
     arms = document["arms"]
     table = Table("", *(arm["name"] for arm in arms), box=None)
     for name, show in {**ARM_ROWS, document["metric"]: lambda arm: bounds(arm["metric"], 4), **COST_ROWS}.items():
@@ -145,7 +146,7 @@ def print_report(document: dict[str, Any]) -> None:
     if len(by_class) > CLASSES:
         console.print(f"and {len(by_class) - CLASSES} classes on which the arms differ less (--json)", style="dim")
     for one in document["comparisons"]:
-        more = "" if one["needed"] is None else f", about {one['needed']:,} more samples to settle it"
+        more = "" if one["needed"] is None else f", about {one['needed']:,} more samples to decide"
         console.print(
             f"{one['arm']} less control: {bounds(one['difference'], 4)} from {one['samples']:,} samples{more}"
         )
@@ -158,7 +159,7 @@ def class_cell(one: dict[str, Any] | None) -> str:
 
 
 def bounds(one: dict[str, Any], digits: int) -> str:
-    """`0.9120 [0.9010, 0.9220]`, a missing bound as ?."""
+    """Formats `0.9120 [0.9010, 0.9220]`, with ? for a missing value."""
     value, low, high = ("?" if one[key] is None else f"{one[key]:.{digits}f}" for key in ("value", "low", "high"))
     return rf"{value} \[{low}, {high}]"
 
@@ -172,7 +173,7 @@ def energy_cell(arm: dict[str, Any]) -> str:
 
 
 def method_cell(arm: dict[str, Any]) -> str:
-    """How the figure before came about."""
+    """Source and method of the energy figure in the row above."""
     return f"{arm['energy']['source']}, {arm['energy']['method']}" if arm["energy"] else ""
 
 

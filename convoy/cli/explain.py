@@ -21,14 +21,18 @@ if TYPE_CHECKING:
 
 @click.command()
 @config_option
-@click.option("--live", is_flag=True, help="Ask the running server instead of the configuration.")
+@click.option("--live", is_flag=True, help="Show the plan of the running server instead of a configuration.")
 @server_option
-@click.option("--seconds", default=2.0, show_default=True, help="How long --live watches the traffic.")
+@click.option("--seconds", default=2.0, show_default=True, help="With --live: how long to observe the traffic.")
 @json_option
 def explain(config: Path | None, live: bool, url: str, seconds: float, as_json: bool) -> None:
-    """Show threads, placement, batch limits and latency curves, and why they are so.
+    """Show threads, placement, batch limits and latency curves.
 
-    With --live also where the time of requests goes, stage by stage, and what limits them.
+    With --live also the time of requests by stage, the utilisation of resources, and the bottleneck.
+
+    \b
+    convoy explain -c convoy.yaml
+    convoy explain --live --seconds 10
     """
     plan = live_plan(url, seconds) if live else static_plan(settings_of(config, None, {}))
     if as_json:
@@ -38,7 +42,7 @@ def explain(config: Path | None, live: bool, url: str, seconds: float, as_json: 
 
 
 def static_plan(settings: Settings) -> dict[str, Any]:
-    """What follows from the configuration and this machine, with the latency curves of earlier starts."""
+    """The plan of a configuration on this machine, with the latency curves that earlier starts measured."""
     from dataclasses import asdict
 
     from models.artifact import Artifact
@@ -52,7 +56,7 @@ def static_plan(settings: Settings) -> dict[str, Any]:
     manifests = {name: artifact.manifest for name, artifact in artifacts.items()}
     check_compositions(settings.catalog, manifests)
     known = {name: Known(manifest) for name, manifest in manifests.items()}
-    ensembles = {one.name: one for one in settings.ensembles}
+    ensembles = {ensemble.name: ensemble for ensemble in settings.ensembles}
     curves = {model.name: stored_curve(settings, model, artifacts[model.name]) for model in settings.models}
     return {
         "threads": asdict(plan_threads(settings)),
@@ -66,7 +70,7 @@ def static_plan(settings: Settings) -> dict[str, Any]:
 
 
 def live_plan(url: str, seconds: float = 0.0) -> dict[str, Any]:
-    """The running server's plan and, if any, the profile of its next `seconds`. Raises NotReady when nobody answers."""
+    """The plan of a running server, with a profile of its next `seconds` if not 0. Raises NotReady without a server."""
     import httpx
 
     from convoy.client.http_requests import checked
@@ -82,23 +86,24 @@ def live_plan(url: str, seconds: float = 0.0) -> dict[str, Any]:
 
 
 def print_plan(plan: dict[str, Any], console: Console) -> None:
+    """Prints a plan as tables."""
     threads = plan["threads"]
     console.print(
         f"{threads['cores']} cores: {threads['decode']} decode threads, "
         f"{threads['local']} threads per local engine, {threads['dedicated']} per dedicated host"
     )
-    if sharing := [model for model in plan["models"] if "in_memory" in model]:
-        here = [model for model in sharing if model["in_memory"]]
-        used = sum(model["memory_mb"] for model in here)
+    if budgeted := [model for model in plan["models"] if "in_memory" in model]:
+        loaded = [model for model in budgeted if model["in_memory"]]
+        used = sum(model["memory_mb"] for model in loaded)
         console.print(
-            f"{used:g} of {plan['models_memory_mb']:g} MB for local models in use, by {len(here)} of {len(sharing)}"
+            f"{used:g} of {plan['models_memory_mb']:g} MB for local models in use, by {len(loaded)} of {len(budgeted)}"
         )
     table = Table("model", "placement", "engine", "batch limit", "in flight", "queue", "ms by batch size", box=None)
     for model in plan["models"]:
         curve = model.get("curve_ms", {})
         table.add_row(
             model["name"],
-            model["placement"] + ("" if model.get("in_memory", True) else ", on demand"),
+            model["placement"] + ("" if model.get("in_memory", True) else ", lazy"),
             _engine(model),
             str(model.get("batch_limit", f"≤ {model.get('max_batch')}")),
             str(model.get("batches_in_flight", "")),
@@ -114,7 +119,7 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
 
 
 def print_profile(profile: dict[str, Any], console: Console) -> None:
-    """Milliseconds by stage, which add up to the total, how busy everything was, and what limits."""
+    """Prints milliseconds by stage, which add up to the total, the utilisation of resources, and the bottleneck."""
     if models := profile["models"]:
         title = f"mean milliseconds by stage over {profile['seconds']:.1f} s"
         table = Table("model", "requests/s", *models[0]["stages_ms"], "total", "p50", "p99", box=None, title=title)
@@ -128,9 +133,9 @@ def print_profile(profile: dict[str, Any], console: Console) -> None:
 
 
 def _compositions(compositions: list[dict[str, Any]]) -> Table:
-    """Who is asked, and what an image costs at each member and at all up to its stage."""
+    """The members of each stage, the cost of an image in each, and the total cost up to the stage."""
     table = Table(
-        "made of others", "stage", "member", "views", "rows", "M MACs", "engine ms", "ms up to here", box=None
+        "ensemble or cascade", "stage", "member", "views", "rows", "M MACs", "engine ms", "ms up to here", box=None
     )
     for one in compositions:
         name = f"{one['name']} ({one['kind']})"
@@ -147,7 +152,7 @@ def _compositions(compositions: list[dict[str, Any]]) -> Table:
 
 
 def _engine(model: dict[str, Any]) -> str:
-    """What runs, with a remark where it is not what is asked for; without a server, what is asked for."""
+    """The engine that runs, with a remark where it differs from the configured one; without a server, the configured one."""
     if "engine_problem" not in model:
         return f"{model['engine']} {model['precision']}"
     remark = model["engine_problem"] or ("unproven" if model["engine_status"] == "unproven" else "")

@@ -10,27 +10,32 @@ import click
 if TYPE_CHECKING:
     from serve.config.schema import Settings
 
-server_option = click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="The server.")
-json_option = click.option("--json", "as_json", is_flag=True, help="JSON for scripts.")
+server_option = click.option(
+    "--url", default="http://127.0.0.1:8000", show_default=True, help="HTTP address of the server."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 config_option = click.option(
-    "--config", "-c", type=click.Path(path_type=Path), help="A convoy.yaml; without it the bundled models are served."
+    "--config", "-c", type=click.Path(path_type=Path), help="A convoy.yaml.  [default: the bundled models]"
 )
 
 
 def port_options(command: Any) -> Any:
+    """Options for the ports of the three listeners."""
     for name, number in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
-        option = click.option(f"--{name}-port", type=click.IntRange(1, 65535), help=f"{name} port  [default: {number}]")
+        option = click.option(
+            f"--{name}-port", type=click.IntRange(1, 65535), help=f"Port of the {name} listener.  [default: {number}]"
+        )
         command = option(command)
     return command
 
 
 def credential_options(command: Any) -> Any:
-    """Options of the whole `convoy` command; a key is never an argument, which other users could see."""
+    """Options of the `convoy` group. A key is read from a file, because other users can see the arguments of a process."""
     for name, text in (
-        ("certificate-key", "Private key of --certificate."),
-        ("certificate", "Certificate to show a server that asks for one (mTLS)."),
-        ("ca", "Roots that the server's certificate is checked by.  [default: the machine's]"),
-        ("key-file", "File with the API key.  [default: on this machine the server's own]"),
+        ("certificate-key", "Private key of --certificate, a PEM file."),
+        ("certificate", "Client certificate for servers that require one (mTLS), a PEM file."),
+        ("ca", "CA certificates that the server's certificate must chain to.  [default: the system's]"),
+        ("key-file", "File with the API key.  [default: the local admin key, for a server on this machine]"),
     ):
         variable = f"CONVOY_{name.upper().replace('-', '_')}"
         kind = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -39,7 +44,7 @@ def credential_options(command: Any) -> Any:
 
 
 def settings_of(config: Path | None, host: str | None, ports: dict[str, int | None]) -> Settings:
-    """The configuration file's settings with the command line's listeners. Raises ConfigError."""
+    """The settings of a file (None: the defaults) with the host and ports of the command line. Raises ConfigError."""
     from serve.config.loading import load_settings, parse_settings
 
     settings = load_settings(config)

@@ -17,15 +17,17 @@ if TYPE_CHECKING:
 
 
 def credentials_for(url: str) -> Credentials:
-    """What was said to the `convoy` command; a server of this user on this machine gets its own key without asking."""
-    said = click.get_current_context().find_object(dict) or {}
-    path: Path | None = said.get("key_file") or local_key_file(url)
+    """The credentials among the options of `convoy`. A server that this user started on this machine needs no option: its own
+    key file is used.
+    """
+    options = click.get_current_context().find_object(dict) or {}
+    path: Path | None = options.get("key_file") or local_key_file(url)
     key = "" if path is None else read_key(path)
-    return Credentials(key, said.get("ca"), said.get("certificate"), said.get("certificate_key"))
+    return Credentials(key, options.get("ca"), options.get("certificate"), options.get("certificate_key"))
 
 
 def local_key_file(url: str) -> Path | None:
-    """Where `convoy up` keeps the key for the user who serves; None when `url` is not here or nothing was started."""
+    """The key file that `convoy up` wrote for this user; None for a server elsewhere, or when no server was started."""
     address = urlsplit(url)
     if not is_local(url) or address.scheme not in ("http", "https"):
         return None
@@ -34,7 +36,7 @@ def local_key_file(url: str) -> Path | None:
 
 
 def session(url: str, timeout: float) -> httpx.Client:
-    """HTTP to a server, with what it is shown. Raises ConfigError."""
+    """An HTTP client with the credentials for a server. Raises ConfigError."""
     import httpx
 
     from convoy.client.http_requests import open_client
@@ -43,7 +45,7 @@ def session(url: str, timeout: float) -> httpx.Client:
 
 
 def call(method: str, url: str, path: str, document: Any = None) -> Any:
-    """Asks a server. Raises NotReady when there is none, InvalidInput with its reason when it refuses."""
+    """Sends a request and returns the JSON answer. Raises NotReady without a server, InvalidInput with the server's reason."""
     import httpx
 
     try:

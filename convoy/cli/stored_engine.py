@@ -20,7 +20,7 @@ ENGINES = ("onnxruntime", "openvino", "onnxruntime-cuda", "onnxruntime-tensorrt"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 store_option = click.option(
-    "--store", default="", help="Folder of the engines, or a URL such as s3://…  [default: in the user's cache]"
+    "--store", default="", help="Engine store: a folder, or a URL such as s3://…  [default: in the user's cache]"
 )
 engine_option = click.option(
     "--engine",
@@ -35,7 +35,7 @@ precision_option = click.option(
 
 
 def find_artifact(model: str) -> Artifact:
-    """The artifact of a folder or of a bundled model. Raises NotFound that names the nearest one."""
+    """The artifact in a folder, or a bundled one by name. Raises NotFound that names the nearest one."""
     from convoy.errors import unknown
     from models.artifact import BUNDLED, MANIFEST, Artifact
 
@@ -43,20 +43,20 @@ def find_artifact(model: str) -> Artifact:
     if (folder / MANIFEST).is_file():
         return Artifact.load(folder)
     if not (BUNDLED / model / MANIFEST).is_file():
-        raise unknown("model", model, sorted(one.parent.name for one in BUNDLED.glob(f"*/{MANIFEST}")))
+        raise unknown("model", model, sorted(path.parent.name for path in BUNDLED.glob(f"*/{MANIFEST}")))
     return Artifact.load(BUNDLED / model)
 
 
-def get_or_build(order: EngineSpec, store: Store) -> tuple[StoredEngine, bool]:
-    """The engine, and whether it had to be built."""
+def get_or_build(spec: EngineSpec, store: Store) -> tuple[StoredEngine, bool]:
+    """The stored engine for a build spec, and whether it had to be built."""
     from convoy.client.progress import steps_bar
     from models.engines.build.builder import build_engine
 
-    present = store.get(order.key)
+    present = store.get(spec.key)
     if present is not None:
         return present, False
     with steps_bar(sys.stderr.isatty()) as report:
-        return build_engine(order, store, report), True
+        return build_engine(spec, store, report), True
 
 
 def engine_document(entry: StoredEngine) -> dict[str, Any]:
@@ -70,14 +70,16 @@ def engine_version(entry: StoredEngine) -> str:
 
 
 def print_engine(entry: StoredEngine, console: Console) -> None:
-    manifest, found = entry.manifest, entry.manifest.judgement
+    manifest, judgement = entry.manifest, entry.manifest.judgement
     table = Table(box=None, show_header=False)
     rows = {
         "engine": f"{manifest.model}, {engine_version(entry)}, {entry.precision}",
-        "status": f"{entry.status}: {found['reason']}",
-        "judged by": f"{found['images']} images; {found['evidence']}",
-        "top-1": "" if found["top1"] is None else f"{found['top1']:.2%}, the reference {found['reference_top1']:.2%}",
-        "agreement": f"{found['agreement']:.2%}, largest logit error {found['logit_error']:.2%} of the largest",
+        "status": f"{entry.status}: {judgement['reason']}",
+        "judged by": f"{judgement['images']} images; {judgement['evidence']}",
+        "top-1": ""
+        if judgement["top1"] is None
+        else f"{judgement['top1']:.2%}, the reference {judgement['reference_top1']:.2%}",
+        "agreement": f"{judgement['agreement']:.2%}, largest logit error {judgement['logit_error']:.2%} of the largest",
         "size": f"{manifest.size / 1e6:.2f} MB, built in {manifest.made['seconds']} s",
         "steps": "\n".join(manifest.made["steps"]),
         "folder": str(entry.folder),

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @config_option
-@click.option("--host", help="Address to listen on; 0.0.0.0 to be reachable from outside.  [default: 127.0.0.1]")
+@click.option("--host", help="Address to listen on; 0.0.0.0 accepts other machines.  [default: 127.0.0.1]")
 @port_options
 def up(config: Path | None, host: str | None, **ports: int | None) -> None:
-    """Serve until Ctrl-C.
+    """Start the server and serve until Ctrl-C or SIGTERM, which drains it.
 
     \b
     convoy up
@@ -34,22 +34,23 @@ def up(config: Path | None, host: str | None, **ports: int | None) -> None:
     console = Console()
     stopped = threading.Event()
     stop_on_signals(stopped)
-    # Again when Ray has started: it takes SIGTERM for itself, and would end without a drain.
+    # Set again after Ray has started, because Ray installs a SIGTERM handler of its own, which would exit without draining.
     with running(settings_of(config, host, ports), console, partial(stop_on_signals, stopped)) as settings:
         console.print(addresses(settings))
-        console.print("Ctrl-C stops it.")
+        console.print("Press Ctrl-C to stop.")
         stopped.wait()
         console.print("draining …")
 
 
 def stop_on_signals(stopped: threading.Event) -> None:
+    """Sets the event on SIGINT and SIGTERM."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
 
 
 @contextmanager
 def running(settings: Settings, console: Console, ray_started: Callable[[], None] = lambda: None) -> Iterator[Settings]:
-    """A server for the length of a block; `ray_started` as in `serve.deployments.local.start`."""
+    """Runs a server for the duration of a block; `ray_started` is passed to `serve.deployments.local.start`."""
     from convoy.cli.models import print_problems
     from convoy.wire.oip_metadata import repository_index
     from serve.deployments import local
@@ -64,7 +65,7 @@ def running(settings: Settings, console: Console, ray_started: Callable[[], None
 
 
 def addresses(settings: Settings) -> Table:
-    """Where everything is."""
+    """The addresses of the listeners."""
     listen = settings.listen
     table = Table(box=None, show_header=False)
     table.add_row("page", f"{listen.http_scheme}://{listen.host}:{listen.http_port}/")

@@ -42,7 +42,7 @@ def test_an_engine_from_compile_to_prune(tmp_path: Path) -> None:
     document = json.loads(built.stdout)
     assert (document["judgement"]["status"], document["recipe"]["batches"]) == ("accepted", [1, 2])
     again = convoy("compile", artifact, "--engine", "openvino", "--batch", "1,2", "--store", store)
-    assert "it was there already" in again.output
+    assert "it was in the store already" in again.output
     listed = json.loads(convoy("engines", "ls", "--store", store, "--json").stdout)
     assert [one["key"] for one in listed] == [document["key"]]
     assert document["key"][:6] in convoy("engines", "ls", "--store", store).output
@@ -51,7 +51,7 @@ def test_an_engine_from_compile_to_prune(tmp_path: Path) -> None:
     other = convoy("engines", "explain", artifact, "--store", store).output
     assert "none serves it" in other
     assert "other engine, versions" in other
-    assert "all whole" in convoy("engines", "verify", "--store", store).output
+    assert "no engine is damaged" in convoy("engines", "verify", "--store", store).output
 
     (Path(document["folder"]) / "image.onnx").write_bytes(b"")
     damaged = convoy("engines", "verify", "--store", store)

@@ -45,8 +45,8 @@ def test_the_best_is_written_with_its_evidence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("lenet5-mnist", "--slo-p99", "soon"), "no time such as 20ms"),
-        (("lenet5-mnist", "--slo-p99", "0ms"), "no time such as 20ms"),
+        (("lenet5-mnist", "--slo-p99", "soon"), "is not a time; write 20ms"),
+        (("lenet5-mnist", "--slo-p99", "0ms"), "is not a time; write 20ms"),
         (("lenet5-mnits", "--slo-p99", "20ms"), "did you mean 'lenet5-mnist'"),
     ],
 )
