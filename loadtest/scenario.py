@@ -1,4 +1,4 @@
-"""Scenarios: plans as YAML files. Unknown keys are refused with the nearest known one."""
+"""Scenarios: measurement plans as YAML files. Errors name the key and the nearest known one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Scenario:
-    """A plan, what it is for, and whether its rates are multiples of a capacity that is to be measured first."""
+    """A plan and its purpose. With `of_capacity` its rates are multiples of a capacity, which is measured first."""
 
     about: str
     plan: Plan
@@ -74,7 +74,7 @@ def load_scenario(name: str, url: str | None = None) -> Scenario:
 
 
 def parse_scenario(document: Any, url: str | None, folder: Path) -> Scenario:
-    """A scenario from YAML data; files it names are relative to `folder`."""
+    """A scenario from parsed YAML; its paths are relative to `folder`. Raises ConfigError."""
     top = _mapping(document, "the scenario", KEYS)
     for needed in ("name", "traffic", "load"):
         if needed not in top:
@@ -116,7 +116,7 @@ def _target(entry: Any, url: str | None) -> Target:
 
 
 def scale(plan: Plan, capacity: float) -> Plan:
-    """A plan whose rates are multiples of a capacity, with rates per second."""
+    """The plan with its rates, which are multiples of a capacity, as requests per second."""
     steps = tuple(Step(step.rate * capacity, step.seconds) for step in plan.load.steps)
     return replace(plan, load=replace(plan.load, steps=steps))
 
@@ -140,7 +140,7 @@ def _load(entry: Any, folder: Path) -> tuple[bool, Load]:
     steps = values.pop("steps", None)
     if "rate" in values:
         if steps is not None:
-            raise ConfigError("load: give rate or steps, not both")
+            raise ConfigError("load: set rate or steps, not both")
         steps = [{"rate": values.pop("rate"), "seconds": "8760h"}]
     parsed = [_step(step) for step in _list(steps or [], "load.steps")]
     if len({relative for relative, _ in parsed}) > 1:
@@ -169,7 +169,7 @@ def _step(entry: Any) -> tuple[bool, Step]:
 
 
 def _mapping(value: Any, where: str, known: Iterable[str]) -> Mapping[str, Any]:
-    """A mapping whose keys are all known, before values that only a scenario writes so are converted."""
+    """Checks the keys of a mapping before the values that have a notation of their own (durations, rates) are converted."""
     if not isinstance(value, dict):
         raise ConfigError(f"{where} must be a mapping")
     for key in value:
@@ -185,7 +185,10 @@ def _list(value: Any, where: str) -> list[Any]:
 
 
 def _build(kind: type[Value], values: Any, where: str) -> Value:
-    """A dataclass of the plan from values of exactly its types; an integer may be a float, a boolean no number."""
+    """Builds a dataclass of the plan. Types are strict: an integer is accepted as a float, a boolean or a text is not.
+
+    Raises ConfigError.
+    """
     model = _model(kind)
     try:
         checked = model.model_validate(dict(_mapping(values, where, model.model_fields)))

@@ -49,7 +49,7 @@ def test_an_engine_from_compile_to_prune(tmp_path: Path) -> None:
     explained = convoy("engines", "explain", artifact, "--engine", "openvino", "--store", store, "--json")
     assert json.loads(explained.stdout)["serves"]["key"] == document["key"]
     other = convoy("engines", "explain", artifact, "--store", store).output
-    assert "none serves it" in other
+    assert "no stored engine serves it" in other
     assert "other engine, versions" in other
     assert "no engine is damaged" in convoy("engines", "verify", "--store", store).output
 
@@ -90,7 +90,7 @@ def test_what_a_configuration_asks_for_is_built_beforehand(tmp_path: Path) -> No
     ("arguments", "words"),
     [
         (("resnet2-cifar10",), "did you mean 'resnet20-cifar10'"),
-        (("lenet5-mnist", "--batch", "0"), "at least one image"),
+        (("lenet5-mnist", "--batch", "0"), "sizes must be at least 1"),
         (("lenet5-mnist", "--batch", "many"), "not a list of numbers"),
         (("lenet5-mnist", "--precision", "bf16"), "does not run bf16"),
         (("squeezenet1_1-imagenet", "--precision", "int8"), "--calibration"),
