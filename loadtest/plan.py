@@ -40,7 +40,7 @@ class Target:
                 f"{self.url!r} is no {schemes[0]}://HOST:PORT address, which protocol {self.protocol} needs"
             )
         if parts.username or parts.password:
-            raise ConfigError("an address with a name or password would appear in reports; send them with --header")
+            raise ConfigError("an address with a name or password would appear in reports; send it with --header")
         if self.timeout_s <= 0 or self.max_connections < 1:
             raise ConfigError("timeout_s and max_connections must be positive")
 

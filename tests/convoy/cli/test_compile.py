@@ -50,7 +50,7 @@ def test_an_engine_from_compile_to_prune(tmp_path: Path) -> None:
     assert json.loads(explained.stdout)["serves"]["key"] == document["key"]
     other = convoy("engines", "explain", artifact, "--store", store).output
     assert "no stored engine serves it" in other
-    assert "other engine, versions" in other
+    assert "different: engine, versions" in other
     assert "no engine is damaged" in convoy("engines", "verify", "--store", store).output
 
     (Path(document["folder"]) / "image.onnx").write_bytes(b"")
