@@ -1,4 +1,4 @@
-"""What a measurement is: frozen values that travel to the worker processes. Times in seconds, deadlines in milliseconds."""
+"""The plan of a measurement: frozen values that are sent to worker processes. Seconds, but deadlines in milliseconds."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 Process = Literal["constant", "poisson", "gamma"]
 PayloadKind = Literal["folder", "synthetic", "tensor"]
 LabelSource = Literal["none", "folder", "prefix", "csv"]
-# A seed whose Poisson counts lie near their mean at every length, so that what is offered is near what was asked.
+# With this seed Poisson counts are near their mean for every duration, so the offered rate is near the requested one.
 SEED = 2
 
 
 @dataclass(frozen=True)
 class Target:
-    """A server. `url` is http://, https:// or grpc:// with host and port; `metrics_url` a Prometheus page beside it."""
+    """A server. `url` is http://, https:// or grpc:// with host and port; `metrics_url` is its Prometheus endpoint."""
 
     url: str
     protocol: Protocol = "classify"
@@ -40,7 +40,7 @@ class Target:
                 f"{self.url!r} is no {schemes[0]}://HOST:PORT address, which protocol {self.protocol} needs"
             )
         if parts.username or parts.password:
-            raise ConfigError("a name or password in the address would be in every report; send it with --header")
+            raise ConfigError("an address with a name or password would appear in reports; send it with --header")
         if self.timeout_s <= 0 or self.max_connections < 1:
             raise ConfigError("timeout_s and max_connections must be positive")
 
@@ -58,13 +58,13 @@ class Target:
 
     @property
     def is_local(self) -> bool:
-        """Whether the server shares this machine's cores with the generator."""
+        """Whether the server runs on this machine and so shares its cores with the load generator."""
         return self.host in ("localhost", "::1") or self.host.startswith("127.")
 
 
 @dataclass(frozen=True)
 class Payload:
-    """What is sent: a folder of images, synthetic images of a size distribution, or random tensors.
+    """Payloads: a folder of images, synthetic images of a size distribution, or random tensors.
 
     `side` and `side_spread` are the median long side in pixels and the sigma of its log-normal distribution.
     """
@@ -121,7 +121,7 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Step:
-    """A stretch of an open-loop profile: `rate` requests/s for `seconds`."""
+    """A step of an open-loop profile: `rate` requests/s for `seconds`."""
 
     rate: float
     seconds: float
@@ -145,9 +145,9 @@ class Load:
         if sum((bool(self.steps), bool(self.recorded), self.concurrency > 0)) != 1:
             raise ConfigError("a load is one of: a rate (open loop), recorded arrivals, or a concurrency (closed loop)")
         if not all(0 <= step.rate < math.inf and 0 < step.seconds < math.inf for step in self.steps):
-            raise ConfigError("rates must be numbers that are not negative, and steps must take time")
+            raise ConfigError("rates must be numbers of at least 0, and steps longer than 0 s")
         if not self.burstiness > 0 or self.think_s < 0:
-            raise ConfigError("burstiness must be positive and think_s not negative")
+            raise ConfigError("burstiness must be positive, and think at least 0 s")
 
     @property
     def closed(self) -> bool:
@@ -155,13 +155,13 @@ class Load:
 
     @property
     def seconds(self) -> float:
-        """How long the profile lasts; 0 where the plan decides."""
+        """Duration of the profile; 0 where the plan decides."""
         if self.recorded:
             return self.recorded[-1]
         return sum(step.seconds for step in self.steps)
 
     def rate_at(self, second: float) -> float:
-        """Offered requests/s of a stepped profile at a time; the last step goes on."""
+        """Offered requests/s of a stepped profile at a time; the last step never ends."""
         for step in self.steps:
             if second < step.seconds:
                 return step.rate
@@ -171,7 +171,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Feedback:
-    """True labels told to the server: for `share` of the checked answers, `delay_s` after them."""
+    """True labels that are sent to the server: for `share` of the checked answers, `delay_s` seconds after them."""
 
     path: str = "/v1/feedback"
     share: float = 1.0
@@ -184,7 +184,7 @@ class Feedback:
 
 @dataclass(frozen=True)
 class Plan:
-    """A measurement: `warmup_s` is sent and accounted for but not in the figures; `deadline_ms` defines goodput."""
+    """A measurement. Requests of the warm-up are sent but not counted in the figures; `deadline_ms` defines goodput."""
 
     target: Target
     traffic: tuple[Traffic, ...]

@@ -1,21 +1,26 @@
-"""Scenarios: plans as YAML files. Unknown keys are refused with the nearest known one."""
+"""Scenarios: measurement plans as YAML files. Errors name the key and the nearest known one."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from convoy.errors import ConfigError
+from convoy.errors import ConfigError, unknown
+from convoy.validation import explain
 from loadtest.arrivals import read_recorded
-from loadtest.plan import PROTOCOLS, SEED, Feedback, Load, Payload, Plan, Protocol, Step, Target, Traffic
+from loadtest.plan import PROTOCOLS, Feedback, Load, Payload, Plan, Protocol, Step, Target, Traffic
 
+KEYS = (
+    "name", "about", "target", "traffic", "load", "duration", "warmup", "deadline_ms", "seed", "workers", "feedback",
+    "probe_concurrency",
+)  # fmt: skip
 FOLDER = Path(__file__).parent / "scenarios"
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 Value = TypeVar("Value")
@@ -23,7 +28,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Scenario:
-    """A plan, what it is for, and whether its rates are multiples of a capacity that is to be measured first."""
+    """A plan and its purpose. With `of_capacity` its rates are multiples of a capacity, which is measured first."""
 
     about: str
     plan: Plan
@@ -69,53 +74,33 @@ def load_scenario(name: str, url: str | None = None) -> Scenario:
 
 
 def parse_scenario(document: Any, url: str | None, folder: Path) -> Scenario:
-    """A scenario from YAML data; files it names are relative to `folder`."""
-    known = (
-        "name",
-        "about",
-        "target",
-        "traffic",
-        "load",
-        "duration",
-        "warmup",
-        "deadline_ms",
-        "seed",
-        "workers",
-        "feedback",
-    )
-    top = _mapping(document, "the scenario", (*known, "probe_concurrency"))
+    """A scenario from parsed YAML; its paths are relative to `folder`. Raises ConfigError."""
+    top = _mapping(document, "the scenario", KEYS)
     for needed in ("name", "traffic", "load"):
         if needed not in top:
             raise ConfigError(f"{needed} is missing")
-    rates, load = _load(top["load"], folder)
-    feedback = top.get("feedback")
-    plan = _value(
-        Plan,
-        "the scenario",
-        target=_target(top.get("target", {}), url),
-        traffic=tuple(_traffic(entry, folder) for entry in _list(top["traffic"], "traffic")),
-        load=load,
-        duration_s=seconds(top.get("duration", load.seconds or "30s")),
-        warmup_s=seconds(top.get("warmup", "2s")),
-        deadline_ms=top.get("deadline_ms"),
-        seed=top.get("seed", SEED),
-        workers=top.get("workers", 1),
-        feedback=None if feedback is None else _build(Feedback, feedback, "feedback"),
-        name=str(top["name"]),
-    )
-    about = " ".join(str(top.get("about", "")).split())
-    return _value(
-        Scenario,
-        "the scenario",
-        about=about,
-        plan=plan,
-        of_capacity=rates,
-        probe_concurrency=top.get("probe_concurrency", 32),
-    )
+    relative, load = _load(top["load"], folder)
+    plan = {key: top[key] for key in ("deadline_ms", "seed", "workers") if key in top}
+    plan |= {
+        "name": str(top["name"]),
+        "target": _target(top.get("target", {}), url),
+        "traffic": tuple(_traffic(entry, folder) for entry in _list(top["traffic"], "traffic")),
+        "load": load,
+        "duration_s": seconds(top.get("duration", load.seconds or "30s")),
+        "warmup_s": seconds(top.get("warmup", "2s")),
+        "feedback": None if top.get("feedback") is None else _build(Feedback, top["feedback"], "feedback"),
+    }
+    scenario = {key: top[key] for key in ("probe_concurrency",) if key in top}
+    scenario |= {
+        "about": " ".join(str(top.get("about", "")).split()),
+        "plan": _build(Plan, plan, "the scenario"),
+        "of_capacity": relative,
+    }
+    return _build(Scenario, scenario, "the scenario")
 
 
 def _target(entry: Any, url: str | None) -> Target:
-    target = dict(_mapping(entry, "target", _names(Target)))
+    target = dict(_mapping(entry, "target", _model(Target).model_fields))
     if url is not None:
         target["url"] = url
     target.setdefault(
@@ -131,21 +116,19 @@ def _target(entry: Any, url: str | None) -> Target:
 
 
 def scale(plan: Plan, capacity: float) -> Plan:
-    """A plan whose rates are multiples of a capacity, with rates per second."""
+    """The plan with its rates, which are multiples of a capacity, as requests per second."""
     steps = tuple(Step(step.rate * capacity, step.seconds) for step in plan.load.steps)
     return replace(plan, load=replace(plan.load, steps=steps))
 
 
 def _traffic(entry: Any, folder: Path) -> Traffic:
-    values = dict(_mapping(entry, "traffic", _names(Traffic)))
-    payload = dict(_mapping(values.pop("payload", {}), "payload", _names(Payload)))
+    values = dict(_mapping(entry, "traffic", _model(Traffic).model_fields))
+    payload = dict(_mapping(values.pop("payload", {}), "payload", _model(Payload).model_fields))
     for key in ("folder", "labels_csv"):
         if payload.get(key):
             payload[key] = str(folder / Path(str(payload[key])).expanduser())
     if "shape" in payload:
         payload["shape"] = tuple(_list(payload["shape"], "payload.shape"))
-        for size in payload["shape"]:
-            _check("payload.shape", size, int)
     if "model" not in values:
         raise ConfigError("each traffic needs a model")
     return _build(Traffic, {**values, "payload": _build(Payload, payload, "payload")}, "traffic")
@@ -157,7 +140,7 @@ def _load(entry: Any, folder: Path) -> tuple[bool, Load]:
     steps = values.pop("steps", None)
     if "rate" in values:
         if steps is not None:
-            raise ConfigError("load: give rate or steps, not both")
+            raise ConfigError("load: set rate or steps, not both")
         steps = [{"rate": values.pop("rate"), "seconds": "8760h"}]
     parsed = [_step(step) for step in _list(steps or [], "load.steps")]
     if len({relative for relative, _ in parsed}) > 1:
@@ -169,9 +152,8 @@ def _load(entry: Any, folder: Path) -> tuple[bool, Load]:
             raise ConfigError(f"load.recorded: {error}") from error
     if "think" in values:
         values["think_s"] = seconds(values.pop("think"))
-    return any(relative for relative, _ in parsed), _value(
-        Load, "load", steps=tuple(step for _, step in parsed), **values
-    )
+    load = {**values, "steps": tuple(step for _, step in parsed)}
+    return any(relative for relative, _ in parsed), _build(Load, load, "load")
 
 
 def _step(entry: Any) -> tuple[bool, Step]:
@@ -186,18 +168,13 @@ def _step(entry: Any) -> tuple[bool, Step]:
     return text.endswith("x"), Step(rate, seconds(values.get("seconds", "")))
 
 
-def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
-
-
-def _mapping(value: Any, where: str, known: tuple[str, ...]) -> Mapping[str, Any]:
+def _mapping(value: Any, where: str, known: Iterable[str]) -> Mapping[str, Any]:
+    """Checks the keys of a mapping before the values that have a notation of their own (durations, rates) are converted."""
     if not isinstance(value, dict):
         raise ConfigError(f"{where} must be a mapping")
     for key in value:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-            raise ConfigError(f"{where} has no key {key!r}; {hint}")
+            raise ConfigError(f"{where}: {unknown('key', str(key), known)}")
     return value
 
 
@@ -208,36 +185,24 @@ def _list(value: Any, where: str) -> list[Any]:
 
 
 def _build(kind: type[Value], values: Any, where: str) -> Value:
-    return _value(kind, where, **_mapping(values, where, _names(kind)))
+    """Builds a dataclass of the plan. Types are strict: an integer is accepted as a float, a boolean or a text is not.
 
-
-def _value(kind: type[Value], where: str, /, **values: Any) -> Value:
-    """A dataclass of simple values, each checked against its annotation."""
-    hints = get_type_hints(kind)
-    for name, given in values.items():
-        _check(f"{where}.{name}", given, hints[name])
+    Raises ConfigError.
+    """
+    model = _model(kind)
     try:
-        return kind(**values)
-    except TypeError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        checked = model.model_validate(dict(_mapping(values, where, model.model_fields)))
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {explain(error)}") from error
+    return kind(**{name: getattr(checked, name) for name in checked.model_fields_set})
 
 
-def _check(where: str, given: Any, hint: Any) -> None:
-    if get_origin(hint) is Literal:
-        if given not in get_args(hint):
-            near = difflib.get_close_matches(str(given), get_args(hint), 1)
-            hint_text = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"{where} is {given!r}, not one of {', '.join(get_args(hint))}{hint_text}")
-        return
-    kinds = tuple(get_origin(one) or one for one in (get_args(hint) if isinstance(hint, UnionType) else (hint,)))
-    allowed = (*kinds, int) if float in kinds else kinds
-    if not isinstance(given, allowed) or (isinstance(given, bool) and bool not in kinds):
-        raise ConfigError(f"{where} is {given!r}; it must be {_article(kinds[0])}")
-
-
-def _article(kind: type) -> str:
-    words = {float: "a number", int: "a whole number", str: "text", bool: "true or false", tuple: "a list"}
-    return words.get(kind, kind.__name__)
+def _model(kind: type[Any]) -> type[BaseModel]:
+    """The fields of a dataclass as a strict model. Strict pydantic dataclasses refuse mappings, lax ones take true for 1."""
+    hints = get_type_hints(kind)
+    required = {field.name for field in fields(kind) if field.default is MISSING and field.default_factory is MISSING}
+    shape: dict[str, Any] = {name: (hint, ... if name in required else None) for name, hint in hints.items()}
+    return create_model(kind.__name__, __config__=ConfigDict(strict=True, extra="forbid"), **shape)
 
 
 def protocol_of(text: str) -> Protocol:

@@ -12,16 +12,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from convoy.errors import ArtifactError
+from convoy.validation import explain
 
 BUNDLED = Path(__file__).resolve().parent / "bundled"
 MANIFEST = "manifest.json"
 IMAGE_MODEL = "image.onnx"
 TENSOR_MODEL = "tensor.onnx"
 WEIGHTS = "weights.bin"
-OPTIONAL = frozenset({"calibration"})  # keys that a manifest may omit
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Preprocessing:
 
     The graph then pads every side with `pad` pixels of normalised black.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     channels: int
     resize: int
@@ -46,6 +50,8 @@ class Manifest:
     `calibration`, if it was fitted: `temperature`, expected calibration error `ece_before` and `ece_after` (0..1),
     `images` and `split`.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     name: str
     version: str
@@ -68,17 +74,15 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """Parses a manifest. Raises ArtifactError for missing or unknown keys."""
+        """Raises ArtifactError on keys that are missing, unknown or of another type."""
         try:
-            document = json.loads(text)
-            found, known = set(document), {field.name for field in dataclasses.fields(cls)}
-            if found | OPTIONAL != known:
-                raise ArtifactError(f"manifest keys differ: {', '.join(sorted((found | OPTIONAL) ^ known))}")
-            steps = document["preprocessing"]
-            preprocessing = Preprocessing(**steps | {"mean": tuple(steps["mean"]), "std": tuple(steps["std"])})
-            return cls(**document | {"labels": tuple(document["labels"]), "preprocessing": preprocessing})
-        except (ValueError, TypeError, KeyError) as error:
-            raise ArtifactError(f"the manifest cannot be read: {error}") from error
+            return MANIFEST_DOCUMENT.validate_json(text, strict=True)
+        except ValidationError as error:
+            raise ArtifactError(f"the manifest cannot be read: {explain(error, MANIFEST_KEYS)}") from error
+
+
+MANIFEST_DOCUMENT = TypeAdapter(Manifest)
+MANIFEST_KEYS = [one.name for one in dataclasses.fields(Manifest)]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from convoy.credentials import LOCAL_KEY, digest, new_key
 from convoy.errors import ConfigError, Forbidden, QuotaExceeded, Unauthenticated
-from serve.config.schema import TENSOR_SUFFIX, ApiKey
+from serve.config.base import TENSOR_SUFFIX
+from serve.config.schema import ApiKey
 
 MAX_KEY_BYTES = 256  # longer ones are refused without hashing
 BUSY_SECONDS = 1.0  # retry-after of a key at its concurrency limit

@@ -1,4 +1,4 @@
-"""`convoy atlas`: what networks cost on this machine."""
+"""`convoy atlas`: measures and charts the cost of networks on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from convoy.cli.engines import ENGINES, PRECISIONS, store_option
+from convoy.cli.stored_engine import ENGINES, PRECISIONS, store_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The data file; the page goes beside it.  [default: where a server looks for it]",
+    help="Data file, in JSON; the HTML page is written beside it.  [default: the file that servers read]",
 )
 @click.option(
     "--artifact",
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     "folders",
     multiple=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="An artifact to measure; repeatable.  [default: the bundled ones]",
+    help="Folder of an artifact to measure; repeatable.  [default: the bundled models]",
 )
 @click.option(
     "--architecture",
     "-n",
     "names",
     multiple=True,
-    help="An ImageNet architecture of the zoo, untrained; repeatable.",
+    help="ImageNet architecture of the zoo to measure untrained; repeatable.",
 )
-@click.option("--zoo", is_flag=True, help="Every such architecture.")
+@click.option("--zoo", is_flag=True, help="Measure every ImageNet architecture of the zoo, untrained.")
 @click.option(
     "--engine",
     "-e",
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     default=("onnxruntime",),
     type=click.Choice(ENGINES),
     show_default=True,
-    help="Repeatable; every engine is measured in every precision.",
+    help="Engine; repeatable. Every engine is measured in every precision.",
 )
 @click.option(
     "--precision",
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     default=("fp32",),
     type=click.Choice(PRECISIONS),
     show_default=True,
-    help="Repeatable. What is not in the store yet is built; what its gate refuses is not measured.",
+    help="Precision; repeatable. Missing engines are built; those that fail the accuracy check are not measured.",
 )
 @store_option
 @click.option(
@@ -78,31 +78,37 @@ if TYPE_CHECKING:
     default=1.0,
     show_default=True,
     type=click.FloatRange(0.01),
-    help="Least time of each cell.",
+    help="Shortest measuring time of a configuration.",
 )
-@click.option("--threads", default=0, help="Engine threads.  [default: the cores of this machine]")
+@click.option("--threads", default=0, help="Threads of the engine.  [default: all cores of this machine]")
 @click.option(
-    "--config", "-c", type=click.Path(path_type=Path), help="A convoy.yaml with this machine's declared power."
+    "--config", "-c", type=click.Path(path_type=Path), help="A convoy.yaml that declares the power of this machine."
 )
-@click.option("--dataset", default="imagenet1k", show_default=True, help="With --top1 or --ms: whose accuracies.")
-@click.option("--top1", type=click.FloatRange(0, 100), help="Name the cheapest network of at least this top-1 (%).")
-@click.option("--ms", type=click.FloatRange(0), help="Name the cheapest network that answers a batch in this time.")
+@click.option(
+    "--dataset", default="imagenet1k", show_default=True, help="With --top1 or --ms: data set of the accuracies."
+)
+@click.option(
+    "--top1",
+    type=click.FloatRange(0, 100),
+    help="Print the cheapest network of at least this top-1 accuracy in percent.",
+)
+@click.option("--ms", type=click.FloatRange(0), help="Print the cheapest network that runs a batch within this time.")
 @click.option("--json", "as_json", is_flag=True, help="JSON for scripts.")
 def atlas(
     out: Path | None, folders: tuple[Path, ...], names: tuple[str, ...], zoo: bool, engines: tuple[str, ...],
     precisions: tuple[Precision, ...], store: str, batches: tuple[int, ...], seconds: float, threads: int,
     config: Path | None, dataset: str, top1: float | None, ms: float | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Measure what networks cost on this machine; draw the lecture's charts of it.
+    """Measure latency, memory and energy of networks on this machine, and chart them against their accuracy.
 
-    What was measured before is kept, so a sweep may be stopped with Ctrl-C and goes on.
+    Results are kept, so a sweep that is stopped with Ctrl-C continues when it is started again.
 
     \b
     convoy atlas                                  the bundled models
-    convoy atlas --zoo                            every ImageNet architecture of the lecture
+    convoy atlas --zoo                            every ImageNet architecture of the zoo
     convoy atlas -n resnet18 -n vgg16 -b 1 -b 16
     convoy atlas -e onnxruntime -e openvino -p fp32 -p int8
-    convoy atlas --top1 65 --ms 50                the cheapest network that is good and fast enough
+    convoy atlas --top1 65 --ms 50                the cheapest network that is accurate and fast enough
     """
     from models.engines.store.store import open_store
     from serve.atlas.sweep import BATCHES, Plan, sweep
@@ -113,7 +119,7 @@ def atlas(
     path = out or default_atlas()
     page = path.with_suffix(".html")
     if path == page:
-        raise click.UsageError(f"--out {path} is the data file; the page beside it has that name: end it in .json")
+        raise click.UsageError(f"--out {path} would be overwritten by the HTML page; give it the suffix .json")
     check_page(page)
     console = Console(stderr=True)
     artifacts = [*bundled_or(folders), *untrained(names, zoo, path.parent / "networks", console)]
@@ -152,7 +158,7 @@ def bundled_or(folders: Sequence[Path]) -> list[Artifact]:
 
 
 def untrained(names: Sequence[str], zoo: bool, folder: Path, console: Console) -> list[Artifact]:
-    """Untrained artifacts of architectures, made once. Raises ConfigError without torch, NotFound."""
+    """Artifacts of untrained architectures, exported once. Raises ConfigError without torch, NotFound for unknown names."""
     from convoy.errors import ArtifactError, ConfigError
     from models.artifact import Artifact
 
@@ -175,7 +181,7 @@ def untrained(names: Sequence[str], zoo: bool, folder: Path, console: Console) -
 
 
 def choose(measured: Atlas, dataset: str, top1: float | None, ms: float | None) -> Candidate:
-    """Raises NotFound when none is good and fast enough."""
+    """The cheapest network within the limits. Raises NotFound when there is none."""
     from serve.atlas.choice import candidates, cheapest
 
     seconds = float("inf") if ms is None else ms / 1000

@@ -1,4 +1,4 @@
-"""`convoy capacity`: how many gateways and hosts a traffic needs."""
+"""`convoy capacity`: the gateways and hosts that a load needs."""
 
 from __future__ import annotations
 
@@ -22,21 +22,37 @@ TIMES = (1, 10, 100)
 
 @click.command()
 @click.argument("model")
-@click.option("--rate", required=True, type=click.FloatRange(min=0, min_open=True), help="Images per second.")
-@click.option("--p99", required=True, type=click.FloatRange(min=0, min_open=True), help="Milliseconds.")
-@click.option("--decode-ms", required=True, type=click.FloatRange(min=0), help="Stage decode, per image.")
 @click.option(
-    "--loop-ms", required=True, type=click.FloatRange(min=0), help="Stages receive, post and send, per image."
+    "--rate", required=True, type=click.FloatRange(min=0, min_open=True), help="Images per second that must be served."
 )
-@click.option("--hop-ms", default=2.0, show_default=True, type=click.FloatRange(min=0), help="A batch's way to a host.")
+@click.option(
+    "--p99",
+    required=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Largest 99th percentile of latency, in milliseconds.",
+)
+@click.option(
+    "--decode-ms", required=True, type=click.FloatRange(min=0), help="Milliseconds of the decode stage per image."
+)
+@click.option(
+    "--loop-ms", required=True, type=click.FloatRange(min=0), help="Milliseconds of receive, post and send per image."
+)
+@click.option(
+    "--hop-ms",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Milliseconds to send a batch to a host and back.",
+)
 @server_option
 @json_option
 def capacity(
     model: str, rate: float, p99: float, decode_ms: float, loop_ms: float, hop_ms: float, url: str, as_json: bool
 ) -> None:
-    """Say how many gateways and hosts MODEL needs at a rate and a p99, and at 10 and 100 times the rate.
+    """Compute how many gateways and hosts MODEL needs at a rate and a p99, and at 10 and 100 times that rate.
 
-    The latency curve is asked from a running server; times of stages are in its answers' timings_ms and its metrics.
+    The request path is simulated. The latency curve comes from a running server (--url). Take the times of the stages from the
+    timings_ms of its answers or from its metrics.
 
     \b
     convoy capacity squeezenet1_1-imagenet --rate 200 --p99 200 --decode-ms 9 --loop-ms 0.3
@@ -74,7 +90,7 @@ def capacity(
 
 
 def cost_of(plan: dict[str, Any], model: str, loop: float, decode: float, hops: tuple[float, ...]) -> Cost:
-    """The cost of a request from a running server's plan. Raises NotFound or ConfigError."""
+    """Costs of a request in seconds, with the latency curve of a server's plan. Raises NotFound or ConfigError."""
     from serve.planning.capacity import Cost
 
     curve, limit = curve_of(plan, model)
@@ -85,11 +101,11 @@ def curve_of(plan: dict[str, Any], model: str) -> tuple[LatencyCurve, int]:
     """The latency curve of a model and its batch limit. Raises NotFound or ConfigError."""
     from serve.batching.latency_curve import LatencyCurve
 
-    known = {one["name"]: one for one in plan["models"]}
+    known = {entry["name"]: entry for entry in plan["models"]}
     if model not in known:
-        raise NotFound(f"model {model!r} is not served; there are: {', '.join(known)}")
+        raise NotFound(f"model {model!r} is not served; served models: {', '.join(known)}")
     if not known[model]["curve_ms"]:
-        raise ConfigError(f"{model} was not measured yet, since it was never in memory: ask it something first")
+        raise ConfigError(f"{model} has no latency curve, because it was never loaded; send it a request first")
     points = {int(size): ms / 1e3 for size, ms in known[model]["curve_ms"].items()}
     curve = LatencyCurve(tuple(sorted(points)), tuple(points[size] for size in sorted(points)))
     return curve, int(known[model]["batch_limit"])

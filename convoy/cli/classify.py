@@ -1,4 +1,4 @@
-"""`convoy classify`: what a running server sees in image files and folders of them."""
+"""`convoy classify`: classifies image files and folders with a running server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import click
 from rich.console import Console
 from rich.table import Column, Table
 
-from convoy.cli.options import credentials_for, server_option
+from convoy.cli.options import server_option
+from convoy.cli.server import credentials_for
 from convoy.errors import NotFound, NotReady
 
 if TYPE_CHECKING:
@@ -21,17 +22,19 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--model", "-m", "names", multiple=True, help="Model to ask; may be repeated.  [default: every model]")
-@click.option("--top-k", "-k", default=1, show_default=True, type=click.IntRange(1), help="Classes per image.")
-@click.option("--grpc", help="Ask over gRPC at this address instead, for example 127.0.0.1:8001.")
+@click.option("--model", "-m", "names", multiple=True, help="Model to use; repeatable.  [default: every served model]")
+@click.option(
+    "--top-k", "-k", default=1, show_default=True, type=click.IntRange(1), help="Number of classes per image."
+)
+@click.option("--grpc", help="Use gRPC at this address, for example 127.0.0.1:8001.  [default: HTTP]")
 @server_option
-@click.option("--json", "as_json", is_flag=True, help="A line of JSON per image and model, as soon as it is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per image and model, as results arrive.")
 def classify(
     images: tuple[Path, ...], names: tuple[str, ...], top_k: int, grpc: str | None, url: str, as_json: bool
 ) -> None:
-    """Classify image files, and the images of folders and the folders in them.
+    """Classify image files, and all images in folders, recursively.
 
-    Exits with 1 when an image got no answer; the others are answered all the same.
+    An image that fails does not stop the others; the command then exits with 1.
 
     \b
     convoy classify cat.jpg
@@ -41,7 +44,7 @@ def classify(
     from convoy.client import Client
 
     for folder in filter(Path.is_dir, images):
-        _tell_skipped(folder)
+        _print_skipped(folder)
     with Client(url, credentials=credentials_for(url)) as discovery:
         wanted = names or tuple(model.name for model in discovery.models())
     show = Lines() if as_json else Rows()
@@ -60,15 +63,15 @@ def classify(
         raise SystemExit(1)
 
 
-def _tell_skipped(folder: Path) -> None:
+def _print_skipped(folder: Path) -> None:
     from convoy.image_files import split_images
 
     for path in split_images(folder.rglob("*"))[1]:
-        click.echo(f"convoy: {path} is skipped: no image by its name", err=True)
+        click.echo(f"convoy: {path} is skipped: its suffix is not that of an image", err=True)
 
 
 def _answers(client: Client, model: str, path: Path, top_k: int) -> Iterator[FileAnswer]:
-    """About a file, or every image of a folder. Raises ConvoyError for what would befall every image alike."""
+    """Results of a file or of every image of a folder. Raises ConvoyError for errors that would hit every image."""
     from convoy.client import FileAnswer
 
     if not path.is_dir():
@@ -81,7 +84,7 @@ def _answers(client: Client, model: str, path: Path, top_k: int) -> Iterator[Fil
 
 
 class Lines:
-    """JSON, a line per answer."""
+    """Prints JSON, one line per result."""
 
     def add(self, one: FileAnswer, model: str) -> None:
         document: dict[str, Any] = {"image": str(one.path), "model": model}
@@ -92,10 +95,10 @@ class Lines:
 
 
 class Rows:
-    """A table, for people."""
+    """Prints a table after the last result."""
 
     def __init__(self) -> None:
-        # A name that is cut is of no use in the next command.
+        # Model names are not truncated, because users copy them into the next command.
         self._table = Table("image", Column("model", no_wrap=True), "label", "probability", "ms", box=None)
 
     def add(self, one: FileAnswer, model: str) -> None:

@@ -1,40 +1,41 @@
-"""`convoy compile`: builds an engine and keeps it if it is accurate enough."""
+"""`convoy compile`: builds an engine and stores it if it passes the accuracy check."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.console import Console
 
 from convoy.cli.options import json_option
-
-if TYPE_CHECKING:
-    pass
-from convoy.cli.engines import (
-    FOLDER,
-    _batches,
-    _build,
-    _document,
-    _print_entry,
+from convoy.cli.stored_engine import (
+    engine_document,
     engine_option,
     find_artifact,
+    get_or_build,
     precision_option,
+    print_engine,
     store_option,
-)
+)  # fmt: skip
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command("compile")
 @click.argument("model")
 @engine_option
 @precision_option
-@click.option("--batch", default="1,8,32", show_default=True, help="Batch sizes that are checked.")
-@click.option("--calibration", type=FOLDER, help="Folder of real images.  [default: those the data set holds out]")
+@click.option("--batch", default="1,8,32", show_default=True, help="Batch sizes to check, separated by commas.")
+@click.option(
+    "--calibration",
+    type=FOLDER,
+    help="Folder of images for calibration and the accuracy check.  [default: the validation set]",
+)
 @click.option(
     "--budget", type=click.FloatRange(0, 100, min_open=True), default=0.5, show_default=True,
-    help="Points of top-1 that may be lost, at 95 % confidence.",
+    help="Largest loss of top-1 accuracy in percentage points, at 95 % confidence.",
 )  # fmt: skip
 @store_option
 @json_option
@@ -42,9 +43,9 @@ def compile_model(
     model: str, engine: str, precision: Any, batch: str, calibration: Path | None, budget: float, store: str,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Build the engine of MODEL, a bundled one or the folder of an artifact, unless it is in the store already.
+    """Build an engine for MODEL, a bundled model or the folder of an artifact, unless the store has it.
 
-    What is not shown to be right enough is refused, and nothing is kept.
+    An engine that fails the accuracy check is refused and not stored.
 
     \b
     convoy compile resnet20-cifar10 --engine openvino --precision int8
@@ -57,11 +58,21 @@ def compile_model(
 
     artifact = find_artifact(model)
     source = find_eval_source(artifact, calibration)
-    order = EngineSpec(artifact, find_backend(engine), precision, source, _batches(batch), budget / 100)
-    entry, built = _build(order, open_store(store))
+    spec = EngineSpec(artifact, find_backend(engine), precision, source, _batches(batch), budget / 100)
+    entry, built = get_or_build(spec, open_store(store))
     if as_json:
-        click.echo(json.dumps(_document(entry), indent=2))
+        click.echo(json.dumps(engine_document(entry), indent=2))
         return
-    _print_entry(entry, Console())
+    print_engine(entry, Console())
     if not built:
-        click.echo("it was there already")
+        click.echo("it was in the store already")
+
+
+def _batches(text: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError as error:
+        raise click.UsageError(f"--batch {text!r} is not a list of numbers; write 1,8,32") from error
+    if sizes[0] < 1:
+        raise click.UsageError("--batch: sizes must be at least 1")
+    return sizes

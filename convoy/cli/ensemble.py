@@ -1,4 +1,4 @@
-"""Commands that choose and fit ensembles and cascades on held-out labels."""
+"""`convoy ensemble`: chooses and fits ensembles and cascades on a validation set."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
 from rich.console import Console
 from rich.table import Table
 
-from convoy.cli.up import config_option, settings_of
+from convoy.cli.options import config_option, json_option, settings_of
 from convoy.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
@@ -20,25 +19,35 @@ if TYPE_CHECKING:
 
 data_option = click.option(
     "--data", default="cifar10", show_default=True,
-    help="Held-out labels: cifar10, mnist, or a folder with a folder of images per label.",
+    help="Validation set: cifar10, mnist, or a folder with one folder of images per label.",
 )  # fmt: skip
-json_option = click.option("--json", "as_json", is_flag=True, help="JSON for scripts.")
 
 
 @click.group()
 def ensemble() -> None:
-    """Choose and fit ensembles and cascades on held-out labels."""
+    """Choose and fit ensembles and cascades on a validation set.
+
+    \b
+    convoy ensemble suggest --data cifar10     sets of models worth combining
+    convoy ensemble fit NAME -c convoy.yaml    weights or thresholds of a configured one
+    """
 
 
 @ensemble.command()
 @config_option
 @data_option
 @click.option(
-    "--model", "-m", "names", multiple=True, help="Candidate; may be repeated.  [default: all that fit the data]"
+    "--model",
+    "-m",
+    "names",
+    multiple=True,
+    help="Candidate; repeatable.  [default: the models trained on the data set]",
 )
-@click.option("--budget-ms", type=float, default=float("inf"), help="Most engine time of an image.  [default: none]")
-@click.option("--most", type=click.IntRange(1), default=3, show_default=True, help="Most members of a set.")
-@click.option("--flip/--no-flip", default=True, show_default=True, help="Candidates with their mirror image, too.")
+@click.option(
+    "--budget-ms", type=float, default=float("inf"), help="Largest engine time of an image.  [default: no limit]"
+)
+@click.option("--most", type=click.IntRange(1), default=3, show_default=True, help="Largest number of members.")
+@click.option("--flip/--no-flip", default=True, show_default=True, help="Also try candidates on the mirrored image.")
 @json_option
 def suggest(
     config: Path | None,
@@ -49,45 +58,47 @@ def suggest(
     flip: bool,
     as_json: bool,
 ) -> None:
-    """Find the sets of models that nothing cheaper matches, with predicted and measured engine time.
+    """Find the Pareto front of sets of models: accuracy against engine time, predicted and measured.
 
     \b
     convoy ensemble suggest --data cifar10 --budget-ms 10
-    convoy ensemble suggest -c convoy.yaml --data held-out/ --most 2 --json
+    convoy ensemble suggest -c convoy.yaml --data validation/ --most 2 --json
     """
     from models.ensembles.suggest import Option, pareto_front, select_greedily
     from serve.planning.ensemble_evaluation import engine_ms
 
     settings = settings_of(config, None, {})
     voters = _candidates(settings, data, names, flip)
-    held_out = _held_out(data, voters)
+    validation_set = _validation_set(data, voters)
     by_name = {_title(voter): voter for voter in voters}
     options = [
-        Option(name, voter.scores(held_out.images), engine_ms([voter], held_out.images))
+        Option(name, voter.scores(validation_set.images), engine_ms([voter], validation_set.images))
         for name, voter in by_name.items()
     ]
-    front = pareto_front(select_greedily(options, held_out.labels, budget_ms, most))
+    front = pareto_front(select_greedily(options, validation_set.labels, budget_ms, most))
     if not front:
         raise ConfigError(
-            f"no model runs within {budget_ms:g} ms; the fastest takes {min(o.cost for o in options):.2f}"
+            f"no model runs within {budget_ms:g} ms; the fastest needs {min(o.cost for o in options):.2f} ms: raise --budget-ms"
         )
     documents = [
         {
             "members": [{"model": by_name[name].name, "views": list(by_name[name].views)} for name in choice.members],
             "accuracy": round(choice.accuracy, 5),
             "predicted_ms": round(choice.cost, 3),
-            "measured_ms": round(engine_ms([by_name[name] for name in choice.members], held_out.images), 3),
+            "measured_ms": round(engine_ms([by_name[name] for name in choice.members], validation_set.images), 3),
         }
         for choice in front
     ]
     if as_json:
-        click.echo(json.dumps({"images": len(held_out.labels), "front": documents}, indent=2))
+        click.echo(json.dumps({"images": len(validation_set.labels), "front": documents}, indent=2))
         return
+    import yaml
+
     table = Table("members", "accuracy", "predicted ms", "measured ms", box=None)
     for choice, document in zip(front, documents, strict=True):
         times = (f"{document['predicted_ms']:.2f}", f"{document['measured_ms']:.2f}")
         table.add_row(" + ".join(choice.members), f"{choice.accuracy:.2%}", *times)
-    Console().print(f"{len(held_out.labels)} held-out images, engine time of one image", table, sep="\n")
+    Console().print(f"{len(validation_set.labels)} validation images; engine time of one image", table, sep="\n")
     click.echo(
         yaml.safe_dump({"ensembles": [{"name": "suggested", "members": documents[-1]["members"]}]}, sort_keys=False)
     )
@@ -98,9 +109,10 @@ def suggest(
 @config_option
 @data_option
 @click.option("--within", type=click.FloatRange(0, 100), default=0.0, show_default=True,
-              help="Of a cascade: points of accuracy that it may lose against its last stage.")  # fmt: skip
-@click.option("--budget-ms", type=float, help="Of a cascade: most engine time of an image, instead of --within.")
-@click.option("--measure", type=click.Choice(["margin", "entropy"]), default="margin", show_default=True)
+              help="For a cascade: percentage points of accuracy that it may lose against its last stage.")  # fmt: skip
+@click.option("--budget-ms", type=float, help="For a cascade: largest engine time of an image, instead of --within.")
+@click.option("--measure", type=click.Choice(["margin", "entropy"]), default="margin", show_default=True,
+              help="For a cascade: the measure of confidence that thresholds apply to.")  # fmt: skip
 @json_option
 def fit(
     name: str, config: Path | None, data: str, within: float, budget_ms: float | None, measure: Any, as_json: bool
@@ -111,6 +123,8 @@ def fit(
     convoy ensemble fit cifar10-three -c convoy.yaml --data cifar10
     convoy ensemble fit cifar10-cascade -c convoy.yaml --within 0.2
     """
+    import yaml
+
     settings = settings_of(config, None, {})
     ensembles = {one.name: one for one in settings.ensembles}
     cascades = {one.name: one for one in settings.cascades}
@@ -132,9 +146,9 @@ def _fit_ensemble(settings: Settings, name: str, data: str) -> dict[str, Any]:
 
     config = next(one for one in settings.ensembles if one.name == name)
     voters = [_voter(settings, one.model, one.views, one.calibrated) for one in config.members]
-    held_out = _held_out(data, voters)
-    scores = np.stack([voter.scores(held_out.images) for voter in voters])
-    weights = fit_weights(scores, held_out.labels)
+    validation_set = _validation_set(data, voters)
+    scores = np.stack([voter.scores(validation_set.images) for voter in voters])
+    weights = fit_weights(scores, validation_set.labels)
     kept = weights > 0
     fitted = combine(scores[kept], weights[kept], "mean_probability").argmax(axis=1)
     equal = combine(scores, np.ones(len(scores)), "mean_probability").argmax(axis=1)
@@ -146,9 +160,9 @@ def _fit_ensemble(settings: Settings, name: str, data: str) -> dict[str, Any]:
     return {
         "ensembles": [{"name": name, "combine": "mean_probability", "members": members}],
         "held_out": {
-            "images": len(held_out.labels),
-            "accuracy": float((fitted == held_out.labels).mean()),
-            "accuracy_with_equal_weights": float((equal == held_out.labels).mean()),
+            "images": len(validation_set.labels),
+            "accuracy": float((fitted == validation_set.labels).mean()),
+            "accuracy_with_equal_weights": float((equal == validation_set.labels).mean()),
         },
     }
 
@@ -161,17 +175,20 @@ def _fit_cascade(
 
     config = next(one for one in settings.cascades if one.name == name)
     if any(stage.model in {one.name for one in settings.ensembles} for stage in config.stages):
-        raise ConfigError(f"{name}: thresholds are fitted for stages that are models, not for ensembles")
+        raise ConfigError(
+            f"{name}: only stages that are models can be fitted, not ensembles; set those thresholds by hand"
+        )
     voters = [_voter(settings, one.model, one.views, one.calibrated) for one in config.stages]
-    held_out = _held_out(data, voters)
+    validation_set = _validation_set(data, voters)
     stages = [
-        Candidate(_title(voter), voter.scores(held_out.images), engine_ms([voter], held_out.images)) for voter in voters
+        Candidate(_title(voter), voter.scores(validation_set.images), engine_ms([voter], validation_set.images))
+        for voter in voters
     ]
-    last = float((stages[-1].scores.argmax(axis=1) == held_out.labels).mean())
+    last = float((stages[-1].scores.argmax(axis=1) == validation_set.labels).mean())
     if budget_ms is None:
-        fitted = fit_for_accuracy(stages, held_out.labels, last - within / 100, measure)
+        fitted = fit_for_accuracy(stages, validation_set.labels, last - within / 100, measure)
     else:
-        fitted = fit_for_budget(stages, held_out.labels, budget_ms, measure)
+        fitted = fit_for_budget(stages, validation_set.labels, budget_ms, measure)
     documents = [
         {key: value for key, value in stage.model_dump(mode="json").items() if key not in ("margin", "entropy")}
         for stage in config.stages
@@ -181,7 +198,7 @@ def _fit_cascade(
     return {
         "cascades": [{"name": name, "stages": documents}],
         "held_out": {
-            "images": len(held_out.labels),
+            "images": len(validation_set.labels),
             "accuracy": fitted.accuracy,
             "accuracy_of_the_last_stage": last,
             "asked": [round(share, 4) for share in fitted.shares],
@@ -192,14 +209,14 @@ def _fit_cascade(
 
 
 def _candidates(settings: Settings, data: str, names: tuple[str, ...], flip: bool) -> list[Voter]:
-    """The named models, or those that were trained on this data set, each alone and mirrored."""
+    """The named models, or those trained on this data set, on the image and on its mirror image."""
     from models.artifact import Artifact
 
     if not names:
         of_data = [one.name for one in settings.models if Artifact.load(one.folder).manifest.dataset == data]
         names = tuple(of_data)
     if not names:
-        raise ConfigError(f"no model here was trained on {data!r}; name the candidates with --model")
+        raise ConfigError(f"no configured model was trained on {data!r}; name the candidates with --model")
     voters = [_voter(settings, name, ("identity",), False) for name in names]
     return voters + ([_voter(settings, name, ("flip",), False) for name in names] if flip else [])
 
@@ -214,11 +231,11 @@ def _voter(settings: Settings, name: str, views: Any, calibrated: bool) -> Voter
     return Voter(model, views, calibrated, model.threads or plan_threads(settings).local, settings.limits.pixels)
 
 
-def _held_out(data: str, voters: list[Voter]) -> ValidationSet:
+def _validation_set(data: str, voters: list[Voter]) -> ValidationSet:
     from serve.planning.ensemble_evaluation import load_validation_set
 
     if len({voter.labels for voter in voters}) > 1:
-        raise ConfigError("the models have different labels and cannot vote together")
+        raise ConfigError("the models have different labels; name models of the same labels with --model")
     return load_validation_set(data, voters[0].labels)
 
 

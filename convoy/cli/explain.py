@@ -1,33 +1,48 @@
-"""Plans for `convoy explain`: from the configuration alone, or from a running server."""
+"""`convoy explain`: the plan of a configuration, or of a running server."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import click
 from rich.console import Console
 from rich.table import Table
 
 from convoy.cli.models import print_problems
-from convoy.cli.options import session
-from convoy.client.http_requests import checked
+from convoy.cli.options import config_option, json_option, server_option, settings_of
+from convoy.cli.server import session
 from convoy.errors import NotReady
 
 if TYPE_CHECKING:
     from serve.config.schema import Settings
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-import click
 
-if TYPE_CHECKING:
-    from serve.config.schema import Settings
-from convoy.cli.up import config_option, settings_of
+@click.command()
+@config_option
+@click.option("--live", is_flag=True, help="Show the plan of the running server instead of a configuration.")
+@server_option
+@click.option("--seconds", default=2.0, show_default=True, help="With --live: how long to observe the traffic.")
+@json_option
+def explain(config: Path | None, live: bool, url: str, seconds: float, as_json: bool) -> None:
+    """Show threads, placement, batch limits and latency curves.
+
+    With --live also the time of requests by stage, the utilisation of resources, and the bottleneck.
+
+    \b
+    convoy explain -c convoy.yaml
+    convoy explain --live --seconds 10
+    """
+    plan = live_plan(url, seconds) if live else static_plan(settings_of(config, None, {}))
+    if as_json:
+        click.echo(json.dumps(plan, indent=2))
+    else:
+        print_plan(plan, Console())
 
 
 def static_plan(settings: Settings) -> dict[str, Any]:
-    """What follows from the configuration and this machine, with the latency curves of earlier starts."""
+    """The plan of a configuration on this machine, with the latency curves that earlier starts measured."""
     from dataclasses import asdict
 
     from models.artifact import Artifact
@@ -41,7 +56,7 @@ def static_plan(settings: Settings) -> dict[str, Any]:
     manifests = {name: artifact.manifest for name, artifact in artifacts.items()}
     check_compositions(settings.catalog, manifests)
     known = {name: Known(manifest) for name, manifest in manifests.items()}
-    ensembles = {one.name: one for one in settings.ensembles}
+    ensembles = {ensemble.name: ensemble for ensemble in settings.ensembles}
     curves = {model.name: stored_curve(settings, model, artifacts[model.name]) for model in settings.models}
     return {
         "threads": asdict(plan_threads(settings)),
@@ -55,7 +70,11 @@ def static_plan(settings: Settings) -> dict[str, Any]:
 
 
 def live_plan(url: str, seconds: float = 0.0) -> dict[str, Any]:
-    """The running server's plan and, if any, the profile of its next `seconds`. Raises NotReady when nobody answers."""
+    """The plan of a running server, with a profile of its next `seconds` if not 0. Raises NotReady without a server."""
+    import httpx
+
+    from convoy.client.http_requests import checked
+
     try:
         with session(url, timeout=seconds + 10) as client:
             plan: dict[str, Any] = checked(client.get("/v1/explain")).json()
@@ -67,23 +86,24 @@ def live_plan(url: str, seconds: float = 0.0) -> dict[str, Any]:
 
 
 def print_plan(plan: dict[str, Any], console: Console) -> None:
+    """Prints a plan as tables."""
     threads = plan["threads"]
     console.print(
         f"{threads['cores']} cores: {threads['decode']} decode threads, "
         f"{threads['local']} threads per local engine, {threads['dedicated']} per dedicated host"
     )
-    if sharing := [model for model in plan["models"] if "in_memory" in model]:
-        here = [model for model in sharing if model["in_memory"]]
-        used = sum(model["memory_mb"] for model in here)
+    if budgeted := [model for model in plan["models"] if "in_memory" in model]:
+        loaded = [model for model in budgeted if model["in_memory"]]
+        used = sum(model["memory_mb"] for model in loaded)
         console.print(
-            f"{used:g} of {plan['models_memory_mb']:g} MB for local models in use, by {len(here)} of {len(sharing)}"
+            f"{used:g} of {plan['models_memory_mb']:g} MB for local models in use, by {len(loaded)} of {len(budgeted)}"
         )
     table = Table("model", "placement", "engine", "batch limit", "in flight", "queue", "ms by batch size", box=None)
     for model in plan["models"]:
         curve = model.get("curve_ms", {})
         table.add_row(
             model["name"],
-            model["placement"] + ("" if model.get("in_memory", True) else ", on demand"),
+            model["placement"] + ("" if model.get("in_memory", True) else ", lazy"),
             _engine(model),
             str(model.get("batch_limit", f"≤ {model.get('max_batch')}")),
             str(model.get("batches_in_flight", "")),
@@ -99,7 +119,7 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
 
 
 def print_profile(profile: dict[str, Any], console: Console) -> None:
-    """Milliseconds by stage, which add up to the total, how busy everything was, and what limits."""
+    """Prints milliseconds by stage, which add up to the total, the utilisation of resources, and the bottleneck."""
     if models := profile["models"]:
         title = f"mean milliseconds by stage over {profile['seconds']:.1f} s"
         table = Table("model", "requests/s", *models[0]["stages_ms"], "total", "p50", "p99", box=None, title=title)
@@ -113,9 +133,9 @@ def print_profile(profile: dict[str, Any], console: Console) -> None:
 
 
 def _compositions(compositions: list[dict[str, Any]]) -> Table:
-    """Who is asked, and what an image costs at each member and at all up to its stage."""
+    """The members of each stage, the cost of an image in each, and the total cost up to the stage."""
     table = Table(
-        "made of others", "stage", "member", "views", "rows", "M MACs", "engine ms", "ms up to here", box=None
+        "ensemble or cascade", "stage", "member", "views", "rows", "M MACs", "engine ms", "ms up to here", box=None
     )
     for one in compositions:
         name = f"{one['name']} ({one['kind']})"
@@ -132,7 +152,7 @@ def _compositions(compositions: list[dict[str, Any]]) -> Table:
 
 
 def _engine(model: dict[str, Any]) -> str:
-    """What runs, with a remark where it is not what is asked for; without a server, what is asked for."""
+    """The engine that runs, with a remark where it differs from the configured one; without a server, the configured one."""
     if "engine_problem" not in model:
         return f"{model['engine']} {model['precision']}"
     remark = model["engine_problem"] or ("unproven" if model["engine_status"] == "unproven" else "")
@@ -141,22 +161,3 @@ def _engine(model: dict[str, Any]) -> str:
 
 def _milliseconds(value: float | None) -> str:
     return "--live" if value is None else f"{value:.3f}"
-
-
-@click.command()
-@config_option
-@click.option("--live", is_flag=True, help="Ask the running server instead of the configuration.")
-@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="The running server, with --live.")
-@click.option("--seconds", default=2.0, show_default=True, help="How long --live watches the traffic.")
-@click.option("--json", "as_json", is_flag=True, help="JSON for scripts.")
-def explain(config: Path | None, live: bool, url: str, seconds: float, as_json: bool) -> None:
-    """Show threads, placement, batch limits and latency curves, and why they are so.
-
-    With --live also where the time of requests goes, stage by stage, and what limits them.
-    """
-
-    plan = live_plan(url, seconds) if live else static_plan(settings_of(config, None, {}))
-    if as_json:
-        click.echo(json.dumps(plan, indent=2))
-    else:
-        print_plan(plan, Console())

@@ -1,4 +1,4 @@
-"""`convoy import`: what others trained becomes a served model."""
+"""`convoy import`: makes an artifact of weights that were trained elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a network comes from: exactly one of its fields is set, or none for public weights by the model's name."""
+    """Source of a network: at most one field is set; none means public weights by the name of the model."""
 
     onnx: Path | None
     architecture: str | None
@@ -28,27 +28,31 @@ class Origin:
 
 @click.command("import")
 @click.argument("name")
-@click.option("--onnx", type=FILE, help="ONNX file of a classifier.")
+@click.option("--onnx", type=FILE, help="ONNX file of an image classifier.")
 @click.option(
-    "--architecture", "-a", help="Network of the zoo that the weights are for; see convoy models --architectures."
+    "--architecture", "-a", help="Architecture of the zoo that --weights belong to; see convoy models --architectures."
 )
-@click.option("--timm", help="Network of timm by its name there, with its weights or --weights.")
-@click.option("--torchvision", help="Network of torchvision by its name there, with its weights or --weights.")
-@click.option("--weights", type=FILE, help="safetensors or state dict.")
-@click.option("--labels", help="Class names: a file with one a line, or imagenet1k.")
+@click.option("--timm", help="Name of a timm model, with its own weights or --weights.")
+@click.option("--torchvision", help="Name of a torchvision model, with its own weights or --weights.")
+@click.option("--weights", type=FILE, help="Weights: a safetensors file or a PyTorch state dict.")
+@click.option("--labels", help="Class names: a file with one name per line, or imagenet1k.")
 @click.option(
-    "--description", type=FILE, help="JSON with any of labels, resize, size, mean, std; options go before it."
+    "--description", type=FILE, help="JSON file with any of labels, resize, size, mean, std; options override it."
 )
-@click.option("--resize", type=click.IntRange(1), help="Short side before the crop.  [default: by the network]")
-@click.option("--size", type=click.IntRange(1), help="Side of the crop, where an ONNX file leaves it open.")
-@click.option("--mean", help="Per channel, of pixels in 0..1: 0.485,0.456,0.406  [default: ImageNet's]")
-@click.option("--std", help="Per channel.  [default: ImageNet's]")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the artifact.  [default: artifacts/NAME]")
+@click.option(
+    "--resize",
+    type=click.IntRange(1),
+    help="Length of the short side before the crop, in pixels.  [default: by the network]",
+)
+@click.option("--size", type=click.IntRange(1), help="Side of the crop in pixels, if the ONNX file does not fix it.")
+@click.option("--mean", help="Mean per channel of pixels in 0..1, such as 0.485,0.456,0.406.  [default: ImageNet's]")
+@click.option("--std", help="Standard deviation per channel.  [default: ImageNet's]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the artifact.  [default: artifacts/NAME]")
 def import_model(
     name: str, onnx: Path | None, architecture: str | None, timm: str | None, torchvision: str | None,
-    weights: Path | None, out: Path | None, **said: Any,
+    weights: Path | None, out: Path | None, **described: Any,
 ) -> None:  # fmt: skip
-    """Make a model of public weights, of an ONNX file, of weights for an architecture of the zoo, or of timm's.
+    """Make an artifact of public weights, an ONNX file, weights for an architecture of the zoo, or a timm or torchvision model.
 
     \b
     convoy import resnet50-imagenet
@@ -61,8 +65,8 @@ def import_model(
     _check_name(name)
     out = out or Path("artifacts") / name
     try:
-        _check_out(out, origin.onnx, weights, said)
-        _import(name, origin, weights, out, said)
+        _check_out(out, origin.onnx, weights, described)
+        _import(name, origin, weights, out, described)
     except ModuleNotFoundError as error:
         extra = "compile" if onnx else "train"
         raise ConvoyError(
@@ -73,13 +77,15 @@ def import_model(
 
 
 def _check_usage(origin: Origin, weights: Path | None) -> None:
-    given = [f"--{key}" for key, value in vars(origin).items() if value is not None]
-    if len(given) > 1:
-        raise click.UsageError(f"{' and '.join(given)} exclude each other: a model comes from one place")
+    sources = [f"--{key}" for key, value in vars(origin).items() if value is not None]
+    if len(sources) > 1:
+        raise click.UsageError(f"{' and '.join(sources)} exclude each other; give one of them")
     if origin.architecture and weights is None:
-        raise click.UsageError("--architecture needs --weights (and --labels for their classes)")
-    if weights is not None and (not given or origin.onnx):
-        raise click.UsageError("--weights needs --architecture, --timm or --torchvision: what network they are for")
+        raise click.UsageError("--architecture needs --weights (and --labels with their classes)")
+    if weights is not None and (not sources or origin.onnx):
+        raise click.UsageError(
+            "--weights needs the network that they belong to: --architecture, --timm or --torchvision"
+        )
 
 
 def _check_name(name: str) -> None:
@@ -88,16 +94,16 @@ def _check_name(name: str) -> None:
     parse_settings({"models": [{"name": name}]}, source=f"the name {name!r}")
 
 
-def _check_out(out: Path, onnx: Path | None, weights: Path | None, said: dict[str, Any]) -> None:
-    """Before anything is fetched or exported, which may take minutes."""
+def _check_out(out: Path, onnx: Path | None, weights: Path | None, described: dict[str, Any]) -> None:
+    """Checks the output folder before downloads and exports, which may take minutes."""
     from models.artifact_folder import check_out
 
-    given = (onnx, weights, said["description"], said["labels"])
-    check_out(out, [Path(one) for one in given if one is not None and Path(one).exists()])
+    inputs = (onnx, weights, described["description"], described["labels"])
+    check_out(out, [Path(path) for path in inputs if path is not None and Path(path).exists()])
 
 
-def _import(name: str, origin: Origin, weights: Path | None, out: Path, said: dict[str, Any]) -> None:
-    description = _describe(**said)
+def _import(name: str, origin: Origin, weights: Path | None, out: Path, described: dict[str, Any]) -> None:
+    description = _describe(**described)
     if origin.onnx:
         from models.importing.from_onnx import import_onnx
 
@@ -129,12 +135,12 @@ def _describe(
 ) -> Description:
     from models.compile.description import Description, read_description, read_labels
 
-    said = Description(read_labels(labels) if labels else None, resize, size, _numbers(mean), _numbers(std))
-    return said.over(read_description(description)) if description else said
+    options = Description(read_labels(labels) if labels else None, resize, size, _numbers(mean), _numbers(std))
+    return options.over(read_description(description)) if description else options
 
 
 def _numbers(text: str | None) -> tuple[float, ...] | None:
     try:
         return tuple(float(part) for part in text.split(",")) if text else None
     except ValueError as error:
-        raise click.UsageError(f"{text!r} is not a list of numbers such as 0.485,0.456,0.406") from error
+        raise click.UsageError(f"{text!r} is not a list of numbers; write 0.485,0.456,0.406") from error

@@ -1,4 +1,4 @@
-"""`convoy keys`: API keys. What is printed once is kept nowhere."""
+"""`convoy keys`: makes API keys. A key is printed or written once and not stored anywhere else."""
 
 from __future__ import annotations
 
@@ -8,30 +8,35 @@ from typing import Any
 
 import click
 
-from convoy.cli.options import local_key_file, server_option
+from convoy.cli.options import server_option
+from convoy.cli.server import local_key_file
 from convoy.credentials import digest, new_key
 from convoy.errors import InvalidInput, NotFound
 
 
 @click.group()
 def keys() -> None:
-    """Make API keys, and find the one of the server here."""
+    """Make API keys, and find the key of the local server."""
 
 
 @keys.command()
 @click.argument("name")
-@click.option("--model", "-m", "models", multiple=True, help="Model it may call; may be repeated.  [default: all]")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Requests per second, in each gateway.")
-@click.option("--concurrency", type=click.IntRange(1), help="Requests at a time, in each gateway.")
-@click.option("--admin", is_flag=True, help="It may change what is served, and see everybody's traffic.")
-@click.option("--metrics", is_flag=True, help="It may read metrics.")
+@click.option("--model", "-m", "models", multiple=True, help="Model that the key may call; repeatable.  [default: all]")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Requests per second in each gateway.")
+@click.option("--concurrency", type=click.IntRange(1), help="Concurrent requests in each gateway.")
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="File for the key, instead of printing it."
+    "--admin", is_flag=True, help="Allow changing models and experiments, and reading statistics of all traffic."
+)
+@click.option("--metrics", is_flag=True, help="Allow reading metrics.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the key to this new file instead of printing it.",
 )
 def new(name: str, out: Path | None, **rights: Any) -> None:
     """Make a key of 256 random bits, and the entry that declares it under `keys:` in convoy.yaml.
 
-    The server needs only the entry, which holds the key's SHA-256.
+    The server needs only the entry, which holds the SHA-256 of the key.
 
     \b
     convoy keys new shop --model resnet20-cifar10 --rate 50
@@ -43,11 +48,11 @@ def new(name: str, out: Path | None, **rights: Any) -> None:
     from serve.config.schema import ApiKey
 
     key = new_key()
-    given = {what: list(value) if isinstance(value, tuple) else value for what, value in rights.items() if value}
-    entry = {"name": name, "sha256": digest(key).hex(), **given}
+    granted = {right: list(value) if isinstance(value, tuple) else value for right, value in rights.items() if value}
+    entry = {"name": name, "sha256": digest(key).hex(), **granted}
     parse_settings({"models": [], "keys": [entry]}, "convoy keys new")
     if out is None:
-        click.echo(f"key, told only now:\n  {key}")
+        click.echo(f"key, shown only once:\n  {key}")
     else:
         write_key(out, key)
         click.echo(f"key written to {out}")
@@ -60,19 +65,19 @@ def new(name: str, out: Path | None, **rights: Any) -> None:
 @keys.command()
 @server_option
 def local(url: str) -> None:
-    """Print the file with the admin's key that `convoy up` made for this user.
+    """Print the path of the admin key file that `convoy up` wrote for this user.
 
     \b
     curl -X POST -H "Authorization: Bearer $(cat $(convoy keys local))" …
     """
     path = local_key_file(url)
     if path is None:
-        raise NotFound(f"no server of this user was started for {url}; start one with: convoy up")
+        raise NotFound(f"no key file: this user has started no server at {url}; start one with: convoy up")
     click.echo(path)
 
 
 def write_key(path: Path, key: str) -> None:
-    """For this user alone. Raises InvalidInput when there is such a file: it may hold a key that is in use."""
+    """Writes a new file that only this user can read. Raises InvalidInput when it exists: it may hold a key in use."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""`convoy models`: what a running server offers, and which networks there are."""
+"""`convoy models`: the models of a running server, and the architectures of the zoo."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ import click
 from rich.console import Console
 from rich.table import Column, Table
 
-from convoy.cli.options import json_option, server_option, session
+from convoy.cli.options import json_option, server_option
+from convoy.cli.server import session
 from convoy.errors import ConvoyError
 
 
 @click.command()
 @click.argument("name", required=False)
-@click.option(
-    "--architectures", is_flag=True, help="List the networks that can be built, instead of the server's models."
-)
+@click.option("--architectures", is_flag=True, help="List the architectures of the zoo instead of the served models.")
 @server_option
 @json_option
 def models(name: str | None, architectures: bool, url: str, as_json: bool) -> None:
-    """List the models of a running server, or show the architecture NAME layer by layer.
+    """List the models of a running server, or show the layers of the architecture NAME.
 
     \b
-    convoy models                              what the server offers
-    convoy models --architectures              every network of the zoo, with counts and accuracy
-    convoy models resnet50                     its layers and what each takes its input from
+    convoy models                              the served models
+    convoy models --architectures              every architecture, with counts and published accuracy
+    convoy models resnet50                     its layers and their inputs
     """
     if name:
         show_architecture(name)
@@ -70,18 +69,18 @@ def _list_served(url: str, as_json: bool) -> None:
 
 
 def print_problems(problems: Iterable[Mapping[str, str]], console: Console) -> None:
-    """What does not serve as it is configured, and why: entries of the repository's index."""
-    for one in problems:
-        console.print(f"{one['name']} is {one['state']}: {one['reason']}", markup=False, style="red")
+    """Prints models that are not served as configured, from entries of the repository index."""
+    for entry in problems:
+        console.print(f"{entry['name']} is {entry['state']}: {entry['reason']}", markup=False, style="red")
 
 
 def _names() -> Column:
-    """A column of model names whole: one that is cut is of no use in the next command."""
+    """A column of model names, never truncated, because users copy them into the next command."""
     return Column("model", no_wrap=True)
 
 
 def list_architectures(as_json: bool) -> None:
-    """Every architecture with its paper, counts, published accuracy and the checkpoints that are here."""
+    """Prints every architecture with its paper, counts, published accuracy and bundled checkpoints."""
     from models.architectures.facts import read_facts
     from models.architectures.page import bundled_manifests
 
@@ -102,7 +101,7 @@ def list_architectures(as_json: bool) -> None:
 
 
 def show_architecture(name: str) -> None:
-    """Its layers, and a picture of what each takes its input from."""
+    """Prints the layers of an architecture and their inputs."""
     try:
         from models.architectures.layers_table import layers_table
     except ModuleNotFoundError as error:

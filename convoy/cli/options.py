@@ -1,30 +1,43 @@
-"""Options that several commands share, and what a command shows the server that it asks."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import click
 
-from convoy.credentials import LOCAL_KEY, Credentials, node_folder, read_key
-from convoy.proxies import is_local
+from convoy.cli.import_path import check_import_path
 
 if TYPE_CHECKING:
-    import httpx
+    from serve.config.schema import Settings
 
-server_option = click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="The server.")
-json_option = click.option("--json", "as_json", is_flag=True, help="JSON for scripts.")
+server_option = click.option(
+    "--url", default="http://127.0.0.1:8000", show_default=True, help="HTTP address of the server."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+config_option = click.option(
+    "--config", "-c", type=click.Path(path_type=Path), help="A convoy.yaml.  [default: the bundled models]"
+)
+
+
+def port_options(command: Any) -> Any:
+    """Options for the ports of the three listeners."""
+    for name, number in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
+        option = click.option(
+            f"--{name}-port", type=click.IntRange(1, 65535), help=f"Port of the {name} listener.  [default: {number}]"
+        )
+        command = option(command)
+    return command
 
 
 def credential_options(command: Any) -> Any:
-    """Options of the whole `convoy` command; a key is never an argument, which other users could see."""
+    """Options of the `convoy` group. A key is read from a file, because other users can see the arguments of a process."""
     for name, text in (
-        ("certificate-key", "Private key of --certificate."),
-        ("certificate", "Certificate to show a server that asks for one (mTLS)."),
-        ("ca", "Roots that the server's certificate is checked by.  [default: the machine's]"),
-        ("key-file", "File with the API key.  [default: on this machine the server's own]"),
+        ("certificate-key", "Private key of --certificate, a PEM file."),
+        ("certificate", "Client certificate for servers that require one (mTLS), a PEM file."),
+        ("ca", "CA certificates that the server's certificate must chain to.  [default: the system's]"),
+        ("key-file", "File with the API key.  [default: the local admin key, for a server on this machine]"),
     ):
         variable = f"CONVOY_{name.upper().replace('-', '_')}"
         kind = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -32,27 +45,13 @@ def credential_options(command: Any) -> Any:
     return command
 
 
-def credentials_for(url: str) -> Credentials:
-    """What was said to the `convoy` command; a server of this user on this machine gets its own key without asking."""
-    said = click.get_current_context().find_object(dict) or {}
-    path: Path | None = said.get("key_file") or local_key_file(url)
-    key = "" if path is None else read_key(path)
-    return Credentials(key, said.get("ca"), said.get("certificate"), said.get("certificate_key"))
+def settings_of(config: Path | None, host: str | None, ports: dict[str, int | None]) -> Settings:
+    """The settings of a file (None: the defaults) with the host and ports of the command line. Raises ConfigError."""
+    check_import_path()  # before the first import of a package that a file of the user may hide
+    from serve.config.loading import load_settings, parse_settings
 
-
-def local_key_file(url: str) -> Path | None:
-    """Where `convoy up` keeps the key for the user who serves; None when `url` is not here or nothing was started."""
-    address = urlsplit(url)
-    if not is_local(url) or address.scheme not in ("http", "https"):
-        return None
-    path = node_folder(address.port or 8000) / LOCAL_KEY
-    return path if path.exists() else None
-
-
-def session(url: str, timeout: float) -> httpx.Client:
-    """HTTP to a server, with what it is shown. Raises ConfigError."""
-    import httpx
-
-    from convoy.client.http_requests import open_client
-
-    return open_client(httpx.Client, url, credentials_for(url), timeout=timeout)
+    settings = load_settings(config)
+    listen = {name: port for name, port in ports.items() if port is not None} | ({"host": host} if host else {})
+    if not listen:
+        return settings
+    return parse_settings(settings.model_dump() | {"listen": settings.listen.model_dump() | listen}, "command line")

@@ -1,4 +1,4 @@
-"""`convoy render`: the configuration in the form that Ray Serve deploys."""
+"""`convoy render`: the configuration as a document that Ray Serve deploys."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from pathlib import Path
 
 import click
 
+from convoy.cli.options import config_option
+
 
 @click.command()
-@click.option("--config", "-c", type=click.Path(path_type=Path), help="A convoy.yaml.  [default: the bundled models]")
+@config_option
 @click.option(
-    "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="File to write.  [default: print]"
+    "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="File to write.  [default: standard output]"
 )
-@click.option("--environment", is_flag=True, help="The variables that every Ray node needs, instead of the document.")
+@click.option("--environment", is_flag=True, help="Print the environment variables that every Ray node needs, instead.")
 def render(config: Path | None, output: Path | None, environment: bool) -> None:
-    """Write the configuration as Ray Serve's config document, which `serve deploy` and RayService run.
+    """Write the configuration as a Ray Serve config document, for `serve deploy` and KubeRay's RayService.
 
     \b
     convoy render --config convoy.yaml > serve.yaml && serve deploy serve.yaml
@@ -27,7 +29,7 @@ def render(config: Path | None, output: Path | None, environment: bool) -> None:
     from serve.deployments.serve_config import deploy_yaml, environment_lines
 
     if output and config and is_same_file(output, config):
-        raise InvalidInput(f"{output} is the configuration itself; name another file with --output")
+        raise InvalidInput(f"--output {output} would overwrite the configuration; name another file")
     text = environment_lines(RAY_ENVIRONMENT) if environment else deploy_yaml(load_settings(config))
     if output is None:
         click.echo(text, nl=False)

@@ -1,4 +1,4 @@
-"""`convoy tune`: the fastest way to serve a model on this machine, measured and written into convoy.yaml."""
+"""`convoy tune`: measures the fastest configuration of a model on this machine and writes it into convoy.yaml."""
 
 from __future__ import annotations
 
@@ -25,19 +25,25 @@ DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s)")
 
 @click.command()
 @click.argument("model")
-@click.option("--slo-p99", "slo", required=True, help="What 99 of 100 requests may wait for the engine: 20ms, 0.5s.")
+@click.option(
+    "--slo-p99",
+    "slo",
+    required=True,
+    help="Latency target: time within which the engine must answer 99 % of requests, such as 20ms or 0.5s.",
+)
 @click.option(
     "--config", "-c", type=click.Path(dir_okay=False, path_type=Path), default="convoy.yaml", show_default=True,
-    help="Where the best is written; made if it is not there.",
+    help="File to change; created if it does not exist.",
 )  # fmt: skip
-@click.option("--seconds", default=1.0, show_default=True, help="How long each batch size runs.")
-@click.option("--dry-run", is_flag=True, help="Write nothing.")
+@click.option("--seconds", default=1.0, show_default=True, help="Measuring time of each batch size.")
+@click.option("--dry-run", is_flag=True, help="Print the result without writing it.")
 @json_option
 def tune(model: str, slo: str, config: Path, seconds: float, dry_run: bool, as_json: bool) -> None:
-    """Try the engines, precisions, threads and batch sizes that MODEL may run with; write the fastest one.
+    """Measure every engine, precision, thread count and batch size for MODEL, and write the fastest into the configuration.
 
-    A request waits for the run that it finds and for its own, so a batch may take half of the target. Only engines that the gate
-    accepts are tried, and built where they are not there yet.
+    A request may have to wait for the run in progress before its own run, so a run may take half of the target. Only engines that
+    pass the accuracy check are measured; missing ones are built first. In the file only the keys engine, precision, threads,
+    max_batch and target_ms of the model change, and comments with the measurements are added above it.
 
     \b
     convoy tune resnet20-cifar10 --slo-p99 20ms
@@ -49,10 +55,10 @@ def tune(model: str, slo: str, config: Path, seconds: float, dry_run: bool, as_j
 
     slo_seconds = _seconds(slo)
     settings = _settings(config, model)
-    found = next(one for one in settings.models if one.name == model)
+    config_of_model = next(entry for entry in settings.models if entry.name == model)
     cores = settings.cores or available_cores()
     with steps_bar(sys.stderr.isatty()) as report:
-        measured, skipped = explore(found, open_store(settings.engines), cores, slo_seconds, seconds, report)
+        measured, skipped = explore(config_of_model, open_store(settings.engines), cores, slo_seconds, seconds, report)
     best = choose(measured, slo_seconds)
     changes = {
         "engine": best.engine,
@@ -62,36 +68,36 @@ def tune(model: str, slo: str, config: Path, seconds: float, dry_run: bool, as_j
         "target_ms": round(slo_seconds * 500, 3),
     }
     if as_json:
-        document = {"chosen": changes, "measured": [asdict(one) for one in measured]}
-        click.echo(json.dumps(document | {"skipped": [asdict(one) for one in skipped]}, indent=2))
+        document = {"chosen": changes, "measured": [asdict(result) for result in measured]}
+        click.echo(json.dumps(document | {"skipped": [asdict(entry) for entry in skipped]}, indent=2))
     else:
         _print(measured, skipped, best, Console())
     if not dry_run:
         _write(config, model, changes, _evidence(best, measured, slo))
-        click.echo(f"{config}: {model} runs in {best.engine} {best.precision}", err=as_json)
+        click.echo(f"{config}: {model} is now served by {best.engine} {best.precision}", err=as_json)
 
 
 def _seconds(text: str) -> float:
     match = DURATION.fullmatch(text.strip())
     if match is None or float(match[1]) == 0:
-        raise click.UsageError(f"--slo-p99 {text!r} is no time such as 20ms or 0.5s")
+        raise click.UsageError(f"--slo-p99 {text!r} is not a time; write 20ms or 0.5s")
     return float(match[1]) * (0.001 if match[2] == "ms" else 1.0)
 
 
 def _settings(config: Path, model: str) -> Settings:
-    """Those of the file, or the defaults. Raises NotFound for a model that they do not name."""
+    """The settings of the file, or the defaults. Raises NotFound when they do not name the model."""
     from convoy.errors import unknown
     from serve.config.loading import load_settings
 
     settings = load_settings(config if config.exists() else None)
-    names = [one.name for one in settings.models]
+    names = [entry.name for entry in settings.models]
     if model not in names:
         raise unknown("model", model, names)
     return settings
 
 
 def _write(config: Path, model: str, changes: dict[str, Any], remarks: list[str]) -> None:
-    """Changes the file, or makes one that serves the bundled models as before."""
+    """Changes the file, or creates one that serves the bundled models with their defaults."""
     import yaml
 
     from convoy.files import write_file
@@ -99,40 +105,43 @@ def _write(config: Path, model: str, changes: dict[str, Any], remarks: list[str]
     from serve.config.schema import bundled_models
 
     if config.exists():
-        text = config.read_text()
+        text = config.read_bytes().decode()  # as it is: text mode would turn CRLF into LF
     else:
-        models = [{"name": one.name, "placement": one.placement} for one in bundled_models()]
+        models = [{"name": entry.name, "placement": entry.placement} for entry in bundled_models()]
         text = yaml.safe_dump({"models": models}, sort_keys=False)
     write_file(config, set_model(text, model, changes, remarks))
 
 
 def _evidence(best: Measured, measured: list[Measured], slo: str) -> list[str]:
-    """The chosen way and the best of every other engine that keeps to the target, for whoever reads the file."""
+    """Comments for the file: the chosen measurement, and the fastest of every other engine and precision within the target."""
     from models.engines.backends.cpu import cpu_name
 
-    told = [f"convoy tune --slo-p99 {slo}, {datetime.date.today().isoformat()}, {cpu_name()}", f"chosen: {_told(best)}"]
-    others = [one for one in measured if (one.engine, one.precision) != (best.engine, best.precision)]
-    for engine, precision in sorted({(one.engine, one.precision) for one in others}):
-        ways = [one for one in others if (one.engine, one.precision) == (engine, precision)]
-        fitting = [one for one in ways if one.request_seconds <= _seconds(slo)]
-        fastest = max(fitting, key=lambda one: one.images_per_second, default=None)
-        told.append(_told(fastest) if fastest else f"{engine} {precision}: too slow for one image")
-    return told
+    remarks = [
+        f"convoy tune --slo-p99 {slo}, {datetime.date.today().isoformat()}, {cpu_name()}",
+        f"chosen: {_summary(best)}",
+    ]
+    others = [result for result in measured if (result.engine, result.precision) != (best.engine, best.precision)]
+    for engine, precision in sorted({(result.engine, result.precision) for result in others}):
+        results = [result for result in others if (result.engine, result.precision) == (engine, precision)]
+        fitting = [result for result in results if result.request_seconds <= _seconds(slo)]
+        fastest = max(fitting, key=lambda result: result.images_per_second, default=None)
+        remarks.append(_summary(fastest) if fastest else f"{engine} {precision}: too slow even for one image")
+    return remarks
 
 
-def _told(way: Measured) -> str:
+def _summary(result: Measured) -> str:
     return (
-        f"{way.engine} {way.precision}, {way.threads} threads, batches of {way.batch}: "
-        f"{way.images_per_second:,.0f} images/s, p99 of {way.runs} runs {way.p99_seconds * 1000:.2f} ms"
+        f"{result.engine} {result.precision}, {result.threads} threads, batches of {result.batch}: "
+        f"{result.images_per_second:,.0f} images/s, p99 of {result.runs} runs {result.p99_seconds * 1000:.2f} ms"
     )
 
 
 def _print(measured: list[Measured], skipped: list[Skipped], best: Measured, console: Console) -> None:
     table = Table("engine", "precision", "threads", "batch", "images/s", "p99 of a run, ms", "", box=None)
-    for one in measured:
-        mark = "chosen" if one == best else ""
-        times = (f"{one.images_per_second:,.0f}", f"{one.p99_seconds * 1000:.2f}")
-        table.add_row(one.engine, one.precision, str(one.threads), str(one.batch), *times, mark)
+    for result in measured:
+        mark = "chosen" if result == best else ""
+        times = (f"{result.images_per_second:,.0f}", f"{result.p99_seconds * 1000:.2f}")
+        table.add_row(result.engine, result.precision, str(result.threads), str(result.batch), *times, mark)
     console.print(table)
-    for gone in skipped:
-        console.print(f"{gone.engine} {gone.precision} not tried: {gone.reason}")
+    for entry in skipped:
+        console.print(f"{entry.engine} {entry.precision} not measured: {entry.reason}")

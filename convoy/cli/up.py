@@ -1,43 +1,31 @@
-"""Commands that start a server or show its plan."""
+"""`convoy up`: serves until Ctrl-C."""
 
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from convoy.cli.import_path import check_import_path
+from convoy.cli.options import config_option, port_options, settings_of
 
 if TYPE_CHECKING:
     from serve.config.schema import Settings
 
-config_option = click.option(
-    "--config", "-c", type=click.Path(path_type=Path), help="A convoy.yaml; without it the bundled models are served."
-)
-
-
-def port_options(command: Any) -> Any:
-    for name, number in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
-        option = click.option(f"--{name}-port", type=click.IntRange(1, 65535), help=f"{name} port  [default: {number}]")
-        command = option(command)
-    return command
-
 
 @click.command()
 @config_option
-@click.option("--host", help="Address to listen on; 0.0.0.0 to be reachable from outside.  [default: 127.0.0.1]")
+@click.option("--host", help="Address to listen on; 0.0.0.0 accepts other machines.  [default: 127.0.0.1]")
 @port_options
 def up(config: Path | None, host: str | None, **ports: int | None) -> None:
-    """Serve until Ctrl-C.
+    """Start the server and serve until Ctrl-C or SIGTERM, which drains it.
 
     \b
     convoy up
@@ -46,50 +34,23 @@ def up(config: Path | None, host: str | None, **ports: int | None) -> None:
     console = Console()
     stopped = threading.Event()
     stop_on_signals(stopped)
-    # Again when Ray has started: it takes SIGTERM for itself, and would end without a drain.
+    # Set again after Ray has started, because Ray installs a SIGTERM handler of its own, which would exit without draining.
     with running(settings_of(config, host, ports), console, partial(stop_on_signals, stopped)) as settings:
         console.print(addresses(settings))
-        console.print("Ctrl-C stops it.")
+        console.print("Press Ctrl-C to stop.")
         stopped.wait()
         console.print("draining …")
 
 
 def stop_on_signals(stopped: threading.Event) -> None:
+    """Sets the event on SIGINT and SIGTERM."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
 
 
-@click.command()
-@config_option
-@port_options
-def demo(config: Path | None, **ports: int | None) -> None:
-    """Start, classify the bundled images over HTTP and gRPC, show the answers, stop."""
-    from convoy.cli.demo import classify_samples
-
-    console = Console() if sys.stdout.isatty() else Console(width=140)
-    with running(settings_of(config, None, ports), console) as settings:
-        right = classify_samples(settings, console)
-        console.print(addresses(settings))
-    console.print("stopped cleanly")
-    if not right:
-        raise SystemExit(1)
-
-
-def settings_of(config: Path | None, host: str | None, ports: dict[str, int | None]) -> Settings:
-    """The configuration file's settings with the command line's listeners. Raises ConfigError."""
-    check_import_path()  # before the first import of a package that may be hidden
-    from serve.config.loading import load_settings, parse_settings
-
-    settings = load_settings(config)
-    listen = {name: port for name, port in ports.items() if port is not None} | ({"host": host} if host else {})
-    if not listen:
-        return settings
-    return parse_settings(settings.model_dump() | {"listen": settings.listen.model_dump() | listen}, "command line")
-
-
 @contextmanager
 def running(settings: Settings, console: Console, ray_started: Callable[[], None] = lambda: None) -> Iterator[Settings]:
-    """A server for the length of a block; `ray_started` as in `serve.deployments.local.start`."""
+    """Runs a server for the duration of a block; `ray_started` is passed to `serve.deployments.local.start`."""
     from convoy.cli.models import print_problems
     from convoy.wire.oip_metadata import repository_index
     from serve.deployments import local
@@ -104,7 +65,7 @@ def running(settings: Settings, console: Console, ray_started: Callable[[], None
 
 
 def addresses(settings: Settings) -> Table:
-    """Where everything is."""
+    """The addresses of the listeners."""
     listen = settings.listen
     table = Table(box=None, show_header=False)
     table.add_row("page", f"{listen.http_scheme}://{listen.host}:{listen.http_port}/")

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-from convoy.errors import ArtifactError, unknown
+from pydantic import ConfigDict, PositiveInt, TypeAdapter, ValidationError
+
+from convoy.errors import ArtifactError
+from convoy.validation import explain
 from models.artifact import Preprocessing
 from models.compile.public_weights import V1
 
 IMAGENET_LABELS = Path(__file__).resolve().parents[1] / "labels" / "imagenet1k.txt"
-LISTS = frozenset({"labels", "mean", "std"})
 
 
 @dataclass(frozen=True)
 class Description:
     """None means ImageNet's usual value. `size` is the side of the crop in pixels; `mean` and `std` are of pixels in 0..1."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     labels: tuple[str, ...] | None = None
-    resize: int | None = None
-    size: int | None = None
+    resize: PositiveInt | None = None
+    size: PositiveInt | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
@@ -51,31 +53,18 @@ class Description:
         return Preprocessing(channels, resize, side, mean, std)
 
 
+DOCUMENT = TypeAdapter(Description)
+KEYS = [field.name for field in dataclasses.fields(Description)]
+
+
 def read_description(path: Path) -> Description:
     """Reads a JSON object with any of labels, resize, size, mean and std. Raises ArtifactError."""
     try:
-        document: Any = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} is no JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise ArtifactError(f"{path} is no JSON object with labels, resize, size, mean and std")
-    known = [field.name for field in dataclasses.fields(Description)]
-    for key in document:
-        if key not in known:
-            raise ArtifactError(f"{path}: {unknown('key', key, known)}")
-    return Description(**{key: _value(path, key, document) for key in document})
-
-
-def _value(path: Path, key: str, document: Mapping[str, Any]) -> Any:
-    value = document[key]
-    kind = str if key == "labels" else (int, float)
-    if key in LISTS:
-        if not isinstance(value, list) or not all(isinstance(item, kind) for item in value):
-            raise ArtifactError(f"{path}: {key} is no list of {'names' if key == 'labels' else 'numbers'}")
-        return tuple(value)
-    if not isinstance(value, int) or value < 1:
-        raise ArtifactError(f"{path}: {key} is no number of pixels")
-    return value
+        return DOCUMENT.validate_json(path.read_bytes(), strict=True)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise ArtifactError(f"{path}: {explain(error, KEYS)}") from error
 
 
 def read_labels(source: str) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from serve.config.schema import TENSOR_SUFFIX, ModelConfig, Settings
+from serve.config.base import TENSOR_SUFFIX
+from serve.config.schema import ModelConfig, Settings
 from serve.config.thread_plan import plan_threads
 from serve.telemetry.definitions import (
     BUSY,

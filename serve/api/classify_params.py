@@ -1,43 +1,54 @@
-"""Parameters of a classify request besides its images, from a query, a form, JSON or protobuf."""
+"""Parameters of a classify request besides its images: from a query, a form, JSON or protobuf."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from convoy.errors import InvalidInput, shown
 
 MAX_ID = 128
+ID = re.compile(f"[ -~]{{0,{MAX_ID}}}")  # an id is returned in a header and written to logs
 WHOLE = re.compile(r"[0-9]{1,9}")
 DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,20})?(e-?[0-9]{1,3})?", re.IGNORECASE)
 FLAGS = {"true": True, "false": False}
 
 
-@dataclass(frozen=True, slots=True)
-class ClassifyParams:
-    """At most `top_k` classes of at least probability `threshold` per image, with their labels or indices alone."""
+class ClassifyParams(BaseModel):
+    """What an answer holds of each image. Descriptions complete the error text "NAME is VALUE; it must be …"."""
 
-    top_k: int = 5
-    threshold: float = 0.0
-    labels: bool = True
-    energy: bool = False  # report the energy of the answer
-    id: str = ""
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    top_k: int = Field(5, ge=1, description="a whole number of at least 1")  # most classes of an image
+    threshold: float = Field(0.0, ge=0, le=1, description="a number from 0 to 1")  # least probability of a class
+    labels: bool = Field(True, description="true or false")  # false: class indices alone
+    energy: bool = Field(False, description="true or false")  # adds the joules that the answer cost
+    id: str = Field(
+        "", pattern=f"^{ID.pattern}$", description=f"a string of at most {MAX_ID} printable ASCII characters"
+    )
 
 
 DEFAULTS = ClassifyParams()
+RULES = {name: field.description for name, field in ClassifyParams.model_fields.items()}
 
 
 def parse_params(fields: Mapping[str, Any], base: ClassifyParams = DEFAULTS) -> ClassifyParams:
-    """`base` with the values of typed fields; unknown fields are ignored. Raises InvalidInput."""
-    changes: dict[str, Any] = {name: check(fields[name]) for name, check in CHECKS.items() if name in fields}
-    return replace(base, **changes) if changes else base
+    """`base` with the typed fields that are present; unknown fields are ignored. Raises InvalidInput."""
+    changes = {name: fields[name] for name in RULES if name in fields}
+    if not changes:
+        return base
+    try:
+        return ClassifyParams.model_validate({**base.__dict__, **changes})
+    except ValidationError as error:
+        name = str(error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"][0])
+        raise _refused(name, changes[name]) from error
 
 
 def parse_text_params(fields: Mapping[str, str], base: ClassifyParams = DEFAULTS) -> ClassifyParams:
-    """As `parse_params`, for text fields of a query or a form. Empty ones are ignored."""
+    """As `parse_params` for text fields of a query or a form. An empty text counts as absent."""
     return parse_params({name: _typed(name, text) for name, text in fields.items() if text}, base)
 
 
@@ -51,36 +62,19 @@ def _typed(name: str, text: str) -> Any:
     return text
 
 
-def _check_top_k(value: Any) -> int:
-    if type(value) is not int or value < 1:
-        raise InvalidInput(f"top_k is {shown(value)}; it must be a whole number of at least 1")
-    return value
-
-
-def _check_threshold(value: Any) -> float:
-    if type(value) not in (int, float) or not 0 <= value <= 1:
-        raise InvalidInput(f"threshold is {shown(value)}; it must be a number from 0 to 1")
-    return float(value)
-
-
 def check_flag(name: str, value: Any) -> bool:
-    """A boolean parameter of a request. Raises InvalidInput."""
+    """A boolean of a request, a field of ClassifyParams. Raises InvalidInput."""
     if not isinstance(value, bool):
-        raise InvalidInput(f"{name} is {shown(value)}; it must be true or false")
+        raise _refused(name, value)
     return value
 
 
-def check_id(value: Any) -> str:
-    """A request id: it comes back in a header and in logs. Raises InvalidInput."""
-    if not isinstance(value, str) or len(value) > MAX_ID or not (value.isascii() and value.isprintable()):
-        raise InvalidInput(f"id must be a string of at most {MAX_ID} printable ASCII characters")
+def check_id(value: str) -> str:
+    """A request id. Raises InvalidInput."""
+    if not ID.fullmatch(value):
+        raise _refused("id", value)
     return value
 
 
-CHECKS: dict[str, Callable[[Any], Any]] = {
-    "top_k": _check_top_k,
-    "threshold": _check_threshold,
-    "labels": partial(check_flag, "labels"),
-    "energy": partial(check_flag, "energy"),
-    "id": check_id,
-}
+def _refused(name: str, value: Any) -> InvalidInput:
+    return InvalidInput(f"{name} is {shown(value)}; it must be {RULES[name]}")

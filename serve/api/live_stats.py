@@ -9,7 +9,7 @@ from typing import Any
 
 from prometheus_client.samples import Sample
 
-from serve.config.schema import TENSOR_SUFFIX
+from serve.config.base import TENSOR_SUFFIX
 from serve.telemetry import exposition
 from serve.telemetry.mmap_store import read_files
 

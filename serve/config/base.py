@@ -1,11 +1,30 @@
-"""The base of everything that configuration declares."""
+"""The base classes of the configuration."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+NAME = r"^[a-z0-9][a-z0-9_.\-]*$"
+VERSION = r"^[0-9]+$"
+TENSOR_SUFFIX = "-tensor"  # NAME-tensor takes the float input tensor of the model NAME instead of images
 
 
 class FrozenModel(BaseModel):
     """Immutable; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Named(FrozenModel):
+    """Something that clients call by name."""
+
+    name: str = Field(pattern=NAME)
+    version: str = Field("1", pattern=VERSION)
+
+    @model_validator(mode="after")
+    def _name_is_free(self) -> Self:
+        if self.name.endswith(TENSOR_SUFFIX):
+            raise ValueError(f"names ending in {TENSOR_SUFFIX} are reserved for the tensor form of a model; rename it")
+        return self

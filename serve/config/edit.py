@@ -1,7 +1,12 @@
-"""Changes one model of a convoy.yaml as people wrote it: what else stands there, and comments between models, stay."""
+"""Changes keys of one model in a user's convoy.yaml; every other character of the file stays as it was written.
+
+The text is edited at the positions that PyYAML reports for its nodes. A YAML library that writes a whole document again
+would change indentation, quoting and the place of comments.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,44 +14,115 @@ import yaml
 
 from convoy.errors import ConfigError
 
+LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # YAML 1.1, section 4.1.4
+REPLACEABLE = (None, "'", '"')  # styles of scalars: a block scalar ends somewhere after its last line
+
+Edit = tuple[int, int, str]  # replace text[start:end]; an insertion where both are equal
+
 
 def set_model(text: str, name: str, changes: Mapping[str, Any], remarks: Sequence[str]) -> str:
-    """The text with the model's keys changed and remarks above it. Raises ConfigError when it does not name the model."""
-    node = next((one for one in _models(yaml.compose(text)) if _name(one) == name), None)
-    if node is None:
+    """The text with `changes` to the keys of a model, and `remarks` as comment lines above it.
+
+    Raises ConfigError when the text does not name the model, and when it cannot be edited safely: when it holds several
+    documents, or when anchors, aliases or block scalars stand where the change belongs.
+    """
+    try:
+        root, document = yaml.compose(text), yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the configuration must be one valid YAML document: {error}") from error
+    found = _find_model(root, name)
+    if found is None:
         raise ConfigError(f"the configuration does not name the model {name!r}; add it under models")
-    start, end = node.start_mark.index, _end(node)
-    present = next(one for one in yaml.safe_load(text)["models"] if one["name"] == name)
-    keys = present | dict(changes)
-    line = text.rfind("\n", 0, start) + 1
-    margin = " " * (len(text[line:start]) - len(text[line:start].lstrip()))
-    told = "".join(f"{margin}# {remark}\n" for remark in remarks)
-    return text[:line] + told + text[line:start] + _render(node, keys) + text[end:]
+    number, node = found
+    keys = document["models"][number]
+    changed = {key: value for key, value in changes.items() if key not in keys or not _same(keys[key], value)}
+    result = _apply(text, [*_remarks(text, node, remarks), *_changes(text, node, changed)])
+    document["models"][number] = keys | changed
+    if not _means(result, document):
+        wanted = ", ".join(f"{key}: {_flow(value)}" for key, value in changed.items())
+        raise ConfigError(
+            f"the model {name!r} cannot be edited safely: anchors, aliases, block scalars or explicit keys are in the way; "
+            f"set by hand: {wanted}"
+        )
+    return result
 
 
-def _render(node: yaml.MappingNode, keys: Mapping[str, Any]) -> str:
-    """The keys as the node was written: in braces on a line, or a key a line."""
-    if node.flow_style:
-        return yaml.safe_dump(keys, sort_keys=False, width=100_000, default_flow_style=True).strip()
-    lines = yaml.safe_dump(keys, sort_keys=False, width=100_000).splitlines()
-    return f"\n{' ' * node.start_mark.column}".join(lines)
+def _changes(text: str, node: yaml.MappingNode, changed: Mapping[str, Any]) -> list[Edit]:
+    """Values replaced where they stand, new keys after the model's name: on its line in braces, else on lines of their own."""
+    present = {key.value: value for key, value in node.value}
+    edits = [_replacement(text, present[key], value) for key, value in changed.items() if key in present]
+    added = [f"{_flow(key)}: {_flow(value)}" for key, value in changed.items() if key not in present]
+    position = present["name"].end_mark.index
+    if added and node.flow_style:
+        edits.append((position, position, "".join(f", {pair}" for pair in added)))
+    elif added:
+        # In a block mapping the line of a scalar holds nothing after it but a comment.
+        edits.append(_lines_after(text, position, [" " * node.value[0][0].start_mark.column + pair for pair in added]))
+    return edits
 
 
-def _end(node: yaml.Node) -> int:
-    """Where its last value ends; YAML counts the comments after that to it, too."""
-    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
-        last = node.value[-1]
-        return _end(last[1] if isinstance(last, tuple) else last)
-    return int(node.end_mark.index)
+def _replacement(text: str, node: yaml.Node, value: Any) -> Edit:
+    start, end = node.start_mark.index, node.end_mark.index
+    if not isinstance(node, yaml.ScalarNode) or node.style not in REPLACEABLE:
+        return start, start, ""  # keeps the old value, so that the edit is refused
+    return start, end, _flow(value) if text[start - 1 : start].isspace() else f" {_flow(value)}"
 
 
-def _models(root: yaml.Node | None) -> list[yaml.MappingNode]:
-    if not isinstance(root, yaml.MappingNode):
-        return []
-    models = next((value for key, value in root.value if key.value == "models"), None)
-    items = models.value if isinstance(models, yaml.SequenceNode) else []
-    return [one for one in items if isinstance(one, yaml.MappingNode)]
+def _remarks(text: str, node: yaml.MappingNode, remarks: Sequence[str]) -> list[Edit]:
+    before = [match.end() for match in LINE_BREAK.finditer(text, 0, node.start_mark.index)]
+    start = before[-1] if before else 0
+    line = text[start : node.start_mark.index]
+    margin = " " * (len(line) - len(line.lstrip()))
+    return [(start, start, "".join(f"{margin}# {remark}{_line_break(text)}" for remark in remarks))]
 
 
-def _name(node: yaml.MappingNode) -> str:
-    return next((str(value.value) for key, value in node.value if key.value == "name"), "")
+def _lines_after(text: str, position: int, lines: Sequence[str]) -> Edit:
+    """Lines inserted below the one of a position, which may be the last one and end without a line break."""
+    line_break, match = _line_break(text), LINE_BREAK.search(text, position)
+    if match is None:
+        return len(text), len(text), "".join(line_break + line for line in lines)
+    return match.end(), match.end(), "".join(line + line_break for line in lines)
+
+
+def _line_break(text: str) -> str:
+    first = LINE_BREAK.search(text)
+    return first[0] if first else "\n"
+
+
+def _apply(text: str, edits: Sequence[Edit]) -> str:
+    for start, end, new in sorted(edits, reverse=True):
+        text = text[:start] + new + text[end:]
+    return text
+
+
+def _flow(value: Any) -> str:
+    """A value on one line, quoted so that it is valid inside braces, too."""
+    listed = yaml.safe_dump([value], default_flow_style=True, sort_keys=False, allow_unicode=True, width=float("inf"))
+    return listed.strip()[1:-1]
+
+
+def _same(old: Any, new: Any) -> bool:
+    return type(old) is type(new) and bool(old == new)
+
+
+def _means(text: str, document: Any) -> bool:
+    """Whether a text holds a document. This catches every edit that the positions alone cannot prove safe."""
+    try:
+        return bool(yaml.safe_load(text) == document)
+    except yaml.YAMLError:
+        return False
+
+
+def _find_model(root: yaml.Node | None, name: str) -> tuple[int, yaml.MappingNode] | None:
+    """A model's place under `models`, and its node."""
+    models = _value(root, "models")
+    for number, node in enumerate(models.value if isinstance(models, yaml.SequenceNode) else []):
+        named = _value(node, "name")
+        if isinstance(node, yaml.MappingNode) and named is not None and named.value == name:
+            return number, node
+    return None
+
+
+def _value(node: yaml.Node | None, key: str) -> yaml.Node | None:
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    return next((value for name, value in pairs if name.value == key), None)

@@ -1,4 +1,4 @@
-"""Loads settings from a YAML file or a mapping. Errors name the key and how to mend it."""
+"""Loads settings from a YAML file or a mapping. Errors name the key and the remedy."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ def load_settings(path: Path | None = None) -> Settings:
     if path is None:
         return Settings()
     try:
-        document = yaml.safe_load(path.read_text())
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); name an existing file with --config") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     return parse_settings({} if document is None else document, source=str(path))
@@ -47,7 +49,7 @@ def _explain(problem: dict[str, Any]) -> str:
 
 
 def _model_at(location: tuple[str | int, ...]) -> type[BaseModel]:
-    """The configuration class that a validation error's location lies in."""
+    """The configuration class at the location of a validation error."""
     model: type[BaseModel] = Settings
     for part in location:
         if isinstance(part, str):

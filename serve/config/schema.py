@@ -1,10 +1,10 @@
-"""Configuration and environment, read in this module only: `convoy.yaml` as frozen values, unknown keys refused."""
+"""The schema of `convoy.yaml`: frozen values, unknown keys refused. The environment is read in this module only."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,15 +13,11 @@ from convoy.errors import unknown
 from models.artifact import BUNDLED, MANIFEST, WEIGHTS
 from models.engines.backends.registry import BackendName
 from models.engines.engine import Precision
-from models.ensembles.combine import Rule
-from models.ensembles.views import View, check_views
-from serve.config.base import FrozenModel
+from serve.config.base import NAME, TENSOR_SUFFIX, FrozenModel, Named
+from serve.config.ensembles import CascadeConfig, EnsembleConfig
 from serve.config.experiments import Experiment
 
-TENSOR_SUFFIX = "-tensor"
-SMALL_BYTES = 4 * 2**20  # of weights: up to here a bundled model is served in the gateway
-NAME = r"^[a-z0-9][a-z0-9_.\-]*$"
-VERSION = r"^[0-9]+$"
+SMALL_BYTES = 4 * 2**20  # bundled models with at most this many bytes of weights are served inside the gateway
 Origin = Annotated[str, Field(pattern=r"^https?://[a-z0-9.\-]+(:[0-9]+)?$")]
 
 Placement = Literal["local", "dedicated"]
@@ -29,29 +25,35 @@ GrpcServer = Literal["native", "grpcio"]
 
 
 class Tls(FrozenModel):
-    """Files in PEM, read when a listener opens."""
+    """PEM files, read when a listener opens."""
 
-    certificate: str = Field(description="the server's certificate, and those between it and its root")
+    certificate: str = Field(description="the server's certificate, followed by its intermediate certificates")
     key: str = Field(description="the certificate's private key")
-    client_ca: str = Field("", description="roots of the certificates that clients must show; empty: they need none")
+    client_ca: str = Field("", description="CA certificates of client certificates (mTLS); empty: clients need none")
 
 
 class Listen(FrozenModel):
-    """Where the node listens. Ports are those of Triton, so that its clients' defaults work."""
+    """Addresses that a node listens on. The default ports are Triton's, so that the defaults of Triton clients work."""
 
-    host: str = Field("127.0.0.1", description="address of every listener; 0.0.0.0 to be reachable from outside")
+    host: str = Field(
+        "127.0.0.1", description="address of every listener; 0.0.0.0 accepts connections from other machines"
+    )
     http_port: int = Field(8000, ge=1, le=65535)
     grpc_port: int = Field(8001, ge=1, le=65535)
     metrics_port: int = Field(8002, ge=1, le=65535)
     grpc_server: GrpcServer = Field(
-        "native", description="native: HTTP/2 in Rust outside the GIL; grpcio: Google's own, always with TLS"
+        "native",
+        description="native: HTTP/2 in Rust outside the GIL; grpcio: Google's server, which is always used with TLS",
     )
     tls: Tls | None = Field(None, description="on all three ports; null: plain text")
     notice_seconds: float = Field(
-        2, ge=0, le=10, description="a gateway that leaves serves on so long while it says that it is not ready"
+        2,
+        ge=0,
+        le=10,
+        description="time that a stopping gateway reports itself as not ready before it closes its listeners",
     )
     cors_origins: tuple[Origin, ...] = Field(
-        (), description="sites whose scripts may read answers, each as https://host"
+        (), description="origins whose scripts may read answers (CORS), each as https://host"
     )
 
     @model_validator(mode="after")
@@ -66,50 +68,56 @@ class Listen(FrozenModel):
 
 
 class Limits(FrozenModel):
-    """What one request may cost before it is refused."""
+    """Limits on requests and connections; whatever exceeds one is refused before it costs more."""
 
-    body_bytes: int = Field(64 * 2**20, ge=1024, description="largest body, after decompression too")
+    body_bytes: int = Field(64 * 2**20, ge=1024, description="largest body, compressed or decompressed")
     bodies_bytes: int = Field(
-        2**30, ge=1024, description="bodies that a gateway holds at a time over HTTP; beyond, requests are answered 503"
+        2**30, ge=1024, description="memory for HTTP request bodies in a gateway; requests beyond it are answered 503"
     )
-    pixels: int = Field(50_000_000, ge=1024, description="largest image, checked before it is decoded")
+    pixels: int = Field(50_000_000, ge=1024, description="largest width x height of an image, checked before decoding")
     images_per_request: int = Field(64, ge=1)
-    queue_rows: int = Field(1024, ge=1, description="images that may wait for one model; more are answered 503")
-    deadline_ms: float = Field(30_000, gt=0, description="time a request may take when it does not say itself")
-    connections: int = Field(10_000, ge=1, description="HTTP connections of a gateway; more are answered 503")
-    header_bytes: int = Field(
-        32 * 1024, ge=1024, description="largest head of a request, with trailers and chunk extensions"
+    queue_rows: int = Field(
+        1024, ge=1, description="images in the queue of one model; requests beyond it are answered 503"
     )
-    headers: int = Field(100, ge=8, description="most headers and trailers of a request")
-    header_seconds: float = Field(10, gt=0, description="time for the head of a request to arrive")
-    idle_seconds: float = Field(75, gt=0, description="time a connection may rest between requests")
+    deadline_ms: float = Field(30_000, gt=0, description="deadline of requests that name none")
+    connections: int = Field(
+        10_000, ge=1, description="open HTTP connections of a gateway; further ones are answered 503"
+    )
+    header_bytes: int = Field(
+        32 * 1024, ge=1024, description="largest request head, including trailers and chunk extensions"
+    )
+    headers: int = Field(100, ge=8, description="largest number of headers and trailers of a request")
+    header_seconds: float = Field(10, gt=0, description="time within which a request head must arrive")
+    idle_seconds: float = Field(75, gt=0, description="time that a connection may stay open without a request")
 
     @model_validator(mode="after")
     def _bodies_fit(self) -> Self:
         if self.bodies_bytes < self.body_bytes:
-            raise ValueError("bodies_bytes must have room for a body of body_bytes")
+            raise ValueError("bodies_bytes must be at least body_bytes, the size of one body")
         return self
 
 
 class ApiKey(FrozenModel):
-    """What the holder of a key may do. The key itself is kept nowhere: `convoy keys new` makes one, and this entry."""
+    """Rights of an API key. Only the hash of the key is stored: `convoy keys new` makes the key and this entry."""
 
     name: str = Field(pattern=NAME)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key")
     models: tuple[str, ...] | None = Field(
-        None, description="models, ensembles and experiments that may be called; null: all"
+        None, description="names of the models, ensembles and experiments that the key may call; null: all"
     )
     rate: float | None = Field(None, gt=0, description="requests per second in each gateway; null: no limit")
-    concurrency: int | None = Field(None, ge=1, description="requests at a time in each gateway; null: no limit")
-    admin: bool = Field(False, description="may load and unload, change experiments and see everybody's traffic")
-    metrics: bool = Field(False, description="may read metrics, which from then on need such a key")
+    concurrency: int | None = Field(None, ge=1, description="concurrent requests in each gateway; null: no limit")
+    admin: bool = Field(
+        False, description="may load and unload models, change experiments, and read statistics of all traffic"
+    )
+    metrics: bool = Field(False, description="may read metrics; once any key has this right, reading metrics needs one")
 
 
 class Logging(FrozenModel):
-    """Logs of the gateways: JSON lines in the node's folder."""
+    """Logs of the gateways, written as JSON lines to runtime_dir."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    access: bool = Field(False, description="a line for every request; costs throughput")
+    access: bool = Field(False, description="log every request; costs throughput")
 
 
 class Tracing(FrozenModel):
@@ -122,35 +130,22 @@ class Tracing(FrozenModel):
 
 
 class Power(FrozenModel):
-    """What is known of the machine's power where it has no counter that may be read: one watt figure needs the other."""
+    """Declared power of a machine without a readable energy counter. Set both values or neither."""
 
-    idle_watts: float | None = Field(None, ge=0, description="watts of the machine at rest")
-    busy_watts: float | None = Field(None, gt=0, description="watts with every core in use")
+    idle_watts: float | None = Field(None, ge=0, description="power of the idle machine in watts")
+    busy_watts: float | None = Field(None, gt=0, description="power in watts with every core busy")
 
     @model_validator(mode="after")
     def _both_or_none(self) -> Power:
         if (self.idle_watts is None) != (self.busy_watts is None):
-            raise ValueError("idle_watts and busy_watts need each other")
+            raise ValueError("set both idle_watts and busy_watts, or neither")
         if self.idle_watts is not None and self.busy_watts is not None and self.idle_watts >= self.busy_watts:
-            raise ValueError("busy_watts must be more than idle_watts")
+            raise ValueError("busy_watts must be greater than idle_watts")
         return self
 
     @property
     def declared(self) -> bool:
         return self.idle_watts is not None
-
-
-class Named(FrozenModel):
-    """What clients call."""
-
-    name: str = Field(pattern=NAME)
-    version: str = Field("1", pattern=VERSION)
-
-    @model_validator(mode="after")
-    def _name_is_free(self) -> Self:
-        if self.name.endswith(TENSOR_SUFFIX):
-            raise ValueError(f"a name ending in {TENSOR_SUFFIX} is kept for the float form of a model")
-        return self
 
 
 class ModelConfig(Named):
@@ -159,33 +154,36 @@ class ModelConfig(Named):
     artifact: str = Field("", description="folder of the artifact; empty: the bundled one of the same name")
     engine: BackendName = Field(
         "onnxruntime",
-        description="what runs it: onnxruntime, openvino, or on NVIDIA GPUs onnxruntime-cuda, onnxruntime-tensorrt, tensorrt",
+        description="runtime: onnxruntime, openvino, or on NVIDIA GPUs onnxruntime-cuda, onnxruntime-tensorrt, tensorrt",
     )
     precision: Precision = Field(
-        "fp32", description="of an engine that `convoy compile` accepts; it is built if the store lacks it"
+        "fp32",
+        description="number format of the engine; an engine that is not in the store is built and checked for accuracy",
     )
-    placement: Placement = Field("local", description="local: engine inside the gateway; dedicated: hosts of its own")
-    replicas: int = Field(1, ge=1, description="hosts, when dedicated")
+    placement: Placement = Field("local", description="engine in the gateway (local) or in hosts of its own")
+    replicas: int = Field(1, ge=1, description="number of hosts of a dedicated model")
     max_replicas: int = Field(
-        0, ge=0, description="hosts come and go with the load, from `replicas` up to these; 0: always `replicas`"
+        0, ge=0, description="autoscale the hosts from `replicas` up to this number; 0: no autoscaling"
     )
     gpus: float = Field(
-        0, ge=0, description="share of a GPU and of its memory: kept by Ray for each host, when dedicated; 0: no limit"
+        0,
+        ge=0,
+        description="share of a GPU and of its memory, reserved in Ray for each dedicated host; 0: no limit",
     )
-    threads: int = Field(0, ge=0, description="intra-op threads of the engine; 0: by the thread plan")
+    threads: int = Field(0, ge=0, description="intra-op threads of the engine; 0: decided by the thread plan")
     max_batch: int = Field(32, ge=1, le=1024)
-    target_ms: float = Field(50, gt=0, description="longest run of one batch; the batch limit follows from the curve")
-    cache_mb: float = Field(
-        0, ge=0, description="memory for answers to images seen before, in each gateway; 0: no cache"
-    )
+    target_ms: float = Field(50, gt=0, description="longest run of a batch; sets the batch limit by the latency curve")
+    cache_mb: float = Field(0, ge=0, description="response cache in each gateway, for repeated images; 0: no cache")
     cache_least_hit_rate: float = Field(
-        0.05, ge=0, le=1, description="below this share of hits the cache rests for a while"
+        0.05, ge=0, le=1, description="the cache is switched off for a while when its hit rate is lower"
     )
 
     @model_validator(mode="after")
     def _replicas_fit(self) -> Self:
         if self.max_replicas and self.max_replicas < self.replicas:
-            raise ValueError(f"max_replicas is {self.max_replicas}, but replicas, the fewest, is {self.replicas}")
+            raise ValueError(
+                f"max_replicas is {self.max_replicas}; it must be at least replicas, which is {self.replicas}"
+            )
         return self
 
     @property
@@ -193,109 +191,31 @@ class ModelConfig(Named):
         return Path(self.artifact).expanduser() if self.artifact else BUNDLED / self.name
 
 
-class Voter(FrozenModel):
-    """A model that takes part in another one."""
-
-    model: str
-    views: tuple[View, ...] = Field(("identity",), description="looks it takes, from left to right; each one votes")
-    calibrated: bool = Field(False, description="divide its logits by the temperature of its manifest")
-
-    @model_validator(mode="after")
-    def _views_fit(self) -> Self:
-        check_views(self.views)
-        return self
-
-
-class MemberConfig(Voter):
-    """A model that votes in an ensemble."""
-
-    weight: float = Field(1.0, gt=0, allow_inf_nan=False, description="how much it counts; only proportions matter")
-
-
-class EnsembleConfig(Named):
-    """A model made of models that answer at the same time."""
-
-    kind: ClassVar[str] = "ensemble"
-
-    members: tuple[MemberConfig, ...] = Field(min_length=1)
-    combine: Rule = "mean_probability"
-    min_members: int = Field(1, ge=1, description="fewer answers fail the request")
-    deadline_ms: float | None = Field(
-        None, gt=0, description="what has answered by then is combined; null: the request's"
-    )
-
-    @model_validator(mode="after")
-    def _enough_members(self) -> Self:
-        if self.min_members > len(self.members):
-            raise ValueError(f"min_members is {self.min_members}, but there are {len(self.members)} members")
-        return self
-
-
-class StageConfig(Voter):
-    """A model or ensemble of a cascade. Its answer is kept when it is sure enough; the last one's always."""
-
-    margin: float | None = Field(
-        None, ge=0, le=1, description="keep when the two best probabilities are this far apart"
-    )
-    entropy: float | None = Field(None, ge=0, description="keep when the entropy is at most this, in nats")
-
-    @model_validator(mode="after")
-    def _one_threshold(self) -> Self:
-        if self.margin is not None and self.entropy is not None:
-            raise ValueError("a stage is judged by margin or by entropy, not by both")
-        return self
-
-    @property
-    def has_threshold(self) -> bool:
-        return self.margin is not None or self.entropy is not None
-
-
-class CascadeConfig(Named):
-    """A model that asks the next network only for the images of which the one before was unsure."""
-
-    kind: ClassVar[str] = "cascade"
-
-    stages: tuple[StageConfig, ...] = Field(min_length=2)
-    deadline_ms: float | None = Field(None, gt=0, description="the last answer by then counts; null: the request's")
-
-    @model_validator(mode="after")
-    def _thresholds_decide(self) -> Self:
-        *before, last = self.stages
-        for stage in before:
-            if not stage.has_threshold:
-                raise ValueError(
-                    f"stage {stage.model} needs a margin or an entropy, else the next stage is never asked"
-                )
-        if last.has_threshold:
-            raise ValueError(f"{last.model} is the last stage: nothing comes after it, leave out its threshold")
-        return self
-
-
 class Catalog(FrozenModel):
-    """What a gateway serves, and to whom; travels as Ray Serve `user_config`."""
+    """The models that a gateway serves, and the API keys that may call them; sent to gateways as Ray Serve `user_config`."""
 
     models: tuple[ModelConfig, ...]
     ensembles: tuple[EnsembleConfig, ...] = ()
     cascades: tuple[CascadeConfig, ...] = ()
     experiments: tuple[Experiment, ...] = ()
-    keys: tuple[ApiKey, ...] = ()
+    keys: tuple[ApiKey, ...] = Field((), description="empty: every client that reaches a listener may send requests")
 
     @model_validator(mode="after")
     def _keys_differ(self) -> Self:
         for kind in ("name", "sha256"):
             values = [getattr(key, kind) for key in self.keys]
             if len(set(values)) < len(values):
-                raise ValueError(f"two keys with the same {kind}")
+                raise ValueError(f"two keys have the same {kind}; each key needs its own")
         return self
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
-        names = [one.name for one in (*self.models, *self.ensembles, *self.cascades)]
-        names += [one.name for one in self.experiments]
-        doubled = sorted({name for name in names if names.count(name) > 1})
-        if doubled:
-            raise ValueError(f"models named twice: {', '.join(doubled)}")
-        models, ensembles = {one.name for one in self.models}, {one.name for one in self.ensembles}
+        names = [model.name for model in (*self.models, *self.ensembles, *self.cascades)]
+        names += [experiment.name for experiment in self.experiments]
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
+            raise ValueError(f"models named twice: {', '.join(duplicates)}")
+        models, ensembles = {model.name for model in self.models}, {ensemble.name for ensemble in self.ensembles}
         for ensemble in self.ensembles:
             for member in ensemble.members:
                 _check_known(ensemble.name, member.model, models)
@@ -303,20 +223,22 @@ class Catalog(FrozenModel):
             for stage in cascade.stages:
                 _check_known(cascade.name, stage.model, models | ensembles)
                 if stage.model in ensembles and (stage.calibrated or stage.views != ("identity",)):
-                    raise ValueError(f"{cascade.name}: {stage.model} is an ensemble; set views and calibrated there")
+                    raise ValueError(
+                        f"{cascade.name}: {stage.model} is an ensemble; set views and calibrated on its members"
+                    )
         for experiment in self.experiments:
             if experiment.name in self.arms:
-                raise ValueError(f"{experiment.name} is also the float form of a model")
+                raise ValueError(f"{experiment.name} is also the tensor form of a model; rename the experiment")
             for arm in experiment.arms:
                 _check_known(experiment.name, arm.model, self.arms)
         return self
 
     @property
     def arms(self) -> set[str]:
-        """Every name that an experiment may assign requests to."""
-        models = {one.name for one in self.models}
+        """Every name that an arm of an experiment may use as its model."""
+        models = {model.name for model in self.models}
         forms = {name + TENSOR_SUFFIX for name in models}
-        return models | forms | {one.name for one in (*self.ensembles, *self.cascades)}
+        return models | forms | {config.name for config in (*self.ensembles, *self.cascades)}
 
 
 def _check_known(name: str, member: str, known: set[str]) -> None:
@@ -325,31 +247,38 @@ def _check_known(name: str, member: str, known: set[str]) -> None:
 
 
 class Cluster(FrozenModel):
-    """Nodes that Ray Serve finds by their resources; all 0: one machine, where no resource need be named.
+    """Nodes of a cluster, which Ray Serve finds by their custom resources. All 0: one machine, which needs no resources.
 
-    A node for gateways offers `convoy_gateway`, one per gateway, one `convoy_steward`, and no CPU to Ray; a node for hosts its
-    CPUs and GPUs. Both offer one `convoy_meter`.
+    A gateway node offers Ray one `convoy_gateway` per gateway, one `convoy_steward` and no CPUs. A host node offers its CPUs and
+    GPUs. Every node offers one `convoy_meter`.
     """
 
-    gateway_nodes: int = Field(0, ge=0, description="nodes with `gateways` gateways each")
-    gateway_gpus: float = Field(0, ge=0, description="GPUs of each gateway, for engines placed `local`")
-    host_nodes: int = Field(0, ge=0, description="nodes among which the hosts of dedicated models are spread")
+    gateway_nodes: int = Field(0, ge=0, description="number of nodes that run `gateways` gateways each")
+    gateway_gpus: float = Field(0, ge=0, description="GPUs of each gateway, for models placed `local`")
+    host_nodes: int = Field(0, ge=0, description="number of nodes that share the hosts of dedicated models")
 
 
 class LedgerConfig(FrozenModel):
-    """Where assignments, outcomes and decisions are kept."""
+    """The database of experiments: assignments, outcomes and decisions."""
 
     url: str = Field(
         "",
         repr=False,  # it may hold a password
         description="empty: an SQLite file in runtime_dir; else sqlite:///PATH or postgresql+psycopg://…",
     )
-    flush_seconds: float = Field(0.25, gt=0, le=60, description="the most that a killed gateway loses")
-    events: int = Field(50_000, ge=100, description="events that may wait for a ledger that is away; more are dropped")
-    retention_days: float = Field(90, gt=0, description="requests of ended revisions are kept so long")
+    flush_seconds: float = Field(
+        0.25,
+        gt=0,
+        le=60,
+        description="seconds between writes, and the most that a killed gateway loses",
+    )
+    events: int = Field(
+        50_000, ge=100, description="events buffered while the ledger is unavailable; further ones are dropped"
+    )
+    retention_days: float = Field(90, gt=0, description="how long requests of ended revisions are kept")
 
 
-class Settings(FrozenModel):
+class Settings(Catalog):
     """The whole of `convoy.yaml`."""
 
     listen: Listen = Listen()
@@ -358,54 +287,49 @@ class Settings(FrozenModel):
     tracing: Tracing = Tracing()
     power: Power = Power()
     cluster: Cluster = Cluster()
-    gateways: int = Field(1, ge=1, description="gateway replicas on a node")
-    cores: int = Field(0, ge=0, description="cores of a node to plan for; 0: those of the cgroup")
+    gateways: int = Field(1, ge=1, description="gateway processes on a node")
+    cores: int = Field(0, ge=0, description="cores of a node that the thread plan divides; 0: all cores of the cgroup")
     runtime_dir: str = Field(
-        "", description="sockets and metric pages of this node; empty: a folder under the temporary one"
+        "", description="folder for sockets, metrics files and logs of this node; empty: one in the temporary folder"
     )
     models_memory_mb: float = Field(
         0,
         ge=0,
-        description="memory for the engines of local models in each gateway: those beyond it are loaded at their first "
-        "request, and the least recently used one goes first; 0: all are loaded at the start",
+        description="memory budget for the engines of local models in each gateway: models are loaded at their first request, "
+        "and the least recently used one is unloaded to make room; 0: all are loaded at the start",
     )
     engines: str = Field(
         "",
-        description="folder of built engines; empty: one in the user's cache. Or a URL that many machines share, such as "
-        "s3://bucket/engines or file:///mnt/engines (extra `store`), with the user's cache in front",
+        description="engine store: a folder (empty: one in the user's cache), or a URL that machines share, such as "
+        "s3://bucket/engines or file:///mnt/engines (extra `store`), with the user's cache in front of it",
     )
-    atlas: str = Field("", description="what `convoy atlas` measured; empty: the file it writes by default")
+    atlas: str = Field("", description="data file of `convoy atlas`; empty: the file that it writes by default")
     models: tuple[ModelConfig, ...] = Field(default_factory=lambda: bundled_models())
-    ensembles: tuple[EnsembleConfig, ...] = ()
-    cascades: tuple[CascadeConfig, ...] = ()
-
-    experiments: tuple[Experiment, ...] = ()
-    keys: tuple[ApiKey, ...] = Field((), description="none: whoever reaches a listener may ask")
     ledger: LedgerConfig = LedgerConfig()
 
     @model_validator(mode="after")
-    def _catalog_is_valid(self) -> Settings:
-        self.catalog  # noqa: B018 checks the parts against one another
-        return self
-
-    @model_validator(mode="after")
-    def _cluster_is_whole(self) -> Settings:
+    def _cluster_is_complete(self) -> Settings:
         if not self.cluster.gateway_nodes:
             if self.cluster != Cluster():
-                raise ValueError("cluster.gateway_nodes is needed in a cluster")
+                raise ValueError("a cluster needs cluster.gateway_nodes of at least 1")
             return self
         if not (self.cores and self.runtime_dir):
-            raise ValueError("a cluster needs cores and runtime_dir: its nodes are not this machine")
+            raise ValueError("a cluster needs cores and runtime_dir, because its nodes are not this machine")
         if self.ledger_url.startswith("sqlite"):
-            raise ValueError("experiments in a cluster need ledger.url: its nodes share no SQLite file")
+            raise ValueError(
+                "experiments in a cluster need a PostgreSQL ledger.url, because nodes share no SQLite file"
+            )
         hosted = [model.name for model in self.models if model.placement == "dedicated"]
         if hosted and not self.cluster.host_nodes:
-            raise ValueError(f"cluster.host_nodes is needed for {', '.join(hosted)}, placed dedicated")
+            raise ValueError(f"set cluster.host_nodes: {', '.join(hosted)} are placed dedicated")
         return self
 
     @property
     def catalog(self) -> Catalog:
-        return Catalog(**{name: getattr(self, name) for name in Catalog.model_fields})
+        """The fields that gateways follow, without the rest, which they cannot change while they run."""
+        # Not validated again, because it is validated as a part of these settings. Not cached, because `model_copy` would
+        # keep the catalog of the settings that it copies.
+        return Catalog.model_construct(**{name: getattr(self, name) for name in Catalog.model_fields})
 
     @property
     def atlas_path(self) -> Path:
@@ -413,7 +337,7 @@ class Settings(FrozenModel):
 
     @property
     def ledger_url(self) -> str:
-        """Empty where there is neither an experiment nor a ledger: then nothing is kept."""
+        """URL of the ledger; empty, so that nothing is recorded, when neither experiments nor a ledger are configured."""
         default = f"sqlite:///{self.node_dir / 'ledger.db'}" if self.experiments else ""
         return self.ledger.url or default
 
@@ -424,9 +348,9 @@ class Settings(FrozenModel):
 
 
 def bundled_models() -> tuple[ModelConfig, ...]:
-    """The default catalog: every bundled model, small ones in the gateway."""
+    """The default models: every bundled one, small ones inside the gateway."""
     folders = sorted(path.parent for path in BUNDLED.glob(f"*/{MANIFEST}"))
-    return tuple(ModelConfig(name=one.name, placement=_default_placement(one)) for one in folders)
+    return tuple(ModelConfig(name=folder.name, placement=_default_placement(folder)) for folder in folders)
 
 
 def _default_placement(folder: Path) -> Placement:

@@ -1,4 +1,4 @@
-"""One thread plan for a whole node: decode pool and engine threads together fit the cgroup's cores."""
+"""The thread plan of a node: sizes of the decode pools and of the engines' thread pools."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 @dataclass(frozen=True)
 class ThreadPlan:
-    """Threads by use: `decode` per gateway, `local` per engine in a gateway, `dedicated` per host."""
+    """Numbers of threads: `decode` of each gateway, `local` of each engine in a gateway, `dedicated` of each host."""
 
     cores: int
     decode: int
@@ -23,7 +23,7 @@ class ThreadPlan:
 
 
 def available_cores(cpu_max: Path = CGROUP_CPU_MAX) -> int:
-    """Cores this process may use: its affinity mask, cut to the cgroup's quota (rounded up)."""
+    """Cores that this process may use: its affinity mask, limited by the cgroup v2 CPU quota (rounded up)."""
     cores = len(os.sched_getaffinity(0))
     try:
         quota, period = cpu_max.read_text().split()
@@ -33,13 +33,17 @@ def available_cores(cpu_max: Path = CGROUP_CPU_MAX) -> int:
 
 
 def plan_threads(settings: Settings, cores: int | None = None) -> ThreadPlan:
-    """Every core can decode or run; no stage gets more threads than cores, so that stages share rather than thrash."""
+    """Divides the cores of a node.
+
+    Each stage may use all cores of its process, because stages alternate in time: fewer threads would leave cores idle. No stage
+    gets more threads than cores, because these would only compete.
+    """
     total = cores or settings.cores or available_cores()
     hosts = sum(model.replicas for model in settings.models if model.placement == "dedicated")
-    on_a_node = math.ceil(hosts / max(1, settings.cluster.host_nodes))
+    hosts_per_node = math.ceil(hosts / max(1, settings.cluster.host_nodes))
     return ThreadPlan(
         cores=total,
         decode=max(1, total // settings.gateways),
         local=max(1, total // settings.gateways),
-        dedicated=max(1, total // max(1, on_a_node)),
+        dedicated=max(1, total // max(1, hosts_per_node)),
     )

@@ -9,7 +9,7 @@ from typing import Any
 from models.artifact import Manifest
 from models.ensembles.views import count_looks
 from serve.batching.latency_curve import LatencyCurve
-from serve.config.schema import EnsembleConfig, MemberConfig
+from serve.config.ensembles import EnsembleConfig, MemberConfig
 from serve.ensembles.factory import CompositionConfig
 
 

@@ -9,7 +9,8 @@ from typing import Protocol
 from convoy.errors import ConfigError
 from models.artifact import Manifest
 from serve.batching.line import MemberQueue
-from serve.config.schema import CascadeConfig, Catalog, EnsembleConfig, MemberConfig, StageConfig, Voter
+from serve.config.ensembles import CascadeConfig, EnsembleConfig, MemberConfig, StageConfig, Voter
+from serve.config.schema import Catalog
 from serve.ensembles.cascade import Cascade, Stage
 from serve.ensembles.ensemble import Ensemble, Member
 from serve.ensembles.multi_view import Geometry

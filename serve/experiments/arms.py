@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from convoy.errors import ConfigError, InvalidInput
 from models.artifact import Manifest
+from serve.config.base import TENSOR_SUFFIX
 from serve.config.experiments import Arm, Experiment
-from serve.config.schema import TENSOR_SUFFIX, Catalog
+from serve.config.schema import Catalog
 from serve.ensembles.factory import compositions_of, stages_of
 from serve.gateway.endpoints import Endpoint
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from convoy.errors import ConvoyError, NotFound, NotReady
 from convoy.wire.oip_metadata import State
+from serve.config.base import TENSOR_SUFFIX
+from serve.config.ensembles import CascadeConfig, EnsembleConfig
 from serve.config.experiments import Experiment
-from serve.config.schema import TENSOR_SUFFIX, CascadeConfig, EnsembleConfig
 
 Composition = EnsembleConfig | CascadeConfig | Experiment
 

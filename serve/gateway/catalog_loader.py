@@ -16,7 +16,9 @@ from models.images.decoder import Decoder
 from serve.batching.batcher import Batcher
 from serve.batching.latency_curve import LatencyCurve
 from serve.batching.line import BatcherLimits
-from serve.config.schema import TENSOR_SUFFIX, Catalog, EnsembleConfig, Limits, ModelConfig
+from serve.config.base import TENSOR_SUFFIX
+from serve.config.ensembles import EnsembleConfig
+from serve.config.schema import Catalog, Limits, ModelConfig
 from serve.ensembles.factory import CompositionConfig, compose, compositions_of, stages_of
 from serve.ensembles.multi_view import ViewsDecoder
 from serve.ensembles.runner import EnsembleRunner, MemberRecorder

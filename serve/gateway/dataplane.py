@@ -22,7 +22,8 @@ from models.images.resize import Pixels
 from serve.auth import Access
 from serve.batching.line import run_in_parts
 from serve.batching.results import Answer
-from serve.config.schema import TENSOR_SUFFIX, Limits
+from serve.config.base import TENSOR_SUFFIX
+from serve.config.schema import Limits
 from serve.ensembles.multi_view import Views
 from serve.gateway.availability import Absence
 from serve.gateway.endpoints import Endpoint, Endpoints, Rows

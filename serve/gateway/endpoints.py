@@ -14,7 +14,8 @@ from models.engines.engine import TensorSpec
 from models.ensembles.views import count_looks
 from serve.batching.line import MemberQueue, RequestQueue
 from serve.batching.results import Answer
-from serve.config.schema import EnsembleConfig, ModelConfig
+from serve.config.ensembles import EnsembleConfig
+from serve.config.schema import ModelConfig
 from serve.ensembles.factory import CompositionConfig
 from serve.ensembles.multi_view import Views
 from serve.executors.base import Executor, Form

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from convoy.errors import ArtifactError, ConvoyError, EngineFailed, InvalidInput, NotFound, NotReady, reason_of
 from convoy.wire.oip_metadata import RepositoryEntry
+from serve.config.base import TENSOR_SUFFIX
 from serve.config.experiments import VERSION, Experiment
-from serve.config.schema import TENSOR_SUFFIX, Catalog
+from serve.config.schema import Catalog
 from serve.ensembles.factory import compositions_of
 from serve.executors.base import Executor
 from serve.gateway.availability import Absence, Composition, absences, failed, loading, unloaded

@@ -1,9 +1,9 @@
-"""How many gateways and hosts a traffic needs: a simulation of the request path, fed by measured times.
+"""Capacity planning: a discrete-event simulation of the request path, with measured service times.
 
 Requests arrive as a Poisson process and are spread evenly over gateways. In each gateway they pass the event loop (one
-server), the decode threads (one server each) and the queue. A batch is formed when `serve.batching.slots` has a permit, from the
-requests that wait then, and goes to the host that is free first. The spread of run and transfer times is drawn from
-measurements. Stages do not share cores: a gateway and a host are as fast as they were measured alone.
+server), the decode threads (one server each) and the queue. As soon as `serve.batching.slots` would grant a slot, the queued
+requests form a batch, which runs on the host that is free first. Transfer times are sampled from measurements. The model
+assumes that stages share no cores: each gateway and host is as fast as when it was measured alone.
 """
 
 from __future__ import annotations
@@ -19,23 +19,25 @@ from serve.batching.latency_curve import LatencyCurve
 from serve.executors.credits import SLOTS_PER_HOST
 
 REQUESTS = 20_000
-MOST = 10_000  # gateways or hosts; more is a mistake in the question
+MAX_PROCESSES = 10_000  # gateways or hosts; a larger result comes from a wrong rate or time
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a request costs, in seconds."""
+    """Service times of a request in seconds."""
 
-    loop: float  # of the gateway's event loop, per request
-    decode: float  # of a decode thread, per request
-    hops: tuple[float, ...]  # what a batch's way to a host and back took, and its run beyond the curve; one is drawn
+    loop: float  # event loop of the gateway, per request
+    decode: float  # decode thread, per request
+    hops: tuple[
+        float, ...
+    ]  # samples of a batch's transfer to a host and back, plus its run time in excess of the curve
     curve: LatencyCurve
     limit: int  # rows of the largest batch
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """What serves: gateways with so many decode threads each, and hosts."""
+    """Numbers of gateways, of decode threads in each gateway, and of hosts."""
 
     gateways: int
     decoders: int
@@ -44,7 +46,7 @@ class Fleet:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Latencies in seconds, mean rows of a batch, and how busy each kind is (0..1)."""
+    """Latencies in seconds, mean rows of a batch, and the utilisation of each resource (0..1)."""
 
     mean: float
     p50: float
@@ -56,22 +58,22 @@ class Outcome:
 
     @property
     def busiest(self) -> str:
-        """What breaks first when there is more to do."""
+        """The resource of the highest utilisation, which saturates first when the load grows."""
         busy = {"event loop": self.loop_busy, "decode": self.decode_busy, "hosts": self.host_busy}
         return max(busy, key=lambda kind: busy[kind])
 
 
 @dataclass
 class Gateway:
-    """The line of one gateway: when its requests arrived and were decoded, who waits, how many batches are under way."""
+    """State of a gateway: (decoded, arrived) times of requests to come, arrival times of queued ones, batches in flight."""
 
     ready: deque[tuple[float, float]]
     waiting: deque[float] = field(default_factory=deque)
-    taken: int = 0
+    in_flight: int = 0
 
 
 def simulate(cost: Cost, fleet: Fleet, rate: float, requests: int = REQUESTS, seed: int = 0) -> Outcome:
-    """What `requests` arrivals at `rate` per second meet; the first tenth fills the system and is not counted."""
+    """Simulates `requests` arrivals at `rate` per second. The first tenth warms the system up and is not counted."""
     random = np.random.default_rng(seed)
     arrivals = np.cumsum(random.exponential(1 / rate, requests))
     gateways = []
@@ -95,7 +97,7 @@ def simulate(cost: Cost, fleet: Fleet, rate: float, requests: int = REQUESTS, se
 
 
 def _pass(arrivals: Sequence[float], servers: int, seconds: float) -> list[float]:
-    """When each is through a stage of `servers`, first come, first served."""
+    """Departure times from a first-come, first-served stage of `servers` with a fixed service time."""
     free = [0.0] * servers
     ends = []
     for arrival in arrivals:
@@ -108,11 +110,13 @@ def _pass(arrivals: Sequence[float], servers: int, seconds: float) -> list[float
 def _run(
     cost: Cost, fleet: Fleet, gateways: Sequence[Gateway], hops: Iterator[float]
 ) -> tuple[list[tuple[float, float]], list[int], float]:
-    """Arrival and end of every request, rows of every batch, seconds of engines."""
-    count = max(1, SLOTS_PER_HOST * fleet.hosts // fleet.gateways)  # of batches under way, as credits share them
+    """Arrival and end of every request, rows of every batch, and the total busy seconds of engines."""
+    count = max(
+        1, SLOTS_PER_HOST * fleet.hosts // fleet.gateways
+    )  # batches in flight of a gateway, as credits are shared
     eager = max(1, count // SLOTS_PER_HOST)
-    free = [0.0] * fleet.hosts  # when each host is
-    events = [(one.ready[0][0], number, False) for number, one in enumerate(gateways) if one.ready]
+    free = [0.0] * fleet.hosts  # time at which each host is free
+    events = [(gateway.ready[0][0], number, False) for number, gateway in enumerate(gateways) if gateway.ready]
     heapq.heapify(events)
     finished: list[tuple[float, float]] = []
     rows: list[int] = []
@@ -121,14 +125,14 @@ def _run(
         now, number, ended = heapq.heappop(events)
         gateway = gateways[number]
         if ended:
-            gateway.taken -= 1
+            gateway.in_flight -= 1
         else:
             gateway.waiting.append(gateway.ready.popleft()[1])
             if gateway.ready:
                 heapq.heappush(events, (gateway.ready[0][0], number, False))
-        while gateway.waiting and gateway.taken < (count if len(gateway.waiting) >= cost.limit else eager):
+        while gateway.waiting and gateway.in_flight < (count if len(gateway.waiting) >= cost.limit else eager):
             batch = [gateway.waiting.popleft() for _ in range(min(cost.limit, len(gateway.waiting)))]
-            gateway.taken += 1
+            gateway.in_flight += 1
             hop, seconds = next(hops), cost.curve.predict(len(batch))
             end = max(now + hop / 2, heapq.heappop(free)) + seconds
             heapq.heappush(free, end)
@@ -140,10 +144,15 @@ def _run(
 
 
 def smallest(cost: Cost, decoders: int, rate: float, p99: float, requests: int = REQUESTS) -> Fleet:
-    """The smallest fleet that keeps to `p99` seconds at `rate`. Raises ValueError when a lone request takes longer."""
+    """The smallest fleet whose 99th percentile is at most `p99` seconds at `rate` requests/s.
+
+    Raises ValueError when a single request without load takes longer, or when the fleet would be absurdly large.
+    """
     alone = cost.loop + cost.decode + float(np.quantile(cost.hops, 0.99)) + cost.curve.predict(1)
     if alone > p99:
-        raise ValueError(f"a lone request takes {alone * 1e3:.1f} ms: no number of machines makes it faster")
+        raise ValueError(
+            f"a request takes {alone * 1e3:.1f} ms even without load, so more machines do not help; raise --p99"
+        )
     per_host = cost.limit / cost.curve.predict(cost.limit)
     fleet = Fleet(
         gateways=max(1, int(rate * max(cost.loop, cost.decode / decoders))),
@@ -154,13 +163,13 @@ def smallest(cost: Cost, decoders: int, rate: float, p99: float, requests: int =
         outcome = simulate(cost, fleet, rate, requests)
         if outcome.p99 <= p99:
             return fleet
-        if max(fleet.gateways, fleet.hosts) >= MOST:
-            raise ValueError(f"more than {MOST} gateways or hosts: ask for less")
+        if max(fleet.gateways, fleet.hosts) >= MAX_PROCESSES:
+            raise ValueError(f"it needs more than {MAX_PROCESSES} gateways or hosts; lower the rate")
         fleet = _larger(fleet, outcome)
 
 
 def _larger(fleet: Fleet, outcome: Outcome) -> Fleet:
-    """One more, or 2 % more, of what is busiest."""
+    """Adds one, or 2 %, of the resource of the highest utilisation."""
     if outcome.busiest == "hosts":
         return replace(fleet, hosts=fleet.hosts + max(1, fleet.hosts // 50))
     return replace(fleet, gateways=fleet.gateways + max(1, fleet.gateways // 50))

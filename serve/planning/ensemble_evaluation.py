@@ -1,4 +1,4 @@
-"""What served models say of held-out images: the ground on which weights, thresholds and sets are chosen."""
+"""Evaluation of served models on a validation set, by which weights, thresholds and members are chosen."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ TIMED_IMAGES = 50
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """Images, encoded or as pixels [height, width, channels], and their class indices."""
+    """Images (encoded bytes, or UINT8 pixels [height, width, channels]) and their class indices."""
 
     images: Sequence[bytes | Pixels]
     labels: NDArray[np.int64]
 
 
 def load_validation_set(source: str, labels: Sequence[str]) -> ValidationSet:
-    """The held-out images of a data set, or those of a folder that has a folder of images per label. Raises ConfigError."""
+    """The validation split of a data set, or a folder with one folder of images per label. Raises ConfigError."""
     folder = Path(source)
     if not folder.is_dir():
         split = load_data(source).held_out
         return ValidationSet(list(split.images), split.labels)
     files = [(file, index) for index, label in enumerate(labels) for file in sorted((folder / label).glob("*.*"))]
     if not files:
-        raise ConfigError(f"{folder} has no images: put them into folders named {', '.join(labels)}"[:300])
+        raise ConfigError(f"{folder} has no images; put them into folders named {', '.join(labels)}"[:300])
     return ValidationSet([file.read_bytes() for file, _ in files], np.array([index for _, index in files]))
 
 
 class Voter:
-    """A model with its views, loaded here to be judged."""
+    """A model with its views, loaded in this process for evaluation."""
 
     def __init__(
         self, model: ModelConfig, views: tuple[View, ...], calibrated: bool, threads: int, pixels: int
     ) -> None:
-        """Raises ArtifactError, or ConfigError when a temperature is asked for that was never fitted."""
+        """Raises ArtifactError, or ConfigError when `calibrated` is set and the artifact has no temperature."""
         artifact = Artifact.load(model.folder)
         manifest = artifact.manifest
         if calibrated and not manifest.calibration:
@@ -67,15 +67,16 @@ class Voter:
         self._engine = load_engine(artifact.image_model, threads)
 
     def scores(self, images: Sequence[bytes | Pixels]) -> NDArray[np.float32]:
-        """Scores [n, classes]: its looks combined by mean probability. Raises EngineFailed for an image without an answer."""
+        """Scores [n, classes]: the mean probability over the views. Raises EngineFailed when logits are not finite."""
         return np.concatenate([self._vote(rows) for rows in self._batches(images)])
 
     def rows(self, image: bytes | Pixels) -> Pixels:
-        """Its looks at an image, [looks, size, size, channels]."""
-        looks: Pixels = self._decoder.decode(image).rows[0][0]
-        return looks
+        """The views of an image, UINT8 [views, size, size, channels]."""
+        views: Pixels = self._decoder.decode(image).rows[0][0]
+        return views
 
     def run(self, rows: Pixels) -> None:
+        """Runs the engine on views of an image, for timing."""
         self._engine.run(rows)
 
     def _batches(self, images: Sequence[bytes | Pixels]) -> Iterator[Pixels]:
@@ -90,12 +91,12 @@ class Voter:
 
 
 def engine_ms(voters: Sequence[Voter], images: Sequence[bytes | Pixels]) -> float:
-    """Median milliseconds until all voters have looked at an image, all at the same time and nothing else running."""
+    """Median milliseconds until all voters have run on an image, at the same time and on an otherwise idle machine."""
     rows = [[voter.rows(image) for voter in voters] for image in images[:TIMED_IMAGES]]
     times = []
     with ThreadPoolExecutor(len(voters)) as pool:
-        for looks in rows:
+        for views in rows:
             start = time.perf_counter()
-            list(pool.map(Voter.run, voters, looks))
+            list(pool.map(Voter.run, voters, views))
             times.append((time.perf_counter() - start) * 1000)
     return float(np.median(times))

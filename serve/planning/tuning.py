@@ -1,4 +1,4 @@
-"""Which engine, precision, number of threads and batch limit serve a model fastest on this machine within a target of latency."""
+"""Finds the engine, precision, threads and batch limit of the highest throughput within a latency target, by measuring."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from serve.batching.latency_curve import bucket_sizes, warm_up
 from serve.config.schema import ModelConfig
 from serve.executors.engine_selection import select_engine, serves_artifact
 
-RUNS_AHEAD = 2  # a request waits for the run that it finds, and then for its own
+RUNS_AHEAD = 2  # a request waits for the run in progress, and then for its own
 FEWEST_RUNS = 20
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One way to run: images/s and the 99th percentile of seconds per run at a batch size, over so many runs."""
+    """A measured configuration: images/s and the 99th percentile of seconds per run, over `runs` runs."""
 
     engine: str
     precision: str
@@ -38,13 +38,13 @@ class Measured:
 
     @property
     def request_seconds(self) -> float:
-        """What a request waits for the engine at most, 99 times of 100."""
+        """Upper bound of the time that 99 % of requests wait for the engine, in seconds."""
         return RUNS_AHEAD * self.p99_seconds
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """What was not tried, and why."""
+    """An engine and precision that were not measured, and the reason."""
 
     engine: str
     precision: str
@@ -52,15 +52,15 @@ class Skipped:
 
 
 def choose(measured: Iterable[Measured], slo_seconds: float) -> Measured:
-    """The way with the most images/s among those that keep to the target. Raises ConfigError when none does."""
-    ways = list(measured)
-    fitting = [one for one in ways if one.request_seconds <= slo_seconds]
+    """The configuration of the most images/s within the target. Raises ConfigError when none is within it."""
+    results = list(measured)
+    fitting = [result for result in results if result.request_seconds <= slo_seconds]
     if fitting:
-        return max(fitting, key=lambda one: one.images_per_second)
-    fastest = min(ways, key=lambda one: one.request_seconds)
+        return max(fitting, key=lambda result: result.images_per_second)
+    fastest = min(results, key=lambda result: result.request_seconds)
     raise ConfigError(
-        f"nothing here answers within {slo_seconds * 1000:g} ms: {fastest.engine} {fastest.precision} takes "
-        f"{fastest.request_seconds * 1000:.1f} ms for one image; allow that much, or serve a smaller network"
+        f"no engine answers within {slo_seconds * 1000:g} ms; the fastest, {fastest.engine} {fastest.precision}, needs "
+        f"{fastest.request_seconds * 1000:.1f} ms for one image: raise --slo-p99, or serve a smaller network"
     )
 
 
@@ -72,28 +72,30 @@ def explore(
     seconds: float,
     report: Report = lambda step, done, total: None,
 ) -> tuple[list[Measured], list[Skipped]]:
-    """Builds and measures every engine that the gate accepts, with one thread up to all cores, for `seconds` a batch size.
+    """Builds and measures every engine that passes the accuracy check, from one thread to all cores, `seconds` per batch size.
 
-    Batches grow until one is too slow for the target.
+    Batch sizes grow until a run is too slow for the target. Raises ArtifactError.
     """
     artifact = Artifact.load(model.folder)
     source = find_eval_source(artifact)
-    orders = [
-        EngineSpec(artifact, one, precision, source) for one in installed_backends() for precision in one.precisions()
+    specs = [
+        EngineSpec(artifact, backend, precision, source)
+        for backend in installed_backends()
+        for precision in backend.precisions()
     ]
     measured: list[Measured] = []
     skipped: list[Skipped] = []
-    for number, order in enumerate(orders):
-        report("engines", number, len(orders))
-        way = model.model_copy(update={"engine": order.backend.name, "precision": order.precision})
-        if problem := _unfit(way, order, store, report):
-            skipped.append(Skipped(order.backend.name, order.precision, problem))
+    for number, spec in enumerate(specs):
+        report("engines", number, len(specs))
+        candidate = model.model_copy(update={"engine": spec.backend.name, "precision": spec.precision})
+        if problem := _rejection(candidate, spec, store, report):
+            skipped.append(Skipped(spec.backend.name, spec.precision, problem))
             continue
         for threads in thread_counts(cores):
-            engine = select_engine(order, store).load(threads, model.gpus)["image"]
-            blank = Measured(order.backend.name, order.precision, threads, 0, 0.0, 0.0, 0)
+            engine = select_engine(spec, store).load(threads, model.gpus)["image"]
+            blank = Measured(spec.backend.name, spec.precision, threads, 0, 0.0, 0.0, 0)
             measured += measure(blank, engine, bucket_sizes(model.max_batch), slo_seconds, seconds)
-    report("engines", len(orders), len(orders))
+    report("engines", len(specs), len(specs))
     return measured, skipped
 
 
@@ -105,30 +107,30 @@ def measure(
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Measured]:
-    """Runs every size for `seconds` and some runs at least; ends with the first that is too slow."""
-    found: list[Measured] = []
+    """Measures batch sizes in ascending order, at least `seconds` and FEWEST_RUNS runs each, until one is too slow."""
+    results: list[Measured] = []
     for size in sizes:
         warm_up(engine, (size,))
         times = _times(engine, size, seconds, clock)
         p99 = float(np.quantile(times, 0.99, method="higher"))
         speed = size / float(np.median(times))
-        found.append(replace(blank, batch=size, images_per_second=speed, p99_seconds=p99, runs=len(times)))
-        if found[-1].request_seconds > slo_seconds:
+        results.append(replace(blank, batch=size, images_per_second=speed, p99_seconds=p99, runs=len(times)))
+        if results[-1].request_seconds > slo_seconds:
             break
-    return found
+    return results
 
 
 def thread_counts(cores: int) -> list[int]:
-    """1, 2, 4, … and all cores."""
+    """Thread counts to measure: 1, 2, 4, … and all cores."""
     return list(bucket_sizes(cores))
 
 
-def _unfit(way: ModelConfig, order: EngineSpec, store: Store, report: Report) -> str:
-    """Why an engine is not to be tried; empty when it is built and accepted."""
-    if serves_artifact(way):
+def _rejection(candidate: ModelConfig, spec: EngineSpec, store: Store, report: Report) -> str:
+    """Why an engine cannot be measured; empty when it is built and passed the accuracy check."""
+    if serves_artifact(candidate):
         return ""
     try:
-        entry = store.find(order) or build_engine(order, store, report)
+        entry = store.find(spec) or build_engine(spec, store, report)
     except ConvoyError as error:
         return str(error)
     return "" if entry.status == "accepted" else f"{entry.status}: {entry.manifest.judgement['reason']}"
@@ -137,8 +139,8 @@ def _unfit(way: ModelConfig, order: EngineSpec, store: Store, report: Report) ->
 def _times(engine: Engine, size: int, seconds: float, clock: Callable[[], float]) -> list[float]:
     rows = np.zeros((size, *engine.input.shape[1:]), engine.input.dtype)
     times: list[float] = []
-    begun = clock()
-    while len(times) < FEWEST_RUNS or clock() - begun < seconds:
+    started = clock()
+    while len(times) < FEWEST_RUNS or clock() - started < seconds:
         start = clock()
         engine.run(rows)
         times.append(clock() - start)

@@ -65,3 +65,27 @@ def test_a_damaged_artifact_is_refused(tmp_path: Path, damage: str) -> None:
         (folder / MANIFEST).write_text("{" if damage == "not JSON" else json.dumps(manifest))
     with pytest.raises(ArtifactError, match="compile the artifact again"):
         Artifact.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"zzz": 1}, "unknown key 'zzz'"),
+        ({"lables": []}, "did you mean 'labels'"),
+        ({"params": "12"}, "params: input should be a valid integer, not '12'"),
+        ({"params": True}, "params: input should be a valid integer, not True"),
+        ({"labels": [1]}, r"labels\.0: input should be a valid string, not 1"),
+        ({"files": {"weights.bin": 1}}, r"files\.weights\.bin: input should be a valid string"),
+        ({"preprocessing": {"channels": 1}}, r"preprocessing\.resize is missing"),
+    ],
+)
+def test_a_wrong_key_of_a_manifest_is_named(change: dict[str, object], words: str) -> None:
+    document = json.loads((BUNDLED / "lenet5-mnist" / MANIFEST).read_text())
+    with pytest.raises(ArtifactError, match=words):
+        Manifest.from_json(json.dumps(document | change))
+
+
+def test_a_deep_or_long_manifest_is_refused_at_once() -> None:
+    for text in ("[" * 1_000_000, '{"params": ' + "9" * 1_000_000 + "}", "[" + "0," * 1_000_000 + "0]"):
+        with pytest.raises(ArtifactError, match="cannot be read"):
+            Manifest.from_json(text)

@@ -7,9 +7,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from convoy.errors import ArtifactError
+from convoy.validation import explain
 from models.artifact import MANIFEST, file_hash
 from models.engines.spec import spec_key
 
@@ -21,6 +24,8 @@ class EngineManifest:
     `key` is the hash of `recipe` (see `EngineSpec`), `judgement` an `AccuracyCheck` with the name of its evaluation data,
     `made` when, how and in how many seconds it was built, `files` the sha256 of each file by its path, `size` their bytes.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     key: str
     model: str
@@ -34,19 +39,23 @@ class EngineManifest:
     def from_json(cls, text: bytes) -> EngineManifest:
         """Raises ArtifactError, also for a file name outside the folder: a remote store is not trusted."""
         try:
-            manifest = cls(**json.loads(text))
-            if manifest.key != spec_key(manifest.recipe):
-                raise ArtifactError("its key is not that of its recipe")
-            if not (isinstance(manifest.files, dict) and "status" in manifest.judgement and "date" in manifest.made):
-                raise TypeError("files, status or date is missing")
-            if any(PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts for name in manifest.files):
-                raise ArtifactError("its files lie outside its folder")
-            return manifest
-        except (ValueError, TypeError) as error:
-            raise ArtifactError(f"its manifest cannot be read: {error}") from error
+            manifest = MANIFEST_DOCUMENT.validate_json(text, strict=True)
+        except ValidationError as error:
+            raise ArtifactError(f"its manifest cannot be read: {explain(error, MANIFEST_KEYS)}") from error
+        if manifest.key != spec_key(manifest.recipe):
+            raise ArtifactError("its key is not that of its recipe")
+        if "status" not in manifest.judgement or "date" not in manifest.made:
+            raise ArtifactError("its manifest cannot be read: judgement.status or made.date is missing")
+        if any(PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts for name in manifest.files):
+            raise ArtifactError("its files lie outside its folder")
+        return manifest
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+
+MANIFEST_DOCUMENT = TypeAdapter(EngineManifest)
+MANIFEST_KEYS = [field.name for field in dataclasses.fields(EngineManifest)]
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,9 @@ def test_a_page_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "name another data file with --out" in done.output.replace("\n", " ")
     assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("report.html", "mine")]
-    assert "end it in .json" in atlas("--out", str(tmp_path / "report.html"), "-b", "1").output.replace("\n", " ")
+    assert "give it the suffix .json" in atlas("--out", str(tmp_path / "report.html"), "-b", "1").output.replace(
+        "\n", " "
+    )
 
 
 def test_an_untrained_network_is_not_written_over_somebodys_files(tmp_path: Path) -> None:

@@ -47,7 +47,9 @@ def test_a_folder_as_lines_of_json(server: Server, folder: Path) -> None:
     assert lines[0]["model"] == "m"
     assert lines[0]["classes"] == [{"index": 3, "label": "cat", "probability": 0.75}]
     assert lines[0]["ms"] == 1.5
-    assert done.stderr.splitlines() == [f"convoy: {folder / 'notes.txt'} is skipped: no image by its name"]
+    assert done.stderr.splitlines() == [
+        f"convoy: {folder / 'notes.txt'} is skipped: its suffix is not that of an image"
+    ]
 
 
 @pytest.mark.parametrize("over_grpc", [False, True])

@@ -10,7 +10,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from convoy.cli import main
-from convoy.cli.engines import ENGINES, PRECISIONS
+from convoy.cli.stored_engine import ENGINES, PRECISIONS
 from models.engines.backends.registry import BACKENDS
 from models.engines.backends.registry import PRECISIONS as KNOWN
 from serve.config.loading import parse_settings
@@ -42,16 +42,16 @@ def test_an_engine_from_compile_to_prune(tmp_path: Path) -> None:
     document = json.loads(built.stdout)
     assert (document["judgement"]["status"], document["recipe"]["batches"]) == ("accepted", [1, 2])
     again = convoy("compile", artifact, "--engine", "openvino", "--batch", "1,2", "--store", store)
-    assert "it was there already" in again.output
+    assert "it was in the store already" in again.output
     listed = json.loads(convoy("engines", "ls", "--store", store, "--json").stdout)
     assert [one["key"] for one in listed] == [document["key"]]
     assert document["key"][:6] in convoy("engines", "ls", "--store", store).output
     explained = convoy("engines", "explain", artifact, "--engine", "openvino", "--store", store, "--json")
     assert json.loads(explained.stdout)["serves"]["key"] == document["key"]
     other = convoy("engines", "explain", artifact, "--store", store).output
-    assert "none serves it" in other
-    assert "other engine, versions" in other
-    assert "all whole" in convoy("engines", "verify", "--store", store).output
+    assert "no stored engine serves it" in other
+    assert "different: engine, versions" in other
+    assert "no engine is damaged" in convoy("engines", "verify", "--store", store).output
 
     (Path(document["folder"]) / "image.onnx").write_bytes(b"")
     damaged = convoy("engines", "verify", "--store", store)
@@ -90,7 +90,7 @@ def test_what_a_configuration_asks_for_is_built_beforehand(tmp_path: Path) -> No
     ("arguments", "words"),
     [
         (("resnet2-cifar10",), "did you mean 'resnet20-cifar10'"),
-        (("lenet5-mnist", "--batch", "0"), "at least one image"),
+        (("lenet5-mnist", "--batch", "0"), "sizes must be at least 1"),
         (("lenet5-mnist", "--batch", "many"), "not a list of numbers"),
         (("lenet5-mnist", "--precision", "bf16"), "does not run bf16"),
         (("squeezenet1_1-imagenet", "--precision", "int8"), "--calibration"),

@@ -80,7 +80,7 @@ def test_fitted_weights_and_thresholds_are_a_configuration(folder: Path) -> None
     ("command", "hint"),
     [
         ("ensemble fit nothing --config convoy.yaml", "known: cifar10-flip, cifar10-looks, cifar10-cascade"),
-        ("ensemble fit cifar10-cascade --config convoy.yaml", "not for ensembles"),
+        ("ensemble fit cifar10-cascade --config convoy.yaml", "not ensembles"),
         ("ensemble suggest --budget-ms 0.000001", "no model runs within"),
         ("ensemble suggest -m lenet5-mnist", "different labels"),
         ("ensemble suggest -m nothing", "unknown model 'nothing'"),

@@ -46,5 +46,5 @@ def test_the_configuration_is_not_overwritten_with_what_is_rendered_from_it(tmp_
     for output in (config, link):
         answer = CliRunner().invoke(main, ["render", "--config", str(config), "--output", str(output)])
         assert answer.exit_code == 1
-        assert "name another file with --output" in answer.output
+        assert "would overwrite the configuration; name another file" in answer.output
     assert config.read_text() == "models: [{name: lenet5-mnist}]"

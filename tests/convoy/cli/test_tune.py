@@ -22,18 +22,22 @@ def test_the_best_is_written_with_its_evidence(tmp_path: Path) -> None:
     artifact = str(write_artifact(tmp_path / "a", "a", convolution=True))
     config = tmp_path / "convoy.yaml"
     document = {"engines": str(tmp_path / "store"), "cores": 1, "models": [{"name": "a", "artifact": artifact}]}
-    config.write_text("# by hand\n" + yaml.safe_dump(document))
+    written = "# by hand\n" + yaml.safe_dump(document, sort_keys=False) + "    # the end – of a\n"
+    config.write_bytes(written.replace("\n", "\r\n").encode())
     arguments = ["tune", "a", "--slo-p99", "10s", "--seconds", "0", "-c", str(config), "--json"]
-    before = config.read_text()
+    before = config.read_bytes()
     assert CliRunner().invoke(main, [*arguments, "--dry-run"]).exit_code == 0
-    assert config.read_text() == before
+    assert config.read_bytes() == before
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
     chosen = json.loads(done.stdout)["chosen"]
     model = load_settings(config).models[0]
     assert (model.engine, model.precision, model.threads, model.max_batch, model.target_ms) == tuple(chosen.values())
-    text = config.read_text()
-    assert text.startswith("# by hand\n")
+    text = config.read_bytes().decode()
+    assert text.startswith("# by hand\r\n")
+    assert text.endswith("\r\n    # the end – of a\r\n")
+    remaining = iter(text.splitlines(keepends=True))
+    assert all(line in remaining for line in before.decode().splitlines(keepends=True))
     assert "# convoy tune --slo-p99 10s" in text
     assert text.count("images/s") == 2
 
@@ -41,8 +45,8 @@ def test_the_best_is_written_with_its_evidence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("lenet5-mnist", "--slo-p99", "soon"), "no time such as 20ms"),
-        (("lenet5-mnist", "--slo-p99", "0ms"), "no time such as 20ms"),
+        (("lenet5-mnist", "--slo-p99", "soon"), "is not a time; write 20ms"),
+        (("lenet5-mnist", "--slo-p99", "0ms"), "is not a time; write 20ms"),
         (("lenet5-mnits", "--slo-p99", "20ms"), "did you mean 'lenet5-mnist'"),
     ],
 )

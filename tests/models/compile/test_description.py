@@ -27,10 +27,14 @@ def test_defaults_are_imagenets() -> None:
     ("document", "words"),
     [
         ({"lables": []}, "did you mean 'labels'"),
-        ({"labels": "a"}, "no list of names"),
-        ({"mean": ["a"]}, "no list of numbers"),
-        ({"size": 0}, "no number of pixels"),
-        ([], "no JSON object"),
+        ({"labels": "a"}, r"d\.json: labels: input should be .* array, not 'a'"),
+        ({"labels": [1]}, r"labels\.0: input should be a valid string, not 1"),
+        ({"mean": ["a"]}, r"mean\.0: input should be a valid number, not 'a'"),
+        ({"std": [True]}, r"std\.0: input should be a valid number, not True"),
+        ({"size": 0}, "size: input should be greater than 0, not 0"),
+        ({"size": True}, "size: input should be a valid integer, not True"),
+        ({"resize": 1.0}, "resize: input should be a valid integer, not 1.0"),
+        ([], "input should be an object"),
     ],
 )
 def test_a_description_that_cannot_be_read(tmp_path: Path, document: Any, words: str) -> None:

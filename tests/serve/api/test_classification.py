@@ -14,7 +14,7 @@ from serve.batching.results import Answer, BatchRun
 def test_the_best_k_above_the_threshold(top_k: int, threshold: float, seed: int) -> None:
     logits = np.random.default_rng(seed).normal(0, 3, (6, 10)).astype(np.float32)
     run = BatchRun(logits, 6, 0.0, 1.0)
-    rows = best_classes([Answer(run, 1, 3), Answer(run, 4, 6)], ClassifyParams(top_k, threshold))
+    rows = best_classes([Answer(run, 1, 3), Answer(run, 4, 6)], ClassifyParams(top_k=top_k, threshold=threshold))
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     assert len(rows) == 4
     for (classes, probabilities), row in zip(rows, expected[[1, 2, 4, 5]], strict=True):

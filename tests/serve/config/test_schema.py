@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import subprocess
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from convoy.errors import ConfigError
 from serve.config.loading import load_settings, parse_settings
-from serve.config.schema import Settings
+from serve.config.schema import Catalog, Settings
 from tests.conftest import REPOSITORY
 
 
@@ -53,7 +54,7 @@ def test_default_catalog_uses_both_placements() -> None:
         ),
         (
             {"cascades": [{"name": "c", "stages": [{"model": "a", "margin": 0.1, "entropy": 1}, {"model": "b"}]}]},
-            "not by both",
+            "not both",
         ),
         ({"models": [{"name": "a", "placement": "moon"}]}, "models.0.placement"),
         ({"listen": {"http_port": 8001}}, "three different ports"),
@@ -77,11 +78,25 @@ def test_files(tmp_path: Path) -> None:
         load_settings(path)
     path.write_text("listen: {http_port: 9000}")
     assert load_settings(path).listen.http_port == 9000
+    path.write_bytes("logging: {}  # für alle".encode("latin-1"))
+    with pytest.raises(ConfigError, match="save it as UTF-8"):
+        load_settings(path)
     path.write_text("")
     assert load_settings(path) == Settings()
     path.write_text("a: [")
     with pytest.raises(ConfigError, match="not valid YAML"):
         load_settings(path)
+
+
+def test_the_catalog_is_the_part_of_the_settings_that_gateways_follow() -> None:
+    settings = parse_settings({"models": [{"name": "a"}], "gateways": 2, "keys": [{"name": "k", "sha256": "0" * 64}]})
+    assert isinstance(settings, Catalog)
+    assert settings.model_copy(update={"keys": ()}).catalog.keys == ()
+    assert type(settings.catalog) is Catalog
+    assert settings.catalog == Catalog(models=settings.models, keys=settings.keys)
+    assert settings == parse_settings(settings.model_dump(mode="json"))
+    assert pickle.loads(pickle.dumps(settings)) == settings  # noqa: S301 what Ray does with it
+    assert "catalog" not in settings.model_dump()
 
 
 def test_settings_survive_the_way_to_a_replica() -> None:

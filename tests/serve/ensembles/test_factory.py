@@ -15,7 +15,8 @@ from models.artifact import Manifest, Preprocessing
 from serve.batching.latency_curve import LatencyCurve
 from serve.batching.line import BatcherLimits, MemberQueue
 from serve.batching.results import Answer
-from serve.config.schema import CascadeConfig, Catalog, EnsembleConfig, ModelConfig
+from serve.config.ensembles import CascadeConfig, EnsembleConfig
+from serve.config.schema import Catalog, ModelConfig
 from serve.ensembles.cascade import Cascade
 from serve.ensembles.cost_report import Known, plan_document
 from serve.ensembles.ensemble import Ensemble

@@ -25,6 +25,12 @@ def test_a_label_is_a_name_or_an_index() -> None:
         ({"id": "a", "label": 1, "position": -1}, "position"),
         ({"id": "a"}, "needs a label"),
         ({"id": "a", "reward": float("nan")}, "finite"),
+        ({"id": "a", "reward": float("inf")}, "finite"),
+        ({"id": "a", "reward": 10**400}, "finite"),
+        ({"id": "a", "reward": True}, "finite"),
+        ({"id": "a", "label": True}, "name of a class or its index"),
+        ({"id": "a", "label": 10**400}, "name of a class or its index"),
+        ({"id": "a", "label": 1, "position": True}, "position"),
         ({"id": "a", "label": 1, "arm": "b"}, "unknown fields: arm"),
     ],
 )

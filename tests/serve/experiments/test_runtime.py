@@ -27,8 +27,9 @@ from convoy.protos import open_inference_pb2 as inference_pb
 from convoy.protos.classifier_pb2_grpc import ClassifierStub
 from convoy.protos.experiments_pb2_grpc import ExperimentsStub
 from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from serve.config.ensembles import EnsembleConfig, MemberConfig
 from serve.config.experiments import Experiment
-from serve.config.schema import EnsembleConfig, LedgerConfig, Listen, MemberConfig, ModelConfig, Settings
+from serve.config.schema import LedgerConfig, Listen, ModelConfig, Settings
 from serve.experiments.controller import ExperimentController
 from serve.experiments.ledger.schema import decisions, predictions
 from serve.experiments.ledger.store import Ledger

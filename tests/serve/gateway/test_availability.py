@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convoy.errors import NotFound, NotReady, reason_of
+from serve.config.base import TENSOR_SUFFIX
+from serve.config.ensembles import CascadeConfig, EnsembleConfig, MemberConfig, StageConfig
 from serve.config.experiments import Arm, Experiment
-from serve.config.schema import TENSOR_SUFFIX, CascadeConfig, EnsembleConfig, MemberConfig, StageConfig
 from serve.gateway.availability import Absence, Composition, absences, failed, loading, members_of, unloaded
 
 MODELS = [f"model-{number}" for number in range(5)]

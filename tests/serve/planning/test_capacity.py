@@ -89,5 +89,5 @@ def test_the_smallest_fleet_keeps_to_the_target_and_less_does_not() -> None:
 
 
 def test_what_no_number_of_machines_reaches_is_said() -> None:
-    with pytest.raises(ValueError, match="a lone request takes"):
+    with pytest.raises(ValueError, match=r"takes .* ms even without load"):
         smallest(cost(decode=0.1), decoders=1, rate=10, p99=0.05)

@@ -49,7 +49,7 @@ class Ticking:
 def test_the_fastest_that_keeps_to_the_target_is_chosen(measured: list[Measured], slo: float) -> None:
     fitting = [one for one in measured if one.request_seconds <= slo]
     if not fitting:
-        with pytest.raises(ConfigError, match="nothing here answers within"):
+        with pytest.raises(ConfigError, match="no engine answers within"):
             choose(measured, slo)
         return
     best = choose(measured, slo)
