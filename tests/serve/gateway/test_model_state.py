@@ -31,6 +31,7 @@ class Engine:
 
     slots: Any = None
     closed: int = 0
+    trouble: str = ""
 
     def close(self) -> None:
         self.closed += 1
