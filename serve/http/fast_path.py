@@ -25,12 +25,12 @@ FAULT_HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%
 
 
 class HotRoutes(Protocol):
-    """What a connection asks the application before a body has arrived."""
+    """The checks of the application that a connection calls before a body has arrived."""
 
     def is_hot(self, url: bytes) -> bool:
         """Whether a POST to exactly this URL goes to a model."""
 
-    def refuse(self, url: bytes, asked: Headers, began: float) -> bytes | None:
+    def refuse(self, url: bytes, request_headers: Headers, began: float) -> bytes | None:
         """The complete response to a request that would miss its deadline, None for a request to be read."""
 
 
