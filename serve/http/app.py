@@ -31,9 +31,7 @@ from serve.telemetry.request_timings import RequestTimings
 HTTP = WireProtocol("http", "200", "500", lambda error: str(error.http_status))
 
 ORIGIN = b"origin"  # sent by browsers' scripts; CORSMiddleware adds headers to their responses
-WAIT_SECONDS = (
-    0.002  # a shorter time between a request's first byte and its task is within the resolution of the loop's clock
-)
+WAIT_SECONDS = 0.002  # a shorter wait between a request's first byte and its task is noise: the loop's clock is coarse
 # Share of a refused request's remaining time limit or `retry_after_s`, the shorter one, for which equal requests get its refusal.
 REUSE_SHARE = 0.02
 MOST_REFUSALS = 64  # cached refusals: one per URL, time limit, priority and size class of the body
