@@ -1,4 +1,4 @@
-"""The queue of an ensemble or cascade: its callers use it like a batcher."""
+"""The queue of an ensemble or cascade, with the interface of a batcher."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class EnsembleRunner:
 
     @property
     def waiting_rows(self) -> int:
-        """Rows in the members' queues that wait because of this composition."""
+        """Rows of this composition in the members' queues."""
         return self._composition.waiting_rows
 
     def admit(
@@ -88,7 +88,7 @@ class EnsembleRunner:
         return future
 
     async def close(self) -> None:
-        """Refuses new requests and waits for those that run."""
+        """Refuses new requests and waits for the running ones."""
         self._closed = True
         if self._running:
             await asyncio.wait(self._running)

@@ -1,4 +1,4 @@
-"""The report of an experiment, and the sentence that says which arm to keep."""
+"""The report of an experiment, and a sentence that recommends an arm."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Revision:
 
     @property
     def salt(self) -> str:
-        """Of the hash that assigns units: the name, so that experiments assign independently of each other."""
+        """The salt of the hash that assigns units: the name, so that experiments assign independently of each other."""
         return self.definition.name
 
     @property
@@ -52,7 +52,7 @@ class Revision:
         return replace(self._moved(self.definition.weights(step), self.stopped), step=step, held=frozenset())
 
     def holding(self, arm: str) -> Revision:
-        """Keeps the present step of the ramp until a user goes on. Raises ValueError when the experiment has ended."""
+        """Keeps the current step of the ramp until a user continues. Raises ValueError when the experiment has ended."""
         self._must_run()
         return replace(self, serial=self.serial + 1, held=self.held | {arm})
 

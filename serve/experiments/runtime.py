@@ -80,7 +80,7 @@ class ExperimentRuntime:
         self._counters: dict[tuple[str, str, str], Values] = {}
 
     def assign(self, context: RequestContext) -> Assigned:
-        """The arm of a request. One without the sticky key counts as a unit of its own."""
+        """The arm of a request. A request without the sticky key is its own unit."""
         key = None if self._key_of is None else self._key_of(context)
         if key is None:
             return Assigned(self.revision.allocation.arm(self._salt, context.request_id), 0)
@@ -101,7 +101,7 @@ class ExperimentRuntime:
             answers = await work(self.arms[arm], context)
         except CLIENTS_FAULT:
             raise
-        except Exception as error:  # whatever the reason, this arm did not answer
+        except Exception as error:  # for any reason, this arm did not answer
             if arm == assigned.arm or not isinstance(error, SHED):
                 self._writer.unanswered(Unanswered(self._places[arm], assigned.unit, "failed"))
                 self._count(ARM_REQUESTS, arm, "failed")
@@ -132,7 +132,7 @@ class ExperimentRuntime:
         """Copies a request to the other arms: bounded, last in every queue, and to no arm whose queue holds rows."""
         revision = self.revision
         definition = revision.definition
-        # A hash of the id with a salt of its own: every gateway decides alike, and independently of the arm.
+        # A hash of the id with another salt: all gateways decide alike, and independently of the arm.
         share = definition.percent / 100 if definition.mode == "shadow" else 1.0
         if bucket(f"{revision.salt}#copies"[:64], context.request_id) >= share * BUCKETS:
             return
@@ -208,6 +208,6 @@ def key_reader(sticky: str) -> Callable[[RequestContext], str | None] | None:
 
 
 def unit_of(salt: str, key: str) -> int:
-    """The pseudonym of a sticky key in the ledger, never 0. It hides keys only from those who cannot guess them."""
+    """The pseudonym of a sticky key in the ledger, never 0. It protects only keys that cannot be guessed."""
     digest = blake2b(key.encode(), digest_size=8, key=salt.encode(), person=b"convoy unit").digest()
     return (int.from_bytes(digest, "big") >> 1) or 1

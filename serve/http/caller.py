@@ -9,7 +9,7 @@ from serve.http.body import Headers
 
 
 class RequestScope(dict[str, Any]):
-    """The ASGI scope of a request, with what connection and application share beyond ASGI. The connection sets both.
+    """The ASGI scope of a request, with attributes that connection and application share. The connection sets both.
 
     `began`: when the first byte of the request was seen, in the event loop's time. `context`: None until the application
     replaces it, so that the connection can cancel the request when its client disconnects.

@@ -35,5 +35,5 @@ class ChunkedBody:
         self._accounted = 0
 
     def begin(self) -> None:
-        """Skips the piece in which the head ended, since the parser does not say where in it the body begins."""
+        """Skips the piece in which the head ended, since the parser does not report where in it the body begins."""
         self._accounted = 0

@@ -31,7 +31,7 @@ class HotRoutes(Protocol):
         """Whether a POST to exactly this URL goes to a model."""
 
     def refuse(self, url: bytes, request_headers: Headers, began: float) -> bytes | None:
-        """The complete response to a request that would miss its deadline, None for a request to be read."""
+        """The complete response to a request that would miss its deadline, None if the request must be read."""
 
 
 class NoEvent:
@@ -79,7 +79,7 @@ class FastPathCycle:
         self._pieces.append(piece)
 
     async def receive(self) -> Message:
-        """ASGI receive: the complete body the first time, a disconnect from then on."""
+        """ASGI receive: the complete body the first time, then a disconnect."""
         if self._received or self.disconnected:
             return {"type": "http.disconnect"}
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)

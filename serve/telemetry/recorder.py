@@ -131,7 +131,7 @@ def observe(histogram: Values, bounds: Values, observations: Values) -> None:
 class ModelRecorder:
     """Records the requests and batches of one model.
 
-    Requests are buffered and put into the histograms together, since numpy costs as much for one request as for hundreds.
+    Requests are buffered and put into the histograms together, because NumPy takes as long for one as for hundreds.
     """
 
     FLUSH_ROWS = 1024

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 from serve.telemetry.request_timings import STAGES, RequestTimings
 
-FAULT = "internal error; the server's log has it"  # the answer to any unexpected exception, which may hold secrets
-FIELDS = "fields"  # attribute of a log record: a dict whose items go into the JSON object beside the message
+FAULT = (
+    "internal error; the server's log has it"  # replaces the text of an unexpected exception, which may contain secrets
+)
+FIELDS = "fields"  # attribute of a log record: a dict that is merged into the JSON object of the message
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ class Tables:
         return Clusters(counts, table[np.newaxis, :, 1:3], table[:, 3])
 
     def span(self) -> tuple[float, float] | None:
-        """When the first and the last outcome of the revision came."""
+        """Unix times of the first and the last outcome of the revision."""
         query = select(func.min(outcomes.c.at), func.max(outcomes.c.at)).select_from(_labelled())
         query = query.where(*self._in_revision(), *self._known)
         (row,) = self._rows(query)
