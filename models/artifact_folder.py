@@ -1,4 +1,4 @@
-"""Writes artifacts atomically: into a new folder beside the old one, then the two are exchanged in one step.
+"""Writes artifacts atomically: into a new folder next to the old one; then the two are exchanged in one step.
 
 Only files of an artifact are ever replaced. A process that is killed leaves the old artifact intact, and a hidden folder
 beside it.
@@ -21,7 +21,7 @@ from models.artifact import IMAGE_MODEL, MANIFEST, TENSOR_MODEL, WEIGHTS, Manife
 WRITTEN = frozenset({IMAGE_MODEL, TENSOR_MODEL, WEIGHTS, MANIFEST})
 MOST_NAMED = 3
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
-# Errors of renameat2 where the kernel or the file system cannot exchange folders.
+# Errors of renameat2 if the kernel or the file system cannot exchange folders.
 CANNOT_EXCHANGE = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EXDEV})
 REMEDIES = {
     errno.ENOSPC: "free some room",
@@ -80,7 +80,7 @@ def _folder_to_write_in(parent: Path) -> Iterator[Path]:
         yield parent
     except BaseException:
         for folder in absent:
-            with suppress(OSError):  # another process may have put a file there meanwhile
+            with suppress(OSError):  # another process may have created a file in it
                 folder.rmdir()
         raise
 
@@ -153,7 +153,7 @@ def _keep_others(old: Path, new: Path) -> None:
 
 
 def _replace(folder: Path, target: Path) -> None:
-    """Replaces the folder in two steps, where the file system cannot exchange folders."""
+    """Replaces the folder in two steps, if the file system cannot exchange folders."""
     aside = folder.with_name("old")
     target.rename(aside)
     try:

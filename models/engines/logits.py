@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from convoy.errors import EngineFailed
 from models.engines.engine import Engine
 
-DOT_VALUES = 10_000  # OpenBLAS computes larger dot products on several threads, which then spin for a while
+DOT_VALUES = 10_000  # OpenBLAS computes larger dot products on several threads, which then spin before they sleep
 
 Logits = NDArray[np.float32]
 

@@ -52,7 +52,7 @@ def check_views(views: Sequence[View]) -> None:
 
 
 def count_looks(views: Sequence[View]) -> int:
-    """Number of crops, thus rows that a network runs for one image."""
+    """Number of crops: the rows that a network runs for one image."""
     total = 1
     for view in views:
         total *= LOOKS[view]

@@ -57,7 +57,7 @@ def _package(hub: Hub) -> Any:
         ) from error
     except Exception as error:
         raise ArtifactError(
-            f"{hub} is installed but does not import beside this torch ({_first_line(error)}); "
+            f"{hub} is installed but does not import with this version of torch ({_first_line(error)}); "
             "install builds of torch and torchvision that belong together"
         ) from error
 

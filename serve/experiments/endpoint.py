@@ -44,7 +44,7 @@ class ExperimentEndpoint(Endpoint):
         return control | own | {"arms": {arm.name: arm.model for arm in definition.arms}}
 
     async def finish(self) -> None:
-        """Does nothing: the endpoints of the arms finish their own requests."""
+        """Flushes the metrics; the endpoints of the arms finish the requests."""
         self.recorder.flush()
 
 

@@ -95,7 +95,7 @@ class TensorRtEngine:
 
 
 class TensorRt:
-    """The backend. A plan is beside its graph; a plan for another GPU or version is built again, at every load."""
+    """The backend. A plan is next to its graph. A plan for another GPU or version is built again, at each load."""
 
     name = "tensorrt"
     platform = "tensorrt_plan"
