@@ -68,7 +68,7 @@ class Listen(FrozenModel):
 
 
 class Limits(FrozenModel):
-    """Limits on requests and connections; whatever exceeds one is refused before it costs more."""
+    """Limits on requests and connections. Requests and connections that exceed a limit are refused early."""
 
     body_bytes: int = Field(64 * 2**20, ge=1024, description="largest body, compressed or decompressed")
     bodies_bytes: int = Field(
@@ -279,7 +279,7 @@ class LedgerConfig(FrozenModel):
 
 
 class Settings(Catalog):
-    """The whole of `convoy.yaml`."""
+    """The contents of `convoy.yaml`."""
 
     listen: Listen = Listen()
     limits: Limits = Limits()
