@@ -82,7 +82,7 @@ class Manifest:
 
 
 MANIFEST_DOCUMENT = TypeAdapter(Manifest)
-MANIFEST_KEYS = [one.name for one in dataclasses.fields(Manifest)]
+MANIFEST_KEYS = [key.name for key in dataclasses.fields(Manifest)]
 
 
 @dataclass(frozen=True)

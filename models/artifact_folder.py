@@ -142,9 +142,9 @@ def _install(folder: Path, target: Path) -> None:
 
 def _keep_others(old: Path, new: Path) -> None:
     """Copies other files to the new folder; moving them would damage the old folder if it failed midway."""
-    ours = WRITTEN | set(Manifest.from_json((old / MANIFEST).read_text()).files)
+    own_files = WRITTEN | set(Manifest.from_json((old / MANIFEST).read_text()).files)
     for other in old.iterdir():
-        if other.name in ours:
+        if other.name in own_files:
             continue
         if other.is_dir() and not other.is_symlink():
             shutil.copytree(other, new / other.name, symlinks=True)

@@ -75,7 +75,7 @@ class Revision:
     def ended(self, arm: str, state: State) -> Revision:
         """Moves all units to one arm. State "stopped" also stops all other arms. Raises ValueError for an unknown arm."""
         self._must_have(arm)
-        names = [one.name for one in self.definition.arms]
+        names = [declared.name for declared in self.definition.arms]
         others = frozenset(names) - {arm}
         weights = {name: float(name == arm) for name in names}
         return replace(self._moved(weights, others if state == "stopped" else self.stopped - {arm}), state=state)
@@ -115,7 +115,7 @@ class Revision:
             raise ValueError(f"{self.definition.name} is {self.state}; start it again to change it")
 
     def _must_have(self, arm: str) -> None:
-        names = [one.name for one in self.definition.arms]
+        names = [declared.name for declared in self.definition.arms]
         if arm not in names:
             raise ValueError(f"{self.definition.name} has no arm {arm[:60]!r}; its arms are {', '.join(names)}")
 

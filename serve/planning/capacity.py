@@ -77,9 +77,9 @@ def simulate(cost: Cost, fleet: Fleet, rate: float, requests: int = REQUESTS, se
     arrivals = np.cumsum(random.exponential(1 / rate, requests))
     gateways = []
     for number in range(fleet.gateways):
-        mine: list[float] = arrivals[number :: fleet.gateways].tolist()
-        decoded = _pass(_pass(mine, 1, cost.loop), fleet.decoders, cost.decode)
-        gateways.append(Gateway(deque(sorted(zip(decoded, mine, strict=True)))))
+        arrived: list[float] = arrivals[number :: fleet.gateways].tolist()
+        decoded = _pass(_pass(arrived, 1, cost.loop), fleet.decoders, cost.decode)
+        gateways.append(Gateway(deque(sorted(zip(decoded, arrived, strict=True)))))
     finished, rows, busy = _run(cost, fleet, gateways, iter(random.choice(cost.hops, requests).tolist()))
     latencies = np.array([end - start for start, end in sorted(finished)])[requests // 10 :]
     p50, p99 = np.quantile(latencies, (0.5, 0.99))

@@ -117,7 +117,7 @@ class Build:
             return self._check(data, self._reference(data))
         reference, engine = load_engine(spec.artifact.image_model, self._threads), self._load()
         batches = list(self._random_batches())
-        expected, logits = (np.concatenate([one.run(rows) for rows in batches]) for one in (reference, engine))
+        expected, logits = (np.concatenate([loaded.run(rows) for rows in batches]) for loaded in (reference, engine))
         check = check_accuracy(expected, logits, None, spec.budget)
         if spec.precision != "fp32":
             return check

@@ -257,4 +257,4 @@ def _best_first(spec: EngineSpec, manifests: Iterable[EngineManifest]) -> list[E
     def rank(manifest: EngineManifest) -> tuple[bool, str]:
         return manifest.judgement["status"] == "accepted", str(manifest.made["date"])
 
-    return sorted((one for one in manifests if not spec.differences(one.recipe)), key=rank, reverse=True)
+    return sorted((manifest for manifest in manifests if not spec.differences(manifest.recipe)), key=rank, reverse=True)
