@@ -1,7 +1,7 @@
 """Writes artifacts atomically: into a new folder next to the old one; then the two are exchanged in one step.
 
 Only files of an artifact are ever replaced. A process that is killed leaves the old artifact intact, and a hidden folder
-beside it.
+next to it.
 """
 
 from __future__ import annotations

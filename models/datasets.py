@@ -18,9 +18,8 @@ from PIL import Image
 from convoy.errors import ArtifactError
 from models.artifact import file_hash
 
-HELD_OUT = (
-    5_000  # size of the validation set: the last training images, not used in training but for all choices after it
-)
+# Size of the validation set: the last training images, not used in training but for all choices after it.
+HELD_OUT = 5_000
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]

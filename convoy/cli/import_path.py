@@ -1,7 +1,7 @@
 """Checks that no file on PYTHONPATH hides a Python module that the server needs.
 
-Ray's workers inherit PYTHONPATH. Where a file there hides a package, every worker fails as it starts, and Ray tries again for
-minutes before it gives up.
+Ray's workers inherit PYTHONPATH. If a file there hides a package, every worker fails to start, and Ray retries for minutes before
+it gives up.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import convoy
 from convoy.errors import ConfigError
 
 ROOT = Path(convoy.__file__).resolve().parents[1]
-INSTALLED = Path(click.__file__).resolve().parents[1]  # the folder of our dependencies
+INSTALLED = Path(click.__file__).resolve().parents[1]  # the folder of Convoy's dependencies
 OWN_PACKAGES = {"convoy", "models", "serve"}
 
 

@@ -39,9 +39,8 @@ from models.images.resize import Box, Pixels, Resampler, best_resampler, block_f
 
 SMALL_SIDE = 64  # up to this side, decoding is cheaper than passing the image to a thread
 SMALL_BYTES = 20_000  # more than 64x64 pixels need; a longer file has metadata that take time to skip
-DCT_MARGIN = (
-    3  # at 1, libjpeg's box filter does all the resizing and predictions change; at 3, differences are near rounding
-)
+# At 1, libjpeg's box filter does all the resizing and predictions change; at 3, differences are near rounding.
+DCT_MARGIN = 3
 SCANS_OF_LIMIT = 20  # limit of a progressive JPEG's scans times pixels, in multiples of the pixel limit
 PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "BMP": BmpImagePlugin.BmpImageFile,

@@ -1,6 +1,6 @@
 """Format and size of an encoded image from its header, for every accepted format, before the file reaches a decoder.
 
-The sizes are upper bounds of what a decoder allocates, and files that would make a decoder loop for long are refused here.
+The sizes are upper bounds of what a decoder allocates, and files that would keep a decoder busy for a long time are refused here.
 """
 
 from __future__ import annotations

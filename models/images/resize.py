@@ -1,7 +1,7 @@
 """The decoder's resize: torchvision's antialiased bilinear filter, computed only for the crop.
 
-`cykooz-resizer` (SIMD, without the GIL) does it where it is installed, else Pillow, as on Linux on ARM, for which it has no
-wheels. They differ by rounding, 1 of 255, and are equally far from exact arithmetic.
+Uses `cykooz-resizer` (SIMD, without the GIL) if it is installed, else Pillow: on Linux on ARM, for example, it has no wheels. The
+two differ by rounding, 1 of 255, and are equally far from exact arithmetic.
 """
 
 from __future__ import annotations

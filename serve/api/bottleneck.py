@@ -1,7 +1,7 @@
 """The profile of a node: where requests spend time and which resource limits throughput, from two readings of its metrics.
 
 The stages of a request add up to its duration. The longest stage is not the bottleneck (a queue is long because something else is
-busy), so the bottleneck is determined from how busy each resource was.
+busy), so the bottleneck is determined from the utilisation of each resource.
 """
 
 from __future__ import annotations

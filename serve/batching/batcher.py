@@ -1,7 +1,7 @@
 """The late-binding batcher: a batch is formed from the waiting rows when an engine slot becomes free.
 
 Requests are admitted once, before their images are decoded: `arrival` counts images that are being decoded, and `submit`
-refuses nothing. Every item's future ends exactly once on every path: answered, failed with its batch, late or cancelled.
+does not check again. Every item's future ends exactly once on every path: answered, failed with its batch, late or cancelled.
 """
 
 from __future__ import annotations
@@ -222,8 +222,8 @@ class Batcher:
     def _expect(self, size: int, deadline: float, priority: int, ready_in: float, decoded: bool) -> float:
         """Expected seconds until `size` rows that arrive now are answered.
 
-        Decoding and the engine work at the same time, so the later of both counts. After decoding, rows need the time of
-        rows in a short queue, which is more than a run: they wait for the run in progress, on cores that are shared.
+        Decoding and the engine work at the same time, so the later one counts. After decoding, rows need the time of
+        rows in a short queue, which is more than one run: they also wait for the run in progress, and share the cores.
         """
         ahead = self._queue.ahead_of(priority, deadline)
         if not decoded:

@@ -1,6 +1,6 @@
 """Decides which waiting rows run next. Functions of (now, state) only, without a clock or an event loop.
 
-Earliest deadline first (Liu and Layland 1973) within a priority; 1 is the most urgent. A batch is formed at once when an
+Earliest deadline first (Liu and Layland 1973) within a priority; 1 is the most urgent. A batch is formed immediately when an
 engine slot is free: no item waits for a batch to fill.
 """
 
@@ -102,8 +102,8 @@ class DeadlineQueue(Generic[E]):
     def take(self, now: float, limit: int, predict: Callable[[int], float]) -> tuple[list[E], list[E]]:
         """Removes and returns the next batch of at most `limit` rows, and the items that would be late.
 
-        `predict` maps rows to the seconds of their run. Items are dropped on that estimate only where more rows wait than
-        one run takes: otherwise no run would ever correct a wrong estimate. The head of the queue is never passed over
+        `predict` maps rows to the seconds of their run. Items are dropped on that estimate only if more rows wait than
+        fit into one run: otherwise no run would ever correct a wrong estimate. The head of the queue is never passed over
         for a smaller item behind it, so no item starves.
         """
         batch: list[E] = []

@@ -62,9 +62,8 @@ async def run_in_parts(
     try:
         for start in range(0, len(rows), limit):
             future = queue.submit(rows[start : start + limit], deadline, priority)
-            futures.append(
-                future
-            )  # one by one: if an item is refused, the earlier ones must be in the list, to be cancelled
+            # One by one: if an item is refused, the earlier ones must be in the list, to be cancelled.
+            futures.append(future)
         return list(await asyncio.gather(*futures))
     finally:
         for future in futures:

@@ -13,7 +13,7 @@ OUTCOMES: tuple[Outcome, ...] = ("answered", "late", "failed")
 class MemberResult:
     """A member's part in a request: `images` that it got, `seconds` until it answered, failed or was late.
 
-    `engine_seconds`: its rows' share of the engine runs that they were in.
+    `engine_seconds`: its rows' share of the time of their engine runs.
     """
 
     model: str

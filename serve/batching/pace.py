@@ -2,7 +2,7 @@
 
 Recent work has the largest weight. A single observation counts as at most `SURPRISE` times the estimate, since a run that
 waited for a dead host says nothing about the next one. A lower bound would be wrong: on a busy machine a few stalls are
-most of the mean. Pure state machines, without a clock.
+most of the mean. All classes are pure state machines, without a clock.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PRIOR_SPREAD = 0.2
 class RunTimes:
     """Predicts the seconds of an engine's runs: a latency curve times a factor, plus a fixed time.
 
-    A busy machine multiplies run times; a delayed thread adds to them. A ratio alone would mistake a delay of 3 ms in runs
+    A busy machine multiplies run times, while a delayed thread adds to them. A ratio alone would mistake a delay of 3 ms in runs
     of 0.2 ms for a machine sixteen times as slow, also for runs of a hundred rows. Both parameters come from a
     least-squares line through recent runs, regularised towards the curve's slope when all runs have the same size.
     """

@@ -33,7 +33,7 @@ async def ask(app: str, method: str, *arguments: Any) -> Any:
 def start_problem(app: str) -> str:
     """The ConvoyError of the last replica of an application that failed to start; empty if none failed.
 
-    Serve retries with growing pauses. Meanwhile the caller can report the error, and retry too.
+    Serve retries with growing pauses. Meanwhile the caller can report the error, and retry as well.
     """
     status = ray_serve.status().applications.get(app)
     deployments = status.deployments.values() if status else ()

@@ -1,7 +1,7 @@
 """The composition root: builds the Ray Serve applications of the settings, for `convoy up` and for Serve's config schema.
 
-Classes and functions bear the field's words. Names of applications, deployments and resources (`meter`, `steward`,
-`referee`, `convoy_meter`, `convoy_steward`) stay, since users type them in Ray's commands and cluster manifests.
+The names of applications, deployments and resources (`meter`, `steward`, `referee`, `convoy_meter`, `convoy_steward`) differ from
+those of the classes, since users type them in Ray's commands and cluster manifests.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ METER_APP = "meter"
 GATEWAY_APP = "gateway"
 PROXY_LOCATION = "Disabled"  # the gateway owns its listeners
 LOGGING: dict[str, Any] = {"log_level": "WARNING", "enable_access_log": False}
-# Custom resources place replicas in a cluster. Every node offers METER_RESOURCE once. Nodes for gateways also offer
+# Custom resources place replicas in a cluster. Every node declares METER_RESOURCE once. Nodes for gateways also declare
 # GATEWAY_RESOURCE, and STEWARD_RESOURCE; the coordinator and the experiment controller take half of it each.
 GATEWAY_RESOURCE = "convoy_gateway"
 STEWARD_RESOURCE = "convoy_steward"

@@ -1,7 +1,7 @@
 """The experiment controller (Ray application `referee`): a single replica that decides on experiments.
 
-It is not on the request path, so gateways serve on without it. It is a deployment of its own, since it works on a database and
-on large arrays, and must not delay the coordinator.
+It is not on the request path, so gateways serve without it. It has its own deployment, because it works on a database and
+large arrays and must not delay the coordinator.
 """
 
 from __future__ import annotations

@@ -51,7 +51,8 @@ class Host:
             artifact = await asyncio.to_thread(Artifact.load, config.folder)
             spec = await asyncio.to_thread(build_spec, config, artifact)
             self._engines = await asyncio.to_thread(load_engines, config, spec, open_store(engines), threads, metrics)
-        except Exception as error:  # Serve's status shows only the traceback, in which ConvoyErrors are searched for
+        except Exception as error:
+            # Serve's status has only the traceback, in which `serve.cluster.rpc` finds ConvoyErrors.
             raise ArtifactError(reason_of(error)) from error
         self._engines.complete()
         self._thread = WorkThreads("engine")

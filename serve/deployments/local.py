@@ -58,8 +58,9 @@ class InstalledCode(JobConfig):
     """Configuration of a Ray job whose workers import installed code only, nothing from the user's working directory.
 
     `ray.init` puts the script's folder and the working directory first on the workers' `sys.path`, where a user's `models.py`
-    or `http.py` hides the package of that name. Only a job that ships a working directory to its workers is exempt, so this
-    one claims to. It ships none: the workers run in the user's directory, so relative paths of the configuration work there.
+    or `http.py` hides the package of that name. Ray skips this only for a job that ships a working directory to its
+    workers, so this configuration declares one. It ships none: the workers run in the user's directory, so relative paths of
+    convoy.yaml work there.
     """
 
     def _runtime_env_has_working_dir(self) -> bool:

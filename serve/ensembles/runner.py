@@ -39,8 +39,8 @@ class Composition(Protocol):
 class EnsembleRunner:
     """Answers requests by running a composition. Lives on one event loop.
 
-    Rows wait in the members' queues, where they share batches with the rows of other requests. Each request is a run of
-    its own here.
+    Rows wait in the members' queues, where they share batches with the rows of other requests. Here, each request is
+    a run.
     """
 
     def __init__(

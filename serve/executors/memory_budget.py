@@ -12,7 +12,7 @@ from typing import Protocol
 class Resident:
     """A model whose engine is in memory.
 
-    `size` is in bytes, `used` is when it last ran (monotonic seconds), `busy` whether a batch runs or is about to.
+    `size` is in bytes, `used` is the time of its last run (monotonic seconds), `busy` whether a batch runs or is about to.
     """
 
     name: str

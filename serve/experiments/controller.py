@@ -182,9 +182,8 @@ class ExperimentController:
         if span is None:
             return []
         points = []
-        early = (
-            np.linspace(0, 1, HISTORY_POINTS + 1)[1:] ** 2
-        )  # more points at the start, where the difference changes most
+        # More points at the start, where the difference changes most.
+        early = np.linspace(0, 1, HISTORY_POINTS + 1)[1:] ** 2
         for at in span[0] + early * (span[1] + 1e-6 - span[0]):
             then = Analysis.of(self._ledger, revision, self._source, until=float(at))
             arms = [arm.name for arm in revision.definition.arms[1:]]

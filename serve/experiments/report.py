@@ -47,7 +47,7 @@ class ArmReport:
     answers: int
     failures: int
     dropped_copies: int
-    samples: int  # images whose outcome is known
+    samples: int  # images with a known outcome
     units: int  # of assignment: requests, or sticky keys
     metric: Bounds
     error_rate: Bounds

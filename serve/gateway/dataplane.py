@@ -1,6 +1,6 @@
 """The request path, protocol-free: admission, route, decode, batch, answer.
 
-Both listeners translate their wire format into these calls, so that a request means the same over either.
+Both listeners translate their wire format into these calls, so that a request has the same meaning in both.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class DataPlane:
     async def _decode(self, endpoint: Endpoint, context: RequestContext, images: Sequence[ImageBytes | Pixels]) -> Rows:
         """Images to UINT8 rows [n, size, size, channels], or to the views of an ensemble or cascade.
 
-        This is where requests are admitted: images that could not be answered in time are not decoded.
+        Requests are admitted here: images that could not be answered in time are not decoded.
         """
         if endpoint.form != "image":
             raise InvalidInput(

@@ -61,9 +61,8 @@ class Endpoint:
 
     has_own_queue: ClassVar[bool] = True  # False: `batcher` belongs to another endpoint
     needs_request_id: ClassVar[bool] = False  # feedback refers to requests by id
-    resizes_tensors: ClassVar[bool] = (
-        False  # True: pixels of any size go through `decoder`, which resizes them for each member
-    )
+    # True: pixels of any size go through `decoder`, which resizes them for each member.
+    resizes_tensors: ClassVar[bool] = False
 
     @property
     def targets(self) -> tuple[Endpoint, ...]:

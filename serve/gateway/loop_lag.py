@@ -11,9 +11,8 @@ from serve.batching.pace import Pace
 BEAT_SECONDS = 0.02  # interval of the timer
 TURNS = 4.0  # loop iterations of a request: start of its task, start of its batch, end of the batch, end of the task
 LEAST_SECONDS = 0.004  # a smaller lag is noise: the clock's resolution and other callbacks
-MOST_SECONDS = (
-    0.5  # upper limit of a measurement: a longer iteration is a stall, which predicts little about the next one
-)
+# Upper limit of a measurement: a longer iteration is a stall, which predicts little about the next one.
+MOST_SECONDS = 0.5
 WEIGHT = 0.3  # of the newest measurement in the moving average
 REQUEST_SECONDS = 0.0002  # first estimate of the loop's time per answer
 LEAST_ANSWERS = 8  # in one interval of the timer; fewer do not give a reliable time per answer

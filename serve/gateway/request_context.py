@@ -41,7 +41,7 @@ class RequestContext:
     """One request. Lives on the event loop of its listener.
 
     Attributes:
-        timings: when the request passed each stage.
+        timings: the times at which the request passed each stage.
         caller: its client.
         deadline: monotonic seconds after which the answer is useless.
         priority: rows of a lower number run first; 0 is the default.

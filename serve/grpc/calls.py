@@ -58,9 +58,8 @@ class Calls:
                     raise
                 shown = tracked.failed(error)
                 if shown is error:
-                    del (
-                        shown
-                    )  # error and frame refer to each other, which would keep both in memory until garbage collection
+                    # Error and frame would refer to each other, and stay in memory until garbage collection.
+                    del shown
                     raise
                 raise shown from error
             except asyncio.CancelledError:

@@ -34,9 +34,8 @@ from serve.tls import grpc_credentials
 if TYPE_CHECKING:
     from serve.experiments.manager import Experiments
 
-KEEPALIVE_MS = (
-    60_000  # between keepalive pings; a client that does not acknowledge one within the timeout is disconnected
-)
+# Milliseconds between keepalive pings; a client that does not acknowledge one within the timeout is disconnected.
+KEEPALIVE_MS = 60_000
 KEEPALIVE_TIMEOUT_MS = 20_000
 COMPRESSION_OPTION, IDENTITY_ONLY = "grpc.compression_enabled_algorithms_bitset", 1
 INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name

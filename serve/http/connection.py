@@ -60,7 +60,7 @@ class Flow(FlowControl):
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's HTTP connection with our limits, JSON errors, and notification of a request whose client disconnects."""
+    """uvicorn's HTTP connection with limits, JSON errors, and notification of a request whose client disconnects."""
 
     flow: Flow
 
@@ -135,7 +135,7 @@ class Connection(HttpToolsProtocol):
             rest = rest[self._feed(rest[: max(PIECE_BYTES, self._body_left)]) :]
 
     def _feed(self, piece: bytes | memoryview) -> int:
-        """Parses a piece, or its part up to the end of a head that asks for an upgrade. Returns the number of bytes parsed."""
+        """Parses a piece, or its part up to the end of a head that requests an upgrade. Returns the number of bytes parsed."""
         self._piece_bytes = parsed = len(piece)
         if self._phase is HEAD:
             self._head_bytes += parsed
@@ -189,7 +189,7 @@ class Connection(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer: trailers are only counted and never merged (RFC 9110, section 6.5.1).
 
-        The headers, an API key among them, were already checked when a trailer arrives.
+        The headers, including an API key, were already checked when a trailer arrives.
         """
         if self._chunks is None:
             name = name.lower()
@@ -305,7 +305,7 @@ class Connection(HttpToolsProtocol):
     def _refuse_early(self, fields: Headers) -> bool:
         """Refuses a request, from its head alone, if it would miss its deadline. Returns whether it was refused.
 
-        Only where no earlier response is pending or unsent, since responses keep the order of requests. At most once per
+        Only if no earlier response is pending or unsent, since responses keep the order of requests. At most once per
         read: a read may hold thousands of heads, and other connections would wait while they are all refused.
         """
         if self._unanswered or self.flow.write_paused or self._refused:
@@ -346,7 +346,7 @@ class Connection(HttpToolsProtocol):
         return bool(self._blank_since) and now - self._blank_since > self._limits.header_seconds
 
     def _check_client_reads(self, now: float) -> None:
-        """Aborts a connection whose client stopped reading: its unsent responses stay in our memory."""
+        """Aborts a connection whose client stopped reading: its unsent responses would stay in memory."""
         unsent = self.transport.get_write_buffer_size()
         if not unsent or unsent != self._unsent:
             self._unsent, self._stalled_since = unsent, now

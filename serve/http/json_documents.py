@@ -19,9 +19,8 @@ import orjson
 from convoy.errors import InvalidInput, TooLarge
 from convoy.wire.tensors import Buffer
 
-SMALL_BYTES = (
-    64 * 1024
-)  # parsed on the event loop: at worst a few milliseconds, while a thread would delay every request
+# Parsed on the event loop: at worst a few milliseconds, while a thread would delay every request.
+SMALL_BYTES = 64 * 1024
 ENVELOPE_VALUES = 10_000  # allowed in addition to the data: options, parameters, unknown keys
 # The limit if no model's shape gives one: 64 RGB images of 224 × 224 pixels are 12.9 million values, with their lists.
 LARGEST_VALUES = 16_000_000

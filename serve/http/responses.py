@@ -1,6 +1,6 @@
 """HTTP responses: the classification document and errors.
 
-Header lists are made anew for each response: middleware appends to them.
+Each response gets a new list of headers, because middleware appends to it.
 """
 
 from __future__ import annotations

@@ -23,9 +23,8 @@ from serve.config.schema import ApiKey, Listen
 from serve.tls import server_context
 
 SECONDS = 10.0  # longest wait for the next byte of a client
-MAX_SECONDS = (
-    30.0  # of a connection: otherwise a client that sends byte by byte would occupy one of CONNECTIONS for days
-)
+# Longest duration of a connection: otherwise a client that sends byte by byte would occupy one of CONNECTIONS for days.
+MAX_SECONDS = 30.0
 CONNECTIONS = 32
 
 log = logging.getLogger("convoy.metrics")

@@ -3,7 +3,7 @@
 Requests arrive as a Poisson process and are spread evenly over gateways. In each gateway they pass the event loop (one
 server), the decode threads (one server each) and the queue. As soon as `serve.batching.slots` would grant a slot, the queued
 requests form a batch, which runs on the host that is free first. Transfer times are sampled from measurements. The model
-assumes that stages share no cores: each gateway and host is as fast as when it was measured alone.
+assumes that stages share no cores, so that each gateway and host is as fast as in a measurement alone.
 """
 
 from __future__ import annotations

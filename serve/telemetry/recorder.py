@@ -70,7 +70,7 @@ class Metrics:
 
 
 class EngineTime:
-    """Metrics of one engine: time in which it ran, what it is, its latency curve.
+    """Metrics of an engine: its busy time, its facts, its latency curve.
 
     `units` is the number of cores (or accelerators) that the engine may use.
     """

@@ -2,8 +2,8 @@
 
 The loss of top-1 accuracy is the share of images that only the reference classifies correctly, minus the share that only the
 engine does. Its upper bound is Tango's score limit for paired proportions (Tango, Statistics in Medicine 17, 1998). Simpler
-bounds (Clopper-Pearson on the discordant pairs) take the number of discordant pairs for known, and are wrong where there are
-few: with every one of them a loss, they accept an engine at the limit half of the time.
+bounds (Clopper-Pearson on the discordant pairs) treat the number of discordant pairs as known, and are wrong if there are
+few: when all of them are losses, they accept an engine at the limit half of the time.
 """
 
 from __future__ import annotations
