@@ -22,12 +22,12 @@ OWN_PACKAGES = {"convoy", "models", "serve"}
 
 
 def check_import_path(environment: Mapping[str, str] = os.environ) -> None:
-    """Raises ConfigError that names the first file on PYTHONPATH that hides one of our packages, or a module they import."""
+    """Raises ConfigError that names the first file on PYTHONPATH that hides a package of Convoy, or a module that it imports."""
     python_path = environment.get("PYTHONPATH")
     if not python_path:
         return
     for entry in python_path.split(os.pathsep):
-        folder = Path(entry).resolve()  # Python takes an empty entry for the working directory
+        folder = Path(entry).resolve()  # for Python, an empty entry is the working directory
         if not folder.is_dir() or folder in (ROOT, INSTALLED):
             continue
         hiding = next(filter(_hides, sorted(folder.iterdir())), None)

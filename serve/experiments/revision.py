@@ -25,7 +25,7 @@ class Revision:
     allocation: Allocation
     by_command: bool = False  # started by a command, not declared in the configuration
     stopped: frozenset[str] = frozenset()  # arms without a share until a user starts the experiment again
-    held: frozenset[str] = frozenset()  # arms that were worse: their ramp waits for a user
+    held: frozenset[str] = frozenset()  # arms that were worse: the ramp waits for a user
 
     @property
     def salt(self) -> str:
@@ -39,13 +39,13 @@ class Revision:
 
     @property
     def ramps(self) -> bool:
-        """Whether the ramp has a next step that time brings."""
+        """Whether the ramp has a next step that is taken automatically."""
         definition = self.definition
         more = definition.mode == "canary" and self.step + 1 < len(definition.ramp)
         return more and self.state == "running" and definition.stage_seconds > 0 and not self.held
 
     def ramped(self, step: int) -> Revision:
-        """At another step of the ramp. Raises ValueError when there is no such step or the experiment has ended."""
+        """Moves to another step of the ramp. Raises ValueError when there is no such step or the experiment has ended."""
         self._must_run()
         if self.definition.mode != "canary" or not 0 <= step < len(self.definition.ramp):
             raise ValueError(f"{self.definition.name} has no step {step}; its ramp is {list(self.definition.ramp)}")
@@ -57,7 +57,7 @@ class Revision:
         return replace(self, serial=self.serial + 1, held=self.held | {arm})
 
     def reweighted(self, weights: Mapping[str, float]) -> Revision:
-        """With other shares; stopped arms get none. Raises ValueError when the experiment has ended."""
+        """Changes the shares; stopped arms get none. Raises ValueError when the experiment has ended."""
         self._must_run()
         return self._moved(weights, self.stopped)
 
@@ -83,7 +83,7 @@ class Revision:
     def redefined(self, definition: Experiment) -> Revision:
         """The next revision, with its own statistics; units keep their arms as far as the new weights allow.
 
-        Arms that were stopped or held stay so, by name. Raises ValueError when no arm is left.
+        Arms that were stopped or held keep this state, by name. Raises ValueError when no arm is left.
         """
         names = {arm.name for arm in definition.arms}
         stopped, held = self.stopped & names, self.held & names
@@ -105,7 +105,7 @@ class Revision:
         return dict.fromkeys((arm.name for arm in self.definition.arms), 0.0) | self.allocation.shares
 
     def _moved(self, weights: Mapping[str, float], stopped: frozenset[str]) -> Revision:
-        """Moves the fewest units. A bandit has a single stage, since its shares change all the time."""
+        """Moves the fewest units. A bandit has a single stage, since its shares change continuously."""
         allocation = self.allocation.moved_to(_permitted(weights, stopped))
         stage = self.stage + (self.definition.mode != "bandit")
         return replace(self, serial=self.serial + 1, stage=stage, allocation=allocation, stopped=stopped)

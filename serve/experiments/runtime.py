@@ -39,14 +39,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("convoy.experiments")
 
-COPIES = 64  # in flight at a time in one experiment
+COPIES = 64  # in flight at the same time in an experiment
 LAST_PRIORITY = 2**31 - 1
 CLIENTS_FAULT = (InvalidInput, TooLarge, Cancelled)
-SHED = (Overloaded, DeadlineExceeded, NotReady)  # under load copies fail so: they are dropped, the arm has not failed
+# Errors of copies under load: the copy is dropped and does not count as a failure of the arm.
+SHED = (Overloaded, DeadlineExceeded, NotReady)
 
 
 class Assigned(NamedTuple):
-    """A request's arm and unit of assignment; `unit` is 0 where the request is its own unit."""
+    """A request's arm and unit of assignment; `unit` is 0 if the request is its own unit."""
 
     arm: str
     unit: int
@@ -63,7 +64,7 @@ class ExperimentRuntime:
         metrics: Metrics,
         prices: Callable[[], Prices],
     ) -> None:
-        """`prices`: the present energy prices of engine time on this node."""
+        """`prices` returns the current energy prices of engine time on this node."""
         self.revision = revision
         self.arms = arms
         self._writer = writer
@@ -87,7 +88,7 @@ class ExperimentRuntime:
         return Assigned(self.revision.allocation.arm(self._salt, key), unit_of(self._salt, key))
 
     def serve(self, context: RequestContext, work: Work) -> Awaitable[list[Answer]]:
-        """Answers with the arm that the caller is assigned to. Raises ConvoyError as the arm does."""
+        """Answers with the arm that the request is assigned to. Raises the ConvoyError of the arm."""
         checked_id(context.request_id)
         assigned = self.assign(context)
         if self._copied:
@@ -129,7 +130,7 @@ class ExperimentRuntime:
         return Answered(place, identifier, assigned.unit, answered, images, seconds, engine, joules, at)
 
     def _start_copies(self, context: RequestContext, assigned: Assigned, work: Work) -> None:
-        """Copies a request to the other arms: bounded, last in every queue, and to no arm whose queue holds rows."""
+        """Copies a request to the other arms: at most COPIES, at the lowest priority, and only to arms with an empty queue."""
         revision = self.revision
         definition = revision.definition
         # A hash of the id with another salt: all gateways decide alike, and independently of the arm.
@@ -172,7 +173,7 @@ class ExperimentRuntime:
 
 
 def cost(endpoint: Endpoint, answers: Sequence[Answer], prices: Prices) -> tuple[float, float | None]:
-    """Engine seconds of answers and their joules; the latter is None unless every engine has a price."""
+    """Engine seconds of answers and their joules; joules are None unless every engine has a price."""
     engine, joules = 0.0, 0.0
     for recorder, seconds in endpoint.engine_work(answers):
         engine += seconds
@@ -182,14 +183,14 @@ def cost(endpoint: Endpoint, answers: Sequence[Answer], prices: Prices) -> tuple
 
 
 def best_classes(answer: Answer) -> Iterator[tuple[int, float]]:
-    """The best class and its probability, image by image."""
+    """The best class of each image and its probability."""
     ranking = answer.run.ranking
     for row in range(answer.start, answer.stop):
         yield ranking.classes[row][0], ranking.probabilities[row][0]
 
 
 def key_reader(sticky: str) -> Callable[[RequestContext], str | None] | None:
-    """Reads the value that decides the arm, None where a request has none. None: every request is its own unit."""
+    """The function that reads the value that decides the arm (None if a request lacks it). None: each request is its own unit."""
     kind, _, name = sticky.partition(":")
 
     def field(context: RequestContext) -> str | None:
