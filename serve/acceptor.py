@@ -1,6 +1,6 @@
-"""Accepts every connection that is pending, because uvloop accepts only one per turn of its loop.
+"""Accepts every connection that is pending, because uvloop accepts only one per iteration of its loop.
 
-On a busy loop whose turns take 50 ms, uvloop alone would accept twenty connections a second. All others would wait in the
+On a busy loop with iterations of 50 ms, uvloop alone would accept twenty connections a second. All others would wait in the
 kernel's backlog, where neither deadlines nor limits apply. So whenever the loop accepts a connection, the acceptor accepts
 the pending ones too.
 """

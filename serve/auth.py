@@ -49,7 +49,7 @@ class Bucket:
 
 
 class Holder:
-    """A key with what it has used of its quotas."""
+    """A key and its use of its quotas."""
 
     def __init__(self, key: ApiKey, clock: Callable[[], float]) -> None:
         self.key = key
@@ -107,7 +107,7 @@ class Access:
         self.declare(keys)
 
     def declare(self, keys: Iterable[ApiKey]) -> None:
-        """Replaces the declared keys. Unchanged keys keep what they have used of their quotas."""
+        """Replaces the declared keys. Unchanged keys keep the use of their quotas."""
         declared = {bytes.fromhex(key.sha256): key for key in keys}
         present = self._holders
         self._holders = self._local | {

@@ -27,11 +27,11 @@ class Work:
         self.future: asyncio.Future[Any] = self.loop.create_future()
 
     def run(self) -> Any:
-        """Does the work; called on a worker thread."""
+        """Does the work. Called on a worker thread."""
         raise NotImplementedError
 
     def settle(self, result: Any, error: Exception | None) -> None:
-        """Sets the future; called on the event loop after `run`."""
+        """Sets the future's result or exception. Called on the event loop after `run`."""
         if self.future.done():
             return
         if error is None:
@@ -57,7 +57,7 @@ class Call(Work):
 class WorkQueue(Protocol):
     """The queue between the event loop and the threads. Thread-safe; `get` blocks.
 
-    A None that was put ends one thread: `get` returns it after all work.
+    Each None in the queue stops one thread: `get` returns it after all queued work.
     """
 
     def put(self, work: Any, /) -> None: ...
@@ -77,7 +77,7 @@ class WorkThreads:
             Thread(target=self._serve, name=name, daemon=True).start()
 
     async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Calls the function on a thread and returns its result. Raises what it raises, and RuntimeError after `close`."""
+        """Calls the function on a thread and returns its result. Raises its exception, or RuntimeError after `close`."""
         work = Call(function, arguments)
         self.start(work)
         result: Result = await work.future
@@ -90,7 +90,7 @@ class WorkThreads:
         self._queue.put(work)
 
     def close(self) -> None:
-        """Ends the threads once the queued work is done; does not wait for it."""
+        """Stops the threads after the queued work; does not wait for them."""
         self._closed = True
         for _ in range(self._count):
             self._queue.put(None)
@@ -99,10 +99,10 @@ class WorkThreads:
         while (work := self._queue.get()) is not None:
             result, failure = None, None
             try:
-                if not work.future.done():  # a cancelled request needs no result
+                if not work.future.done():  # nothing awaits the result of a cancelled request
                     result = work.run()
-            except Exception as error:  # noqa: BLE001 it is raised where the future is awaited
+            except Exception as error:  # noqa: BLE001 the awaiting coroutine raises it
                 failure = error
-            with contextlib.suppress(RuntimeError):  # the loop may be closed by now
+            with contextlib.suppress(RuntimeError):  # the loop may be closed already
                 work.loop.call_soon_threadsafe(work.settle, result, failure)
-            del work, result, failure  # an idle thread must not keep the last image in memory
+            del work, result, failure  # or an idle thread keeps the last image in memory

@@ -53,11 +53,11 @@ def classify(
     with Client(f"grpc{secure}://{grpc}" if grpc else url, credentials=credentials_for(url)) as client:
         for path in images:
             for name in wanted:
-                for one in _answers(client, name, path, top_k):
-                    if one.answer is None:
+                for result in _answers(client, name, path, top_k):
+                    if result.answer is None:
                         failed += 1
-                        click.echo(f"convoy: {one.path}: {one.error}", err=True)
-                    show.add(one, name)
+                        click.echo(f"convoy: {result.path}: {result.error}", err=True)
+                    show.add(result, name)
     show.end()
     if failed:
         raise SystemExit(1)
@@ -77,18 +77,18 @@ def _answers(client: Client, model: str, path: Path, top_k: int) -> Iterator[Fil
     if not path.is_dir():
         yield FileAnswer(path, client.classify(model, path, top_k=top_k))
         return
-    for one in client.classify_folder(model, path, top_k=top_k, progress=sys.stderr.isatty()):
-        if isinstance(one.error, (NotFound, NotReady)):
-            raise one.error
-        yield one
+    for result in client.classify_folder(model, path, top_k=top_k, progress=sys.stderr.isatty()):
+        if isinstance(result.error, (NotFound, NotReady)):
+            raise result.error
+        yield result
 
 
 class Lines:
     """Prints JSON, one line per result."""
 
-    def add(self, one: FileAnswer, model: str) -> None:
-        document: dict[str, Any] = {"image": str(one.path), "model": model}
-        click.echo(json.dumps(document | (_document(one.answer) if one.answer else {"error": str(one.error)})))
+    def add(self, result: FileAnswer, model: str) -> None:
+        document: dict[str, Any] = {"image": str(result.path), "model": model}
+        click.echo(json.dumps(document | (_document(result.answer) if result.answer else {"error": str(result.error)})))
 
     def end(self) -> None:
         pass
@@ -101,11 +101,11 @@ class Rows:
         # Model names are not truncated, because users copy them into the next command.
         self._table = Table("image", Column("model", no_wrap=True), "label", "probability", "ms", box=None)
 
-    def add(self, one: FileAnswer, model: str) -> None:
-        if one.answer is None:
+    def add(self, result: FileAnswer, model: str) -> None:
+        if result.answer is None:
             return
-        for rank, best in enumerate(one.answer.predictions[0].classes):
-            cells = (one.path.name, model, f"{one.answer.timings_ms['total']:.1f}") if rank == 0 else ("", "", "")
+        for rank, best in enumerate(result.answer.predictions[0].classes):
+            cells = (result.path.name, model, f"{result.answer.timings_ms['total']:.1f}") if rank == 0 else ("", "", "")
             self._table.add_row(cells[0], cells[1], best.label, f"{best.probability:.3f}", cells[2])
 
     def end(self) -> None:
@@ -115,7 +115,7 @@ class Rows:
 
 def _document(answer: Classification) -> dict[str, Any]:
     classes = [
-        {"index": one.index, "label": one.label, "probability": one.probability}
-        for one in answer.predictions[0].classes
+        {"index": best.index, "label": best.label, "probability": best.probability}
+        for best in answer.predictions[0].classes
     ]
     return {"classes": classes, "ms": answer.timings_ms["total"]}

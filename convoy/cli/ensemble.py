@@ -126,8 +126,8 @@ def fit(
     import yaml
 
     settings = settings_of(config, None, {})
-    ensembles = {one.name: one for one in settings.ensembles}
-    cascades = {one.name: one for one in settings.cascades}
+    ensembles = {ensemble.name: ensemble for ensemble in settings.ensembles}
+    cascades = {cascade.name: cascade for cascade in settings.cascades}
     if name in ensembles:
         found = _fit_ensemble(settings, name, data)
     elif name in cascades:
@@ -144,8 +144,8 @@ def _fit_ensemble(settings: Settings, name: str, data: str) -> dict[str, Any]:
     from models.ensembles.combine import combine
     from models.ensembles.weights import fit_weights
 
-    config = next(one for one in settings.ensembles if one.name == name)
-    voters = [_voter(settings, one.model, one.views, one.calibrated) for one in config.members]
+    config = next(ensemble for ensemble in settings.ensembles if ensemble.name == name)
+    voters = [_voter(settings, member.model, member.views, member.calibrated) for member in config.members]
     validation_set = _validation_set(data, voters)
     scores = np.stack([voter.scores(validation_set.images) for voter in voters])
     weights = fit_weights(scores, validation_set.labels)
@@ -153,8 +153,8 @@ def _fit_ensemble(settings: Settings, name: str, data: str) -> dict[str, Any]:
     fitted = combine(scores[kept], weights[kept], "mean_probability").argmax(axis=1)
     equal = combine(scores, np.ones(len(scores)), "mean_probability").argmax(axis=1)
     members = [
-        one.model_dump(mode="json") | {"weight": round(float(weight), 4)}
-        for one, weight in zip(config.members, weights, strict=True)
+        member.model_dump(mode="json") | {"weight": round(float(weight), 4)}
+        for member, weight in zip(config.members, weights, strict=True)
         if weight > 0
     ]
     return {
@@ -173,12 +173,12 @@ def _fit_cascade(
     from models.ensembles.thresholds import Candidate, fit_for_accuracy, fit_for_budget
     from serve.planning.ensemble_evaluation import engine_ms
 
-    config = next(one for one in settings.cascades if one.name == name)
-    if any(stage.model in {one.name for one in settings.ensembles} for stage in config.stages):
+    config = next(cascade for cascade in settings.cascades if cascade.name == name)
+    if any(stage.model in {ensemble.name for ensemble in settings.ensembles} for stage in config.stages):
         raise ConfigError(
             f"{name}: only stages that are models can be fitted, not ensembles; set those thresholds by hand"
         )
-    voters = [_voter(settings, one.model, one.views, one.calibrated) for one in config.stages]
+    voters = [_voter(settings, stage.model, stage.views, stage.calibrated) for stage in config.stages]
     validation_set = _validation_set(data, voters)
     stages = [
         Candidate(_title(voter), voter.scores(validation_set.images), engine_ms([voter], validation_set.images))
@@ -213,7 +213,7 @@ def _candidates(settings: Settings, data: str, names: tuple[str, ...], flip: boo
     from models.artifact import Artifact
 
     if not names:
-        of_data = [one.name for one in settings.models if Artifact.load(one.folder).manifest.dataset == data]
+        of_data = [model.name for model in settings.models if Artifact.load(model.folder).manifest.dataset == data]
         names = tuple(of_data)
     if not names:
         raise ConfigError(f"no configured model was trained on {data!r}; name the candidates with --model")
@@ -225,9 +225,9 @@ def _voter(settings: Settings, name: str, views: Any, calibrated: bool) -> Voter
     from serve.config.thread_plan import plan_threads
     from serve.planning.ensemble_evaluation import Voter
 
-    model = next((one for one in settings.models if one.name == name), None)
+    model = next((served for served in settings.models if served.name == name), None)
     if model is None:
-        raise NotFound(f"unknown model {name!r}; known: {', '.join(one.name for one in settings.models)}")
+        raise NotFound(f"unknown model {name!r}; known: {', '.join(served.name for served in settings.models)}")
     return Voter(model, views, calibrated, model.threads or plan_threads(settings).local, settings.limits.pixels)
 
 

@@ -60,10 +60,10 @@ def status(url: str, as_json: bool) -> None:
         click.echo(json.dumps(documents, indent=2))
         return
     table = Table("experiment", "state", "mode", "revision", "stage", "shares", box=None)
-    for one in documents:
-        halted = dict.fromkeys(one["held"], " (held)") | dict.fromkeys(one["stopped"], " (stopped)")
-        shares = ", ".join(f"{arm} {share:.1%}{halted.get(arm, '')}" for arm, share in one["shares"].items())
-        table.add_row(one["name"], one["state"], one["mode"], str(one["revision"]), str(one["stage"]), shares)
+    for entry in documents:
+        halted = dict.fromkeys(entry["held"], " (held)") | dict.fromkeys(entry["stopped"], " (stopped)")
+        shares = ", ".join(f"{arm} {share:.1%}{halted.get(arm, '')}" for arm, share in entry["shares"].items())
+        table.add_row(entry["name"], entry["state"], entry["mode"], str(entry["revision"]), str(entry["stage"]), shares)
     Console().print(table)
 
 
@@ -137,30 +137,31 @@ def print_report(document: dict[str, Any]) -> None:
     for name, show in {**ARM_ROWS, document["metric"]: lambda arm: bounds(arm["metric"], 4), **COST_ROWS}.items():
         table.add_row(name, *map(show, arms))
     by_class: dict[int, dict[str, dict[str, Any]]] = {}
-    for one in document["classes"]:
-        by_class.setdefault(one["class_index"], {})[one["arm"]] = one
+    for figures in document["classes"]:
+        by_class.setdefault(figures["class_index"], {})[figures["arm"]] = figures
     for of_class in islice(by_class.values(), CLASSES):
         label = next(iter(of_class.values()))["label"]
         table.add_row(label, *(class_cell(of_class.get(arm["name"])) for arm in arms))
     console.print(table)
     if len(by_class) > CLASSES:
         console.print(f"and {len(by_class) - CLASSES} classes on which the arms differ less (--json)", style="dim")
-    for one in document["comparisons"]:
-        more = "" if one["needed"] is None else f", about {one['needed']:,} more samples to decide"
-        console.print(
-            f"{one['arm']} less control: {bounds(one['difference'], 4)} from {one['samples']:,} samples{more}"
-        )
-    for line in [*(f"ALARM: {one}" for one in document["alarms"]), *document["notes"]]:
+    for comparison in document["comparisons"]:
+        more = "" if comparison["needed"] is None else f", about {comparison['needed']:,} more samples to decide"
+        difference = bounds(comparison["difference"], 4)
+        console.print(f"{comparison['arm']} less control: {difference} from {comparison['samples']:,} samples{more}")
+    for line in [*(f"ALARM: {alarm}" for alarm in document["alarms"]), *document["notes"]]:
         console.print(line, style="dim")
 
 
-def class_cell(one: dict[str, Any] | None) -> str:
-    return "no labels" if one is None else f"{bounds(one['accuracy'], 3)} of {one['samples']:,}"
+def class_cell(figures: dict[str, Any] | None) -> str:
+    return "no labels" if figures is None else f"{bounds(figures['accuracy'], 3)} of {figures['samples']:,}"
 
 
-def bounds(one: dict[str, Any], digits: int) -> str:
+def bounds(estimate: dict[str, Any], digits: int) -> str:
     """Formats `0.9120 [0.9010, 0.9220]`, with ? for a missing value."""
-    value, low, high = ("?" if one[key] is None else f"{one[key]:.{digits}f}" for key in ("value", "low", "high"))
+    value, low, high = (
+        "?" if estimate[key] is None else f"{estimate[key]:.{digits}f}" for key in ("value", "low", "high")
+    )
     return rf"{value} \[{low}, {high}]"
 
 

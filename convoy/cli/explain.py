@@ -127,7 +127,7 @@ def print_profile(profile: dict[str, Any], console: Console) -> None:
             times = (*model["stages_ms"].values(), model["total_ms"], model["p50_ms"], model["p99_ms"])
             table.add_row(model["name"], f"{model['requests_per_second']:,.0f}", *(f"{ms:.3f}" for ms in times))
         console.print(table)
-    busy = ", ".join(f"{one['name']} {one['busy']:.0%}" for one in profile["resources"])
+    busy = ", ".join(f"{resource['name']} {resource['busy']:.0%}" for resource in profile["resources"])
     console.print(f"busy: {busy}")
     console.print(f"bottleneck: {profile['bottleneck']}")
 
@@ -137,11 +137,11 @@ def _compositions(compositions: list[dict[str, Any]]) -> Table:
     table = Table(
         "ensemble or cascade", "stage", "member", "views", "rows", "M MACs", "engine ms", "ms up to here", box=None
     )
-    for one in compositions:
-        name = f"{one['name']} ({one['kind']})"
-        for stage in one["stages"]:
+    for composition in compositions:
+        name = f"{composition['name']} ({composition['kind']})"
+        for stage in composition["stages"]:
             total = _milliseconds(stage.get("engine_ms_per_image"))
-            label = stage["stage"] if one["kind"] == "cascade" else stage["combine"]
+            label = stage["stage"] if composition["kind"] == "cascade" else stage["combine"]
             for member in stage["members"]:
                 cost = _milliseconds(member.get("engine_ms_per_image"))
                 views = " × ".join(member["views"])

@@ -1,7 +1,7 @@
 """Checks that no file on PYTHONPATH hides a Python module that the server needs.
 
-Ray's workers inherit PYTHONPATH. Where a file there hides a package, every worker fails as it starts, and Ray tries again for
-minutes before it gives up.
+Ray's workers inherit PYTHONPATH. If a file there hides a package, every worker fails to start, and Ray retries for minutes before
+it gives up.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import convoy
 from convoy.errors import ConfigError
 
 ROOT = Path(convoy.__file__).resolve().parents[1]
-INSTALLED = Path(click.__file__).resolve().parents[1]  # the folder of our dependencies
+INSTALLED = Path(click.__file__).resolve().parents[1]  # the folder of Convoy's dependencies
 OWN_PACKAGES = {"convoy", "models", "serve"}
 
 
 def check_import_path(environment: Mapping[str, str] = os.environ) -> None:
-    """Raises ConfigError that names the first file on PYTHONPATH that hides one of our packages, or a module they import."""
+    """Raises ConfigError that names the first file on PYTHONPATH that hides a package of Convoy, or a module that it imports."""
     python_path = environment.get("PYTHONPATH")
     if not python_path:
         return
     for entry in python_path.split(os.pathsep):
-        folder = Path(entry).resolve()  # Python takes an empty entry for the working directory
+        folder = Path(entry).resolve()  # for Python, an empty entry is the working directory
         if not folder.is_dir() or folder in (ROOT, INSTALLED):
             continue
         hiding = next(filter(_hides, sorted(folder.iterdir())), None)

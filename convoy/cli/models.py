@@ -51,17 +51,17 @@ def _list_served(url: str, as_json: bool) -> None:
         click.echo(json.dumps(documents, indent=2))
         return
     table = Table(_names(), "version", "data set", "classes", "top-1", "params", "MACs", "placement", box=None)
-    for one in documents:
-        top1 = one["accuracy"].get("top1")
+    for entry in documents:
+        top1 = entry["accuracy"].get("top1")
         table.add_row(
-            one["name"],
-            one["version"],
-            one["dataset"],
-            str(one["classes"]),
+            entry["name"],
+            entry["version"],
+            entry["dataset"],
+            str(entry["classes"]),
             f"{top1:.2%}" if isinstance(top1, float) else "unknown",
-            f"{one['params']:,}",
-            f"{one['macs'] / 1e6:,.1f} M",
-            one["placement"],
+            f"{entry['params']:,}",
+            f"{entry['macs'] / 1e6:,.1f} M",
+            entry["placement"],
         )
     console = Console()
     console.print(table)
@@ -85,18 +85,18 @@ def list_architectures(as_json: bool) -> None:
     from models.architectures.page import bundled_manifests
 
     manifests = bundled_manifests()
-    rows = [(one, [m.name for m in manifests if m.architecture == one.name]) for one in read_facts().values()]
+    rows = [(facts, [m.name for m in manifests if m.architecture == facts.name]) for facts in read_facts().values()]
     if as_json:
-        click.echo(json.dumps([one.to_document() | {"checkpoints": names} for one, names in rows], indent=1))
+        click.echo(json.dumps([facts.to_document() | {"checkpoints": names} for facts, names in rows], indent=1))
         return
     table = Table(
         "architecture", "family", "paper", "year", "params", "GMACs", "published", "checkpoints here", box=None
     )
     table.columns[0].no_wrap = True
-    for one, names in rows:
-        top1 = "" if one.published_top1 is None else f"{one.published_top1:.2%}"
-        counts = (f"{one.params:,}", f"{one.macs / 1e9:.3f}")
-        table.add_row(one.name, one.family, one.paper, str(one.year), *counts, top1, ", ".join(names))
+    for facts, names in rows:
+        top1 = "" if facts.published_top1 is None else f"{facts.published_top1:.2%}"
+        counts = (f"{facts.params:,}", f"{facts.macs / 1e9:.3f}")
+        table.add_row(facts.name, facts.family, facts.paper, str(facts.year), *counts, top1, ", ".join(names))
     Console().print(table)
 
 

@@ -1,4 +1,4 @@
-"""How a command reaches a running server: its credentials, and one request."""
+"""Access of commands to a running server: credentials, and sending a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `convoy compile`, `convoy engines` and `convoy atlas` share: options, and how a stored engine is built and shown."""
+"""Shared code of `convoy compile`, `convoy engines` and `convoy atlas`: options, and building and showing a stored engine."""
 
 from __future__ import annotations
 

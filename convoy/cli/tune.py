@@ -105,7 +105,7 @@ def _write(config: Path, model: str, changes: dict[str, Any], remarks: list[str]
     from serve.config.schema import bundled_models
 
     if config.exists():
-        text = config.read_bytes().decode()  # as it is: text mode would turn CRLF into LF
+        text = config.read_bytes().decode()  # unchanged: text mode would turn CRLF into LF
     else:
         models = [{"name": entry.name, "placement": entry.placement} for entry in bundled_models()]
         text = yaml.safe_dump({"models": models}, sort_keys=False)

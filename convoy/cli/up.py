@@ -34,7 +34,7 @@ def up(config: Path | None, host: str | None, **ports: int | None) -> None:
     console = Console()
     stopped = threading.Event()
     stop_on_signals(stopped)
-    # Set again after Ray has started, because Ray installs a SIGTERM handler of its own, which would exit without draining.
+    # Set again after Ray has started, because Ray installs its own SIGTERM handler, which would exit without draining.
     with running(settings_of(config, host, ports), console, partial(stop_on_signals, stopped)) as settings:
         console.print(addresses(settings))
         console.print("Press Ctrl-C to stop.")

@@ -61,7 +61,7 @@ class Classification:
     timings_ms: Mapping[str, float]
     batch_size: int
     members: tuple[Member, ...] = ()
-    arm: str = ""  # of the experiment, when the model's name was that of one
+    arm: str = ""  # of the experiment, if the model is one
     energy: Energy | None = None
 
 
@@ -90,7 +90,7 @@ def unreadable(server: str, error: Exception) -> ConvoyError:
 
 
 def parse_classification(server: str, document: Document, energy: bool = False) -> Classification:
-    """Parses a classification; `energy` says whether it was requested. Raises ConvoyError for another document."""
+    """Parses a classification; `energy`: whether it was requested. Raises ConvoyError for another document."""
     try:
         return Classification(
             document["id"],

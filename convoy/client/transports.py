@@ -79,7 +79,7 @@ class GrpcTransport:
         self._metadata = credentials.metadata()
         self._classifier = classifier_pb2_grpc.ClassifierStub(self._channel)  # type: ignore[no-untyped-call]
 
-    # tritonclient registers the same protobuf package, and loading both fails: ours is loaded only by a call that needs it.
+    # tritonclient registers the same protobuf package, and loading both fails: this one is loaded only by a call that needs it.
     @cached_property
     def _inference(self) -> Any:
         from convoy.protos import open_inference_pb2_grpc

@@ -1,4 +1,4 @@
-"""`python -m convoy.protos.generate`: the generated modules again, from the .proto files beside this one."""
+"""`python -m convoy.protos.generate`: generates the modules again, from the .proto files in this folder."""
 
 from __future__ import annotations
 

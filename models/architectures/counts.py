@@ -81,7 +81,7 @@ def trace(net: nn.Module, shape: tuple[int, ...]) -> Trace:
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Records operations, and which of them each tensor comes from."""
+    """Records operations, and the operation that produced each tensor."""
 
     def __init__(self, net: nn.Module, image: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""A table of an architecture's layers, with lines beside the rows that show where each takes its input from."""
+"""A table of an architecture's layers, with lines that connect each row to the rows of its inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads weights from files (ours, torchvision's, timm's) and maps their keys to those of the zoo."""
+"""Reads weights from files (of models.train, torchvision or timm) and maps their keys to those of the zoo."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def adapt(weights: Weights) -> Weights:
-    """Maps other layouts to ours: timm's VGG head, DenseNet keys of old torch. Drops GoogLeNet's auxiliary heads."""
+    """Maps other layouts to the zoo's: timm's VGG head, DenseNet keys of old torch. Drops GoogLeNet's auxiliary heads."""
     adapted = {}
     for key, tensor in weights.items():
         if key.startswith(("aux1.", "aux2.")):

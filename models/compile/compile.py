@@ -49,7 +49,7 @@ log = logging.getLogger("convoy.compile")
 
 @dataclass(frozen=True)
 class Plan:
-    """Inputs of a compilation beside the weights.
+    """Inputs of a compilation in addition to the weights.
 
     An empty accuracy is measured on the data set's test images; an empty source is read from the checkpoint.
     """

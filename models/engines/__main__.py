@@ -1,4 +1,4 @@
-"""`python -m models.engines`: builds one engine at low priority, for a server that answers requests meanwhile."""
+"""`python -m models.engines`: builds one engine at low priority, while the server continues to answer requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def main() -> int:
         prog="python -m models.engines", description=__doc__, epilog="For interactive use, see: convoy compile --help"
     )
     parser.add_argument("artifact", type=Path, help="folder of the model's artifact")
-    parser.add_argument("--engine", choices=BACKENDS, required=True, help="backend that runs it")
+    parser.add_argument("--engine", choices=BACKENDS, required=True, help="backend that runs the engine")
     parser.add_argument("--precision", choices=PRECISIONS, required=True, help="precision to build")
     parser.add_argument("--store", required=True, help="folder or URL of the engine store")
     options = parser.parse_args()

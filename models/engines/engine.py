@@ -1,4 +1,4 @@
-"""The interface of every engine, whichever backend runs it."""
+"""The interface of all engines, independent of the backend."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Engine(Protocol):
 def run_in_parts(
     run: Callable[[NDArray[Any]], NDArray[np.float32]], batch: NDArray[Any], most: int
 ) -> NDArray[np.float32]:
-    """Logits [n, classes] of a batch of any size, by a `run` that takes at most `most` rows at a time."""
+    """Logits [n, classes] of a batch of any size, by calls of `run` with at most `most` rows each."""
     if len(batch) <= most:
         return run(batch)
     return np.concatenate([run(batch[start : start + most]) for start in range(0, len(batch), most)])

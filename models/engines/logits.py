@@ -1,7 +1,7 @@
 """Which logits are valid results, and how much the logits of two engines differ.
 
-A row has a distribution when it holds no NaN and its largest logit is finite. A logit of minus infinity is valid: it rules
-its class out, as a network does that masks classes or ends in the logarithm of probabilities.
+A row has a distribution when it holds no NaN and its largest logit is finite. A logit of minus infinity is valid: it excludes
+its class, as in a network that masks classes or ends in the logarithm of probabilities.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from convoy.errors import EngineFailed
 from models.engines.engine import Engine
 
-DOT_VALUES = 10_000  # OpenBLAS computes larger dot products on several threads, which then spin for a while
+DOT_VALUES = 10_000  # OpenBLAS computes larger dot products on several threads, which then spin before they sleep
 
 Logits = NDArray[np.float32]
 

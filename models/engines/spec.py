@@ -22,7 +22,7 @@ from models.datasets import Images, Labels
 from models.engines.backends.registry import Backend, installed_backends
 from models.engines.engine import Precision
 
-BUDGET = 0.005  # loss of top-1 accuracy that is allowed, as a share
+BUDGET = 0.005  # allowed loss of top-1 accuracy, as a share
 FORMAT = 1  # of stored engines; increasing it changes every key, so that all engines are built again
 BATCHES = (1, 8, 32)
 # Parts of a recipe in which an engine may differ and still serve a spec: the user may have calibrated on other images.

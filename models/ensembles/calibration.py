@@ -58,7 +58,7 @@ def fit_temperature(logits: NDArray[np.float32], labels: Labels) -> float:
 def calibrate(logits: NDArray[np.float32], labels: Labels) -> Calibration:
     """Fits a temperature on a validation set. Raises ValueError when it is empty."""
     if len(labels) == 0:
-        raise ValueError("a temperature needs held-out images with labels")
+        raise ValueError("a temperature needs labelled images of a validation set")
     temperature = fit_temperature(logits, labels)
     before, after = (expected_calibration_error(logits / t, labels) for t in (1.0, temperature))
     return Calibration(temperature, before, after, len(labels))

@@ -1,4 +1,4 @@
-"""Confidence of a network's distribution, by which a cascade decides whether to run the next network."""
+"""Confidence of a network's distribution, from which a cascade decides whether to run the next network."""
 
 from __future__ import annotations
 

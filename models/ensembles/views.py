@@ -1,4 +1,4 @@
-"""Test-time augmentation: several crops of one image, whose predictions are combined.
+"""Test-time augmentation: combines the predictions for several crops of one image.
 
 A crop (`Look`) is a square of the upright image, resized to the network's input and then mirrored or shifted, all in UINT8.
 Views compose from left to right: `five_crops, flip` are AlexNet's ten crops.
@@ -52,7 +52,7 @@ def check_views(views: Sequence[View]) -> None:
 
 
 def count_looks(views: Sequence[View]) -> int:
-    """Number of crops, thus rows that a network runs for one image."""
+    """Number of crops: the rows that a network runs for one image."""
     total = 1
     for view in views:
         total *= LOOKS[view]

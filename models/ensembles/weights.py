@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from models.ensembles.combine import log_softmax
 
 ROUNDS = 500
-SETTLED = 1e-6  # converged when no weight changes more in a round
+SETTLED = 1e-6  # converged when no weight changes by more in an iteration
 LEAST = 1e-3  # smaller weights are set to 0: such a member is not worth its engine time
 
 

@@ -1,4 +1,4 @@
-"""Writes ONNX graphs, with large tensors in `weights.bin` beside them."""
+"""Writes ONNX graphs, with large tensors in `weights.bin` in the same folder."""
 
 from __future__ import annotations
 

@@ -12,10 +12,10 @@ from models.artifact import IMAGE_MODEL, TENSOR_MODEL, Preprocessing
 
 
 def add_preprocessing(steps: Preprocessing, folder: Path, cast_first: bool = False) -> None:
-    """Writes image.onnx beside tensor.onnx, with UINT8 NHWC images as input; both share the same weights.
+    """Writes image.onnx next to tensor.onnx, with UINT8 NHWC images as input; both share the same weights.
 
-    Pixels are transposed before the cast to floats, when they take a quarter of the memory. With `cast_first` they are cast
-    first: TensorRT supports no other operation on UINT8.
+    Pixels are transposed before the cast to floats, because they then take a quarter of the memory. With `cast_first` they are
+    cast first: TensorRT supports no other operation on UINT8.
     """
     model = onnx.load(str(folder / TENSOR_MODEL), load_external_data=False)
     graph = model.graph

@@ -37,9 +37,10 @@ from models.images.pixel_formats import luma, on_white, pnm_pixels, to_plain_mod
 from models.images.png import plain_png, read_png
 from models.images.resize import Box, Pixels, Resampler, best_resampler, block_factor, region, within
 
-SMALL_SIDE = 64  # up to this side, decoding is cheaper than handing the image to a thread
+SMALL_SIDE = 64  # up to this side, decoding is cheaper than passing the image to a thread
 SMALL_BYTES = 20_000  # more than 64x64 pixels need; a longer file has metadata that take time to skip
-DCT_MARGIN = 3  # at 1, libjpeg's box filter replaces ours and predictions change; at 3, differences are near rounding
+# At 1, libjpeg's box filter does all the resizing and predictions change; at 3, differences are near rounding.
+DCT_MARGIN = 3
 SCANS_OF_LIMIT = 20  # limit of a progressive JPEG's scans times pixels, in multiples of the pixel limit
 PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "BMP": BmpImagePlugin.BmpImageFile,
@@ -53,7 +54,7 @@ PLAIN_MODES = {"L", "RGB", "RGBA"}
 PLAIN_PNG = {0: "L", 2: "RGB"}
 TIFF_COMPRESSIONS = {"raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits", "jpeg"}
 
-# Every path checks our own limit first. Pillow's limit would warn through a process-wide filter.
+# Every path checks `max_pixels` first. Pillow's limit would warn through a process-wide filter.
 Image.MAX_IMAGE_PIXELS = None
 libtiff.silence()
 
@@ -110,7 +111,7 @@ class Decoder:
         warnings.filterwarnings("ignore", module=r"PIL\.")
 
     def is_small(self, body: ImageBytes) -> bool:
-        """Whether decoding is cheaper than handing the image to a thread: up to 64x64 pixels, or refused by the header."""
+        """Whether decoding is cheaper than passing the image to a thread: up to 64x64 pixels, or refused by the header."""
         if len(body) > SMALL_BYTES:
             return False
         try:
@@ -121,7 +122,7 @@ class Decoder:
     def glance(self, body: ImageBytes) -> tuple[str, int]:
         """Format and number of pixels, to estimate the time of decoding.
 
-        The number is 0 where the first part of the header lacks it, and above the limit: such an image is refused at once.
+        The number is 0 if the first part of the header lacks it, or if it is above the limit: such an image is refused quickly.
         """
         name, pixels = glance(body)
         return name, pixels if pixels <= self._max_pixels else 0
@@ -129,7 +130,7 @@ class Decoder:
     def decode(self, body: ImageBytes) -> Pixels:
         """The model's row of an image, UINT8 [size, size, channels]. Blocks.
 
-        Raises InvalidInput for what is no complete image of an accepted format, TooLarge for too many pixels.
+        Raises InvalidInput unless it is a complete image of an accepted format, TooLarge for too many pixels.
         """
         return self.read(body, self.crop)
 

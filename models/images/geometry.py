@@ -1,7 +1,7 @@
-"""Which part of an image a network gets: the arithmetic of resize and centre crop, as torchvision does it.
+"""The part of an image that a network gets: the arithmetic of resize and centre crop, as in torchvision.
 
 torchvision resizes the short side (bilinear, antialiased) and crops the centre. Here the crop is mapped back to a box of the
-original image, and only this box is resized to the network's input: the same but for rounding, and less work.
+original image, and only this box is resized to the network's input: the same except for rounding, and less work.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Format and size of an encoded image from its header, for every accepted format, before any decoder sees the file.
+"""Format and size of an encoded image from its header, for every accepted format, before the file reaches a decoder.
 
-The sizes are upper bounds of what a decoder allocates, and files that would make a decoder loop for long are refused here.
+The sizes are upper bounds of what a decoder allocates, and files that would keep a decoder busy for a long time are refused here.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def read_size(name: str, body: ImageBytes) -> Size:
 def glance(body: ImageBytes) -> tuple[str, int]:
     """Format and number of pixels, from the first few parts of a file; ("", 0) when it is damaged or the size comes later.
 
-    For estimates on the event loop: takes a few microseconds, whatever the file holds.
+    For estimates on the event loop: takes a few microseconds for any file.
     """
     try:
         name = sniff(body)

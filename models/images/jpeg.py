@@ -62,7 +62,7 @@ def _jpeg_segments(body: ImageBytes, most: int = MAX_SEGMENTS) -> Iterator[tuple
 
 
 def read_jpeg(body: ImageBytes) -> JpegHeader:
-    """The frame header, and the EXIF orientation where it precedes it. Raises InvalidInput without a frame header."""
+    """The frame header, and the EXIF orientation if that precedes it. Raises InvalidInput without a frame header."""
     orientation = 1
     for marker, start, end in _jpeg_segments(body):
         if marker in _FRAME_MARKERS:

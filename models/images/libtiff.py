@@ -12,7 +12,7 @@ HANDLERS = ("TIFFSetErrorHandler", "TIFFSetWarningHandler")
 
 
 def silence() -> None:
-    """Removes libtiff's error and warning handlers, where it is a shared library of its own. Pillow still raises errors."""
+    """Removes libtiff's error and warning handlers, if it is a separate shared library. Pillow still raises errors."""
     lines = MAPS.read_text().splitlines() if MAPS.exists() else []
     for path in {line.split(maxsplit=5)[5] for line in lines if "libtiff" in line}:
         library = ctypes.CDLL(path)

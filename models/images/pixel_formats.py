@@ -22,7 +22,7 @@ def to_eight_bits(values: np.ndarray[tuple[int, ...], np.dtype[np.uint16]], maxi
 
 
 def to_plain_mode(image: Image.Image, channels: int) -> Image.Image:
-    """Converts to mode RGBA where there is transparency, else to L for one channel and to L or RGB for three.
+    """Converts to mode RGBA if there is transparency, else to L for one channel and to L or RGB for three.
 
     Raises InvalidInput for 32-bit integer and float pixels: files do not define which value is white.
     """

@@ -1,7 +1,7 @@
 """The decoder's resize: torchvision's antialiased bilinear filter, computed only for the crop.
 
-`cykooz-resizer` (SIMD, without the GIL) does it where it is installed, else Pillow, as on Linux on ARM, for which it has no
-wheels. They differ by rounding, 1 of 255, and are equally far from exact arithmetic.
+Uses `cykooz-resizer` (SIMD, without the GIL) if it is installed, else Pillow: on Linux on ARM, for example, it has no wheels. The
+two differ by rounding, 1 of 255, and are equally far from exact arithmetic.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def pillow_resample(pixels: Pixels, box: Box, size: int) -> Pixels:
 
 
 class SimdResampler:
-    """Resampler by cykooz-resizer. It gets bytes: its support of Pillow images depends on their internal memory layout."""
+    """Resampler by cykooz-resizer. It gets bytes, since its support of Pillow images depends on their memory layout."""
 
     def __init__(self) -> None:
-        """Raises ImportError where cykooz-resizer is not installed."""
+        """Raises ImportError if cykooz-resizer is not installed."""
         self._library: Any = importlib.import_module("cykooz_resizer")
         kinds = self._library.PixelType
         self._kinds = {1: kinds.U8, 3: kinds.U8x3, 4: kinds.U8x4}

@@ -35,7 +35,7 @@ class HubModel:
 
 
 def find_hub_model(hub: Hub, name: str, weights: Path | None) -> HubModel:
-    """A network with the hub's own weights, which it downloads, or with those of a file. Raises ArtifactError."""
+    """A network with the hub's weights, which are downloaded, or with the weights of a file. Raises ArtifactError."""
     package = _package(hub)
     try:
         return _timm(package, name, weights) if hub == "timm" else _torchvision(package, name, weights)
@@ -57,7 +57,7 @@ def _package(hub: Hub) -> Any:
         ) from error
     except Exception as error:
         raise ArtifactError(
-            f"{hub} is installed but does not import beside this torch ({_first_line(error)}); "
+            f"{hub} is installed but does not import with this version of torch ({_first_line(error)}); "
             "install builds of torch and torchvision that belong together"
         ) from error
 

@@ -43,7 +43,7 @@ class AlexNet(nn.Module):
 
 
 def alexnet_two_towers(classes: int = 1000) -> AlexNet:
-    """The paper's net, towers as groups: 61.0 M parameters, 0.72 G MACs; 227 pixels give 55-27-13-6."""
+    """The paper's network, with its towers as groups: 61.0 M parameters, 0.72 G MACs; 227 pixels give 55-27-13-6."""
     features = nn.Sequential(
         nn.Conv2d(3, 96, 11, 4), nn.ReLU(), ResponseNorm(towers=2), nn.MaxPool2d(3, 2),
         nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(), ResponseNorm(towers=2), nn.MaxPool2d(3, 2),
@@ -55,7 +55,7 @@ def alexnet_two_towers(classes: int = 1000) -> AlexNet:
 
 
 def alexnet(classes: int = 1000) -> AlexNet:
-    """The single tower: 61.1 M parameters, 0.71 G MACs. Dropout comes before each hidden layer."""
+    """The single tower: 61.1 M parameters, 0.71 G MACs. Dropout precedes each hidden layer."""
     features = nn.Sequential(
         nn.Conv2d(3, 64, 11, 4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
         nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),

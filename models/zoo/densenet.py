@@ -1,7 +1,7 @@
 """DenseNet: Huang, Liu, van der Maaten, Weinberger, "Densely Connected Convolutional Networks", arXiv 1608.06993, CVPR 2017.
 
 Every layer takes the maps of all earlier layers of its block and adds `growth` new ones. B: a 1x1 bottleneck before
-each 3x3; C: transitions that halve the maps. Keys of the ImageNet forms are those of the public checkpoints.
+each 3x3; C: transitions that halve the maps. State-dict keys of the ImageNet networks match torchvision's checkpoints.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Sequential):
-    """BN-ReLU-1x1, then half the pixels."""
+    """BN-ReLU-1x1, then 2x2 average pooling."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Transition(nn.Sequential):
 
 
 class DenseNet(nn.Module):
-    """Dense blocks of `depths` layers, transitions between them. Output [n, classes]."""
+    """Dense blocks of `depths` layers with transitions between them. Output [n, classes]."""
 
     def __init__(
         self, stem: nn.Sequential, maps: int, growth: int, depths: tuple[int, ...], classes: int,

@@ -20,7 +20,7 @@ Answer = Literal["whole", "deepest"]
 
 
 def join(inputs: list[Tensor], drop: float) -> Tensor:
-    """The mean of the inputs, of which each is dropped with probability `drop`, but never all."""
+    """The mean of the inputs. Each input is dropped with probability `drop`, but never all of them."""
     if drop:
         alive = [x for x in inputs if torch.rand(()).item() >= drop]
         inputs = alive or [inputs[int(torch.randint(len(inputs), ()))]]
@@ -66,7 +66,7 @@ class FractalBlock(nn.Module):
         return state[-1]
 
     def run_column(self, x: Tensor, number: int) -> Tensor:
-        """One column alone."""
+        """Runs a single column."""
         column = self.columns[number]
         assert isinstance(column, nn.ModuleList)
         for conv in column:
@@ -77,8 +77,8 @@ class FractalBlock(nn.Module):
 class FractalNet(nn.Module):
     """Blocks with a 2x2 max pool after each. Input [n, 3, 32, 32], output [n, classes].
 
-    In training, half the batches run one column through all blocks (global drop-path), the others drop inputs of joins
-    (local). `answer` selects the full network or its deepest column for inference.
+    In training, half of the batches run a single column through all blocks (global drop-path); the others drop inputs of
+    joins (local drop-path). `answer` selects the full network or its deepest column for inference.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class FractalNet(nn.Module):
         return logits
 
     def _column(self) -> int | None:
-        """The single column that this pass uses; None for all."""
+        """The column that this forward pass uses; None for all columns."""
         if self.training:
             return int(torch.randint(self.columns, ())) if torch.rand(()).item() < 0.5 else None
         return self.columns - 1 if self.answer == "deepest" else None
@@ -126,12 +126,12 @@ def fractalnet40(classes: int = 100) -> FractalNet:
 
 
 def fractalnet_thin(classes: int = 100) -> FractalNet:
-    """The paper's thin net of four columns, for 100 classes: 4.8 M parameters, 0.13 G MACs."""
+    """The paper's thin network of four columns, for 100 classes: 4.8 M parameters, 0.13 G MACs."""
     return FractalNet((16, 32, 64, 128, 128), 4, classes)
 
 
 def fractalnet_cifar(classes: int = 10) -> FractalNet:
-    """The paper's thin net of two columns, for 10 classes and without dropout: 19 M MACs."""
+    """The paper's thin network of two columns, for 10 classes and without dropout: 19 M MACs."""
     return FractalNet((16, 32, 64, 128, 128), 2, classes, dropouts=(0.0,) * 5)
 
 

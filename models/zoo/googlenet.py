@@ -1,7 +1,7 @@
 """GoogLeNet: Szegedy et al., "Going Deeper with Convolutions", arXiv 1409.4842, CVPR 2015.
 
 Inception modules run 1x1, 3x3 and 5x5 convolutions and a pool side by side, with 1x1 bottlenecks before the expensive ones.
-The network of the public checkpoint, whose keys are used here, has batch norm instead of LRN and 3x3 instead of 5x5.
+State-dict keys match torchvision's checkpoint. That network has batch norm instead of LRN, and 3x3 instead of 5x5 kernels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ConvUnit = Callable[..., nn.Module]  # inputs, outputs, kernel, stride=1, paddin
 
 
 class Widths(NamedTuple):
-    """A row of table 1: maps of each branch; `r` is the bottleneck before it."""
+    """A row of table 1: maps of each branch; `r` marks the bottleneck before a branch."""
 
     one: int
     three_r: int
@@ -53,7 +53,7 @@ MODULES = {
 
 
 class BiasedConv(nn.Module):
-    """Convolution with bias, ReLU: the paper's."""
+    """Convolution with bias and ReLU, as in the paper."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class BiasedConv(nn.Module):
 
 
 class NormedConv(nn.Module):
-    """Convolution, batch norm, ReLU: the public checkpoint's."""
+    """Convolution, batch norm and ReLU, as in torchvision's checkpoint."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class NormedConv(nn.Module):
 
 
 class Inception(nn.Module):
-    """Four branches side by side; `five` is the third one's kernel."""
+    """Four branches side by side; `five` is the kernel size of the third branch."""
 
     def __init__(self, inputs: int, widths: Widths, conv: ConvUnit, five: int) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class Inception(nn.Module):
 
 
 class Auxiliary(nn.Module):
-    """A classifier on 14x14 maps that gives early layers a gradient in training."""
+    """An auxiliary classifier on 14x14 maps, which adds gradient to early layers in training."""
 
     def __init__(self, inputs: int, classes: int, conv: ConvUnit) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class GoogLeNet(nn.Module):
         return self._from_4d(self._inception(self._to_4a(x), "4b", "4c", "4d"))
 
     def with_auxiliaries(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits of the net and of its two auxiliary classifiers, whose losses count AUXILIARY_WEIGHT each."""
+        """Logits of the network and of its two auxiliary classifiers, for losses with the weights 1 and AUXILIARY_WEIGHT."""
         assert self.aux1 is not None
         assert self.aux2 is not None
         at_4a = self._to_4a(x)
@@ -161,17 +161,17 @@ class GoogLeNet(nn.Module):
 
 
 def googlenet_paper(classes: int = 1000, auxiliaries: bool = False) -> GoogLeNet:
-    """The paper's: 7.0 M parameters (13.4 M with auxiliaries), 1.58 G MACs."""
+    """The paper's network: 7.0 M parameters (13.4 M with auxiliaries), 1.58 G MACs."""
     return GoogLeNet(classes, BiasedConv, ResponseNorm, five=5, last_pool=3, dropout=0.4, auxiliaries=auxiliaries)
 
 
 def googlenet(classes: int = 1000, auxiliaries: bool = False) -> GoogLeNet:
-    """The public checkpoint's: 6.6 M parameters, 1.50 G MACs; pixels are normalised with mean and standard deviation 0.5."""
+    """torchvision's network: 6.6 M parameters, 1.50 G MACs. Pixels are normalised with mean and standard deviation 0.5."""
     return GoogLeNet(classes, NormedConv, nn.Identity, five=3, last_pool=2, dropout=0.2, auxiliaries=auxiliaries)
 
 
 def googlenet_cifar(classes: int = 10) -> nn.Sequential:
-    """Four modules with batch norm for 32x32 images, behind a stem that pools: 17 M MACs."""
+    """Four modules with batch norm for 32x32 images, after a stem with pooling: 17 M MACs."""
     rows = (Widths(16, 24, 32, 4, 8, 8), Widths(32, 32, 48, 8, 24, 16))
     later = (Widths(48, 32, 64, 8, 32, 32), Widths(64, 48, 96, 12, 32, 32))
     net = nn.Sequential(

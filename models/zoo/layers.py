@@ -31,7 +31,7 @@ def hidden_classifier(inputs: int, hidden: int, classes: int) -> nn.Sequential:
 
 
 def normed_conv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    """Convolution that keeps the size, batch norm, ReLU: for CIFAR variants of older networks, which then train in few epochs."""
+    """Size-preserving convolution, batch norm and ReLU, for CIFAR variants of older networks, which then need fewer epochs."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
     )

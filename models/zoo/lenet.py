@@ -11,14 +11,14 @@ from models.zoo.architecture import GREY_32, Family
 
 __all__ = ["ARCHITECTURES", "LeNet5", "lenet5", "lenet5_modern"]
 
-# Table I of the paper: which of the six S2 maps each of the sixteen C3 maps sees.
+# Table I of the paper: the S2 maps (of six) that are inputs of each of the sixteen C3 maps.
 C3_INPUTS = (
     (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5),
     (0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5), (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5),
     (0, 1, 2, 3, 4, 5),
 )  # fmt: skip
 
-# Targets of F6, 7 wide and 12 high, in the manner of the paper's figure 3: similar characters have similar codes.
+# Targets of F6, 7 wide and 12 high, similar to the paper's figure 3: similar characters have similar codes.
 BITMAPS = (
     ".......|..###..|.##.##.|##...##|##...##|##...##|##...##|##...##|##...##|.##.##.|..###..|.......",
     ".......|...##..|..###..|.####..|...##..|...##..|...##..|...##..|...##..|...##..|.######|.......",

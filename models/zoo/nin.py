@@ -1,7 +1,7 @@
 """Network in Network: Lin, Chen, Yan, arXiv 1312.4400, ICLR 2014.
 
-Each convolution is followed by 1x1 convolutions, a small perceptron at every pixel; the last one has a map per class,
-whose average is the logit. Widths follow the authors' Caffe definitions.
+Each convolution is followed by 1x1 convolutions, which act as a small perceptron at every pixel. The last convolution has one
+channel per class, and global average pooling gives the logits. Widths follow the authors' Caffe definitions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def mlpconv(inputs: int, widths: tuple[int, int, int], kernel: int, stride: int 
 
 
 def normed_mlpconv(inputs: int, widths: tuple[int, int, int], kernel: int) -> nn.Sequential:
-    """The same at stride 1 with batch norm, which is younger than the paper: it trains in a tenth of the epochs."""
+    """As `mlpconv`, at stride 1 and with batch norm, which was published after the paper and cuts the epochs to a tenth."""
     return nn.Sequential(
         normed_conv(inputs, widths[0], kernel),
         normed_conv(widths[0], widths[1], 1),
@@ -33,7 +33,7 @@ def normed_mlpconv(inputs: int, widths: tuple[int, int, int], kernel: int) -> nn
 
 
 class NetworkInNetwork(nn.Module):
-    """Output [n, classes], the average of the last maps."""
+    """Output [n, classes]: global average pooling of the last convolution's channels."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ def _pool() -> nn.MaxPool2d:
 
 
 def nin_cifar10(classes: int = 10) -> NetworkInNetwork:
-    """The paper's net for 32x32 images: 0.97 M parameters, 222 M MACs."""
+    """The paper's network for 32x32 images: 0.97 M parameters, 222 M MACs."""
     return NetworkInNetwork(
         mlpconv(3, (192, 160, 96), 5, padding=2), _pool(), nn.Dropout(0.5),
         mlpconv(96, (192, 192, 192), 5, padding=2), _pool(), nn.Dropout(0.5),
@@ -61,7 +61,7 @@ def nin_cifar10(classes: int = 10) -> NetworkInNetwork:
 
 
 def nin_imagenet(classes: int = 1000) -> NetworkInNetwork:
-    """The ImageNet net of the authors' model zoo: 7.6 M parameters, 1.1 G MACs."""
+    """The ImageNet network of the authors' model zoo: 7.6 M parameters, 1.1 G MACs."""
     return NetworkInNetwork(
         mlpconv(3, (96, 96, 96), 11, stride=4), _pool(),
         mlpconv(96, (256, 256, 256), 5, padding=2), _pool(),
@@ -71,7 +71,7 @@ def nin_imagenet(classes: int = 1000) -> NetworkInNetwork:
 
 
 def nin_cifar(classes: int = 10) -> NetworkInNetwork:
-    """A quarter of the paper's widths, with batch norm and logits of either sign: 17 M MACs."""
+    """A quarter of the paper's widths, with batch norm and no ReLU before the logits: 17 M MACs."""
     return NetworkInNetwork(
         normed_mlpconv(3, (48, 40, 24), 5), _pool(),
         normed_mlpconv(24, (48, 48, 48), 5), _pool(),

@@ -1,6 +1,6 @@
 """`python -m models.zoo.parity [NAME…]`: measures how much ONNX differs from torch, with random weights.
 
-Each result is written at once, so that an interrupted run can be continued.
+Each result is written immediately, so that an interrupted run can be continued.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Pre-activation ResNet: He, Zhang, Ren, Sun, "Identity Mappings in Deep Residual Networks", arXiv 1603.05027, ECCV 2016.
 
-BN and ReLU come before each convolution and nothing after the addition, so that a signal passes every unit unchanged.
+BN and ReLU precede each convolution and nothing follows the addition, so a signal can pass every unit unchanged.
 ImageNet variants follow the authors' fb.resnet.torch, CIFAR variants their resnet-1k-layers.
 """
 
@@ -17,7 +17,7 @@ __all__ = ["ARCHITECTURES", "PreActivationResNet", "PreUnit", "conv", "norm_relu
 
 
 class PreUnit(Residual):
-    """x + branch(pre(x)). A projecting shortcut takes the activated input, pre(x), as the authors' code has it."""
+    """x + branch(pre(x)). A projection shortcut takes the activated input, pre(x), as in the authors' code."""
 
     def __init__(self, pre: nn.Module, branch: nn.Module, shortcut: nn.Module | None = None) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
 
 
 def basic_unit(inputs: int, outputs: int, stride: int) -> PreUnit:
-    """Two 3x3 convolutions; zeros for new maps (option A)."""
+    """Two 3x3 convolutions; a shortcut to more channels pads with zeros (option A)."""
     branch = nn.Sequential(conv(inputs, outputs, 3, stride), norm_relu(outputs), conv(outputs, outputs, 3))
     return PreUnit(norm_relu(inputs), branch, None if inputs == outputs else ShortcutA(outputs - inputs))
 
@@ -63,7 +63,7 @@ def bottleneck_unit(inputs: int, width: int, stride: int, *, stride_first: bool,
 
 
 class PreActivationResNet(nn.Module):
-    """Stem, units, a last BN and ReLU, average, linear. Output [n, classes]."""
+    """Stem, units, a final BN and ReLU, average pooling, linear layer. Output [n, classes]."""
 
     def __init__(self, stem: nn.Module, units: list[PreUnit], maps: int, classes: int) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ def preresnet164(classes: int = 10) -> PreActivationResNet:
 
 
 def preresnet_cifar(classes: int = 10) -> PreActivationResNet:
-    """Two basic units in each of three stages of 24, 48 and 96 maps, behind a stem that pools: 16 M MACs."""
+    """Two basic units in each of three stages of 24, 48 and 96 maps, after a stem with pooling: 16 M MACs."""
     stem = nn.Sequential(conv(3, 24, 3), nn.MaxPool2d(2))
     shapes = ((24, 24, 1), (24, 24, 1), (24, 48, 2), (48, 48, 1), (48, 96, 2), (96, 96, 1))
     return PreActivationResNet(stem, [basic_unit(*shape) for shape in shapes], 96, classes)

@@ -1,7 +1,7 @@
 """ResNet: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", arXiv 1512.03385, CVPR 2016.
 
-v1 is the paper's. v1.5, used by the public checkpoints, moves a bottleneck's stride from its first 1x1 to its 3x3. Keys are
-those of the public checkpoints; for CIFAR, those of Y. Idelbayev's.
+v1 follows the paper. v1.5, which torchvision's checkpoints use, moves a bottleneck's stride from the first 1x1 convolution to the
+3x3. State-dict keys match torchvision's checkpoints; those of the CIFAR networks match Y. Idelbayev's pytorch_resnet_cifar10.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ class Residual(nn.Module):
     survival: float = 1.0
 
     def join(self, shortcut: Tensor, branch: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """One draw per block and batch in training; the branch's expectation afterwards (Huang et al., equation 5)."""
+        """Adds the branch to the shortcut. In training, one random draw per block and batch may skip the branch.
+
+        In inference the branch is scaled by its survival probability (Huang et al., equation 5).
+        """
         if self.survival < 1:
             if not self.training:
                 return shortcut + self.survival * branch(x)
@@ -48,7 +51,10 @@ class Residual(nn.Module):
 
 
 class ShortcutA(nn.Module):
-    """Option A: every second pixel, and zeros for the new maps, half before and half after; no parameters."""
+    """Option A of the paper: subsamples every second pixel and pads the new channels with zeros, half on each side.
+
+    It has no parameters.
+    """
 
     def __init__(self, new_maps: int) -> None:
         super().__init__()
@@ -59,7 +65,7 @@ class ShortcutA(nn.Module):
 
 
 def projection(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """Option B: a 1x1 convolution with batch norm."""
+    """Option B of the paper: a 1x1 convolution with batch norm."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
 
@@ -83,7 +89,7 @@ class BasicBlock(Residual):
 
 
 class Bottleneck(Residual):
-    """1x1 down to `width`, 3x3, 1x1 up to `outputs`, and a shortcut. With groups it is ResNeXt's block."""
+    """1x1 down to `width`, 3x3, 1x1 up to `outputs`, and a shortcut. With `groups` > 1 it is the block of ResNeXt."""
 
     def __init__(
         self, inputs: int, width: int, outputs: int, stride: int, groups: int = 1, stride_on: Stride = "3x3"
@@ -108,7 +114,7 @@ class Bottleneck(Residual):
 
 
 class ResNet(nn.Module):
-    """Input [n, 3, 224, 224], output [n, classes]; four stages of blocks that halve the pixels and double the maps."""
+    """Input [n, 3, 224, 224], output [n, classes]; stages 2 to 4 halve the height and width."""
 
     def __init__(self, stages: list[nn.Sequential], maps: int, classes: int) -> None:
         super().__init__()
@@ -127,7 +133,7 @@ class ResNet(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """6n+2 layers of 16, 32 and 64 maps. Input [n, 3, 32, 32], output [n, classes]."""
+    """6n+2 layers in three stages of 16, 32 and 64 channels. Input [n, 3, 32, 32], output [n, classes]."""
 
     def __init__(self, blocks: int, classes: int = 10) -> None:
         super().__init__()
@@ -171,7 +177,7 @@ def _basic_resnet(depths: tuple[int, ...], classes: int) -> ResNet:
 def imagenet_resnet(
     depths: tuple[int, ...], classes: int, groups: int = 1, base_width: int = 64, stride_on: Stride = "3x3"
 ) -> ResNet:
-    """Bottlenecks whose 3x3 has `groups` groups of `base_width` maps per group in the first stage, doubling by stage."""
+    """A ResNet of bottlenecks. The 3x3 ones have `groups` groups of `base_width` channels, doubled in each later stage."""
     maps, stages = 64, list[nn.Sequential]()
     for planes, depth in zip((64, 128, 256, 512), depths, strict=True):
         width, outputs, stride = planes * base_width // 64 * groups, 4 * planes, 1 if planes == 64 else 2
@@ -208,17 +214,17 @@ def resnet152(classes: int = 1000) -> ResNet:
 
 
 def resnet50_v1(classes: int = 1000) -> ResNet:
-    """The paper's: 3.9 G MACs."""
+    """v1, as in the paper: 3.9 G MACs."""
     return imagenet_resnet((3, 4, 6, 3), classes, stride_on="1x1")
 
 
 def resnet101_v1(classes: int = 1000) -> ResNet:
-    """The paper's: 7.6 G MACs."""
+    """v1, as in the paper: 7.6 G MACs."""
     return imagenet_resnet((3, 4, 23, 3), classes, stride_on="1x1")
 
 
 def resnet152_v1(classes: int = 1000) -> ResNet:
-    """The paper's: 11.3 G MACs."""
+    """v1, as in the paper: 11.3 G MACs."""
     return imagenet_resnet((3, 8, 36, 3), classes, stride_on="1x1")
 
 

@@ -1,7 +1,7 @@
 """ResNeXt: Xie et al., "Aggregated Residual Transformations for Deep Neural Networks", arXiv 1611.05431, CVPR 2017.
 
-ResNet's bottleneck with its 3x3 in C groups: C paths of width d. `32x4d` is C x d in the first stage; the number of
-groups is constant, their width doubles with each stage. Keys are those of the public checkpoints.
+The bottleneck of ResNet with its 3x3 convolution in C groups: C paths of width d. `32x4d` is C x d in the first stage; the number
+of groups is constant and their width doubles in each stage. State-dict keys match torchvision's checkpoints.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def resnext101_32x4d(classes: int = 1000) -> ResNet:
 
 
 def resnext101_32x8d(classes: int = 1000) -> ResNet:
-    """The public checkpoint's, not in the paper: 88.8 M parameters, 16.4 G MACs."""
+    """torchvision's network, not in the paper: 88.8 M parameters, 16.4 G MACs."""
     return imagenet_resnet((3, 4, 23, 3), classes, groups=32, base_width=8)
 
 
@@ -38,7 +38,7 @@ def resnext101_64x4d(classes: int = 1000) -> ResNet:
 
 
 def resnext29(stem: nn.Module, maps: int, groups: int, width: int, outputs: int, classes: int) -> nn.Sequential:
-    """Three stages of three blocks for CIFAR, of `groups` x `width` and `outputs` maps in the first."""
+    """Three stages of three blocks for CIFAR. The first has `groups` x `width` inner and `outputs` outer maps."""
     stages = OrderedDict[str, nn.Module](stem=stem)
     for stage in range(3):
         inner, maps_out = groups * width * 2**stage, outputs * 2**stage
@@ -65,7 +65,7 @@ def resnext29_16x64d(classes: int = 10) -> nn.Sequential:
 
 
 def resnext_cifar(classes: int = 10) -> nn.Sequential:
-    """ResNeXt-29 8x4d behind a stem that pools: 13 M MACs."""
+    """ResNeXt-29 8x4d after a stem with pooling: 13 M MACs."""
     stem = nn.Sequential(normed_conv(3, 32, 3), nn.MaxPool2d(2))
     return resnext29(stem, 32, 8, 4, 64, classes)
 

@@ -1,8 +1,8 @@
 """SqueezeNet: Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters", arXiv 1602.07360.
 
-1.1 is the authors' later version with 2.4 times fewer operations. Simple bypass adds a module's input to its output where both
-have the same number of maps; complex bypass also where they differ, through a 1x1 convolution. Keys are those of the
-public checkpoints.
+1.1 is the authors' later version with 2.4 times fewer operations. Simple bypass adds a module's input to its output if both have
+the same number of maps; complex bypass also adds it if they differ, through a 1x1 convolution. State-dict keys match
+torchvision's checkpoints.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Fire(nn.Module):
 
 
 class NormedFire(nn.Module):
-    """The same with batch norm before each ReLU."""
+    """A `Fire` module with batch norm before each ReLU."""
 
     def __init__(self, inputs: int, squeeze: int, expand: int) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Bypassed(nn.Module):
 
 
 class SqueezeNet(nn.Module):
-    """Output [n, classes]; the classifier is a convolution and an average; its ReLU makes logits non-negative."""
+    """Output [n, classes]. The classifier is a convolution, a ReLU, so that logits are never negative, and an average."""
 
     def __init__(self, features: nn.Sequential, classes: int) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class SqueezeNet(nn.Module):
 
 
 class CifarSqueezeNet(nn.Sequential):
-    """Fire modules with batch norm and simple bypass, and logits of either sign. Input [n, 3, 32, 32]."""
+    """Fire modules with batch norm and simple bypass, without a ReLU before the logits. Input [n, 3, 32, 32]."""
 
     def __init__(self, classes: int) -> None:
         super().__init__(
@@ -132,12 +132,12 @@ def squeezenet1_0(classes: int = 1000) -> SqueezeNet:
 
 
 def squeezenet1_0_simple_bypass(classes: int = 1000) -> SqueezeNet:
-    """The same with identities around fire 3, 5, 7 and 9."""
+    """SqueezeNet 1.0 with simple bypass, around fire 3, 5, 7 and 9."""
     return _squeezenet1_0("simple", classes)
 
 
 def squeezenet1_0_complex_bypass(classes: int = 1000) -> SqueezeNet:
-    """The same with 1x1 convolutions around fire 2, 4, 6 and 8 too: 1.59 M parameters, 1.17 G MACs."""
+    """SqueezeNet 1.0 with complex bypass: also 1x1 convolutions around fire 2, 4, 6 and 8; 1.59 M parameters, 1.17 G MACs."""
     return _squeezenet1_0("complex", classes)
 
 

@@ -1,7 +1,7 @@
 """Stochastic depth: Huang, Sun, Liu, Sedra, Weinberger, "Deep Networks with Stochastic Depth", arXiv 1603.09382, ECCV 2016.
 
-A training method for residual networks: each branch is dropped at random, so that the network is shorter in training than in
-use. At inference each branch is scaled by its survival probability; training does not scale.
+A training method for residual networks: each branch is dropped at random, so the network is shorter in training than in
+inference. In inference each branch is scaled by its survival probability; in training it is not scaled.
 """
 
 from __future__ import annotations

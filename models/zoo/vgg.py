@@ -1,7 +1,7 @@
 """VGG: Simonyan, Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", arXiv 1409.1556, ICLR 2015.
 
-Nothing but 3x3 convolutions, and half the pixels with twice the maps after each pool. Keys are those of the public
-checkpoints; the forms with batch norm are theirs, not the paper's.
+All convolutions are 3x3; each pool halves the height and width, and most double the channels. State-dict keys match torchvision's
+checkpoints. The variants with batch norm are torchvision's, not the paper's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2,
 
 
 def stages(depths: tuple[int, ...], widths: tuple[int, ...], norm: bool) -> nn.Sequential:
-    """Five stages of 3x3 convolutions, each closed by a 2x2 max pool."""
+    """Five stages of 3x3 convolutions, each followed by a 2x2 max pool."""
     channels, layers = 3, list[nn.Module]()
     for depth, width in zip(depths, widths, strict=True):
         for _ in range(depth):
@@ -30,7 +30,7 @@ def stages(depths: tuple[int, ...], widths: tuple[int, ...], norm: bool) -> nn.S
 
 
 class VGG(PlainNet):
-    """Input [n, 3, 224, 224] (or 32 for the CIFAR form), output [n, classes]."""
+    """Input [n, 3, 224, 224] (or 32 for CIFAR), output [n, classes]."""
 
 
 def _vgg(layers: int, norm: bool, classes: int) -> VGG:

@@ -1,7 +1,7 @@
 """Wide ResNet: Zagoruyko, Komodakis, "Wide Residual Networks", arXiv 1605.07146, BMVC 2016.
 
-WRN-d-k has d layers of k times ResNet's maps, in pre-activation units: width instead of depth. The ImageNet
-variants are ResNets with bottlenecks twice as wide inside, with the keys of the public checkpoints.
+WRN-d-k has d layers in pre-activation units, with k times as many channels as ResNet: width instead of depth. The ImageNet
+variants are ResNets with 3x3 convolutions twice as wide; their state-dict keys match torchvision's checkpoints.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ def wide_resnet50_2(classes: int = 1000) -> ResNet:
 
 
 def wide_resnet101_2(classes: int = 1000) -> ResNet:
-    """The public checkpoint's, not in the paper: 126.9 M parameters, 22.8 G MACs."""
+    """torchvision's network, not in the paper: 126.9 M parameters, 22.8 G MACs."""
     return imagenet_resnet((3, 4, 23, 3), classes, base_width=128)
 
 
 def wide_resnet_cifar(classes: int = 10) -> PreActivationResNet:
-    """WRN-10 of 40, 80 and 160 maps behind a stem that pools: 18 M MACs."""
+    """WRN-10 of 40, 80 and 160 maps after a stem with pooling: 18 M MACs."""
     stem = nn.Sequential(conv(3, 24, 3), nn.MaxPool2d(2))
     return PreActivationResNet(stem, wide_stages(24, (40, 80, 160), depth=1), 160, classes)
 

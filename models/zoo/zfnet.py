@@ -1,6 +1,6 @@
 """ZFNet: Zeiler, Fergus, "Visualizing and Understanding Convolutional Networks", arXiv 1311.2901, ECCV 2014.
 
-AlexNet in one tower, with first filters of 7x7 at stride 2: visualisations showed artefacts of 11x11 at stride 4.
+AlexNet in one tower, with first filters of 7x7 at stride 2, since visualisations showed artefacts of 11x11 at stride 4.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _pool() -> nn.MaxPool2d:
 
 
 def _zfnet(widths: tuple[int, int, int], classes: int) -> ZFNet:
-    """224-110-55-26-13-6 pixels; the contrast norm comes after the pool."""
+    """224-110-55-26-13-6 pixels; the contrast norm follows the pool."""
     third, fourth, fifth = widths
     features = nn.Sequential(
         nn.Conv2d(3, 96, 7, 2, padding=1), nn.ReLU(), _pool(), ResponseNorm(),
@@ -36,7 +36,7 @@ def _zfnet(widths: tuple[int, int, int], classes: int) -> ZFNet:
 
 
 def zfnet(classes: int = 1000) -> ZFNet:
-    """The net of figure 3: 62.4 M parameters, 1.17 G MACs."""
+    """The network of figure 3: 62.4 M parameters, 1.17 G MACs."""
     return _zfnet((384, 384, 256), classes)
 
 
@@ -46,7 +46,7 @@ def zfnet_wide(classes: int = 1000) -> ZFNet:
 
 
 def zfnet_cifar(classes: int = 10) -> ZFNet:
-    """For 32x32 images: 3x3 first filters where AlexNet's form has 5x5, batch norm, one hidden layer; 18 M MACs."""
+    """For 32x32 images: 3x3 first filters instead of the 5x5 of `alexnet_cifar`, batch norm, one hidden layer; 18 M MACs."""
     features = nn.Sequential(
         normed_conv(3, 32, 3), nn.MaxPool2d(3, 2, 1),
         normed_conv(32, 64, 3), nn.MaxPool2d(3, 2, 1),

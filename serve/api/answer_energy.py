@@ -1,4 +1,4 @@
-"""The energy of an answer, the same fields over every protocol."""
+"""The energy of an answer, with the same fields in every protocol."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from serve.telemetry.request_timings import RequestTimings
 
 
 def answer_energy(endpoint: Endpoint, answers: Sequence[Answer], trace: RequestTimings) -> dict[str, Any]:
-    """Millijoules of an answer: its engine time at the node agent's present price. `energy_mj` is None without a price."""
+    """Millijoules of an answer: its engine time times the node agent's current price. `energy_mj` is None without a price."""
     joules, sources = 0.0, set[str]()
     for recorder, seconds in endpoint.target_of(trace).engine_work(answers):
         price = read_prices(recorder.folder).models.get(recorder.engine)

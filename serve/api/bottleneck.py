@@ -1,7 +1,7 @@
-"""Where requests spend their time, and which resource limits throughput: compares two readings of the node's metrics files.
+"""The profile of a node: where requests spend time and which resource limits throughput, from two readings of its metrics.
 
 The stages of a request add up to its duration. The longest stage is not the bottleneck (a queue is long because something else is
-busy), so the bottleneck is determined from how busy each resource was.
+busy), so the bottleneck is determined from the utilisation of each resource.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Reading:
     totals: Totals
 
     def values(self, definition: Definition, labels: Labels) -> Values:
-        """The total of a series (shape: the definition's slots); zeros when there is none."""
+        """The total of a series (shape: the definition's slots); zeros if it does not exist."""
         sums = self.totals.get(definition.name, {})
         return sums.get(tuple(sorted(labels.items())), np.zeros(definition.slots))
 
@@ -143,7 +143,7 @@ def _resources(window: Window, settings: Settings, served: Sequence[ModelConfig]
 
 
 def _bottleneck(resources: dict[str, float], models: list[dict[str, Any]]) -> str:
-    """Names the busiest resource if it is saturated. A thread comes before the CPU cores, which it shares with others."""
+    """Names the busiest resource if it is saturated. A thread precedes the CPU cores, which it shares."""
     *threads, cores = resources.items()
     name, busy = max(threads, key=lambda item: item[1])
     if busy < SATURATED:

@@ -1,4 +1,4 @@
-"""From the logits of a request's answers to the classes of its response."""
+"""Converts the logits of a request's answers to the classes of its response."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parameters of a classify request besides its images: from a query, a form, JSON or protobuf."""
+"""Parameters of a classify request, from a query, a form, JSON or protobuf."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ FLAGS = {"true": True, "false": False}
 
 
 class ClassifyParams(BaseModel):
-    """What an answer holds of each image. Descriptions complete the error text "NAME is VALUE; it must be …"."""
+    """The options of the response. Descriptions complete the error text "NAME is VALUE; it must be …"."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
     top_k: int = Field(5, ge=1, description="a whole number of at least 1")  # most classes of an image
     threshold: float = Field(0.0, ge=0, le=1, description="a number from 0 to 1")  # least probability of a class
     labels: bool = Field(True, description="true or false")  # false: class indices alone
-    energy: bool = Field(False, description="true or false")  # adds the joules that the answer cost
+    energy: bool = Field(False, description="true or false")  # adds the energy of the answer
     id: str = Field(
         "", pattern=f"^{ID.pattern}$", description=f"a string of at most {MAX_ID} printable ASCII characters"
     )
@@ -48,7 +48,7 @@ def parse_params(fields: Mapping[str, Any], base: ClassifyParams = DEFAULTS) -> 
 
 
 def parse_text_params(fields: Mapping[str, str], base: ClassifyParams = DEFAULTS) -> ClassifyParams:
-    """As `parse_params` for text fields of a query or a form. An empty text counts as absent."""
+    """As `parse_params` for text fields of a query or a form. An empty string counts as absent."""
     return parse_params({name: _typed(name, text) for name, text in fields.items() if text}, base)
 
 

@@ -61,9 +61,9 @@ async def _answers(
 
 
 def apply_parameters(plane: DataPlane, context: RequestContext, request: InferRequest) -> None:
-    """Sets what the parameters `timeout` (microseconds) and `priority` (from 1; 0 is the default) ask for.
+    """Applies the parameters `timeout` (microseconds) and `priority` (from 1; 0 is the default).
 
-    A timeout only shortens the deadline that the context has. Raises InvalidInput.
+    A timeout can only shorten the context's deadline. Raises InvalidInput.
     """
     if "timeout" not in request.parameters and "priority" not in request.parameters:
         return
@@ -88,9 +88,9 @@ def _single_input(endpoint: Endpoint, request: InferRequest) -> Tensor:
 
 
 def check_input(endpoint: Endpoint, name: str, datatype: str, shape: tuple[int, ...]) -> None:
-    """Whether a model takes a tensor, whatever its elements are. Raises InvalidInput or TooLarge.
+    """Checks a tensor's name, type and shape against a model, not its elements. Raises InvalidInput or TooLarge.
 
-    An experiment takes what one of its arms takes; the arm that answers checks once more.
+    An experiment accepts the tensors that any of its arms accepts; the arm that answers checks again.
     """
     first, *others = endpoint.targets
     try:
@@ -131,9 +131,9 @@ def _check_rows(endpoint: Endpoint, datatype: str, shape: tuple[int, ...]) -> No
 
 
 def most_values(endpoint: Endpoint, unknown: int) -> int:
-    """The most values that JSON needs for a request's tensor, its nested lists included.
+    """The maximum number of values, nested lists included, that a request's tensor needs in JSON.
 
-    `unknown`: the limit where a size of the input may vary.
+    `unknown`: the limit for an input with a variable size.
     """
     return max(_most_values(target, unknown) for target in endpoint.targets)
 
@@ -145,7 +145,7 @@ def _most_values(endpoint: Endpoint, unknown: int) -> int:
 
 
 def _has_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """Whether a shape matches `wanted`, in which -1 stands for any size from 1."""
+    """Whether a shape matches `wanted`, in which -1 matches any size from 1."""
     if len(shape) != len(wanted):
         return False
     for size, want in zip(shape, wanted, strict=True):  # noqa: SIM110 a generator takes three times as long

@@ -87,7 +87,7 @@ class Cell(FrozenModel):
 
 
 class Failure(FrozenModel):
-    """A cell that could not be measured, and why."""
+    """A cell that could not be measured, and the reason."""
 
     network: str
     batch: int
@@ -95,7 +95,7 @@ class Failure(FrozenModel):
 
 
 class Machine(FrozenModel):
-    """The machine of an atlas. One file never holds cells of two machines."""
+    """The machine of an atlas. A file has the cells of one machine only."""
 
     cpu: str
     cores: int

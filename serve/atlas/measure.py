@@ -28,7 +28,7 @@ STATUS, CLEAR_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class Task:
-    """The work of one process: a graph in an engine and a precision; threads, batch size, least seconds of runs."""
+    """The work of one process: a graph in an engine and precision, threads, batch size, and the minimum seconds of runs."""
 
     network: str
     graph: Path
@@ -51,7 +51,7 @@ def measure_apart(task: Task) -> Cell:
 
 
 def measure(task: Task) -> Cell:
-    """Loads, warms up and runs the engine. Time and energy are those of the runs after the warm-up."""
+    """Loads, warms up and runs the engine. Time and energy cover the runs after the warm-up."""
     CLEAR_PEAK.write_text("5")
     before = _memory("VmRSS")
     engine = find_backend(task.engine).load(task.graph, task.threads, task.precision)

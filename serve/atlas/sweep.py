@@ -1,6 +1,6 @@
 """The sweep: measures every network in every engine and precision at every batch size.
 
-The file is written after each cell, so that a sweep can be stopped and continued.
+The file is saved after each cell, so an interrupted sweep resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ CPUINFO = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True)
 class Plan:
-    """Artifacts, engines, precisions and batch sizes to measure; seconds per cell; engine threads (0: all cores).
+    """What to measure: artifacts, engines, precisions and batch sizes.
 
-    `power`: declared watts. `store`: of built engines.
+    `seconds`: duration of each cell. `threads`: of the engine, 0 for all cores. `power`: declared watts, for energy without a
+    meter. `store`: where built engines are kept.
     """
 
     artifacts: Sequence[Artifact]
@@ -44,7 +45,10 @@ class Plan:
     store: Store = field(default_factory=Store)
 
     def variants(self) -> list[Variant]:
-        """All variants by MACs, smallest first. Raises ConfigError for an engine that is not installed."""
+        """All combinations of artifact, engine and precision, fewest MACs first.
+
+        Raises ConfigError for an engine that is not installed.
+        """
         backends = [find_backend(engine) for engine in self.engines]
         found = [
             Variant(artifact, backend, precision)
@@ -65,10 +69,10 @@ def sweep(
     report: Report = lambda network, batch, cell: None,
     announce: Announce = lambda text: None,
 ) -> Atlas:
-    """Measures the cells that the file lacks, smallest networks first; failed cells are tried again.
+    """Measures every cell that the file lacks, smallest networks first. Failed cells are measured again.
 
-    `report` is called for each cell, with None for a failed one; `announce` before a variant is built and loaded. Raises
-    ConfigError when the file is of another machine or an engine is not installed.
+    `report` is called after each cell, with None for a failed one. `announce` is called before a variant is built and loaded,
+    which may take minutes. Raises ConfigError when the file comes from another machine or an engine is not installed.
     """
     threads = plan.threads or available_cores()
     variants = plan.variants()
@@ -97,7 +101,7 @@ def sweep(
 
 
 def _measure(atlas: Atlas, task: Task, problem: str) -> tuple[Atlas, str]:
-    """The atlas with one more cell or failure, and the reason not to try larger batches; empty without one."""
+    """The atlas with this cell, or its failure, added. The text is the reason to skip larger batches, empty after a success."""
     try:
         if problem:
             raise EngineFailed(problem)
@@ -108,12 +112,12 @@ def _measure(atlas: Atlas, task: Task, problem: str) -> tuple[Atlas, str]:
 
 
 def find_cell(cells: Iterable[Cell], network: str, batch: int) -> Cell | None:
-    """The cell of a network's key and a batch size."""
+    """The cell of a network, by its key, at a batch size; None if it is missing."""
     return next((cell for cell in cells if (cell.network, cell.batch) == (network, batch)), None)
 
 
 def open_atlas(path: Path, machine: Machine) -> Atlas:
-    """The atlas in a file, or an empty one. Raises ConfigError when it cannot be read or is of another machine."""
+    """The atlas in a file, or an empty one. Raises ConfigError when it cannot be read or comes from another machine."""
     if not path.exists():
         return Atlas(machine=machine)
     atlas = load_atlas(path)
@@ -126,7 +130,7 @@ def open_atlas(path: Path, machine: Machine) -> Atlas:
 
 
 def this_machine(threads: int) -> Machine:
-    """This machine, with engines that use so many threads."""
+    """This machine, with engines that use `threads` threads."""
     names = [line.partition(":")[2].strip() for line in CPUINFO.read_text().splitlines() if "model name" in line]
     return Machine(
         cpu=names[0] if names else platform.machine(),

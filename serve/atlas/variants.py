@@ -1,4 +1,4 @@
-"""Variants of an artifact that a sweep measures: its own graph, or an engine that is built from it."""
+"""Variants of an artifact that a sweep measures: its own graph, or an engine built from it."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ ALARM_SECONDS = 0.002  # shortest time between two calls: each scans the whole q
 
 
 class Alarm:
-    """Calls `ring` at the earliest deadline that was set, and sets the deadline that it returns. Lives on one event loop."""
+    """Calls `ring` at the earliest deadline, then sets the deadline that `ring` returns. Lives on one event loop."""
 
     def __init__(self, ring: Callable[[], float], clock: Callable[[], float] = time.monotonic) -> None:
         """`ring` returns the next deadline in seconds of `clock`, infinity when there is none."""
@@ -20,7 +20,7 @@ class Alarm:
         self._at = 0.0
 
     def set(self, deadline: float) -> None:
-        """Makes sure that `ring` is called at this deadline, or earlier."""
+        """Ensures that `ring` is called at this deadline or earlier."""
         if self._timer is not None and self._at <= deadline:
             return
         self.cancel()

@@ -1,7 +1,7 @@
 """The late-binding batcher: a batch is formed from the waiting rows when an engine slot becomes free.
 
 Requests are admitted once, before their images are decoded: `arrival` counts images that are being decoded, and `submit`
-refuses nothing. Every item's future ends exactly once on every path: answered, failed with its batch, late or cancelled.
+does not check again. Every item's future ends exactly once on every path: answered, failed with its batch, late or cancelled.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class QueueItem:
         joined: float,
         future: asyncio.Future[Answer],
     ) -> None:
-        """`most`: the largest run that answers this item in time; `joined`: clock seconds, 0 where the queue was long."""
+        """`most`: the largest run that answers this item in time; `joined`: clock seconds, or 0 if the queue was long."""
         self.rows = rows
         self.size = len(rows)
         self.deadline = deadline
@@ -70,9 +70,9 @@ class QueueItem:
 
 
 class Batcher:
-    """Batches rows for one engine, whose `slots` it may share with others. Lives on one event loop; not thread-safe.
+    """Batches rows for an engine. Several batchers may share its `slots`. Lives on one event loop; not thread-safe.
 
-    `execute` maps rows [n, …] to logits [n, classes]. An exception fails the items of its own batch and nothing else.
+    `execute` maps rows [n, …] to logits [n, classes]. An exception fails only the items of its batch.
     """
 
     def __init__(
@@ -103,11 +103,11 @@ class Batcher:
 
     @property
     def waiting_rows(self) -> int:
-        """Rows in the queue, without those that run or are being decoded."""
+        """Rows in the queue, without running rows and rows that are being decoded."""
         return self._queue.rows
 
     def waiting_rows_of(self, futures: Collection[asyncio.Future[Answer]]) -> int:
-        """Rows in the queue whose futures are among these. Looks at every item of the queue: for metrics, not for requests."""
+        """Rows in the queue that belong to these futures. Scans the whole queue, so call it for metrics only."""
         return sum(item.size for item in self._queue if not item.gone and item.future in futures)
 
     @property
@@ -116,7 +116,7 @@ class Batcher:
         return self._times.curve
 
     def measured(self, limits: BatcherLimits, curve: LatencyCurve) -> None:
-        """Takes new limits after a measurement. The batch may only grow: waiting items have up to the old limit of rows."""
+        """Sets new limits after a measurement. The batch limit may only grow: waiting items have up to the old limit of rows."""
         self.limits, self._times = limits, RunTimes(curve)
 
     def admit(
@@ -128,7 +128,7 @@ class Batcher:
             size: rows.
             deadline: in monotonic seconds.
             priority: from 1, the most urgent; 0 is the default priority.
-            ready_in: expected seconds until the rows are decoded; 0 when they are, or when no decoding is ahead of theirs.
+            ready_in: expected seconds until the rows are decoded; 0 if they are decoded, or if no decoding is ahead of them.
             decoded: the rows are decoded, so images that are still being decoded are not ahead of them.
 
         Raises Overloaded when the queue is full or the answer would be late, NotReady when closed.
@@ -167,7 +167,7 @@ class Batcher:
             self._arriving.remove(*backlog)
 
     def _learn_decoding(self, began: float, ready_in: float) -> None:
-        """Decoding without a queue counts as estimated correctly, so an old error fades even when nothing else is admitted."""
+        """Decoding without a queue counts as correctly estimated, so that an old error fades even if nothing else is admitted."""
         ratio = (self._clock() - began) / ready_in if ready_in else 1.0
         self._decode_error.learn(min(ratio, SURPRISE))
 
@@ -186,7 +186,7 @@ class Batcher:
         return item.future
 
     async def close(self) -> None:
-        """Fails the waiting items with NotReady and waits for the runs."""
+        """Fails the waiting items with NotReady and waits for the running batches."""
         self._closed = True
         self.slots.leave(self._pump)
         for item in self._queue.expire(float("inf")):
@@ -211,19 +211,19 @@ class Batcher:
                     item.fail(DeadlineExceeded("the deadline passed while the engine ran"))
 
     def _patience(self) -> float:
-        """Seconds that suffice for the run in progress and a full run."""
+        """Seconds that are enough for the run in progress and a full run."""
         return MARGIN * RUNS_TO_WAIT * self._times.predict(self.limits.batch)
 
     def _run_size(self, deadline: float) -> int:
-        """The largest run, up to the batch limit, that answers by this deadline."""
+        """Rows of the largest run, up to the batch limit, that ends before this deadline."""
         seconds = (deadline - self._clock()) / (MARGIN * RUNS_TO_WAIT)
         return self._times.largest(seconds, self.limits.batch)
 
     def _expect(self, size: int, deadline: float, priority: int, ready_in: float, decoded: bool) -> float:
         """Expected seconds until `size` rows that arrive now are answered.
 
-        Decoding and the engine work at the same time, so the later of both counts. After decoding, rows need the time of
-        rows in a short queue, which is more than a run: they wait for the run in progress, on cores that are shared.
+        Decoding and the engine work at the same time, so the later one counts. After decoding, rows need the time of
+        rows in a short queue, which is more than one run: they also wait for the run in progress, and share the cores.
         """
         ahead = self._queue.ahead_of(priority, deadline)
         if not decoded:

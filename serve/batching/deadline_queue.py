@@ -1,6 +1,6 @@
-"""Which waiting rows run next: pure functions of (now, state), no clock, no event loop.
+"""Decides which waiting rows run next. Functions of (now, state) only, without a clock or an event loop.
 
-Earliest deadline first (Liu and Layland 1973) within a priority; 1 is the most urgent. A batch is formed at once when an
+Earliest deadline first (Liu and Layland 1973) within a priority; 1 is the most urgent. A batch is formed immediately when an
 engine slot is free: no item waits for a batch to fill.
 """
 
@@ -19,10 +19,10 @@ STEP_SECONDS = 0.01  # resolution of deadlines in a backlog
 
 
 class Backlog:
-    """The amount of waiting work, and how much of it is ahead of a request by priority and deadline.
+    """The amount of waiting work, in total and ahead of a request of some priority and deadline.
 
     Under overload most requests are refused, so `ahead_of` must not scan the queue: amounts are summed by steps of
-    deadlines, and a request behind the last step has everything ahead of it.
+    deadlines, and all work counts as ahead of a request behind the last step.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Backlog:
         self._last = (0, 0)
 
     def add(self, priority: int, deadline: float, amount: float) -> None:
-        """Adds work; `amount` in any unit, the same for all."""
+        """Adds work; `amount` in any unit, as long as all calls use the same."""
         step = (priority, int(deadline / STEP_SECONDS))
         count, sum_ = self._steps.get(step, (0, 0.0))
         self._steps[step] = (count + 1, sum_ + amount)
@@ -51,7 +51,7 @@ class Backlog:
             self.total, self._last = 0.0, (0, 0)  # drops the rounding error of the sums
 
     def ahead_of(self, priority: int, deadline: float) -> float:
-        """The amount ahead of a request that arrives now, equal deadlines included."""
+        """The amount of work ahead of a new request, including work with an equal deadline."""
         step = (priority, int(deadline / STEP_SECONDS))
         if step >= self._last:
             return self.total
@@ -59,7 +59,7 @@ class Backlog:
 
 
 class Queued(Protocol):
-    """An item, as far as the queue needs it."""
+    """The properties of an item that the queue needs."""
 
     @property
     def size(self) -> int: ...  # rows
@@ -89,7 +89,7 @@ class DeadlineQueue(Generic[E]):
         return len(self._heap)
 
     def __iter__(self) -> Iterator[E]:
-        """The items in no particular order, gone ones included."""
+        """The items in no particular order, including gone ones."""
         return (element[3] for element in self._heap)
 
     def push(self, item: E) -> None:
@@ -102,8 +102,8 @@ class DeadlineQueue(Generic[E]):
     def take(self, now: float, limit: int, predict: Callable[[int], float]) -> tuple[list[E], list[E]]:
         """Removes and returns the next batch of at most `limit` rows, and the items that would be late.
 
-        `predict` maps rows to the seconds of their run. Items are dropped on that estimate only where more rows wait than
-        one run takes: otherwise no run would ever correct a wrong estimate. The head of the queue is never passed over
+        `predict` maps rows to the seconds of their run. Items are dropped on that estimate only if more rows wait than
+        fit into one run: otherwise no run would ever correct a wrong estimate. The head of the queue is never passed over
         for a smaller item behind it, so no item starves.
         """
         batch: list[E] = []

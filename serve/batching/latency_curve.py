@@ -14,7 +14,7 @@ from convoy.errors import EngineFailed
 from models.engines.engine import Engine
 from models.engines.logits import all_have_distribution
 
-LONG_SECONDS = 0.1  # of runs at one size: enough for an estimate, and the start of a gateway waits for it
+LONG_SECONDS = 0.1  # of runs at one size: enough for an estimate, and short, since the start of a gateway waits for it
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class LatencyCurve:
 
 
 def in_milliseconds(curve: LatencyCurve | None) -> dict[str, float]:
-    """Milliseconds by batch size, JSON-ready; empty without a curve."""
+    """Milliseconds by batch size as a JSON-ready document; empty without a curve."""
     points = zip(curve.sizes, curve.seconds, strict=True) if curve else ()
     return {str(size): round(seconds * 1000, 3) for size, seconds in points}
 
@@ -74,7 +74,7 @@ def warm_up(engine: Engine, sizes: Sequence[int]) -> None:
 
 
 def check_width(engine: Engine, classes: int) -> None:
-    """Raises EngineFailed for an engine whose logits for a blank row are not one per label."""
+    """Raises EngineFailed if the engine's logits for a blank row are not one per label."""
     width = engine.run(_blank(engine, 1)).shape[-1]
     if width != classes:
         raise EngineFailed(

@@ -17,14 +17,14 @@ Rows = NDArray[Any]
 
 @dataclass(frozen=True)
 class BatcherLimits:
-    """Most rows of one run, and most waiting rows."""
+    """The maximum numbers of rows in a run, and of waiting rows."""
 
     batch: int
     queue: int
 
 
 class RequestQueue(Protocol):
-    """Where the rows of an endpoint wait: for an engine, or for the members of an ensemble."""
+    """The queue in which the rows of an endpoint wait for an engine, or for the members of an ensemble."""
 
     limits: BatcherLimits
 
@@ -45,7 +45,7 @@ class RequestQueue(Protocol):
 
 
 class MemberQueue(RequestQueue, Protocol):
-    """The queue of a model, which may be a member of ensembles and tells their waiting rows apart."""
+    """The queue of a model. It can count the waiting rows of each ensemble that the model is a member of."""
 
     def waiting_rows_of(self, futures: Collection[asyncio.Future[Answer]]) -> int: ...
 
@@ -62,9 +62,10 @@ async def run_in_parts(
     try:
         for start in range(0, len(rows), limit):
             future = queue.submit(rows[start : start + limit], deadline, priority)
-            futures.append(future)  # one by one: when an item is refused, those before it must be here to be cancelled
+            # One by one: if an item is refused, the earlier ones must be in the list, to be cancelled.
+            futures.append(future)
         return list(await asyncio.gather(*futures))
     finally:
         for future in futures:
             if not future.cancel() and not future.cancelled():
-                future.exception()  # retrieves a second failure, or asyncio logs it; the first one answers the request
+                future.exception()  # retrieves a second error, or asyncio logs it; the request fails with the first

@@ -11,9 +11,9 @@ OUTCOMES: tuple[Outcome, ...] = ("answered", "late", "failed")
 
 @dataclass(frozen=True, slots=True)
 class MemberResult:
-    """The part of one member in one request: `images` it was asked for, `seconds` until it answered, failed or was late.
+    """A member's part in a request: `images` that it got, `seconds` until it answered, failed or was late.
 
-    `engine_seconds`: its rows' share of the engine runs that they were in.
+    `engine_seconds`: its rows' share of the time of their engine runs.
     """
 
     model: str
@@ -25,7 +25,7 @@ class MemberResult:
     reason: str = ""
 
     def document(self) -> dict[str, Any]:
-        """JSON-ready, as responses show it."""
+        """The JSON-ready document for responses."""
         return {
             "model": self.model,
             "version": self.version,

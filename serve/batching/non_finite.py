@@ -20,8 +20,8 @@ def non_finite_rows(logits: Logits) -> NDArray[np.bool_] | None:
 
 
 def non_finite_error(rows: NDArray[Any]) -> ConvoyError:
-    """The error of a request whose rows, in the engine's input format, have no finite logits."""
-    if rows.dtype.kind == "f" and not np.abs(rows).max() <= LARGEST_PIXEL:  # also where the largest is NaN
+    """The error of a request without finite logits. `rows` are in the engine's input format."""
+    if rows.dtype.kind == "f" and not np.abs(rows).max() <= LARGEST_PIXEL:  # `not <=` instead of `>`: also true for NaN
         return InvalidInput(
             f"the tensor holds NaN, infinity or numbers beyond ±{LARGEST_PIXEL:g}, for which the network has no finite answer; "
             "send normalised pixels"

@@ -1,8 +1,8 @@
-"""Estimates of how long work takes, from past work: runs of an engine, decoding of images.
+"""Estimates the duration of work from past work: runs of an engine, decoding of images.
 
 Recent work has the largest weight. A single observation counts as at most `SURPRISE` times the estimate, since a run that
 waited for a dead host says nothing about the next one. A lower bound would be wrong: on a busy machine a few stalls are
-most of the mean. Pure state machines, without a clock.
+most of the mean. All classes are pure state machines, without a clock.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ PRIOR_SPREAD = 0.2
 
 
 class RunTimes:
-    """Seconds of an engine's runs: a latency curve times a factor plus a fixed time.
+    """Predicts the seconds of an engine's runs: a latency curve times a factor, plus a fixed time.
 
-    A busy machine multiplies run times; a delayed thread adds to them. A ratio alone would mistake a delay of 3 ms in runs
+    A busy machine multiplies run times, while a delayed thread adds to them. A ratio alone would mistake a delay of 3 ms in runs
     of 0.2 ms for a machine sixteen times as slow, also for runs of a hundred rows. Both parameters come from a
     least-squares line through recent runs, regularised towards the curve's slope when all runs have the same size.
     """
@@ -34,18 +34,18 @@ class RunTimes:
         self._runs = 0
 
     def predict(self, size: int) -> float:
-        """Seconds of a run of `size` rows."""
+        """Expected seconds of a run of `size` rows."""
         return self._fixed + self._factor * self.curve.predict(size)
 
     def largest(self, seconds: float, most: int) -> int:
-        """The largest measured size, at most `most`, whose run takes no longer; the smallest when none does."""
+        """The largest measured size up to `most` with a run within `seconds`; the smallest if there is none."""
         if self.predict(most) <= seconds:
             return most
         fitting = [size for size in self.curve.sizes if size < most and self.predict(size) <= seconds]
         return max(fitting, default=self.curve.sizes[0])
 
     def learn(self, size: int, seconds: float) -> None:
-        """Learns from a run of `size` rows that took `seconds`."""
+        """Updates the estimate with a run of `size` rows that took `seconds`."""
         predicted = self.curve.predict(size)
         took = min(seconds, SURPRISE * self.predict(size))
         self._runs += 1
@@ -71,11 +71,11 @@ class Spread:
 
     @property
     def high(self) -> float:
-        """An upper bound of most values: the mean and DEVIATIONS mean deviations."""
+        """An upper bound of most values: the mean plus DEVIATIONS times the mean deviation."""
         return self._mean + DEVIATIONS * self._deviation
 
     def learn(self, value: float) -> None:
-        """Learns from a value."""
+        """Updates the mean and the deviation with a value."""
         away = value - self._mean
         self._deviation += WEIGHT * (abs(away) - self._deviation)
         self._mean += WEIGHT * away
@@ -90,11 +90,11 @@ class Pace:
         self._units = 1.0
 
     def predict(self, units: float) -> float:
-        """Expected seconds of so many units."""
+        """Expected seconds of `units` of work."""
         return units * self._seconds / self._units
 
     def learn(self, units: float, seconds: float) -> None:
-        """Learns that `units`, more than 0, took `seconds`."""
+        """Updates the estimate: `units`, more than 0, took `seconds`."""
         took = min(seconds, SURPRISE * self.predict(units))
         self._units += WEIGHT * (units - self._units)
         self._seconds += WEIGHT * (took - self._seconds)

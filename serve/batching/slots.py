@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 
 class Slots:
-    """At most `count` runs at a time, of which those beyond the first `eager` are for full batches. Lives on one event loop.
+    """Permits for at most `count` concurrent runs; runs beyond the first `eager` need a full batch. Lives on one event loop.
 
-    Queues register a callback. When a permit is free they are called in turn and take it then, so that a batch is formed
-    at the last moment. A run beyond `eager` is only on its way to a host whose engine still runs another batch: that
-    pays for a full batch, while a smaller one fills up in the meantime.
+    Queues register callbacks. When a permit is free, the callbacks are called in turn and may take it, so that a batch is
+    formed at the last moment. A run beyond `eager` reaches a host while its engine still runs another batch. This is useful
+    for a full batch only; a smaller one can gain rows until then.
     """
 
     def __init__(self, count: int, eager: int | None = None) -> None:
@@ -38,7 +38,7 @@ class Slots:
         del self._queues[wake]
 
     def take(self, full: bool) -> bool:
-        """Takes a permit if there is one; `full`: for a full batch."""
+        """Takes a permit if one is free. `full`: for a full batch. Returns whether it was taken."""
         if self.taken >= (self.count if full else self.eager):
             return False
         self.taken += 1
@@ -50,14 +50,14 @@ class Slots:
         self._wake()
 
     def resize(self, count: int, eager: int) -> None:
-        """Changes the number of permits; permits above it that are taken stay valid until they are given back."""
+        """Changes the number of permits. Taken permits above the new number stay valid until they are returned."""
         grown = count > self.count or eager > self.eager
         self.count, self.eager = count, eager
         if grown:
             self._wake()
 
     def _wake(self) -> None:
-        self._callbacks.rotate(-1)  # round robin: the first queue of the last turn is the last of this one
+        self._callbacks.rotate(-1)  # round robin: the queue that was called first becomes the last
         for wake in tuple(self._callbacks):
             if self.taken >= self.count:
                 return
@@ -94,7 +94,7 @@ class LazySlots(Slots):
         self.present = False
 
     async def idle(self) -> None:
-        """Waits until the permit is given back."""
+        """Waits until the permit is returned."""
         if self.taken:
             self._idle = asyncio.get_running_loop().create_future()
             await self._idle

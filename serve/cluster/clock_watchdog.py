@@ -17,7 +17,7 @@ import ray
 
 CONTROLLER, NAMESPACE = "SERVE_CONTROLLER_ACTOR", "serve"  # as `ray list actors` shows it
 CHECK_SECONDS = 1.0
-BACK_SECONDS = 5.0  # smaller steps delay health checks by less than a health check may take
+BACK_SECONDS = 5.0  # a smaller step delays health checks by less than their timeout
 
 log = logging.getLogger("convoy.steward")  # users filter logs by this name
 
@@ -46,5 +46,5 @@ async def watch(clock: ClockWatchdog, renew: Callable[[], None]) -> None:
 
 def renew_controller() -> None:
     """Kills Serve's controller; Ray restarts it."""
-    with contextlib.suppress(ValueError):  # Ray is restarting it already
+    with contextlib.suppress(ValueError):  # Ray is already restarting it
         ray.kill(ray.get_actor(CONTROLLER, namespace=NAMESPACE), no_restart=False)

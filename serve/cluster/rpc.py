@@ -11,7 +11,7 @@ from ray.exceptions import RayTaskError
 from convoy.errors import ConvoyError, NotReady
 
 STEWARD_APP = "steward"  # the coordinator's Ray application
-REFEREE_APP = "referee"  # the experiment controller's
+REFEREE_APP = "referee"  # the Ray application of the experiment controller
 COMPLAINT = re.compile(r"^convoy\.errors\.\w+: (.+)$", re.M)
 
 
@@ -31,9 +31,9 @@ async def ask(app: str, method: str, *arguments: Any) -> Any:
 
 
 def start_problem(app: str) -> str:
-    """The ConvoyError with which a replica of an application failed to start last; empty when none failed.
+    """The ConvoyError of the last replica of an application that failed to start; empty if none failed.
 
-    Serve retries with growing pauses. Meanwhile the caller can report the error, and retry too.
+    Serve retries with growing pauses. Meanwhile the caller can report the error, and retry as well.
     """
     status = ray_serve.status().applications.get(app)
     deployments = status.deployments.values() if status else ()

@@ -13,13 +13,13 @@ import ray
 from serve.config.schema import Listen
 
 ANY_ADDRESS = ("0.0.0.0", "::")
-METER_RESOURCE = "convoy_meter"  # offered once by every node with a node agent
+METER_RESOURCE = "convoy_meter"  # every node with a node agent has one
 
 
 def scrape_targets(listen: Listen, nodes: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A target group for every living node with a node agent.
 
-    On one machine no node offers METER_RESOURCE; its single node is the target then.
+    On one machine no node has METER_RESOURCE; its single node is then the target.
     """
     living = [node for node in nodes if node["Alive"]]
     with_agent = [node for node in living if node["Resources"].get(METER_RESOURCE)] or living[:1]
@@ -34,5 +34,5 @@ def _group(listen: Listen, node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def ray_nodes() -> list[dict[str, Any]]:
-    """Every node that Ray knows of, by a call to the head node. Empty outside a Ray process."""
+    """All nodes of the Ray cluster, by a call to the head node. Empty outside a Ray process."""
     return list(ray.nodes()) if ray.is_initialized() else []  # type: ignore[no-untyped-call]

@@ -12,13 +12,13 @@ TENSOR_SUFFIX = "-tensor"  # NAME-tensor takes the float input tensor of the mod
 
 
 class FrozenModel(BaseModel):
-    """Immutable; unknown keys are refused."""
+    """An immutable model that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Named(FrozenModel):
-    """Something that clients call by name."""
+    """The base of models, ensembles, cascades and experiments: clients call them by name."""
 
     name: str = Field(pattern=NAME)
     version: str = Field("1", pattern=VERSION)

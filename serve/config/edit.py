@@ -1,4 +1,4 @@
-"""Changes keys of one model in a user's convoy.yaml; every other character of the file stays as it was written.
+"""Changes keys of one model in a user's convoy.yaml; all other characters of the file stay unchanged.
 
 The text is edited at the positions that PyYAML reports for its nodes. A YAML library that writes a whole document again
 would change indentation, quoting and the place of comments.
@@ -48,7 +48,7 @@ def set_model(text: str, name: str, changes: Mapping[str, Any], remarks: Sequenc
 
 
 def _changes(text: str, node: yaml.MappingNode, changed: Mapping[str, Any]) -> list[Edit]:
-    """Values replaced where they stand, new keys after the model's name: on its line in braces, else on lines of their own."""
+    """Edits that replace values in place and add new keys after the model's name: on its line in braces, else on new lines."""
     present = {key.value: value for key, value in node.value}
     edits = [_replacement(text, present[key], value) for key, value in changed.items() if key in present]
     added = [f"{_flow(key)}: {_flow(value)}" for key, value in changed.items() if key not in present]
@@ -77,7 +77,7 @@ def _remarks(text: str, node: yaml.MappingNode, remarks: Sequence[str]) -> list[
 
 
 def _lines_after(text: str, position: int, lines: Sequence[str]) -> Edit:
-    """Lines inserted below the one of a position, which may be the last one and end without a line break."""
+    """Inserts lines below the line of a position, which may be the last line and lack a line break."""
     line_break, match = _line_break(text), LINE_BREAK.search(text, position)
     if match is None:
         return len(text), len(text), "".join(line_break + line for line in lines)

@@ -68,7 +68,7 @@ class Listen(FrozenModel):
 
 
 class Limits(FrozenModel):
-    """Limits on requests and connections; whatever exceeds one is refused before it costs more."""
+    """Limits on requests and connections. Requests and connections that exceed a limit are refused early."""
 
     body_bytes: int = Field(64 * 2**20, ge=1024, description="largest body, compressed or decompressed")
     bodies_bytes: int = Field(
@@ -249,8 +249,8 @@ def _check_known(name: str, member: str, known: set[str]) -> None:
 class Cluster(FrozenModel):
     """Nodes of a cluster, which Ray Serve finds by their custom resources. All 0: one machine, which needs no resources.
 
-    A gateway node offers Ray one `convoy_gateway` per gateway, one `convoy_steward` and no CPUs. A host node offers its CPUs and
-    GPUs. Every node offers one `convoy_meter`.
+    A gateway node declares to Ray one `convoy_gateway` per gateway, one `convoy_steward` and no CPUs. A host node declares its
+    CPUs and GPUs. Every node declares one `convoy_meter`.
     """
 
     gateway_nodes: int = Field(0, ge=0, description="number of nodes that run `gateways` gateways each")
@@ -279,7 +279,7 @@ class LedgerConfig(FrozenModel):
 
 
 class Settings(Catalog):
-    """The whole of `convoy.yaml`."""
+    """The contents of `convoy.yaml`."""
 
     listen: Listen = Listen()
     limits: Limits = Limits()

@@ -1,7 +1,7 @@
 """The composition root: builds the Ray Serve applications of the settings, for `convoy up` and for Serve's config schema.
 
-Classes and functions bear the field's words. Names of applications, deployments and resources (`meter`, `steward`,
-`referee`, `convoy_meter`, `convoy_steward`) stay, since users type them in Ray's commands and cluster manifests.
+The names of applications, deployments and resources (`meter`, `steward`, `referee`, `convoy_meter`, `convoy_steward`) differ from
+those of the classes, since users type them in Ray's commands and cluster manifests.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ METER_APP = "meter"
 GATEWAY_APP = "gateway"
 PROXY_LOCATION = "Disabled"  # the gateway owns its listeners
 LOGGING: dict[str, Any] = {"log_level": "WARNING", "enable_access_log": False}
-# Custom resources place replicas in a cluster. Every node offers METER_RESOURCE once. Nodes for gateways also offer
-# GATEWAY_RESOURCE, and STEWARD_RESOURCE, of which the coordinator and the experiment controller take half each.
+# Custom resources place replicas in a cluster. Every node declares METER_RESOURCE once. Nodes for gateways also declare
+# GATEWAY_RESOURCE, and STEWARD_RESOURCE; the coordinator and the experiment controller take half of it each.
 GATEWAY_RESOURCE = "convoy_gateway"
 STEWARD_RESOURCE = "convoy_steward"
 
@@ -38,8 +38,8 @@ STEWARD_RESOURCE = "convoy_steward"
 class ApplicationSpec:
     """An application of one deployment: its name, its builder, the arguments bound to it, and its options.
 
-    Serve replaces the replicas when an argument changes, and applies an option in place. So whatever may change without a
-    restart is an option.
+    Serve replaces the replicas when an argument changes, and applies an option in place. So everything that may change without
+    a restart is an option.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""Autoscaling policy: how many hosts a model needs, by how busy the engines are and how much work waits for them.
+"""Autoscaling policy: the number of hosts of a model, from the busy share of its engines and the work that waits for them.
 
 Ray Serve scales by ongoing calls, which does not work here: a host has at most two calls, however long the gateways' queues
-are. Ray sends this module to its controller by value, so it imports nothing of ours.
+are. Ray sends this module to its controller by value, so it imports no other module of Convoy.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import math
 from typing import Any
 
 BUSY, BACKLOG = "busy", "backlog"
-TARGET_BUSY = 0.7  # share of its time that an engine should run: room for bursts
+TARGET_BUSY = 0.7  # target busy share of an engine; the rest is headroom for bursts
 DRAIN_SECONDS = 1.0  # time in which the waiting work should be done
 METRICS_SECONDS, LOOK_BACK_SECONDS = 1.0, 5.0
-UP_SECONDS, DOWN_SECONDS = 3.0, 60.0  # for which the policy must ask for another number before it changes
+UP_SECONDS, DOWN_SECONDS = 3.0, 60.0  # time for which the policy must request more, or fewer, hosts before Ray scales
 
 
 def wanted(busy: float, backlog: float) -> int:

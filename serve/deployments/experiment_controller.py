@@ -1,7 +1,7 @@
 """The experiment controller (Ray application `referee`): a single replica that decides on experiments.
 
-It is not on the request path, so gateways serve on without it. It is a deployment of its own, since it works on a database and
-on large arrays, and must not delay the coordinator.
+It is not on the request path, so gateways serve without it. It has its own deployment, because it works on a database and
+large arrays and must not delay the coordinator.
 """
 
 from __future__ import annotations
@@ -109,13 +109,13 @@ class ExperimentControllerDeployment:
 
 
 def price_source(folder: Path) -> str:
-    """The energy sources of this node's prices, as in `nvml+rapl`; empty without a source."""
+    """The energy sources of this node's prices, for example `nvml+rapl`; empty without a source."""
     sources = {source for price in read_prices(folder).models.values() for source in price.source.split("+")}
     return "+".join(sorted(sources))
 
 
 def tell_webhook(definition: Experiment, decision: Decision) -> None:
-    """POSTs a decision to the experiment's webhook, on a thread of its own, with a few retries."""
+    """POSTs a decision to the experiment's webhook, on its own thread, with a few retries."""
     if definition.webhook:
         document = decision._asdict() | {"evidence": orjson.loads(decision.evidence)}
         threading.Thread(target=_post, args=(definition.webhook, document), daemon=True).start()

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 HOST_PATIENCE_SECONDS = 120.0
 SOCKET_PATIENCE_SECONDS = 60.0
-LINGER_SECONDS = 1.0  # in which answers on idle connections still carry `Connection: close`
+LINGER_SECONDS = 1.0  # after the last accept: responses on open connections still carry `Connection: close`
 DRAIN_SECONDS = 15.0
 FLUSH_SECONDS = 0.1
 
@@ -101,23 +101,23 @@ class Gateway:
             self._ends.append(end)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Applies a new catalog: every model that can be loaded serves. The first call opens the listeners.
+        """Applies a new catalog and serves every model that can be loaded. The first call then opens the listeners.
 
-        Raises the error of the first call in which no model could be loaded.
+        The first call raises NotReady if no model could be loaded.
         """
         catalog = Catalog.model_validate(user_config)
-        self._plane.access.declare(catalog.keys)  # first, so that a revoked key is refused whatever fails below
+        self._plane.access.declare(catalog.keys)  # first: revoked keys must be refused even if a step below fails
         await self._repository.declare(catalog)
         if self._http is None:
             self._repository.check_start()
             await self._open()
 
     def problems(self) -> list[RepositoryEntry]:
-        """Every configured name that does not serve, and why."""
+        """The configured names that do not serve, with reasons."""
         return self._repository.problems()
 
     async def check_health(self) -> None:
-        """Raises when no engine of this process answers any more."""
+        """Raises EngineFailed if no engine of this process answers."""
         await self._repository.check_health()
 
     async def __del__(self) -> None:
@@ -142,7 +142,7 @@ class Gateway:
             await asyncio.to_thread(end)
 
     def _open_experiments(self) -> Experiments | None:
-        """Imports the database libraries only where there is a ledger: most servers have none and start faster."""
+        """Imports the database libraries only if a ledger is configured: most servers have none and start faster without."""
         config = self._settings.ledger
         if not config.url:
             return None

@@ -42,7 +42,7 @@ log = logging.getLogger("convoy.host")
     ray_actor_options={"num_cpus": 0},
 )
 class Host:
-    """The deployment of one model's engine."""
+    """The Ray Serve deployment of a model's engine."""
 
     async def __init__(self, model: dict[str, object], threads: int, folder: str, engines: str) -> None:  # type: ignore[misc] # Ray awaits it
         config = ModelConfig.model_validate(model)
@@ -51,7 +51,8 @@ class Host:
             artifact = await asyncio.to_thread(Artifact.load, config.folder)
             spec = await asyncio.to_thread(build_spec, config, artifact)
             self._engines = await asyncio.to_thread(load_engines, config, spec, open_store(engines), threads, metrics)
-        except Exception as error:  # Serve's status shows only the traceback, in which ConvoyErrors are searched for
+        except Exception as error:
+            # Serve's status has only the traceback, in which `serve.cluster.rpc` finds ConvoyErrors.
             raise ArtifactError(reason_of(error)) from error
         self._engines.complete()
         self._thread = WorkThreads("engine")
@@ -65,7 +66,7 @@ class Host:
         return HostFacts(self._engines.inputs, self._engines.classes, self._engines.curve, self._engines.facts)
 
     async def run(self, form: Form, rows: NDArray[Any], caller: str, backlog: float = 0.0) -> HostAnswer:
-        """Runs one batch of the gateway `caller`, in whose queue `backlog` seconds of work wait. Raises EngineFailed."""
+        """Runs a batch of the gateway `caller`. `backlog`: seconds of work in that gateway's queue. Raises EngineFailed."""
         self._calls[0] += 1
         callers = self._callers.called(caller, time.monotonic())
         self._load.called(caller, backlog)
@@ -77,8 +78,8 @@ class Host:
         try:
             return self._engines.run(form, rows)
         except NotReady:
-            # A host that fails at once has the shortest queue, so Ray's router would send it ever more batches. A dead one
-            # gets none and is replaced.
+            # A host that fails immediately has the shortest queue, so Ray's router would send it more and more batches. A dead
+            # host gets none and is replaced.
             log.critical("this host exits, since its engine has failed")
             os._exit(1)
         finally:

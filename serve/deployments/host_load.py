@@ -1,11 +1,11 @@
-"""The load of a host, for autoscaling: how long its engine ran, and how much work waits in the gateways that call it."""
+"""The load of a host, for autoscaling: the busy share of its engine, and the work that waits in the gateways that call it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
 
-STALE_SECONDS = 2.0  # a gateway's older report no longer counts
+STALE_SECONDS = 2.0  # an older report of a gateway does not count
 
 
 class HostLoad:
@@ -18,11 +18,11 @@ class HostLoad:
         self._last_call = clock()
 
     def called(self, caller: Hashable, backlog: float) -> None:
-        """The gateway `caller` has `backlog` seconds of work in its queue."""
+        """Records that the gateway `caller` has `backlog` seconds of work in its queue."""
         self._reports[caller] = (backlog, self._clock())
 
     def ran(self, seconds: float) -> None:
-        """The engine ran for `seconds`."""
+        """Records that the engine ran for `seconds`."""
         self._busy += seconds
 
     def busy(self) -> float:

@@ -40,7 +40,7 @@ RAY_ENVIRONMENT = {
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_worker_niceness": "0",  # with Ray's default of 15, any other process on the machine starves the gateways
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_USAGE_STATS_REPORT_URL": "",  # Ray would report even that its reports are turned off
+    "RAY_USAGE_STATS_REPORT_URL": "",  # otherwise Ray even reports that its usage reports are off
     "RAY_enable_metrics_collection": "0",
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "10000",  # Serve exports its own metrics on our event loops
     "grpc_proxy": "",  # precedes https_proxy and http_proxy, which stay in force for downloads
@@ -49,7 +49,7 @@ RAY_ENVIRONMENT = {
 CLOUD_METADATA_HOSTS = (
     "169.254.169.254",
     "metadata.google.internal",
-)  # Ray asks them at its start for the cloud's name
+)  # Ray queries them when it starts, to find out the cloud provider
 OBJECT_STORE_BYTES = 80 * 2**20  # near Ray's minimum: batches travel over gRPC, not through the object store
 PROBLEMS_TIMEOUT_SECONDS = 30.0
 
@@ -58,8 +58,9 @@ class InstalledCode(JobConfig):
     """Configuration of a Ray job whose workers import installed code only, nothing from the user's working directory.
 
     `ray.init` puts the script's folder and the working directory first on the workers' `sys.path`, where a user's `models.py`
-    or `http.py` hides the package of that name. Only a job that ships a working directory to its workers is exempt, so this
-    one claims to. It ships none: the workers run in the user's directory, so relative paths of the configuration work there.
+    or `http.py` hides the package of that name. Ray skips this only for a job that ships a working directory to its
+    workers, so this configuration declares one. It ships none: the workers run in the user's directory, so relative paths of
+    convoy.yaml work there.
     """
 
     def _runtime_env_has_working_dir(self) -> bool:
@@ -139,7 +140,7 @@ def _replica_error() -> str:
 
 
 def problems() -> list[RepositoryEntry]:
-    """The configured names that a gateway does not serve, and why; empty where this process cannot ask a gateway.
+    """The configured names that a gateway does not serve, with reasons; empty if this process cannot call a gateway.
 
     In a process that was started with RAY_ENVIRONMENT already set, Serve's handles work only on an event loop, and the call
     raises RuntimeError. The server is up nevertheless, and `convoy models` shows the same problems.
@@ -153,8 +154,8 @@ def problems() -> list[RepositoryEntry]:
 
 
 def stop() -> None:
-    """Drains and stops everything that `start` started. Gateways go first, since they still call hosts while they drain."""
-    with redirect_stdout(io.StringIO()):  # Ray prints that its controller was killed, as it should be
+    """Drains and stops everything that `start` started. Gateways stop first, because they call hosts while they drain."""
+    with redirect_stdout(io.StringIO()):  # Ray prints that its controller was killed, which is expected
         ray_serve.delete(GATEWAY_APP)
         ray_serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()

@@ -1,4 +1,4 @@
-"""The node agent (Ray application `meter`), one per node: keeps the HTTP socket, accounts for energy, serves metrics."""
+"""The node agent (Ray application `meter`), one per node: keeps the HTTP socket open, accounts for energy, serves metrics."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def serve_metrics(listen: Listen, folder: Path, gpus: Sequence[Gpu] = (), keys: 
 
 
 def keep_listener(listen: Listen, folder: Path) -> Handover:
-    """Takes the node's listening socket over from a living gateway, or binds it, and offers it to gateways from now on.
+    """Obtains the node's listening socket from a running gateway, or binds it, and then hands it to gateways that start.
 
-    Raises ConfigError when the port is taken.
+    Raises ConfigError if the port is taken.
     """
     prepare_folder(folder)
     listener = find_listener(folder)
@@ -54,12 +54,12 @@ def keep_listener(listen: Listen, folder: Path) -> Handover:
     ray_actor_options={"num_cpus": 0},
 )
 class NodeAgent:
-    """The deployment."""
+    """The Ray Serve deployment of a node agent."""
 
     def __init__(
         self, listen: dict[str, Any], power: dict[str, Any], folder_name: str, keys: Sequence[dict[str, Any]] = ()
     ) -> None:
-        """`keys` are the API keys that may read metrics; without any, no key is needed."""
+        """`keys`: the API keys that may read metrics. Without keys, metrics are public."""
         parsed, folder = Listen.model_validate(listen), Path(folder_name)
         self._handover = keep_listener(parsed, folder)
         metrics = Metrics(MmapWriter(folder / "metrics"))

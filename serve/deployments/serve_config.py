@@ -28,7 +28,7 @@ def deploy_document(settings: Settings) -> dict[str, Any]:
 
 
 def deploy_yaml(settings: Settings) -> str:
-    """The document as YAML; the same settings give the same text."""
+    """The document as YAML. Deterministic: equal settings give equal text."""
     return HEADER + yaml.safe_dump(deploy_document(settings), sort_keys=False, width=120)
 
 

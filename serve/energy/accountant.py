@@ -48,7 +48,7 @@ class _Cost:
 class Accountant:
     """Splits the joules of a node's chips by use. Call `tick` from one thread, at any interval.
 
-    `busy_cores` returns core-seconds in which any process ran; `clock` returns seconds.
+    `busy_cores` returns the busy core-seconds of all processes; `clock` returns seconds.
     """
 
     def __init__(

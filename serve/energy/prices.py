@@ -1,6 +1,6 @@
 """Energy prices, which the node agent publishes to the processes of its node in a file.
 
-A request's energy is its engine time x the model's price, so gateways need no energy source of their own.
+A request's energy is its engine time x the model's price, so gateways need no energy source.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FILE = "prices.json"
 
 @dataclass(frozen=True)
 class Price:
-    """Active joules of all chips per engine second of answered requests, and the sources, as in `nvml+rapl`.
+    """Active joules of all chips per engine second of answered requests, and the sources, for example `nvml+rapl`.
 
     The energy of a model's answered requests adds up to the energy that the model used.
     """
@@ -41,7 +41,7 @@ def write_prices(folder: Path, prices: Prices) -> None:
 
 
 def read_prices(folder: Path) -> Prices:
-    """The node's prices; empty ones where there are none or they cannot be read."""
+    """The node's prices; empty if there are none or they cannot be read."""
     try:
         document = orjson.loads((folder / FILE).read_bytes())
         models = {name: Price(**price) for name, price in document["models"].items()}

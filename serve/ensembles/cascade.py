@@ -1,4 +1,4 @@
-"""A cascade: stages run one after the other, and only images with an unsure answer go on to the next stage."""
+"""A cascade: stages run one after the other, and only images with a confidence below the threshold go to the next stage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from serve.ensembles.multi_view import Views
 
 @dataclass(frozen=True)
 class Stage:
-    """An ensemble, and the confidence below which its images go on. The last stage's threshold has no effect."""
+    """An ensemble, and the confidence below which an image goes to the next stage. The last stage's threshold has no effect."""
 
     name: str
     ensemble: Ensemble
@@ -36,14 +36,14 @@ class Cascade:
         deadline: float = float("inf"),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`deadline`: seconds from the start of `run`; the last answer by then counts."""
+        """`deadline`: seconds from the start of `run`; the last answer before it counts."""
         self.stages = tuple(stages)
         self._deadline = deadline
         self._clock = clock
 
     @property
     def waiting_rows(self) -> int:
-        """Rows in the members' queues that wait because of this cascade, of all stages."""
+        """Rows of this cascade in the members' queues, over all stages."""
         return sum(stage.ensemble.waiting_rows for stage in self.stages)
 
     def admit(self, images: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> None:
@@ -77,7 +77,7 @@ class Cascade:
     async def run(self, views: Views, deadline: float, priority: int = 0) -> EnsembleResult:
         """Runs stage after stage; `deadline` in monotonic seconds.
 
-        When a stage fails, its images go on to the next stage, and answers of earlier stages stand.
+        When a stage fails, its images go to the next stage, and answers of earlier stages are kept.
         """
         begun = self._clock()
         until = min(deadline, begun + self._deadline)

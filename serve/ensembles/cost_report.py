@@ -15,7 +15,7 @@ from serve.ensembles.factory import CompositionConfig
 
 @dataclass(frozen=True)
 class Known:
-    """A member's manifest and, once it is measured, its latency curve and batch limit."""
+    """A member's manifest and, once measured, its latency curve and batch limit."""
 
     manifest: Manifest
     curve: LatencyCurve | None = None
@@ -34,7 +34,7 @@ def plan_document(
 ) -> dict[str, Any]:
     """A JSON-ready document of the stages, their members and costs.
 
-    Engine milliseconds and MACs of a stage include the stages before it: the cost of an image that gets that far.
+    Engine milliseconds and MACs of a stage include the stages before it: the cost of an image that reaches the stage.
     """
     macs, seconds = 0, 0.0
     documents = []

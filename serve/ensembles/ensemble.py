@@ -1,4 +1,4 @@
-"""An ensemble: its members run at the same time, and what they have answered by the deadline is combined."""
+"""An ensemble: its members run at the same time, and the answers that arrive before the deadline are combined."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Member:
 
 @dataclass(frozen=True)
 class EnsembleResult:
-    """Combined scores [images, classes], or the error because of which there are none.
+    """Combined scores [images, classes], or the error of the request.
 
-    `started`: monotonic seconds at which the first run began that counts. `images_by_stage`: of a cascade.
+    `started`: monotonic time of the first run that contributed. `images_by_stage`: of a cascade only.
     """
 
     scores: Scores | ConvoyError
@@ -52,7 +52,7 @@ class EnsembleResult:
 
 @dataclass(frozen=True)
 class _MemberAnswer:
-    """A member's logits [views, images, classes], and when its first run began; or its error."""
+    """A member's logits [views, images, classes], and the start of its first run; or its error."""
 
     result: MemberResult
     logits: Scores | None = None
@@ -79,7 +79,7 @@ class Ensemble:
         deadline: float = float("inf"),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`deadline`: seconds from the start of `run`. `min_members`: with fewer answers the request fails."""
+        """`deadline`: seconds from the start of `run`. `min_members`: fewer answers fail the request."""
         self.members = tuple(members)
         self._rule = rule
         self._min_members = min_members
@@ -89,7 +89,7 @@ class Ensemble:
 
     @property
     def waiting_rows(self) -> int:
-        """Rows in the members' queues that wait because of this ensemble: images times views of each member."""
+        """Rows of this ensemble in the members' queues: images times views of each member."""
         return sum(
             member.queue.waiting_rows_of(
                 {future for pending in self._pending if pending.member is member for future in pending.futures}
@@ -160,7 +160,7 @@ class Ensemble:
             scores = combine(logits, weights, self._rule)
         else:
             scores = await asyncio.to_thread(combine, logits, weights, self._rule)
-        if not all_have_distribution(scores):  # each class is ruled out by some member, or the sum overflows
+        if not all_have_distribution(scores):  # every class has probability 0 in some member, or the sum overflows
             return EnsembleResult(EngineFailed("the members' answers combine to NaN or infinity"), results, started)
         return EnsembleResult(scores, results, started)
 

@@ -19,7 +19,7 @@ CompositionConfig = EnsembleConfig | CascadeConfig
 
 
 class Served(Protocol):
-    """A served model, as far as a composition needs it."""
+    """The properties of a served model that a composition needs."""
 
     @property
     def version(self) -> str: ...
@@ -35,7 +35,7 @@ def compositions_of(catalog: Catalog) -> list[CompositionConfig]:
 
 
 def stages_of(config: CompositionConfig, ensembles: Mapping[str, EnsembleConfig]) -> list[tuple[str, EnsembleConfig]]:
-    """The name and the ensemble of each stage. An ensemble is its own only stage; a model is an ensemble of one."""
+    """The name and the ensemble of each stage. An ensemble has a single stage; a model counts as an ensemble of one."""
     if isinstance(config, EnsembleConfig):
         return [(config.name, config)]
     return [

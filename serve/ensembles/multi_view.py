@@ -1,4 +1,4 @@
-"""One decode for several networks: the views of an image that each of them takes (test-time augmentation)."""
+"""Decodes an image once for several networks, and makes the views that each of them needs (test-time augmentation)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from models.images.decoder import SMALL_SIDE, Decoded, Decoder
 from models.images.jpeg import ImageBytes
 from models.images.resize import Box, Pixels
 
-INLINE_VIEWS = 16  # making more of them takes longer than a hop to a thread
+INLINE_VIEWS = 16  # making more of them takes longer than passing the image to a thread
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """The geometry of a network's input and its views. Members with the same one share rows: normalisation is in the graph."""
+    """The geometry of a network's input and its views. Members with equal geometry share rows: the graph normalises."""
 
     channels: int
     resize: int
@@ -56,7 +56,7 @@ class Views:
 
 
 class ViewsDecoder:
-    """Decodes an image once, at the resolution that the most demanding geometry needs, and makes its views. Thread-safe.
+    """Decodes an image once, at the highest resolution that any geometry needs, and makes its views. Thread-safe.
 
     A single geometry with the view `identity` gives the same bytes as `Decoder`.
     """
@@ -82,7 +82,7 @@ class ViewsDecoder:
         return max(geometry.view_count for geometry in self._geometries)
 
     def is_small(self, image: ImageBytes | Pixels) -> bool:
-        """Whether a hop to a thread would take longer than making the views."""
+        """Whether making the views takes less time than passing the image to a thread."""
         if isinstance(image, np.ndarray):
             return self._inline and max(image.shape) <= SMALL_SIDE
         return self._inline and self._decoder.is_small(image)

@@ -1,4 +1,4 @@
-"""The queue of an ensemble or cascade: its callers use it like a batcher."""
+"""The queue of an ensemble or cascade, with the interface of a batcher."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Composition(Protocol):
 class EnsembleRunner:
     """Answers requests by running a composition. Lives on one event loop.
 
-    Rows wait in the members' queues, where they share batches with the rows of other requests. Each request is a run of
-    its own here.
+    Rows wait in the members' queues, where they share batches with the rows of other requests. Here, each request is
+    a run.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class EnsembleRunner:
 
     @property
     def waiting_rows(self) -> int:
-        """Rows in the members' queues that wait because of this composition."""
+        """Rows of this composition in the members' queues."""
         return self._composition.waiting_rows
 
     def admit(
@@ -88,7 +88,7 @@ class EnsembleRunner:
         return future
 
     async def close(self) -> None:
-        """Refuses new requests and waits for those that run."""
+        """Refuses new requests and waits for the running ones."""
         self._closed = True
         if self._running:
             await asyncio.wait(self._running)

@@ -1,4 +1,4 @@
-"""What runs batches for an endpoint: the interface that engines in this process and engines in hosts share."""
+"""The interface for running batches, implemented for engines in this process and for engines in hosts."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ FORMS: tuple[Form, Form] = ("image", "tensor")
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """Which engine runs.
+    """The engine that runs.
 
     `status` is the result of its accuracy check, `reference` for the artifact's own graphs, and empty for an engine that
-    is not loaded. `problem` says why the configured engine does not run; empty if it does.
+    is not loaded. `problem`: why the configured engine does not run; empty if it does.
     """
 
     engine: str
@@ -81,7 +81,7 @@ class Executor(Protocol):
 
     @property
     def trouble(self) -> str:
-        """Why it cannot answer. Empty when it can, if need be after a load, and when that is not known here."""
+        """Why it cannot answer. Empty if it can, possibly after a load, and if this is not known here."""
         ...
 
     async def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:

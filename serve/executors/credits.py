@@ -1,6 +1,6 @@
 """Credit-based flow control: how many batches a gateway may have in flight at a model's hosts.
 
-A host takes `SLOTS_PER_HOST` batches: one runs while the next is on its way. Gateways that call a host at the same time
+A host takes `SLOTS_PER_HOST` batches: one runs while the next is in transfer. Gateways that call a host at the same time
 share them equally; each response carries the number of gateways that share. The bound makes gateways form batches late,
 when more requests can join them, instead of queueing them at a host.
 """
@@ -43,7 +43,7 @@ class Credits:
     def responded(self, host: Hashable, callers: int, now: float) -> int:
         """Records a response at `now` (monotonic seconds); returns how many batches may be in flight.
 
-        At least one, since a share is only learned from responses.
+        At least one, since shares are known only from responses.
         """
         self._shares[host] = (SLOTS_PER_HOST / callers, now)
         self._shares = {name: share for name, share in self._shares.items() if now - share[1] <= FORGET_SECONDS}

@@ -1,4 +1,4 @@
-"""Latency curves, stored beside the engines: a machine measures an engine once, not at every start."""
+"""Latency curves, stored next to the engines: a machine measures an engine once, not at every start."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logging.getLogger("convoy.engines")
 class CurveStore:
     """Curves over `sizes`, measured with `threads`.
 
-    A curve is valid for one engine, its version and this machine; a change of any of them makes another file name.
+    A curve is valid for one engine, its version and this machine; a change of any of them changes the file name.
     """
 
     store: Store
@@ -34,7 +34,7 @@ class CurveStore:
     sizes: tuple[int, ...]
 
     def find(self, key: str, label: str) -> LatencyCurve | None:
-        """The curve of an engine by the hash of what it was made from and its label; None if it was not measured yet."""
+        """The curve of an engine, by the hash of its build inputs and its label; None if it was not measured yet."""
         try:
             stored = json.loads(self._file(key, label).read_bytes())
             curve = LatencyCurve(tuple(stored["sizes"]), tuple(stored["seconds"]), stored["engine"])

@@ -24,7 +24,7 @@ GRAPHS: dict[Form, str] = {"image": IMAGE_MODEL, "tensor": TENSOR_MODEL}
 
 @dataclass(frozen=True)
 class SelectedEngine:
-    """An engine on disk: the folder of its graphs, the hash of what it was made from, and what it runs as."""
+    """An engine on disk: the folder of its graphs, the hash of its build inputs, and its facts."""
 
     folder: Path
     key: str
@@ -65,7 +65,7 @@ def check_engines(settings: Settings, artifacts: Mapping[str, Artifact]) -> None
 
 
 def configured_facts(spec: EngineSpec, problem: str) -> EngineFacts:
-    """What would run if it were not for `problem`."""
+    """The facts of the configured engine, which `problem` keeps from running."""
     return _facts(spec.backend, spec.precision, "", problem)
 
 

@@ -69,7 +69,7 @@ class EngineSet:
         self._closed = False
         self.inputs = {form: engine.input for form, engine in self._warm.engines.items()}
         self._show()
-        # Only requests count as use, by which a memory budget chooses what to evict; a probe only proves health.
+        # Only requests count as use, from which a memory budget chooses the model to evict; a probe only checks health.
         self.ran_at = self._proven_at = time.monotonic()
 
     @property
@@ -119,7 +119,7 @@ class EngineSet:
             self._run_blank(*(self._doubtful or ("image", 1)))
 
     def _check_engine(self, form: Form, size: int) -> None:
-        """Tells a bad batch from a broken engine, on which blank rows fail, too. Raises NotReady for the latter."""
+        """Distinguishes a bad batch from a broken engine, which fails blank rows too. Raises NotReady for the latter."""
         try:
             self._run_blank(form, size)
         except (EngineFailed, MemoryError) as error:
@@ -173,7 +173,7 @@ class EngineSet:
     ) -> LatencyCurve:
         """Runs every batch size, so that no request is the first of its size; measures what was never measured here.
 
-        The tensor form has the same network: where runs are long, the extra time of a first run is small beside them.
+        The tensor form has the same network: when runs are long, the extra time of a first run is small in comparison.
         """
         for engine in engines.values():
             check_width(engine, self._classes)

@@ -39,7 +39,7 @@ log = logging.getLogger("convoy.host")
 
 @dataclass(frozen=True)
 class HostFacts:
-    """What a gateway has to know about the hosts of a model."""
+    """The properties of a model's hosts that a gateway needs."""
 
     inputs: dict[Form, TensorSpec]
     classes: int
@@ -81,7 +81,7 @@ class HostExecutor:
     async def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
         """Logits [n, classes]. Inference has no side effects, so that a retried batch may run twice.
 
-        Raises what the engine raises, NotReady if no host answers.
+        Raises the engine's error, or NotReady if no host answers.
         """
         answer = await self._ask(form, rows)
         self._credits.responded((answer.node, answer.pid), answer.callers, time.monotonic())
@@ -91,7 +91,7 @@ class HostExecutor:
         return answer.logits
 
     def _follow(self, engine: EngineFacts) -> None:
-        """A host has switched its engine: the new curve is fetched in the background."""
+        """Fetches the new curve in the background, after a host has switched its engine."""
         changed = engine.label != self.facts.label
         self.facts = engine
         if changed and self._fetching is None:
@@ -117,7 +117,7 @@ class HostExecutor:
                 return self._checked(await asyncio.wait_for(call, hang), len(rows))
             except TimeoutError as error:
                 lost: Exception = error
-                hang *= 2  # a slow machine must not be given the same work again and again
+                hang *= 2  # a slow machine must not get the same work repeatedly
             except ConvoyError as error:  # Ray raises a class derived from both this and RayTaskError
                 if not isinstance(error, NotReady):
                     raise
@@ -143,10 +143,10 @@ class HostExecutor:
         return self.slots.waiting * self.curve.predict(size) / size
 
     async def probe(self) -> None:
-        """Nothing: its deployment probes its own engine."""
+        """Does nothing: the deployment of the host probes its own engine."""
 
     def close(self) -> None:
-        """Stops background work. Hosts stay: they are deployments of their own."""
+        """Stops background work. The hosts continue: they are separate deployments."""
         if self._fetching is not None:
             self._fetching.cancel()
 

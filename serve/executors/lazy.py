@@ -30,7 +30,7 @@ from serve.telemetry.definitions import EVICTIONS, LOAD_SECONDS, LOADS
 from serve.telemetry.proc import resident_bytes
 from serve.telemetry.recorder import Metrics
 
-AGAIN_SECONDS = 1.0  # the least time between a failed load and the next attempt
+AGAIN_SECONDS = 1.0  # minimum time between a failed load and the next attempt
 FIRST_GUESS = LatencyCurve((1,), (0.0,))  # until the first load: predicts no wait, so that no request is refused
 
 Load = Callable[[LatencyCurve | None], Awaitable[LocalExecutor]]
@@ -42,9 +42,9 @@ log = logging.getLogger("convoy.memory")
 class LazyExecutor:
     """A `LocalExecutor` that is in memory only while the budget has room for it. Lives on one event loop.
 
-    While the engine is not loaded its slots give no permits, so requests wait in the queue, with their deadlines, as for
-    a busy engine. Nothing above the slots has to know about loading, and a load is never measured as a slow run. With the
-    engine loaded, this costs one comparison per batch.
+    Until the engine is loaded its slots grant no permits, so requests wait in the queue, with their deadlines, as for a busy
+    engine. The layers above the slots therefore need no code for loading, and a load never counts as a slow run. Once the
+    engine is loaded, the cost is one comparison per batch.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class LazyExecutor:
         budget: MemoryBudget,
         metrics: Metrics,
     ) -> None:
-        """`verify` raises ArtifactError if the artifact has changed; `load` takes the curve of an earlier load, if any."""
+        """`verify` raises ArtifactError for a changed artifact; `load` gets the latency curve of an earlier load, or None."""
         self._slots = LazySlots(self._start_load)
         self.slots: Slots = self._slots
         self.inputs: Mapping[Form, TensorSpec] = input_specs(spec.artifact.manifest.preprocessing)
@@ -85,7 +85,7 @@ class LazyExecutor:
 
     @property
     def trouble(self) -> str:
-        """Why it cannot answer; empty if it can, if need be after a load."""
+        """The reason why it cannot answer; empty if it can, possibly after a load."""
         return self._engine.trouble if self._engine else self.problem
 
     @property
@@ -103,7 +103,7 @@ class LazyExecutor:
         return Resident(self._name, self.size, used, self.slots.taken > 0)
 
     async def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:
-        """Logits [n, classes]. Raises NotReady after a failed load, and what the engine raises."""
+        """Logits [n, classes]. Raises NotReady after a failed load, or the engine's error."""
         if self._engine is None:
             raise NotReady(self.problem)
         return await self._engine.run(form, rows)
@@ -117,7 +117,7 @@ class LazyExecutor:
                 await self._load_engine()
 
     async def evict(self) -> None:
-        """Frees the engine as soon as the batches it runs have finished."""
+        """Frees the engine once its running batches have finished."""
         self._slots.shut()
         await self._slots.idle()
         self._free()
@@ -150,7 +150,7 @@ class LazyExecutor:
             self._task = None
 
     async def _load_engine(self) -> None:
-        """Called with the budget's lock held. The memory an engine takes is only an estimate before it is loaded."""
+        """Call it with the budget's lock held. Makes room again: before the load, an engine's size is only an estimate."""
         before, started = resident_bytes(os.getpid()), time.monotonic()
         engine = await self._load(self.curve if self.measured else None)
         self.size = max(self.size, resident_bytes(os.getpid()) - before)
@@ -173,7 +173,7 @@ class LazyExecutor:
             listener(curve)
 
     def _refuse(self, problem: str) -> None:
-        """Opens the slots for AGAIN_SECONDS, so that waiting requests run, fail with `problem`, and are answered."""
+        """Opens the slots for AGAIN_SECONDS, so that waiting requests run and fail with `problem` instead of timing out."""
         self.problem = problem
         self._again = asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._allow_retry)
         self._slots.open()
@@ -194,7 +194,7 @@ async def connect_local(
 ) -> Executor:
     """The executor of a model in this process. Raises ConfigError, ArtifactError.
 
-    With a memory budget that has no room for it, the engine is loaded by its first request.
+    If the memory budget has no room for the engine, its first request loads it.
     """
     spec = await asyncio.to_thread(build_spec, config, artifact)
 
@@ -203,7 +203,7 @@ async def connect_local(
         return LocalExecutor(engines, config.name)
 
     async def verify() -> None:
-        """Hours may lie between the start, which verified the artifact, and a load."""
+        """Verifies the artifact again: a load may happen hours after the start, which verified it first."""
         present = await asyncio.to_thread(Artifact.load, artifact.folder)
         if present.manifest != artifact.manifest:
             raise ArtifactError(f"{artifact.folder} was replaced since the start; deploy again")
@@ -222,13 +222,13 @@ def open_memory(settings: Settings) -> MemoryBudget | None:
 
 
 def check_memory(settings: Settings, artifacts: Mapping[str, Artifact]) -> None:
-    """Raises ConfigError for a local model that is larger than the memory budget."""
+    """Raises ConfigError for a local model that needs more than the memory budget."""
     for model in settings.models:
         least = memory_of(artifacts[model.name]) / 2**20
         if model.placement == "local" and 0 < settings.models_memory_mb < least:
             raise ConfigError(
                 f"{model.name} takes at least {least:.0f} MB, models_memory_mb is {settings.models_memory_mb:g}: "
-                "raise it, or give the model a host of its own (placement: dedicated)"
+                "raise it, or run the model in its own host (placement: dedicated)"
             )
 
 
@@ -242,6 +242,6 @@ def input_specs(steps: Preprocessing) -> dict[Form, TensorSpec]:
 
 
 def memory_of(artifact: Artifact) -> int:
-    """Bytes that the engines of both forms take at least: the graphs, and the weights once in each."""
+    """The least bytes that the engines of both forms take: both graphs, and one copy of the weights for each."""
     sizes = {name: (artifact.folder / name).stat().st_size for name in artifact.manifest.files}
     return sum(sizes.values()) + sizes.get(WEIGHTS, 0)

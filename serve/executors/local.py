@@ -15,7 +15,7 @@ from serve.executors.base import EngineFacts, Form
 from serve.executors.engine_set import EngineSet
 from serve.worker_threads import WorkThreads
 
-# A run takes place on the event loop if the hop to the engine's thread and back would cost as much, and each row less
+# A run takes place on the event loop if passing it to the engine's thread and back would take as long, and if each row takes less
 # than the loop's own work on a request. All other requests wait for it, so it may take at most SHORT_SECONDS.
 HOP_SECONDS = 0.0001
 ROW_SECONDS = 0.00006
@@ -51,7 +51,7 @@ class LocalExecutor:
 
     @property
     def trouble(self) -> str:
-        """Why it cannot answer; empty as far as is known."""
+        """Why it cannot answer; empty if no reason is known."""
         return self._engines.trouble
 
     async def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:

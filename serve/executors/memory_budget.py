@@ -12,7 +12,7 @@ from typing import Protocol
 class Resident:
     """A model whose engine is in memory.
 
-    `size` is in bytes, `used` is when it last ran (monotonic seconds), `busy` whether a batch runs or is about to.
+    `size` is in bytes, `used` is the time of its last run (monotonic seconds), `busy` whether a batch runs or is about to.
     """
 
     name: str
@@ -22,9 +22,9 @@ class Resident:
 
 
 def choose_victims(residents: Iterable[Resident], needed: int, budget: int) -> list[str]:
-    """Names of the models to evict, in order, so that `needed` more bytes fit into `budget`; all if that is not enough.
+    """Names of the models to evict, in order, so that `needed` more bytes fit into `budget`; all models if that is not enough.
 
-    Idle models are evicted first, the least recently used before the others; busy ones only after them.
+    Idle models are evicted before busy ones, and each group in the order of least recent use.
     """
     present = sorted(residents, key=lambda resident: (resident.busy, resident.used))
     used = sum(resident.size for resident in present)
@@ -44,15 +44,15 @@ class Evictable(Protocol):
     def resident(self) -> Resident: ...
 
     async def evict(self) -> None:
-        """Frees the engine as soon as the batches it runs have finished."""
+        """Frees the engine once its running batches have finished."""
         ...
 
 
 class MemoryBudget:
     """The budget of a gateway and the models that are in memory. Lives on one event loop.
 
-    A load holds `lock`: engines are loaded one after the other, or two of them would be given the same room, and would
-    measure each other's use of the cores.
+    A load holds `lock`: engines are loaded one after the other. Otherwise two loads could claim the same free memory, and
+    each would measure its latency while the other uses the cores.
     """
 
     def __init__(self, budget: int) -> None:
@@ -80,7 +80,7 @@ class MemoryBudget:
         self._models[model.resident.name] = model
 
     def remove(self, model: Evictable) -> None:
-        """Forgets a model that was closed. No effect for one that was evicted, or whose name another one has by now."""
+        """Removes a closed model. No effect if it was evicted, or if another model has taken its name."""
         name = model.resident.name
         if self._models.get(name) is model:
             del self._models[name]

@@ -1,1 +1,1 @@
-"""Experiments: names that clients call like models, whose requests are assigned to arms that are then compared."""
+"""Experiments: names that clients call like models. Requests are assigned to arms, which are then compared."""

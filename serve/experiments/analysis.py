@@ -1,4 +1,4 @@
-"""From a ledger to a report: every figure with a confidence sequence, so that it may be read at any time."""
+"""Computes reports from a ledger. Every figure has a confidence sequence, so it is valid at any time."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Analysis:
         return (float((sums * times).sum() / (counts * times).sum()), samples) if samples else (0.0, 0.0)
 
     def _samples_of(self, table: Clusters) -> int:
-        """Samples of a comparison: an image that both arms classified is one."""
+        """Samples of a comparison: an image that both arms classified counts once."""
         return table.samples[0] if self.revision.definition.paired else sum(table.samples)
 
     def comparisons(self) -> list[Comparison]:
@@ -123,7 +123,7 @@ class Analysis:
         return Comparison(arm, verdict, bounds, self._samples_of(table), None, None, None, None)
 
     def _separate_difference(self, table: Clusters, level: float) -> Bounds:
-        """A bandit samples by earlier outcomes, so only the interval of each arm is valid: both together bound the difference."""
+        """A bandit's shares depend on earlier outcomes, so only each arm's interval is valid; both bound the difference."""
         control, candidate = (self._own_metric(table, side, level / 2) for side in (0, 1))
         value = None if control.value is None or candidate.value is None else candidate.value - control.value
         return Bounds(value, candidate.low - control.high, candidate.high - control.low)

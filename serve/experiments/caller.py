@@ -1,4 +1,4 @@
-"""What both listeners and the experiments agree on: the header that names the arm, and request ids."""
+"""Definitions that listeners and experiments share: the header that names the arm, and request ids."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MAX_ID = 128
 
 
 def checked_id(identifier: str) -> str:
-    """A request id that the ledger can keep. Raises InvalidInput."""
+    """A request id that the ledger can store. Raises InvalidInput."""
     if len(identifier) > MAX_ID or "\0" in identifier:
         raise InvalidInput(f"the id of a request to an experiment may have at most {MAX_ID} characters, and no NUL")
     return identifier

@@ -35,7 +35,7 @@ Change = Callable[[Revision], Revision]
 
 
 class ExperimentController:
-    """Changes experiments while they run. A cluster has one; with several, each change would still be consistent."""
+    """Changes experiments while they run. A cluster runs one; with several, changes would still be consistent."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class ExperimentController:
         notify: Notify = lambda definition, decision: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`source` names where energy prices come from; `notify` is called after each change; `clock`: Unix seconds."""
+        """`source` returns the source of energy prices; `notify` is called after each change; `clock`: Unix seconds."""
         self._ledger = ledger
         self._source = source
         self._notify = notify
@@ -52,7 +52,7 @@ class ExperimentController:
         self._random = np.random.default_rng()
 
     def start(self, definition: Experiment) -> Revision:
-        """Starts an experiment with all its arms, as a new revision unless it runs like that already."""
+        """Starts an experiment with all its arms, as a new revision unless this definition already runs."""
         present = self._ledger.current().get(definition.name)
         same = present is not None and present.state == "running" and present.definition == definition
         if present is not None and same and not present.stopped and not present.held:
@@ -72,14 +72,14 @@ class ExperimentController:
         return self._change_for_user(name, "ramp", arm, lambda now: now.ramped(step))
 
     def stop(self, name: str, arm: str = "") -> Revision:
-        """Stops one arm; without an arm, or with the control, ends the experiment: its control answers from then on."""
+        """Stops one arm; without an arm, or with the control, ends the experiment, and the control answers all requests."""
         control = self._find(name).definition.control.name
         if arm and arm != control:
             return self._change_for_user(name, "stop", arm, lambda now: now.without(arm))
         return self._change_for_user(name, "stop", control, lambda now: now.ended(control, "stopped"))
 
     def promote(self, name: str, arm: str) -> Revision:
-        """Ends the experiment: one arm answers from then on."""
+        """Ends the experiment: one arm then answers all requests."""
         return self._change_for_user(name, "promote", arm, lambda now: now.ended(arm, "promoted"))
 
     def tick(self) -> None:
@@ -95,7 +95,7 @@ class ExperimentController:
                 if not self._enforce_guardrails(revision):
                     self._advance_ramp(revision)
                     self._reweight_bandit(revision)
-            except ConvoyError:  # one experiment must not stop the guardrails of the others
+            except ConvoyError:  # an error in one experiment must not stop the guardrails of the others
                 log.exception("experiment %s was skipped in this round", name)
 
     def splits(self) -> dict[tuple[str, int], float]:
@@ -127,7 +127,7 @@ class ExperimentController:
         for comparison in comparisons:
             if (
                 comparison.verdict == "worse"
-            ):  # the ramp must follow a report, even if the next analysis is less certain
+            ):  # the ramp must follow a published report, even if the next analysis is less certain
                 self._hold_ramp(revision, comparison.arm, comparison.difference)
         return Report(
             experiment=name,
@@ -182,7 +182,8 @@ class ExperimentController:
         if span is None:
             return []
         points = []
-        early = np.linspace(0, 1, HISTORY_POINTS + 1)[1:] ** 2  # denser at the start, where the difference changes most
+        # More points at the start, where the difference changes most.
+        early = np.linspace(0, 1, HISTORY_POINTS + 1)[1:] ** 2
         for at in span[0] + early * (span[1] + 1e-6 - span[0]):
             then = Analysis.of(self._ledger, revision, self._source, until=float(at))
             arms = [arm.name for arm in revision.definition.arms[1:]]
@@ -190,7 +191,7 @@ class ExperimentController:
         return points
 
     def _enforce_guardrails(self, revision: Revision) -> bool:
-        """Stops the first arm whose bounds break a guardrail; whether there was one."""
+        """Stops the first arm whose bounds break a guardrail. Returns whether there was one."""
         definition = revision.definition
         limits = {key: limit for key, limit in definition.guardrails.model_dump().items() if limit is not None}
         if not limits:
@@ -235,7 +236,7 @@ class ExperimentController:
             self._decide(revision.ramped(revision.step + 1), "ramp", arm, reason, evidence)
 
     def _hold_ramp(self, revision: Revision, arm: str, difference: Bounds) -> None:
-        """Stops a ramp until a user goes on."""
+        """Holds a ramp until a user continues it."""
         if revision.ramps:
             reason = f"{arm} is worse than the control: the ramp waits for `convoy experiment ramp`"
             self._decide(revision.holding(arm), "hold", arm, reason, asdict(difference))
@@ -243,7 +244,7 @@ class ExperimentController:
     def _reweight_bandit(self, revision: Revision) -> None:
         """Thompson sampling: each arm's share is the probability that it is the best one, at least LEAST_SHARE.
 
-        An arm that is worse keeps LEAST_SHARE; while there is an alarm, nothing changes.
+        An arm that is worse keeps LEAST_SHARE. During an alarm nothing changes.
         """
         if revision.definition.mode != "bandit":
             return
@@ -278,7 +279,7 @@ class ExperimentController:
     def _change_for_user(
         self, name: str, action: str, arm: str, change: Change, new: Experiment | None = None
     ) -> Revision:
-        """Stores a user's change of the present revision; tries again when another change came first."""
+        """Stores a user's change of the present revision; retries if another change was stored first."""
         for _ in range(TRIES):
             present = self._ledger.current().get(name)
             try:

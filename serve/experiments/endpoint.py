@@ -19,11 +19,11 @@ EXPERIMENT = "experiment"
 
 @dataclass(frozen=True)
 class ExperimentEndpoint(Endpoint):
-    """Looks like its control to clients. Its requests wait in the queues of the arms that they are assigned to."""
+    """Has the interface of its control. Its requests wait in the queues of the arms that they are assigned to."""
 
     live: ExperimentRuntime
 
-    has_own_queue: ClassVar[bool] = False  # `batcher` is the control's
+    has_own_queue: ClassVar[bool] = False  # `batcher` belongs to the control
     needs_request_id: ClassVar[bool] = True
 
     @property
@@ -37,19 +37,19 @@ class ExperimentEndpoint(Endpoint):
         return self.live.serve(context, work)
 
     def describe(self) -> dict[str, Any]:
-        """As the control, with the name of the model behind each arm."""
+        """As for the control, with the model of each arm."""
         definition = self.live.revision.definition
         control = self.live.arms[definition.control.name].describe()
         own = {"name": self.name, "version": self.version, "architecture": EXPERIMENT, "placement": EXPERIMENT}
         return control | own | {"arms": {arm.name: arm.model for arm in definition.arms}}
 
     async def finish(self) -> None:
-        """The arms' endpoints finish what runs."""
+        """Flushes the metrics; the endpoints of the arms finish the requests."""
         self.recorder.flush()
 
 
 def experiment_endpoint(live: ExperimentRuntime, recorder: ModelRecorder) -> ExperimentEndpoint:
-    """The endpoint of an experiment: what clients see of its control, with the smallest limit of its arms."""
+    """The endpoint of an experiment: the interface of its control, with the smallest limit of its arms."""
     definition = live.revision.definition
     control = live.arms[definition.control.name]
     return ExperimentEndpoint(
@@ -67,5 +67,5 @@ def experiment_endpoint(live: ExperimentRuntime, recorder: ModelRecorder) -> Exp
 
 
 def with_own_queue(endpoints: Iterable[Endpoint]) -> Iterator[Endpoint]:
-    """The endpoints that have a queue of their own: all but experiments."""
+    """The endpoints with their own queue: all but experiments."""
     return (endpoint for endpoint in endpoints if endpoint.has_own_queue)

@@ -12,7 +12,7 @@ from serve.experiments.caller import MAX_ID
 from serve.experiments.ledger.records import Outcome
 
 MOST = 10_000  # items in one request
-MOST_VALUES = 64 * MOST  # in JSON: an item has five values, and commas in its texts are counted as values
+MOST_VALUES = 64 * MOST  # in JSON: an item has five values, and commas in strings also count as values
 MOST_FIELDS = 8 * MOST  # in protobuf: an item and its five fields
 KEYS = {"id", "position", "label", "reward", "experiment"}
 
@@ -30,7 +30,7 @@ def parse_feedback(document: Any, class_index: ClassIndex) -> list[Outcome]:
 
 
 def check_number(items: int) -> None:
-    """Raises InvalidInput for no item and for more than MOST."""
+    """Raises InvalidInput for an empty list and for more than MOST items."""
     if not 1 <= items <= MOST:
         raise InvalidInput(f'feedback must be {{"feedback": [item, …]}} with 1 to {MOST} items')
 

@@ -31,7 +31,7 @@ log = logging.getLogger("convoy.experiments")
 
 
 class Experiments:
-    """All experiments of a gateway. Lives on its event loop."""
+    """All experiments of a gateway. Used on its event loop only."""
 
     def __init__(self, plane: DataPlane, metrics: Metrics, ledger: Ledger, config: LedgerConfig) -> None:
         self._plane = plane
@@ -40,7 +40,7 @@ class Experiments:
         self._written = metrics.values(LEDGER_EVENTS, outcome="written")
         self._dropped = metrics.values(LEDGER_EVENTS, outcome="dropped")
         self._writer = LedgerWriter(ledger, config.flush_seconds, config.events, self._count)
-        self.problems: dict[str, str] = {}  # why an experiment is not served, by name
+        self.problems: dict[str, str] = {}  # reasons why experiments do not serve, by name
         self._declared: dict[str, Experiment] = {}
         self._revisions: dict[str, Revision] = {}
         self._served: dict[str, ExperimentEndpoint] = {}  # as `bind` made them
@@ -57,9 +57,9 @@ class Experiments:
         return list((commanded | self._declared | current).values())
 
     async def declare(self, definitions: Iterable[Experiment]) -> None:
-        """Takes the configuration's experiments; `bind` then serves them.
+        """Stores the experiments of the configuration; `bind` then serves them.
 
-        Raises nothing when the ledger is away: models serve without it, and the known experiments continue.
+        Does not raise when the ledger is unreachable: models serve without it, and the known experiments continue.
         """
         declared = {definition.name: definition for definition in definitions}
         try:
@@ -73,7 +73,7 @@ class Experiments:
         self._declared = declared
 
     def bind(self, endpoints: Endpoints) -> Endpoints:
-        """The endpoints, with an endpoint for every experiment whose arms all serve; `problems` says why others do not serve."""
+        """The endpoints, with an endpoint for each experiment whose arms all serve; `problems` explains the others."""
         served = {endpoint.name: endpoint for endpoint in with_own_queue(endpoints.by_name.values())}
         before, self.problems = self.problems, {}
         experiments = list(self._bound(served))
@@ -100,9 +100,9 @@ class Experiments:
             raise InvalidInput("a webhook can only be declared in the configuration file")
 
     def feedback(self, document: object, check: Callable[[str], None]) -> int:
-        """Takes outcomes and returns their number. Raises InvalidInput, or Overloaded when the ledger's buffer is full.
+        """Buffers outcomes and returns their number. Raises InvalidInput, or Overloaded when the ledger's buffer is full.
 
-        `check` raises for an experiment that the sender's key does not cover; it gets "" for an item that names none.
+        `check` raises for an experiment that the sender's key may not use. It gets "" for an item without an experiment.
         """
         outcomes = parse_feedback(document, self._class_index)
         for experiment in named_experiments(document):
@@ -114,9 +114,9 @@ class Experiments:
         return len(outcomes)
 
     async def close(self) -> None:
-        """Writes what is buffered and closes the ledger."""
+        """Writes the buffered rows and closes the ledger."""
         self._closing.set()
-        await self._follower  # a running query ends before its database is closed
+        await self._follower  # a running query must end before its database is closed
         await asyncio.to_thread(self._writer.close)
         self._ledger.close()
 
@@ -145,7 +145,7 @@ class Experiments:
                 await self._refresh()
             except SQLAlchemyError as error:
                 log.warning("the ledger is away, the known experiments continue: %s", type(error).__name__)
-            except Exception:  # a bad row must not stop the task: it has to follow the next decision
+            except Exception:  # a bad row must not stop the task, which must follow the next decision
                 log.exception("the ledger could not be followed, the known experiments continue")
 
     async def _pause(self) -> bool:
@@ -162,7 +162,7 @@ class Experiments:
             self._plane.replace(self.bind(self._plane.endpoints))
 
     def _take(self, revisions: dict[str, Revision]) -> None:
-        """Keeps newer revisions only: two concurrent reads may end in either order."""
+        """Keeps newer revisions only: concurrent reads may finish in any order."""
         for name, revision in revisions.items():
             if name not in self._revisions or revision.serial > self._revisions[name].serial:
                 self._revisions[name] = revision

@@ -1,4 +1,4 @@
-"""The report of an experiment, and the sentence that says which arm to keep."""
+"""The report of an experiment, and a sentence that recommends an arm."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ArmReport:
     answers: int
     failures: int
     dropped_copies: int
-    samples: int  # images whose outcome is known
+    samples: int  # images with a known outcome
     units: int  # of assignment: requests, or sticky keys
     metric: Bounds
     error_rate: Bounds
@@ -73,7 +73,7 @@ def decide_verdict(difference: Bounds, effect: float) -> Verdict:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An arm against the control. `needed`: further samples after which there is probably a verdict.
+    """An arm against the control. `needed`: estimated number of further samples until there is a verdict.
 
     `settled_after`: samples at the first point of the history from which on the difference excludes 0.
     """
@@ -145,7 +145,7 @@ def _json_ready(value: Any) -> Any:
 
 
 def recommend(definition: Experiment, arms: list[ArmReport], comparisons: list[Comparison], alarms: list[str]) -> str:
-    """One sentence: the arm to keep, and why."""
+    """A sentence that names the arm to keep, and the reason."""
     if alarms:
         return f"Do not decide on these figures: {alarms[0]}."
     control, metric = definition.control.name, definition.metric
@@ -175,7 +175,7 @@ def _is_negligible(difference: Bounds, effect: float) -> bool:
 
 
 def samples_to_conclusion(comparison: Comparison, history: list[HistoryPoint]) -> int | None:
-    """Samples at the first point of the history from which on the difference excludes 0; None where it does not."""
+    """Samples at the first point of the history from which on the difference excludes 0; None if there is none."""
     if not comparison.difference.excludes_zero:
         return None
     samples = comparison.samples
@@ -191,7 +191,7 @@ def _format_samples(comparison: Comparison) -> str:
 
 
 def _format_difference(metric: Metric, difference: Bounds) -> str:
-    """Value and bounds; accuracy in percentage points, a reward in its own unit."""
+    """Value and bounds; accuracy in percentage points, a reward unchanged."""
     value, low, high = difference.value or 0.0, difference.low, difference.high
     if metric == "reward":
         return f"{value:.4g} ({low:.4g} to {high:.4g})"
@@ -208,6 +208,6 @@ def _cheapest(arms: list[ArmReport]) -> str:
 
 
 def _rounded(count: int) -> int:
-    """To two significant digits: the estimate is no more precise."""
+    """Rounds to two significant digits, the precision of the estimate."""
     digits = max(0, len(str(count)) - 2)
     return round(count, -digits)

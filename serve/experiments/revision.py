@@ -25,11 +25,11 @@ class Revision:
     allocation: Allocation
     by_command: bool = False  # started by a command, not declared in the configuration
     stopped: frozenset[str] = frozenset()  # arms without a share until a user starts the experiment again
-    held: frozenset[str] = frozenset()  # arms that were worse: their ramp waits for a user
+    held: frozenset[str] = frozenset()  # arms that were worse: the ramp waits for a user
 
     @property
     def salt(self) -> str:
-        """Of the hash that assigns units: the name, so that experiments assign independently of each other."""
+        """The salt of the hash that assigns units: the name, so that experiments assign independently of each other."""
         return self.definition.name
 
     @property
@@ -39,25 +39,25 @@ class Revision:
 
     @property
     def ramps(self) -> bool:
-        """Whether the ramp has a next step that time brings."""
+        """Whether the ramp has a next step that is taken automatically."""
         definition = self.definition
         more = definition.mode == "canary" and self.step + 1 < len(definition.ramp)
         return more and self.state == "running" and definition.stage_seconds > 0 and not self.held
 
     def ramped(self, step: int) -> Revision:
-        """At another step of the ramp. Raises ValueError when there is no such step or the experiment has ended."""
+        """Moves to another step of the ramp. Raises ValueError when there is no such step or the experiment has ended."""
         self._must_run()
         if self.definition.mode != "canary" or not 0 <= step < len(self.definition.ramp):
             raise ValueError(f"{self.definition.name} has no step {step}; its ramp is {list(self.definition.ramp)}")
         return replace(self._moved(self.definition.weights(step), self.stopped), step=step, held=frozenset())
 
     def holding(self, arm: str) -> Revision:
-        """Keeps the present step of the ramp until a user goes on. Raises ValueError when the experiment has ended."""
+        """Keeps the current step of the ramp until a user continues. Raises ValueError when the experiment has ended."""
         self._must_run()
         return replace(self, serial=self.serial + 1, held=self.held | {arm})
 
     def reweighted(self, weights: Mapping[str, float]) -> Revision:
-        """With other shares; stopped arms get none. Raises ValueError when the experiment has ended."""
+        """Changes the shares; stopped arms get none. Raises ValueError when the experiment has ended."""
         self._must_run()
         return self._moved(weights, self.stopped)
 
@@ -75,7 +75,7 @@ class Revision:
     def ended(self, arm: str, state: State) -> Revision:
         """Moves all units to one arm. State "stopped" also stops all other arms. Raises ValueError for an unknown arm."""
         self._must_have(arm)
-        names = [one.name for one in self.definition.arms]
+        names = [declared.name for declared in self.definition.arms]
         others = frozenset(names) - {arm}
         weights = {name: float(name == arm) for name in names}
         return replace(self._moved(weights, others if state == "stopped" else self.stopped - {arm}), state=state)
@@ -83,7 +83,7 @@ class Revision:
     def redefined(self, definition: Experiment) -> Revision:
         """The next revision, with its own statistics; units keep their arms as far as the new weights allow.
 
-        Arms that were stopped or held stay so, by name. Raises ValueError when no arm is left.
+        Arms that were stopped or held keep this state, by name. Raises ValueError when no arm is left.
         """
         names = {arm.name for arm in definition.arms}
         stopped, held = self.stopped & names, self.held & names
@@ -105,7 +105,7 @@ class Revision:
         return dict.fromkeys((arm.name for arm in self.definition.arms), 0.0) | self.allocation.shares
 
     def _moved(self, weights: Mapping[str, float], stopped: frozenset[str]) -> Revision:
-        """Moves the fewest units. A bandit has a single stage, since its shares change all the time."""
+        """Moves the fewest units. A bandit has a single stage, since its shares change continuously."""
         allocation = self.allocation.moved_to(_permitted(weights, stopped))
         stage = self.stage + (self.definition.mode != "bandit")
         return replace(self, serial=self.serial + 1, stage=stage, allocation=allocation, stopped=stopped)
@@ -115,7 +115,7 @@ class Revision:
             raise ValueError(f"{self.definition.name} is {self.state}; start it again to change it")
 
     def _must_have(self, arm: str) -> None:
-        names = [one.name for one in self.definition.arms]
+        names = [declared.name for declared in self.definition.arms]
         if arm not in names:
             raise ValueError(f"{self.definition.name} has no arm {arm[:60]!r}; its arms are {', '.join(names)}")
 

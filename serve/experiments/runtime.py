@@ -39,14 +39,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("convoy.experiments")
 
-COPIES = 64  # in flight at a time in one experiment
+COPIES = 64  # in flight at the same time in an experiment
 LAST_PRIORITY = 2**31 - 1
 CLIENTS_FAULT = (InvalidInput, TooLarge, Cancelled)
-SHED = (Overloaded, DeadlineExceeded, NotReady)  # under load copies fail so: they are dropped, the arm has not failed
+# Errors of copies under load: the copy is dropped and does not count as a failure of the arm.
+SHED = (Overloaded, DeadlineExceeded, NotReady)
 
 
 class Assigned(NamedTuple):
-    """A request's arm and unit of assignment; `unit` is 0 where the request is its own unit."""
+    """A request's arm and unit of assignment; `unit` is 0 if the request is its own unit."""
 
     arm: str
     unit: int
@@ -63,7 +64,7 @@ class ExperimentRuntime:
         metrics: Metrics,
         prices: Callable[[], Prices],
     ) -> None:
-        """`prices`: the present energy prices of engine time on this node."""
+        """`prices` returns the current energy prices of engine time on this node."""
         self.revision = revision
         self.arms = arms
         self._writer = writer
@@ -80,14 +81,14 @@ class ExperimentRuntime:
         self._counters: dict[tuple[str, str, str], Values] = {}
 
     def assign(self, context: RequestContext) -> Assigned:
-        """The arm of a request. One without the sticky key counts as a unit of its own."""
+        """The arm of a request. A request without the sticky key is its own unit."""
         key = None if self._key_of is None else self._key_of(context)
         if key is None:
             return Assigned(self.revision.allocation.arm(self._salt, context.request_id), 0)
         return Assigned(self.revision.allocation.arm(self._salt, key), unit_of(self._salt, key))
 
     def serve(self, context: RequestContext, work: Work) -> Awaitable[list[Answer]]:
-        """Answers with the arm that the caller is assigned to. Raises ConvoyError as the arm does."""
+        """Answers with the arm that the request is assigned to. Raises the ConvoyError of the arm."""
         checked_id(context.request_id)
         assigned = self.assign(context)
         if self._copied:
@@ -101,7 +102,7 @@ class ExperimentRuntime:
             answers = await work(self.arms[arm], context)
         except CLIENTS_FAULT:
             raise
-        except Exception as error:  # whatever the reason, this arm did not answer
+        except Exception as error:  # for any reason, this arm did not answer
             if arm == assigned.arm or not isinstance(error, SHED):
                 self._writer.unanswered(Unanswered(self._places[arm], assigned.unit, "failed"))
                 self._count(ARM_REQUESTS, arm, "failed")
@@ -129,10 +130,10 @@ class ExperimentRuntime:
         return Answered(place, identifier, assigned.unit, answered, images, seconds, engine, joules, at)
 
     def _start_copies(self, context: RequestContext, assigned: Assigned, work: Work) -> None:
-        """Copies a request to the other arms: bounded, last in every queue, and to no arm whose queue holds rows."""
+        """Copies a request to the other arms: at most COPIES, at the lowest priority, and only to arms with an empty queue."""
         revision = self.revision
         definition = revision.definition
-        # A hash of the id with a salt of its own: every gateway decides alike, and independently of the arm.
+        # A hash of the id with another salt: all gateways decide alike, and independently of the arm.
         share = definition.percent / 100 if definition.mode == "shadow" else 1.0
         if bucket(f"{revision.salt}#copies"[:64], context.request_id) >= share * BUCKETS:
             return
@@ -172,7 +173,7 @@ class ExperimentRuntime:
 
 
 def cost(endpoint: Endpoint, answers: Sequence[Answer], prices: Prices) -> tuple[float, float | None]:
-    """Engine seconds of answers and their joules; the latter is None unless every engine has a price."""
+    """Engine seconds of answers and their joules; joules are None unless every engine has a price."""
     engine, joules = 0.0, 0.0
     for recorder, seconds in endpoint.engine_work(answers):
         engine += seconds
@@ -182,14 +183,14 @@ def cost(endpoint: Endpoint, answers: Sequence[Answer], prices: Prices) -> tuple
 
 
 def best_classes(answer: Answer) -> Iterator[tuple[int, float]]:
-    """The best class and its probability, image by image."""
+    """The best class of each image and its probability."""
     ranking = answer.run.ranking
     for row in range(answer.start, answer.stop):
         yield ranking.classes[row][0], ranking.probabilities[row][0]
 
 
 def key_reader(sticky: str) -> Callable[[RequestContext], str | None] | None:
-    """Reads the value that decides the arm, None where a request has none. None: every request is its own unit."""
+    """The function that reads the value that decides the arm (None if a request lacks it). None: each request is its own unit."""
     kind, _, name = sticky.partition(":")
 
     def field(context: RequestContext) -> str | None:
@@ -208,6 +209,6 @@ def key_reader(sticky: str) -> Callable[[RequestContext], str | None] | None:
 
 
 def unit_of(salt: str, key: str) -> int:
-    """The pseudonym of a sticky key in the ledger, never 0. It hides keys only from those who cannot guess them."""
+    """The pseudonym of a sticky key in the ledger, never 0. It protects only keys that cannot be guessed."""
     digest = blake2b(key.encode(), digest_size=8, key=salt.encode(), person=b"convoy unit").digest()
     return (int.from_bytes(digest, "big") >> 1) or 1

@@ -1,4 +1,4 @@
-"""Which declared names do not serve, and why: a pure function of the catalog and of each model's state."""
+"""The declared names that do not serve, with reasons: a pure function of the catalog and of each model's state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Composition = EnsembleConfig | CascadeConfig | Experiment
 
 @dataclass(frozen=True)
 class Absence:
-    """Why a name does not serve. `model`: the one to load or to repair. `unloaded`: it was unloaded on request."""
+    """The reason why a name does not serve. `model`: the model to load or repair. `unloaded`: true if a user unloaded it."""
 
     state: State
     reason: str
@@ -69,7 +69,7 @@ def absences(
 
 
 def members_of(composition: Composition) -> tuple[str, ...]:
-    """The names of the endpoints that it runs."""
+    """The names of the endpoints that it calls."""
     if isinstance(composition, EnsembleConfig):
         return tuple(member.model for member in composition.members)
     if isinstance(composition, CascadeConfig):

@@ -40,7 +40,7 @@ class CatalogLoader:
 
     async def load(self, model: ModelConfig) -> tuple[ModelEndpoint, ...]:
         """A model in both its forms. Raises the errors of reading its artifact, loading its engine or finding its host."""
-        # One engine of this process at a time, since loading measures its latency. A host may take long to start.
+        # Engines of this process load one at a time, since loading measures latency. Hosts do not wait: they may start slowly.
         async with self._turn if model.placement == "local" else nullcontext():
             artifact = await asyncio.to_thread(Artifact.load, model.folder)
             executor = await self._connect(model, artifact)
@@ -53,9 +53,9 @@ class CatalogLoader:
     def compose(
         self, catalog: Catalog, models: Iterable[ModelEndpoint], present: Mapping[str, ComposedEndpoint]
     ) -> tuple[list[ComposedEndpoint], dict[str, str]]:
-        """The ensembles and cascades whose members serve, and by name why others could not be built.
+        """Builds the ensembles and cascades whose members serve. Also returns the errors of the others, by name.
 
-        One of `present` with the same configuration and members is kept: closing it would fail its requests in flight.
+        An endpoint of `present` with the same configuration and members is kept: closing it would fail its requests in flight.
         """
         served = {endpoint.name: endpoint for endpoint in models if endpoint.form == "image"}
         ensembles = {ensemble.name: ensemble for ensemble in catalog.ensembles}
@@ -139,5 +139,5 @@ async def close_endpoints(endpoints: Iterable[Endpoint]) -> None:
     """Lets running batches finish, then frees the engines."""
     closing = list(endpoints)
     await asyncio.gather(*(endpoint.finish() for endpoint in closing))
-    for endpoint in closing:  # only now: both forms of a model share an engine
+    for endpoint in closing:  # after all have finished: both forms of a model share an engine
         endpoint.free()

@@ -1,6 +1,6 @@
 """The request path, protocol-free: admission, route, decode, batch, answer.
 
-Both listeners translate their wire format into these calls, so that a request means the same over either.
+Both listeners translate their wire format into these calls, so that a request has the same meaning in both.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class DataPlane:
     """Answers classification and tensor requests for the endpoints it holds. Lives on one event loop."""
 
     def __init__(self, limits: Limits, decoders: DecodePool, access: Access | None = None) -> None:
-        """Without `access` every client may call every model, and none may change the server."""
+        """Without `access` any client may call any model, and no client may change the server."""
         self.limits = limits
         self.access = access or Access()
         self.endpoints = Endpoints()
@@ -58,7 +58,7 @@ class DataPlane:
         self._ids = itertools.count()
 
     def replace(self, endpoints: Endpoints) -> None:
-        """Serves these endpoints from now on. Requests in flight keep theirs; caches of unchanged endpoints are kept."""
+        """Replaces the endpoints. Requests in flight finish on the old ones; unchanged endpoints keep their caches."""
         before, caches = self.endpoints.by_name, self._caches
         self._caches = {
             name: cache
@@ -81,7 +81,7 @@ class DataPlane:
     def deadline(self, started: float, timeout: float | None) -> float:
         """The deadline of a request that began at `started`, in monotonic seconds.
 
-        `timeout`: seconds that it may take, at most `limits.deadline_ms`; None means that.
+        `timeout`: the client's time limit in seconds, at most `limits.deadline_ms`, which is also the default for None.
         """
         longest = self.limits.deadline_ms / 1000
         return started + (longest if timeout is None else min(timeout, longest))
@@ -130,7 +130,7 @@ class DataPlane:
     async def _decode(self, endpoint: Endpoint, context: RequestContext, images: Sequence[ImageBytes | Pixels]) -> Rows:
         """Images to UINT8 rows [n, size, size, channels], or to the views of an ensemble or cascade.
 
-        This is where requests are admitted: images that could not be answered in time are not decoded.
+        Requests are admitted here: images that could not be answered in time are not decoded.
         """
         if endpoint.form != "image":
             raise InvalidInput(
@@ -141,7 +141,9 @@ class DataPlane:
         check_images(endpoint, len(images))
         decoder, batcher, pool = endpoint.decoder, endpoint.batcher, self._decoders
         deadline, priority = context.deadline, context.priority
-        if len(images) == 1 and decoder.is_small(images[0]):  # a hop to a thread costs more than a small image
+        if len(images) == 1 and decoder.is_small(
+            images[0]
+        ):  # passing it to a thread costs more than decoding a small image
             batcher.admit(1, deadline, priority)
             return decoder.stack([decoder.decode(images[0])])
         plan = pool.plan(decoder, images, deadline, priority)
@@ -151,7 +153,7 @@ class DataPlane:
             return decoder.stack(await pool.finish(works))
 
     async def _run(self, endpoint: Endpoint, context: RequestContext, rows: Rows) -> list[Answer]:
-        """Runs admitted rows, in as many queue items as the batch limit asks for."""
+        """Runs admitted rows, split into queue items of at most the batch limit."""
         timings = context.timings
         timings.decoded = time.monotonic()
         batcher = endpoint.batcher

@@ -1,4 +1,4 @@
-"""What a gateway serves: an immutable table of endpoints, replaced when any of them changes."""
+"""The endpoints that a gateway serves: an immutable table, replaced when an endpoint changes."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ from serve.telemetry.recorder import ModelRecorder
 from serve.telemetry.request_timings import RequestTimings
 
 Rows = NDArray[Any] | Views
-Work = Callable[["Endpoint", RequestContext], Awaitable[list[Answer]]]  # of a request, on whichever endpoint answers it
+Work = Callable[
+    ["Endpoint", RequestContext], Awaitable[list[Answer]]
+]  # handles a request on the endpoint that answers it
 Connect = Callable[[ModelConfig, Artifact], Awaitable[Executor]]
 
 ENSEMBLE = "ensemble"
 
 
 class ImageDecoder(Decodes, Protocol):
-    """Makes the rows of a queue from images: `decode` each, `stack` those of a request. Thread-safe."""
+    """Makes rows for a queue: `decode` decodes an image, `stack` joins the images of a request. Thread-safe."""
 
     def is_small(self, image: Any, /) -> bool: ...
 
@@ -42,9 +44,9 @@ class ImageDecoder(Decodes, Protocol):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One name that clients call, with its own queue and recorder.
+    """A name that clients call, with a queue and a recorder.
 
-    Models, compositions and experiments differ in these methods, so that listeners and API need not check the kind.
+    Models, compositions and experiments override these methods, so that listeners and API need not check the kind.
     """
 
     name: str
@@ -52,18 +54,19 @@ class Endpoint:
     form: Form
     labels: tuple[str, ...]
     input: TensorSpec
-    most_images: int  # or rows, per request
+    most_images: int  # images, or rows, per request
     decoder: ImageDecoder
     batcher: RequestQueue
     recorder: ModelRecorder
 
     has_own_queue: ClassVar[bool] = True  # False: `batcher` belongs to another endpoint
-    needs_request_id: ClassVar[bool] = False  # feedback refers to its requests by their ids
-    resizes_tensors: ClassVar[bool] = False  # pixels of any size pass through `decoder`, which resizes them per member
+    needs_request_id: ClassVar[bool] = False  # feedback refers to requests by id
+    # True: pixels of any size go through `decoder`, which resizes them for each member.
+    resizes_tensors: ClassVar[bool] = False
 
     @property
     def targets(self) -> tuple[Endpoint, ...]:
-        """The endpoints one of which answers a request: this one, or an experiment's arms."""
+        """The endpoints that may answer a request: this one, or an experiment's arms."""
         return (self,)
 
     def target_of(self, timings: RequestTimings) -> Endpoint:
@@ -71,31 +74,31 @@ class Endpoint:
         return self
 
     def answer(self, context: RequestContext, work: Work) -> Awaitable[list[Answer]]:
-        """Does the work of a request on the endpoint that it is for. Raises ConvoyError."""
+        """Calls `work` with the endpoint that answers the request: this one, or an arm. Raises ConvoyError."""
         return work(self, context)
 
     def engine_work(self, answers: Sequence[Answer]) -> list[tuple[ModelRecorder, float]]:
-        """Seconds of engine time that answers took, with the recorder of each model whose engine it was."""
+        """The seconds of engine time of these answers, per model, with the model's recorder."""
         return [(self.recorder, sum(answer.engine_seconds for answer in answers))]
 
     @property
     def waiting_rows(self) -> int:
-        """Rows that wait for the engines that this endpoint uses, those of other endpoints among them."""
+        """Rows that wait for the engines of this endpoint, including rows of other endpoints."""
         return self.batcher.waiting_rows
 
     @property
     def trouble(self) -> str:
-        """Why it cannot answer at present; empty when it can, if need be after loading its engine."""
+        """Why it cannot answer now; empty when it can, possibly after loading its engine."""
         return ""
 
     @property
     def platform(self) -> str:
-        """Triton's name for what runs it."""
+        """The platform in Triton's model metadata."""
         return ENSEMBLE
 
     @property
     def backend(self) -> str:
-        """The engine, empty where there is not one of its own."""
+        """The name of the engine; empty for an endpoint without an engine."""
         return ""
 
     @property
@@ -104,15 +107,15 @@ class Endpoint:
         return self.batcher.limits.batch
 
     def describe(self) -> dict[str, Any]:
-        """The model's facts as a JSON-ready document."""
+        """A description of the endpoint as a JSON-ready document."""
         return {"name": self.name, "version": self.version, "classes": len(self.labels)}
 
     def make_cache(self) -> ResponseCache | None:
-        """An empty response cache, None where none is configured."""
+        """A new response cache; None if none is configured."""
         return None
 
     async def finish(self) -> None:
-        """Lets what runs finish; waiting requests are refused."""
+        """Refuses waiting requests, waits for running batches, and flushes the metrics."""
         await self.batcher.close()
         self.recorder.flush()
 
@@ -122,7 +125,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class ModelEndpoint(Endpoint):
-    """A model in one of its two forms."""
+    """A model in one of its two forms, image or tensor."""
 
     config: ModelConfig
     manifest: Manifest
@@ -143,7 +146,7 @@ class ModelEndpoint(Endpoint):
 
     @property
     def max_batch(self) -> int:
-        """Rows of the largest batch: before the engine was first loaded and measured, the configured limit."""
+        """Rows of the largest batch; the configured limit until the engine has been loaded and measured."""
         if not self.executor.measured:
             return self.config.max_batch
         return self.batcher.limits.batch
@@ -177,10 +180,10 @@ class ModelEndpoint(Endpoint):
 
 @dataclass(frozen=True)
 class ComposedEndpoint(Endpoint):
-    """An ensemble or cascade; `members` are those of all its stages."""
+    """An ensemble or cascade; `members`: the models of all stages."""
 
     config: CompositionConfig
-    stages: tuple[tuple[str, EnsembleConfig], ...]  # an ensemble is its own only stage
+    stages: tuple[tuple[str, EnsembleConfig], ...]  # an ensemble is a single stage
     members: tuple[ModelEndpoint, ...]
 
     resizes_tensors: ClassVar[bool] = True
@@ -188,7 +191,7 @@ class ComposedEndpoint(Endpoint):
     def is_made_of(
         self, config: CompositionConfig, stages: tuple[tuple[str, EnsembleConfig], ...], served: Mapping[str, Endpoint]
     ) -> bool:
-        """Whether it has this configuration and these members, so that it can go on serving."""
+        """Whether it still has this configuration and these members, so that it need not be built again."""
         same = self.config == config and self.stages == stages
         return same and all(served.get(member.name) is member for member in self.members)
 
@@ -201,7 +204,7 @@ class ComposedEndpoint(Endpoint):
         return sum(member.batcher.waiting_rows for member in self.members)
 
     def describe(self) -> dict[str, Any]:
-        """As of a model: `params` counts each member once, `macs` are those of one image with all its views."""
+        """As for a model. `params` counts each member once; `macs` is for one image with all its views."""
         manifests = {member.name: member.manifest for member in self.members}
         members = [member for _, stage in self.stages for member in stage.members]
         return super().describe() | {
@@ -226,7 +229,7 @@ class Endpoints:
 
     @property
     def models(self) -> list[ModelEndpoint]:
-        """The models, each once: in the form that takes images."""
+        """The models, each in its image form only."""
         return [model for model in self.by_name.values() if isinstance(model, ModelEndpoint) and model.form == "image"]
 
     @property
@@ -235,7 +238,7 @@ class Endpoints:
         return [endpoint for endpoint in self.by_name.values() if isinstance(endpoint, ComposedEndpoint)]
 
     def find(self, name: str, version: str = "") -> Endpoint:
-        """Raises NotFound that names the most similar model, or the version that is served."""
+        """The endpoint of a name. Raises NotFound, with the most similar name or the version that is served."""
         endpoint = self.by_name.get(name)
         if endpoint is None:
             raise unknown("model", name, sorted(self.by_name))

@@ -1,4 +1,4 @@
-"""One model of the catalog: its wanted configuration, its serving one, and why they differ. It waits for no other model."""
+"""One model of the catalog: its wanted and its serving configuration, and why they differ. Never waits for other models."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from serve.config.schema import ModelConfig
 from serve.gateway.catalog_loader import close_endpoints
 from serve.gateway.endpoints import ModelEndpoint
 
-FIRST_PAUSE_SECONDS = 1.0  # a failed load is retried after this, then after twice that, and so on
-LONGEST_PAUSE_SECONDS = 60.0  # up to this: a host may start late, a disk may come back
+FIRST_PAUSE_SECONDS = 1.0  # before the first retry of a failed load; doubled for each further one
+LONGEST_PAUSE_SECONDS = 60.0  # never given up: a host may start late, a disk may be mounted again
 
 Forms = tuple[ModelEndpoint, ...]
 
@@ -45,7 +45,7 @@ class ModelState:
         self._task: asyncio.Task[None] | None = None
 
     def want(self, config: ModelConfig | None) -> None:
-        """Sets the wanted configuration, None for no service. The same one again retries a failed load at once."""
+        """Sets the wanted configuration; None unloads the model. The same one again retries a failed load at once."""
         if config != self.wanted:
             self.problem = ""
         self.wanted = config
@@ -79,15 +79,15 @@ class ModelState:
             if self._asked.is_set():
                 pause = FIRST_PAUSE_SECONDS
             elif not problem:
-                break  # loaded; if its engine fails at once, the next call of `want` loads it anew
+                break  # loaded; if its engine fails immediately, the next call of `want` loads it again
         self._task = None
         self._settle("")
 
     async def _fulfil(self, wanted: ModelConfig | None) -> str:
-        """Loads the wanted configuration, swaps it in, then frees the previous one. Returns why that failed, else empty."""
+        """Loads the wanted configuration, swaps it in, then frees the previous one. Returns the error text, or an empty one."""
         try:
             forms = await self._load(wanted) if wanted else ()
-        except Exception as error:  # whatever an artifact or an engine raises concerns this model only
+        except Exception as error:  # any error of an artifact or an engine concerns this model only
             problem = reason_of(error)
             if problem != self.problem:
                 log.warning("%s could not be loaded: %s", wanted and wanted.name, problem, exc_info=_fault(error))
@@ -114,5 +114,5 @@ def _fault(error: Exception) -> Exception | None:
 async def _free(forms: Forms) -> None:
     try:
         await close_endpoints(forms)
-    except Exception:  # the model is out of service all the same
+    except Exception:  # the model does not serve any more in any case
         log.exception("%s could not be freed", forms[0].name)

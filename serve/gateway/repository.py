@@ -35,7 +35,7 @@ log = logging.getLogger("convoy.repository")
 
 
 class Decides(Protocol):
-    """The coordinator: see `serve.deployments.coordinator.StewardClient`."""
+    """The coordinator: see `serve.deployments.coordinator.CoordinatorClient`."""
 
     async def set_loaded(self, model: str, loaded: bool, known: Revision) -> Change: ...
 
@@ -45,9 +45,9 @@ class Decides(Protocol):
 
 
 class Repository:
-    """Follows the declared catalog and the coordinator's revisions of it, and puts what serves into the data plane.
+    """Applies the declared catalog and the coordinator's revisions of it, and puts the endpoints that serve into the data plane.
 
-    Each model has a state of its own: one that cannot be loaded is reported and retried, and delays no other model.
+    Each model has its own state. A model that cannot be loaded is reported and retried, and delays no other model.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Repository:
         metrics: Metrics,
         experiments: Experiments | None = None,
     ) -> None:
-        """`follower`: the name of this gateway, unique among all."""
+        """`follower`: the name of this gateway, unique in the cluster."""
         self._plane = plane
         self._loader = loader
         self._coordinator = coordinator
@@ -67,10 +67,10 @@ class Repository:
         self._metrics = metrics
         self._experiments = experiments
         self._states: dict[str, ModelState] = {}
-        self._declared = Catalog(models=())  # its models are to serve
+        self._declared = Catalog(models=())  # its models should serve
         self._in_effect = Catalog(models=())  # its ensembles, cascades and experiments serve
         self._known = Revision(NONE)
-        self._composed: dict[str, ComposedEndpoint] = {}  # the ensembles and cascades that are served
+        self._composed: dict[str, ComposedEndpoint] = {}  # the ensembles and cascades that serve
         self._problems: dict[str, str] = {}  # why an ensemble or cascade could not be built
         self._gauges: dict[tuple[str, str], float] = {}
         self._declaring = asyncio.Lock()
@@ -80,14 +80,14 @@ class Repository:
         plane.absences = self.absences
 
     def start(self) -> None:
-        """Begins to follow the coordinator."""
+        """Starts to follow the coordinator's revisions."""
         self._spawn(self._follow())
         self._spawn(self._report_changes())
 
     async def declare(self, catalog: Catalog) -> None:
-        """Takes a new catalog; returns when each of its models serves or has failed. Unloaded models stay unloaded.
+        """Applies a new catalog. Returns when each of its models serves or has failed. Unloaded models stay unloaded.
 
-        Models that the new catalog lacks serve until its own are loaded, so that no name is missing meanwhile.
+        Models that the new catalog lacks serve until its models are loaded, so that no name is missing meanwhile.
         """
         if not self._heard.is_set():  # a gateway that starts late must not serve unloaded models
             with contextlib.suppress(TimeoutError):
@@ -107,7 +107,7 @@ class Repository:
     def check_start(self) -> None:
         """Raises NotReady with every reason when none of the models could be loaded.
 
-        A gateway that serves nothing must not count as started: a rolling update would replace a working one by it.
+        A gateway that serves nothing must not count as started: a rolling update would replace a working gateway by it.
         """
         reasons = [f"{name}: {state.problem}" for name, state in self._states.items() if state.problem]
         if reasons and not self._plane.endpoints.by_name:
@@ -150,7 +150,7 @@ class Repository:
         return {name: absence for name, absence in absent.items() if name not in served}
 
     async def load(self, name: str) -> None:
-        """Puts a model into service in every gateway. Raises NotFound, ArtifactError or NotReady."""
+        """Loads a model in every gateway. Raises NotFound, ArtifactError or NotReady."""
         model = self._model(name)
         change = await self._change(model, True)
         problems = dict(change.problems)
@@ -160,7 +160,7 @@ class Repository:
             raise ArtifactError(_failure(model, problems, max(change.gateways, len(problems))))
 
     async def unload(self, name: str) -> None:
-        """Takes a model, in both its forms, out of service in every gateway. Raises NotFound or NotReady."""
+        """Unloads a model, in both its forms, in every gateway. Raises NotFound or NotReady."""
         await self._change(self._model(name), False)
 
     def close(self) -> None:
@@ -181,7 +181,7 @@ class Repository:
         return model
 
     async def _change(self, model: str, loaded: bool) -> Change:
-        """Changes a model in every gateway, this one included: a coordinator that has just started may not know it yet."""
+        """Changes a model in every gateway. Applies it here too: a coordinator that just started may not know this gateway."""
         change = await self._coordinator.set_loaded(model, loaded, self._known)
         self._take(change.revision)
         try:
@@ -220,7 +220,7 @@ class Repository:
             return None
         if name in self._known.unloaded:
             return unloaded(name, under_way=state is not None and not state.settled.is_set())
-        # During a retry the reason is still that of the last attempt.
+        # During a retry the reason is that of the previous attempt.
         return failed(name, state.problem) if state is not None and state.problem else loading(name)
 
     def _compositions(self) -> list[Composition]:
@@ -231,7 +231,7 @@ class Repository:
         while True:
             try:
                 revision = await self._coordinator.follow(self._follower, self._known, self._report())
-            except ConvoyError:  # the coordinator is away: the last revision stays in force
+            except ConvoyError:  # the coordinator is unreachable: the last revision stays in effect
                 await asyncio.sleep(COORDINATOR_AWAY_SECONDS)
                 continue
             self._take(revision)
@@ -257,7 +257,7 @@ class Repository:
         )
 
     def _want(self) -> None:
-        """Asks each model of the catalog to serve as declared, or not at all where unloaded; failed ones are retried."""
+        """Sets the wanted state of each model: as declared, or unloaded. Failed models are retried."""
         for model in self._declared.models:
             if model.name not in self._states:
                 self._states[model.name] = ModelState(self._loader.load, self._serve, self._publish)
@@ -324,7 +324,7 @@ def check_load(parameters: Mapping[str, object]) -> None:
 
 
 def check_unload(parameters: Mapping[str, object]) -> None:
-    """Raises InvalidInput. `unload_dependents` makes no difference: the two forms of a model are always unloaded together."""
+    """Raises InvalidInput. `unload_dependents` has no effect: the two forms of a model are always unloaded together."""
     for name, value in parameters.items():
         if name != "unload_dependents" or not isinstance(value, bool):
             raise InvalidInput(f"unload takes the parameter unload_dependents (true or false), not {name[:60]!r}")

@@ -1,4 +1,4 @@
-"""The context of a request, which every layer below a listener gets."""
+"""The context of a request, passed to every layer below a listener."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Caller(Protocol):
 
 
 class NoCaller:
-    """Stands for the caller until one is set."""
+    """A placeholder until the listener sets the caller."""
 
     address = ""
 
@@ -41,9 +41,9 @@ class RequestContext:
     """One request. Lives on the event loop of its listener.
 
     Attributes:
-        timings: when the request passed each stage.
+        timings: the times at which the request passed each stage.
         caller: its client.
-        deadline: monotonic seconds after which the answer is of no use.
+        deadline: monotonic seconds after which the answer is useless.
         priority: rows of a lower number run first; 0 is the default.
         fields: fields of a JSON body or a form without the images, or the parameters of the Open Inference Protocol.
         pending: the futures that the request waits for now; `cancel` fails them.
@@ -63,7 +63,7 @@ class RequestContext:
 
     @property
     def request_id(self) -> str:
-        """The client's id of the request, or the server's; empty until one of them is known. Logs and traces have it."""
+        """The client's id of the request, or the server's; empty until either is known. Used in logs and traces."""
         return self.timings.id
 
     @request_id.setter
@@ -77,7 +77,7 @@ class RequestContext:
                 future.set_exception(Cancelled("the client disconnected before the answer"))
 
     def copy(self, priority: int) -> RequestContext:
-        """A context for running the same request once more: its own timings from now on, the same caller and deadline.
+        """A context for running the same request again: new timings that start now, the same caller and deadline.
 
         It is not cancelled with the original: its answer is only recorded, so a client that disconnects does not end it.
         """

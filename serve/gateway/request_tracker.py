@@ -1,4 +1,4 @@
-"""Counts and records the requests of a listener, the same over every protocol."""
+"""Counts and records the requests of a listener, in the same way for every protocol."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class RequestTracker:
     def track(self, context: RequestContext, endpoint: Endpoint | None = None) -> TrackedRequest:
         """A request that is being answered, as a context manager.
 
-        `endpoint` may be set later; a request that finds none is in flight, but recorded for no model.
+        `endpoint` may be set later. A request without one counts as in flight, but for no model.
         """
         return TrackedRequest(self, context, endpoint)
 
@@ -56,7 +56,7 @@ class TrackedRequest:
         self.endpoint = endpoint
         self._tracker = tracker
         self._holder: Holder | None = None
-        self._code, self._reason = tracker.protocol.fault, FAULT  # unless it is answered, or fails with another error
+        self._code, self._reason = tracker.protocol.fault, FAULT  # until it is answered, or fails with a known error
 
     def __enter__(self) -> Self:
         tracker = self._tracker
@@ -78,9 +78,9 @@ class TrackedRequest:
                 self._notify(endpoint, plane.observers)
 
     def authorize(self, key: bytes, name: str) -> None:
-        """Checks a key's right to call a model, and counts the request against its quota until it has ended.
+        """Checks a key's right to call a model, and counts the request against its quotas until it ends.
 
-        Only to be called where keys are declared. Raises Unauthenticated, Forbidden or QuotaExceeded.
+        Call it only if keys are declared. Raises Unauthenticated, Forbidden or QuotaExceeded.
         """
         self._holder = self._tracker.plane.access.enter(key, name)
 
@@ -95,7 +95,7 @@ class TrackedRequest:
         self._code, self._reason = self._tracker.protocol.answered, ""
 
     def failed(self, error: Exception) -> ConvoyError:
-        """Records why a request got no answer. Returns the error for its client: an unexpected one is replaced by FAULT."""
+        """Records the error of a request. Returns the error to send: FAULT in place of an unexpected one, which may leak data."""
         assert self.endpoint is not None
         recorder, context = self.endpoint.recorder, self.context
         recorder.failed(time.monotonic() - context.timings.started)
@@ -106,7 +106,7 @@ class TrackedRequest:
         self._code, self._reason = self._tracker.protocol.code_of(shown), str(shown)
         if isinstance(shown, Cancelled):
             recorder.cancelled()
-        elif isinstance(shown, QuotaExceeded):  # before Overloaded, of which it is a kind
+        elif isinstance(shown, QuotaExceeded):  # before Overloaded, its base class
             recorder.shed("quota")
         elif isinstance(shown, Overloaded):
             recorder.shed("queue")

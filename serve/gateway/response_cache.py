@@ -18,13 +18,13 @@ from convoy.errors import DeadlineExceeded, InvalidInput, TooLarge
 from serve.batching.results import Answer
 
 Answers = list[Answer]
-ENTRY_BYTES = 1024  # overhead of an entry besides its logits
+ENTRY_BYTES = 1024  # overhead of an entry in addition to its logits
 WINDOW = 1000  # lookups over which the hit rate is measured
 PAUSE = 10_000  # requests that bypass a paused cache before it is tried again
 
 
 def key_of(images: Sequence[bytes | memoryview]) -> bytes:
-    """A hash of encoded images; their lengths are part of it, so that no two lists of images share one."""
+    """A hash of encoded images; it includes their lengths, so that different lists with the same bytes differ."""
     digest = blake2b(digest_size=32)
     for image in images:
         digest.update(len(image).to_bytes(8, "little"))
@@ -34,7 +34,7 @@ def key_of(images: Sequence[bytes | memoryview]) -> bytes:
 
 @dataclass
 class HitRate:
-    """Pauses a cache whose hit rate is below `least`, and tries it again later. A pure state machine."""
+    """Pauses a cache whose hit rate is below `least`, and enables it again later. A pure state machine."""
 
     least: float
     lookups: int = 0
@@ -96,7 +96,7 @@ class ResponseCache:
             answers = [_compact(answer) for answer in await compute()]
         except BaseException as error:
             flight.set_exception(error if isinstance(error, Exception) else InvalidFlight())
-            flight.exception()  # marks the error as seen: no other request may wait for it
+            flight.exception()  # retrieves the error, or asyncio logs it when no other request waits for it
             raise
         else:
             flight.set_result(answers)
@@ -106,7 +106,7 @@ class ResponseCache:
             del self._flights[key]
 
     async def _present(self, key: bytes, deadline: float, cancelled: asyncio.Future[Answer]) -> Answers | None:
-        """The kept answers, or those of a run in flight; None when this request has to run the model itself."""
+        """The cached answers, or those of a run in flight; None if this request must run the model itself."""
         while (kept := self._kept.get(key)) is None:
             flight = self._flights.get(key)
             if flight is None:
@@ -117,7 +117,7 @@ class ResponseCache:
                 cancelled.result()
             if not flight.done():
                 raise DeadlineExceeded("the deadline passed while the same image was being classified")
-            if isinstance(flight.exception(), (InvalidInput, TooLarge)):  # equal bytes fail in the same way
+            if isinstance(flight.exception(), (InvalidInput, TooLarge)):  # the same bytes fail in the same way
                 flight.result()
             if flight.exception() is None:
                 return flight.result()

@@ -1,4 +1,4 @@
-"""Revisions of the served catalog: each change is numbered, and in effect once every live gateway serves it."""
+"""Revisions of the served catalog. Each change has a number and is in effect once every live gateway serves it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from convoy.errors import NotReady
 
 FOLLOW_SECONDS = 5.0  # how long `follow` waits for a newer revision
-GONE_SECONDS = 2.0  # a gateway that has not called `follow` for so long is taken for dead
+GONE_SECONDS = 2.0  # a gateway that has not called `follow` for this time counts as dead
 CHANGE_SECONDS = 60.0  # a large engine takes long to load
 NONE = -1  # older than every revision, so that `follow` returns at once
 
 
 @dataclass(frozen=True)
 class Revision:
-    """Which models of the catalog are out of service. The revision with the highest number is valid."""
+    """The models of the catalog that are unloaded. The revision with the highest number is valid."""
 
     number: int = 0
     unloaded: frozenset[str] = frozenset()
@@ -26,7 +26,7 @@ class Revision:
 
 @dataclass(frozen=True)
 class Report:
-    """How far a gateway has applied a revision: models that are still changing, and why others could not be loaded."""
+    """How far a gateway has applied a revision: models that are still changing, and the errors of failed ones."""
 
     number: int = NONE
     pending: frozenset[str] = frozenset()
@@ -39,7 +39,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Change:
-    """The outcome of a change: its revision, and by gateway why the model could not be loaded there."""
+    """The outcome of a change: its revision, and the errors of the gateways that could not load the model."""
 
     revision: Revision
     problems: Mapping[str, str]
@@ -57,7 +57,7 @@ class Follower:
 
 @dataclass
 class Revisions:
-    """The present revision and the gateways that follow it. Lives on one event loop."""
+    """The current revision and the gateways that follow it. Lives on one event loop."""
 
     clock: Callable[[], float] = time.monotonic
     current: Revision = field(default_factory=Revision)
@@ -65,9 +65,9 @@ class Revisions:
     _moved: asyncio.Event = field(default_factory=asyncio.Event)  # set and replaced at every change
 
     async def set_loaded(self, model: str, loaded: bool, known: Revision) -> Change:
-        """Puts a model in or out of service; returns when every gateway has done so or has failed.
+        """Loads or unloads a model. Returns when every gateway has done so or has failed.
 
-        Waits for no other model. Raises NotReady when a gateway has not settled within CHANGE_SECONDS.
+        Does not wait for other models. Raises NotReady when a gateway has not settled within CHANGE_SECONDS.
         """
         self._adopt(known)
         unloaded = self.current.unloaded - {model} if loaded else self.current.unloaded | {model}
@@ -87,7 +87,7 @@ class Revisions:
     async def follow(
         self, follower: str, known: Revision, report: Report, patience: float = FOLLOW_SECONDS
     ) -> Revision:
-        """The first revision after `known` as soon as there is one, else the present one after `patience` seconds.
+        """The first revision after `known` as soon as it exists, or the current one after `patience` seconds.
 
         `report`: how far the follower has applied `known`.
         """
@@ -104,7 +104,7 @@ class Revisions:
         return self.current
 
     async def report(self, follower: str, report: Report) -> None:
-        """Takes a new report of a follower."""
+        """Stores the new report of a follower."""
         if follower in self._followers:
             self._followers[follower].report = report
             self._notify()

@@ -11,7 +11,7 @@ from serve.grpc.frames import PEER
 
 
 class GrpcCaller:
-    """Reads peer and metadata when an experiment or a trace asks for them: most calls need neither."""
+    """Reads peer and metadata only when an experiment or a trace needs them: most calls need neither."""
 
     __slots__ = ("_context",)
 
@@ -30,11 +30,11 @@ class GrpcCaller:
         return value.decode("latin-1") if isinstance(value, bytes) else value
 
     def _peer(self) -> str:
-        """The client's peer. The native server only sees a Unix socket: the front appends the real peer to the metadata."""
+        """The client's peer. The native server has only a Unix socket, so the front appends the real peer to the metadata."""
         peer = self._context.peer()
         if not peer.startswith("unix:"):
             return peer
-        # The last one: a client may send the same name, and the front's own comes behind all of the client's.
+        # The last value: a client may send the same name, and the front appends its value after those of the client.
         peers = [value for key, value in self._context.invocation_metadata() or () if key == PEER]
         return str(peers[-1]) if peers else peer
 

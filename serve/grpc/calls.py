@@ -1,4 +1,4 @@
-"""What all gRPC calls share: tracking, API keys, errors as status codes, streams answered in order."""
+"""Code shared by all gRPC calls: tracking, API keys, errors as status codes, streams answered in order."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Calls:
         with self._requests.track(request) as tracked:
             try:
                 if not self.plane.access.open:
-                    tracked.endpoint = self.plane.endpoints.by_name.get(name)  # a refusal counts for it
+                    tracked.endpoint = self.plane.endpoints.by_name.get(name)  # so that a refusal counts for this model
                     tracked.authorize(shown_key(context), name)
                 endpoint = tracked.endpoint = self.plane.find(name, version)
                 yield endpoint, request
@@ -58,11 +58,12 @@ class Calls:
                     raise
                 shown = tracked.failed(error)
                 if shown is error:
-                    del shown  # error and frame would keep each other until the garbage collector comes
+                    # Error and frame would refer to each other, and stay in memory until garbage collection.
+                    del shown
                     raise
                 raise shown from error
             except asyncio.CancelledError:
-                # The server cancels in the same way when the client disconnects and when its deadline passes.
+                # The server cancels the call both when the client disconnects and when its deadline passes.
                 late = _passed(context.time_remaining())
                 request.cancel()
                 if tracked.endpoint is not None:
@@ -71,7 +72,7 @@ class Calls:
 
     @contextlib.contextmanager
     def question(self, context: Context, name: str = "") -> Iterator[Holder | None]:
-        """A call that runs no model. Yields the holder of its key, None where no keys are declared.
+        """A call that runs no model. Yields the holder of its key, or None if no keys are declared.
 
         `name`: the model that the call is about. Raises Unauthenticated, Forbidden or QuotaExceeded.
         """
@@ -88,12 +89,12 @@ class Calls:
             holder.leave()
 
     def check_key(self, context: Context) -> None:
-        """Checks the key of a stream, whose requests are then checked one by one. Raises Unauthenticated."""
+        """Checks the key of a stream. Each request of the stream is checked again. Raises Unauthenticated."""
         if not self.plane.access.open:
             self.plane.access.find(shown_key(context))
 
     def check_change(self, context: Context) -> None:
-        """Requires an admin's key, also where no keys are declared. Raises Unauthenticated or Forbidden."""
+        """Requires an admin key, even if no keys are declared. Raises Unauthenticated or Forbidden."""
         self.plane.access.find_admin(shown_key(context))
 
 
@@ -149,7 +150,7 @@ def parsed(request: Request | ConvoyError) -> Request:
 async def pipelined(
     requests: AsyncIterator[Request], answer: Callable[[Request], Awaitable[Response]], depth: int = STREAM_DEPTH
 ) -> AsyncIterator[Response]:
-    """The answers to a stream's requests, in their order; up to `depth` requests are in flight at a time."""
+    """The answers to a stream's requests, in their order; at most `depth` requests are in flight."""
     room = asyncio.Semaphore(depth)
     started: asyncio.Queue[asyncio.Task[Response] | None] = asyncio.Queue()
 

@@ -49,17 +49,17 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
 
     async def _classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
         calls, plane = self._calls, self._plane
-        with calls.call(request.model, request.version, context) as (endpoint, asked):
-            timings = asked.timings
+        with calls.call(request.model, request.version, context) as (endpoint, request_context):
+            timings = request_context.timings
             timings.received = timings.started
             options = _options(request)
-            asked.request_id = options.id or plane.new_id()
-            asked.deadline = plane.deadline(timings.started, context.time_remaining())
-            asked.priority = request.priority
+            request_context.request_id = options.id or plane.new_id()
+            request_context.deadline = plane.deadline(timings.started, context.time_remaining())
+            request_context.priority = request.priority
             check_images(endpoint, len(request.images))
-            answers = await endpoint.answer(asked, partial(plane.classify, images=list(request.images)))
+            answers = await endpoint.answer(request_context, partial(plane.classify, images=list(request.images)))
             return pb.ClassifyResponse(
-                id=asked.request_id,
+                id=request_context.request_id,
                 model=endpoint.name,
                 version=endpoint.version,
                 predictions=[_prediction(endpoint, options, classes) for classes in best_classes(answers, options)],

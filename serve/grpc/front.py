@@ -71,7 +71,7 @@ class _End(asyncio.Protocol):
             source.resume_reading()
 
     def _source(self) -> asyncio.Transport | None:
-        """The transport whose bytes are written here, None if it is absent or closing: back-pressure applies to it."""
+        """The transport that feeds this end, for back-pressure; None if it is absent or closing."""
         source = self.other.transport if self.other is not None else None
         return None if source is None or source.is_closing() else source
 

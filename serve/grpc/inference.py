@@ -64,13 +64,13 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             yield response
 
     async def _infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
-        with self._calls.call(request.model_name, request.model_version, context) as (endpoint, asked):
-            asked.request_id = request.id
+        with self._calls.call(request.model_name, request.model_version, context) as (endpoint, request_context):
+            request_context.request_id = request.id
             parsed = await _parse(request, endpoint)
-            asked.timings.received = self._calls.clock()
-            asked.deadline = self._plane.deadline(asked.timings.started, context.time_remaining())
-            apply_parameters(self._plane, asked, parsed)
-            return render_message(await infer(self._plane, endpoint, asked, parsed))
+            request_context.timings.received = self._calls.clock()
+            request_context.deadline = self._plane.deadline(request_context.timings.started, context.time_remaining())
+            apply_parameters(self._plane, request_context, parsed)
+            return render_message(await infer(self._plane, endpoint, request_context, parsed))
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:  # noqa: N802
         return pb.ServerLiveResponse(live=True)

@@ -89,7 +89,7 @@ def check_fields(descriptor: Any, data: bytes, limit: int) -> None:
 
 
 def _content(data: bytes, wire_type: int, position: int, end: int) -> tuple[int, int]:
-    """Start and end of a field's content, whose wire type is given. Raises InvalidInput."""
+    """Start and end of the content of a field of this wire type. Raises InvalidInput."""
     start = position
     if wire_type == BYTES:
         size, start = _varint(data, position, end)

@@ -34,7 +34,8 @@ from serve.tls import grpc_credentials
 if TYPE_CHECKING:
     from serve.experiments.manager import Experiments
 
-KEEPALIVE_MS = 60_000  # between pings; a client that does not answer within the timeout is disconnected
+# Milliseconds between keepalive pings; a client that does not acknowledge one within the timeout is disconnected.
+KEEPALIVE_MS = 60_000
 KEEPALIVE_TIMEOUT_MS = 20_000
 COMPRESSION_OPTION, IDENTITY_ONLY = "grpc.compression_enabled_algorithms_bitset", 1
 INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
@@ -55,7 +56,7 @@ class GrpcServer:
     ) -> None:
         """Raises ConfigError if the port is taken."""
         listen = settings.listen
-        # A message is a tensor's bytes and little else, so it gets the limit of an HTTP body plus an envelope.
+        # A message is mostly a tensor's bytes, so its limit is that of an HTTP body plus 64 KiB for the other fields.
         max_bytes = settings.limits.body_bytes + 64 * 1024
         options = [
             ("grpc.max_receive_message_length", max_bytes),
@@ -93,7 +94,7 @@ class GrpcServer:
             native: grpc.aio.Server = pygrpc_native.aio.server(options=options)
             native.add_insecure_port(f"unix:{self._front.path}")
             return native
-        # No compression: otherwise a message of the maximal size could be sent as a thousandth of it.
+        # No compression: a compressed message of a thousandth of the limit could expand to the limit.
         server = grpc.aio.server(options=[*options, ("grpc.so_reuseport", 1), (COMPRESSION_OPTION, IDENTITY_ONLY)])
         address = f"[{listen.host}]:{listen.grpc_port}" if ":" in listen.host else f"{listen.host}:{listen.grpc_port}"
         if listen.tls is None:
@@ -111,7 +112,7 @@ class GrpcServer:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     async def say_unready(self) -> None:
-        """Reports NOT_SERVING, so that clients use another server. Calls are still served."""
+        """Reports NOT_SERVING, so that clients switch to another server. New calls are still accepted."""
         await self._health.enter_graceful_shutdown()
 
     async def stop(self, seconds: float) -> None:

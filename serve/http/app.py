@@ -1,4 +1,4 @@
-"""The ASGI application of a gateway: requests to models here, everything else in the Starlette routes."""
+"""The ASGI application of a gateway. It handles requests to models itself and passes all others to the Starlette routes."""
 
 from __future__ import annotations
 
@@ -30,22 +30,20 @@ from serve.telemetry.request_timings import RequestTimings
 
 HTTP = WireProtocol("http", "200", "500", lambda error: str(error.http_status))
 
-ORIGIN = b"origin"  # sent by a browser's script, whose answer gets more headers from CORSMiddleware
-WAIT_SECONDS = 0.002  # a shorter time between a request's first byte and its task is noise of the loop's clock
-REUSE_SHARE = (
-    0.02  # of a refused request's estimated wait or time limit: for so long its refusal answers equal requests
-)
-MOST_REFUSALS = 64  # kept at a time: one for each model, deadline, priority and kind of body
-
+ORIGIN = b"origin"  # sent by browsers' scripts; CORSMiddleware adds headers to their responses
+WAIT_SECONDS = 0.002  # a shorter wait between a request's first byte and its task is noise: the loop's clock is coarse
+# Share of a refused request's remaining time limit or `retry_after_s`, the shorter one, for which equal requests get its refusal.
+REUSE_SHARE = 0.02
+MOST_REFUSALS = 64  # cached refusals: one per URL, time limit, priority and size class of the body
 
 Handler = Callable[[Endpoint, Scope, RequestHeaders, Receive, RequestContext], Awaitable[tuple[bytes, Headers]]]
 
 
 class Refusal(NamedTuple):
-    """The answer to a request that would be late, and until when equal requests get the same one.
+    """The cached response to a request that would miss its deadline. Equal requests get it until the time `until`.
 
-    `used`: seconds of the request's time limit that had passed. A request that has used less of it, by more than
-    WAIT_SECONDS, might still be in time.
+    `used`: seconds of the request's time limit that had passed. It does not apply to a request that has used less by more than
+    WAIT_SECONDS, since that one may still meet its deadline.
     """
 
     until: float
@@ -55,7 +53,7 @@ class Refusal(NamedTuple):
 
 
 class HotRoute(NamedTuple):
-    """What serves a path. `images`: the body may be a single encoded image."""
+    """The endpoint and handler of a path. `images`: the body may be a single encoded image."""
 
     endpoint: Endpoint
     handler: Handler
@@ -92,99 +90,102 @@ class HttpApp:
         """Whether a POST to exactly this URL goes to a model."""
         return url in self._urls
 
-    def refuse(self, url: bytes, asked: RequestHeaders, began: float) -> bytes | None:
-        """The complete HTTP answer to a request that would be late whatever its body is; None where the body is to be read.
+    def refuse(self, url: bytes, request_headers: RequestHeaders, began: float) -> bytes | None:
+        """Checks admission before the body is read.
 
-        Under overload most requests end here, so this starts no task and keeps no body, and a refusal is reused for a
-        while for requests with the same URL, time limit and priority.
+        Returns the complete HTTP response to a request that would miss its deadline, or None if the body must be read. Under
+        overload most requests end here, so this starts no task and keeps no body, and requests with the same URL, time limit
+        and priority get the same refusal for a short time.
 
         Args:
-            url: one for which `is_hot` is true.
-            asked: the request's headers.
-            began: when its first byte was seen, in the event loop's time.
+            url: a URL for which `is_hot` is true.
+            request_headers: names in lower case.
+            began: time of the request's first byte, on the event loop's clock.
         """
-        if not self._plane.access.open or self._plane.draining or ORIGIN in asked:
+        if not self._plane.access.open or self._plane.draining or ORIGIN in request_headers:
             return None
         route = self._routes[url.decode()]
         context = RequestContext(RequestTimings(self._start(began)))
-        large = route.images and carries_large_image(asked)
-        key = (url, asked.get(TIMEOUT_HEADER), asked.get(PRIORITY_HEADER), large)
+        large = route.images and carries_large_image(request_headers)
+        key = (url, request_headers.get(TIMEOUT_HEADER), request_headers.get(PRIORITY_HEADER), large)
         refusal = self._refusals.get(key)
         now = self._clock()
         if (
             refusal is None
             or now > refusal.until
             or now - context.timings.started < refusal.used - WAIT_SECONDS
-            or REQUEST_ID in asked
+            or REQUEST_ID in request_headers
         ):
-            refusal = self._judge(route.endpoint, asked, context, large)
+            refusal = self._check_admission(route.endpoint, request_headers, context, large)
             if refusal is None:
                 self._plane.lag.admitted()
                 return None
-            if REQUEST_ID not in asked:
+            if REQUEST_ID not in request_headers:
                 if len(self._refusals) == MOST_REFUSALS:
                     self._refusals.clear()
                 self._refusals[key] = refusal
-        context.caller = HttpCaller(None, asked)  # for a trace
+        context.caller = HttpCaller(None, request_headers)  # traces read its headers
         self._requests.refused(context, route.endpoint, refusal.error)
         return refusal.answer
 
-    def _judge(self, endpoint: Endpoint, asked: RequestHeaders, context: RequestContext, large: bool) -> Refusal | None:
-        """The refusal of a request that would be late, else None."""
+    def _check_admission(
+        self, endpoint: Endpoint, request_headers: RequestHeaders, context: RequestContext, large: bool
+    ) -> Refusal | None:
+        """The refusal of a request that would miss its deadline, else None."""
         try:
-            apply_headers(self._plane, asked, context)
+            apply_headers(self._plane, request_headers, context)
             self._plane.check_room(endpoint, context, large)
         except Overloaded as error:
-            context.request_id = asked.get(REQUEST_ID, b"").decode("latin-1")
+            context.request_id = request_headers.get(REQUEST_ID, b"").decode("latin-1")
             now, started = self._clock(), context.timings.started
             until = now + REUSE_SHARE * min(context.deadline - started, error.retry_after_s)
             answer = whole_error(error, context.request_id)
             return Refusal(until, now - started, error.with_traceback(None), answer)
-        except ConvoyError:  # for example a malformed header: answered once the body is read
+        except ConvoyError:  # for example a malformed header: the handler answers it after reading the body
             pass
         return None
 
     def _start(self, began: float) -> float:
-        """The start of a request's time: waiting for a busy event loop counts.
+        """The time at which a request's time limit starts. It includes the wait for a busy event loop.
 
-        The loop's clock only advances between its turns, so only a difference above WAIT_SECONDS is a real wait.
+        The loop's clock only advances between iterations, so only a difference above WAIT_SECONDS is a real wait.
         """
         now = self._clock()
         return began if now - began > WAIT_SECONDS else now
 
-    def _check_room(self, route: HotRoute, asked: RequestHeaders, context: RequestContext) -> None:
-        apply_headers(self._plane, asked, context)
-        self._plane.check_room(route.endpoint, context, route.images and carries_large_image(asked))
+    def _check_room(self, route: HotRoute, request_headers: RequestHeaders, context: RequestContext) -> None:
+        apply_headers(self._plane, request_headers, context)
+        self._plane.check_room(route.endpoint, context, route.images and carries_large_image(request_headers))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._routes.get(scope["path"]) if scope["method"] == "POST" else None
         if route is None:
             await self._pages(scope, receive, send)
             return
-        endpoint, asked = route.endpoint, dict(scope["headers"])
+        endpoint, request_headers = route.endpoint, dict(scope["headers"])
         request = cast(RequestScope, scope)
         timings = RequestTimings(self._start(request.began))
-        context = request.context = RequestContext(timings, HttpCaller(scope.get("client"), asked))
+        context = request.context = RequestContext(timings, HttpCaller(scope.get("client"), request_headers))
         with self._requests.track(context, endpoint) as tracked:
             try:
                 if not self._plane.access.open:
-                    tracked.authorize(shown_key(asked), endpoint.name)
-                    self._check_room(route, asked, context)
-                body, headers = await route.handler(endpoint, scope, asked, receive, context)
+                    tracked.authorize(shown_key(request_headers), endpoint.name)
+                    self._check_room(route, request_headers, context)
+                body, headers = await route.handler(endpoint, scope, request_headers, receive, context)
                 if timings.cached:
                     headers.append((b"x-cache", b"hit"))
                 if timings.arm:
                     headers.append((ARM_HEADER, timings.arm.encode()))
-                body = await encode_answer(asked, body, headers)
+                body = await encode_answer(request_headers, body, headers)
                 timings.answered = self._clock()
                 if self._plane.draining:
                     headers.append((b"connection", b"close"))
                 await send_answer(send, 200, body, headers)
             except Exception as error:  # noqa: BLE001 every request has to be answered, counted and logged
-                context.request_id = context.request_id or asked.get(REQUEST_ID, b"").decode("latin-1")
+                context.request_id = context.request_id or request_headers.get(REQUEST_ID, b"").decode("latin-1")
                 shown = tracked.failed(error)
                 await send_error(send, receive, shown, context.request_id)
-                # Error and frame would refer to each other, and keep a large document until the garbage collector comes.
+                # Error and frame would refer to each other, and keep a large document in memory until garbage collection.
                 del shown
             else:
                 tracked.answered()
@@ -195,15 +196,15 @@ class HttpApp:
         dialect: Dialect,
         endpoint: Endpoint,
         scope: Scope,
-        asked: RequestHeaders,
+        request_headers: RequestHeaders,
         receive: Receive,
         context: RequestContext,
     ) -> tuple[bytes, Headers]:
-        apply_headers(self._plane, asked, context)
-        body = await read_body(asked, receive, self._plane.limits.body_bytes)
+        apply_headers(self._plane, request_headers, context)
+        body = await read_body(request_headers, receive, self._plane.limits.body_bytes)
         timings = context.timings
         timings.received = self._clock()
-        call = await dialect.parse(scope, asked, body, endpoint)
+        call = await dialect.parse(scope, request_headers, body, endpoint)
         identifier = context.request_id = call.options.id or self._plane.new_id()
         context.fields = call.fields
         answers = await endpoint.answer(context, partial(self._plane.classify, images=call.images))
@@ -211,8 +212,13 @@ class HttpApp:
         return document, [(b"content-type", JSON), (REQUEST_ID, identifier.encode())]
 
     async def _infer(
-        self, endpoint: Endpoint, scope: Scope, asked: RequestHeaders, receive: Receive, context: RequestContext
+        self,
+        endpoint: Endpoint,
+        scope: Scope,
+        request_headers: RequestHeaders,
+        receive: Receive,
+        context: RequestContext,
     ) -> tuple[bytes, Headers]:
-        body = await read_body(asked, receive, self._plane.limits.body_bytes)
+        body = await read_body(request_headers, receive, self._plane.limits.body_bytes)
         context.timings.received = self._clock()
-        return await infer_http(self._plane, endpoint, context, asked, body)
+        return await infer_http(self._plane, endpoint, context, request_headers, body)

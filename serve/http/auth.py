@@ -1,4 +1,4 @@
-"""Authorization over HTTP: the guard before every path but the hot ones, and the checks of the handlers behind it.
+"""Authorization over HTTP: a middleware for all paths but the hot ones, and the checks that handlers call.
 
 Hot paths check their keys themselves (`serve/http/app.py`), since they bypass this middleware.
 """
@@ -13,7 +13,7 @@ from serve.auth import Access, Holder, key_in
 from serve.http.body import Headers, Receive, Scope, Send
 from serve.http.responses import send_error
 
-HOLDER = "convoy.holder"  # scope key of the request's `Holder`; absent where no key is needed
+HOLDER = "convoy.holder"  # scope key of the request's `Holder`; absent if no key is needed
 OPEN = frozenset({"/", "/-/healthz", "/ping", "/v2/health/live", "/v2/health/ready"})
 OPEN_FOLDERS = ("/page/", "/samples/")
 
@@ -47,7 +47,7 @@ class Guard:
 
 
 class Rights:
-    """Checks what the key of a request permits. Without declared keys only changes are restricted."""
+    """Checks the permissions of a request's key. Without declared keys only changes are restricted."""
 
     def __init__(self, access: Access) -> None:
         self._access = access

@@ -9,9 +9,9 @@ from serve.http.body import Headers
 
 
 class RequestScope(dict[str, Any]):
-    """The ASGI scope of a request, with what connection and application share beyond ASGI. The connection sets both.
+    """The ASGI scope of a request, with attributes that connection and application share. The connection sets both.
 
-    `began`: when the first byte of the request was seen, in the event loop's time. `context`: None until the application
+    `began`: time of the request's first byte, on the event loop's clock. `context`: None until the application
     replaces it, so that the connection can cancel the request when its client disconnects.
     """
 
@@ -24,7 +24,7 @@ class HttpCaller:
     """The client of a request, as `serve.gateway.request_context.Caller`.
 
     It holds no scope: the scope refers to the context and that to its caller, and such a cycle would keep each request's
-    memory until the garbage collector comes.
+    memory until garbage collection.
     """
 
     __slots__ = ("_client", "_headers")

@@ -8,8 +8,8 @@ TINY = 64  # bytes; the size line of a smaller chunk counts as overhead, since e
 class ChunkedBody:
     """Counts the bytes of a request that are neither content nor the minimal framing of its chunks.
 
-    llhttp does not report chunk extensions, and reports a trailer only when it is complete. So the overhead is what has been
-    received minus what is accounted for.
+    llhttp does not report chunk extensions, and reports a trailer only when it is complete. So the overhead is the bytes received
+    minus the bytes accounted for.
     """
 
     def __init__(self, head_bytes: int, headers: int) -> None:
@@ -35,5 +35,5 @@ class ChunkedBody:
         self._accounted = 0
 
     def begin(self) -> None:
-        """Skips the piece in which the head ended, since the parser does not say where in it the body begins."""
+        """Skips the piece in which the head ended, since the parser does not report where in it the body begins."""
         self._accounted = 0

@@ -27,7 +27,7 @@ from serve.http.responses import REQUEST_ID
 
 # Characters decoded per call, since each call holds the interpreter's lock. A multiple of 4, so that pieces are valid base64.
 BASE64_PIECE = 1024 * 1024
-FORM_PIECE = 64 * 1024  # bytes of a form parsed in one turn of the event loop
+FORM_PIECE = 64 * 1024  # bytes of a form parsed per iteration of the event loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def request_id(headers: Headers) -> str:
 
 
 def parse_query(query: bytes) -> dict[str, str]:
-    """The fields of a query string; of repeated fields the last one. Raises InvalidInput."""
+    """The fields of a query string; of a repeated field, the last value. Raises InvalidInput."""
     try:
         return dict(parse_qsl(query.decode("ascii"), max_num_fields=32))
     except ValueError as error:
@@ -106,7 +106,7 @@ def from_base64(where: str, text: object) -> bytes:
 
 
 def _decode_pieces(text: str) -> bytes:
-    """Decodes long base64 text in pieces, so that other threads run in between. Raises ValueError."""
+    """Decodes long base64 text in pieces, so that other threads can run in between. Raises ValueError."""
     if "=" in text[: (len(text) - 1) // BASE64_PIECE * BASE64_PIECE]:
         raise ValueError("padding before the end")
     pieces = (text[start : start + BASE64_PIECE] for start in range(0, len(text), BASE64_PIECE))

@@ -17,9 +17,9 @@ INLINE_BYTES = 64 * 1024  # larger bodies are compressed on a thread, because th
 FAST = 1  # zlib level
 
 
-async def encode_answer(asked: RequestHeaders, body: bytes, headers: Headers) -> bytes:
+async def encode_answer(request_headers: RequestHeaders, body: bytes, headers: Headers) -> bytes:
     """Compresses the body if the client accepts it, and then adds the encoding to `headers`."""
-    accepted = asked.get(ACCEPT_ENCODING)
+    accepted = request_headers.get(ACCEPT_ENCODING)
     encoding = None if accepted is None else choose_encoding(accepted, len(body) >= WORTHWHILE_BYTES)
     if encoding is None:
         return body
@@ -34,8 +34,8 @@ async def encode_answer(asked: RequestHeaders, body: bytes, headers: Headers) ->
 def choose_encoding(accepted: bytes, worthwhile: bool) -> bytes | None:
     """The first offered encoding that an Accept-Encoding header allows, None for no compression.
 
-    A single encoding, as Triton's clients send, is an explicit wish and is used for small bodies too. A list, as browsers
-    send, only says what the client can read.
+    A single encoding, as Triton's clients send, is an explicit request and is used for small bodies too. A list, as browsers
+    send, lists the encodings that the client can read.
     """
     weights: dict[bytes, float] = {}
     for part in accepted.lower().split(b","):

@@ -24,7 +24,7 @@ from serve.http.chunked import ChunkedBody
 from serve.http.fast_path import MAX_BODY_BYTES, FastPathCycle, HotRoutes
 from serve.http.responses import LINGER_SECONDS, closing_error
 
-PIECE_BYTES = 4096  # parsed at a time while a head may be among them, so that few requests are parsed ahead
+PIECE_BYTES = 4096  # parsed per step while they may contain a head, so that few requests are parsed ahead
 
 
 class Phase(Enum):
@@ -60,7 +60,7 @@ class Flow(FlowControl):
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's HTTP connection with our limits, JSON errors, and notification of a request whose client disconnects."""
+    """uvicorn's HTTP connection with limits, JSON errors, and notification of a request whose client disconnects."""
 
     flow: Flow
 
@@ -70,7 +70,7 @@ class Connection(HttpToolsProtocol):
         self._body_memory = body_memory
         self._body_bytes = 0  # this connection's share of `body_memory`
         self._routes = routes
-        self._blank_since = 0.0  # when blank lines began to arrive instead of a request; 0: none did
+        self._blank_since = 0.0  # time of the first blank line that arrived instead of a request; 0: none
         self._refused = False  # whether a request of the current read was refused from its head
         self._phase = IDLE
         self._since = self.loop.time()  # start of the phase; a body's time counts from the first byte of its head
@@ -135,7 +135,7 @@ class Connection(HttpToolsProtocol):
             rest = rest[self._feed(rest[: max(PIECE_BYTES, self._body_left)]) :]
 
     def _feed(self, piece: bytes | memoryview) -> int:
-        """Parses a piece, or its part up to the end of a head that asks for an upgrade. Returns the number of bytes parsed."""
+        """Parses a piece, or its part up to the end of a head that requests an upgrade. Returns the number of bytes parsed."""
         self._piece_bytes = parsed = len(piece)
         if self._phase is HEAD:
             self._head_bytes += parsed
@@ -156,7 +156,7 @@ class Connection(HttpToolsProtocol):
         return parsed
 
     def _ignore_upgrade(self) -> None:
-        """Continues as if the head that just ended had no Upgrade field (RFC 9110, section 7.8: a server may ignore it).
+        """Continues as if the head that was just parsed had no Upgrade field (RFC 9110, section 7.8: a server may ignore it).
 
         httptools ends such a request with its head and parses the body as the next request. It has no option for that, so
         a new parser reads the head again without the field.
@@ -189,7 +189,7 @@ class Connection(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer: trailers are only counted and never merged (RFC 9110, section 6.5.1).
 
-        The headers, an API key among them, were already checked when a trailer arrives.
+        The headers, including an API key, were already checked when a trailer arrives.
         """
         if self._chunks is None:
             name = name.lower()
@@ -239,7 +239,7 @@ class Connection(HttpToolsProtocol):
         self._body_bytes += len(body)
         self._body_memory.used += len(body)
         if self._body_memory.used > self._limits.bodies_bytes:
-            self._release_body_memory()  # at once: other connections must not be refused for a body that is dropped
+            self._release_body_memory()  # immediately: other connections must not be refused because of a dropped body
             self._stop_parser(503, b"request memory is full (limits.bodies_bytes); retry later")
         cycle: RequestResponseCycle | FastPathCycle = self.cycle
         if isinstance(cycle, FastPathCycle):
@@ -294,7 +294,7 @@ class Connection(HttpToolsProtocol):
         self._body_bytes = 0
 
     def _is_hot(self) -> bool:
-        """Whether a model answers this URL and the request needs nothing that only uvicorn's own cycle does."""
+        """Whether a model answers this URL and the request needs no feature of uvicorn's own cycle."""
         parser = self.parser
         if not self._routes.is_hot(self.url) or parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
             return False
@@ -303,9 +303,9 @@ class Connection(HttpToolsProtocol):
         return self.limit_concurrency is None or len(self.connections) < self.limit_concurrency
 
     def _refuse_early(self, fields: Headers) -> bool:
-        """Refuses from its head a request that would miss its deadline. Returns whether it did.
+        """Refuses a request, from its head alone, if it would miss its deadline. Returns whether it was refused.
 
-        Only where no earlier response is pending or unsent, since responses keep the order of requests. At most once per
+        Only if no earlier response is pending or unsent, since responses keep the order of requests. At most once per
         read: a read may hold thousands of heads, and other connections would wait while they are all refused.
         """
         if self._unanswered or self.flow.write_paused or self._refused:
@@ -330,7 +330,7 @@ class Connection(HttpToolsProtocol):
         limits, elapsed = self._limits, now - self._since
         body_time = max(limits.header_seconds, limits.deadline_ms / 1000)
         if self._must_wait():
-            pass  # the client waits for us
+            pass  # the client waits for the response
         elif self._phase is IDLE and (elapsed > limits.idle_seconds or self._sends_only_blank_lines(now)):
             self.transport.close()
         elif self._phase is HEAD and elapsed > limits.header_seconds:
@@ -342,11 +342,11 @@ class Connection(HttpToolsProtocol):
         self._check_client_reads(now)
 
     def _sends_only_blank_lines(self, now: float) -> bool:
-        """Whether blank lines, allowed before a request (RFC 9112, section 2.2), arrive for longer than a head may take."""
+        """Whether blank lines, allowed before a request (RFC 9112, section 2.2), arrive for longer than a head's time limit."""
         return bool(self._blank_since) and now - self._blank_since > self._limits.header_seconds
 
     def _check_client_reads(self, now: float) -> None:
-        """Aborts a connection whose client stopped reading: its unsent responses stay in our memory."""
+        """Aborts a connection whose client stopped reading: its unsent responses would stay in memory."""
         unsent = self.transport.get_write_buffer_size()
         if not unsent or unsent != self._unsent:
             self._unsent, self._stalled_since = unsent, now
@@ -375,7 +375,7 @@ class Connection(HttpToolsProtocol):
         if self.pipeline and self.pipeline[0][0] is cycle:
             self.pipeline.popleft()
         begun = cycle.response_started
-        cycle.disconnected = cycle.response_complete = True  # what its application still sends is dropped
+        cycle.disconnected = cycle.response_complete = True  # drops everything that its application still sends
         cycle.message_event.set()
         self._unanswered -= 1
         return begun

@@ -34,7 +34,7 @@ PHOTO_VALUES = 2_000_000  # a photo of 800 × 600 pixels as lists; models with a
 
 @dataclass(frozen=True)
 class Dialect:
-    """How requests are parsed and responses rendered at the given `paths`, with placeholders for model and version."""
+    """An API: how its requests are parsed and its responses rendered. `paths` have placeholders for model and version."""
 
     parse: Parse
     render: Render
@@ -82,7 +82,7 @@ def _pixels_as_pnm(where: str, pixels: list[Any]) -> bytes:
 
 
 def _shape(pixels: list[Any]) -> tuple[int, ...]:
-    """The shape according to the first row and the first pixel. Stops at 4 dimensions, which is one too many."""
+    """The shape according to the first row and the first pixel. Stops at 4 dimensions, since at most 3 are valid."""
     sizes: list[int] = []
     level: Any = pixels
     while isinstance(level, list) and len(sizes) < 4:

@@ -97,7 +97,7 @@ class ExperimentRoutes:
         return answer({"done": True})
 
     async def feedback(self, request: Request) -> Response:
-        """Queues feedback. The ledger has it after its next flush, hence status 202."""
+        """Queues feedback. It is in the ledger only after the next flush, so the status is 202."""
         experiments, document = self._require(), await self._body(request, MOST_VALUES)
         return answer({"accepted": experiments.feedback(document, partial(self._rights.check_feedback, request))}, 202)
 
@@ -111,14 +111,14 @@ class ExperimentRoutes:
         return document
 
     async def _body(self, request: Request, most_values: int = ENVELOPE_VALUES) -> Any:
-        """A JSON body, whose Content-Type must say so: browsers send that type to other sites only after a CORS preflight."""
+        """A JSON body. Requires its Content-Type, which browsers send to other sites only after a CORS preflight."""
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise UnsupportedEncoding("the request needs Content-Type: application/json")
         return await read_json(request, self._plane.limits.body_bytes, most_values)
 
 
 def name_classes(report: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    """Adds the class names to a report, or the index where there is none: the experiment controller has no catalog."""
+    """Adds the class names to a report, or the index if it is unknown: the experiment controller has no catalog."""
     for row in report["classes"]:
         index = row["class_index"]
         row["label"] = labels[index] if index < len(labels) else str(index)
@@ -142,7 +142,7 @@ def state(revision: Revision) -> dict[str, Any]:
 
 
 def experiment_routes(plane: DataPlane, experiments: Experiments | None) -> list[Route]:
-    """The routes of experiments, also without a ledger: requests then learn that one is needed."""
+    """The routes of experiments. Without a ledger they respond with an error that names it."""
     handlers = ExperimentRoutes(plane, experiments)
     experiment = "/v1/experiments/{name}"
     return [

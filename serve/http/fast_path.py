@@ -25,13 +25,13 @@ FAULT_HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%
 
 
 class HotRoutes(Protocol):
-    """What a connection asks the application before a body has arrived."""
+    """The checks of the application that a connection calls before a body has arrived."""
 
     def is_hot(self, url: bytes) -> bool:
         """Whether a POST to exactly this URL goes to a model."""
 
-    def refuse(self, url: bytes, asked: Headers, began: float) -> bytes | None:
-        """The complete response to a request that would miss its deadline, None for a request to be read."""
+    def refuse(self, url: bytes, request_headers: Headers, began: float) -> bytes | None:
+        """The complete response to a request that would miss its deadline, None if the request must be read."""
 
 
 class NoEvent:
@@ -79,7 +79,7 @@ class FastPathCycle:
         self._pieces.append(piece)
 
     async def receive(self) -> Message:
-        """ASGI receive: the complete body the first time, a disconnect from then on."""
+        """ASGI receive: the complete body the first time, then a disconnect."""
         if self._received or self.disconnected:
             return {"type": "http.disconnect"}
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)

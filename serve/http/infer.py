@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's infer over HTTP: the wire to an `InferRequest` and back."""
+"""The Open Inference Protocol's infer over HTTP: parses the body to an `InferRequest` and renders the response."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def _parse(endpoint: Endpoint, headers: RequestHeaders, body: bytes) -> In
 
 
 async def _parse_json(endpoint: Endpoint, body: bytes, header_length: int | None) -> InferRequest:
-    """A request whose JSON is the first `header_length` bytes of its body; None: the whole body is JSON."""
+    """Parses a request. `header_length`: bytes of JSON at the start of the body; None if the whole body is JSON."""
     parse = partial(parse_request, body, header_length, check=partial(check_input, endpoint))
     most = most_values(endpoint, LARGEST_VALUES) + ENVELOPE_VALUES
     return await parse_bounded(parse, memoryview(body)[:header_length], most)

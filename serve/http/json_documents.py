@@ -19,15 +19,14 @@ import orjson
 from convoy.errors import InvalidInput, TooLarge
 from convoy.wire.tensors import Buffer
 
-SMALL_BYTES = (
-    64 * 1024
-)  # parsed on the event loop: at worst a few milliseconds, and a thread would cost every request a hop
-ENVELOPE_VALUES = 10_000  # allowed besides the data: options, parameters, unknown keys
-# Where no model's shape gives a limit: 64 RGB images of 224 × 224 pixels are 12.9 million values, with their lists.
+# Parsed on the event loop: at worst a few milliseconds, while a thread would delay every request.
+SMALL_BYTES = 64 * 1024
+ENVELOPE_VALUES = 10_000  # allowed in addition to the data: options, parameters, unknown keys
+# The limit if no model's shape gives one: 64 RGB images of 224 × 224 pixels are 12.9 million values, with their lists.
 LARGEST_VALUES = 16_000_000
 # Objects, keys and strings take more memory than numbers, and no request needs as many of them as of pixels.
 MAX_BY_MARK = {b"{": 40_000, b":": 160_000, b'"': 400_000}
-COUNTED_BYTES = 256 * 1024  # at a time, so that the comparison stays in the CPU cache
+COUNTED_BYTES = 256 * 1024  # per comparison, so that its operands stay in the CPU cache
 MARKS = b",[{"  # every value but the first follows one of these
 
 Parsed = TypeVar("Parsed")
@@ -38,7 +37,7 @@ _parser = ThreadPoolExecutor(1, "json")  # one document at a time bounds the mem
 async def parse_bounded(parse: Callable[[], Parsed], text: Buffer, most_values: int) -> Parsed:
     """Runs `parse`, which already holds the JSON `text`: on a thread if the text is large.
 
-    Raises TooLarge for more than `most_values` values, and what `parse` raises.
+    Raises TooLarge for more than `most_values` values, and the exceptions of `parse`.
     """
     if len(text) <= SMALL_BYTES:
         return parse()
@@ -67,7 +66,7 @@ def check_values(text: Buffer, limit: int) -> None:
 
 
 def _without_collector(parse: Callable[[], Parsed]) -> Parsed:
-    """Runs `parse` without the garbage collector: JSON has no cycles, and millions of lists would trigger it again and again."""
+    """Runs `parse` without the garbage collector: JSON has no cycles, and millions of lists would trigger it repeatedly."""
     enabled = gc.isenabled()
     gc.disable()
     try:

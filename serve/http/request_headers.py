@@ -12,7 +12,7 @@ PRIORITY_HEADER = b"x-request-priority"
 
 
 def apply_headers(plane: DataPlane, headers: Headers, context: RequestContext) -> None:
-    """Sets the deadline and the priority that the headers ask for. Raises InvalidInput."""
+    """Sets the deadline and the priority from the headers. Raises InvalidInput."""
     timeout = headers.get(TIMEOUT_HEADER)
     priority = headers.get(PRIORITY_HEADER)
     if timeout is None and priority is None:

@@ -1,6 +1,6 @@
 """HTTP responses: the classification document and errors.
 
-Header lists are made anew for each response: middleware appends to them.
+Each response gets a new list of headers, because middleware appends to it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def classification(
 
 
 def prediction(endpoint: Endpoint, options: ClassifyParams, row: Classes) -> dict[str, Any]:
-    """The classes of one image as they stand in a response, most probable first."""
+    """The classes of an image in the format of the response, most probable first."""
     labels, pairs = endpoint.labels, zip(*row, strict=True)
     if not options.labels:
         return {"classes": [{"index": index, "probability": probability} for index, probability in pairs]}
@@ -124,7 +124,7 @@ def error_headers(error: ConvoyError) -> Headers:
 
 
 async def _linger(receive: Receive) -> None:
-    """Discards the rest of the body for a while: closing during it would reset the connection before the error is read."""
+    """Discards the rest of the body for LINGER_SECONDS: closing earlier would reset the connection before the error is read."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LINGER_SECONDS):
             while (await receive()).get("more_body"):

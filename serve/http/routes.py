@@ -1,4 +1,4 @@
-"""The cold routes over HTTP: health, metadata, model repository, explain, the web page; and errors of unknown paths."""
+"""The HTTP routes other than inference: health, metadata, model repository, explain, the web page, and unknown paths."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class Routes:
         return answer(scrape_targets(self._settings.listen, await asyncio.to_thread(ray_nodes)))
 
     async def unknown_model(self, request: Request) -> Response:
-        """Hot paths arrive here only if the model does not serve; then `_find` raises the reason."""
+        """Reached by an inference path only if the model does not serve; `_find` then raises the reason."""
         endpoint = self._find(request)
         raise NotFound(f"model {endpoint.name!r} has no such method")
 
@@ -182,7 +182,7 @@ def _seconds(text: str) -> float:
 
 
 async def convoy_error(request: Request, error: Exception) -> Response:
-    """The response to a ConvoyError; a 500 is also logged, under the request's id."""
+    """The response to a ConvoyError; a 500 is also logged, with the request's id."""
     if not isinstance(error, ConvoyError):
         raise error
     response = answer({"error": str(error)}, error.http_status)
@@ -208,7 +208,7 @@ async def http_error(request: Request, error: Exception) -> Response:
 
 
 class Faults:
-    """ASGI middleware: logs unexpected errors under the request's id, and tells the client no detail of them."""
+    """ASGI middleware: logs unexpected errors with the request's id, and hides their details from the client."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -240,7 +240,7 @@ def identify(scope: Scope) -> str:
 def build_routes(
     plane: DataPlane, repository: Repository, settings: Settings, experiments: Experiments | None = None
 ) -> ASGIApp:
-    """The ASGI application of the cold routes, behind the check of API keys."""
+    """The ASGI application of the cold routes, with the check of API keys."""
     application = Starlette(
         routes=cold_routes(plane, repository, settings, experiments),
         middleware=[Middleware(Faults)],

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from serve.experiments.manager import Experiments
 
 CHECK_SECONDS = 1.0  # between two checks of all connections for timeouts
-CORS_SECONDS = 600  # that a browser may cache a preflight response
+CORS_SECONDS = 600  # for which a browser may cache a preflight response
 
 log = logging.getLogger("convoy.http")
 
@@ -54,7 +54,7 @@ def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
 
 
 class EmbeddedServer(uvicorn.Server):
-    """uvicorn inside a process that handles signals itself."""
+    """A uvicorn server that leaves signals to its process."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Replaces uvicorn's startup to accept from the first of `sockets` through an `Acceptor`."""
@@ -115,7 +115,7 @@ class HttpServer:
         self._checks = asyncio.create_task(self._check_connections())
 
     def stop_accepting(self) -> None:
-        """Leaves new connections to the other processes that share the socket. Open connections are served on."""
+        """Leaves new connections to the other processes that share the socket. Open connections continue."""
         for server in self._server.servers:
             server.close()
 

@@ -20,8 +20,8 @@ from serve.images.decode_queue import DecodeQueue, DecodeWork, Key, Turns
 from serve.telemetry.mmap_store import Values
 from serve.worker_threads import WorkThreads
 
-LEAST_LAG_SECONDS = 0.005  # a shorter delay of the event loop is never taken for an outlier
-LEAST_SECONDS = 50e-6  # fixed cost of a decode, whatever its number of pixels
+LEAST_LAG_SECONDS = 0.005  # a shorter delay of the event loop never counts as an outlier
+LEAST_SECONDS = 50e-6  # fixed cost of a decode, independent of the number of pixels
 # Seconds per pixel, until measurements of this format replace them. Images of an unknown format are refused at once.
 FIRST_GUESS = {
     "JPEG": 6e-9,
@@ -43,7 +43,7 @@ class Decodes(Protocol):
         ...
 
     def glance(self, image: Any, /) -> tuple[str, int]:
-        """Format and number of pixels from the header, in a few microseconds; ("", 0) where the header does not tell."""
+        """Format and number of pixels from the header, in a few microseconds; ("", 0) when the header lacks them."""
         ...
 
 
@@ -59,7 +59,7 @@ class DecodePlan:
 
 
 class DecodePool:
-    """Decodes on `threads` threads; `busy[0]` counts the seconds that they worked. Belongs to one event loop."""
+    """Decodes on `threads` threads and adds their busy seconds to `busy[0]`. Belongs to one event loop."""
 
     def __init__(self, threads: int, busy: Values, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -69,7 +69,7 @@ class DecodePool:
         self._busy = busy
         self._alarm = Alarm(self._expire, self._clock)
         self._backlog = Backlog()  # seconds of decoding
-        self._under_way: set[DecodeWork] = set()  # waiting images, and those that a thread decodes
+        self._under_way: set[DecodeWork] = set()  # waiting images, and images that a thread is decoding
         self._lag = 0.0  # moving average: seconds from the end of a decode to its callback on the event loop
         self._paces: WeakKeyDictionary[Decodes, dict[str, Pace]] = WeakKeyDictionary()
 
@@ -80,7 +80,7 @@ class DecodePool:
         return DecodePlan(decoder, images, sizes, seconds, Turns(priority or DEFAULT_PRIORITY, deadline))
 
     def wait(self, plan: DecodePlan) -> float:
-        """Seconds until the planned images would be decoded if they came now; 0 while a thread is free."""
+        """Seconds until the planned images would be decoded if they were queued now; 0 while a thread is free."""
         if len(self._under_way) < self._count:
             return 0.0
         last, total = plan.seconds[-1], sum(plan.seconds)
@@ -88,7 +88,7 @@ class DecodePool:
         return self._ahead_of(plan.turns.key_after(total - last)) + own + self._hops()
 
     def backlog(self, deadline: float, priority: int = 0) -> float:
-        """Seconds until an image of this deadline and priority would be taken by a thread; 0 while a thread is free."""
+        """Seconds until a thread would take an image of this deadline and priority; 0 while a thread is free."""
         if len(self._under_way) < self._count:
             return 0.0
         return self._ahead_of((priority or DEFAULT_PRIORITY, deadline)) + self._hops()
@@ -109,7 +109,7 @@ class DecodePool:
         return works
 
     async def finish(self, works: Sequence[DecodeWork]) -> list[Any]:
-        """The decoded images, in order. In any case (error, cancellation) images that no thread has begun leave the queue.
+        """The decoded images, in order. After an error or a cancellation, images that no thread has taken leave the queue.
 
         Raises InvalidInput or TooLarge, with the image's position where there are several, and DeadlineExceeded.
         """
@@ -125,7 +125,7 @@ class DecodePool:
                     self._forget(work)
 
     def close(self) -> None:
-        """Ends the threads, without waiting for them."""
+        """Stops the threads, without waiting for them."""
         self._threads.close()
 
     def _ahead_of(self, key: Key) -> float:
@@ -161,7 +161,7 @@ class DecodePool:
             delay = min(self._clock() - end, SURPRISE * max(self._lag, LEAST_LAG_SECONDS))
             self._lag += WEIGHT * (delay - self._lag)
             name, pixels = plan.sizes[number]
-            # The time of a refused image is no measure: it was not decoded.
+            # An image that was refused was not decoded, so its time says nothing about the pace.
             if pixels and not isinstance(decoded, ConvoyError):
                 self._pace(plan.decoder, name).learn(pixels, max(0.0, seconds - LEAST_SECONDS))
 

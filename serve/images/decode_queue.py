@@ -1,8 +1,9 @@
 """The queue of images that wait for a decoding thread: most urgent first, with fair turns between requests.
 
-The order is that of the engine's queue, by priority and deadline, but each second of decoding that a request has used moves its
-other images back. A request with many large images therefore lets others run in between, while photos of a few milliseconds
-hardly move. A place is computed again when an image is taken, so that a header with a false size gains nothing.
+Images are ordered by priority and deadline, as in the engine's queue, but each second of decoding that a request has used delays
+the deadline of its other images, in this order, by TURN seconds. A request with many large images therefore alternates with other
+requests, while images that decode in a few milliseconds keep their order. The key is computed again when an image is taken, from
+measured times, so a header that declares a false size gives no advantage.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from typing import Any
 
 from serve.worker_threads import Work
 
-TURN = 4.0  # seconds by which a request's deadline counts as later for each second of decoding that it has used
+TURN = 4.0  # seconds added to a request's deadline, for the order only, per second of decoding that it has used
 
 Key = tuple[int, float]
 
 
 class Turns:
-    """A request with waiting images: its priority, its deadline, and the seconds of decoding that it has used.
+    """The scheduling state of a request: its priority, its deadline, and the seconds of decoding that it has used.
 
-    An image that is being decoded counts with its expected time.
+    An image that is being decoded adds its expected seconds to `used`, until the measured ones replace them.
     """
 
     __slots__ = ("deadline", "priority", "used")
@@ -35,16 +36,16 @@ class Turns:
 
     @property
     def key(self) -> Key:
-        """The place of its next image in the queue; the smallest key is taken first."""
+        """The sort key of its next image. The queue takes the smallest key first."""
         return self.key_after(0.0)
 
     def key_after(self, seconds: float) -> Key:
-        """Its place once it has used so many more seconds."""
+        """The sort key after `seconds` more of decoding."""
         return self.priority, self.deadline + TURN * (self.used + seconds)
 
 
 class DecodeWork(Work):
-    """An image to decode. `started` is when a thread took it, in monotonic seconds; 0 before."""
+    """An image to decode. `started`: monotonic time at which a thread took it, 0 before that."""
 
     __slots__ = ("_decode", "_on_end", "place", "seconds", "started", "turns")
 
@@ -56,9 +57,9 @@ class DecodeWork(Work):
         seconds: float,
         on_end: Callable[[DecodeWork, Any], None],
     ) -> None:
-        """`place` is the expected place in the queue, `seconds` the expected time.
+        """`place`: the expected sort key in the queue. `seconds`: the expected time of decoding.
 
-        `on_end` gets the result of `decode`, or None when it did not run or raised.
+        `on_end` is called on the event loop with the result of `decode`, or with None when that raised or did not run.
         """
         super().__init__()
         self._decode: Callable[[], Any] | None = decode
@@ -78,9 +79,9 @@ class DecodeWork(Work):
             super().settle(result, error)
 
     def drop(self) -> bool:
-        """Called when its request has ended. True when no thread has begun it: it then frees its image and never runs."""
+        """Cancels the image when its request has ended. Returns True, and frees the image, if no thread had taken it yet."""
         if self.future.done():
-            # Marks the error as retrieved: the request has already failed with another one.
+            # Retrieves the error, or asyncio would log it: the request has already failed with the error of another image.
             _ = self.future.cancelled() or self.future.exception()
         self.future.cancel()
         if self.started:
@@ -90,14 +91,14 @@ class DecodeWork(Work):
 
 
 class DecodeQueue:
-    """The waiting images. Threads take from it directly, without a pass of the event loop. Thread-safe."""
+    """The waiting images. Threads take them directly, without the event loop. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._heap: list[tuple[Key, int, DecodeWork]] = []
         self._count = 0
         self._lock = Lock()
-        self._tokens: SimpleQueue[bool] = SimpleQueue()  # True for each item of the heap; False ends a thread
+        self._tokens: SimpleQueue[bool] = SimpleQueue()  # True for each item in the heap; False stops a thread
 
     def put(self, work: DecodeWork | None) -> None:
         if work is not None:
@@ -113,11 +114,11 @@ class DecodeQueue:
         return None
 
     def take(self) -> DecodeWork | None:
-        """The next image; None when its request has ended. The queue must not be empty."""
+        """The next image, or None when its request has ended or its deadline has passed. The queue must not be empty."""
         now = self._clock()
         with self._lock:
             key, count, work = heapq.heappop(self._heap)
-            while key < work.turns.key:  # its request has used decoding time since it was put here
+            while key < work.turns.key:  # its request has used decoding time since the key was computed
                 key, count, work = heapq.heappushpop(self._heap, (work.turns.key, count, work))
             if work.turns.deadline < now or work.future.done():
                 return None
@@ -126,6 +127,6 @@ class DecodeQueue:
             return work
 
     def took(self, turns: Turns, expected: float, seconds: float) -> None:
-        """Replaces the expected time of an image of this request by the measured one."""
+        """Replaces the expected seconds of a decoded image by the measured ones."""
         with self._lock:
             turns.used += seconds - expected

@@ -1,4 +1,4 @@
-"""Serves the node's metrics over HTTP: one thread per connection, since a slow client must not delay the others.
+"""Serves the node's metrics over HTTP: one thread per connection, so that a slow client delays no other client.
 
 Connections are few and short, so their number and duration are limited.
 """
@@ -23,7 +23,8 @@ from serve.config.schema import ApiKey, Listen
 from serve.tls import server_context
 
 SECONDS = 10.0  # longest wait for the next byte of a client
-MAX_SECONDS = 30.0  # of a connection: a client that sends byte by byte would hold one of CONNECTIONS for days
+# Longest duration of a connection: otherwise a client that sends byte by byte would occupy one of CONNECTIONS for days.
+MAX_SECONDS = 30.0
 CONNECTIONS = 32
 
 log = logging.getLogger("convoy.metrics")
@@ -32,7 +33,7 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class MetricsServer(ThreadingMixIn, WSGIServer):
-    """A threading HTTP server. Connections beyond CONNECTIONS at a time are closed."""
+    """A threading HTTP server. Closes connections beyond CONNECTIONS."""
 
     daemon_threads = True
     tls: ssl.SSLContext | None = None
@@ -77,7 +78,7 @@ class MetricsServer(ThreadingMixIn, WSGIServer):
 
 def _shut_down(connection: socket.socket) -> None:
     """Ends blocked reads and writes of the connection."""
-    with contextlib.suppress(OSError):  # it is closed already
+    with contextlib.suppress(OSError):  # already closed
         connection.shutdown(socket.SHUT_RDWR)
 
 
@@ -97,7 +98,7 @@ class QuietHandler(WSGIRequestHandler):
 
 
 def listen_for_scrapes(listen: Listen, registry: CollectorRegistry, keys: Sequence[ApiKey] = ()) -> WSGIServer:
-    """Serves the metrics on a thread until the server is shut down. With `keys`, only their holders get an answer.
+    """Serves the metrics on a thread until the server is shut down. With `keys`, a request needs one of them.
 
     Raises ConfigError when the TLS files cannot be used, and OSError when the port is taken.
     """
@@ -111,7 +112,7 @@ def listen_for_scrapes(listen: Listen, registry: CollectorRegistry, keys: Sequen
 
 
 def guarded(application: Any, keys: Sequence[ApiKey]) -> Application:
-    """The application behind a check of API keys; without `keys`, the application itself."""
+    """Wraps the application with a check of API keys; without `keys`, returns it unchanged."""
     if not keys:
         return application  # type: ignore[no-any-return]
     access = Access(keys)

@@ -24,7 +24,7 @@ HANDOVER_SECONDS = 2.0
 def prepare_folder(folder: Path) -> None:
     """Creates the node's folder, private to this user. Raises ConfigError when another user owns it or may write there.
 
-    Another user who could put a socket there would receive clients' connections, and the API keys in them.
+    Otherwise another user could put a socket there, and receive clients' connections with their API keys.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     owners = {folder.lstat().st_uid, folder.stat().st_uid}  # of a symbolic link and of its target
@@ -63,14 +63,14 @@ class Handover:
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(str(staged))
         self._server.listen(64)
-        staged.replace(path)  # atomic: at every moment one process answers at `path`
+        staged.replace(path)  # atomic: some process listens at `path` at every moment
         self._inode = path.stat().st_ino
         threading.Thread(target=self._serve, name="socket-handover", daemon=True).start()
 
     def close(self) -> None:
         """Stops the handover; the listening socket stays open."""
         with contextlib.suppress(OSError):
-            if self._path.stat().st_ino == self._inode:  # not a successor's
+            if self._path.stat().st_ino == self._inode:  # not the socket of a successor
                 self._path.unlink()
         self._server.close()
 
@@ -85,7 +85,7 @@ class Handover:
 
 
 def receive_listener(path: Path) -> socket.socket | None:
-    """The listening socket offered at the Unix socket `path`; None when no process answers there."""
+    """The listening socket from the process that serves the Unix socket `path`; None if no process answers."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(HANDOVER_SECONDS)
         try:
@@ -97,7 +97,7 @@ def receive_listener(path: Path) -> socket.socket | None:
 
 
 def find_listener(folder: Path) -> socket.socket | None:
-    """The node's listening socket, from any living holder; None without one."""
+    """The node's listening socket, from any process that holds it; None if no process does."""
     paths = [folder / KEEPER, *sorted(folder.glob("gateway-*.sock"))]
     for path in paths:
         listener = receive_listener(path)

@@ -76,7 +76,7 @@ def gpu_metrics(gpus: Sequence[Gpu]) -> Iterator[Metric]:
     for gpu in gpus:
         try:
             states.append(gpu.state())
-        except SourceGone:  # the energy accountant logs it, once
+        except SourceGone:  # the energy accountant already logs it, once
             continue
     for name, (help_text, read) in GPU_NAMES.items():
         samples: dict[Labels, float] = {}

@@ -3,7 +3,7 @@
 Requests arrive as a Poisson process and are spread evenly over gateways. In each gateway they pass the event loop (one
 server), the decode threads (one server each) and the queue. As soon as `serve.batching.slots` would grant a slot, the queued
 requests form a batch, which runs on the host that is free first. Transfer times are sampled from measurements. The model
-assumes that stages share no cores: each gateway and host is as fast as when it was measured alone.
+assumes that stages share no cores, so that each gateway and host is as fast as in a measurement alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from serve.batching.latency_curve import LatencyCurve
 from serve.executors.credits import SLOTS_PER_HOST
 
 REQUESTS = 20_000
-MAX_PROCESSES = 10_000  # gateways or hosts; a larger result comes from a wrong rate or time
+MAX_PROCESSES = 10_000  # gateways or hosts; a larger result indicates a wrong rate or time
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,8 @@ class Cost:
 
     loop: float  # event loop of the gateway, per request
     decode: float  # decode thread, per request
-    hops: tuple[
-        float, ...
-    ]  # samples of a batch's transfer to a host and back, plus its run time in excess of the curve
+    # Samples of a batch's transfer to a host and back, plus its run time in excess of the curve.
+    hops: tuple[float, ...]
     curve: LatencyCurve
     limit: int  # rows of the largest batch
 
@@ -58,14 +57,14 @@ class Outcome:
 
     @property
     def busiest(self) -> str:
-        """The resource of the highest utilisation, which saturates first when the load grows."""
+        """The resource with the highest utilisation, which saturates first as the load grows."""
         busy = {"event loop": self.loop_busy, "decode": self.decode_busy, "hosts": self.host_busy}
         return max(busy, key=lambda kind: busy[kind])
 
 
 @dataclass
 class Gateway:
-    """State of a gateway: (decoded, arrived) times of requests to come, arrival times of queued ones, batches in flight."""
+    """State of a gateway: (decoded, arrived) times of future requests, arrival times of queued ones, and batches in flight."""
 
     ready: deque[tuple[float, float]]
     waiting: deque[float] = field(default_factory=deque)
@@ -73,14 +72,14 @@ class Gateway:
 
 
 def simulate(cost: Cost, fleet: Fleet, rate: float, requests: int = REQUESTS, seed: int = 0) -> Outcome:
-    """Simulates `requests` arrivals at `rate` per second. The first tenth warms the system up and is not counted."""
+    """Simulates `requests` arrivals at `rate` per second. The first tenth is warm-up and is not counted."""
     random = np.random.default_rng(seed)
     arrivals = np.cumsum(random.exponential(1 / rate, requests))
     gateways = []
     for number in range(fleet.gateways):
-        mine: list[float] = arrivals[number :: fleet.gateways].tolist()
-        decoded = _pass(_pass(mine, 1, cost.loop), fleet.decoders, cost.decode)
-        gateways.append(Gateway(deque(sorted(zip(decoded, mine, strict=True)))))
+        arrived: list[float] = arrivals[number :: fleet.gateways].tolist()
+        decoded = _pass(_pass(arrived, 1, cost.loop), fleet.decoders, cost.decode)
+        gateways.append(Gateway(deque(sorted(zip(decoded, arrived, strict=True)))))
     finished, rows, busy = _run(cost, fleet, gateways, iter(random.choice(cost.hops, requests).tolist()))
     latencies = np.array([end - start for start, end in sorted(finished)])[requests // 10 :]
     p50, p99 = np.quantile(latencies, (0.5, 0.99))
@@ -111,9 +110,8 @@ def _run(
     cost: Cost, fleet: Fleet, gateways: Sequence[Gateway], hops: Iterator[float]
 ) -> tuple[list[tuple[float, float]], list[int], float]:
     """Arrival and end of every request, rows of every batch, and the total busy seconds of engines."""
-    count = max(
-        1, SLOTS_PER_HOST * fleet.hosts // fleet.gateways
-    )  # batches in flight of a gateway, as credits are shared
+    # Batches in flight of a gateway: its share of the hosts' credits.
+    count = max(1, SLOTS_PER_HOST * fleet.hosts // fleet.gateways)
     eager = max(1, count // SLOTS_PER_HOST)
     free = [0.0] * fleet.hosts  # time at which each host is free
     events = [(gateway.ready[0][0], number, False) for number, gateway in enumerate(gateways) if gateway.ready]
@@ -144,9 +142,9 @@ def _run(
 
 
 def smallest(cost: Cost, decoders: int, rate: float, p99: float, requests: int = REQUESTS) -> Fleet:
-    """The smallest fleet whose 99th percentile is at most `p99` seconds at `rate` requests/s.
+    """The smallest fleet with a 99th percentile of at most `p99` seconds at `rate` requests/s.
 
-    Raises ValueError when a single request without load takes longer, or when the fleet would be absurdly large.
+    Raises ValueError if a single request without load takes longer, or if it needs more than MAX_PROCESSES processes of a kind.
     """
     alone = cost.loop + cost.decode + float(np.quantile(cost.hops, 0.99)) + cost.curve.predict(1)
     if alone > p99:
@@ -164,12 +162,12 @@ def smallest(cost: Cost, decoders: int, rate: float, p99: float, requests: int =
         if outcome.p99 <= p99:
             return fleet
         if max(fleet.gateways, fleet.hosts) >= MAX_PROCESSES:
-            raise ValueError(f"it needs more than {MAX_PROCESSES} gateways or hosts; lower the rate")
+            raise ValueError(f"the load needs more than {MAX_PROCESSES} gateways or hosts; lower the rate")
         fleet = _larger(fleet, outcome)
 
 
 def _larger(fleet: Fleet, outcome: Outcome) -> Fleet:
-    """Adds one, or 2 %, of the resource of the highest utilisation."""
+    """Adds one, or 2 %, of the resource with the highest utilisation."""
     if outcome.busiest == "hosts":
         return replace(fleet, hosts=fleet.hosts + max(1, fleet.hosts // 50))
     return replace(fleet, gateways=fleet.gateways + max(1, fleet.gateways // 50))

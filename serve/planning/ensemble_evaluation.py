@@ -1,4 +1,4 @@
-"""Evaluation of served models on a validation set, by which weights, thresholds and members are chosen."""
+"""Evaluates served models on a validation set, to choose members, weights and thresholds."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Voter:
 
 
 def engine_ms(voters: Sequence[Voter], images: Sequence[bytes | Pixels]) -> float:
-    """Median milliseconds until all voters have run on an image, at the same time and on an otherwise idle machine."""
+    """Median milliseconds for an image until all voters have run, concurrently and on an otherwise idle machine."""
     rows = [[voter.rows(image) for voter in voters] for image in images[:TIMED_IMAGES]]
     times = []
     with ThreadPoolExecutor(len(voters)) as pool:

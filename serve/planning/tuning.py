@@ -20,7 +20,7 @@ from serve.batching.latency_curve import bucket_sizes, warm_up
 from serve.config.schema import ModelConfig
 from serve.executors.engine_selection import select_engine, serves_artifact
 
-RUNS_AHEAD = 2  # a request waits for the run in progress, and then for its own
+RUNS_AHEAD = 2  # a request waits for the run in progress and for its own run
 FEWEST_RUNS = 20
 
 
@@ -52,7 +52,7 @@ class Skipped:
 
 
 def choose(measured: Iterable[Measured], slo_seconds: float) -> Measured:
-    """The configuration of the most images/s within the target. Raises ConfigError when none is within it."""
+    """The configuration with the most images/s within the target. Raises ConfigError if there is none."""
     results = list(measured)
     fitting = [result for result in results if result.request_seconds <= slo_seconds]
     if fitting:
@@ -126,7 +126,7 @@ def thread_counts(cores: int) -> list[int]:
 
 
 def _rejection(candidate: ModelConfig, spec: EngineSpec, store: Store, report: Report) -> str:
-    """Why an engine cannot be measured; empty when it is built and passed the accuracy check."""
+    """The reason why an engine cannot be measured; empty if it is built and passed the accuracy check."""
     if serves_artifact(candidate):
         return ""
     try:

@@ -13,7 +13,7 @@ from serve.telemetry.mmap_store import Values
 Kind = Literal["counter", "gauge", "histogram"]
 Totals = dict[str, dict[tuple[tuple[str, str], ...], Values]]  # by metric name and sorted labels
 
-# Upper bounds of histogram buckets. A small network answers in less than a millisecond, hence the fine ones.
+# Upper bounds of histogram buckets. Small networks answer in less than a millisecond, so the lowest buckets are fine.
 SECONDS = (
     0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip

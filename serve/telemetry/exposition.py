@@ -1,7 +1,7 @@
 """Aggregates the metrics of a node's processes, and converts the totals to Prometheus metric families.
 
-Whatever reads the metrics files (Prometheus, Triton's aliases, `convoy explain --live`, energy accounting) reads `total`, so
-that there is one rule for processes that have ended.
+All readers of the metrics files (Prometheus, Triton's aliases, `convoy explain --live`, energy accounting) use `total`, so that
+they treat ended processes in the same way.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from serve.telemetry.mmap_store import Labels, Series, Values
 def total(series: Iterable[Series]) -> Totals:
     """Sums the series of all processes by metric and labels.
 
-    Counters and histograms include processes that have ended, since their work remains done. A gauge describes the present, so
-    it counts only while its process lives, and only while it is finite (NaN means absent).
+    Counters and histograms include ended processes, since their work is done. A gauge describes the present, so it counts
+    only while its process lives, and only while it is finite (NaN means absent).
     """
     totals: Totals = defaultdict(dict)
     for item in series:

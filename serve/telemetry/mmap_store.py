@@ -126,7 +126,7 @@ def clear_files(folder: Path) -> None:
 
 
 def _indexes(folder: Path) -> list[Path]:
-    # The folder may be the user's and hold other files: an index of ours has values of exactly our size beside it.
+    # The folder may contain files of the user: only an index next to a values file of exactly this size counts.
     found = []
     for index in sorted(folder.glob("*.index")):
         values = index.with_suffix(".values")

@@ -14,7 +14,7 @@ COUNTED_FIELDS = 8  # the guest times after these are already part of user time
 
 
 def busy_core_seconds(stat: Path = STAT) -> float:
-    """Core-seconds in which any process ran, since boot. Raises OSError."""
+    """Busy core-seconds of all processes since boot. Raises OSError."""
     first = stat.read_text().split("\n", 1)[0]
     ticks = [int(field) for field in first.split()[1:][:COUNTED_FIELDS]]
     return (sum(ticks) - sum(ticks[field] for field in IDLE_FIELDS)) / TICKS_PER_SECOND

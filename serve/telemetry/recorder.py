@@ -70,7 +70,7 @@ class Metrics:
 
 
 class EngineTime:
-    """Metrics of one engine: time in which it ran, what it is, its latency curve.
+    """Metrics of an engine: its busy time, its facts, its latency curve.
 
     `units` is the number of cores (or accelerators) that the engine may use.
     """
@@ -85,24 +85,24 @@ class EngineTime:
         self._runs: Values | None = None
 
     def add(self, seconds: float) -> None:
-        """The engine ran for `seconds`."""
+        """Records that the engine ran for `seconds`."""
         self._busy[0] += seconds
         self._work[0] += seconds * self._units
 
     def runs(self, engine: str, precision: str, status: str) -> None:
-        """The engine that runs from now on; `status` is the result of its accuracy check."""
+        """Records the engine that runs from now on. `status`: the result of its accuracy check."""
         self._forget()
         self._runs = self._info(engine=engine, precision=precision, status=status)
         for values in (self._runs, self._loaded):
             _count(values, 1)
 
     def measured(self, sizes: Iterable[int], seconds: Iterable[float]) -> None:
-        """The latency curve of the engine: seconds of a batch by batch size."""
+        """Records the latency curve of the engine: seconds of a batch by batch size."""
         for size, duration in zip(sizes, seconds, strict=True):
             self._curve(size=str(size))[0] = duration
 
     def close(self) -> None:
-        """The engine is unloaded."""
+        """Removes the series of an unloaded engine."""
         self._forget()
 
     def _forget(self) -> None:
@@ -131,13 +131,13 @@ def observe(histogram: Values, bounds: Values, observations: Values) -> None:
 class ModelRecorder:
     """Records the requests and batches of one model.
 
-    Requests are buffered and put into the histograms together, since numpy costs as much for one request as for hundreds.
+    Requests are buffered and put into the histograms together, because NumPy takes as long for one as for hundreds.
     """
 
     FLUSH_ROWS = 1024
 
     def __init__(self, metrics: Metrics, model: str, version: str, engine: str = "") -> None:
-        """`model` is the name that clients call, `engine` the model whose engine runs (empty: the same)."""
+        """`model` is the name that clients call, `engine` the model that owns the engine (empty: the same model)."""
         self._metrics = metrics
         self.engine = engine or model
         self._labels = {"model": model, "version": version}

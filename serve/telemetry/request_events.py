@@ -1,6 +1,6 @@
 """The event of a finished request, which the data plane passes to its observers: access log and tracing.
 
-By default there is no observer, and then no event is made.
+By default there is no observer, and no event is created.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from serve.telemetry.request_timings import STAGES, RequestTimings
 
-FAULT = "internal error; the server's log has it"  # the answer to any unexpected exception, which may hold secrets
-FIELDS = "fields"  # attribute of a log record: a dict whose items go into the JSON object beside the message
+# Replaces the text of an unexpected exception, which may contain secrets.
+FAULT = "internal error; the server's log has it"
+FIELDS = "fields"  # attribute of a log record: a dict that is merged into the JSON object of the message
 
 
 @dataclass(frozen=True)

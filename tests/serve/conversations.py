@@ -33,7 +33,7 @@ class Hot:
     def is_hot(self, url: bytes) -> bool:
         return url == HOT
 
-    def refuse(self, url: bytes, asked: Headers, began: float) -> None:
+    def refuse(self, url: bytes, request_headers: Headers, began: float) -> None:
         return None
 
 

@@ -21,7 +21,7 @@ class Gpu:
     memory: int
 
     def hardware(self) -> dict[str, Any]:
-        """What its engines depend on; JSON-ready, part of the recipe of a stored engine, so that names must not change."""
+        """The properties that its engines depend on, JSON-ready. Part of stored engines' recipes, so names must not change."""
         return {
             "machine": platform.machine(),
             "card": self.name,

@@ -25,7 +25,7 @@ SILENT = 4  # log level "fatal" of ONNX Runtime; its failures are raised
 
 
 class OnnxRuntimeEngine:
-    """An ONNX graph in ONNX Runtime: on `threads` CPU threads, or by other providers, of which the first has to run it."""
+    """An ONNX graph in ONNX Runtime: on `threads` CPU threads, or on other providers; the first one must support the graph."""
 
     def __init__(self, path: Path, threads: int, providers: Sequence[Provider] = (CPU,)) -> None:
         options = session_options(threads)
@@ -69,7 +69,7 @@ class OnnxRuntime:
         return ("fp32", "int8")
 
     def prepare(self, graph: Path, precision: Precision, batches: tuple[int, ...], timings: Path) -> None:
-        """Graphs are loaded as they are."""
+        """Does nothing: graphs need no compilation."""
 
     def load(self, graph: Path, threads: int, precision: Precision, share: float = 1.0) -> OnnxRuntimeEngine:
         return OnnxRuntimeEngine(graph, threads)

@@ -36,7 +36,7 @@ class OnnxRuntimeCuda:
         return ("fp32", "fp16")
 
     def prepare(self, graph: Path, precision: Precision, batches: tuple[int, ...], timings: Path) -> None:
-        """Graphs are loaded as they are."""
+        """Does nothing: graphs need no compilation."""
 
     def load(self, graph: Path, threads: int, precision: Precision, share: float = 1.0) -> OnnxRuntimeEngine:
         return OnnxRuntimeEngine(graph, threads, (cuda_provider(int(share * self._gpu.memory)),))
@@ -59,11 +59,11 @@ def require_provider(name: str) -> None:
 
 
 def cuda_provider(memory: int) -> Provider:
-    """The provider on the first GPU that this process sees, within `memory` bytes."""
+    """The provider on the first GPU that is visible to this process, within `memory` bytes."""
     return CUDA, {
         "device_id": "0",
         "gpu_mem_limit": str(memory),
         "arena_extend_strategy": "kSameAsRequested",  # not by powers of two: models may share the GPU
         "cudnn_conv_algo_search": "HEURISTIC",  # an exhaustive search would slow down the first run of every batch size
-        "use_tf32": "0",  # TF32 has a mantissa of 10 bits; fp32 has to agree with the reference
+        "use_tf32": "0",  # TF32 has a mantissa of 10 bits; fp32 must agree with the reference
     }

@@ -21,11 +21,11 @@ TENSORRT = "TensorrtExecutionProvider"
 BATCHES = (1, 8, 32)  # for a graph without prepared caches
 FLAGS: dict[Precision, str] = {"fp16": "trt_fp16_enable", "int8": "trt_int8_enable"}  # needed by TensorRT before 11
 SIZES = "batches.json"
-CACHES = ".caches"  # suffix of the folder beside a graph
+CACHES = ".caches"  # suffix of the folder next to a graph
 
 
 class TensorRtProviderEngine(OnnxRuntimeEngine):
-    """A graph in TensorRT, through ONNX Runtime; a batch larger than its profile is run in parts of `most` rows."""
+    """A graph in TensorRT, through ONNX Runtime; a batch larger than its profile runs in parts of `most` rows."""
 
     def __init__(self, path: Path, threads: int, providers: tuple[Provider, ...], most: int) -> None:
         super().__init__(path, threads, providers)
@@ -38,7 +38,7 @@ class TensorRtProviderEngine(OnnxRuntimeEngine):
 class OnnxRuntimeTensorRt:
     """The backend, with the version of TensorRT that ONNX Runtime was built for.
 
-    Precision follows from the types in the graph. What TensorRT has compiled is in a folder beside the graph.
+    Precision follows from the types in the graph. TensorRT's compiled caches are in a folder next to the graph.
     """
 
     name = "onnxruntime-tensorrt"
@@ -60,7 +60,7 @@ class OnnxRuntimeTensorRt:
         return ("fp32", "fp16", "int8")
 
     def prepare(self, graph: Path, precision: Precision, batches: tuple[int, ...], timings: Path) -> None:
-        """Compiles the graph into caches beside it, so that a load is fast."""
+        """Compiles the graph into caches next to it, so that a load is fast."""
         caches = graph.with_suffix(CACHES)
         caches.mkdir()
         (caches / SIZES).write_text(json.dumps(batches))

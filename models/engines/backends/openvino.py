@@ -88,7 +88,7 @@ class OpenVino:
         return tuple(precision for name, precision in CAPABILITIES.items() if name in found)
 
     def prepare(self, graph: Path, precision: Precision, batches: tuple[int, ...], timings: Path) -> None:
-        """Graphs are loaded as they are."""
+        """Does nothing: graphs need no compilation."""
 
     def load(self, graph: Path, threads: int, precision: Precision, share: float = 1.0) -> OpenVinoEngine:
         return OpenVinoEngine(graph, threads, precision)

@@ -1,4 +1,4 @@
-"""The backends by name. A backend's module, and the library behind it, is imported on first use."""
+"""The backends by name. A backend's module and its library are imported on first use."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Backend(Protocol):
 
     @property
     def platform(self) -> str:
-        """Its name in the Open Inference Protocol."""
+        """The backend's name in the Open Inference Protocol."""
         ...
 
     @property
@@ -56,11 +56,11 @@ class Backend(Protocol):
         ...
 
     def precisions(self) -> tuple[Precision, ...]:
-        """The precisions for which this machine has instructions; emulated ones are slower than fp32 and not offered."""
+        """The precisions for which this machine has instructions. Emulated precisions are left out: they are slower than fp32."""
         ...
 
     def prepare(self, graph: Path, precision: Precision, batches: tuple[int, ...], timings: Path) -> None:
-        """Compiles a graph for these batch sizes into files beside it, if the backend has such a step.
+        """Compiles a graph for these batch sizes into files next to it, if the backend compiles graphs.
 
         `timings` is a folder in which speeds of kernels are kept for later builds. Raises ArtifactError.
         """
@@ -97,5 +97,5 @@ def installed_backends() -> list[Backend]:
 
 
 def load_engine(graph: Path, threads: int) -> Engine:
-    """A graph in the default backend, as it is: the reference in accuracy checks. Raises ArtifactError."""
+    """Loads a graph in the default backend, as the reference for accuracy checks. Raises ArtifactError."""
     return find_backend("onnxruntime").load(graph, threads, "fp32")

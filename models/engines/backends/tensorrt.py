@@ -44,7 +44,7 @@ class TensorRtEngine:
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
         outputs = [name for name in names if name not in inputs]
-        self.input, self.output = (_spec(trt, engine, one[0]) for one in (inputs, outputs))
+        self.input, self.output = (_spec(trt, engine, tensors[0]) for tensors in (inputs, outputs))
         profiles = range(engine.num_optimization_profiles)
         self._most = [int(engine.get_tensor_profile_shape(self.input.name, index)[2][0]) for index in profiles]
         sizes = [max(self._most) * _row_bytes(spec) for spec in (self.input, self.output)]
@@ -95,7 +95,7 @@ class TensorRtEngine:
 
 
 class TensorRt:
-    """The backend. A plan is beside its graph; a plan for another GPU or version is built again, at every load."""
+    """The backend. A plan is next to its graph. A plan for another GPU or version is built again, at each load."""
 
     name = "tensorrt"
     platform = "tensorrt_plan"

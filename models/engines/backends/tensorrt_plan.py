@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def buckets(batches: Sequence[int]) -> list[tuple[int, int]]:
-    """The fewest and the most rows of each profile: from one more than the batch size before it up to its own."""
+    """The minimum and maximum rows of each profile: from one above the previous batch size to its own."""
     sizes = sorted(set(batches))
     return [(before + 1, size) for before, size in zip([0, *sizes], sizes, strict=False)]
 
@@ -38,7 +38,7 @@ def build_plan(graph: Path, batches: Sequence[int], gpu: Gpu, timings: Path | No
         raise ArtifactError(f"{graph} cannot be loaded by TensorRT: {reasons or 'it is not an ONNX graph'}")
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, gpu.memory)
-    config.clear_flag(trt.BuilderFlag.TF32)  # TF32 has a mantissa of 10 bits; fp32 has to agree with the reference
+    config.clear_flag(trt.BuilderFlag.TF32)  # TF32 has a mantissa of 10 bits; fp32 must agree with the reference
     _add_profiles(builder, network, config, batches)
     cache = _timing_cache(config, timings, f"{trt.__version__}-sm{gpu.capability}")
     plan = builder.build_serialized_network(network, config)
@@ -64,7 +64,7 @@ def _add_profiles(
 
 
 def _timing_cache(config: tensorrt.IBuilderConfig, timings: Path | None, name: str) -> Path | None:
-    """Loads the speeds that earlier builds measured; returns the file for the updated cache. Replaces one that does not fit."""
+    """Loads the speeds that earlier builds measured; returns the file for the updated cache. Discards an unfit cache."""
     if timings is None:
         return None
     file = timings / f"{name}.cache"

@@ -41,7 +41,7 @@ class TorchEngine:
 
 
 def to_input(images: NDArray[np.uint8], steps: Preprocessing) -> Tensor:
-    """uint8 [n, h, w, c] to the network's input [n, c, h, w] in torch, which the preprocessing in the graph has to equal."""
+    """uint8 [n, h, w, c] to the network's input [n, c, h, w] in torch, the reference for the preprocessing in the graph."""
     planes = nn.functional.pad(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).float(), (steps.pad,) * 4)
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (steps.mean, steps.std))
     return (planes / 255 - mean) / std

@@ -2,8 +2,8 @@
 
 The loss of top-1 accuracy is the share of images that only the reference classifies correctly, minus the share that only the
 engine does. Its upper bound is Tango's score limit for paired proportions (Tango, Statistics in Medicine 17, 1998). Simpler
-bounds (Clopper-Pearson on the discordant pairs) take the number of discordant pairs for known, and are wrong where there are
-few: with every one of them a loss, they accept an engine at the limit half of the time.
+bounds (Clopper-Pearson on the discordant pairs) treat the number of discordant pairs as known, and are wrong if there are
+few: when all of them are losses, they accept an engine at the limit half of the time.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class AccuracyCheck:
 def check_accuracy(
     reference: NDArray[np.float32], logits: NDArray[np.float32], labels: NDArray[np.int64] | None, budget: float
 ) -> AccuracyCheck:
-    """Compares logits [n, classes] of an engine with the reference's, by `labels` [n] if there are any.
+    """Compares logits [n, classes] of an engine with the reference's, with `labels` [n] if they are known.
 
     The result is `unproven` without labels or with too few. `budget` is the loss of top-1 accuracy that is allowed, as a share.
     """
@@ -81,7 +81,7 @@ def check_accuracy(
 
 
 def images_needed(budget: float) -> int:
-    """The least number of images. With fewer, not even an engine without any loss could be proven to be within the budget."""
+    """The least number of images. With fewer, not even an engine without loss could be proven to be within the budget."""
     return math.ceil(float(ndtri(CONFIDENCE)) ** 2 * (1 / budget - 1))
 
 

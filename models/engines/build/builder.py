@@ -110,14 +110,14 @@ class Build:
         return model
 
     def _check_floats(self) -> AccuracyCheck:
-        """fp32 has to give the same logits. fp16 and bf16 are checked like int8 if there is evaluation data."""
+        """fp32 must give the same logits. fp16 and bf16 are checked like int8 if there is evaluation data."""
         spec = self._spec
         if spec.precision != "fp32" and spec.source is not None:
             data = spec.source.read()
             return self._check(data, self._reference(data))
         reference, engine = load_engine(spec.artifact.image_model, self._threads), self._load()
         batches = list(self._random_batches())
-        expected, logits = (np.concatenate([one.run(rows) for rows in batches]) for one in (reference, engine))
+        expected, logits = (np.concatenate([loaded.run(rows) for rows in batches]) for loaded in (reference, engine))
         check = check_accuracy(expected, logits, None, spec.budget)
         if spec.precision != "fp32":
             return check
@@ -126,7 +126,7 @@ class Build:
         return dataclasses.replace(check, status="accepted" if same else "refused", reason=reason)
 
     def _quantize(self, model: onnx.ModelProto) -> AccuracyCheck:
-        """Tries one quantization after the other until one is accepted; if none can be proven, takes the best agreement."""
+        """Tries the quantizations in order until one is accepted; if none can be proven, takes the best agreement."""
         spec, tools = self._spec, _graph_tools()
         assert spec.source is not None
         data = spec.source.read()
@@ -198,7 +198,7 @@ class Build:
             spec.backend.prepare(self._folder / name, spec.precision, spec.batches, self._timings)
 
     def _load(self) -> Engine:
-        """The engine of the image form. The tensor form, which is the same graph, is loaded only to see that it can be."""
+        """The engine of the image form. The tensor form, which is the same graph, is only loaded, to check that it loads."""
         spec = self._spec
         self._prepare()
         spec.backend.load(self._folder / TENSOR_MODEL, self._threads, spec.precision)

@@ -26,7 +26,7 @@ log = logging.getLogger("convoy.engines")
 def find_eval_source(artifact: Artifact, folder: Path | None = None) -> EvalSource | None:
     """The images of `folder`, by default the validation images of the model's data set; None if it has none.
 
-    Nothing is read but a folder's files, for their hash. Raises ArtifactError for a folder without images.
+    Reads only a folder's files, to hash them. Raises ArtifactError for a folder without images.
     """
     manifest = artifact.manifest
     if folder is not None:
@@ -94,7 +94,7 @@ def _read_folder(files: list[tuple[Path, int]], steps: Preprocessing, labelled: 
 
 
 def _read(file: Path, decoder: Decoder) -> Pixels:
-    """The row that the server would make of the file. Raises ArtifactError that names it."""
+    """Decodes a file to a row, as the server would. Raises ArtifactError that names the file."""
     try:
         return decoder.decode(file.read_bytes())
     except (ConvoyError, OSError) as error:

@@ -98,7 +98,7 @@ def quantize(
     """
     out = scratch / "int8.onnx"
     copy = onnx.ModelProto()
-    copy.CopyFrom(model)  # quantize_static removes the weights from the model that it is passed
+    copy.CopyFrom(model)  # quantize_static removes the weights from its argument
     with redirect_stdout(io.StringIO()):  # calibration prints
         quantize_static(
             copy,

@@ -29,7 +29,7 @@ class RemoteStore:
         self.url = url
         try:
             fsspec = importlib.import_module("fsspec")
-            # fsspec shares instances, and a transaction belongs to the instance: another thread's files would join ours.
+            # fsspec shares instances, and a transaction belongs to the instance: files of another thread would join this one.
             self._files, self._root = fsspec.core.url_to_fs(url, skip_instance_cache=True)
         except ModuleNotFoundError as error:
             remedy = "pip install 'convoy-serve[store]'"
@@ -86,7 +86,7 @@ class RemoteStore:
 
     @contextmanager
     def _wrap_errors(self) -> Iterator[None]:
-        """Every file system of fsspec raises its own types of errors."""
+        """Converts errors to ArtifactError: each file system of fsspec raises its own types."""
         try:
             yield
         except Exception as error:

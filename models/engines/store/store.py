@@ -76,7 +76,7 @@ class Store:
         """The engine of a key; if it is missing or damaged, `build` makes it in an empty folder.
 
         Other processes that want the same key wait for the build. `space` is the number of bytes that a build needs. Raises
-        ArtifactError if the disk has less, and what `build` raises; the store is then as before.
+        ArtifactError if the disk has less, or the error of `build`; the store is then unchanged.
         """
         if (stored := self.get(key)) is not None:
             return stored
@@ -169,7 +169,7 @@ class Store:
         return StoredEngine.read(self.root / key)
 
     def _upload(self, stored: StoredEngine) -> None:
-        """A remote store that cannot be written to must not fail a build: the engine is on this machine already."""
+        """Uploads a built engine. A failure is only logged: the engine is on this machine already."""
         if self._remote is None:
             return
         try:
@@ -185,7 +185,7 @@ class Store:
             yield folder
 
     def _folders(self) -> list[Path]:
-        """The folders named by a key, and no others: `prune` deletes, and users may keep their own files beside them."""
+        """The folders named by a key, and no others: `prune` deletes folders, and users may keep their own files here."""
         if not self.root.is_dir():
             return []
         return sorted(folder for folder in self.root.iterdir() if folder.is_dir() and KEY.fullmatch(folder.name))
@@ -198,7 +198,9 @@ class Store:
             with FileLock(locks / f"{key}.lock", timeout=-1 if wait else 0):
                 yield
         except Timeout as error:
-            raise ArtifactError(f"the engine {key[:12]} is being built; try again when that has finished") from error
+            raise ArtifactError(
+                f"the engine {key[:12]} is being built; try again when the build has finished"
+            ) from error
 
     def _check_space(self, space: int) -> None:
         free = shutil.disk_usage(self.root).free
@@ -207,7 +209,7 @@ class Store:
 
     @contextmanager
     def _explain_errors(self) -> Iterator[None]:
-        """Turns errors of the file system into ArtifactError with a remedy."""
+        """Converts errors of the file system to ArtifactError, with the remedy."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             yield
@@ -239,7 +241,7 @@ def now() -> str:
 
 
 def _install(folder: Path, out: Path) -> None:
-    """Moves a finished engine to its place; a damaged one that is there is replaced."""
+    """Moves a finished engine to its place; replaces a damaged one."""
     for file in files_of(folder):
         file.chmod(0o644)
         with file.open("rb") as written:
@@ -255,4 +257,4 @@ def _best_first(spec: EngineSpec, manifests: Iterable[EngineManifest]) -> list[E
     def rank(manifest: EngineManifest) -> tuple[bool, str]:
         return manifest.judgement["status"] == "accepted", str(manifest.made["date"])
 
-    return sorted((one for one in manifests if not spec.differences(one.recipe)), key=rank, reverse=True)
+    return sorted((manifest for manifest in manifests if not spec.differences(manifest.recipe)), key=rank, reverse=True)

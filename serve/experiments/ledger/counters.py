@@ -18,7 +18,7 @@ def cluster_of(unit: int) -> int:
 
 
 class Counters:
-    """Used by one thread."""
+    """The totals of a writer. Not thread-safe."""
 
     def __init__(self) -> None:
         self._totals: dict[CounterKey, Moments] = {}
@@ -67,5 +67,5 @@ class Counters:
 
 
 def _requests(requests: int) -> Moments:
-    """Moments of requests with one observation each, whose value is not used."""
+    """Moments of requests with one observation each. Their value is not used."""
     return Moments(requests, requests, 0.0, float(requests))

@@ -1,4 +1,4 @@
-"""Every request of an experiment with its outcome, as a Parquet file."""
+"""Exports the requests of an experiment with their outcomes to a Parquet file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from serve.experiments.ledger.schema import outcomes, predictions
 from serve.experiments.ledger.store import Ledger
 
 SQLITE = b"SQLite format 3"  # magic bytes of its files
-ROWS = 50_000  # in memory at a time
+ROWS = 50_000  # in memory at the same time
 
 
 def export_parquet(url: str, experiment: str, out: Path) -> int:

@@ -97,24 +97,24 @@ class Tables:
         """Outcomes of two arms that answered different requests. Without `stages`, all are one stratum."""
         stage = predictions.c.stage if stages else cast(0, Integer)
         known = outcomes.c.reward if metric == "reward" else outcomes.c.class_index
-        ours = (predictions.c.arm.in_([control, arm]), predictions.c.answered == 1, known.is_not(None))
+        of_arms = (predictions.c.arm.in_([control, arm]), predictions.c.answered == 1, known.is_not(None))
         keys = (stage, case((predictions.c.arm == arm, 1), else_=0))
-        return _clusters(self._by_unit(_labelled(), (*self._known, *ours), keys, _value(metric)))
+        return _clusters(self._by_unit(_labelled(), (*self._known, *of_arms), keys, _value(metric)))
 
     def pairs(self, control: str, arm: str) -> Clusters:
         """Correct answers of two arms that classified the same images."""
         other = predictions.alias()
         joined = _labelled().join(other, _same_image(other, arm))
-        ours = (predictions.c.arm == control, outcomes.c.class_index.is_not(None))
-        rows = self._by_unit(joined, (*self._known, *ours), (), _correct(predictions), _correct(other))
-        table = np.array([(images, mine, theirs, times) for _, images, mine, theirs, times in rows], float).reshape(
-            -1, 4
-        )
+        of_control = (predictions.c.arm == control, outcomes.c.class_index.is_not(None))
+        rows = self._by_unit(joined, (*self._known, *of_control), (), _correct(predictions), _correct(other))
+        table = np.array(
+            [(images, control_hits, arm_hits, times) for _, images, control_hits, arm_hits, times in rows], float
+        ).reshape(-1, 4)
         counts = np.repeat(table[np.newaxis, :, :1], 2, axis=2)
         return Clusters(counts, table[np.newaxis, :, 1:3], table[:, 3])
 
     def span(self) -> tuple[float, float] | None:
-        """When the first and the last outcome of the revision came."""
+        """Unix times of the first and the last outcome of the revision."""
         query = select(func.min(outcomes.c.at), func.max(outcomes.c.at)).select_from(_labelled())
         query = query.where(*self._in_revision(), *self._known)
         (row,) = self._rows(query)
@@ -149,9 +149,9 @@ class Tables:
     def labels(self, control: str, arm: str, until: float) -> Clusters:
         """Answers of two arms before `until`, and how many of them have a label."""
         labelled = cast(case((outcomes.c.request_id.is_not(None), 1), else_=0), Double)
-        ours = (predictions.c.arm.in_([control, arm]), predictions.c.answered == 1, predictions.c.at < until)
+        of_arms = (predictions.c.arm.in_([control, arm]), predictions.c.answered == 1, predictions.c.at < until)
         keys = (cast(0, Integer), case((predictions.c.arm == arm, 1), else_=0))
-        return _clusters(self._by_unit(predictions.outerjoin(outcomes, _outcome()), ours, keys, labelled))
+        return _clusters(self._by_unit(predictions.outerjoin(outcomes, _outcome()), of_arms, keys, labelled))
 
     def new_units(self) -> list[Row]:
         """Rows (stage, arm, units) of units that were first seen at that stage: the declared shares apply to them."""
@@ -180,8 +180,8 @@ class Tables:
         """Totals over all stages and writers, by arm, bucket and cluster."""
         keys = (tallies.c.arm, tallies.c.bucket, tallies.c.cluster)
         sums = (func.sum(tallies.c[name]) for name in Moments._fields)
-        mine = (tallies.c.experiment == self._key[0], tallies.c.revision == self._key[1])
-        query = select(*keys, *sums).where(*mine, tallies.c.measure == measure).group_by(*keys)
+        of_revision = (tallies.c.experiment == self._key[0], tallies.c.revision == self._key[1])
+        query = select(*keys, *sums).where(*of_revision, tallies.c.measure == measure).group_by(*keys)
         return {
             (arm, bucket, cluster): Moments(int(requests), int(count), *map(float, rest))
             for arm, bucket, cluster, requests, count, *rest in self._rows(query)

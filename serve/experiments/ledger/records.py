@@ -1,4 +1,4 @@
-"""Events that the request path hands to the ledger, and the rows that are made of them."""
+"""Events that the request path passes to the ledger, and the rows made from them."""
 
 from __future__ import annotations
 

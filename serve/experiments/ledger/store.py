@@ -1,4 +1,4 @@
-"""Opens a ledger and writes to it. Every write is an upsert on the primary key, so it may be repeated."""
+"""The ledger: opens the database and writes to it. Writes are upserts on the primary key, so they can be repeated."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ log = logging.getLogger("convoy.ledger")
 
 
 class Ledger:
-    """A migrated database. Thread-safe."""
+    """The database of experiments, migrated to the newest schema. Thread-safe."""
 
     def __init__(self, url: str) -> None:
         """Opens and migrates the database. Raises ConfigError for an unknown or unreachable one."""
@@ -59,9 +59,9 @@ class Ledger:
         self.engine.dispose()
 
     def forget(self, before: float) -> int:
-        """Deletes predictions of ended revisions and unmatched outcomes before that time. Returns the number of predictions.
+        """Deletes old predictions of revisions that no longer run, and old outcomes without a prediction.
 
-        Counters and decisions stay: they are small.
+        `before`: Unix time. Returns the number of deleted predictions. Counters and decisions are kept: they are small.
         """
         newest = select(revisions.c.experiment, func.max(revisions.c.revision)).group_by(revisions.c.experiment)
         states = self.current()
@@ -97,7 +97,7 @@ class Ledger:
         new_tallies: Mapping[CounterKey, Moments],
         writer: str,
     ) -> None:
-        """Writes in one transaction. `new_tallies` are totals since `writer` started."""
+        """Writes all rows in one transaction. `new_tallies`: totals since `writer` started."""
         latest = {(outcome.request_id, outcome.position): outcome for outcome in new_outcomes}
         with self.engine.begin() as connection:
             _upsert(connection, predictions, new_predictions)
@@ -106,9 +106,9 @@ class Ledger:
             _upsert(connection, tallies, rows, Moments._fields)
 
     def declare(self, definition: Experiment) -> Revision:
-        """The present revision of a declared experiment; a changed declaration makes a new one."""
+        """The current revision of a declared experiment. A changed declaration stores a new revision first."""
         declared = definition.model_dump_json()
-        while True:  # until no other change comes first
+        while True:  # repeated when another process stores a revision first
             present = self.current().get(definition.name)
             if present is not None and self._declared(definition.name) == declared:
                 return present
@@ -124,7 +124,7 @@ class Ledger:
                 return self.current()[definition.name]
 
     def change(self, revision: Revision, decision: Decision) -> bool:
-        """Stores the next revision and its decision; False when another change came first."""
+        """Stores a revision and its decision. Returns False, and stores nothing, if another process stored this serial first."""
         with self.engine.begin() as connection:
             row = _row(revision, self._declared(revision.definition.name, connection))
             if not _upsert(connection, revisions, [row]):
@@ -146,7 +146,7 @@ class Ledger:
         return {row["experiment"]: _revision(row) for row in rows}
 
     def serials(self) -> dict[str, int]:
-        """The newest serial of every experiment: cheap, since gateways ask twice a second."""
+        """The newest serial of every experiment. Cheap, because gateways poll it twice a second."""
         newest = select(revisions.c.experiment, func.max(revisions.c.serial)).group_by(revisions.c.experiment)
         with self.engine.connect() as connection:
             return {name: serial for name, serial in connection.execute(newest)}  # noqa: C416
@@ -159,7 +159,7 @@ class Ledger:
 
 
 def _row(revision: Revision, declared: str) -> tuple[Any, ...]:
-    """The columns of a revision, in their order."""
+    """The values of a revision, in the order of the table's columns."""
     return (
         revision.definition.name,
         revision.serial,
@@ -199,9 +199,9 @@ def _allocation(spans: str) -> Allocation:
 def _upsert(
     connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]], changed: tuple[str, ...] = ()
 ) -> int:
-    """Inserts rows, values in the order of the columns; existing rows get the `changed` columns.
+    """Inserts rows, with values in the order of the columns. In rows that exist, only the `changed` columns are updated.
 
-    Returns the number of rows; for a single row, 1 if it was written.
+    Returns the number of rows; for a single row, 0 if it existed and nothing was updated.
     """
     if not rows:
         return 0
@@ -209,15 +209,14 @@ def _upsert(
         statement = _statement(connection.dialect.name, table, changed, returning=True)
         return len(connection.exec_driver_sql(statement, tuple(rows[0])).all())
     statement = _statement(connection.dialect.name, table, changed, returning=False)
-    connection.exec_driver_sql(
-        statement, [tuple(row) for row in rows]
-    )  # the driver's executemany takes a third of the time
+    # The driver's executemany takes a third of the time of SQLAlchemy's.
+    connection.exec_driver_sql(statement, [tuple(row) for row in rows])
     return len(rows)
 
 
 @cache
 def _statement(backend: str, table: Table, changed: tuple[str, ...], returning: bool) -> str:
-    """SQL of an upsert with positional parameters."""
+    """The SQL of an upsert, with positional parameters."""
     dialect, style = (postgresql, "format") if backend == "postgresql" else (sqlite, "qmark")
     statement = dialect.insert(table)
     keys = list(table.primary_key.columns)
@@ -249,13 +248,13 @@ def _engine(url: str) -> Engine:
 
 
 def _sqlite_file(url: URL) -> Path:
-    """The file of a URL, which may name it as a URI (`sqlite:///file:/var/ledger.db?uri=true`)."""
+    """The database file of a URL. SQLite also accepts a file URI (`sqlite:///file:/var/ledger.db?uri=true`)."""
     return Path(str(url.database).removeprefix("file:"))
 
 
 @contextlib.contextmanager
 def _one_at_a_time(engine: Engine) -> Iterator[Connection]:
-    """A connection for migrations. Processes that start at the same time wait for each other."""
+    """A connection for migrations, under a lock: only one process migrates at a time."""
     with contextlib.ExitStack() as stack:
         if engine.dialect.name == "sqlite" and engine.url.database:
             lock = stack.enter_context(open(f"{_sqlite_file(engine.url)}.lock", "a"))

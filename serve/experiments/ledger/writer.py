@@ -44,7 +44,7 @@ class LedgerWriter:
         self._capacity = capacity
         self._on_write = on_write
         self._name = secrets.token_hex(16)
-        self._waiting: deque[Event | Callable[[], Event]] = deque()  # as appended by the request path
+        self._waiting: deque[Event | Callable[[], Event]] = deque()  # in the order of arrival from the request path
         self._ready: deque[Event] = deque()  # evaluated
         self._taken = self._dropped = 0  # images and outcomes; counters of the collecting thread
         self._done = self._reported = self._batch = 0  # counters of the writing thread
@@ -62,19 +62,19 @@ class LedgerWriter:
         return self._capacity - self._taken + self._done
 
     def answered(self, event: Answered) -> None:
-        """Takes an answer of an arm."""
+        """Buffers an answer of an arm."""
         self._take(event, len(event.images))
 
     def later(self, images: int, answered: Callable[[], Answered]) -> None:
-        """Takes an answer that the writer's thread evaluates within a flush interval, also while the database is unreachable."""
+        """Buffers an answer that the writer thread evaluates within a flush interval, even while the database is unreachable."""
         self._take(answered, images)
 
     def unanswered(self, event: Unanswered) -> None:
-        """Takes a failed request or a dropped copy."""
+        """Buffers a failed request or a dropped copy."""
         self._take(event, 1)
 
     def outcome(self, event: Outcome) -> None:
-        """Takes a label or reward."""
+        """Buffers a label or reward."""
         self._take(event, 1)
 
     def _take(self, event: Event | Callable[[], Event], size: int) -> None:
@@ -85,7 +85,7 @@ class LedgerWriter:
             self._dropped += size
 
     def flush(self) -> None:
-        """Writes the events that are there now. Later ones wait for the next flush, or a busy gateway would never return.
+        """Writes the events buffered at the start. Later ones wait for the next flush; else a busy gateway would never return.
 
         Raises SQLAlchemyError when the database is unreachable; nothing is lost then.
         """
@@ -131,7 +131,7 @@ class LedgerWriter:
             yield event
 
     def close(self) -> None:
-        """Ends the thread and writes the rest."""
+        """Stops the thread and writes the remaining events."""
         self._ending.set()
         self._thread.join()
         self.flush()

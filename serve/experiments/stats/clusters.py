@@ -1,7 +1,7 @@
 """Differences and means with robust variances: clusters are the units of assignment, strata the stages of a ramp.
 
-A cluster holds all samples of one unit: many requests of one sticky key, one request of its own, or in a paired
-experiment one image that all arms classified. Strata are combined with Mantel and Haenszel's weights, so that a ramp during which
+A cluster holds all samples of one unit: many requests of one sticky key, a single request, or in a paired
+experiment an image that all arms classified. Strata are combined with Mantel and Haenszel's weights, so that a ramp during which
 accuracy drifts does not turn the drift into a difference of arms. The variance is that of the clusters' influences on the
 estimate, over all strata and arms in which a cluster appears, each as seen when the cluster itself is left out (the
 jackknife, CR3: Bell and McCaffrey 2002), or a key that sends most of an arm's traffic would hide its own deviation.
@@ -44,8 +44,8 @@ def difference(counts: Array, sums: Array, times: Array) -> Estimate:
 def _unseen_variance(seen: NDArray[np.bool_], residuals: Array, many: Array) -> Array:
     """Squared residuals [..., strata, 2] that an arm lacks compared with the average of both arms' clusters.
 
-    A canary's first samples are often all correct, and then have no variance. Clusters with samples of both arms do not
-    count: they are compared within themselves.
+    A canary's first samples are often all correct, and then have no variance. Clusters with samples of both arms do
+    not count: their samples are compared with each other.
     """
     alone = many * (seen & ~seen.all(axis=-1, keepdims=True))
     squares, clusters = (alone * residuals**2).sum(axis=-2), alone.sum(axis=-2)

@@ -1,8 +1,8 @@
 """Tallies by clusters of units; stopped arms and held ramps.
 
-What was counted before stays readable. Its requests are known, so error rates and latencies of experiments by request go on as
-they were. What their images cost, and everything of sticky keys, was counted as if nothing belonged together: all of it is one
-cluster, which by itself bounds nothing.
+Earlier counts stay readable. Their requests are known, so error rates and latencies of experiments by request continue unchanged.
+Costs of images, and all counts of sticky keys, were stored without their units: they become one cluster, which alone gives no
+bounds.
 """
 
 from __future__ import annotations
