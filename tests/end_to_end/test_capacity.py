@@ -26,7 +26,10 @@ def test_fleets_grow_with_the_traffic(server: Settings) -> None:
 
 def test_what_cannot_be_is_one_line(server: Settings) -> None:
     url = f"http://127.0.0.1:{server.listen.http_port}"
-    for model, p99, words in (("squeezenet", "200", "squeezenet1_1-imagenet"), ("lenet5-mnist", "1", "no number of")):
+    for model, p99, words in (
+        ("squeezenet", "200", "squeezenet1_1-imagenet"),
+        ("lenet5-mnist", "1", "more machines do not help"),
+    ):
         answer = CliRunner().invoke(main, ["capacity", model, "--rate", "1", "--p99", p99, *TIMES, "--url", url])
         assert answer.exit_code == 1
         assert words in answer.output

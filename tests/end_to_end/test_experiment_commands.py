@@ -65,7 +65,7 @@ def convoy(server: Settings) -> Convoy:
 def test_the_life_of_an_experiment(http: httpx.Client, server: Settings, convoy: Convoy, tmp_path: Path) -> None:
     file = tmp_path / "nightly.yaml"
     file.write_text(DEFINITION)
-    assert convoy("start", str(file)) == "nightly runs, revision 1\n"
+    assert convoy("start", str(file)) == "nightly is running, revision 1\n"
     until(lambda: classify(http, "nightly", 0).status_code == 200)
     assert "old 80.0%, new 20.0%" in convoy("status")
 

@@ -115,7 +115,7 @@ def test_a_folder_that_holds_the_input_is_left_alone(
 def test_the_working_folder_is_not_pulled_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (out := write_artifact(tmp_path / "out", "old") / "notes").mkdir()
     monkeypatch.chdir(out)
-    with pytest.raises(ArtifactError, match="working folder"):
+    with pytest.raises(ArtifactError, match="working directory"):
         install(Path(".."), "new")
     assert Artifact.load(tmp_path / "out").manifest.name == "old"
 

@@ -110,7 +110,7 @@ def test_an_ensemble_keeps_its_own_views_in_a_cascade() -> None:
     models = (ModelConfig(name="a"),)
     inner = ensemble({"model": "a"})
     outer = cascade({"model": "a", "margin": 0.5}, {"model": "e", "views": ["flip"]})
-    with pytest.raises(ValueError, match="e is an ensemble; set views and calibrated there"):
+    with pytest.raises(ValueError, match="e is an ensemble; set views and calibrated on its members"):
         Catalog(models=models, ensembles=(inner,), cascades=(outer,))
 
 
