@@ -190,6 +190,7 @@ class HttpApp:
             else:
                 tracked.answered()
                 self._plane.lag.answered()
+        request.context = None  # an idle connection keeps its last scope; the fields of a context may be as large as a body
 
     async def _classify(
         self,
