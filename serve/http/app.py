@@ -190,7 +190,8 @@ class HttpApp:
             else:
                 tracked.answered()
                 self._plane.lag.answered()
-        request.context = None  # an idle connection keeps its last scope; the fields of a context may be as large as a body
+        # An idle connection keeps its last scope, and the fields of a context may be as large as a body.
+        request.context = None
 
     async def _classify(
         self,
