@@ -9,11 +9,11 @@ from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from convoy.errors import ConfigError, unknown
 from convoy.validation import explain
+from convoy.yaml_text import parse_yaml
 from loadtest.arrivals import read_recorded
 from loadtest.plan import PROTOCOLS, Feedback, Load, Payload, Plan, Protocol, Step, Target, Traffic
 
@@ -64,8 +64,8 @@ def load_scenario(name: str, url: str | None = None) -> Scenario:
         hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known_scenarios())}"
         raise ConfigError(f"no scenario {name!r}{hint}")
     try:
-        document = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        document = parse_yaml(path.read_text(encoding="utf-8"))
+    except (ConfigError, OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     try:
         return parse_scenario(document, url, path.parent)

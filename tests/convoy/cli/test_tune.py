@@ -55,3 +55,22 @@ def test_what_is_refused(arguments: tuple[str, ...], words: str, tmp_path: Path)
     assert done.exit_code != 0
     assert words in done.output
     assert not (tmp_path / "convoy.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("convoy.yaml", "gateways: 1\n", "does not name the model 'lenet5-mnist'; add it under models"),
+        ("none/convoy.yaml", None, "cannot be written; name a file in a folder"),
+    ],
+)
+def test_a_file_that_cannot_be_changed_is_refused_before_the_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str | None, words: str
+) -> None:
+    monkeypatch.setattr("serve.planning.tuning.explore", lambda *_: pytest.fail("measured"))
+    config = tmp_path / file
+    if text is not None:
+        config.write_text(text)
+    done = CliRunner().invoke(main, ["tune", "lenet5-mnist", "--slo-p99", "20ms", "-c", str(config)])
+    assert done.exit_code == 1
+    assert words in done.output
