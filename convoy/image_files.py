@@ -35,3 +35,9 @@ def split_images(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     files = sorted(path for path in paths if path.is_file())
     images = [path for path in files if path.suffix.lower() in SUFFIXES]
     return images, [path for path in files if path.suffix.lower() not in SUFFIXES]
+
+
+def one_line(path: Path) -> str:
+    """A path for a message: line breaks, terminal controls and bytes that are not UTF-8 are escaped."""
+    text = str(path)
+    return text if text.isprintable() else repr(text)

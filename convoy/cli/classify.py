@@ -64,10 +64,10 @@ def classify(
 
 
 def _print_skipped(folder: Path) -> None:
-    from convoy.image_files import split_images
+    from convoy.image_files import one_line, split_images
 
     for path in split_images(folder.rglob("*"))[1]:
-        click.echo(f"convoy: {path} is skipped: its suffix is not that of an image", err=True)
+        click.echo(f"convoy: {one_line(path)} is skipped: its suffix is not that of an image", err=True)
 
 
 def _answers(client: Client, model: str, path: Path, top_k: int) -> Iterator[FileAnswer]:

@@ -50,7 +50,7 @@ def _expected(path: Path, root: Path, payload: Payload, table: dict[str, str]) -
             raise ConfigError(f"labels: folder needs {root}/LABEL/{path.name}; {path.name} lies in no label's folder")
         return _number_or_text(relative.parts[0])
     head = path.stem.split("_")[0]
-    if not head.isdigit():
+    if not head.isdecimal():
         raise ConfigError(
             f"labels: prefix needs a class number before the first underscore, as in 0207_golden.jpg: {path.name}"
         )
@@ -58,4 +58,4 @@ def _expected(path: Path, root: Path, payload: Payload, table: dict[str, str]) -
 
 
 def _number_or_text(label: str) -> Expected:
-    return int(label) if label.isdigit() else label
+    return int(label) if label.isdecimal() else label

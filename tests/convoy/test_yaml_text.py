@@ -30,7 +30,7 @@ def test_every_reader_names_the_file_and_refuses_in_few_words(tmp_path: Path, te
         parse_yaml(text)
     assert len(str(found.value)) < 300
     for read in (load_settings, lambda path: load_scenario(str(path))):
-        with pytest.raises(ConfigError, match="a.yaml: "):
+        with pytest.raises(ConfigError, match=r"a\.yaml: "):
             read(file)
     with pytest.raises(ConfigError, match="one valid YAML document"):
         set_model(text, "a", {}, [])
