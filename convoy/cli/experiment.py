@@ -44,8 +44,12 @@ def start(file: Path, url: str) -> None:
 
     try:
         definition = parse_yaml(file.read_text(encoding="utf-8"))
-    except (ConfigError, UnicodeDecodeError) as error:
+    except (ConfigError, OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{file}: not valid YAML: {error}") from error
+    try:
+        json.dumps(definition, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:  # a date, a set, NaN or a document that holds itself
+        raise InvalidInput(f"{file}: it is sent as JSON, which has no form for one of its values: {error}") from error
     document = call("POST", url, "/v1/experiments", definition)
     click.echo(f"{document['experiment']} is running, revision {document['revision']}")
 

@@ -43,8 +43,8 @@ def check_import_path(environment: Mapping[str, str] = os.environ) -> None:
 
 
 def _hides(path: Path) -> bool:
-    if path.is_dir():
-        return path.name in OWN_PACKAGES | STANDARD and (path / "__init__.py").is_file()
+    if os.path.isdir(path):  # Path.is_dir raises in a folder that may be listed but not entered
+        return path.name in OWN_PACKAGES | STANDARD and os.path.isfile(path / "__init__.py")
     if path.suffix != ".py":
         return False
     # A package on PYTHONPATH may replace an installed one on purpose. A single file that replaces a package is an accident.

@@ -22,7 +22,12 @@ def read_folder(payload: Payload) -> tuple[tuple[Item, ...], int]:
     wanted = min(payload.count, len(files))
     chosen = [files[number * len(files) // wanted] for number in range(wanted)]
     table = _read_csv(payload) if payload.labels == "csv" else {}
-    return tuple(Item(path.read_bytes(), expected=_expected(path, root, payload, table)) for path in chosen), len(files)
+    try:
+        bodies = [path.read_bytes() for path in chosen]
+    except OSError as error:
+        raise ConfigError(f"{error.filename} cannot be read: {error.strerror}") from error
+    pairs = zip(bodies, chosen, strict=True)
+    return tuple(Item(body, expected=_expected(path, root, payload, table)) for body, path in pairs), len(files)
 
 
 def _read_csv(payload: Payload) -> dict[str, str]:

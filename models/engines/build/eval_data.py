@@ -72,9 +72,8 @@ def _folder_source(folder: Path, manifest: Manifest) -> EvalSource:
 def _labelled(folder: Path, manifest: Manifest) -> dict[int, Path]:
     """The subfolders named as labels, by the number of the label. A label such as `..` never leads out of the folder."""
     places = {index: folder / label for index, label in enumerate(manifest.labels) if _is_inside(label)}
-    return {
-        index: place for index, place in places.items() if os.path.isdir(place)
-    }  # Path.is_dir raises for long names
+    # Not Path.is_dir, which raises for a name that is too long.
+    return {index: place for index, place in places.items() if os.path.isdir(place)}
 
 
 def _is_inside(label: str) -> bool:
@@ -99,7 +98,7 @@ def _warn_of_skipped(read: set[Path], used: set[Path], manifest: Manifest) -> No
     known = used | read
     skipped = sorted(path for place in read for path in _entries(place) if path not in known)
     for path in skipped[:SKIPPED]:
-        if path.is_dir():
+        if os.path.isdir(path):  # Path.is_dir raises in a folder that may be listed but not entered
             reason = f"no label of {manifest.name} has this name"
         elif path.suffix.lower() in SUFFIXES:
             reason = "it is in no folder of a label"
@@ -125,4 +124,4 @@ def _read(file: Path, decoder: Decoder) -> Pixels:
     try:
         return decoder.decode(file.read_bytes())
     except (ConvoyError, OSError) as error:
-        raise ArtifactError(f"{file}: {error}; convert it, or remove it from the folder") from error
+        raise ArtifactError(f"{one_line(file)}: {error}; convert it, or remove it from the folder") from error
