@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from convoy.errors import ConfigError, unknown
+from convoy.errors import ConfigError, shown, unknown
 from convoy.validation import explain
 from convoy.yaml_text import parse_yaml
 from loadtest.arrivals import read_recorded
@@ -48,7 +48,7 @@ def seconds(text: object) -> float:
             raise ValueError
         return float(match[1]) * UNITS[match[2] or "s"]
     except ValueError as error:
-        raise ConfigError(f"{text!r} is no duration; write 500ms, 30s, 5m or 2h") from error
+        raise ConfigError(f"{shown(text)} is no duration; write 500ms, 30s, 5m or 2h") from error
 
 
 def known_scenarios() -> dict[str, Path]:
@@ -163,7 +163,7 @@ def _step(entry: Any) -> tuple[bool, Step]:
         rate = float(text.removesuffix("x"))
     except ValueError as error:
         raise ConfigError(
-            f"rate {text!r} is neither requests per second nor a multiple of the capacity such as 2x"
+            f"rate {shown(text)} is neither requests per second nor a multiple of the capacity such as 2x"
         ) from error
     return text.endswith("x"), Step(rate, seconds(values.get("seconds", "")))
 
@@ -210,4 +210,4 @@ def protocol_of(text: str) -> Protocol:
     for known in PROTOCOLS:
         if text == known:
             return known  # type: ignore[return-value]
-    raise ConfigError(f"protocol {text!r} is not one of {', '.join(PROTOCOLS)}")
+    raise ConfigError(f"protocol {shown(text)} is not one of {', '.join(PROTOCOLS)}")
