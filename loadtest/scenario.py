@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from convoy.errors import ConfigError, shown, unknown
+from convoy.files import expand_home
 from convoy.validation import explain
 from convoy.yaml_text import parse_yaml
 from loadtest.arrivals import read_recorded
@@ -126,7 +127,7 @@ def _traffic(entry: Any, folder: Path) -> Traffic:
     payload = dict(_mapping(values.pop("payload", {}), "payload", _model(Payload).model_fields))
     for key in ("folder", "labels_csv"):
         if payload.get(key):
-            payload[key] = str(folder / Path(str(payload[key])).expanduser())
+            payload[key] = str(folder / expand_home(str(payload[key])))
     if "shape" in payload:
         payload["shape"] = tuple(_list(payload["shape"], "payload.shape"))
     if "model" not in values:

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 from convoy.errors import ConfigError
+from convoy.files import expand_home
 from convoy.image_files import SUFFIX_LIST, split_images
 from loadtest.payloads.item import Expected, Item
 from loadtest.plan import Payload
@@ -13,7 +14,7 @@ from loadtest.plan import Payload
 
 def read_folder(payload: Payload) -> tuple[tuple[Item, ...], int]:
     """At most `count` images, evenly spread over the folder, and how many there are. Raises ConfigError."""
-    root = Path(payload.folder).expanduser()
+    root = expand_home(payload.folder)
     files, _ = split_images(root.rglob("*"))
     if not files:
         raise ConfigError(
