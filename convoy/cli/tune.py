@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from serve.config.schema import Settings
     from serve.planning.tuning import Measured, Skipped
 
-DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s)")
+DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) *(ms|s)")
 
 
 @click.command()
@@ -82,7 +82,7 @@ def tune(model: str, slo: str, config: Path, seconds: float, dry_run: bool, as_j
 
 
 def _seconds(text: str) -> float:
-    match = DURATION.fullmatch(text.strip())
+    match = DURATION.fullmatch(text)
     if match is None or float(match[1]) == 0:
         raise click.UsageError(f"--slo-p99 {text!r} is not a time; write 20ms or 0.5s")
     return float(match[1]) * (0.001 if match[2] == "ms" else 1.0)

@@ -47,6 +47,8 @@ def test_the_best_is_written_with_its_evidence(tmp_path: Path) -> None:
     [
         (("lenet5-mnist", "--slo-p99", "soon"), "is not a time; write 20ms"),
         (("lenet5-mnist", "--slo-p99", "0ms"), "is not a time; write 20ms"),
+        (("lenet5-mnist", "--slo-p99", "20\nms"), "is not a time; write 20ms"),  # it would break a comment of the file
+        (("lenet5-mnist", "--slo-p99", "9" * 400 + "s"), "is not a time; write 20ms"),
         (("lenet5-mnits", "--slo-p99", "20ms"), "did you mean 'lenet5-mnist'"),
     ],
 )
