@@ -82,5 +82,5 @@ def read_key(path: Path) -> str:
 def _read(read: Callable[[], Value]) -> Value:
     try:
         return read()
-    except (OSError, ssl.SSLError) as error:
+    except (OSError, UnicodeDecodeError, ssl.SSLError) as error:
         raise ConfigError(f"credentials cannot be read: {error}") from error

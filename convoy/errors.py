@@ -143,13 +143,15 @@ def shown(value: object) -> str:
     """A client's value for an error text. Lists and objects are named by type only: they may be long or deeply nested."""
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "an object"
-    return repr(value[:40] if isinstance(value, str) else value)
+    if isinstance(value, int) and value.bit_length() > 128:
+        return "a huge number"  # Python refuses to write integers of more than 4300 digits
+    return repr(value[:40] if isinstance(value, (str, bytes)) else value)[:200]
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> NotFound:
     """NotFound for an unknown name, with the closest known name as a hint, else all known names."""
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
+    near = difflib.get_close_matches(name[:200], names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
     return NotFound(f"unknown {what} {name[:200]!r}; {hint}")
 

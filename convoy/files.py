@@ -41,3 +41,8 @@ def write_file(path: Path, content: str | bytes) -> None:
 def is_same_file(first: Path, second: Path) -> bool:
     """Whether both paths lead to the same existing file, also through links."""
     return first.exists() and second.exists() and first.samefile(second)
+
+
+def expand_home(path: str | Path) -> Path:
+    """Replaces a leading `~` or `~user`. An unknown user's stays, where Path.expanduser raises RuntimeError."""
+    return Path(os.path.expanduser(path))

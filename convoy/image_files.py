@@ -5,6 +5,7 @@ The server checks the first bytes of an image, never its name.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -32,6 +33,13 @@ SUFFIX_LIST = ", ".join(sorted(SUFFIXES))  # for error messages
 
 def split_images(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     """The image files among `paths` by their suffixes, and the other files; both sorted, folders left out."""
-    files = sorted(path for path in paths if path.is_file())
+    # Not Path.is_file, which raises for a file in a folder that may be listed but not entered.
+    files = sorted(path for path in paths if os.path.isfile(path))
     images = [path for path in files if path.suffix.lower() in SUFFIXES]
     return images, [path for path in files if path.suffix.lower() not in SUFFIXES]
+
+
+def one_line(path: Path) -> str:
+    """A path for a message: line breaks, terminal controls and bytes that are not UTF-8 are escaped."""
+    text = str(path)
+    return text if text.isprintable() else repr(text)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from convoy.errors import shown
 from loadtest.plan import Load, Plan, Step
 
 Times = NDArray[np.float64]
@@ -65,12 +66,20 @@ def read_recorded(text: str) -> tuple[float, ...]:
 
     Raises ValueError for anything else.
     """
-    values = sorted(float(line.split("#")[0]) for line in text.splitlines() if line.split("#")[0].strip())
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+    values = sorted(_time(line) for line in lines if line)
     if not values:
         raise ValueError("no arrival times")
     if not all(map(math.isfinite, values)):
         raise ValueError("a time that is no number")
     return tuple(value - values[0] for value in values)
+
+
+def _time(line: str) -> float:
+    try:
+        return float(line)
+    except ValueError as error:
+        raise ValueError(f"{shown(line)} is no number") from error
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,7 @@ class Feedback:
     delay_s: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1 or self.delay_s < 0:
+        if not 0 <= self.share <= 1 or not 0 <= self.delay_s < math.inf:
             raise ConfigError("feedback: share must be between 0 and 1 and delay_s not negative")
 
 
@@ -201,8 +201,10 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.traffic:
             raise ConfigError("a plan needs at least one kind of traffic (a model)")
-        if self.duration_s <= 0 or self.warmup_s < 0:
-            raise ConfigError("duration must be positive and the warm-up not negative")
+        if not (0 < self.duration_s < math.inf and 0 <= self.warmup_s < math.inf):
+            raise ConfigError("duration must be positive, the warm-up not negative, and both finite")
+        if self.deadline_ms is not None and not self.deadline_ms > 0:
+            raise ConfigError("deadline_ms must be positive")
         if self.feedback is not None and self.target.is_grpc:
             raise ConfigError("feedback is an HTTP request; use an http:// target for a plan with feedback")
         if self.seed < 0:

@@ -9,11 +9,12 @@ from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from convoy.errors import ConfigError, unknown
+from convoy.errors import ConfigError, shown, unknown
+from convoy.files import expand_home
 from convoy.validation import explain
+from convoy.yaml_text import parse_yaml
 from loadtest.arrivals import read_recorded
 from loadtest.plan import PROTOCOLS, Feedback, Load, Payload, Plan, Protocol, Step, Target, Traffic
 
@@ -48,7 +49,7 @@ def seconds(text: object) -> float:
             raise ValueError
         return float(match[1]) * UNITS[match[2] or "s"]
     except ValueError as error:
-        raise ConfigError(f"{text!r} is no duration; write 500ms, 30s, 5m or 2h") from error
+        raise ConfigError(f"{shown(text)} is no duration; write 500ms, 30s, 5m or 2h") from error
 
 
 def known_scenarios() -> dict[str, Path]:
@@ -64,8 +65,8 @@ def load_scenario(name: str, url: str | None = None) -> Scenario:
         hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known_scenarios())}"
         raise ConfigError(f"no scenario {name!r}{hint}")
     try:
-        document = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        document = parse_yaml(path.read_text(encoding="utf-8"))
+    except (ConfigError, OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     try:
         return parse_scenario(document, url, path.parent)
@@ -126,7 +127,7 @@ def _traffic(entry: Any, folder: Path) -> Traffic:
     payload = dict(_mapping(values.pop("payload", {}), "payload", _model(Payload).model_fields))
     for key in ("folder", "labels_csv"):
         if payload.get(key):
-            payload[key] = str(folder / Path(str(payload[key])).expanduser())
+            payload[key] = str(folder / expand_home(str(payload[key])))
     if "shape" in payload:
         payload["shape"] = tuple(_list(payload["shape"], "payload.shape"))
     if "model" not in values:
@@ -163,7 +164,7 @@ def _step(entry: Any) -> tuple[bool, Step]:
         rate = float(text.removesuffix("x"))
     except ValueError as error:
         raise ConfigError(
-            f"rate {text!r} is neither requests per second nor a multiple of the capacity such as 2x"
+            f"rate {shown(text)} is neither requests per second nor a multiple of the capacity such as 2x"
         ) from error
     return text.endswith("x"), Step(rate, seconds(values.get("seconds", "")))
 
@@ -210,4 +211,4 @@ def protocol_of(text: str) -> Protocol:
     for known in PROTOCOLS:
         if text == known:
             return known  # type: ignore[return-value]
-    raise ConfigError(f"protocol {text!r} is not one of {', '.join(PROTOCOLS)}")
+    raise ConfigError(f"protocol {shown(text)} is not one of {', '.join(PROTOCOLS)}")

@@ -73,7 +73,7 @@ class Manifest:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Manifest:
+    def from_json(cls, text: str | bytes) -> Manifest:
         """Raises ArtifactError on keys that are missing, unknown or of another type."""
         try:
             return MANIFEST_DOCUMENT.validate_json(text, strict=True)
@@ -96,7 +96,7 @@ class Artifact:
     def load(cls, folder: Path) -> Artifact:
         """Reads an artifact and verifies its files. Raises ArtifactError, with the remedy."""
         try:
-            manifest = Manifest.from_json((folder / MANIFEST).read_text())
+            manifest = Manifest.from_json((folder / MANIFEST).read_bytes())
         except OSError as error:
             raise ArtifactError(
                 f"no artifact in {folder} ({error.strerror}); compile one with: python -m models.compile"
@@ -124,5 +124,5 @@ def file_hash(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a zero byte in the path
         return ""

@@ -19,6 +19,8 @@ from convoy.errors import NotFound, NotReady
 if TYPE_CHECKING:
     from convoy.client import Classification, Client, FileAnswer
 
+SKIPPED = 20  # files of a folder named as skipped, at most
+
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
@@ -64,10 +66,13 @@ def classify(
 
 
 def _print_skipped(folder: Path) -> None:
-    from convoy.image_files import split_images
+    from convoy.image_files import one_line, split_images
 
-    for path in split_images(folder.rglob("*"))[1]:
-        click.echo(f"convoy: {path} is skipped: its suffix is not that of an image", err=True)
+    skipped = split_images(folder.rglob("*"))[1]
+    for path in skipped[:SKIPPED]:
+        click.echo(f"convoy: {one_line(path)} is skipped: its suffix is not that of an image", err=True)
+    if len(skipped) > SKIPPED:
+        click.echo(f"convoy: {len(skipped) - SKIPPED} more files are skipped", err=True)
 
 
 def _answers(client: Client, model: str, path: Path, top_k: int) -> Iterator[FileAnswer]:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from convoy.cli.options import json_option, server_option
 from convoy.cli.server import call
-from convoy.errors import InvalidInput
+from convoy.errors import ConfigError, InvalidInput
 
 Cell = Callable[[dict[str, Any]], str]  # formats a value of an arm in a report
 CLASSES = 5  # number of classes in a printed report, those on which the arms differ most
@@ -40,12 +40,16 @@ def experiment() -> None:
 @server_option
 def start(file: Path, url: str) -> None:
     """Start the experiment that a YAML file defines. If it runs with another definition, it gets a new revision."""
-    import yaml
+    from convoy.yaml_text import parse_yaml
 
     try:
-        definition = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
+        definition = parse_yaml(file.read_text(encoding="utf-8"))
+    except (ConfigError, OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{file}: not valid YAML: {error}") from error
+    try:
+        json.dumps(definition, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:  # a date, a set, NaN or a document that holds itself
+        raise InvalidInput(f"{file}: it is sent as JSON, which has no form for one of its values: {error}") from error
     document = call("POST", url, "/v1/experiments", definition)
     click.echo(f"{document['experiment']} is running, revision {document['revision']}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import re
 import sys
 from dataclasses import asdict
@@ -15,12 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from convoy.cli.options import json_option
+from convoy.errors import ConfigError
 
 if TYPE_CHECKING:
     from serve.config.schema import Settings
     from serve.planning.tuning import Measured, Skipped
 
-DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s)")
+DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) *(ms|s)")
 
 
 @click.command()
@@ -56,6 +58,8 @@ def tune(model: str, slo: str, config: Path, seconds: float, dry_run: bool, as_j
     slo_seconds = _seconds(slo)
     settings = _settings(config, model)
     config_of_model = next(entry for entry in settings.models if entry.name == model)
+    if not dry_run:
+        _check_file(config, model)
     cores = settings.cores or available_cores()
     with steps_bar(sys.stderr.isatty()) as report:
         measured, skipped = explore(config_of_model, open_store(settings.engines), cores, slo_seconds, seconds, report)
@@ -78,7 +82,7 @@ def tune(model: str, slo: str, config: Path, seconds: float, dry_run: bool, as_j
 
 
 def _seconds(text: str) -> float:
-    match = DURATION.fullmatch(text.strip())
+    match = DURATION.fullmatch(text)
     if match is None or float(match[1]) == 0:
         raise click.UsageError(f"--slo-p99 {text!r} is not a time; write 20ms or 0.5s")
     return float(match[1]) * (0.001 if match[2] == "ms" else 1.0)
@@ -96,20 +100,36 @@ def _settings(config: Path, model: str) -> Settings:
     return settings
 
 
-def _write(config: Path, model: str, changes: dict[str, Any], remarks: list[str]) -> None:
-    """Changes the file, or creates one that serves the bundled models with their defaults."""
-    import yaml
+def _check_file(config: Path, model: str) -> None:
+    """Raises ConfigError if the file cannot be changed, before minutes of measurements are lost."""
+    from serve.config.edit import set_model
 
+    folder = config.resolve().parent
+    if not os.access(folder, os.W_OK) or (config.exists() and not os.access(config, os.W_OK)):
+        raise ConfigError(f"{config} cannot be written; name a file in a folder that you may write to with --config")
+    set_model(_text(config), model, {}, [])
+
+
+def _write(config: Path, model: str, changes: dict[str, Any], remarks: list[str]) -> None:
     from convoy.files import write_file
     from serve.config.edit import set_model
+
+    try:
+        write_file(config, set_model(_text(config), model, changes, remarks))
+    except OSError as error:
+        raise ConfigError(f"{config} cannot be written: {error.strerror}") from error
+
+
+def _text(config: Path) -> str:
+    """The text of the file, or one that serves the bundled models with their defaults."""
+    import yaml
+
     from serve.config.schema import bundled_models
 
     if config.exists():
-        text = config.read_bytes().decode()  # unchanged: text mode would turn CRLF into LF
-    else:
-        models = [{"name": entry.name, "placement": entry.placement} for entry in bundled_models()]
-        text = yaml.safe_dump({"models": models}, sort_keys=False)
-    write_file(config, set_model(text, model, changes, remarks))
+        return config.read_bytes().decode()  # unchanged: text mode would turn CRLF into LF
+    models = [{"name": entry.name, "placement": entry.placement} for entry in bundled_models()]
+    return yaml.safe_dump({"models": models}, sort_keys=False)
 
 
 def _evidence(best: Measured, measured: list[Measured], slo: str) -> list[str]:

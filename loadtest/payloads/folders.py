@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 from convoy.errors import ConfigError
+from convoy.files import expand_home
 from convoy.image_files import SUFFIX_LIST, split_images
 from loadtest.payloads.item import Expected, Item
 from loadtest.plan import Payload
@@ -13,7 +14,7 @@ from loadtest.plan import Payload
 
 def read_folder(payload: Payload) -> tuple[tuple[Item, ...], int]:
     """At most `count` images, evenly spread over the folder, and how many there are. Raises ConfigError."""
-    root = Path(payload.folder).expanduser()
+    root = expand_home(payload.folder)
     files, _ = split_images(root.rglob("*"))
     if not files:
         raise ConfigError(
@@ -22,7 +23,12 @@ def read_folder(payload: Payload) -> tuple[tuple[Item, ...], int]:
     wanted = min(payload.count, len(files))
     chosen = [files[number * len(files) // wanted] for number in range(wanted)]
     table = _read_csv(payload) if payload.labels == "csv" else {}
-    return tuple(Item(path.read_bytes(), expected=_expected(path, root, payload, table)) for path in chosen), len(files)
+    try:
+        bodies = [path.read_bytes() for path in chosen]
+    except OSError as error:
+        raise ConfigError(f"{error.filename} cannot be read: {error.strerror}") from error
+    pairs = zip(bodies, chosen, strict=True)
+    return tuple(Item(body, expected=_expected(path, root, payload, table)) for body, path in pairs), len(files)
 
 
 def _read_csv(payload: Payload) -> dict[str, str]:
@@ -50,7 +56,7 @@ def _expected(path: Path, root: Path, payload: Payload, table: dict[str, str]) -
             raise ConfigError(f"labels: folder needs {root}/LABEL/{path.name}; {path.name} lies in no label's folder")
         return _number_or_text(relative.parts[0])
     head = path.stem.split("_")[0]
-    if not head.isdigit():
+    if not head.isdecimal():
         raise ConfigError(
             f"labels: prefix needs a class number before the first underscore, as in 0207_golden.jpg: {path.name}"
         )
@@ -58,4 +64,4 @@ def _expected(path: Path, root: Path, payload: Payload, table: dict[str, str]) -
 
 
 def _number_or_text(label: str) -> Expected:
-    return int(label) if label.isdigit() else label
+    return int(label) if label.isdecimal() else label

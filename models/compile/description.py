@@ -39,7 +39,8 @@ class Description:
         """The preprocessing for an input [channels, side, side]. Raises ArtifactError when it does not fit the description."""
         if self.size is not None and self.size != side:
             raise ArtifactError(f"the network's input is {side} pixels wide, but size is {self.size}: leave it out")
-        mean, std = self.mean or V1.mean, self.std or V1.std
+        mean = V1.mean if self.mean is None else self.mean
+        std = V1.std if self.std is None else self.std
         if len(mean) != channels or len(std) != channels:
             raise ArtifactError(f"the network takes {channels} channels: give as many numbers for mean and for std")
         if not all(math.isfinite(value) for value in (*mean, *std)) or min(std) <= 0:
@@ -95,4 +96,6 @@ def check_labels(labels: tuple[str, ...] | None, classes: int) -> tuple[str, ...
         )
     if len(labels) != classes:
         raise ArtifactError(f"there are {len(labels)} labels, but the network has {classes} classes")
+    if not all(label.strip() for label in labels):
+        raise ArtifactError("a label is empty: name every class, in the order of the network's outputs")
     return labels

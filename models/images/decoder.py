@@ -8,6 +8,7 @@ Calibration and accuracy checks use the same decoder, so engines are checked on 
 from __future__ import annotations
 
 import io
+import logging
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -56,7 +57,9 @@ TIFF_COMPRESSIONS = {"raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "p
 
 # Every path checks `max_pixels` first. Pillow's limit would warn through a process-wide filter.
 Image.MAX_IMAGE_PIXELS = None
+# Both write a line for each defect of a file, which clients could use to flood the log.
 libtiff.silence()
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 T = TypeVar("T")

@@ -13,8 +13,10 @@ from typing import Any
 import yaml
 
 from convoy.errors import ConfigError
+from convoy.yaml_text import parse_yaml
 
 LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # YAML 1.1, section 4.1.4
+BYTE_ORDER_MARK = "\ufeff"
 REPLACEABLE = (None, "'", '"')  # styles of scalars: a block scalar ends somewhere after its last line
 
 Edit = tuple[int, int, str]  # replace text[start:end]; an insertion where both are equal
@@ -27,8 +29,8 @@ def set_model(text: str, name: str, changes: Mapping[str, Any], remarks: Sequenc
     documents, or when anchors, aliases or block scalars stand where the change belongs.
     """
     try:
-        root, document = yaml.compose(text), yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        document, root = parse_yaml(text), yaml.compose(text)
+    except ConfigError as error:
         raise ConfigError(f"the configuration must be one valid YAML document: {error}") from error
     found = _find_model(root, name)
     if found is None:
@@ -63,14 +65,16 @@ def _changes(text: str, node: yaml.MappingNode, changed: Mapping[str, Any]) -> l
 
 def _replacement(text: str, node: yaml.Node, value: Any) -> Edit:
     start, end = node.start_mark.index, node.end_mark.index
-    if not isinstance(node, yaml.ScalarNode) or node.style not in REPLACEABLE:
+    old = text[start:end]
+    commented = old.startswith(("!", "&")) and "#" in old  # a comment between a tag or an anchor and its value
+    if not isinstance(node, yaml.ScalarNode) or node.style not in REPLACEABLE or commented:
         return start, start, ""  # keeps the old value, so that the edit is refused
     return start, end, _flow(value) if text[start - 1 : start].isspace() else f" {_flow(value)}"
 
 
 def _remarks(text: str, node: yaml.MappingNode, remarks: Sequence[str]) -> list[Edit]:
     before = [match.end() for match in LINE_BREAK.finditer(text, 0, node.start_mark.index)]
-    start = before[-1] if before else 0
+    start = before[-1] if before else len(text) - len(text.removeprefix(BYTE_ORDER_MARK))
     line = text[start : node.start_mark.index]
     margin = " " * (len(line) - len(line.lstrip()))
     return [(start, start, "".join(f"{margin}# {remark}{_line_break(text)}" for remark in remarks))]
@@ -102,14 +106,15 @@ def _flow(value: Any) -> str:
 
 
 def _same(old: Any, new: Any) -> bool:
-    return type(old) is type(new) and bool(old == new)
+    """Whether two values are equal; true and 1 are not, 10 and 10.0 are."""
+    return isinstance(old, bool) is isinstance(new, bool) and bool(old == new)
 
 
 def _means(text: str, document: Any) -> bool:
     """Whether a text holds a document. This catches every edit that the positions alone cannot prove safe."""
     try:
-        return bool(yaml.safe_load(text) == document)
-    except yaml.YAMLError:
+        return bool(parse_yaml(text) == document)
+    except (ConfigError, RecursionError):  # a document may hold itself
         return False
 
 

@@ -6,12 +6,14 @@ import difflib
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from convoy.errors import ConfigError
+from convoy.yaml_text import parse_yaml
 from serve.config.schema import Settings
+
+PROBLEMS = 10  # named in an error, at most
 
 
 def load_settings(path: Path | None = None) -> Settings:
@@ -19,12 +21,12 @@ def load_settings(path: Path | None = None) -> Settings:
     if path is None:
         return Settings()
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); name an existing file with --config") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
-    except yaml.YAMLError as error:
+    except ConfigError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     return parse_settings({} if document is None else document, source=str(path))
 
@@ -34,16 +36,18 @@ def parse_settings(document: Any, source: str = "configuration") -> Settings:
     try:
         return Settings.model_validate(document)
     except ValidationError as error:
-        problems = [_explain(dict(problem)) for problem in error.errors()]
+        problems = [_explain(dict(problem)) for problem in error.errors()[:PROBLEMS]]
+        if error.error_count() > PROBLEMS:
+            problems.append(f"and {error.error_count() - PROBLEMS} more problems")
         raise ConfigError(f"{source}: " + "; ".join(problems)) from error
 
 
 def _explain(problem: dict[str, Any]) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
+    where = ".".join(str(part)[:200] for part in problem["loc"])
     if problem["type"] != "extra_forbidden":
         return f"{where or 'document'}: {problem['msg']}"
     known = list(_model_at(problem["loc"][:-1]).model_fields)
-    near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+    near = difflib.get_close_matches(str(problem["loc"][-1])[:200], known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
     return f"unknown key {where!r}; {hint}"
 

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from convoy.credentials import node_folder
 from convoy.errors import unknown
+from convoy.files import expand_home
 from models.artifact import BUNDLED, MANIFEST, WEIGHTS
 from models.engines.backends.registry import BackendName
 from models.engines.engine import Precision
@@ -188,7 +189,7 @@ class ModelConfig(Named):
 
     @property
     def folder(self) -> Path:
-        return Path(self.artifact).expanduser() if self.artifact else BUNDLED / self.name
+        return expand_home(self.artifact) if self.artifact else BUNDLED / self.name
 
 
 class Catalog(FrozenModel):
@@ -333,7 +334,7 @@ class Settings(Catalog):
 
     @property
     def atlas_path(self) -> Path:
-        return Path(self.atlas).expanduser() if self.atlas else default_atlas()
+        return expand_home(self.atlas) if self.atlas else default_atlas()
 
     @property
     def ledger_url(self) -> str:

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grpc
 import pytest
 
-from convoy.errors import ConvoyError, Overloaded
+from convoy.errors import ConvoyError, Overloaded, shown
 
 
 def tree(kind: type[ConvoyError] = ConvoyError) -> Iterator[type[ConvoyError]]:
@@ -44,3 +44,22 @@ def test_the_diagram_is_the_tree() -> None:
     for kind in KINDS:
         line = next(line for line in convoy.errors.__doc__.splitlines() if f" {kind.__name__} " in f" {line} ")
         assert f"{kind.http_status} {kind.grpc_code}" in line
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: 16**5000,
+        lambda: -(10**400),
+        lambda: "x" * 10**6,
+        lambda: b"x" * 10**6,
+        lambda: ["x" * 10**6],
+        lambda: set(range(10**5)),
+    ],
+)
+def test_a_value_in_an_error_text_is_short(make: Callable[[], object]) -> None:
+    assert len(shown(make())) <= 200
+
+
+def test_numbers_of_usual_size_are_shown_in_full() -> None:
+    assert [shown(value) for value in (2**64, -3, True, 0.5, None)] == [str(2**64), "-3", "True", "0.5", "None"]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from convoy.files import is_same_file, staged_file, write_file
+from convoy.files import expand_home, is_same_file, staged_file, write_file
 
 FULL_DISK = """
 import pathlib, resource, sys
-from convoy.files import write_file
+from convoy.files import expand_home, write_file
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 write_file(pathlib.Path(sys.argv[1]), "x" * 1000)
 """
@@ -72,3 +72,8 @@ def test_one_file_by_two_names(tmp_path: Path) -> None:
     hard.hardlink_to(file)
     soft.symlink_to(file)
     assert [is_same_file(file, one) for one in (hard, soft, other, tmp_path / "absent")] == [True, True, False, False]
+
+
+def test_the_home_of_an_unknown_user_stays() -> None:
+    assert expand_home("~/x") == Path.home() / "x"
+    assert expand_home("~no-such-user/x") == Path("~no-such-user/x")

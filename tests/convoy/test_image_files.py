@@ -47,3 +47,7 @@ def test_files_are_split_by_suffix_in_any_case_and_in_order(tmp_path: Path) -> N
 def test_a_folder_without_images_is_refused_with_the_suffixes(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"no images in .*\.bmp, \.gif, .*\.webp"):
         find_images(tmp_path)
+
+
+def test_a_path_that_the_system_refuses_is_no_image() -> None:
+    assert split_images([Path("x" * 5000 + ".png")]) == ([], [])

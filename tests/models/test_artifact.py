@@ -89,3 +89,17 @@ def test_a_deep_or_long_manifest_is_refused_at_once() -> None:
     for text in ("[" * 1_000_000, '{"params": ' + "9" * 1_000_000 + "}", "[" + "0," * 1_000_000 + "0]"):
         with pytest.raises(ArtifactError, match="cannot be read"):
             Manifest.from_json(text)
+
+
+@pytest.mark.parametrize("content", [b"\xff", b""])
+def test_a_manifest_that_is_not_text_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / MANIFEST).write_bytes(content)
+    with pytest.raises(ArtifactError, match="compile the artifact again"):
+        Artifact.load(tmp_path)
+
+
+def test_a_file_name_that_no_system_allows_is_refused(tmp_path: Path) -> None:
+    manifest = Artifact.load(BUNDLED / "lenet5-mnist").manifest
+    (tmp_path / MANIFEST).write_text(replace(manifest, files={"a\0b": "0"}).to_json())
+    with pytest.raises(ArtifactError, match="is missing or is not the file of its manifest"):
+        Artifact.load(tmp_path)

@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from convoy.errors import ArtifactError
+from convoy.files import expand_home
 from models.artifact import MANIFEST
 from models.datasets import cache_folder
 from models.engines.spec import EngineSpec
@@ -232,7 +233,7 @@ def open_store(where: str = "") -> Store:
     """
     if "://" in where:
         return Store(remote=RemoteStore(where))
-    return Store(Path(where).expanduser() if where else None)
+    return Store(expand_home(where) if where else None)
 
 
 def now() -> str:

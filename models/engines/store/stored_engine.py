@@ -44,8 +44,12 @@ class EngineManifest:
             raise ArtifactError(f"its manifest cannot be read: {explain(error, MANIFEST_KEYS)}") from error
         if manifest.key != spec_key(manifest.recipe):
             raise ArtifactError("its key is not that of its recipe")
-        if "status" not in manifest.judgement or "date" not in manifest.made:
-            raise ArtifactError("its manifest cannot be read: judgement.status or made.date is missing")
+        needed = {"recipe": ("engine", "precision"), "judgement": ("status",), "made": ("date",)}
+        missing = [
+            f"{part}.{key}" for part, keys in needed.items() for key in keys if key not in getattr(manifest, part)
+        ]
+        if missing:
+            raise ArtifactError(f"its manifest cannot be read: {missing[0]} is missing")
         if any(PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts for name in manifest.files):
             raise ArtifactError("its files lie outside its folder")
         return manifest

@@ -52,6 +52,14 @@ def test_a_folder_as_lines_of_json(server: Server, folder: Path) -> None:
     ]
 
 
+def test_many_skipped_files_take_few_lines(server: Server, folder: Path) -> None:
+    for number in range(30):
+        (folder / f"{number}\nconvoy.txt").touch()
+    done = classify(server, folder, "--json")
+    assert len(done.stderr.splitlines()) == 21
+    assert done.stderr.splitlines()[-1] == "convoy: 11 more files are skipped"
+
+
 @pytest.mark.parametrize("over_grpc", [False, True])
 def test_a_folder_as_a_table(server: Server, folder: Path, over_grpc: bool) -> None:
     address = ["--grpc", server.grpc.removeprefix("grpc://")] if over_grpc else []

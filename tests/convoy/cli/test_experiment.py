@@ -149,3 +149,11 @@ def test_an_export_without_a_ledger_names_the_remedy(tmp_path: Path) -> None:
     done = convoy("experiment", "export", "nets", str(tmp_path / "out.parquet"), "--config", str(config))
     assert done.exit_code == 1
     assert "--ledger" in done.output
+
+
+@pytest.mark.parametrize("text", ["x: 2026-01-01\n", "&all [*all]\n", "x: .nan\n", "x: !!set {a}\n", 'x: "\\ud800"\n'])
+def test_a_definition_that_json_cannot_hold_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    done = CliRunner().invoke(main, ["experiment", "start", str(tmp_path / "a.yaml")])
+    assert done.exit_code == 1
+    assert "it is sent as JSON" in done.output

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from convoy.cli.import_path import INSTALLED, check_import_path
+from convoy.cli.import_path import INSTALLED, LIBRARY, check_import_path
 from convoy.errors import ConfigError
 from tests.conftest import REPOSITORY
 
@@ -29,7 +29,9 @@ def test_commands_name_the_file_that_hides_a_package(tmp_path: Path, command: st
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("file", ["models.py", "serve/__init__.py", "convoy.py", "ray.py", "numpy.py", "http.py"])
+@pytest.mark.parametrize(
+    "file", ["models.py", "serve/__init__.py", "convoy.py", "ray.py", "numpy.py", "http.py", "queue/__init__.py"]
+)
 def test_files_that_hide_a_module_are_refused(tmp_path: Path, file: str) -> None:
     path = tmp_path / file
     path.parent.mkdir(exist_ok=True)
@@ -50,8 +52,21 @@ def test_relative_entries_are_the_working_directory(
 
 
 def test_other_files_and_folders_are_accepted(tmp_path: Path) -> None:
-    for file in ("train.py", "models.yaml", "helpers/__init__.py", "numpy/__init__.py", "serve/readme.txt"):
+    for file in ("sys.py", "train.py", "models.yaml", "helpers/__init__.py", "numpy/__init__.py", "serve/readme.txt"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).touch()
     check_import_path({})
-    check_import_path({"PYTHONPATH": os.pathsep.join(map(str, (tmp_path, REPOSITORY, INSTALLED, tmp_path / "none")))})
+    check_import_path(
+        {"PYTHONPATH": os.pathsep.join(map(str, (tmp_path, REPOSITORY, INSTALLED, LIBRARY, tmp_path / "none")))}
+    )
+
+
+def test_entries_that_cannot_be_read_are_skipped_as_python_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    check_import_path({"PYTHONPATH": os.pathsep.join((str(tmp_path / "loop"), "x" * 5000))})
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    check_import_path({"PYTHONPATH": "."})

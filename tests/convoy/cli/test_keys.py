@@ -8,6 +8,7 @@ from click.testing import CliRunner, Result
 
 from convoy.cli import main
 from convoy.credentials import LOCAL_KEY, digest, node_folder, read_key
+from convoy.errors import ConfigError
 from serve.config.loading import parse_settings
 
 
@@ -66,3 +67,9 @@ def test_the_key_of_the_server_here(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (folder / LOCAL_KEY).write_text("convoy_x")
     assert convoy("local", "--url", url).output.strip() == str(folder / LOCAL_KEY)
     assert convoy("local", "--url", "http://elsewhere.example:8123").exit_code == 1
+
+
+def test_a_key_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="credentials cannot be read"):
+        read_key(tmp_path / "key")

@@ -47,6 +47,8 @@ def test_the_best_is_written_with_its_evidence(tmp_path: Path) -> None:
     [
         (("lenet5-mnist", "--slo-p99", "soon"), "is not a time; write 20ms"),
         (("lenet5-mnist", "--slo-p99", "0ms"), "is not a time; write 20ms"),
+        (("lenet5-mnist", "--slo-p99", "20\nms"), "is not a time; write 20ms"),  # it would break a comment of the file
+        (("lenet5-mnist", "--slo-p99", "9" * 400 + "s"), "is not a time; write 20ms"),
         (("lenet5-mnits", "--slo-p99", "20ms"), "did you mean 'lenet5-mnist'"),
     ],
 )
@@ -55,3 +57,22 @@ def test_what_is_refused(arguments: tuple[str, ...], words: str, tmp_path: Path)
     assert done.exit_code != 0
     assert words in done.output
     assert not (tmp_path / "convoy.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("convoy.yaml", "gateways: 1\n", "does not name the model 'lenet5-mnist'; add it under models"),
+        ("none/convoy.yaml", None, "cannot be written; name a file in a folder"),
+    ],
+)
+def test_a_file_that_cannot_be_changed_is_refused_before_the_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str | None, words: str
+) -> None:
+    monkeypatch.setattr("serve.planning.tuning.explore", lambda *_: pytest.fail("measured"))
+    config = tmp_path / file
+    if text is not None:
+        config.write_text(text)
+    done = CliRunner().invoke(main, ["tune", "lenet5-mnist", "--slo-p99", "20ms", "-c", str(config)])
+    assert done.exit_code == 1
+    assert words in done.output

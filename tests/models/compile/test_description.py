@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from convoy.errors import ArtifactError
-from models.compile.description import Description, read_description, read_labels
+from models.compile.description import Description, check_labels, read_description, read_labels
 
 
 def test_options_go_before_the_file(tmp_path: Path) -> None:
@@ -51,3 +51,14 @@ def test_labels(tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_text("a\n\nb\n")
     with pytest.raises(ArtifactError, match="empty line"):
         read_labels(str(tmp_path / "l.txt"))
+
+
+def test_empty_lists_are_not_taken_for_the_defaults() -> None:
+    for wrong in (Description(mean=()), Description(std=())):
+        with pytest.raises(ArtifactError, match="3 channels"):
+            wrong.steps(3, 224)
+
+
+def test_an_empty_label_is_refused() -> None:
+    with pytest.raises(ArtifactError, match="a label is empty"):
+        check_labels(("cat", " "), 2)

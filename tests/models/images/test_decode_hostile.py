@@ -224,3 +224,12 @@ def test_what_the_fuzzer_found_stays_fixed() -> None:
     assert found
     for path in found:
         assert complaint(path.read_bytes()) == "", path
+
+
+def test_pillow_logs_nothing_about_a_file(caplog: pytest.LogCaptureFixture) -> None:
+    samples = struct.pack("<HHI", 277, 3, 1)  # SamplesPerPixel
+    body = save(scene(16, 12), "TIFF")
+    broken = body.replace(samples + b"\x03", samples + b"\xff")
+    assert broken != body
+    assert isinstance(refused(broken), InvalidInput)
+    assert not caplog.records

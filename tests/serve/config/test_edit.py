@@ -106,11 +106,23 @@ def test_the_diff_holds_only_the_keys_that_changed(name: str, removed: list[str]
         "models:\n  - name: a\n    replicas: >-\n      2\n",
         "models:\n  - ? name\n    : a\n    ? replicas\n",
         "models: [name: a]\n",
+        "models:\n  - name: a\n    replicas: !!int # why\n      2\n",
+        "models:\n  - name: a\n    replicas: &few # why\n      2\n",
     ],
 )
 def test_an_unsafe_edit_is_refused_with_what_to_set_by_hand(text: str) -> None:
     with pytest.raises(ConfigError, match="set by hand: replicas: 3, engine: openvino"):
         set_model(text, "a", {"replicas": 3, "engine": "openvino"}, [])
+
+
+def test_a_byte_order_mark_stays_first() -> None:
+    changed = set_model("\ufeff{models: [{name: a}]}\n", "a", {"replicas": 3}, ["why"])
+    assert changed == "\ufeff# why\n{models: [{name: a, replicas: 3}]}\n"
+
+
+def test_an_equal_number_is_not_rewritten() -> None:
+    text = "models:\n  - name: a\n    target_ms: 10\n    replicas: true\n"
+    assert set_model(text, "a", {"target_ms": 10.0, "replicas": 1}, []) == text.replace("true", "1")
 
 
 def test_anchors_elsewhere_are_no_obstacle() -> None:

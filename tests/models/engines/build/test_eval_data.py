@@ -172,6 +172,29 @@ def test_files_that_are_skipped_beside_labelled_ones_are_named(
     ]
 
 
+def test_thousands_of_skipped_files_take_few_lines(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_images(tmp_path / "images", 4)
+    for number in range(1000):
+        (tmp_path / "images" / f"{number}\nERROR \x1b[31m.txt").touch()
+    find_eval_source(quadrants(tmp_path / "artifact"), tmp_path / "images")
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[-1] == "980 more files and folders are skipped"
+    assert len(lines) == 21
+    assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize("label", [".", "..", "", "\0", "x" * 300])
+def test_a_label_does_not_lead_out_of_the_folder(tmp_path: Path, label: str) -> None:
+    artifact = quadrants(tmp_path / "artifact")
+    write_images(tmp_path / "outside" / "images", 4)
+    write_images(tmp_path / "outside" / "more", 4)
+    Image.fromarray(quadrant_image(0)).save(tmp_path / "outside" / "loose.png")
+    odd = Artifact(artifact.folder, replace(artifact.manifest, labels=(label, str(tmp_path / "outside" / "more"))))
+    source = find_eval_source(odd, tmp_path / "outside" / "images")
+    assert source is not None
+    assert source.name == "4 images without labels of the folder images"
+
+
 def test_all_is_used_without_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_images(tmp_path / "images", 4)
     find_eval_source(quadrants(tmp_path / "artifact"), tmp_path / "images")

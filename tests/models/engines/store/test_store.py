@@ -220,3 +220,10 @@ def test_artifacts_with_different_hashes_have_different_keys(tmp_path: Path) -> 
     manifest = artifact.manifest
     changed = Artifact(artifact.folder, type(manifest)(**{**vars(manifest), "files": {"image.onnx": "0"}}))
     assert engine_spec(artifact).differences(engine_spec(changed).recipe) == ["files"]
+
+
+@pytest.mark.parametrize("wrong", [{}, {"engine": "onnxruntime"}])
+def test_a_manifest_without_its_engine_is_refused(wrong: dict[str, str]) -> None:
+    manifest = EngineManifest(spec_key(wrong), "m", wrong, {"status": "accepted"}, {"date": now()}, {}, 0)
+    with pytest.raises(ArtifactError, match=r"recipe\.(engine|precision) is missing"):
+        EngineManifest.from_json(manifest.to_json().encode())
