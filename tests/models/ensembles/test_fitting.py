@@ -61,7 +61,7 @@ def test_calibration_error_of_known_cases() -> None:
     sure = np.array([[50.0, 0]] * 4, np.float32)
     assert expected_calibration_error(sure, np.array([0, 0, 0, 0])) == pytest.approx(0, abs=1e-6)
     assert expected_calibration_error(sure, np.array([0, 0, 1, 1])) == pytest.approx(0.5, abs=1e-6)
-    with pytest.raises(ValueError, match="held-out"):
+    with pytest.raises(ValueError, match="needs labelled images"):
         calibrate(sure[:0], np.zeros(0, np.int64))
 
 
