@@ -105,7 +105,7 @@ def find_plan(name: str) -> Plan:
 
 def compile_artifact(name: str, plan: Plan, checkpoint: Path, out: Path) -> Artifact:
     """Exports and checks a checkpoint and writes it to `out`, atomically. Raises ArtifactError."""
-    labels = plan.labels or read_labels(plan.dataset)
+    labels = plan.labels or dataset_labels(plan.dataset)
     net = build_for(find_architecture(plan.architecture), len(labels))
     source = plan.source or trained_by(checkpoint)
     load_into(net, load_weights(checkpoint), str(checkpoint))
@@ -160,7 +160,7 @@ def build_for(architecture: Architecture, classes: int) -> nn.Module:
         raise ArtifactError(f"{architecture.name} cannot have {classes} classes") from error
 
 
-def read_labels(dataset: str) -> tuple[str, ...]:
+def dataset_labels(dataset: str) -> tuple[str, ...]:
     """Class names of a data set, by index."""
     if dataset == "imagenet1k":
         return imagenet_labels()

@@ -153,10 +153,6 @@ class HttpApp:
         now = self._clock()
         return began if now - began > WAIT_SECONDS else now
 
-    def _check_room(self, route: HotRoute, request_headers: RequestHeaders, context: RequestContext) -> None:
-        apply_headers(self._plane, request_headers, context)
-        self._plane.check_room(route.endpoint, context, route.images and carries_large_image(request_headers))
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._routes.get(scope["path"]) if scope["method"] == "POST" else None
         if route is None:
@@ -170,7 +166,10 @@ class HttpApp:
             try:
                 if not self._plane.access.open:
                     tracked.authorize(shown_key(request_headers), endpoint.name)
-                    self._check_room(route, request_headers, context)
+                apply_headers(self._plane, request_headers, context)
+                if not self._plane.access.open:  # with open access `refuse` does this, before the body is read
+                    large = route.images and carries_large_image(request_headers)
+                    self._plane.check_room(endpoint, context, large)
                 body, headers = await route.handler(endpoint, scope, request_headers, receive, context)
                 if timings.cached:
                     headers.append((b"x-cache", b"hit"))
@@ -202,7 +201,6 @@ class HttpApp:
         receive: Receive,
         context: RequestContext,
     ) -> tuple[bytes, Headers]:
-        apply_headers(self._plane, request_headers, context)
         body = await read_body(request_headers, receive, self._plane.limits.body_bytes)
         timings = context.timings
         timings.received = self._clock()

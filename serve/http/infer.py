@@ -15,7 +15,6 @@ from serve.http.body import Headers as RequestHeaders
 from serve.http.body import whole_number
 from serve.http.classify import request_id
 from serve.http.json_documents import ENVELOPE_VALUES, LARGEST_VALUES, parse_bounded
-from serve.http.request_headers import apply_headers
 from serve.http.responses import JSON, REQUEST_ID, Headers
 
 HEADER_LENGTH_NAME = HEADER_LENGTH.encode()
@@ -29,7 +28,6 @@ async def infer_http(
     request = await _parse(endpoint, headers, body)
     id_headers = [(REQUEST_ID, request_id(headers).encode())] if REQUEST_ID in headers else []
     context.request_id = request.id or (id_headers[0][1].decode() if id_headers else "")
-    apply_headers(plane, headers, context)
     apply_parameters(plane, context, request)
     response = await infer(plane, endpoint, context, request)
     document, json_length = render_response(response, request)
