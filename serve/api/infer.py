@@ -154,10 +154,10 @@ def _has_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     return True
 
 
-def _parameters(answer: Answer, trace: RequestTimings) -> Parameters:
+def _parameters(answer: Answer, timings: RequestTimings) -> Parameters:
     """`arm`, `cached`, and the members' outcomes as flat parameters: `members_answered`, `_late` and `_failed`."""
-    parameters: dict[str, Any] = {"arm": trace.arm} if trace.arm else {}
-    if trace.cached:
+    parameters: dict[str, Any] = {"arm": timings.arm} if timings.arm else {}
+    if timings.cached:
         parameters["cached"] = True
     for outcome in OUTCOMES if answer.members else ():
         if models := [member.model for member in answer.members if member.outcome == outcome]:

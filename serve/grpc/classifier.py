@@ -15,7 +15,7 @@ from serve.api.classify_params import ClassifyParams, parse_params
 from serve.gateway.dataplane import check_images
 from serve.gateway.endpoints import Endpoint
 from serve.grpc.calls import Calls, Context, abort, aborts, pipelined
-from serve.telemetry.request_timings import timings as stages_ms
+from serve.telemetry.request_timings import stages_ms
 
 
 class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):

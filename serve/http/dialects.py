@@ -96,7 +96,7 @@ def _render_predictions(
     identifier: str,
     answers: Sequence[Answer],
     options: ClassifyParams,
-    trace: RequestTimings,
+    timings: RequestTimings,
     now: float,
 ) -> bytes:
     """KServe v1: one prediction per instance, in the format of the classify API."""
@@ -109,7 +109,7 @@ def _render_probabilities(
     identifier: str,
     answers: Sequence[Answer],
     options: ClassifyParams,
-    trace: RequestTimings,
+    timings: RequestTimings,
     now: float,
 ) -> bytes:
     """TorchServe's image classifier: probabilities by label, most probable first; a list of them for several images."""

@@ -25,7 +25,7 @@ from serve.batching.results import Answer
 from serve.gateway.endpoints import Endpoint
 from serve.http.body import Receive, Send, UnreadBody, read_body
 from serve.http.json_documents import ENVELOPE_VALUES, load, parse_bounded
-from serve.telemetry.request_timings import RequestTimings, timings
+from serve.telemetry.request_timings import RequestTimings, stages_ms
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -39,7 +39,7 @@ def classification(
     identifier: str,
     answers: Sequence[Answer],
     options: ClassifyParams,
-    trace: RequestTimings,
+    timings: RequestTimings,
     now: float,
 ) -> bytes:
     """The JSON document of a classify response. `now`: monotonic seconds, the end of the last stage."""
@@ -48,15 +48,15 @@ def classification(
         "model": endpoint.name,
         "version": endpoint.version,
         "predictions": [prediction(endpoint, options, row) for row in best_classes(answers, options)],
-        "timings_ms": timings(trace, now),
-        "batch_size": trace.batch_size,
+        "timings_ms": stages_ms(timings, now),
+        "batch_size": timings.batch_size,
     }
-    if trace.arm:
-        document["arm"] = trace.arm
-    if trace.cached:
+    if timings.arm:
+        document["arm"] = timings.arm
+    if timings.cached:
         document["cached"] = True
     if options.energy:
-        document |= answer_energy(endpoint, answers, trace)
+        document |= answer_energy(endpoint, answers, timings)
     if answers[0].members:
         document["members"] = [member.document() for member in answers[0].members]
     return orjson.dumps(document)

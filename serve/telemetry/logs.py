@@ -53,16 +53,16 @@ def log_request(finished: RequestEvent) -> None:
 
 
 def _fields(finished: RequestEvent) -> dict[str, object]:
-    trace = finished.trace
+    timings = finished.timings
     fields: dict[str, object] = {
-        "request_id": trace.id,
+        "request_id": timings.id,
         "protocol": finished.protocol,
         "model": finished.model,
         "version": finished.version,
         "code": finished.code,
-        "total_ms": round((finished.ended - trace.started) * 1000, 3),
-        "batch_size": trace.batch_size,
-        "cached": trace.cached,
+        "total_ms": round((finished.ended - timings.started) * 1000, 3),
+        "batch_size": timings.batch_size,
+        "cached": timings.cached,
         **({"stages_ms": stages} if (stages := finished.stages_ms()) else {}),
     }
     if finished.error:

@@ -23,17 +23,18 @@ class RequestEvent:
     model: str
     version: str
     code: str
-    trace: RequestTimings
+    timings: RequestTimings
     ended: float
     traceparent: str = ""
     error: str = ""
 
     def stages_ms(self) -> dict[str, float]:
         """Milliseconds by stage; empty for a request that failed or was answered from the cache."""
-        if self.error or self.trace.cached:
+        if self.error or self.timings.cached:
             return {}
         return {
-            name: round(seconds * 1000, 3) for name, seconds in zip(STAGES, self.trace.stages(self.ended), strict=True)
+            name: round(seconds * 1000, 3)
+            for name, seconds in zip(STAGES, self.timings.stages(self.ended), strict=True)
         }
 
 

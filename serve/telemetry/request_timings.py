@@ -35,13 +35,13 @@ class RequestTimings:
         )
 
 
-def timings(trace: RequestTimings, now: float) -> dict[str, float]:
+def stages_ms(timings: RequestTimings, now: float) -> dict[str, float]:
     """Milliseconds by stage up to `now`, for the response; the stages add up to `total`."""
     return {
-        "receive": round((trace.received - trace.started) * 1000, 3),
-        "decode": round((trace.decoded - trace.received) * 1000, 3),
-        "queue": round((trace.batched - trace.decoded) * 1000, 3),
-        "run": round((trace.ran - trace.batched) * 1000, 3),
-        "post": round((now - trace.ran) * 1000, 3),
-        "total": round((now - trace.started) * 1000, 3),
+        "receive": round((timings.received - timings.started) * 1000, 3),
+        "decode": round((timings.decoded - timings.received) * 1000, 3),
+        "queue": round((timings.batched - timings.decoded) * 1000, 3),
+        "run": round((timings.ran - timings.batched) * 1000, 3),
+        "post": round((now - timings.ran) * 1000, 3),
+        "total": round((now - timings.started) * 1000, 3),
     }

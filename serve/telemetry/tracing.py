@@ -42,18 +42,18 @@ def request_tracer(settings: Tracing) -> tuple[Observer, Callable[[], None]]:
 
     def observe(finished: RequestEvent) -> None:
         parent = propagator.extract({"traceparent": finished.traceparent} if finished.traceparent else {})
-        trace = finished.trace
+        timings = finished.timings
         span = tracer.start_span(
             f"{finished.protocol} {finished.model}",
             parent,
             kind=trace_api.SpanKind.SERVER,
-            start_time=nanoseconds(trace.started),
+            start_time=nanoseconds(timings.started),
             attributes=_attributes(finished),
         )
         if span.is_recording() and finished.stages_ms():
             context = trace_api.set_span_in_context(span)
-            moment = trace.started
-            for name, seconds in zip(STAGES, trace.stages(finished.ended), strict=True):
+            moment = timings.started
+            for name, seconds in zip(STAGES, timings.stages(finished.ended), strict=True):
                 stage = tracer.start_span(name, context, start_time=nanoseconds(moment))
                 moment += seconds
                 stage.end(nanoseconds(moment))
@@ -66,10 +66,10 @@ def request_tracer(settings: Tracing) -> tuple[Observer, Callable[[], None]]:
 
 def _attributes(finished: RequestEvent) -> dict[str, Any]:
     return {
-        "convoy.request_id": finished.trace.id,
+        "convoy.request_id": finished.timings.id,
         "convoy.model": finished.model,
         "convoy.version": finished.version,
         "convoy.code": finished.code,
-        "convoy.batch_size": finished.trace.batch_size,
-        "convoy.cached": finished.trace.cached,
+        "convoy.batch_size": finished.timings.batch_size,
+        "convoy.cached": finished.timings.cached,
     }

@@ -86,7 +86,7 @@ def one_fault(gateway: Serving, caplog: pytest.LogCaptureFixture, code: str, req
     faults = [record for record in caplog.records if record.exc_info and "secret" in str(record.exc_info[1])]
     assert len(faults) == requests
     logged += [getattr(record, FIELDS)["request_id"] for record in faults]
-    assert sorted(logged) == sorted(one.trace.id for one in finished)
+    assert sorted(logged) == sorted(event.timings.id for event in finished)
     assert all(logged)
 
 
