@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
-from typing import Any
 
 import grpc
 
@@ -23,12 +22,6 @@ def server_context(tls: Tls) -> ssl.SSLContext:
     except OSError as error:  # includes ssl.SSLError: the file holds no certificate or key
         raise ConfigError(f"listen.tls: {error}; certificate, key and client_ca must name PEM files") from error
     return context
-
-
-def uvicorn_options(tls: Tls) -> dict[str, Any]:
-    """Arguments of uvicorn's Config."""
-    options = {"ssl_certfile": tls.certificate, "ssl_keyfile": tls.key}
-    return options | ({"ssl_ca_certs": tls.client_ca, "ssl_cert_reqs": ssl.CERT_REQUIRED} if tls.client_ca else {})
 
 
 def grpc_credentials(tls: Tls) -> grpc.ServerCredentials:

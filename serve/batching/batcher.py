@@ -23,6 +23,7 @@ from serve.batching.latency_curve import LatencyCurve
 from serve.batching.line import BatcherLimits, Rows
 from serve.batching.non_finite import non_finite_error, non_finite_rows
 from serve.batching.pace import SURPRISE, RunTimes, Spread
+from serve.batching.queue_item import QueueItem
 from serve.batching.results import Answer, BatchRun
 from serve.batching.slots import Slots
 
@@ -34,39 +35,6 @@ SWEEP_SECONDS = 0.05
 # Safety factor on the expected time: an admitted request that misses its deadline has wasted a decode and a run.
 MARGIN = 1.25
 RUNS_TO_WAIT = 2  # runs before an answer: the one in progress when the request arrives, and its own
-
-
-class QueueItem:
-    """Waiting rows of one request, and the future that receives their `Answer`."""
-
-    __slots__ = ("deadline", "future", "joined", "most", "priority", "rows", "size")
-
-    def __init__(
-        self,
-        rows: Rows,
-        deadline: float,
-        priority: int,
-        most: int,
-        joined: float,
-        future: asyncio.Future[Answer],
-    ) -> None:
-        """`most`: the largest run that answers this item in time; `joined`: clock seconds, or 0 if the queue was long."""
-        self.rows = rows
-        self.size = len(rows)
-        self.deadline = deadline
-        self.priority = priority
-        self.most = most
-        self.joined = joined
-        self.future = future
-
-    @property
-    def gone(self) -> bool:
-        """Whether it is answered, failed or cancelled."""
-        return self.future.done()
-
-    def fail(self, error: ConvoyError) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
 
 
 class Batcher:
@@ -108,7 +76,7 @@ class Batcher:
 
     def waiting_rows_of(self, futures: Collection[asyncio.Future[Answer]]) -> int:
         """Rows in the queue that belong to these futures. Scans the whole queue, so call it for metrics only."""
-        return sum(item.size for item in self._queue if not item.gone and item.future in futures)
+        return sum(item.size for item in self._queue if not item.gone and item in futures)
 
     @property
     def curve(self) -> LatencyCurve:
@@ -179,11 +147,11 @@ class Batcher:
             raise NotReady("the model is being unloaded; retry")
         most = self._run_size(deadline)
         joined = self._clock() if self._queue.rows < self.limits.batch else 0.0
-        item = QueueItem(rows, deadline, priority or DEFAULT_PRIORITY, most, joined, self._loop.create_future())
+        item = QueueItem(rows, deadline, priority or DEFAULT_PRIORITY, most, joined, self._loop)
         self._queue.push(item)
         self._pump()
         self._alarm.set(deadline)
-        return item.future
+        return item
 
     async def close(self) -> None:
         """Fails the waiting items with NotReady and waits for the running batches."""
@@ -284,13 +252,13 @@ class Batcher:
             run = replace(run, logits=np.where(bad_rows[:, np.newaxis], np.float32(0), run.logits))
         for item in batch:
             stop = start + item.size
-            if not item.future.done():
+            if not item.done():
                 if item.deadline < run.finished:
                     item.fail(DeadlineExceeded("the deadline passed while the engine ran"))
                 elif bad_rows is not None and bad_rows[start:stop].any():
                     item.fail(non_finite_error(item.rows[bad_rows[start:stop]]))
                 else:
-                    item.future.set_result(Answer(run, start, stop))
+                    item.answer(Answer(run, start, stop))
             start = stop
         self._on_run(run.size, seconds)
 

@@ -17,26 +17,26 @@ from serve.gateway.request_context import RequestContext
 from serve.gateway.request_tracker import RequestTracker, WireProtocol
 from serve.http.auth import shown_key
 from serve.http.body import Headers as RequestHeaders
-from serve.http.body import Receive, Scope, Send, read_body
+from serve.http.body import Receive, Scope, Send, UnreadBody
 from serve.http.caller import HttpCaller, RequestScope
 from serve.http.classify import carries_large_image
 from serve.http.compression import encode_answer
 from serve.http.dialects import DIALECTS, Dialect
+from serve.http.exchange import AsgiExchange, Exchange
 from serve.http.infer import infer_http
 from serve.http.request_headers import PRIORITY_HEADER, TIMEOUT_HEADER, apply_headers
-from serve.http.responses import JSON, REQUEST_ID, Headers, send_answer, send_error, whole_error
+from serve.http.responses import JSON, REQUEST_ID, Headers, error_response, whole_error
 from serve.telemetry.recorder import Metrics
 from serve.telemetry.request_timings import RequestTimings
 
 HTTP = WireProtocol("http", "200", "500", lambda error: str(error.http_status))
 
-ORIGIN = b"origin"  # sent by browsers' scripts; CORSMiddleware adds headers to their responses
 WAIT_SECONDS = 0.002  # a shorter wait between a request's first byte and its task is noise: the loop's clock is coarse
 # Share of a refused request's remaining time limit or `retry_after_s`, the shorter one, for which equal requests get its refusal.
 REUSE_SHARE = 0.02
 MOST_REFUSALS = 64  # cached refusals: one per URL, time limit, priority and size class of the body
 
-Handler = Callable[[Endpoint, Scope, RequestHeaders, Receive, RequestContext], Awaitable[tuple[bytes, Headers]]]
+Handler = Callable[[Endpoint, Exchange, bytes, RequestContext], Awaitable[tuple[bytes, Headers]]]
 
 
 class Refusal(NamedTuple):
@@ -68,29 +68,32 @@ class HttpApp:
         self._pages = pages
         self._clock = time.monotonic
         self._requests = RequestTracker(plane, metrics, HTTP)
-        self._routes: dict[str, HotRoute] = {}
+        self._routes: dict[bytes, HotRoute] = {}
         self._refusals: dict[tuple[bytes, bytes | None, bytes | None, bool], Refusal] = {}
         plane.on_change.append(self._map_routes)
         self._map_routes()
 
     def _map_routes(self) -> None:
-        routes: dict[str, HotRoute] = {}
+        routes: dict[bytes, HotRoute] = {}
         for endpoint in self._plane.endpoints.by_name.values():
             for dialect in DIALECTS:
                 for path in dialect.paths:
                     handler = partial(self._classify, dialect)
-                    routes[path.format(endpoint.name, endpoint.version)] = HotRoute(endpoint, handler, images=True)
+                    routes[path.format(endpoint.name, endpoint.version).encode()] = HotRoute(
+                        endpoint, handler, images=True
+                    )
             for version in ("", f"/versions/{endpoint.version}"):
-                routes[f"/v2/models/{endpoint.name}{version}/infer"] = HotRoute(endpoint, self._infer, images=False)
+                routes[f"/v2/models/{endpoint.name}{version}/infer".encode()] = HotRoute(
+                    endpoint, self._infer, images=False
+                )
         self._routes = routes
         self._refusals.clear()
-        self._urls = frozenset(path.encode() for path in routes)
 
-    def is_hot(self, url: bytes) -> bool:
-        """Whether a POST to exactly this URL goes to a model."""
-        return url in self._urls
+    def is_hot(self, target: bytes) -> bool:
+        """Whether a POST to exactly this target goes to a model."""
+        return target in self._routes
 
-    def refuse(self, url: bytes, request_headers: RequestHeaders, began: float) -> bytes | None:
+    def refuse(self, target: bytes, request_headers: RequestHeaders, began: float) -> bytes | None:
         """Checks admission before the body is read.
 
         Returns the complete HTTP response to a request that would miss its deadline, or None if the body must be read. Under
@@ -98,16 +101,16 @@ class HttpApp:
         and priority get the same refusal for a short time.
 
         Args:
-            url: a URL for which `is_hot` is true.
+            target: a target for which `is_hot` is true.
             request_headers: names in lower case.
             began: time of the request's first byte, on the event loop's clock.
         """
-        if not self._plane.access.open or self._plane.draining or ORIGIN in request_headers:
+        if not self._plane.access.open or self._plane.draining:
             return None
-        route = self._routes[url.decode()]
+        route = self._routes[target]
         context = RequestContext(RequestTimings(self._start(began)))
         large = route.images and carries_large_image(request_headers)
-        key = (url, request_headers.get(TIMEOUT_HEADER), request_headers.get(PRIORITY_HEADER), large)
+        key = (target, request_headers.get(TIMEOUT_HEADER), request_headers.get(PRIORITY_HEADER), large)
         refusal = self._refusals.get(key)
         now = self._clock()
         if (
@@ -154,57 +157,57 @@ class HttpApp:
         return began if now - began > WAIT_SECONDS else now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route = self._routes.get(scope["path"]) if scope["method"] == "POST" else None
-        if route is None:
+        target = scope["path"].encode() if scope["method"] == "POST" else b""
+        if target not in self._routes:
             await self._pages(scope, receive, send)
             return
-        endpoint, request_headers = route.endpoint, dict(scope["headers"])
-        request = cast(RequestScope, scope)
-        timings = RequestTimings(self._start(request.began))
-        context = request.context = RequestContext(timings, HttpCaller(scope.get("client"), request_headers))
+        exchange = AsgiExchange(cast(RequestScope, scope), receive, send)
+        await self.answer(target, exchange)
+
+    async def answer(self, target: bytes, exchange: Exchange) -> None:
+        """Answers a POST to a target for which `is_hot` is true."""
+        route, headers = self._routes[target], exchange.headers
+        endpoint = route.endpoint
+        timings = RequestTimings(self._start(exchange.began))
+        context = exchange.context = RequestContext(timings, HttpCaller(exchange.client, headers))
         with self._requests.track(context, endpoint) as tracked:
             try:
                 if not self._plane.access.open:
-                    tracked.authorize(shown_key(request_headers), endpoint.name)
-                apply_headers(self._plane, request_headers, context)
+                    tracked.authorize(shown_key(headers), endpoint.name)
+                apply_headers(self._plane, headers, context)
                 if not self._plane.access.open:  # with open access `refuse` does this, before the body is read
-                    large = route.images and carries_large_image(request_headers)
+                    large = route.images and carries_large_image(headers)
                     self._plane.check_room(endpoint, context, large)
-                body, headers = await route.handler(endpoint, scope, request_headers, receive, context)
+                body = await exchange.read_body(self._plane.limits.body_bytes)
+                timings.received = self._clock()
+                document, answer_headers = await route.handler(endpoint, exchange, body, context)
                 if timings.cached:
-                    headers.append((b"x-cache", b"hit"))
+                    answer_headers.append((b"x-cache", b"hit"))
                 if timings.arm:
-                    headers.append((ARM_HEADER, timings.arm.encode()))
-                body = await encode_answer(request_headers, body, headers)
+                    answer_headers.append((ARM_HEADER, timings.arm.encode()))
+                document = await encode_answer(headers, document, answer_headers)
                 timings.answered = self._clock()
                 if self._plane.draining:
-                    headers.append((b"connection", b"close"))
-                await send_answer(send, 200, body, headers)
+                    answer_headers.append((b"connection", b"close"))
+                await exchange.respond(200, answer_headers, document)
             except Exception as error:  # noqa: BLE001 every request has to be answered, counted and logged
-                context.request_id = context.request_id or request_headers.get(REQUEST_ID, b"").decode("latin-1")
+                context.request_id = context.request_id or headers.get(REQUEST_ID, b"").decode("latin-1")
                 shown = tracked.failed(error)
-                await send_error(send, receive, shown, context.request_id)
+                respond = exchange.refuse_unread if isinstance(shown, UnreadBody) else exchange.respond
+                await respond(*error_response(shown, context.request_id))
                 # Error and frame would refer to each other, and keep a large document in memory until garbage collection.
                 del shown
             else:
                 tracked.answered()
                 self._plane.lag.answered()
         # An idle connection keeps its last scope, and the fields of a context may be as large as a body.
-        request.context = None
+        exchange.context = None
 
     async def _classify(
-        self,
-        dialect: Dialect,
-        endpoint: Endpoint,
-        scope: Scope,
-        request_headers: RequestHeaders,
-        receive: Receive,
-        context: RequestContext,
+        self, dialect: Dialect, endpoint: Endpoint, exchange: Exchange, body: bytes, context: RequestContext
     ) -> tuple[bytes, Headers]:
-        body = await read_body(request_headers, receive, self._plane.limits.body_bytes)
         timings = context.timings
-        timings.received = self._clock()
-        call = await dialect.parse(scope, request_headers, body, endpoint)
+        call = await dialect.parse(exchange.query, exchange.headers, body, endpoint)
         identifier = context.request_id = call.options.id or self._plane.new_id()
         context.fields = call.fields
         answers = await endpoint.answer(context, partial(self._plane.classify, images=call.images))
@@ -212,13 +215,6 @@ class HttpApp:
         return document, [(b"content-type", JSON), (REQUEST_ID, identifier.encode())]
 
     async def _infer(
-        self,
-        endpoint: Endpoint,
-        scope: Scope,
-        request_headers: RequestHeaders,
-        receive: Receive,
-        context: RequestContext,
+        self, endpoint: Endpoint, exchange: Exchange, body: bytes, context: RequestContext
     ) -> tuple[bytes, Headers]:
-        body = await read_body(request_headers, receive, self._plane.limits.body_bytes)
-        context.timings.received = self._clock()
-        return await infer_http(self._plane, endpoint, context, request_headers, body)
+        return await infer_http(self._plane, endpoint, context, exchange.headers, body)

@@ -38,7 +38,7 @@ class Guard:
             holder = scope[HOLDER] = self._access.find(shown_key(dict(scope["headers"])))
             holder.enter()
         except ConvoyError as error:
-            await send_error(send, receive, error)
+            await send_error(send, error)
             return
         try:
             await self._app(scope, receive, send)

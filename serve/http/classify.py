@@ -21,7 +21,7 @@ from models.images.decoder import SMALL_BYTES
 from serve.api.classify_params import DEFAULTS, ClassifyParams, check_id, parse_params, parse_text_params
 from serve.gateway.dataplane import ImageBytes, check_images
 from serve.gateway.endpoints import Endpoint
-from serve.http.body import Headers, Message, Receive, Scope, whole_number
+from serve.http.body import Headers, Message, Receive, whole_number
 from serve.http.json_documents import ENVELOPE_VALUES, load, parse_bounded
 from serve.http.responses import REQUEST_ID
 
@@ -39,12 +39,11 @@ class ClassifyCall:
     fields: Mapping[str, Any] = field(default_factory=dict)  # of a JSON body or a form, without the images
 
 
-async def parse_classify(scope: Scope, headers: Headers, body: bytes, endpoint: Endpoint) -> ClassifyCall:
+async def parse_classify(query: bytes, headers: Headers, body: bytes, endpoint: Endpoint) -> ClassifyCall:
     """Parses a classify request. Raises InvalidInput, or TooLarge for too many images.
 
     Options in the body take precedence over the query, and those over headers.
     """
-    query = scope["query_string"]
     options = parse_text_params(parse_query(query)) if query else DEFAULTS
     if not options.id:
         options = with_request_id(headers, options)
@@ -53,7 +52,7 @@ async def parse_classify(scope: Scope, headers: Headers, body: bytes, endpoint: 
         parse = partial(_parse_json, body, options, endpoint)
         return await parse_bounded(parse, body, endpoint.most_images + ENVELOPE_VALUES)
     if kind == b"multipart/form-data":
-        return await _parse_form(scope, body, options, endpoint)
+        return await _parse_form(headers, body, options, endpoint)
     if not body:
         raise InvalidInput("the body is empty; send an image, for example with curl --data-binary @photo.jpg")
     return ClassifyCall([body], options)
@@ -113,7 +112,8 @@ def _decode_pieces(text: str) -> bytes:
     return b"".join([base64.b64decode(piece, validate=True) for piece in pieces])
 
 
-async def _parse_form(scope: Scope, body: bytes, options: ClassifyParams, endpoint: Endpoint) -> ClassifyCall:
+async def _parse_form(headers: Headers, body: bytes, options: ClassifyParams, endpoint: Endpoint) -> ClassifyCall:
+    scope = {"type": "http", "headers": [(b"content-type", headers[b"content-type"])]}
     request = Request(scope, _receive_pieces(body))
     try:
         form = await request.form(max_files=endpoint.most_images, max_fields=16)

@@ -20,13 +20,13 @@ from serve.api.infer import most_values
 from serve.batching.results import Answer
 from serve.gateway.dataplane import check_images
 from serve.gateway.endpoints import Endpoint
-from serve.http.body import Headers, Scope
+from serve.http.body import Headers
 from serve.http.classify import ClassifyCall, from_base64, parse_classify, with_request_id
 from serve.http.json_documents import ENVELOPE_VALUES, LARGEST_VALUES, load, parse_bounded
 from serve.http.responses import classification, prediction
 from serve.telemetry.request_timings import RequestTimings
 
-Parse = Callable[[Scope, Headers, bytes, Endpoint], Awaitable[ClassifyCall]]
+Parse = Callable[[bytes, Headers, bytes, Endpoint], Awaitable[ClassifyCall]]  # of query, headers and body
 Render = Callable[[Endpoint, str, Sequence[Answer], ClassifyParams, RequestTimings, float], bytes]
 INSTANCE_KEYS = ("b64", "image_bytes", "data")
 PHOTO_VALUES = 2_000_000  # a photo of 800 × 600 pixels as lists; models with a small input accept large images too
@@ -41,7 +41,7 @@ class Dialect:
     paths: tuple[str, ...]
 
 
-async def _parse_instances(scope: Scope, headers: Headers, body: bytes, endpoint: Endpoint) -> ClassifyCall:
+async def _parse_instances(query: bytes, headers: Headers, body: bytes, endpoint: Endpoint) -> ClassifyCall:
     """KServe v1: each of `instances` is an object with base64 text, or pixels of 0 to 255 as [height, width(, 1 or 3)]."""
     limit = max(most_values(endpoint, LARGEST_VALUES), PHOTO_VALUES) + ENVELOPE_VALUES
     return await parse_bounded(partial(_read_instances, headers, body, endpoint), body, limit)

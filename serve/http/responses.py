@@ -5,17 +5,16 @@ Each response gets a new list of headers, because middleware appends to it.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from convoy.errors import ConvoyError, InvalidInput, Overloaded, Unauthenticated
 from serve.api.answer_energy import answer_energy
@@ -23,13 +22,21 @@ from serve.api.classification import Classes, best_classes
 from serve.api.classify_params import MAX_ID, ClassifyParams
 from serve.batching.results import Answer
 from serve.gateway.endpoints import Endpoint
-from serve.http.body import Receive, Send, UnreadBody, read_body
+from serve.http.body import Send, read_body
 from serve.http.json_documents import ENVELOPE_VALUES, load, parse_bounded
+from serve.telemetry.request_events import FAULT
 from serve.telemetry.request_timings import RequestTimings, stages_ms
 
 Headers = list[tuple[bytes, bytes]]
 
+STATUS_LINES = {status.value: b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
+# Characters that could end a header, and a name that is no token (RFC 9110, sections 5.1 and 5.5).
+UNSAFE_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+UNSAFE_NAME = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]")
+INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 JSON = b"application/json"
+FAULT_BODY = b'{"error":"%s"}' % FAULT.encode()
+FAULT_HEADERS = [(b"content-type", JSON), (b"content-length", b"%d" % len(FAULT_BODY)), (b"connection", b"close")]
 REQUEST_ID = b"x-request-id"
 LINGER_SECONDS = 5.0  # closing while the client still sends would reset the connection before it reads the response
 
@@ -74,33 +81,35 @@ def prediction(endpoint: Endpoint, options: ClassifyParams, row: Classes) -> dic
     }
 
 
-async def send_answer(send: Send, status: int, body: bytes, headers: Headers) -> None:
-    """Sends a complete response. Extends `headers`, which must not be shared with other responses."""
+def response_head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The head of an HTTP/1.1 response, to its empty line. Raises ValueError for a header that could add another one."""
+    lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+    for name, value in headers:
+        if UNSAFE_NAME.search(name) or UNSAFE_VALUE.search(value):
+            raise ValueError(f"the response header {name!r} has characters that a header cannot hold")
+        lines.append(b"%b: %b\r\n" % (name, value))
+    lines.append(b"\r\n")
+    return b"".join(lines)
+
+
+def error_response(error: ConvoyError, request_id: str = "") -> tuple[int, Headers, bytes]:
+    """Status, headers and body `{"error": …}` of an error, without its length."""
+    headers: Headers = [(b"content-type", JSON), *id_header(request_id), *error_headers(error)]
+    return error.http_status, headers, orjson.dumps({"error": str(error)})
+
+
+async def send_error(send: Send, error: ConvoyError, request_id: str = "") -> None:
+    """Sends an error as an ASGI application."""
+    status, headers, body = error_response(error, request_id)
     headers.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_error(send: Send, receive: Receive, error: ConvoyError, request_id: str = "") -> None:
-    """Sends `{"error": …}` with the error's status. Closes the connection if the body was not read to its end."""
-    headers: Headers = [(b"content-type", JSON), *id_header(request_id), *error_headers(error)]
-    body = orjson.dumps({"error": str(error)})
-    if isinstance(error, UnreadBody):
-        headers += [(b"connection", b"close"), (b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": True})
-        await _linger(receive)
-        await send({"type": "http.response.body", "body": b""})
-    else:
-        await send_answer(send, error.http_status, body, headers)
-
-
 def whole_error(error: ConvoyError, request_id: str) -> bytes:
-    """The response that `send_error` would send, serialised as HTTP/1.1 (RFC 9112)."""
-    body = orjson.dumps({"error": str(error)})
-    headers = [(b"content-type", JSON), *id_header(request_id), *error_headers(error)]
-    lines = b"".join([b"%s: %s\r\n" % header for header in headers])
-    return b"%s%scontent-length: %d\r\n\r\n%s" % (STATUS_LINE[error.http_status], lines, len(body), body)
+    """The response to an error, serialised as HTTP/1.1 (RFC 9112)."""
+    status, headers, body = error_response(error, request_id)
+    return response_head(status, [*headers, (b"content-length", b"%d" % len(body))]) + body
 
 
 def id_header(request_id: str) -> Headers:
@@ -113,7 +122,7 @@ def closing_error(status: int, reason: bytes) -> bytes:
     """A complete HTTP/1.1 error response that ends the connection. `reason` goes into JSON unescaped."""
     body = b'{"error":"' + reason + b'"}'
     head = b"%scontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-    return head % (STATUS_LINE[status], len(body)) + body
+    return head % (STATUS_LINES[status], len(body)) + body
 
 
 def error_headers(error: ConvoyError) -> Headers:
@@ -121,14 +130,6 @@ def error_headers(error: ConvoyError) -> Headers:
     if isinstance(error, Overloaded):
         return [(b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s)))]
     return [(b"www-authenticate", b"Bearer")] if isinstance(error, Unauthenticated) else []
-
-
-async def _linger(receive: Receive) -> None:
-    """Discards the rest of the body for LINGER_SECONDS: closing earlier would reset the connection before the error is read."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LINGER_SECONDS):
-            while (await receive()).get("more_body"):
-                pass
 
 
 def answer(document: Any, status: int = 200) -> Response:

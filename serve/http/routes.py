@@ -226,9 +226,9 @@ class Faults:
         except Exception as error:
             identifier = identify(scope)
             log_fault(error, identifier)
-            if begun:  # too late for an error response: uvicorn closes the connection
+            if begun:  # too late for an error response: the connection closes
                 raise
-            await send_error(send, receive, ConvoyError(FAULT), identifier)
+            await send_error(send, ConvoyError(FAULT), identifier)
 
 
 def identify(scope: Scope) -> str:

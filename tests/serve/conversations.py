@@ -9,12 +9,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
-import uvicorn
-from uvicorn.server import ServerState
 
 from serve.config.schema import Limits
-from serve.http.body import BodyMemory, Headers, Receive, Scope, Send
-from serve.http.connection import Connection
+from serve.http.body import Headers, Message, Receive, Scope, Send
+from serve.http.connection import Connection, Listener
+from serve.http.exchange import Exchange
 
 HOT = b"/hot"
 DEFAULTS = Limits()
@@ -27,14 +26,32 @@ class Answer(NamedTuple):
     document: dict[str, Any]
 
 
-class Hot:
-    """Refuses nothing early."""
+class Echo:
+    """Models that refuse nothing early, and answer what `app` answers, through the exchange."""
 
-    def is_hot(self, url: bytes) -> bool:
-        return url == HOT
+    def __init__(self, app: Any) -> None:
+        self._app = app
 
-    def refuse(self, url: bytes, request_headers: Headers, began: float) -> None:
+    def is_hot(self, target: bytes) -> bool:
+        return target == HOT
+
+    def refuse(self, target: bytes, headers: Headers, began: float) -> None:
         return None
+
+    async def answer(self, target: bytes, exchange: Exchange) -> None:
+        started: Message = {}
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": await exchange.read_body(1 << 30), "more_body": False}
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                started.update(message)
+                return
+            headers = [header for header in started["headers"] if header[0] != b"content-length"]
+            await exchange.respond(started["status"], headers, message["body"])
+
+        await self._app({"path": target.decode(), "headers": list(exchange.headers.items())}, receive, send)
 
 
 class Conversation:
@@ -46,9 +63,8 @@ class Conversation:
 
     async def __aenter__(self) -> Conversation:
         loop = asyncio.get_running_loop()
-        config = uvicorn.Config(self._app, ws="none", lifespan="off", interface="asgi3", log_config=None)
-        rest = {"config": config, "server_state": ServerState(), "app_state": {}}
-        make = partial(Connection, self._limits, BodyMemory(), Hot(), **rest)
+        listener = Listener(self._app, Echo(self._app), self._limits)
+        make = partial(Connection, listener)
         self.socket, server = socket.socketpair()
         self.socket.setblocking(False)
         self.transport, self.connection = await loop.connect_accepted_socket(make, server)

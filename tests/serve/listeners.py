@@ -45,7 +45,7 @@ class Serving:
 
     def connections(self) -> int:
         """Open HTTP connections."""
-        return len(self.listener._server.server_state.connections)
+        return self.listener.connections
 
 
 StartGateway = Callable[..., AbstractContextManager[Serving]]  # the fixture `start_gateway`

@@ -13,13 +13,13 @@ import pytest
 from convoy.credentials import digest, new_key
 from models.artifact import BUNDLED
 from serve.config.schema import Limits
-from serve.http.connection import PIECE_BYTES
 from tests.serve.conversations import Conversation, echo, parse_answers, talk
 from tests.serve.listeners import Serving, StartGateway
 
 DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
 LIMITS = Limits(header_bytes=2048, headers=20)
 HEADS = [b"POST /%s HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n" % name for name in (b"hot", b"cold")]
+PIECE_BYTES = 4096
 END = b"0\r\nx-last: 1\r\n\r\n"
 
 

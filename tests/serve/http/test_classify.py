@@ -20,8 +20,7 @@ MODEL = cast(Endpoint, SimpleNamespace(name="model", most_images=64))
 
 def parse(body: bytes, kind: bytes = b"", query: bytes = b"", **headers: bytes) -> ClassifyCall:
     asked = {b"content-type": kind} | {name.replace("_", "-").encode(): value for name, value in headers.items()}
-    scope = {"type": "http", "query_string": query, "headers": list(asked.items()), "method": "POST"}
-    return asyncio.run(parse_classify(scope, asked, body, MODEL))
+    return asyncio.run(parse_classify(query, asked, body, MODEL))
 
 
 @given(

@@ -14,13 +14,13 @@ import httpx
 import numpy as np
 import orjson
 import pytest
+from serve.http.head import MAX_PLAIN_BYTES
 
 from convoy.protos import classifier_pb2 as classifier_pb
 from convoy.protos import open_inference_pb2 as inference_pb
 from convoy.protos.classifier_pb2_grpc import ClassifierStub
 from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from models.artifact import BUNDLED
-from serve.http.fast_path import MAX_BODY_BYTES
 from serve.telemetry.definitions import FAILED_SECONDS, REQUESTS
 from serve.telemetry.exposition import total
 from serve.telemetry.mmap_store import read_files
@@ -96,7 +96,7 @@ TENSOR = orjson.dumps(
 )
 HOT = {
     "small": (f"/v1/models/{MODEL}/classify", DIGIT, {}),
-    "large": (f"/v1/models/{MODEL}/classify", bytes(MAX_BODY_BYTES + 1), {}),
+    "large": (f"/v1/models/{MODEL}/classify", bytes(MAX_PLAIN_BYTES + 1), {}),
     "with a query": (f"/v1/models/{MODEL}/classify?top_k=1", DIGIT, {}),
     "KServe": (f"/v1/models/{MODEL}:predict", IMAGE, JSON),
     "TorchServe": (f"/predictions/{MODEL}", DIGIT, {}),

@@ -92,7 +92,7 @@ def test_responses_equal_those_without_an_upgrade(asked: list[Asked], sizes: lis
         (one.path, one.body) for one in asked
     ]
     assert list(map(without_upgrade_headers, answers)) == list(map(without_upgrade_headers, talk([plain])))
-    assert not any({"upgrade", "x-trailer"} & set(one.document["headers"]) for one in answers)
+    assert not any("x-trailer" in one.document["headers"] for one in answers)
 
 
 def test_one_byte_at_a_time() -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
+from serve.http.head import MAX_PLAIN_BYTES
 
 from models.artifact import BUNDLED
-from serve.http.body import Message
-from serve.http.fast_path import MAX_BODY_BYTES, FastPathCycle
+from serve.http.body import Receive, Scope, Send
+from tests.serve.conversations import talk
 from tests.serve.listeners import Serving, StartGateway
 
 DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
@@ -64,7 +63,7 @@ def test_a_request_in_pieces(gateway: Serving, size: int) -> None:
 
 def test_responses_keep_the_order_of_the_requests(gateway: Serving) -> None:
     page = b"GET /v2 HTTP/1.1\r\nhost: here\r\n\r\n"
-    large = post(b"x" * (MAX_BODY_BYTES + 1))
+    large = post(b"x" * (MAX_PLAIN_BYTES + 1))
     named = [post(DIGIT, PATH, b"x-request-id: r%d" % number) for number in range(4)]
     asked = [
         named[0],
@@ -109,48 +108,26 @@ def test_a_client_that_disconnects_is_counted_once(gateway: Serving) -> None:
     assert gateway.plane.in_flight == 0
 
 
-class Transport:
-    def __init__(self) -> None:
-        self.written = b""
-        self.closed = False
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class Flow:
-    write_paused = False
-
-
-def cycle(transport: Transport, ended: list[bool]) -> FastPathCycle:
-    return FastPathCycle({"path": "/"}, transport, Flow(), lambda: ended.append(True))  # type: ignore[arg-type]
-
-
 def test_an_unexpected_error_is_json_without_details(caplog: pytest.LogCaptureFixture) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise RuntimeError("secret")
 
-    transport, ended = Transport(), list[bool]()
-    with caplog.at_level(logging.ERROR, "convoy.http"):
-        asyncio.run(cycle(transport, ended).run_asgi(app))
-    head, _, body = transport.written.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 500 ")
-    assert b"content-length: %d" % len(body) in head
-    assert body == b'{"error":"internal error; the server\'s log has it"}'
-    assert transport.closed
-    assert ended == [True]
+    for path in (b"/hot", b"/cold"):
+        caplog.clear()
+        with caplog.at_level(logging.ERROR, "convoy.http"):
+            (answer,) = talk([post(b"abc", path)], app=app)
+        assert answer == (500, {"error": "internal error; the server's log has it"})
+        (record,) = caplog.records
+        assert "secret" in str(record.exc_info)
 
 
+@pytest.mark.parametrize("path", [b"/hot", b"/cold"])
 @pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\x00b", b"a\nb"])
-def test_a_header_with_control_characters_is_refused(value: bytes) -> None:
-    async def app(scope: Any, receive: Any, send: Callable[[Message], Any]) -> None:
+def test_a_header_with_control_characters_is_refused(value: bytes, path: bytes) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"x-request-id", value)]})
         await send({"type": "http.response.body", "body": b""})
 
-    transport, ended = Transport(), list[bool]()
-    asyncio.run(cycle(transport, ended).run_asgi(app))
-    assert transport.written.startswith(b"HTTP/1.1 500 ")
-    assert b"cookie" not in transport.written
+    (answer,) = talk([post(b"abc", path)], app=app)
+    assert answer.status == 500

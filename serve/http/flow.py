@@ -1,0 +1,39 @@
+"""Flow control of a connection, in both directions."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Flow:
+    """Pauses reading while the server cannot use more bytes, and writers while the client does not read."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._reading = True
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.write_paused = False
+
+    def pause_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._reading:
+            self._reading = True
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        self._writable.set()
+
+    async def drain(self) -> None:
+        """Waits until the client has read enough."""
+        await self._writable.wait()
