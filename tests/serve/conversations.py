@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Sequence
 from functools import partial
@@ -14,6 +15,7 @@ from serve.config.schema import Limits
 from serve.http.body import Headers, Message, Receive, Scope, Send
 from serve.http.connection import Connection, Listener
 from serve.http.exchange import Exchange
+from serve.http.head import join_fields
 
 HOT = b"/hot"
 DEFAULTS = Limits()
@@ -100,19 +102,22 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
         message = await receive()
         body += message.get("body", b"")
         more = message.get("more_body", False)
-    headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
+    headers = {name.decode(): value.decode("latin-1") for name, value in join_fields(scope["headers"]).items()}
     told = orjson.dumps({"path": scope["path"], "body": body.decode("latin-1"), "headers": headers})
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(told))]})
     await send({"type": "http.response.body", "body": told})
 
 
-def talk(pieces: Sequence[bytes], limits: Limits = DEFAULTS, app: Any = echo) -> list[Answer]:
-    """The answers to these bytes, until the server closes."""
+def talk(pieces: Sequence[bytes], limits: Limits = DEFAULTS, app: Any = echo, half_close: bool = False) -> list[Answer]:
+    """The answers to these bytes, until the server closes. `half_close`: the client then closes its direction."""
 
     async def run() -> bytes:
         async with Conversation(app, limits) as one:
-            for piece in pieces:
-                await one.send(piece)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the server has refused and closed
+                for piece in pieces:
+                    await one.send(piece)
+            if half_close:
+                one.socket.shutdown(socket.SHUT_WR)
             return await one.rest()
 
     return parse_answers(asyncio.run(run()))

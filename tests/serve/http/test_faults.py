@@ -14,13 +14,13 @@ import httpx
 import numpy as np
 import orjson
 import pytest
-from serve.http.head import MAX_PLAIN_BYTES
 
 from convoy.protos import classifier_pb2 as classifier_pb
 from convoy.protos import open_inference_pb2 as inference_pb
 from convoy.protos.classifier_pb2_grpc import ClassifierStub
 from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from models.artifact import BUNDLED
+from serve.http.head import MAX_PLAIN_BYTES
 from serve.telemetry.definitions import FAILED_SECONDS, REQUESTS
 from serve.telemetry.exposition import total
 from serve.telemetry.mmap_store import read_files

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from serve.http.head import MAX_PLAIN_BYTES
 
 from models.artifact import BUNDLED
 from serve.http.body import Receive, Scope, Send
+from serve.http.head import MAX_PLAIN_BYTES
 from tests.serve.conversations import talk
 from tests.serve.listeners import Serving, StartGateway
 

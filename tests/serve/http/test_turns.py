@@ -20,7 +20,9 @@ LIMITS = Limits(header_bytes=1024, headers=20, body_bytes=1024, bodies_bytes=500
 
 
 def post(path: bytes, body: bytes, *headers: bytes) -> bytes:
-    return b"\r\n".join([b"POST %s HTTP/1.1" % path, b"host: here", b"content-length: %d" % len(body), *headers, b"", body])
+    return b"\r\n".join(
+        [b"POST %s HTTP/1.1" % path, b"host: here", b"content-length: %d" % len(body), *headers, b"", body]
+    )
 
 
 def test_waiting_requests_are_not_parsed() -> None:
@@ -119,7 +121,10 @@ def test_the_rest_of_an_answered_body_takes_no_memory(framing: str) -> None:
     if framing == "length":
         head, body = post(b"/early", body)[: -len(body)], body
     else:
-        head, body = b"POST /early HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n", b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+        head, body = (
+            b"POST /early HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n",
+            b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body),
+        )
     answers = talk([head, body, post(b"/cold", bytes(3000)), LAST], LIMITS, early)
     assert [one.status for one in answers] == [403, 200, 200]
 
