@@ -63,7 +63,7 @@ class AsgiExchange:
     """A request that came as an ASGI application's, as an `Exchange`."""
 
     def __init__(self, scope: RequestScope, receive: Receive, send: Send) -> None:
-        self.headers = join_fields(scope["headers"])
+        self.headers: Headers = join_fields(scope["headers"])
         self.query: bytes = scope["query_string"]
         self.began = scope.began
         self.client: tuple[str, int] | None = scope["client"]

@@ -172,7 +172,7 @@ def test_feedback_items_are_counted_before_they_are_read(channel: grpc.Channel) 
 
 def predict(gateway: Serving, document: Any) -> None:
     async def parse() -> None:
-        await KSERVE.parse({}, {}, orjson.dumps(document), gateway.plane.endpoints.by_name[MODEL])
+        await KSERVE.parse(b"", {}, orjson.dumps(document), gateway.plane.endpoints.by_name[MODEL])
 
     asyncio.run(parse())
 
