@@ -63,7 +63,7 @@ test-setup: ## install the Debian packages that tests start, if they are missing
 	fi
 
 test: $(DEV)/ready test-setup ## install what the tests need; quick tests and end-to-end tests on real Ray
-	$(DEV)/bin/pytest -m "not slow and not gpu" --cov --cov-report=term:skip-covered
+	$(DEV)/bin/pytest -m "not slow and not gpu" -n 2 --dist loadgroup --cov --cov-report=term:skip-covered
 
 test-slow: $(DEV)/ready test-setup ## tests that need data sets, long runs or many processes
 	$(DEV)/bin/pytest -m "slow and not gpu"

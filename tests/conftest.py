@@ -31,3 +31,17 @@ def shared() -> Path:
 def free_ports() -> Callable[[int], list[int]]:
     """Finds free TCP ports on loopback."""
     return find_free_ports
+
+
+# Tests that take most of a machine, or share one server on Ray, run one after the other in one process; all others run in
+# another process beside them, file by file, so that a file's fixtures are made once.
+TOGETHER = {"tests/end_to_end": "server", "tests/deploy": "server", "tests/loadtest": "server", "tests/benchmarks": "server"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups the tests for `pytest -n 2 --dist loadgroup`."""
+    for item in items:
+        path = item.path.relative_to(REPOSITORY)
+        folder = "/".join(path.parts[:2])
+        item.add_marker(pytest.mark.xdist_group(TOGETHER.get(folder, str(path))))

@@ -226,6 +226,7 @@ def test_each_request_of_a_stream_is_checked(gateway: Serving) -> None:
 
 
 def test_a_refusal_is_counted(gateway: Serving, http: httpx.Client) -> None:
-    http.post(CLASSIFY, content=DIGIT, headers=bearer("slow"))
+    statuses = [http.post(CLASSIFY, content=DIGIT, headers=bearer("slow")).status_code for _ in range(3)]
+    assert 429 in statuses
     folder = gateway.metrics.folder
     until(lambda: any(dict(one)["reason"] == "quota" for one in total(read_files(folder))[SHED.name]))
