@@ -37,10 +37,10 @@ def set_model(text: str, name: str, changes: Mapping[str, Any], remarks: Sequenc
         raise ConfigError(f"the configuration does not name the model {name!r}; add it under models")
     number, node = found
     keys = document["models"][number]
-    changed = {key: value for key, value in changes.items() if key not in keys or not _same(keys[key], value)}
+    changed = {key: value for key, value in changes.items() if key not in keys or not _equal(keys[key], value)}
     result = _apply(text, [*_remarks(text, node, remarks), *_changes(text, node, changed)])
     document["models"][number] = keys | changed
-    if not _means(result, document):
+    if not _parses_to(result, document):
         wanted = ", ".join(f"{key}: {_flow(value)}" for key, value in changed.items())
         raise ConfigError(
             f"the model {name!r} cannot be edited safely: anchors, aliases, block scalars or explicit keys are in the way; "
@@ -81,7 +81,7 @@ def _remarks(text: str, node: yaml.MappingNode, remarks: Sequence[str]) -> list[
 
 
 def _lines_after(text: str, position: int, lines: Sequence[str]) -> Edit:
-    """Inserts lines below the line of a position, which may be the last line and lack a line break."""
+    """Inserts lines below the line of a position. That line may be the last one, without a line break."""
     line_break, match = _line_break(text), LINE_BREAK.search(text, position)
     if match is None:
         return len(text), len(text), "".join(line_break + line for line in lines)
@@ -105,21 +105,21 @@ def _flow(value: Any) -> str:
     return listed.strip()[1:-1]
 
 
-def _same(old: Any, new: Any) -> bool:
+def _equal(old: Any, new: Any) -> bool:
     """Whether two values are equal; true and 1 are not, 10 and 10.0 are."""
     return isinstance(old, bool) is isinstance(new, bool) and bool(old == new)
 
 
-def _means(text: str, document: Any) -> bool:
-    """Whether a text holds a document. This catches every edit that the positions alone cannot prove safe."""
+def _parses_to(text: str, document: Any) -> bool:
+    """Whether a text parses to a document. This catches every edit that the positions alone cannot prove safe."""
     try:
         return bool(parse_yaml(text) == document)
-    except (ConfigError, RecursionError):  # a document may hold itself
+    except (ConfigError, RecursionError):  # an alias may refer to the node that contains it
         return False
 
 
 def _find_model(root: yaml.Node | None, name: str) -> tuple[int, yaml.MappingNode] | None:
-    """A model's place under `models`, and its node."""
+    """The index of a model under `models`, and its node."""
     models = _value(root, "models")
     for number, node in enumerate(models.value if isinstance(models, yaml.SequenceNode) else []):
         named = _value(node, "name")

@@ -13,7 +13,7 @@ from convoy.errors import ConfigError
 from convoy.yaml_text import parse_yaml
 from serve.config.schema import Settings
 
-PROBLEMS = 10  # named in an error, at most
+PROBLEMS = 10  # largest number of problems that an error names
 
 
 def load_settings(path: Path | None = None) -> Settings:
