@@ -11,7 +11,7 @@ from hypothesis import settings
 
 from benchmarks.server import free_ports as find_free_ports
 
-# The duration of an example depends on the machine, not on the code.
+# The duration of an example depends on the load of the machine.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of reference data for developers; skips the test without it."""
+    """The folder with reference data for developers. Skips the test if it does not exist."""
     folder = Path(os.environ.get("CONVOY_SHARED") or REPOSITORY.parent / "shared")
     if not folder.is_dir():
         pytest.skip(f"shared data absent: {folder}")

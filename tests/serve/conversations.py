@@ -1,4 +1,4 @@
-"""Raw bytes to one HTTP connection over a real socket, each piece in a read of its own, and its answers."""
+"""Sends raw bytes to a server-side HTTP connection over a real socket, each piece in a read of its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from serve.http.connection import Connection
 HOT = b"/hot"
 DEFAULTS = Limits()
 PATIENCE = 30.0
-TURNS = 4  # of an event loop, in which it reads what has come and runs whom that wakes
+TURNS = 4  # iterations of the event loop, enough to read a piece and to run the tasks that it wakes
 
 
 class Answer(NamedTuple):
@@ -28,7 +28,7 @@ class Answer(NamedTuple):
 
 
 class Hot:
-    """Refuses nothing early."""
+    """A single hot URL, without early refusals."""
 
     def is_hot(self, url: bytes) -> bool:
         return url == HOT
@@ -38,7 +38,7 @@ class Hot:
 
 
 class Conversation:
-    """A client's socket, and the connection at its other end, which serves `app`."""
+    """A client's socket, and the server's connection at its other end, which serves `app`."""
 
     def __init__(self, app: Any, limits: Limits) -> None:
         self._app = app
@@ -47,8 +47,8 @@ class Conversation:
     async def __aenter__(self) -> Conversation:
         loop = asyncio.get_running_loop()
         config = uvicorn.Config(self._app, ws="none", lifespan="off", interface="asgi3", log_config=None)
-        rest = {"config": config, "server_state": ServerState(), "app_state": {}}
-        make = partial(Connection, self._limits, BodyMemory(), Hot(), **rest)
+        options = {"config": config, "server_state": ServerState(), "app_state": {}}
+        make = partial(Connection, self._limits, BodyMemory(), Hot(), **options)
         self.socket, server = socket.socketpair()
         self.socket.setblocking(False)
         self.transport, self.connection = await loop.connect_accepted_socket(make, server)
@@ -61,6 +61,7 @@ class Conversation:
         await self.turn()
 
     async def turn(self) -> None:
+        """Lets the server read and answer."""
         for _ in range(TURNS):
             await asyncio.sleep(0)
 
@@ -69,7 +70,7 @@ class Conversation:
         await self.turn()
 
     async def rest(self) -> bytes:
-        """Everything until the server closes its side."""
+        """Reads until the server closes its side."""
         received = b""
         async with asyncio.timeout(PATIENCE):
             while piece := await asyncio.get_running_loop().sock_recv(self.socket, 1 << 20):
@@ -78,32 +79,32 @@ class Conversation:
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with what it was asked."""
+    """Answers with the path, body and headers of the request."""
     body, more = b"", True
     while more:
         message = await receive()
         body += message.get("body", b"")
         more = message.get("more_body", False)
     headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
-    told = orjson.dumps({"path": scope["path"], "body": body.decode("latin-1"), "headers": headers})
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(told))]})
-    await send({"type": "http.response.body", "body": told})
+    document = orjson.dumps({"path": scope["path"], "body": body.decode("latin-1"), "headers": headers})
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(document))]})
+    await send({"type": "http.response.body", "body": document})
 
 
 def talk(pieces: Sequence[bytes], limits: Limits = DEFAULTS, app: Any = echo) -> list[Answer]:
-    """The answers to these bytes, until the server closes."""
+    """Sends pieces of bytes. Returns the answers until the server closes the connection."""
 
     async def run() -> bytes:
-        async with Conversation(app, limits) as one:
+        async with Conversation(app, limits) as client:
             for piece in pieces:
-                await one.send(piece)
-            return await one.rest()
+                await client.send(piece)
+            return await client.rest()
 
     return parse_answers(asyncio.run(run()))
 
 
 def parse_answers(received: bytes) -> list[Answer]:
-    """Each whole, whatever stands in bodies; an interim answer is none."""
+    """Splits responses by their Content-Length. Interim responses (1xx) are skipped."""
     answers = []
     while received:
         head, _, received = received.partition(b"\r\n\r\n")

@@ -1,3 +1,5 @@
+"""The context of a request: cancellation, and copies for repeated runs."""
+
 from __future__ import annotations
 
 import asyncio
@@ -10,13 +12,13 @@ from serve.gateway.request_context import RequestContext
 from serve.telemetry.request_timings import RequestTimings
 
 
-def test_cancel_fails_what_the_request_waits_for() -> None:
+def test_cancellation_fails_the_futures_that_the_request_awaits() -> None:
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
         done, waiting = loop.create_future(), loop.create_future()
         done.set_result(1)
         context = RequestContext(RequestTimings(0.0))
-        context.cancel()  # nothing is waited for yet
+        context.cancel()  # nothing is awaited yet
         context.pending = (done, waiting)
         context.cancel()
         context.cancel()  # a second disconnect changes nothing

@@ -1,3 +1,5 @@
+"""Classification requests over HTTP: bodies and options in every format."""
+
 from __future__ import annotations
 
 import asyncio
@@ -19,9 +21,9 @@ MODEL = cast(Endpoint, SimpleNamespace(name="model", most_images=64))
 
 
 def parse(body: bytes, kind: bytes = b"", query: bytes = b"", **headers: bytes) -> ClassifyCall:
-    asked = {b"content-type": kind} | {name.replace("_", "-").encode(): value for name, value in headers.items()}
-    scope = {"type": "http", "query_string": query, "headers": list(asked.items()), "method": "POST"}
-    return asyncio.run(parse_classify(scope, asked, body, MODEL))
+    fields = {b"content-type": kind} | {name.replace("_", "-").encode(): value for name, value in headers.items()}
+    scope = {"type": "http", "query_string": query, "headers": list(fields.items()), "method": "POST"}
+    return asyncio.run(parse_classify(scope, fields, body, MODEL))
 
 
 @given(
