@@ -33,9 +33,9 @@ def free_ports() -> Callable[[int], list[int]]:
     return find_free_ports
 
 
-# Tests that take most of a machine, or share one server on Ray, run one after the other in one process; all others run in
-# another process beside them, file by file, so that a file's fixtures are made once.
-TOGETHER = {"tests/end_to_end": "server", "tests/deploy": "server", "tests/loadtest": "server", "tests/benchmarks": "server"}
+# They share one server on Ray and expect most of a machine, so they run one after the other, in one process. All others run
+# in another process beside them, file by file, so that a file's fixtures are made once.
+WITH_SERVER = frozenset({"tests/end_to_end", "tests/deploy"})
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -43,5 +43,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Groups the tests for `pytest -n 2 --dist loadgroup`."""
     for item in items:
         path = item.path.relative_to(REPOSITORY)
-        folder = "/".join(path.parts[:2])
-        item.add_marker(pytest.mark.xdist_group(TOGETHER.get(folder, str(path))))
+        group = "server" if "/".join(path.parts[:2]) in WITH_SERVER else str(path)
+        item.add_marker(pytest.mark.xdist_group(group))
