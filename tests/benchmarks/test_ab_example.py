@@ -50,7 +50,7 @@ def test_the_report_covers_the_truth_and_pairing_halves_the_samples() -> None:
             assert arm["engine_ms"]["value"] > 0
             assert arm["energy"]["joules_per_image"]["value"] > 0
             assert (arm["energy"]["source"], arm["energy"]["method"]) == ("declared", "estimated")
-    # `cost` is the number of samples for an interval of width 1: widths shrink with the square root of the samples. The number at which
-    # the comparison settled would depend on the order of arrival.
+    # `cost` is the number of samples for an interval of width 1: widths shrink with the square root of the samples. The
+    # number at which the comparison settled would depend on the order of arrival.
     assert 2 * cost["paired"] <= cost["split"]
     assert example.better.model in "\n".join(lines(example))
