@@ -207,8 +207,8 @@ def test_a_file_size_limit_leaves_the_old_artifact_and_is_explained(tmp_path: Pa
 
 
 def test_a_failure_leaves_no_parent_folders(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="is no classifier"), new_artifact(tmp_path / "a.txt" / "some" / "out"):
-        raise ArtifactError("it is no classifier")
+    with pytest.raises(ArtifactError, match="is not a classifier"), new_artifact(tmp_path / "a.txt" / "some" / "out"):
+        raise ArtifactError("it is not a classifier")
     assert contents(tmp_path) == {}
 
 
