@@ -48,25 +48,25 @@ def overload(setup: Setup) -> list[Row]:
         measure = partial(wrk, url, net.image, 16, setup.seconds, OCTETS)
         capacity, rows = measure().rps, []
         for phase in PHASES:
-            offered = [_offer(server, url, net.image, one, capacity, setup.seconds) for one in phase]
+            offered = [_offer(server, url, net.image, load, capacity, setup.seconds) for load in phase]
             before, capacity = capacity, measure().rps
-            for one, (account, cpu) in zip(phase, offered, strict=True):
-                rows.append(_row(one, account, cpu, (before + capacity) / 2, setup.seconds))
+            for load, (account, cpu) in zip(phase, offered, strict=True):
+                rows.append(_row(load, account, cpu, (before + capacity) / 2, setup.seconds))
         return rows
 
 
-def _offer(server: Server, url: str, body: Path, one: Offer, capacity: float, seconds: float) -> tuple[Account, float]:
+def _offer(server: Server, url: str, body: Path, load: Offer, capacity: float, seconds: float) -> tuple[Account, float]:
     """The client's account of the requests, and the server's CPU seconds."""
     cpu = server.cpu_seconds()
-    account = offer(url, body, capacity * one.times, seconds + one.after, DEADLINE)
+    account = offer(url, body, capacity * load.times, seconds + load.after, DEADLINE)
     return account, server.cpu_seconds() - cpu
 
 
-def _row(one: Offer, account: Account, cpu: float, capacity: float, seconds: float) -> Row:
-    after = one.after
+def _row(load: Offer, account: Account, cpu: float, capacity: float, seconds: float) -> Row:
+    after = load.after
     good = account.count(200, DEADLINE_MS / 1000, after) / seconds
     return {
-        "name": one.name,
+        "name": load.name,
         "offered": sum(at >= after for at in account.scheduled) / seconds,
         "good": good,
         "of_capacity": good / capacity,

@@ -102,8 +102,8 @@ def main() -> int:
     chosen = [known[name] for name in arguments.faults or known]
     RESULTS.mkdir(parents=True, exist_ok=True)
     for where in () if arguments.page_only else dict.fromkeys(fault.where for fault in chosen):
-        measured = measure_all if arguments.here else measure_apart
-        measured([fault for fault in chosen if fault.where == where], arguments.rate)
+        run_faults = measure_all if arguments.here else measure_apart
+        run_faults([fault for fault in chosen if fault.where == where], arguments.rate)
     if arguments.write or arguments.page_only:
         files = [path for path in RESULTS.glob("*.json") if path.stem in {fault.name for fault in chosen}]
         results = {path.stem: json.loads(path.read_text()) for path in files}

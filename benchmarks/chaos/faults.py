@@ -170,7 +170,7 @@ FAULTS = (
     Fault(
         "database",
         "the ledger's PostgreSQL is down for 10 s",
-        "no request fails, of experiments neither; their events wait in memory, and all are recorded",
+        "no request fails, including those of experiments; their events wait in memory, and all are recorded",
         lose_database,
         prepare=account.note,
         check=account.check,

@@ -37,8 +37,8 @@ class Result:
         return asdict(self)
 
 
-def judge(fault: Fault, run: Run, at: float, back: float) -> Result:
-    """`at`: seconds from the start of the run to the fault; `back`: seconds from the fault to recovery.
+def judge(fault: Fault, run: Run, injected: float, recovery: float) -> Result:
+    """`injected`: seconds from the start of the run to the fault; `recovery`: seconds from the fault to recovery.
 
     Raises ValueError if a request is unaccounted for, or if requests were slow or failed before the fault: then the machine
     cannot carry the load, and the run says nothing about the fault.
@@ -46,13 +46,13 @@ def judge(fault: Fault, run: Run, at: float, back: float) -> Result:
     account = run.fold.account
     if account.total() != sum(run.issued.values()):
         raise ValueError(f"{sum(run.issued.values())} requests were sent and {account.total()} accounted for")
-    if disturbed_before := disturbed_windows_before(run, at):
+    if disturbed_before := disturbed_windows_before(run, injected):
         raise ValueError(
             f"{disturbed_before} of the windows before {fault.name} were disturbed; free the machine or lower --rate"
         )
     seen = {outcome_name(code): count for code, count in sorted(account.items()) if not is_ok(code)}
     failed = sum(seen.values())
-    disturbed = disturbance(run, at)
+    disturbed = disturbance(run, injected)
     return Result(
         fault=fault.name,
         rate=account.total() / run.plan.end_s,
@@ -61,23 +61,23 @@ def judge(fault: Fault, run: Run, at: float, back: float) -> Result:
         seen=seen,
         slowest_s=run.fold.total.latency.maximum() or 0.0,
         disturbed_s=disturbed,
-        back_s=back,
+        back_s=recovery,
         kept=failed <= fault.most_failed and disturbed <= fault.within_seconds,
     )
 
 
-def disturbance(run: Run, at: float) -> float:
+def disturbance(run: Run, injected: float) -> float:
     """Seconds from the fault to the end of the last window with a failed or slow request."""
-    disturbed = [end for end in disturbed_ends(run) if end > at]
-    return disturbed[-1] - at if disturbed else 0.0
+    disturbed = [end for end in disturbed_ends(run) if end > injected]
+    return disturbed[-1] - injected if disturbed else 0.0
 
 
-def disturbed_windows_before(run: Run, at: float) -> int:
+def disturbed_windows_before(run: Run, injected: float) -> int:
     """Number of windows between the warm-up and the fault in which a request failed or was slow.
 
     Requests due less than `SLOW_SECONDS` before the fault may still be in flight, so their windows do not count.
     """
-    return sum(run.plan.warmup_s < end <= at - SLOW_SECONDS for end in disturbed_ends(run))
+    return sum(run.plan.warmup_s < end <= injected - SLOW_SECONDS for end in disturbed_ends(run))
 
 
 def disturbed_ends(run: Run) -> list[float]:
