@@ -44,8 +44,9 @@ def _explain(problem: dict[str, Any], known: Iterable[str]) -> str:
         return f"unknown key {key!r}; {hint(str(problem['loc'][-1]), known) if known else 'leave it out'}"
     if problem["type"] in MISSING:
         return f"{key} is missing"
-    message = problem["msg"].removeprefix("Value error, ")  # the text of our own validators follows
-    message = message[0].lower() + message[1:]
+    text = problem["msg"]
+    # A prefix before the text of our own validators; other texts are pydantic's sentences.
+    message = text.removeprefix("Value error, ") if problem["type"] == "value_error" else text[0].lower() + text[1:]
     return f"{key}: {message}" if key else message
 
 

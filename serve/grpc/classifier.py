@@ -54,7 +54,6 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
             timings.received = timings.started
             options = _options(request)
             request_context.request_id = options.id or plane.new_id()
-            request_context.deadline = plane.deadline(timings.started, context.time_remaining())
             request_context.priority = request.priority
             check_images(endpoint, len(request.images))
             answers = await endpoint.answer(request_context, partial(plane.classify, images=list(request.images)))

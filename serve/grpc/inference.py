@@ -68,7 +68,6 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             request_context.request_id = request.id
             parsed = await _parse(request, endpoint)
             request_context.timings.received = self._calls.clock()
-            request_context.deadline = self._plane.deadline(request_context.timings.started, context.time_remaining())
             apply_parameters(self._plane, request_context, parsed)
             return render_message(await infer(self._plane, endpoint, request_context, parsed))
 
