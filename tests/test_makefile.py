@@ -35,11 +35,19 @@ def test_without_root_and_sudo_it_names_the_missing_packages_and_stops(folder: P
     dpkg = commands / "dpkg"
     dpkg.write_text('#!/bin/sh\ncase "$*" in *wrk*) exit 1;; esac\n')
     dpkg.chmod(0o755)
-    user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-    if user:
+    root = os.geteuid() == 0
+    if root:
         os.chown(work, NOBODY, NOBODY)
     done = subprocess.run(
-        ["make", target], cwd=work, env={"PATH": str(commands)}, capture_output=True, text=True, check=False, **user
+        ["make", target],
+        cwd=work,
+        env={"PATH": str(commands)},
+        user=NOBODY if root else None,
+        group=NOBODY if root else None,
+        extra_groups=[] if root else None,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     message, stopped = done.stderr.splitlines()
     assert message == "the tests need Debian packages that are missing; as root: apt-get install wrk"
