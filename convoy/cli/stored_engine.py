@@ -10,21 +10,20 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from convoy.engine_names import BACKENDS, PRECISIONS
+
 if TYPE_CHECKING:
     from models.artifact import Artifact
     from models.engines.spec import EngineSpec
     from models.engines.store.store import Store
     from models.engines.store.stored_engine import StoredEngine
 
-ENGINES = ("onnxruntime", "openvino", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt")
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-
 store_option = click.option(
     "--store", default="", help="Engine store: a folder, or a URL such as s3://…  [default: in the user's cache]"
 )
 engine_option = click.option(
     "--engine",
-    type=click.Choice(ENGINES),
+    type=click.Choice(BACKENDS),
     default="onnxruntime",
     show_default=True,
     help="Runtime that runs the model.",

@@ -9,11 +9,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from convoy.credentials import node_folder
+from convoy.engine_names import BackendName, Precision
 from convoy.errors import unknown
 from convoy.files import expand_home
 from models.artifact import BUNDLED, MANIFEST, WEIGHTS
-from models.engines.backends.registry import BackendName
-from models.engines.engine import Precision
 from serve.config.base import NAME, TENSOR_SUFFIX, FrozenModel, Named
 from serve.config.ensembles import CascadeConfig, EnsembleConfig
 from serve.config.experiments import Experiment

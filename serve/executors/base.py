@@ -9,7 +9,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.engine import Precision, TensorSpec
+from convoy.engine_names import Precision
+from models.engines.engine import TensorSpec
 from serve.batching.latency_curve import LatencyCurve
 from serve.batching.slots import Slots
 

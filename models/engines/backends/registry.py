@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
+from convoy.engine_names import BACKENDS, BackendName, Precision
 from convoy.errors import ConfigError, unknown
-from models.engines.engine import Engine, Precision
+from models.engines.engine import Engine
 
-CpuBackendName = Literal["onnxruntime", "openvino"]
-GpuBackendName = Literal["onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt"]
-BackendName = Literal[CpuBackendName, GpuBackendName]
-CPU_BACKENDS: tuple[CpuBackendName, ...] = get_args(CpuBackendName)
-GPU_BACKENDS: tuple[GpuBackendName, ...] = get_args(GpuBackendName)
-BACKENDS: tuple[BackendName, ...] = (*CPU_BACKENDS, *GPU_BACKENDS)
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 MODULES: dict[BackendName, str] = {
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",

@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
+from convoy.engine_names import CPU_BACKENDS
 from convoy.errors import ConfigError, NotFound
-from models.engines.backends.registry import CPU_BACKENDS, MODULES, find_backend, installed_backends
+from models.engines.backends.registry import MODULES, find_backend, installed_backends
 
 
 def test_all_cpu_backends_are_installed_for_tests() -> None:
