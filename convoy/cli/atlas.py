@@ -189,6 +189,7 @@ def choose(measured: Atlas, dataset: str, top1: float | None, ms: float | None) 
 
 
 def print_summary(measured: Atlas, best: Candidate | None) -> None:
+    """Prints a row per network and batch size, the failures, the findings and, if there is one, the cheapest network."""
     from serve.atlas.findings import findings
 
     table = Table("network", "batch", "ms per image", "95 % interval", "MB", "J per image", box=None)

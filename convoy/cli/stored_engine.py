@@ -59,16 +59,19 @@ def get_or_build(spec: EngineSpec, store: Store) -> tuple[StoredEngine, bool]:
 
 
 def engine_document(entry: StoredEngine) -> dict[str, Any]:
+    """The manifest of a stored engine and its folder, JSON-ready."""
     from dataclasses import asdict
 
     return {"folder": str(entry.folder), **asdict(entry.manifest)}
 
 
 def engine_version(entry: StoredEngine) -> str:
+    """Name and version of the runtime that the engine was built with."""
     return f"{entry.engine} {entry.manifest.recipe['versions'][entry.engine]}"
 
 
 def print_engine(entry: StoredEngine, console: Console) -> None:
+    """Prints a stored engine: its accuracy check, size, build steps and folder."""
     manifest, judgement = entry.manifest, entry.manifest.judgement
     table = Table(box=None, show_header=False)
     rows = {
@@ -90,4 +93,5 @@ def print_engine(entry: StoredEngine, console: Console) -> None:
 
 
 def percent(share: float | None) -> str:
+    """Formats a share (0..1) as a percentage; empty for None."""
     return "" if share is None else f"{share:.2%}"

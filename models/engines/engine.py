@@ -26,10 +26,14 @@ class Engine(Protocol):
     """
 
     @property
-    def input(self) -> TensorSpec: ...
+    def input(self) -> TensorSpec:
+        """The only input."""
+        ...
 
     @property
-    def output(self) -> TensorSpec: ...
+    def output(self) -> TensorSpec:
+        """The logits, FP32 [n, classes]."""
+        ...
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Logits [n, classes] of a batch [n, …]. Raises EngineFailed."""

@@ -63,6 +63,7 @@ class EngineSpec:
 
     @property
     def key(self) -> str:
+        """The name of the engine in the store: sha256 of the recipe, as hexadecimal digits."""
         return spec_key(self.recipe)
 
     def differences(self, recipe: Mapping[str, Any]) -> list[str]:

@@ -65,6 +65,7 @@ class QueueItem:
         return self.future.done()
 
     def fail(self, error: ConvoyError) -> None:
+        """Ends the item with an error, unless it has ended already."""
         if not self.future.done():
             self.future.set_exception(error)
 

@@ -64,6 +64,7 @@ class Listen(FrozenModel):
 
     @property
     def http_scheme(self) -> str:
+        """The scheme of the HTTP listener's URLs."""
         return "https" if self.tls else "http"
 
 
@@ -145,6 +146,7 @@ class Power(FrozenModel):
 
     @property
     def declared(self) -> bool:
+        """Whether watts are declared for this machine."""
         return self.idle_watts is not None
 
 
@@ -188,6 +190,7 @@ class ModelConfig(Named):
 
     @property
     def folder(self) -> Path:
+        """Folder of the artifact: a bundled one unless `artifact` names another."""
         return expand_home(self.artifact) if self.artifact else BUNDLED / self.name
 
 
@@ -333,6 +336,7 @@ class Settings(Catalog):
 
     @property
     def atlas_path(self) -> Path:
+        """The atlas file that the server shows."""
         return expand_home(self.atlas) if self.atlas else default_atlas()
 
     @property

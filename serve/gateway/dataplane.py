@@ -76,6 +76,7 @@ class DataPlane:
         return self.endpoints.find(name, version)
 
     def new_id(self) -> str:
+        """A request id that no other replica makes."""
         return f"{self._prefix}-{next(self._ids):x}"
 
     def deadline(self, started: float, timeout: float | None) -> float:

@@ -16,9 +16,13 @@ class Caller(Protocol):
     """The client of a request; `header` also finds gRPC metadata, by names in lower case."""
 
     @property
-    def address(self) -> str: ...
+    def address(self) -> str:
+        """The client's IP address, empty if it is not known."""
+        ...
 
-    def header(self, name: str) -> str | None: ...
+    def header(self, name: str) -> str | None:
+        """The value of a header, None if it is absent."""
+        ...
 
 
 class NoCaller:

@@ -27,11 +27,14 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
 
     @aborts
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:  # noqa: N802
+        """Classifies the images of one request."""
         return await self._classify(request, context)
 
     async def ClassifyStream(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.ClassifyRequest | ConvoyError], context: Context
     ) -> AsyncIterator[pb.ClassifyResponse]:
+        """Classifies a stream of requests, answered in their order; an error ends its request, not the stream."""
+
         async def answer(request: pb.ClassifyRequest | ConvoyError) -> pb.ClassifyResponse:
             if isinstance(request, ConvoyError):
                 return pb.ClassifyResponse(error=str(request))

@@ -39,11 +39,14 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
     @aborts
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:  # noqa: N802
+        """Runs a model on tensors or encoded images."""
         return await self._infer(request, context)
 
     async def ModelStreamInfer(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.ModelInferRequest | ConvoyError], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        """Runs a stream of requests, answered in their order; an error ends its request, not the stream."""
+
         async def answer(request: pb.ModelInferRequest | ConvoyError) -> pb.ModelStreamInferResponse:
             if isinstance(request, ConvoyError):
                 return pb.ModelStreamInferResponse(error_message=str(request))

@@ -155,6 +155,7 @@ class HttpApp:
         return began if now - began > WAIT_SECONDS else now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry point: inference requests are answered here, all others by the cold routes."""
         route = self._routes.get(scope["path"]) if scope["method"] == "POST" else None
         if route is None:
             await self._pages(scope, receive, send)

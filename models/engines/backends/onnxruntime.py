@@ -77,6 +77,7 @@ class OnnxRuntime:
 
 
 def backend() -> OnnxRuntime:
+    """The backend, as `registry.find_backend` expects it."""
     return OnnxRuntime()
 
 

@@ -96,6 +96,7 @@ class OpenVino:
 
 
 def backend() -> OpenVino:
+    """The backend, as `registry.find_backend` expects it."""
     return OpenVino()
 
 

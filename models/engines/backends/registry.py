@@ -30,7 +30,9 @@ class Backend(Protocol):
     """A library that runs ONNX graphs on one kind of device."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The backend's name in configuration files and engine manifests."""
+        ...
 
     @property
     def platform(self) -> str:
@@ -38,7 +40,9 @@ class Backend(Protocol):
         ...
 
     @property
-    def version(self) -> str: ...
+    def version(self) -> str:
+        """Version of the library; another version makes other engines."""
+        ...
 
     @property
     def strongly_typed(self) -> bool:
