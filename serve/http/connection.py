@@ -47,12 +47,10 @@ class Flow(FlowControl):
     held = False
 
     def hold(self) -> None:
-        """Stops reading until `release`, whatever uvicorn asks for."""
         self.held = True
         self.pause_reading()
 
     def release(self) -> None:
-        """Resumes reading."""
         self.held = False
         self.resume_reading()
 
