@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 
 from benchmarks.marks import write_between
 from benchmarks.nets import photos
+from convoy.engine_names import CPU_BACKENDS
 from convoy.errors import ArtifactError, ConvoyError
 from models.artifact import BUNDLED, MANIFEST, Artifact
 from models.engines.backends.cpu import cpu_name
-from models.engines.backends.registry import CPU_BACKENDS, Backend, installed_backends
+from models.engines.backends.registry import Backend, installed_backends
 from models.engines.build.builder import build_engine
 from models.engines.build.eval_data import find_eval_source
 from models.engines.engine import Engine

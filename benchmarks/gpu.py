@@ -22,10 +22,11 @@ from benchmarks.marks import write_between
 from benchmarks.nets import Net, photos, resnet18
 from benchmarks.sections import OCTETS
 from benchmarks.server import serving
+from convoy.engine_names import CPU_BACKENDS, GPU_BACKENDS
 from convoy.errors import ConfigError
 from models.artifact import BUNDLED, Artifact
 from models.engines.backends.gpu import Gpu, find_gpu
-from models.engines.backends.registry import CPU_BACKENDS, GPU_BACKENDS, Backend, find_backend
+from models.engines.backends.registry import Backend, find_backend
 from models.engines.build.eval_data import find_eval_source
 from models.engines.spec import BATCHES
 from models.engines.store.store import Store

@@ -11,12 +11,12 @@ from benchmarks.load import wrk
 from benchmarks.nets import Net, photos
 from benchmarks.sections import OCTETS, Row, Setup, classify, model, profiled, tight_loop
 from benchmarks.server import Server, serving
+from convoy.engine_names import Precision
 from convoy.errors import ArtifactError
 from models.artifact import BUNDLED, Artifact
 from models.engines.backends.registry import Backend, installed_backends
 from models.engines.build.builder import build_engine
 from models.engines.build.eval_data import find_eval_source
-from models.engines.engine import Precision
 from models.engines.spec import EngineSpec
 from models.engines.store.store import Store
 from models.engines.store.stored_engine import StoredEngine

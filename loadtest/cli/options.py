@@ -148,6 +148,7 @@ def make_plan(url: str, name: str, given: dict[str, Any]) -> Plan:
 
 
 def make_target(url: str, given: dict[str, Any]) -> Target:
+    """The target at a URL, by the options of the command line. Raises ConfigError."""
     default = "grpc" if url.startswith("grpc:") else "oip" if given["tensor"] else "classify"
     pairs = [header.partition(":") for header in given["headers"]]
     if any(not colon for _, colon, _ in pairs):
@@ -218,6 +219,7 @@ def _steps(text: str) -> tuple[Step, ...]:
 
 
 def read_recorded_file(path: str) -> tuple[float, ...]:
+    """Arrival times in seconds from a file with one per line. Raises ConfigError."""
     try:
         return read_recorded(Path(path).read_text())
     except ValueError as error:

@@ -21,4 +21,5 @@ class Item:
 
     @property
     def row(self) -> NDArray[Any]:
+        """The tensor; empty for an item without one."""
         return np.empty(0) if self.tensor is None else self.tensor

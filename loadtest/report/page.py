@@ -37,6 +37,7 @@ def report_sections(report: Report, bands: Sequence[Band] = ()) -> list[str]:
 
 
 def heading(report: Report) -> str:
+    """HTML of the target, the duration, the date and the payloads."""
     target = report.plan["target"]
     payloads = escape("; ".join(report.payloads))
     facts = " · ".join((target["url"], target["protocol"], f"{report.seconds:g} s", report.made))

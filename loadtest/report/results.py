@@ -72,6 +72,7 @@ def curve(reports: Sequence[Report], target_ms: float | None = None) -> str:
 
 
 def sweep_sections(reports: Sequence[Report]) -> list[str]:
+    """HTML sections of a sweep: notes, the curve and a row per run."""
     rows = [sweep_row(report) for report in reports]
     return [heading(reports[0]), notes(reports), curve(reports), table(SWEEP_HEADS, rows)]
 
@@ -123,6 +124,7 @@ def spike_sentence(spike: Spike) -> str:
 
 
 def spike_sections(spike: Spike) -> list[str]:
+    """HTML sections of a spike test; the spike is marked in the charts."""
     kind = "" if spike.recovery_s is not None else " bad"
     band = Band(spike.spike_from_s, spike.spike_until_s, "spike")
     sections = report_sections(spike.report, [band])
@@ -130,6 +132,7 @@ def spike_sections(spike: Spike) -> list[str]:
 
 
 def soak_sections(soak: Soak) -> list[str]:
+    """HTML sections of a soak test: the drifts follow the verdict."""
     said = "; ".join(soak.findings) or "nothing drifted"
     kind = " warn" if soak.findings else ""
     rows = [[name, f"{one.drift:+.1%}", "yes" if one.matters else "no"] for name, one in soak.drifts.items()]
@@ -139,6 +142,7 @@ def soak_sections(soak: Soak) -> list[str]:
 
 
 def comparison_rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    """A row per metric: its name, the ratio, the interval of the ratio and the finding."""
     return [
         (one.metric, f"{one.ratio:.3f}", "" if one.interval is None else f"{one.interval.low:.3f} … {one.interval.high:.3f}",
          one.finding.rpartition(", ")[2])

@@ -56,6 +56,7 @@ class Accounting:
 
     @property
     def balanced(self) -> bool:
+        """Whether every issued request has exactly one outcome."""
         return self.issued == sum(self.outcomes.values()) == self.warmup + self.measured
 
 
@@ -160,6 +161,7 @@ class Report:
         return self.service.mean - inside if inside and self.service.mean is not None else None
 
     def quantile(self, name: str) -> float | None:
+        """Latency in milliseconds at a quantile such as `p99`; None if it is not known."""
         return self.total.latency.quantiles.get(name)
 
 

@@ -65,6 +65,7 @@ class Comparison:
 
     @property
     def valid(self) -> bool:
+        """Whether the load generator kept up in every run of both sides."""
         return all(report.verdict.valid for report in (*self.first, *self.second))
 
 

@@ -67,10 +67,12 @@ class Agreement:
 
     @property
     def ratio(self) -> float:
+        """Our figure divided by theirs."""
         return ratio_interval(self.theirs, self.ours)[0]
 
     @property
     def interval(self) -> Interval | None:
+        """95 % interval of the ratio; None for fewer than three rounds."""
         return ratio_interval(self.theirs, self.ours)[1]
 
 

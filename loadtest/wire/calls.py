@@ -47,10 +47,14 @@ class Transport(Protocol):
 
     done: Done
 
-    def start(self, call: Call) -> None: ...
+    def start(self, call: Call) -> None:
+        """Starts a call."""
+        ...
 
     @property
-    def in_flight(self) -> int: ...
+    def in_flight(self) -> int:
+        """Calls that were started and are not done."""
+        ...
 
     async def close(self) -> None:
         """Ends what is still in flight as unfinished."""

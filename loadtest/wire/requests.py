@@ -38,6 +38,7 @@ class Request:
 
     @property
     def is_checked(self) -> bool:
+        """Whether the true label of an image is known."""
         return any(label is not None for label in self.expected)
 
 

@@ -25,14 +25,20 @@ class Driver(Protocol):
     unsent: bool
     ended: asyncio.Event
 
-    def begin(self, start: float, end: float) -> None: ...
+    def begin(self, start: float, end: float) -> None:
+        """Starts requests from `start` to `end`, in monotonic seconds."""
+        ...
 
-    def completed(self) -> None: ...
+    def completed(self) -> None:
+        """Called once for each completed request."""
+        ...
 
     def stop(self) -> None:
         """No more requests from now on."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Releases the timers."""
+        ...
 
 
 class OpenDriver:

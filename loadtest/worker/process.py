@@ -80,6 +80,7 @@ class Worker:
         self._began = (0.0, 0.0, 0)
 
     async def run(self, start: float) -> None:
+        """Runs the plan; it starts at `start`, in monotonic seconds."""
         session = Session(self._plan, self._requests, start)
         driver = self._driver(session)
         session.on_done = driver.completed

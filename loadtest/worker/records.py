@@ -81,6 +81,7 @@ class Recorder:
     _rows: bytearray = field(default_factory=bytearray)
 
     def add(self, call: Call, outcome: int, done: float, judged: Judged) -> None:
+        """Appends a completed call; `done` in monotonic seconds."""
         arm = self.arms.setdefault(judged.arm, len(self.arms))
         zero = self.start
         self._rows += _PACK.pack(
@@ -102,9 +103,11 @@ class Recorder:
         )
 
     def take(self) -> bytes:
+        """The bytes of the records since the last call."""
         rows, self._rows = bytes(self._rows), bytearray()
         return rows
 
 
 def parse_records(rows: bytes) -> Records:
+    """Records from the bytes of `Recorder.take`, as a read-only array without a copy."""
     return np.frombuffer(rows, RECORD)

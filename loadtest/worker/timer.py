@@ -47,6 +47,7 @@ class Alarm:
         self._ring()
 
     def close(self) -> None:
+        """Cancels the timer and closes its file descriptor."""
         if self._handle is not None:
             self._handle.cancel()
         if self._descriptor >= 0:

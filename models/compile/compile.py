@@ -176,6 +176,7 @@ def measure_accuracy(folder: Path, dataset: str, steps: Preprocessing) -> dict[s
 
 
 def main() -> None:
+    """Compiles a checkpoint named on the command line into an artifact."""
     parser = argparse.ArgumentParser(prog="python -m models.compile", description=__doc__)
     parser.add_argument("name", help=f"one of: {', '.join(PLANS)}")
     parser.add_argument(

@@ -18,6 +18,7 @@ log = logging.getLogger("convoy.train")
 
 
 def main() -> None:
+    """Trains the recipe named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m models.train", description=__doc__)
     parser.add_argument("recipe", help=f"one of: {', '.join(RECIPES)}")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an unfinished run in it is resumed")

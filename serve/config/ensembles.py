@@ -80,6 +80,7 @@ class StageConfig(Voter):
 
     @property
     def has_threshold(self) -> bool:
+        """Whether uncertain images go on to the next stage."""
         return self.margin is not None or self.entropy is not None
 
 

@@ -113,6 +113,7 @@ class Experiment(FrozenModel):
 
     @property
     def control(self) -> Arm:
+        """The first arm: the others are compared with it."""
         return self.arms[0]
 
     def weights(self, stage: int = 0) -> dict[str, float]:

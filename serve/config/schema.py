@@ -12,11 +12,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from convoy.credentials import node_folder
+from convoy.engine_names import BackendName, Precision
 from convoy.errors import unknown
 from convoy.files import expand_home
 from models.artifact import BUNDLED, MANIFEST, WEIGHTS
-from models.engines.backends.registry import BackendName
-from models.engines.engine import Precision
 from serve.config.base import NAME, TENSOR_SUFFIX, FrozenModel, Named
 from serve.config.ensembles import CascadeConfig, EnsembleConfig
 from serve.config.experiments import Experiment
@@ -68,6 +67,7 @@ class Listen(FrozenModel):
 
     @property
     def http_scheme(self) -> str:
+        """The scheme of the HTTP listener's URLs."""
         return "https" if self.tls else "http"
 
 
@@ -151,6 +151,7 @@ class Power(FrozenModel):
 
     @property
     def declared(self) -> bool:
+        """Whether watts are declared for this machine."""
         return self.idle_watts is not None
 
 
@@ -202,6 +203,7 @@ class ModelConfig(Named):
 
     @property
     def folder(self) -> Path:
+        """Folder of the artifact: a bundled one unless `artifact` names another."""
         return expand_home(self.artifact) if self.artifact else BUNDLED / self.name
 
 
@@ -355,6 +357,7 @@ class Settings(Catalog):
 
     @property
     def atlas_path(self) -> Path:
+        """The atlas file that the server shows."""
         return expand_home(self.atlas) if self.atlas else default_atlas()
 
     @property

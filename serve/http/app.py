@@ -105,7 +105,8 @@ class HttpApp:
         if not self._plane.access.open or self._plane.draining or ORIGIN in request_headers:
             return None
         route = self._routes[url.decode()]
-        context = RequestContext(RequestTimings(self._start(began)))
+        started = self._start(began)
+        context = RequestContext(RequestTimings(started), self._plane.deadline(started, None))
         large = route.images and carries_large_image(request_headers)
         key = (url, request_headers.get(TIMEOUT_HEADER), request_headers.get(PRIORITY_HEADER), large)
         refusal = self._refusals.get(key)
@@ -154,6 +155,7 @@ class HttpApp:
         return began if now - began > WAIT_SECONDS else now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry point: inference requests are answered here, all others by the cold routes."""
         route = self._routes.get(scope["path"]) if scope["method"] == "POST" else None
         if route is None:
             await self._pages(scope, receive, send)
@@ -161,7 +163,8 @@ class HttpApp:
         endpoint, request_headers = route.endpoint, dict(scope["headers"])
         request = cast(RequestScope, scope)
         timings = RequestTimings(self._start(request.began))
-        context = request.context = RequestContext(timings, HttpCaller(scope.get("client"), request_headers))
+        longest = self._plane.deadline(timings.started, None)
+        context = request.context = RequestContext(timings, longest, HttpCaller(scope.get("client"), request_headers))
         with self._requests.track(context, endpoint) as tracked:
             try:
                 if not self._plane.access.open:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from convoy.engine_names import GPU_BACKENDS
 from convoy.errors import ConfigError
-from models.engines.backends.registry import GPU_BACKENDS, Backend, find_backend
+from models.engines.backends.registry import Backend, find_backend
 
 
 @pytest.fixture(params=GPU_BACKENDS)

@@ -9,12 +9,12 @@ import httpx
 import numpy as np
 import pytest
 
+from convoy.engine_names import GPU_BACKENDS, Precision
 from convoy.errors import ArtifactError
 from models.artifact import BUNDLED, Artifact
-from models.engines.backends.registry import GPU_BACKENDS, Backend, load_engine
+from models.engines.backends.registry import Backend, load_engine
 from models.engines.build.builder import build_engine
 from models.engines.build.eval_data import find_eval_source
-from models.engines.engine import Precision
 from models.engines.spec import EngineSpec
 from models.engines.store.store import Store
 from serve.config.loading import parse_settings

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 from click.testing import CliRunner, Result
 
 from convoy.cli import main
-from convoy.cli.stored_engine import ENGINES, PRECISIONS
-from models.engines.backends.registry import BACKENDS
-from models.engines.backends.registry import PRECISIONS as KNOWN
+from convoy.engine_names import Precision
+from models.engines.backends.registry import MODULES
 from serve.config.loading import parse_settings
 from serve.config.schema import Listen
 from tests.artifacts import write_artifact
@@ -30,8 +30,11 @@ def convoy(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
 
 
-def test_the_command_line_offers_what_there_is() -> None:
-    assert (ENGINES, PRECISIONS) == (BACKENDS, KNOWN)
+@pytest.mark.parametrize("command", ["compile", "atlas"])
+def test_the_command_line_offers_every_engine_and_precision(command: str) -> None:
+    choices = {parameter.name: getattr(parameter.type, "choices", ()) for parameter in main.commands[command].params}
+    assert tuple(choices.get("engine") or choices["engines"]) == tuple(MODULES)
+    assert tuple(choices.get("precision") or choices["precisions"]) == get_args(Precision)
 
 
 def test_an_engine_from_compile_to_prune(tmp_path: Path) -> None:

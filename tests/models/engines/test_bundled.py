@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from convoy.engine_names import CPU_BACKENDS
 from convoy.errors import ArtifactError
 from models.artifact import BUNDLED, MANIFEST, Artifact
 from models.datasets import load_data
-from models.engines.backends.registry import CPU_BACKENDS, find_backend
+from models.engines.backends.registry import find_backend
 from models.engines.build.builder import build_engine
 from models.engines.build.eval_data import find_eval_source
 from models.engines.spec import EngineSpec, EvalData, EvalSource

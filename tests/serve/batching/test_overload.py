@@ -97,7 +97,7 @@ class Server:
         pool = DecodePool(0, np.zeros(1), loop.time)
         pool._count, pool._threads = THREADS, VirtualThreads(pool, THREADS)  # type: ignore[assignment]
         self.pool = pool
-        self.context = RequestContext(RequestTimings(0.0))  # of the last request
+        self.context = RequestContext(RequestTimings(0.0), 1e12)  # of the last request
         self.plane = DataPlane(Limits(), pool)
         limits = BatcherLimits(curve.sizes[-1], self.plane.limits.queue_rows)
 
@@ -126,7 +126,7 @@ class Server:
         loop = asyncio.get_running_loop()
         try:
             bodies = [str(decode).encode()] * images
-            self.context = RequestContext(RequestTimings(0.0), deadline=loop.time() + deadline)
+            self.context = RequestContext(RequestTimings(0.0), loop.time() + deadline)
             await self.plane.decode_and_run(self.endpoint, self.context, bodies)
         except Overloaded:
             return "refused"

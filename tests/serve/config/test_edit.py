@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 
 import pytest
 import yaml
@@ -96,6 +97,34 @@ def test_only_one_model_changes(text: str, name: str, end: str, line_break: str)
 def test_the_diff_holds_only_the_keys_that_changed(name: str, removed: list[str], added: list[str]) -> None:
     changed = set_model(COMMENTED, name, {"engine": "onnxruntime", "replicas": 4}, ["why"])
     assert changed_lines(COMMENTED, changed) == (removed, added)
+
+
+def starts_with_old(comments: Sequence[str]) -> set[int]:
+    return {number for number, comment in enumerate(comments) if comment.startswith("old")}
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "models:\n  # old\n  - name: a # old\n  # mine\n\n  # old\n  #old\n    # mine, too\n  - name: b\n  # old\n",
+            "models:\n  # old\n  - name: a # old\n  # mine\n\n    # mine, too\n  # new\n  - name: b\n    replicas: 2\n  # old\n",
+        ),
+        ("# old 1\nmodels: [{name: a}, {name: b}]\n", "# new\nmodels: [{name: a}, {name: b, replicas: 2}]\n"),
+        ("\ufeff# old 1\n{models: [{name: b}]}\n", "\ufeff# new\n{models: [{name: b, replicas: 2}]}\n"),
+    ],
+)
+def test_outdated_remarks_are_replaced(text: str, expected: str, line_break: str) -> None:
+    text, expected = text.replace("\n", line_break), expected.replace("\n", line_break)
+    changed = set_model(text, "b", {"replicas": 2}, ["new"], starts_with_old)
+    assert changed == expected
+
+
+def test_outdated_remarks_inside_a_value_are_refused() -> None:
+    text = "models:\n  - name: a\n    note: |\n      # old 1\n  - name: b\n"
+    with pytest.raises(ConfigError, match="set by hand: replicas: 2"):
+        set_model(text, "b", {"replicas": 2}, ["new"], starts_with_old)
 
 
 @pytest.mark.parametrize(

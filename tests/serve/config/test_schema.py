@@ -65,7 +65,9 @@ def test_the_default_catalog_uses_both_placements() -> None:
         ({"cluster": {"host_nodes": 1}}, "cluster.gateway_nodes"),
         ({"cluster": {"gateway_nodes": 1}, "cores": 2}, "runtime_dir"),
         ({"cluster": {"gateway_nodes": 1}, "cores": 2, "runtime_dir": "/run/convoy"}, "squeezenet1_1-imagenet"),
-        ([], "document"),
+        ([], "valid dictionary"),
+        ({"models": [{}]}, "models.0.name is missing"),
+        ({"models": [{"zzz": number} for number in range(20)]}, "; and 30 more problems"),
     ],
 )
 def test_an_invalid_document_is_refused_with_a_hint(document: object, hint: str) -> None:

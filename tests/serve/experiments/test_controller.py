@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from serve.experiments.controller import ExperimentController
 from serve.experiments.ledger.records import Decision, Outcome, Prediction
 from serve.experiments.ledger.store import Ledger
 from serve.experiments.revision import Revision
+from tests.conftest import REPOSITORY
 from tests.serve.experiments.traffic import Traffic
 
 ARMS = (Arm(name="old", model="a"), Arm(name="new", model="b"))
@@ -75,6 +77,15 @@ def test_too_few_samples_leave_an_experiment_undecided(
     assert report.comparisons[0].needed is not None
     assert report.comparisons[0].settled_after is None
     assert 100 <= report.comparisons[0].needed <= 5000
+
+
+def test_readme_quotes_the_verdict_after_one_label(
+    ledger: Ledger, controller: ExperimentController, traffic: Traffic
+) -> None:
+    traffic.send(ledger.declare(define()), 1)
+    traffic.done()
+    quoted = re.findall("`(Undecided: [^`]*)`", (REPOSITORY / "README.md").read_text())
+    assert quoted == [controller.report("nets").sentence]
 
 
 def test_an_experiment_without_samples_has_a_report(ledger: Ledger, controller: ExperimentController) -> None:

@@ -55,7 +55,7 @@ class Tracked:
         self.endpoint = Endpoint("net", "1", "image", (), unused, 1, unused, unused, self.recorder)
 
     def context(self) -> RequestContext:
-        return RequestContext(RequestTimings(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, id="mine"), Traced())
+        return RequestContext(RequestTimings(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, id="mine"), 1e12, Traced())
 
     def values(self, definition: Any) -> dict[frozenset[tuple[str, str]], float]:
         self.recorder.flush()

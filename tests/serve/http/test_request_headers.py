@@ -21,7 +21,7 @@ def read(headers: dict[bytes, bytes]) -> tuple[float, int]:
 
     async def apply() -> tuple[float, int]:
         plane = DataPlane(Limits(deadline_ms=1000), DecodePool(1, np.zeros(1)))
-        context = RequestContext(RequestTimings(100.0))
+        context = RequestContext(RequestTimings(100.0), plane.deadline(100.0, None))
         apply_headers(plane, headers, context)
         return context.deadline, context.priority
 

@@ -15,10 +15,11 @@ import pytest
 import torch
 from torch import nn
 
+from convoy.engine_names import BACKENDS, CPU_BACKENDS
 from convoy.errors import ArtifactError, ConfigError, EngineFailed
 from models.artifact import Preprocessing
 from models.compile.export import export
-from models.engines.backends.registry import BACKENDS, CPU_BACKENDS, Backend, find_backend
+from models.engines.backends.registry import Backend, find_backend
 from models.engines.backends.torch_reference import TorchEngine
 from models.engines.engine import Engine
 from models.graphs.preprocessing_graph import add_preprocessing

@@ -8,12 +8,13 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from convoy.engine_names import GPU_BACKENDS
 from convoy.errors import ArtifactError, ConfigError
 from models.engines.backends.gpu import Gpu
 from models.engines.backends.onnxruntime import OnnxRuntimeEngine
 from models.engines.backends.onnxruntime_cuda import OnnxRuntimeCuda, cuda_provider
 from models.engines.backends.onnxruntime_tensorrt import OnnxRuntimeTensorRt, tensorrt_provider
-from models.engines.backends.registry import GPU_BACKENDS, find_backend
+from models.engines.backends.registry import find_backend
 from models.engines.engine import TensorSpec
 from tests.artifacts import write_artifact
 

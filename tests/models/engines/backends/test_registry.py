@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
+from convoy.engine_names import CPU_BACKENDS
 from convoy.errors import ConfigError, NotFound
-from models.engines.backends.registry import CPU_BACKENDS, MODULES, find_backend, installed_backends
+from models.engines.backends.registry import MODULES, find_backend, installed_backends
 
 
 def test_the_test_environment_has_all_cpu_backends() -> None:

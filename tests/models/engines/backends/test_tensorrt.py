@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from convoy.engine_names import Precision
 from convoy.errors import ArtifactError, ConfigError
 from models.artifact import Artifact
 from models.engines.backends.gpu import Gpu, find_gpu
 from models.engines.backends.registry import find_backend, load_engine
 from models.engines.backends.tensorrt_plan import buckets, build_plan
 from models.engines.build.builder import build_engine
-from models.engines.engine import Precision
 from models.engines.store.store import Store
 from tests.models.engines.backends import tensorrt_double as double
 from tests.models.engines.orders import engine_spec, noisy_images, source

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from convoy.engine_names import CPU_BACKENDS
 from convoy.errors import ArtifactError, ConfigError
 from models.artifact import BUNDLED, Artifact
-from models.engines.backends.registry import CPU_BACKENDS, find_backend, load_engine
+from models.engines.backends.registry import find_backend, load_engine
 from models.engines.build.builder import build_engine
 from models.engines.store.store import Store
 from models.engines.store.stored_engine import StoredEngine
