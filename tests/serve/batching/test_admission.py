@@ -91,7 +91,7 @@ def digit() -> bytes:
 def test_no_image_is_decoded_while_the_queue_is_full(tmp_path: Path, images: list[bytes]) -> None:
     async def refused(plane: DataPlane, endpoint: Endpoint, decoder: CountingDecoder) -> None:
         with pytest.raises(Overloaded, match="queue full"):
-            await plane.classify(endpoint, RequestContext(RequestTimings(0.0), LATE), images)
+            await plane.classify(endpoint, RequestContext(RequestTimings(0.0), FOREVER), images)
         assert decoder.decoded == 0
 
     with_full_queue(tmp_path, refused)
