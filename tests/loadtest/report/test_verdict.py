@@ -39,7 +39,7 @@ def test_a_busy_worker_a_late_one_and_a_small_pool_are_not() -> None:
         ({"lag": Latency(1000, 1.0, 9.0, {"p50": 0.1, "p99": 3.0})}, "own lag is 3.00 ms"),
         ({"lag": Latency(1000, 1.0, 9.0, {"p50": 1.1, "p99": 1.2})}, "p50 of the generator's own lag"),
         ({"waited_for_connection": 4}, "--max-connections"),
-        ({"starved_ms": 1.2}, "waited 1.20 ms for a core each time, of a p50 latency of 5.00 ms"),
+        ({"starved_ms": 1.2}, "waited 1.20 ms for a core on average, at a p50 latency of 5.00 ms"),
         ({"all_sent": False}, "could not be sent in time"),
     ):
         found = judge(PLAN, replace(FINE, **change), SLOW, ACCOUNT)

@@ -49,7 +49,7 @@ def test_slices_alternate_and_each_server_is_up_only_for_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "finding"), [(1.2, "B is worse"), (0.8, "B is better"), (1.0, "no difference shown")]
+    ("ratio", "finding"), [(1.2, "B is worse"), (0.8, "B is better"), (1.0, "no significant difference")]
 )
 def test_a_difference_is_found_through_moods_larger_than_it(ratio: float, finding: str) -> None:
     pair = Pair(ratio)

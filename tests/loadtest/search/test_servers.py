@@ -26,7 +26,7 @@ def test_a_started_server_is_up_inside_the_block_and_down_after_it(tmp_path: Pat
     with running(f"{sys.executable} -m http.server {port} --bind 127.0.0.1", url, tmp_path):
         with urllib.request.urlopen(url) as answer:
             assert answer.read() == b"here"
-        with pytest.raises(ConfigError, match="answers already"), running("true", url):
+        with pytest.raises(ConfigError, match="already answers"), running("true", url):
             pass
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(url)
