@@ -1,5 +1,7 @@
-"""Arrival times. A unit-rate renewal process is warped through the profile's cumulative rate, so that one seed gives
-the same arrivals whatever the number of workers or the size of blocks."""
+"""Arrival times: a unit-rate renewal process, warped by the cumulative rate of the profile.
+
+A seed gives the same arrivals for any number of workers and any block size.
+"""
 
 from __future__ import annotations
 

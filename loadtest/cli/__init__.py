@@ -44,7 +44,7 @@ def main() -> None:
       python -m loadtest run URL -m MODEL --rate 20 --images photos/ --labels folder
 
     \b
-    Prefer open loop (--rate): requests start at their scheduled times whatever the server does, and latency counts
+    Prefer open loop (--rate): requests start at their scheduled times, even if the server stalls, and latency counts
     from there, so a stall shows in every request that it delays. Closed loop (--concurrency) hides stalls, because
     a slow server gets fewer requests.
     Numbers come with a verdict. INVALID: this generator was the bottleneck. NOT STEADY: no single number fits.

@@ -1,7 +1,8 @@
 """HTTP/1.1 over asyncio protocols: no coroutine, future or header object per request.
 
-Why not aiohttp: it costs the same CPU per request (docs/loadtest.md; httpx costs far more), but a load generator also needs
-the time of the first byte, requests built in advance, uploads at a limited rate, and an outcome for each kind of failure.
+Why not aiohttp: not for speed, since it costs the same CPU per request (docs/loadtest.md; httpx costs far more). A load
+generator needs the time of the first byte, requests built in advance, uploads at a limited rate, and an outcome for each
+kind of failure.
 """
 
 from __future__ import annotations

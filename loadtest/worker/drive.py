@@ -36,7 +36,7 @@ class Driver(Protocol):
 
 
 class OpenDriver:
-    """Starts each request at its time, whatever became of earlier ones; overdue requests start at once."""
+    """Starts each request at its time, independently of earlier ones; overdue requests start at once."""
 
     def __init__(self, schedule: Iterator[Due], issue: Issue) -> None:
         self._schedule = schedule

@@ -179,7 +179,7 @@ def test_metadata_is_equal_over_both_protocols(http: httpx.Client, inference: GR
         assert http.get(f"/v2/models/{name}/config").json()["max_batch_size"] == config.max_batch_size
 
 
-def test_health(http: httpx.Client, inference: GRPCInferenceServiceStub) -> None:
+def test_health_endpoints_report_ready(http: httpx.Client, inference: GRPCInferenceServiceStub) -> None:
     assert http.get("/v2/health/live").json()["live"] is True
     assert http.get("/v2/health/ready").json() == {"ready": True, "live": True}
     assert http.get("/v2/models/lenet5-mnist/ready").json() == {"name": "lenet5-mnist", "ready": True}

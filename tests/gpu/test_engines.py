@@ -20,7 +20,7 @@ from models.engines.store.store import Store
 from serve.config.loading import parse_settings
 from serve.deployments import local
 
-# The quantizer uses deprecated parts of its own library.
+# The quantizer raises these warnings itself.
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -19,7 +19,7 @@ from tests.artifacts import write_artifact
 from tests.conftest import REPOSITORY
 from tests.snippets import snippets
 
-# The quantizer uses deprecated parts of its own library.
+# The quantizer raises these warnings itself.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),

@@ -27,7 +27,7 @@ from tests.artifacts import write_artifact
 from tests.models.onnx_nets import SIDE, write_net
 from tests.serve.listeners import serving
 
-# The exporter uses deprecated parts of its own library.
+# The exporter raises these warnings itself.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

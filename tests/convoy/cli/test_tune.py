@@ -13,7 +13,7 @@ from convoy.cli import main
 from serve.config.loading import load_settings
 from tests.artifacts import write_artifact
 
-# The quantizer uses deprecated parts of its own library.
+# The quantizer raises these warnings itself.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
