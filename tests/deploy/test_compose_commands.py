@@ -83,7 +83,9 @@ def test_the_load_generator_gets_answers(folder: Path, places: dict[str, object]
 
 
 @pytest.mark.usefixtures("server")
-def test_prometheus_scrapes_the_server(folder: Path, places: dict[str, object], free_ports: Callable[[int], list[int]]) -> None:
+def test_prometheus_scrapes_the_server(
+    folder: Path, places: dict[str, object], free_ports: Callable[[int], list[int]]
+) -> None:
     for name, path in mounted("prometheus").items():
         text = path.read_text()
         for address, local in places.items():
