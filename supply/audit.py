@@ -42,6 +42,7 @@ class Finding:
 
 
 def read_advisories(path: Path) -> Iterator[dict[str, Any]]:
+    """The OSV records of a zip archive."""
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             if name.endswith(".json"):

@@ -25,7 +25,7 @@ from loadtest.selfcheck.figures import (
 @click.option("--duration", type=DURATION, default="1500ms", show_default=True, help="Time per round of a comparison.")
 @click.option("--against", multiple=True, type=click.Choice(["wrk", "hey"]), help="Compare with these in closed loop.")
 @click.option("--on", "url", metavar="URL", help="Compare also on this server, not only on a simulated engine.")
-@click.option("-m", "--model", help="With --on: a model of this server, best one that is limited by its engine.")
+@click.option("-m", "--model", help="With --on: a model of this server, preferably limited by its engine.")
 @click.option(
     "--side",
     type=int,

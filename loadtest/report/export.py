@@ -39,10 +39,12 @@ STAGES: Mapping[str, tuple[str, ...]] = {
 
 
 def write_json(report: object, path: Path) -> None:
+    """Writes a report or another result dataclass as indented JSON. Raises OSError."""
     write_file(path, orjson.dumps(to_document(report), option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
 
 
 def write_csv(reports: Sequence[Report], path: Path) -> None:
+    """Writes `csv_text`. Raises OSError."""
     write_file(path, csv_text(reports))
 
 

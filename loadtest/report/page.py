@@ -37,6 +37,7 @@ def report_sections(report: Report, bands: Sequence[Band] = ()) -> list[str]:
 
 
 def heading(report: Report) -> str:
+    """The target, protocol, duration, time and payloads of a run."""
     target = report.plan["target"]
     payloads = escape("; ".join(report.payloads))
     facts = " · ".join((target["url"], target["protocol"], f"{report.seconds:g} s", report.made))

@@ -72,6 +72,7 @@ def curve(reports: Sequence[Report], target_ms: float | None = None) -> str:
 
 
 def sweep_sections(reports: Sequence[Report]) -> list[str]:
+    """The notes, the curve and a row per run."""
     rows = [sweep_row(report) for report in reports]
     return [heading(reports[0]), notes(reports), curve(reports), table(SWEEP_HEADS, rows)]
 
@@ -123,6 +124,7 @@ def spike_sentence(spike: Spike) -> str:
 
 
 def spike_sections(spike: Spike) -> list[str]:
+    """The result in one sentence, then the report with the spike marked in its charts."""
     kind = "" if spike.recovery_s is not None else " bad"
     band = Band(spike.spike_from_s, spike.spike_until_s, "spike")
     sections = report_sections(spike.report, [band])
@@ -130,6 +132,7 @@ def spike_sections(spike: Spike) -> list[str]:
 
 
 def soak_sections(soak: Soak) -> list[str]:
+    """What drifted, then the report."""
     summary = "; ".join(soak.findings) or "nothing drifted"
     kind = " warn" if soak.findings else ""
     rows = [[name, f"{trend.drift:+.1%}", "yes" if trend.matters else "no"] for name, trend in soak.drifts.items()]
@@ -139,6 +142,7 @@ def soak_sections(soak: Soak) -> list[str]:
 
 
 def comparison_rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    """A row per metric: its name, ratio, interval and finding."""
     return [
         (
             ratio.metric,

@@ -102,6 +102,7 @@ def verdict_lines(report: Report) -> list[tuple[str, str]]:
 
 
 def summary_table(report: Report) -> Table:
+    """Rates, quantiles, accuracy and energy with their intervals."""
     table = Table(show_header=True, header_style="bold", box=None, pad_edge=False)
     for name in ("", "value", "95 % interval"):
         table.add_column(name, justify="left" if not name else "right")
@@ -132,6 +133,7 @@ def _between(interval: Interval | None) -> str:
 
 
 def group_table(groups: tuple[GroupReport, ...], arms: set[int]) -> Table:
+    """A row per group; `arms` holds the `id` of the groups that are arms."""
     table = Table("", "requests", "failed", *QUANTILES, "accuracy", header_style="bold", box=None, pad_edge=False)
     for group in groups:
         name = f"arm {group.name}" if id(group) in arms else group.name

@@ -65,6 +65,7 @@ class Comparison:
 
     @property
     def valid(self) -> bool:
+        """Whether every slice is valid."""
         return all(report.verdict.valid for report in (*self.first, *self.second))
 
 

@@ -67,10 +67,12 @@ class Agreement:
 
     @property
     def ratio(self) -> float:
+        """Throughput of this generator over that of the other."""
         return ratio_interval(self.theirs, self.ours)[0]
 
     @property
     def interval(self) -> Interval | None:
+        """The 95 % interval of the ratio; None below three rounds."""
         return ratio_interval(self.theirs, self.ours)[1]
 
 

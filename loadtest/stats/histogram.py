@@ -58,6 +58,7 @@ class Histogram:
         self.counts: Counts = np.zeros(LENGTH, np.int64) if counts is None else counts
 
     def record(self, seconds: Seconds) -> None:
+        """Counts each duration."""
         self.counts += np.bincount(bins_of(seconds), minlength=LENGTH)
 
     def __add__(self, other: Histogram) -> Histogram:
@@ -65,6 +66,7 @@ class Histogram:
 
     @property
     def total(self) -> int:
+        """Number of counted durations."""
         return int(self.counts.sum())
 
     def quantile(self, share: float, missing: int = 0) -> float | None:
@@ -79,9 +81,11 @@ class Histogram:
         return float(MIDDLES[int(np.searchsorted(running, rank))])
 
     def mean(self) -> float | None:
+        """Mean in seconds; None without counts."""
         return float(self.counts @ MIDDLES) / self.total if self.total else None
 
     def maximum(self) -> float | None:
+        """Middle of the highest bin with counts, in seconds; None without counts."""
         used = np.flatnonzero(self.counts)
         return float(MIDDLES[used[-1]]) if len(used) else None
 

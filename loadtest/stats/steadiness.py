@@ -24,6 +24,7 @@ class Trend:
 
     @property
     def matters(self) -> bool:
+        """Whether the trend is significant and larger than the tolerated drift."""
         return abs(self.z) > SURE_Z and abs(self.drift) > TOLERATED_DRIFT
 
 

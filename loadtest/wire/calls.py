@@ -50,10 +50,12 @@ class Transport(Protocol):
 
     done: Done
 
-    def start(self, call: Call) -> None: ...
+    def start(self, call: Call) -> None:
+        """Sends a call now, or as soon as a connection is free."""
 
     @property
-    def in_flight(self) -> int: ...
+    def in_flight(self) -> int:
+        """Number of calls that have started and not ended."""
 
     async def close(self) -> None:
         """Ends the calls in flight with the outcome UNFINISHED."""

@@ -27,6 +27,7 @@ GRPC_NAMES = (
 
 
 def is_ok(outcome: int) -> bool:
+    """Whether the outcome is a success: HTTP 2xx or gRPC OK."""
     return 200 <= outcome < 300 or outcome == GRPC
 
 

@@ -38,6 +38,7 @@ class Request:
 
     @property
     def is_checked(self) -> bool:
+        """Whether any row has a true label."""
         return any(label is not None for label in self.expected)
 
 

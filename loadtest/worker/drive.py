@@ -25,14 +25,17 @@ class Driver(Protocol):
     unsent: bool
     ended: asyncio.Event
 
-    def begin(self, start: float, end: float) -> None: ...
+    def begin(self, start: float, end: float) -> None:
+        """Starts the schedule, from `start` to `end` on the monotonic clock."""
 
-    def completed(self) -> None: ...
+    def completed(self) -> None:
+        """Called when a request has ended."""
 
     def stop(self) -> None:
         """Starts no further requests."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Frees the timer."""
 
 
 class OpenDriver:

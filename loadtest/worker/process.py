@@ -84,6 +84,7 @@ class Worker:
         self._began = (0.0, 0.0, 0)
 
     async def run(self, start: float) -> None:
+        """Sends this worker's requests from `start` on, and reports to the parent until all have ended."""
         session = Session(self._plan, self._requests, start)
         driver = self._driver(session)
         session.on_done = driver.completed

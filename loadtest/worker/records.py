@@ -80,6 +80,7 @@ class Recorder:
     _rows: bytearray = field(default_factory=bytearray)
 
     def add(self, call: Call, outcome: int, done: float, judged: Judged) -> None:
+        """Packs the record of a call that ended at `done`."""
         arm = self.arms.setdefault(judged.arm, len(self.arms))
         start = self.start
         self._rows += _PACK.pack(
@@ -101,9 +102,11 @@ class Recorder:
         )
 
     def take(self) -> bytes:
+        """The records since the last call."""
         rows, self._rows = bytes(self._rows), bytearray()
         return rows
 
 
 def parse_records(rows: bytes) -> Records:
+    """The records as a read-only array of `RECORD`."""
     return np.frombuffer(rows, RECORD)

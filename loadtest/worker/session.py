@@ -53,6 +53,7 @@ class Session:
         self._chance = np.random.default_rng([plan.seed, 6])
 
     def issue(self, due: Due, scheduled: float) -> None:
+        """Sends a request that was due at `scheduled`."""
         request = self._requests[due.traffic][due.item]
         self.transport.start(Call(due.index, due.traffic, request, scheduled, self._uploads[due.traffic]))
 
