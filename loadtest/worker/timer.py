@@ -17,7 +17,7 @@ EARLIEST = 1e-9  # a timerfd set to 0 never fires
 
 
 class Alarm:
-    """Calls `ring` on the event loop at the time that was set last. Without timerfd it uses a timer of the loop."""
+    """Calls `ring` on the event loop at each time that is set, one at a time; without timerfd by a timer of the loop."""
 
     def __init__(self, ring: Callable[[], None]) -> None:
         self._ring = ring
@@ -31,7 +31,7 @@ class Alarm:
             self._loop.add_reader(self._descriptor, self._fired)
 
     def set(self, when: float) -> None:
-        """Sets the time, in seconds of `time.monotonic()`, and replaces an earlier one."""
+        """Sets the time, in seconds of `time.monotonic()`."""
         if self._descriptor < 0:
             self._handle = self._loop.call_later(max(0.0, when - monotonic()), self._ring)
             return
