@@ -109,8 +109,8 @@ def _version(text: str) -> Version:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
-    parser.add_argument("locks", nargs="+", type=Path)
-    parser.add_argument("--advisories", required=True, type=Path, help="zip of OSV records")
+    parser.add_argument("locks", nargs="+", type=Path, help="lock files with hashes, in pip's format")
+    parser.add_argument("--advisories", required=True, type=Path, help="zip archive of OSV records in JSON")
     arguments = parser.parse_args()
     packages = {package for lock in arguments.locks for package in read_lock(lock)}
     findings = audit(packages, read_advisories(arguments.advisories))

@@ -89,7 +89,7 @@ def _component(kind: str, name: str, version: str, purl: str, hashes: tuple[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
-    parser.add_argument("lock", type=Path)
+    parser.add_argument("lock", type=Path, help="lock file with hashes, in pip's format")
     print(json.dumps(bill(parser.parse_args().lock), indent=2))
 
 

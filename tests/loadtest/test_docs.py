@@ -35,7 +35,7 @@ def test_a_command_of_the_page_works(command: str, echo: Echo, tmp_path: Path, m
 
 def test_the_page_answers_three_questions_and_names_every_scenario() -> None:
     assert len(re.findall(r"^## Question \d", PAGE, re.MULTILINE)) == 3
-    section = PAGE.partition("## Scenarios")[2].partition("## What the words mean")[0]
+    section = PAGE.partition("## Scenarios")[2].partition("## Terms")[0]
     assert all(name in section for name in known_scenarios())
     assert {command.split()[0] for command in COMMANDS} >= {
         "run",
