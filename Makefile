@@ -54,18 +54,20 @@ up: $(SERVE)/ready ## serve until Ctrl-C
 setup: $(DEV)/ready ## install what development needs into .venv
 
 test-setup: ## install the Debian packages that tests start, if they are missing (root or sudo)
-	@dpkg -s $(TEST_PACKAGES) >/dev/null 2>&1 || \
+	@missing=$$(for package in $(TEST_PACKAGES); do dpkg -s $$package >/dev/null 2>&1 || printf ' %s' $$package; done); \
+	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; then \
 	  $(SUDO) apt-get update -qq && \
-	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(TEST_PACKAGES); \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing; \
 	else \
-	  echo "the tests need these Debian packages; install them as root: apt-get install $(TEST_PACKAGES)" >&2; exit 1; \
+	  echo "the tests need Debian packages that are missing; as root: apt-get install$$missing" >&2; exit 1; \
 	fi
 
-test: $(DEV)/ready test-setup ## install what the tests need; quick tests and end-to-end tests on real Ray
-	$(DEV)/bin/pytest -m "not slow and not gpu" --cov --cov-report=term:skip-covered
+# test-setup comes first: without root it fails at once, before the long Python setup.
+test: test-setup $(DEV)/ready ## install what the tests need; quick tests and end-to-end tests on real Ray
+	$(DEV)/bin/pytest -m "not slow and not gpu" -n 2 --dist loadgroup --cov --cov-report=term:skip-covered
 
-test-slow: $(DEV)/ready test-setup ## tests that need data sets, long runs or many processes
+test-slow: test-setup $(DEV)/ready ## tests that need data sets, long runs or many processes
 	$(DEV)/bin/pytest -m "slow and not gpu"
 
 fuzz: $(DEV)/ready ## send damaged images to the decoders for five minutes; findings go to runs/fuzz

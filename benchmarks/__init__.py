@@ -2,7 +2,7 @@
 
 import os
 
-import models  # noqa: F401 silences the engines' telemetry, before anybody imports them
+import models  # noqa: F401 turns off the engines' telemetry before they are imported
 from convoy.proxies import bypass
 
 os.environ.update(bypass(os.environ))

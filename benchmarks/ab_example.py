@@ -1,7 +1,7 @@
 """`python -m benchmarks.ab_example`: the worked example of docs/experiments.md, measured on a real server.
 
-Two bundled CIFAR-10 nets are the arms; the 10 000 test images are the traffic, and their labels come when all of them have been
-answered, first with the arms apart and then in pairs.
+Two bundled CIFAR-10 nets are the arms; the 10 000 test images are the traffic, and their labels are sent after the last answer.
+The experiment runs twice: with the traffic split between the arms, and with every image sent to both (paired).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BEGIN, END = "<!-- example -->", "<!-- end of example -->"
 DATA = "cifar10"
 EFFECT = 0.03
 CONNECTIONS = 8
-LABELS = 100  # in one request
+LABELS = 100  # per feedback request
 WATTS = {"idle_watts": 40, "busy_watts": 95}
 MODES = {"split": "apart", "paired": "in-pairs"}
 PATIENCE_SECONDS = 300
@@ -51,7 +51,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Example:
-    """A report of each mode, and the arms: the control, and the net that is better."""
+    """The report of each mode, and both arms: the control, and the net that is better."""
 
     reports: dict[str, dict[str, Any]]
     control: Arm
@@ -59,18 +59,17 @@ class Example:
 
     @property
     def truth(self) -> float:
-        """The difference on the whole test set."""
+        """The difference of accuracies on the whole test set, 0..1."""
         return self.better.accuracy - self.control.accuracy
 
 
 def choose(manifests: Iterable[Manifest], least: float = EFFECT) -> tuple[Arm, Arm]:
-    """Of the nets that are at least so far apart, the two that are the closest: the hardest question. The worse one first.
+    """The two nets whose accuracies differ least, but by at least `least`: the hardest comparison. The worse net comes first.
 
-    Raises ValueError when there are none.
+    Raises ValueError when no two nets differ that much.
     """
-    nets = sorted(
-        (Arm(one.name, one.accuracy["top1"]) for one in manifests if one.dataset == DATA), key=lambda arm: arm.accuracy
-    )
+    nets = [Arm(manifest.name, manifest.accuracy["top1"]) for manifest in manifests if manifest.dataset == DATA]
+    nets.sort(key=lambda arm: arm.accuracy)
     apart = [(low, high) for low, high in combinations(nets, 2) if high.accuracy - low.accuracy >= least]
     if not apart:
         raise ValueError(f"no two bundled {DATA} nets are {100 * least:g} points apart")
@@ -83,7 +82,7 @@ def bundled() -> Iterator[Manifest]:
 
 
 def configure(folder: Path, arms: tuple[Arm, Arm], ports: list[int]) -> Settings:
-    """The two nets, and an experiment of each mode over them."""
+    """Settings that serve both nets, and an experiment of each mode over them."""
     names = [arm.model for arm in arms]
     return parse_settings(
         {
@@ -92,7 +91,7 @@ def configure(folder: Path, arms: tuple[Arm, Arm], ports: list[int]) -> Settings
             "power": WATTS,
             "models": [{"name": name} for name in names],
             "experiments": [
-                {"name": name, "mode": mode, "arms": [{"name": one, "model": one} for one in names], "effect": EFFECT}
+                {"name": name, "mode": mode, "arms": [{"name": arm, "model": arm} for arm in names], "effect": EFFECT}
                 for mode, name in MODES.items()
             ],
         }
@@ -100,7 +99,7 @@ def configure(folder: Path, arms: tuple[Arm, Arm], ports: list[int]) -> Settings
 
 
 def play(url: str, images: Split) -> dict[str, dict[str, Any]]:
-    """Sends images to both experiments, then their labels; the report of each mode."""
+    """Sends images to both experiments, then their labels. Returns the report of each mode."""
     limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
     with httpx.Client(base_url=url, timeout=60, limits=limits) as client:
         return {mode: _play(client, name, images) for mode, name in MODES.items()}
@@ -122,7 +121,7 @@ def _play(client: httpx.Client, name: str, images: Split) -> dict[str, Any]:
 
 
 def _settled(client: httpx.Client, name: str) -> dict[str, Any]:
-    """The report once no more samples come in."""
+    """The report once its number of samples stops growing. Raises RuntimeError."""
     before, deadline = -1, time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         report: dict[str, Any] = client.get(f"/v1/experiments/{name}/report").raise_for_status().json()
@@ -131,7 +130,7 @@ def _settled(client: httpx.Client, name: str) -> dict[str, Any]:
             return report
         before = samples
         time.sleep(1)
-    raise RuntimeError(f"no report of {name} came to rest")
+    raise RuntimeError(f"the report of {name} still changes after {PATIENCE_SECONDS} s")
 
 
 def _png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
@@ -141,18 +140,18 @@ def _png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
 
 
 def lines(example: Example) -> Iterator[str]:
-    """The tables of the page."""
+    """The Markdown lines for docs/experiments.md."""
     control, better = example.control, example.better
-    yield f"On all 10 000 test images `{better.model}` is right on {100 * better.accuracy:.2f} % and `{control.model}` on"
-    yield f"{100 * control.accuracy:.2f} %: {100 * example.truth:.2f} points apart."
+    yield f"On all 10 000 test images the accuracy of `{better.model}` is {100 * better.accuracy:.2f} % and that of"
+    yield f"`{control.model}` {100 * control.accuracy:.2f} %: a difference of {100 * example.truth:.2f} points."
     yield ""
     yield "| mode | difference | samples seen | settled after | sentence |"
     yield "| --- | --- | --- | --- | --- |"
     for mode, report in example.reports.items():
-        (one,) = report["comparisons"]
-        low, high = (100 * one["difference"][side] for side in ("low", "high"))
+        (comparison,) = report["comparisons"]
+        low, high = (100 * comparison["difference"][side] for side in ("low", "high"))
         yield (
-            f"| {mode} | {low:.2f} to {high:.2f} points | {one['samples']:,} | {_settled_after(one)} |"
+            f"| {mode} | {low:.2f} to {high:.2f} points | {comparison['samples']:,} | {_settled_after(comparison)} |"
             f" {report['sentence']} |"
         )
     yield ""
@@ -175,7 +174,7 @@ def _arm(mode: str, arm: dict[str, Any]) -> str:
 
 
 def measure(images: Split, arms: tuple[Arm, Arm]) -> Example:
-    """Serves both nets and sends everything."""
+    """Serves both nets, and sends the images and their labels."""
     with tempfile.TemporaryDirectory() as name:
         settings = configure(Path(name), arms, free_ports(3))
         local.start(settings)
@@ -188,7 +187,9 @@ def measure(images: Split, arms: tuple[Arm, Arm]) -> Example:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ab_example", description=__doc__)
-    parser.add_argument("--json", type=Path, help="write the reports here, and leave the page as it is")
+    parser.add_argument(
+        "--json", type=Path, help="write the reports into this file and leave docs/experiments.md unchanged"
+    )
     out = parser.parse_args().json
     example = measure(load_data(DATA).test, choose(bundled()))
     if out is not None:

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.ab_follow`: how soon every gateway follows a decision on an experiment, into docs/experiments.md.
+"""`python -m benchmarks.ab_follow`: how soon gateways apply a decision on an experiment, for docs/experiments.md.
 
-Connections that stay open, spread over the gateways of a real server, ask for the arm of one request while the arms are promoted
-in turn. A decision is followed when the last of them has answered with its arm.
+Persistent connections, spread over the gateways of a real server, repeat one request while the arms are promoted in turn.
+A decision has been applied when the last connection gets an answer of the promoted arm.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ POLL_SECONDS = 0.02
 
 
 async def follow(url: str, admin: Mapping[str, str]) -> list[float]:
-    """Seconds from each decision's row until the last connection saw its arm."""
+    """Seconds from the record of each decision in the ledger until the last connection got an answer of its arm."""
     async with AsyncExitStack() as stack:
         clients = [
             await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers=admin)) for _ in range(CONNECTIONS)
@@ -49,7 +49,7 @@ async def _decide(clients: Sequence[httpx.AsyncClient], arm: str) -> float:
 
 
 async def _followed(client: httpx.AsyncClient, arm: str) -> float:
-    """Unix time at which a connection's answer was of this arm."""
+    """Unix time of a connection's first answer of this arm."""
     while True:
         answer = await client.post(f"/v1/models/{NAME}/classify", params={"id": "probe"}, content=BODY.read_bytes())
         if answer.raise_for_status().json()["arm"] == arm:
@@ -59,8 +59,8 @@ async def _followed(client: httpx.AsyncClient, arm: str) -> float:
 
 def measure() -> list[float]:
     arms = [{"name": arm, "model": "lenet5-mnist"} for arm in ARMS]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         node = Settings(runtime_dir=str(folder / "node"))
         experiments = [{"name": NAME, "arms": arms}]
         with serving(
@@ -76,12 +76,12 @@ def measure() -> list[float]:
 
 def main() -> None:
     seconds = measure()
-    line = (
-        f"{CONNECTIONS} connections to {GATEWAYS} gateways saw {DECISIONS} decisions {np.median(seconds):.2f} s after their row"
-        f" (median; {min(seconds):.2f} to {max(seconds):.2f} s)."
+    sentence = (
+        f"{DECISIONS} decisions reached all {CONNECTIONS} connections to {GATEWAYS} gateways {np.median(seconds):.2f} s after "
+        f"they were recorded (median; {min(seconds):.2f} to {max(seconds):.2f} s)."
     )
-    print(line)
-    write_between(PAGE, BEGIN, line, END)
+    print(sentence)
+    write_between(PAGE, BEGIN, sentence, END)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Simulated experiments, many at a time: how often the analysis errs, and how many samples it needs."""
+"""Simulated experiments, many runs at a time: how often the analysis errs, and how many samples it needs.
+
+A *look* is an interim analysis: the analysis repeats after every `LOOK_EVERY` samples. Estimates have one element per run.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ POWER_SIGMAS = 1.959964 + 0.841621  # two-sided 5 %, power 80 %
 
 @dataclass(frozen=True)
 class Outcome:
-    """Per run: samples at which a difference was claimed (inf: never), and whether every interval held the truth."""
+    """Per run: samples at which a difference was claimed (inf: never), and whether every interval covered the truth."""
 
     stopped: Array
     covered: NDArray[np.bool_]
@@ -38,7 +41,7 @@ class Outcome:
 
 
 def watch(looks: Iterator[tuple[int, Estimate]], truth: float, effect: float) -> Outcome:
-    """Looks at every estimate of (samples so far, estimate of each run)."""
+    """Analyses every look, which is (samples so far, estimate of each run). `truth` is the true difference."""
     stopped: Array | None = None
     for samples, estimate in looks:
         now = interval(estimate, effect, ALPHA)
@@ -53,7 +56,7 @@ def watch(looks: Iterator[tuple[int, Estimate]], truth: float, effect: float) ->
 def single_requests(
     rng: np.random.Generator, accuracies: tuple[float, float], share: float, looks: int, runs: int
 ) -> Iterator[tuple[int, Estimate]]:
-    """Each request is its own unit; `share` of them goes to the second arm."""
+    """Looks at experiments in which each request is its own unit; `share` of them goes to the second arm."""
     counts = np.array([[[1, 0], [1, 0], [0, 1], [0, 1]]], float)
     sums = np.array([[[0, 0], [1, 0], [0, 0], [0, 1]]], float)
     samples, right = np.zeros((runs, 2)), np.zeros((runs, 2))
@@ -69,7 +72,7 @@ def single_requests(
 def sticky_keys(
     rng: np.random.Generator, accuracy: float, keys: int, skew: float, correlation: float, looks: int, runs: int
 ) -> Iterator[tuple[int, Estimate]]:
-    """Keys with Zipf traffic of exponent `skew`, whose own accuracies vary: `correlation` of outcomes within a key."""
+    """Looks at experiments with sticky keys: Zipf traffic of exponent `skew`, `correlation` of the outcomes within a key."""
     popularity = 1 / np.arange(1, keys + 1) ** skew
     popularity /= popularity.sum()
     second = rng.random((runs, keys)) < 0.5
@@ -88,7 +91,7 @@ def sticky_keys(
 def images_of_requests(
     rng: np.random.Generator, accuracies: Array, images: Sequence[int], correlation: float
 ) -> tuple[Array, Array]:
-    """Images of requests, and how many of them are right: `correlation` of outcomes within a request."""
+    """Numbers of images, and of correct ones, per request; `correlation` is that of the outcomes within a request."""
     sizes = rng.choice(np.array(images), accuracies.shape)
     if correlation == 1:
         return sizes.astype(float), sizes * (rng.random(accuracies.shape) < accuracies).astype(float)
@@ -106,7 +109,7 @@ def requests_of_images(
     looks: int,
     runs: int,
 ) -> Iterator[tuple[int, Estimate]]:
-    """Each request is its own unit and has one of `images` images; a look after every 100 requests."""
+    """Looks at experiments in which each request is its own unit; its number of images is drawn from `images`."""
     second = rng.random((runs, looks * LOOK_EVERY)) < share
     sizes, right = images_of_requests(rng, np.where(second, accuracies[1], accuracies[0]), images, correlation)
     arms = np.stack([~second, second], axis=-1)
@@ -118,7 +121,7 @@ def requests_of_images(
 def shares_of_images(
     rng: np.random.Generator, accuracy: float, images: Sequence[int], correlation: float, looks: int, runs: int
 ) -> Iterator[tuple[Array, Array, Array]]:
-    """One arm's clusters at every look: counts, sums and times [runs, clusters]."""
+    """The clusters of one arm at every look: counts, sums and times, each [runs, clusters]."""
     sizes, right = images_of_requests(rng, np.full((runs, looks * LOOK_EVERY), accuracy), images, correlation)
     for seen in range(LOOK_EVERY, looks * LOOK_EVERY + 1, LOOK_EVERY):
         yield sizes[:, :seen], right[:, :seen], np.ones((runs, seen))
@@ -127,7 +130,7 @@ def shares_of_images(
 def pairs(
     rng: np.random.Generator, only_first: float, only_second: float, looks: int, runs: int
 ) -> Iterator[tuple[Array, Array]]:
-    """Discordant pairs so far, of images that both arms classified."""
+    """Discordant pairs so far at every look: images that only the first arm, or only the second, classified correctly."""
     counts = np.zeros((runs, 2))
     for _ in range(looks):
         counts += rng.multinomial(LOOK_EVERY, [only_first, only_second, 1 - only_first - only_second], runs)[:, :2]
@@ -135,7 +138,7 @@ def pairs(
 
 
 def paired_stops(looks: Iterator[tuple[Array, Array]]) -> Array:
-    """Images at which the test on discordant pairs claimed a difference, per run."""
+    """Number of images at which the test on discordant pairs claimed a difference, per run (inf: never)."""
     stopped: Array = np.array(np.inf)
     for look, (first, second) in enumerate(looks, 1):
         stopped = np.where(discordant_p_value(first, second) < ALPHA, np.minimum(stopped, look * LOOK_EVERY), stopped)
@@ -143,7 +146,7 @@ def paired_stops(looks: Iterator[tuple[Array, Array]]) -> Array:
 
 
 def paired_differences(looks: Iterator[tuple[Array, Array]]) -> Iterator[tuple[int, Estimate]]:
-    """The difference of accuracies from the same pairs."""
+    """The same pairs as estimates of the difference of accuracies."""
     counts = np.ones((1, 3, 2))
     sums = np.array([[[1, 0], [0, 1], [0, 0]]], float)
     for look, (first, second) in enumerate(looks, 1):
@@ -152,6 +155,6 @@ def paired_differences(looks: Iterator[tuple[Array, Array]]) -> Iterator[tuple[i
 
 
 def fixed_sample_size(accuracies: tuple[float, float]) -> float:
-    """Samples of both arms together of a fixed-sample test at 5 % and 80 % power."""
+    """Samples that a fixed-sample test needs in both arms together, at a level of 5 % and a power of 80 %."""
     variance = sum(p * (1 - p) for p in accuracies)
     return float(2 * variance * (POWER_SIGMAS / (accuracies[1] - accuracies[0])) ** 2)

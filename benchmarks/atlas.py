@@ -1,6 +1,6 @@
-"""`python -m benchmarks.atlas`: docs/atlas.md and its plots, from the data file that `convoy atlas` wrote.
+"""`python -m benchmarks.atlas`: writes docs/atlas.md and its plots from a data file of `convoy atlas`.
 
-The plots are those of the atlas' page, drawn by it in Chromium, each kept as an SVG file with the page's colours.
+Chromium renders the atlas' web page; each of its plots is saved as an SVG file with the colours of the page.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from serve.atlas.view import write_page
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 BEGIN, END = "<!-- made by python -m benchmarks.atlas -->", "<!-- end -->"
-CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"  # of `make test-setup`
+CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"  # installed by `make test-setup`
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--window-size=1200,1000")
 COLOURS = re.compile(r":root \{.*?\}", re.DOTALL)
 CHARTS = """
@@ -49,7 +49,7 @@ class Chart:
 
 
 def draw(page: Path) -> list[Chart]:
-    """The charts of an atlas' page, as Chromium draws them."""
+    """The charts of an atlas' web page, rendered by Chromium."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for flag in FLAGS:
@@ -60,11 +60,11 @@ def draw(page: Path) -> list[Chart]:
         found = driver.execute_script(CHARTS)
     finally:
         driver.quit()
-    return [Chart(title, note, _alone(svg)) for title, note, svg in found]
+    return [Chart(title, note, _with_colours(svg)) for title, note, svg in found]
 
 
-def _alone(svg: str) -> str:
-    """An SVG with the page's colours in it, light and dark."""
+def _with_colours(svg: str) -> str:
+    """An SVG document that holds the page's colours, light and dark."""
     colours = COLOURS.search((PAGE_FILES / "page.css").read_text())
     assert colours is not None
     style = f"<style>{colours.group()} svg {{ color: var(--ink); background: var(--ground); }}</style>"
@@ -81,18 +81,18 @@ def section(atlas: Atlas, charts: Sequence[Chart], folder: str) -> str:
         f"[data]({folder}/atlas.json)*"
     ]
     verdicts = [
-        f"- **{one.verdict.capitalize()}**: {one.claim} {one.evidence[0].upper()}{one.evidence[1:]}."
-        for one in findings(atlas)
+        f"- **{finding.verdict.capitalize()}**: {finding.claim} {finding.evidence[0].upper()}{finding.evidence[1:]}."
+        for finding in findings(atlas)
     ]
     blocks.append("\n".join(verdicts))
     for chart in charts:
-        blocks.append("\n\n".join(part for part in (f"### {chart.title}", chart.note) if part))
+        blocks.append("\n\n".join(text for text in (f"### {chart.title}", chart.note) if text))
         blocks.append(f"![{chart.title}]({folder}/{chart.file})")
     return "\n\n".join(blocks)
 
 
 def write(data: Path, document: Path) -> None:
-    """Draws the atlas of a data file into the files beside it and puts its section into the document."""
+    """Writes the page and the plots of a data file beside it, and its section into the document."""
     atlas = load_atlas(data)
     page = data.with_suffix(".html")
     write_page(atlas, page)
@@ -106,7 +106,12 @@ def write(data: Path, document: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=DOCS / "atlas" / "atlas.json")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=DOCS / "atlas" / "atlas.json",
+        help="data file of `convoy atlas`  [default: docs/atlas/atlas.json]",
+    )
     options = parser.parse_args()
     write(options.data, DOCS / "atlas.md")
 

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.buckets`: whether engines of one fixed batch size each are faster than the one that takes any.
+"""`python -m benchmarks.buckets`: compares engines for one fixed batch size with the engine for any batch size.
 
-Both run the same artifact on all cores, in rounds that take turns. `--write` puts the table into docs/engines.md.
+Both run the same artifact on all cores, in alternating rounds. `--write` puts the table into docs/engines.md.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Run = Callable[[np.ndarray], Any]
 
 @dataclass(frozen=True)
 class Row:
-    """Images/s of a model in a library at a batch size, in each round: of the engine for any size, of the one for this size."""
+    """Images/s of a model in a library at a batch size, per round: (engine for any batch size, engine for this one)."""
 
     model: str
     library: str
@@ -44,6 +44,7 @@ class Row:
 
     @property
     def gains(self) -> list[float]:
+        """Relative gain of the fixed batch size in each round, sorted."""
         return sorted(fixed / flexible - 1 for flexible, fixed in self.rounds)
 
 
@@ -52,10 +53,10 @@ def in_onnx_runtime(graph: Path, batch: int | None, threads: int) -> Run:
     if batch is not None:
         options.add_free_dimension_override_by_name("batch", batch)
     session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-    given = session.get_inputs()[0]
-    if batch is not None and given.shape[0] != batch:
-        raise ValueError(f"{graph} does not call its first dimension batch")
-    return lambda rows: session.run(None, {given.name: rows})
+    model_input = session.get_inputs()[0]
+    if batch is not None and model_input.shape[0] != batch:
+        raise ValueError(f"the first dimension of {graph} is not named batch")
+    return lambda rows: session.run(None, {model_input.name: rows})
 
 
 def in_openvino(graph: Path, batch: int | None, threads: int) -> Run:
@@ -75,7 +76,7 @@ LIBRARIES: dict[str, Callable[[Path, int | None, int], Run]] = {
 
 
 def measure(model: str, library: str, batch: int, seconds: float) -> Row:
-    """Rounds in which both take turns, `seconds` each in all."""
+    """Alternating rounds of both engines, in which each of them runs for `seconds` in all."""
     threads, graph = len(os.sched_getaffinity(0)), BUNDLED / model / IMAGE_MODEL
     runs = [LIBRARIES[library](graph, size, threads) for size in (None, batch)]
     shape = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"]).get_inputs()[0].shape
@@ -87,19 +88,19 @@ def measure(model: str, library: str, batch: int, seconds: float) -> Row:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The Markdown that goes onto the page."""
+    """The Markdown for docs/engines.md."""
     head = [
         "model",
         "library",
         "batch",
-        "any size, images/s",
-        "this size, images/s",
+        "any batch size, images/s",
+        "this batch size, images/s",
         "gain",
-        "half of the rounds within",
+        "quartiles of the gain",
     ]
     lines = [
         f"Measured {datetime.date.today().isoformat()} on {cpu_name()} with {len(os.sched_getaffinity(0))} threads, in",
-        f"{ROUNDS} rounds that take turns: the medians of the speeds and of the rounds' gains.",
+        f"{ROUNDS} alternating rounds: medians of the speeds and of the gains per round.",
         "",
         f"| {' | '.join(head)} |",
         f"|{' --- |' * len(head)}",
@@ -114,15 +115,18 @@ def table(rows: Sequence[Row]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.buckets", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=6.0, help="for each engine and batch size")
+    parser.add_argument("--seconds", type=float, default=6.0, help="per engine and batch size  [default: %(default)s]")
     parser.add_argument("--write", action="store_true", help="put the table into docs/engines.md")
-    said = parser.parse_args()
+    arguments = parser.parse_args()
     rows = [
-        measure(model, library, batch, said.seconds) for model in MODELS for library in LIBRARIES for batch in BATCHES
+        measure(model, library, batch, arguments.seconds)
+        for model in MODELS
+        for library in LIBRARIES
+        for batch in BATCHES
     ]
     body = table(rows)
     print(body)
-    if said.write:
+    if arguments.write:
         write_between(PAGE, BEGIN, body, END)
 
 

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.capacity`: compares the capacity simulator with a running server, and plans 10 and 100 times the load.
+"""`python -m benchmarks.capacity`: compares the capacity simulation with a running server, and plans fleets for larger loads.
 
-A server with one gateway and one host of ResNet-20 is started; requests one by one give the times of its stages, two loads
-are measured and simulated with these times. `--write` puts the tables into docs/capacity.md.
+The server has one gateway and one host of ResNet-20. Requests sent one by one give the times of the stages; two loads are
+measured, and simulated with these times. `--write` puts the tables into docs/capacity.md.
 """
 
 from __future__ import annotations
@@ -36,31 +36,32 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "capacity.md"
 BEGIN, END = "<!-- made by python -m benchmarks.capacity --write -->", "<!-- end -->"
 MODEL = "resnet20-cifar10"
-ALONE, PAUSE_SECONDS = 400, 0.04  # requests that meet an idle server, and the time between them
-MEASURED = (100, 250)
+LONE_REQUESTS, PAUSE_SECONDS = 400, 0.04  # to an idle server, with a pause before each
+MEASURED = (100, 250)  # images/s, as are PLANNED
 DURATION = "20s"
 TARGET_SECONDS = 0.05
-ASKED = (1_000, 10_000, 100_000)
+PLANNED = (1_000, 10_000, 100_000)
 IMAGE = (BUNDLED / "samples" / "cifar10-1-ship.png").read_bytes()
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the load generator saw, in seconds."""
+class Latencies:
+    """Latencies measured by the load generator, in seconds."""
 
     p50: float
     p99: float
 
 
 @dataclass(frozen=True)
-class Lone:
-    """Requests to an idle server, in seconds: the stages of each, and the time that the server did not measure."""
+class LoneRequests:
+    """Requests to an idle server: seconds of the stages of each, and of the time outside of the server's measurement."""
 
     stages: list[dict[str, float]]
     outside: list[float]
 
     def mean(self, *stages: str) -> float:
-        return float(np.mean([sum(one[stage] for stage in stages) for one in self.stages]))
+        """Mean seconds of a request in these stages together."""
+        return float(np.mean([sum(request[stage] for stage in stages) for request in self.stages]))
 
 
 @contextmanager
@@ -75,11 +76,11 @@ def running(folder: Path) -> Iterator[Settings]:
         local.stop()
 
 
-def alone(settings: Settings) -> Lone:
-    """One request after the other, on one connection."""
+def alone(settings: Settings) -> LoneRequests:
+    """Sends requests one after the other, on one connection."""
     stages, outside = [], []
     connection = HTTPConnection("127.0.0.1", settings.listen.http_port)
-    for _ in range(ALONE):
+    for _ in range(LONE_REQUESTS):
         time.sleep(PAUSE_SECONDS)
         started = time.monotonic()
         connection.request("POST", f"/v1/models/{MODEL}/classify", IMAGE)
@@ -88,11 +89,11 @@ def alone(settings: Settings) -> Lone:
         timings = {stage: ms / 1e3 for stage, ms in json.loads(answer)["timings_ms"].items()}
         stages.append(timings)
         outside.append(took - timings["total"])
-    return Lone(stages, outside)
+    return LoneRequests(stages, outside)
 
 
-def load(settings: Settings, rate: int, folder: Path) -> Seen:
-    """Open loop at a rate, 32x32 images."""
+def load(settings: Settings, rate: int, folder: Path) -> Latencies:
+    """Sends 32x32 images at a fixed rate (open loop, images/s)."""
     out = folder / f"{rate}.json"
     subprocess.run(
         [
@@ -100,40 +101,40 @@ def load(settings: Settings, rate: int, folder: Path) -> Seen:
             *("--rate", str(rate), "--duration", DURATION, "--side", "32", "--format", "png", "--json", str(out)),
         ],
         cwd=ROOT,
-        check=False,  # a verdict on steadiness is no error here
+        check=False,  # the load test also fails for an unsteady load, which is no error here
         stdout=subprocess.DEVNULL,
     )
     report: dict[str, Any] = json.loads(out.read_text())
     quantiles = report["total"]["latency"]["quantiles"]
-    return Seen(quantiles["p50"] / 1e3, quantiles["p99"] / 1e3)
+    return Latencies(quantiles["p50"] / 1e3, quantiles["p99"] / 1e3)
 
 
-def calibrated(settings: Settings, lone: Lone) -> Cost:
+def measured_cost(settings: Settings, lone: LoneRequests) -> Cost:
     plan = httpx.get(f"http://127.0.0.1:{settings.listen.http_port}/v1/explain", timeout=10).json()
     curve, limit = curve_of(plan, MODEL)
-    hops = tuple(max(0.0, one["run"] - curve.predict(1)) for one in lone.stages)
+    hops = tuple(max(0.0, request["run"] - curve.predict(1)) for request in lone.stages)
     return Cost(lone.mean("receive", "post"), lone.mean("decode"), hops, curve, limit)
 
 
-def comparison(cost: Cost, outside: float, decoders: int, seen: dict[int, Seen]) -> list[str]:
+def comparison(cost: Cost, outside: float, decoders: int, measured: dict[int, Latencies]) -> list[str]:
     lines = [
         "| images/s | p50 measured | p50 simulated | p99 measured | p99 simulated | host busy, simulated |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for rate, one in seen.items():
+    for rate, latencies in measured.items():
         outcome = simulate(cost, Fleet(1, decoders, 1), rate)
-        pairs = ((one.p50, outcome.p50 + outside), (one.p99, outcome.p99 + outside))
-        cells = " | ".join(f"{1e3 * measured:.1f} ms | {1e3 * simulated:.1f} ms" for measured, simulated in pairs)
+        pairs = ((latencies.p50, outcome.p50 + outside), (latencies.p99, outcome.p99 + outside))
+        cells = " | ".join(f"{1e3 * real:.1f} ms | {1e3 * simulated:.1f} ms" for real, simulated in pairs)
         lines.append(f"| {rate} | {cells} | {outcome.host_busy:.0%} |")
     return lines
 
 
-def needed(cost: Cost, decoders: int) -> list[str]:
+def smallest_fleets(cost: Cost, decoders: int) -> list[str]:
     lines = [
-        f"| images/s | gateways | hosts | p99 (wanted: {1e3 * TARGET_SECONDS:.0f} ms) | rows of a batch | breaks first |",
+        f"| images/s | gateways | hosts | p99 (target: {1e3 * TARGET_SECONDS:.0f} ms) | rows per batch | busiest component |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for rate in ASKED:
+    for rate in PLANNED:
         fleet = smallest(cost, decoders, rate, TARGET_SECONDS)
         outcome = simulate(cost, fleet, rate)
         lines.append(
@@ -145,11 +146,11 @@ def needed(cost: Cost, decoders: int) -> list[str]:
 
 def times(cost: Cost, outside: float) -> list[str]:
     curve = ", ".join(f"{size}: {1e3 * cost.curve.predict(size):.2f}" for size in cost.curve.sizes)
-    middle, late = (1e3 * float(np.quantile(cost.hops, share)) for share in (0.5, 0.99))
+    median, p99 = (1e3 * float(np.quantile(cost.hops, share)) for share in (0.5, 0.99))
     return [
-        f"Of a request: event loop {1e3 * cost.loop:.2f} ms, decode {1e3 * cost.decode:.2f} ms, outside the server's clock "
-        f"{1e3 * outside:.2f} ms. Of a batch: the way to the host and back {middle:.2f} ms (p99: {late:.2f} ms), and the "
-        f"engine, in ms by rows: {curve}."
+        f"Per request: event loop {1e3 * cost.loop:.2f} ms, decode {1e3 * cost.decode:.2f} ms, outside of the server's "
+        f"measurement {1e3 * outside:.2f} ms. Per batch: round trip to the host {median:.2f} ms (p99: {p99:.2f} ms); "
+        f"engine, in ms by number of rows: {curve}."
     ]
 
 
@@ -157,10 +158,10 @@ def measure() -> str:
     with tempfile.TemporaryDirectory() as name, running(Path(name)) as settings:
         folder = Path(name)
         lone = alone(settings)
-        cost, outside = calibrated(settings, lone), float(np.median(lone.outside))
+        cost, outside = measured_cost(settings, lone), float(np.median(lone.outside))
         decoders = plan_threads(settings).decode
-        seen = {rate: load(settings, rate, folder) for rate in MEASURED}
-    blocks = (times(cost, outside), comparison(cost, outside, decoders, seen), needed(cost, decoders))
+        measured = {rate: load(settings, rate, folder) for rate in MEASURED}
+    blocks = (times(cost, outside), comparison(cost, outside, decoders, measured), smallest_fleets(cost, decoders))
     return "\n\n".join("\n".join(block) for block in blocks) + "\n"
 
 

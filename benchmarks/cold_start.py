@@ -1,4 +1,4 @@
-"""What a model adds to the time until `convoy up` is ready, when its engine is in the store and its curve is known."""
+"""Time that a model adds to the start of `convoy up` when its engine and latency curve are stored."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ TURNS = 2
 
 
 def cold_start(setup: Setup) -> list[Row]:
-    """LeNet-5 alone, then beside all engines that the store has of a net, in turns; a start before them keeps the curves."""
+    """Starts LeNet-5 alone and with all engines of a net, alternately, after one start of each that stores the latency curves."""
     store = Store(setup.scratch / "engines")
-    nets = {name: list(group) for name, group in groupby(contenders(setup, store), lambda one: one.net.name)}
+    nets = {name: list(group) for name, group in groupby(contenders(setup, store), lambda engine: engine.net.name)}
     alone: list[float] = []
-    beside: dict[str, list[float]] = {name: [] for name in nets}
-    for found in nets.values():
-        _ready(setup, store, found)
+    together: dict[str, list[float]] = {name: [] for name in nets}
+    for engines in nets.values():
+        _ready(setup, store, engines)
     for _ in range(TURNS):
         alone.append(_ready(setup, store, ()))
-        for name, found in nets.items():
-            beside[name].append(_ready(setup, store, found))
+        for name, engines in nets.items():
+            together[name].append(_ready(setup, store, engines))
     base = statistics.median(alone)
     return [
         {
@@ -37,17 +37,18 @@ def cold_start(setup: Setup) -> list[Row]:
             "beside": statistics.median(times),
             "each": (statistics.median(times) - base) / len(nets[name]),
         }
-        for name, times in beside.items()
+        for name, times in together.items()
     ]
 
 
-def _ready(setup: Setup, store: Store, found: Sequence[Contender]) -> float:
-    """Seconds to ready. Raises RuntimeError where another engine runs than the one that is asked for."""
-    models = [model(setup.lenet5()), *(one.config() for one in found)]
+def _ready(setup: Setup, store: Store, engines: Sequence[Contender]) -> float:
+    """Seconds until the server is ready. Raises RuntimeError if a model does not run in the configured engine."""
+    models = [model(setup.lenet5()), *(engine.config() for engine in engines)]
     with serving(setup.scratch, models, engines=str(store.root)) as server:
-        served = {one["name"]: one for one in httpx.get(f"{server.http}/v1/models").raise_for_status().json()["models"]}
-        for one in found:
-            told = served[one.name]
-            if (told["engine"].split()[0], told["precision"]) != (one.backend.name, one.precision):
-                raise RuntimeError(f"{one.name} runs in {told['engine']} {told['precision']}")
+        answer = httpx.get(f"{server.http}/v1/models").raise_for_status().json()
+        served = {entry["name"]: entry for entry in answer["models"]}
+        for wanted in engines:
+            engine, precision = served[wanted.name]["engine"], served[wanted.name]["precision"]
+            if (engine.split()[0], precision) != (wanted.backend.name, wanted.precision):
+                raise RuntimeError(f"{wanted.name} runs in {engine} {precision}")
         return server.ready_seconds

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.decode`: the cost of decoding compared with plain Pillow, and the alternatives.
+"""`python -m benchmarks.decode`: measures the cost of decoding, compared with plain Pillow and alternatives.
 
-Times are CPU time of one thread, the median of rounds that take turns, so that a busy machine hurts all alike.
+Times are CPU time of one thread: medians of alternating rounds, so that other load on the machine affects all alike.
 Images are made from the bundled samples. `--write` puts the tables into docs/decode.md.
 """
 
@@ -41,7 +41,7 @@ Way = Callable[[], Pixels]
 
 
 def photo(width: int, height: int) -> bytes:
-    """The bundled coffee cup as a JPEG of quality 90 with 4:2:0 chroma; enlarged, it is softer than a camera's."""
+    """The bundled coffee cup as a JPEG of quality 90 with 4:2:0 chroma; enlarged, it is softer than a camera photo."""
     with Image.open(SAMPLES / "coffee.png") as image:
         stream = io.BytesIO()
         image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS).save(stream, "JPEG", quality=90)
@@ -49,6 +49,7 @@ def photo(width: int, height: int) -> bytes:
 
 
 def by_pillow(body: bytes, steps: Preprocessing) -> Pixels:
+    """Decodes with Pillow alone: UINT8 [size, size, channels]."""
     with Image.open(io.BytesIO(body)) as image:
         upright = ImageOps.exif_transpose(image).convert("L" if steps.channels == 1 else "RGB")
         box = crop_box(*upright.size, steps)
@@ -57,7 +58,7 @@ def by_pillow(body: bytes, steps: Preprocessing) -> Pixels:
 
 
 def timed(ways: Mapping[str, Way], rounds: int) -> dict[str, float]:
-    """Median seconds of CPU per call of each way."""
+    """Median CPU seconds per call of each way, in alternating rounds."""
     calls = {}
     for name, way in ways.items():
         way()
@@ -83,12 +84,12 @@ def resamplers() -> dict[str, Decoder]:
 
 
 def overview(rounds: int) -> list[str]:
-    """Ours against plain Pillow, image kind by image kind."""
-    lines = ["| image | decoder | ms | images/s/core | times plain Pillow |", "| --- | --- | --- | --- | --- |"]
+    """The table of `Decoder` and plain Pillow, by kind of image."""
+    lines = ["| image | decoder | ms | images/s/core | speed-up over plain Pillow |", "| --- | --- | --- | --- | --- |"]
     digit, cifar = (SAMPLES / name for name in ("mnist-0-7.png", "cifar10-12-dog.png"))
     cases: list[tuple[str, bytes, Preprocessing, dict[str, Decoder]]] = [
-        ("28x28 grey PNG", digit.read_bytes(), DIGIT, {"ours": Decoder(DIGIT)}),
-        ("32x32 RGB PNG", cifar.read_bytes(), CIFAR, {"ours": Decoder(CIFAR)}),
+        ("28x28 grey PNG", digit.read_bytes(), DIGIT, {"`Decoder`": Decoder(DIGIT)}),
+        ("32x32 RGB PNG", cifar.read_bytes(), CIFAR, {"`Decoder`": Decoder(CIFAR)}),
         ("500x375 JPEG", photo(500, 375), PHOTO, resamplers()),
         ("4000x3000 JPEG", photo(4000, 3000), PHOTO, resamplers()),
     ]
@@ -104,7 +105,7 @@ def overview(rounds: int) -> list[str]:
 
 
 def ways_for_a_digit(rounds: int) -> list[str]:
-    """Ways to the 784 pixels of a 28x28 PNG."""
+    """The table of ways to decode a 28x28 PNG."""
     body, decoder = (SAMPLES / "mnist-0-7.png").read_bytes(), Decoder(DIGIT)
 
     def by_frombytes() -> Pixels:
@@ -115,14 +116,14 @@ def ways_for_a_digit(rounds: int) -> list[str]:
         "`Image.open`, `convert`, `asarray`": lambda: np.asarray(Image.open(io.BytesIO(body)).convert("L")),
         "`PngImageFile`, `asarray`": lambda: np.asarray(PngImagePlugin.PngImageFile(io.BytesIO(body))),
         "own chunk reader, `Image.frombytes(…, 'zip')`, `tobytes`": by_frombytes,
-        "**the same into memory shared with numpy** (`Decoder`)": lambda: decoder.decode(body),
+        "**the same, into memory shared with NumPy** (`Decoder`)": lambda: decoder.decode(body),
     }
     lines = ["| 28x28 PNG | µs |", "| --- | --- |"]
     return lines + [f"| {name} | {value * 1e6:.1f} |" for name, value in timed(ways, rounds).items()]
 
 
 def ways_for_a_photo(rounds: int) -> list[str]:
-    """Ways from a 500x375 JPEG to 224x224, with their mean distance from plain Pillow's answer."""
+    """The table of ways to decode a 500x375 JPEG to 224x224, with their mean difference from plain Pillow."""
     body, size = photo(500, 375), PHOTO.size
     box = crop_box(500, 375, PHOTO)
 
@@ -145,10 +146,10 @@ def ways_for_a_photo(rounds: int) -> list[str]:
         "the same, `fastdct`": turbo(fastdct=True),
         "the same, `fastupsample`": turbo(fastupsample=True),
         "the same, DCT scaled to 6/8": scaled,
-        **{f"**`Decoder`, {name}**": partial(one.decode, body) for name, one in resamplers().items()},
+        **{f"**`Decoder`, {name}**": partial(decoder.decode, body) for name, decoder in resamplers().items()},
     }
     wanted = by_pillow(body, PHOTO).astype(int)
-    lines = ["| 500x375 JPEG | ms | mean distance of 255 |", "| --- | --- | --- |"]
+    lines = ["| 500x375 JPEG | ms | mean difference, of 255 |", "| --- | --- | --- |"]
     for name, value in timed(ways, rounds).items():
         lines.append(f"| {name} | {value * 1e3:.2f} | {np.abs(ways[name]() - wanted).mean():.2f} |")
     return lines
@@ -160,7 +161,7 @@ def resize_then_crop(body: bytes) -> Image.Image:
 
 
 def ways_to_scale(rounds: int) -> list[str]:
-    """libjpeg-turbo's time by DCT scale: only powers of two have SIMD code."""
+    """The table of libjpeg-turbo's time by DCT scale. Only powers of two have SIMD code."""
     body = photo(1280, 720)
     ways: dict[str, Way] = {
         f"{eighths}/8": partial(simplejpeg.decode_jpeg, body, min_width=160 * eighths, min_height=90 * eighths)
@@ -173,7 +174,7 @@ def ways_to_scale(rounds: int) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=15, help="alternating rounds  [default: %(default)s]")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/decode.md")
     arguments = parser.parse_args()
     measures = (overview, ways_for_a_digit, ways_for_a_photo, ways_to_scale)

@@ -1,4 +1,4 @@
-"""CPU profile of the gateway's event loop: py-spy's samples of its thread by part of the program."""
+"""CPU profile of the gateway's event loop: py-spy samples of its thread, counted by part of the program."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ from benchmarks.server import SCRIPTS, Server, serving
 CONNECTIONS = 32
 SAMPLES_PER_SECOND = 400
 LOOP = "AsyncIO Thread: default"  # the thread on which Ray Serve runs a deployment's coroutines
-BELOW_PYTHON = "uvloop and the kernel: sockets, waking, timers"
-# The innermost frame that matches a pattern decides; stacks without one are Ray's and the rest.
+BELOW_PYTHON = "uvloop and the kernel: sockets, wake-ups, timers"
+# The innermost frame that matches a pattern decides. Stacks without such a frame (Ray and others) count as "other".
 PARTS = (
     ("engine, run on the loop", r"models/engines/"),
     ("decoding", r"serve/images/|PIL/|simplejpeg"),
-    ("HTTP: parsing, headers, writing", r"uvicorn/|serve/http/(connection|fast_path|body|chunked|compression)|serve/acceptor"),
-    ("documents, tensors", r"convoy/wire/|serve/http/(infer|responses|dialects|json_documents)|serve/api/|serve/batching/top_k"),
-    ("queue, batches, answers", r"serve/batching/|serve/executors/|serve/ensembles/|serve/worker_threads"),
+    ("HTTP: parsing, headers, writing", r"serve/http/(http1|body|compression)|serve/acceptor"),
+    (
+        "JSON documents, tensors",
+        r"convoy/wire/|serve/http/(infer|responses|dialects|json_documents)|serve/api/|serve/batching/top_k",
+    ),
+    ("queue, batches, responses", r"serve/batching/|serve/executors/|serve/ensembles/|serve/worker_threads"),
     ("admission, times, metrics", r"serve/http/|serve/gateway/|serve/telemetry/|serve/auth"),
 )  # fmt: skip
 
 
 def event_loop(setup: Setup) -> list[Row]:
-    """LeNet-5 by float tensors and by images, at 32 connections."""
+    """LeNet-5 with float tensors and with images, at 32 connections."""
     net = setup.lenet5()
     body = setup.scratch / "tensor.bin"
     binary = OCTETS | {"Inference-Header-Content-Length": str(nets.tensor_body((1, 1, 28, 28), body))}
@@ -51,26 +54,26 @@ def event_loop(setup: Setup) -> list[Row]:
 def _measure(setup: Setup, server: Server, name: str, load: Callable[[], Load]) -> list[Row]:
     file = setup.scratch / "stacks.txt"
     record = [str(SCRIPTS / "py-spy"), "record", "--pid", str(server.gateway()), "--format", "raw", "--threads"]
-    look = ["--rate", str(SAMPLES_PER_SECOND), "--duration", str(setup.seconds), "--output", str(file)]
+    sampling = ["--rate", str(SAMPLES_PER_SECOND), "--duration", str(setup.seconds), "--output", str(file)]
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(load)
-        subprocess.run([*record, *look], check=True, capture_output=True)
+        subprocess.run([*record, *sampling], check=True, capture_output=True)
         failed = running.result().failed
     parts = by_part(file.read_text().splitlines())
-    whole = sum(parts.values())
+    samples = sum(parts.values())
     return [
-        {"load": name, "part": part, "share": count / whole, "failed": failed} for part, count in parts.most_common()
+        {"load": name, "part": part, "share": count / samples, "failed": failed} for part, count in parts.most_common()
     ]
 
 
 def by_part(stacks: Iterable[str]) -> Counter[str]:
     """Samples of the event loop's thread by part, from lines `frame;frame;… count` with the innermost function last."""
-    found: Counter[str] = Counter()
+    parts: Counter[str] = Counter()
     for line in stacks:
         stack, _, count = line.rpartition(" ")
         if LOOP in stack:
-            found[part_of(stack.split(";"))] += int(count)
-    return found
+            parts[part_of(stack.split(";"))] += int(count)
+    return parts
 
 
 def part_of(frames: list[str]) -> str:

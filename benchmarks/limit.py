@@ -1,7 +1,8 @@
-"""The limit: one bare uvicorn process with plain Pillow, a greedy batcher and one engine thread; no framework, no checks.
+"""The limit, with which servers are compared: a bare uvicorn process with plain Pillow, a greedy batcher and one engine thread.
 
-`BENCH_MODEL=net.onnx BENCH_GRAY=1 uvicorn benchmarks.limit:app`. The graph takes float32 NCHW; a request is an encoded
-image, or with an `Inference-Header-Content-Length` a float tensor by the Open Inference Protocol.
+It has no framework, no checks and no metrics. Start: `BENCH_MODEL=net.onnx BENCH_GRAY=1 uvicorn benchmarks.limit:app`. The graph
+takes float32 NCHW. A request is an encoded image or, with the header `Inference-Header-Content-Length`, a binary float tensor of
+the Open Inference Protocol.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ def decode(body: bytes) -> Floats:
     if GRAY:
         return np.asarray(image.convert("L").resize((28, 28)), np.float32)[None, None] / 255
     image.draft("RGB", (256, 256))
-    whole = image.convert("RGB")
-    scale = 256 / min(whole.size)
-    whole = whole.resize((round(whole.width * scale), round(whole.height * scale)), Image.Resampling.BILINEAR)
-    left, top = (whole.width - 224) // 2, (whole.height - 224) // 2
-    planes = np.asarray(whole.crop((left, top, left + 224, top + 224)), np.float32).transpose(2, 0, 1) / 255
+    rgb = image.convert("RGB")
+    scale = 256 / min(rgb.size)
+    rgb = rgb.resize((round(rgb.width * scale), round(rgb.height * scale)), Image.Resampling.BILINEAR)
+    left, top = (rgb.width - 224) // 2, (rgb.height - 224) // 2
+    planes = np.asarray(rgb.crop((left, top, left + 224, top + 224)), np.float32).transpose(2, 0, 1) / 255
     return ((planes - MEAN) / STD)[None]
 
 
@@ -55,6 +56,7 @@ def run(rows: list[Floats]) -> Floats:
 
 
 async def pump() -> None:
+    """Runs batches until the queue is empty."""
     while queue:
         batch = queue[:BATCH]
         del queue[:BATCH]
@@ -65,6 +67,7 @@ async def pump() -> None:
 
 
 async def ask(rows: Floats) -> Floats:
+    """Queues one image, [1, channels, height, width]. Returns its logits [classes]."""
     future: asyncio.Future[Floats] = asyncio.get_running_loop().create_future()
     queue.append((rows, future))
     if not pumping:
@@ -81,6 +84,7 @@ def top5(logits: Floats) -> bytes:
 
 
 def output(logits: Floats) -> tuple[bytes, bytes]:
+    """An Open Inference response: its JSON part, and the binary logits."""
     values = logits.tobytes()
     parameters = {"binary_data_size": len(values)}
     tensor = {"name": "logits", "datatype": "FP32", "shape": [1, len(logits)], "parameters": parameters}

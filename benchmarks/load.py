@@ -1,4 +1,4 @@
-"""Closed-loop load by programs in C, so that the client takes as little of the machine as it can: wrk and h2load."""
+"""Closed-loop load with wrk and h2load: C programs, so that the client uses as little of the shared cores as possible."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WARM_SECONDS = 2
 
 @dataclass(frozen=True)
 class Load:
-    """What a client saw: requests per second, milliseconds, answers that were not a success."""
+    """What a client measured: requests per second, latency quantiles, and the number of answers that were not a success."""
 
     rps: float
     p50_ms: float
@@ -39,7 +39,7 @@ def wrk(
 ) -> Load:
     """Posts `body` over `connections` connections. Raises ConfigError without wrk.
 
-    With a pause each connection waits that long on average before a request, at random: load below what the server takes.
+    With a pause, each connection waits a random time of that mean before a request, for a load below the server's capacity.
     """
     lines = dict(headers) | ({} if keep_alive else {"Connection": "close"})
     environment = {
@@ -69,10 +69,10 @@ def wrk(
 
 
 def h2load(url: str, message: Path, clients: int, streams: int, requests: int) -> Load:
-    """Sends a framed gRPC message `requests` times over `clients` connections, `streams` at once on each.
+    """Sends a framed gRPC message `requests` times over `clients` connections, with `streams` concurrent calls on each.
 
-    h2load counts HTTP successes and times requests only as mean and extremes: both quantiles are the mean. Raises
-    ConfigError without h2load.
+    h2load counts HTTP successes, and reports only mean and extremes of the latency: both quantiles are the mean.
+    Raises ConfigError without h2load.
     """
 
     def run(count: int) -> str:

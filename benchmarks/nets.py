@@ -1,4 +1,4 @@
-"""What the benchmarks serve: an ONNX file as users have them, a ResNet-18 of random weights, and the bodies to send."""
+"""Networks and request bodies of the benchmarks: LeNet-5 (also from an ONNX file) and a ResNet-18 with random weights."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def lenet5(source: Path | None, folder: Path) -> Net:
 
 
 def resnet18(folder: Path) -> Net:
-    """ResNet-18 with seeded random weights, and a 500x375 JPEG: the work is that of a trained one."""
+    """ResNet-18 with seeded random weights, which cost as much to run as trained ones; the image is a 500x375 JPEG."""
     out = folder / "resnet18"
     image = folder / "photo.jpg"
     if not (out / MANIFEST).exists():
@@ -103,7 +103,7 @@ def _describe(out: Path, name: str, steps: Preprocessing, classes: int) -> Artif
         dataset="none",
         labels=tuple(map(str, range(classes))),
         preprocessing=steps,
-        params=sum(int(np.prod(one.dims)) for one in weights),
+        params=sum(int(np.prod(tensor.dims)) for tensor in weights),
         macs=0,
         accuracy={},
         files={file: file_hash(out / file) for file in sorted(files)},
@@ -133,7 +133,7 @@ def photos(folder: Path) -> Path:
 
 
 def noise(size: int) -> bytes:
-    """A grey PNG of about `size` bytes that nothing compresses."""
+    """A grey PNG of noise, which does not compress, of about `size` bytes."""
     side = max(1, round((size - 100) ** 0.5))
     pixels = np.random.default_rng(size).integers(0, 256, (side, side), np.uint8)
     stream = io.BytesIO()
@@ -152,5 +152,5 @@ def tensor_body(shape: tuple[int, ...], path: Path) -> int:
 
 
 def grpc_frame(message: bytes) -> bytes:
-    """A gRPC message with its length, as it goes over HTTP/2."""
+    """A gRPC message with the length prefix that it has in HTTP/2 data frames."""
     return b"\0" + struct.pack(">I", len(message)) + message

@@ -1,6 +1,6 @@
-"""An open-loop client as thin as Python allows: requests at a fixed rate, whatever the answers do.
+"""A minimal open-loop client: it sends requests at a fixed rate, independent of the answers.
 
-Latency counts from the scheduled time, so that a client that cannot send in time does not hide it.
+Latency counts from the scheduled time, so that delays of the client itself are not hidden (coordinated omission).
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from urllib.parse import urlsplit
 import numpy as np
 import uvloop
 
-LOOK_SECONDS = 0.001  # between two looks at what is due
+TICK_SECONDS = 0.001  # between two checks for requests that are due
 LINGER_SECONDS = 5.0  # for the last answers
 
 
 @dataclass
 class Account:
-    """Status of every request, 0 without an answer, with its scheduled time, its latency and how late it set off, in seconds."""
+    """Status of every request (0: no answer), with its scheduled time, its latency and the delay of its sending, in seconds."""
 
     scheduled: list[float] = field(default_factory=list)
     late: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
-    cpu_seconds: float = 0.0  # that the client itself used
+    cpu_seconds: float = 0.0  # used by the client itself
 
     def count(self, status: int, within: float = float("inf"), after: float = 0.0) -> int:
-        """Answers of this status within so many seconds, of requests scheduled `after` that time of the run or later."""
+        """Number of answers of this status `within` that many seconds, to requests scheduled `after` that second of the run."""
         rows = zip(self.scheduled, self.seconds, self.statuses, strict=True)
         return sum(code == status and seconds <= within and after <= at for at, seconds, code in rows)
 
@@ -39,17 +39,17 @@ class Account:
         return self._p99_ms(self.seconds, status, after)
 
     def late_p99_ms(self, status: int, after: float = 0.0) -> float | None:
-        """What of it the client itself was late, on cores that it shares with the server."""
+        """p99 of the client's own sending delay, which is part of the latency when it shares its cores with the server."""
         return self._p99_ms(self.late, status, after)
 
     def _p99_ms(self, seconds: Sequence[float], status: int, after: float) -> float | None:
         rows = zip(self.scheduled, seconds, self.statuses, strict=True)
-        chosen = [one for at, one, code in rows if code == status and at >= after]
+        chosen = [value for at, value, code in rows if code == status and at >= after]
         return float(np.quantile(chosen, 0.99)) * 1000 if chosen else None
 
 
 def offer(url: str, body: Path, rate: float, seconds: float, headers: Mapping[str, str]) -> Account:
-    """Posts `body` `rate` times a second."""
+    """Posts `body` `rate` times per second, for `seconds`."""
     return uvloop.run(_offer(url, body.read_bytes(), rate, seconds, headers))
 
 
@@ -64,20 +64,20 @@ async def _offer(url: str, body: bytes, rate: float, seconds: float, headers: Ma
     client.start = start
     while number < count:
         due = min(count, int((time.monotonic() - start) * rate) + 1)
-        for one in range(number, due):
-            client.ask(one / rate)
+        for scheduled in range(number, due):
+            client.ask(scheduled / rate)
         number = max(number, due)
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(TICK_SECONDS)
     end = time.monotonic() + LINGER_SECONDS
-    while client.open and time.monotonic() < end:  # noqa: ASYNC110 hardly ever, and once a run
-        await asyncio.sleep(LOOK_SECONDS)
+    while client.open and time.monotonic() < end:  # noqa: ASYNC110 once per run, for a few answers
+        await asyncio.sleep(TICK_SECONDS)
     client.close()
     client.account.cpu_seconds = time.process_time() - cpu
     return client.account
 
 
 class _Client:
-    """Connections that wait for an answer, and those that wait for a request."""
+    """The open connections: those that wait for an answer (`open`) and the idle ones."""
 
     def __init__(self, host: str, port: int, request: bytes) -> None:
         self.account = Account()
@@ -107,7 +107,7 @@ class _Client:
             connection.end(0)
 
     def close(self) -> None:
-        """What has no answer by now gets none."""
+        """Counts requests that still wait as unanswered, and closes all connections."""
         for task in self._opening:
             task.cancel()
         for connection in [*self.open]:
@@ -117,7 +117,7 @@ class _Client:
 
 
 class _Connection(asyncio.Protocol):
-    """One request at a time."""
+    """A connection with at most one request at a time."""
 
     transport: asyncio.Transport
 
@@ -126,29 +126,29 @@ class _Connection(asyncio.Protocol):
         self._at = at
         self._late = 0.0
         self._answer = b""
-        self._whole = 0  # bytes of the answer, 0 while its head has not come
+        self._size = 0  # bytes of the answer; 0 until its head is complete
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is no instance of it
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's class does not inherit from it
         self.send(self._at)
 
     def send(self, at: float) -> None:
-        self._at, self._answer, self._whole = at, b"", 0
+        self._at, self._answer, self._size = at, b"", 0
         self._late = time.monotonic() - self._client.start - at
         self._client.open.add(self)
         self.transport.write(self._client.request)
 
     def data_received(self, data: bytes) -> None:
         self._answer += data
-        if not self._whole:
+        if not self._size:
             head, end, _ = self._answer.partition(b"\r\n\r\n")
             if not end:
                 return
             length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
-            self._whole = len(head) + 4 + int(length)
-        if len(self._answer) >= self._whole:
+            self._size = len(head) + 4 + int(length)
+        if len(self._answer) >= self._size:
             self.end(int(self._answer[9:12]))
-            if b"connection: close" in self._answer[: self._whole].lower():
+            if b"connection: close" in self._answer[: self._size].lower():
                 self.transport.close()
             else:
                 self._client.idle.append(self)
@@ -160,7 +160,7 @@ class _Connection(asyncio.Protocol):
             self._client.idle.remove(self)
 
     def end(self, status: int) -> None:
-        """The request has its answer, 0 for none."""
+        """Records the status of the request; 0: no answer."""
         self._client.open.discard(self)
         account = self._client.account
         account.scheduled.append(self._at)

@@ -1,4 +1,4 @@
-"""Goodput beyond the capacity for cheap and dear nets, small and large pictures, tight and loose deadlines."""
+"""Goodput beyond the capacity, for small and large networks, small and large images, short and long deadlines."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from models.artifact import BUNDLED
 BUNDLED_NETS = ("vgg-cifar10", "squeezenet1_1-imagenet")
 DEADLINES_MS = (50, 200, 1000)
 TIMES = (1.5, 2.0, 5.0)
-SECONDS = 3.0  # of each offer that count, after those in which a queue as long as the deadline fills
-BACK_TO_NORMAL_SECONDS = 1.0  # after which nothing of half the capacity may be refused or late
+SECONDS = 3.0  # measured per load, after the time in which the queue grows as long as the deadline
+RECOVERY_SECONDS = 1.0  # after an overload; from then on nothing at half the capacity may be refused or late
 CONNECTIONS = 16
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A body to send."""
+    """A request body and its name in the table."""
 
     name: str
     make: Callable[[], bytes]
@@ -44,7 +44,7 @@ def icon() -> bytes:
 
 
 def photo_of(kilobytes: int) -> bytes:
-    """The same as the JPEG of sides 4:3 whose size is nearest."""
+    """The bundled coffee cup as a 4:3 JPEG of about `kilobytes` KB."""
     width = 64
     while len(photo(2 * width, 3 * width // 2)) < kilobytes * 1000:
         width *= 2
@@ -64,9 +64,9 @@ PICTURES = (
 
 
 def overload_matrix(setup: Setup) -> list[Row]:
-    """Open loop at 1.5, 2 and 5 times what a closed loop reached just before, then half of it again.
+    """Sends an open loop of 1.5, 2 and 5 times the rate that a closed loop reached just before, then half of that rate.
 
-    Left out are deadlines that a lone request does not meet. The client shares the cores: what it used is told beside.
+    Deadlines that a single request does not meet are left out. The client shares the cores, so the rows hold its CPU use.
     """
     net, rows = setup.resnet18(), []
     bundled = [{"name": name, "placement": "local"} for name in BUNDLED_NETS]
@@ -80,26 +80,26 @@ def overload_matrix(setup: Setup) -> list[Row]:
     return rows
 
 
-def _measure(server: Server, url: str, body: Path, what: Row) -> list[Row]:
+def _measure(server: Server, url: str, body: Path, labels: Row) -> list[Row]:
     load = partial(wrk, url, body)
     alone = load(1, 2, OCTETS).p99_ms
-    closed, rows = load(CONNECTIONS, SECONDS, OCTETS).rps, []
+    capacity, rows = load(CONNECTIONS, SECONDS, OCTETS).rps, []
     for deadline in DEADLINES_MS:
         if alone > deadline:
             continue
-        row: dict[str, Any] = {**what, "deadline_ms": deadline, "capacity": closed}
+        row: dict[str, Any] = {**labels, "deadline_ms": deadline, "capacity": capacity}
         headers = OCTETS | {"X-Request-Timeout-Ms": str(deadline)}
         filling = deadline / 1000
         for times in TIMES:
-            cpu, whole = server.cpu_seconds(), filling + SECONDS
-            account = offer(url, body, closed * times, whole, headers)
-            row[f"x{times:g}"] = account.count(200, deadline / 1000, filling) / SECONDS / closed
+            cpu, seconds = server.cpu_seconds(), filling + SECONDS
+            account = offer(url, body, capacity * times, seconds, headers)
+            row[f"x{times:g}"] = account.count(200, deadline / 1000, filling) / SECONDS / capacity
             row[f"x{times:g}_late"] = account.count(504) + account.count(200) - account.count(200, deadline / 1000)
-            row[f"x{times:g}_client"] = account.cpu_seconds / whole
-            row[f"x{times:g}_server"] = (server.cpu_seconds() - cpu) / whole
-        after = offer(url, body, closed / 2, BACK_TO_NORMAL_SECONDS + SECONDS / 2, headers)
-        sent = sum(at >= BACK_TO_NORMAL_SECONDS for at in after.scheduled)
-        row["after"] = after.count(200, deadline / 1000, BACK_TO_NORMAL_SECONDS) / max(1, sent)
+            row[f"x{times:g}_client"] = account.cpu_seconds / seconds
+            row[f"x{times:g}_server"] = (server.cpu_seconds() - cpu) / seconds
+        after = offer(url, body, capacity / 2, RECOVERY_SECONDS + SECONDS / 2, headers)
+        sent = sum(at >= RECOVERY_SECONDS for at in after.scheduled)
+        row["after"] = after.count(200, deadline / 1000, RECOVERY_SECONDS) / max(1, sent)
         row["of_cores"] = row["x5"] * (os.cpu_count() or 1) / max(0.1, (os.cpu_count() or 1) - row["x5_client"])
         rows.append(row)
     return rows

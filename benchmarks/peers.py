@@ -1,4 +1,4 @@
-"""The limit, Convoy and its peers in one run: by the workplace's compare scripts where they are, else the limit and Convoy."""
+"""Runs the limit, Convoy and its peers side by side with external compare scripts; without them, only the limit and Convoy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COMPARE_GRPC = re.compile(
 
 @dataclass(frozen=True)
 class Result:
-    """One contender at one load. Quantiles are None where the client tells none."""
+    """A contender at one load. Quantiles are None if the client reports none."""
 
     name: str
     connections: int
@@ -37,7 +37,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Bench:
-    """The compare scripts, and the folder of the environments that their setup made."""
+    """The folder of the compare scripts, and the folder in which their setup.sh installed the peers."""
 
     scripts: Path
     home: Path
@@ -45,7 +45,7 @@ class Bench:
     def compare(
         self, net: Net, ours: Mapping[str, str], connections: int, seconds: int, tensor: bool, peers: str
     ) -> list[Result]:
-        """Over HTTP. `ours` maps names to URLs; `peers` names those to run beside the limit."""
+        """Measures over HTTP. `ours` maps names to URLs; `peers` names the other servers to run, separated by blanks."""
         chosen = {"BENCH_PEERS": peers} if peers else {"BENCH_NO_PEERS": "1"}
         load = (str(connections), str(seconds))
         command: list[str | Path] = [self.scripts / "compare.sh", net.onnx, net.image, *load, *ours.values()]
@@ -57,7 +57,7 @@ class Bench:
         ]
 
     def compare_grpc(self, net: Net, ours: Sequence[str], requests: int) -> list[Result]:
-        """Over gRPC. `ours` are PORT:MODEL:image or PORT:MODEL:tensor."""
+        """Measures over gRPC. `ours` are PORT:MODEL:image or PORT:MODEL:tensor."""
         command: list[str | Path] = [self.scripts / "compare_grpc.sh", net.onnx, net.image, str(requests), *ours]
         text = self._run(command, net, {})
         return [
@@ -68,7 +68,7 @@ class Bench:
     def _run(self, command: Sequence[str | Path], net: Net, extra: Mapping[str, str]) -> str:
         environment = os.environ | {"BENCH_HOME": str(self.home), **extra} | ({"BENCH_GRAY": "1"} if net.gray else {})
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        # Its status is that of the peer it ended last, however that took it.
+        # The script's exit status is that of the peer that it stopped last, so it says nothing.
         if not done.stdout.strip():
             raise RuntimeError(f"{command[0]} measured nothing: {done.stderr[-2000:]}")
         return done.stdout
@@ -77,7 +77,7 @@ class Bench:
 def alone(
     net: Net, ours: Mapping[str, str], connections: int, seconds: int, tensor: bool, scratch: Path
 ) -> list[Result]:
-    """The limit and Convoy without the compare scripts."""
+    """Measures the limit and Convoy without the compare scripts."""
     body, headers = net.image, {"Content-Type": "image/png"}
     if tensor:
         body = scratch / "tensor.bin"
@@ -94,7 +94,7 @@ def alone(
 
 @contextmanager
 def limit(net: Net) -> Iterator[str]:
-    """The limit as a server of its own."""
+    """Starts the limit as a separate server. Yields its URL."""
     environment = os.environ | {"BENCH_MODEL": str(net.onnx), "BENCH_GRAY": "1" if net.gray else "0"}
     options = ["--port", str(LIMIT_PORT), "--no-access-log", "--log-level", "error", "--lifespan", "off"]
     command = [
@@ -125,4 +125,4 @@ def _wait_open(port: int) -> None:
             time.sleep(0.05)
         else:
             return
-    raise TimeoutError(f"nothing listens on port {port}")
+    raise TimeoutError(f"no server listens on port {port}")

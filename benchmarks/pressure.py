@@ -1,4 +1,4 @@
-"""More than fits, and long: goodput beyond the capacity, and memory over time and over many clients."""
+"""Overload and endurance: goodput beyond the capacity, and memory over time and over many clients."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class Offer:
     after: float = 0.0
 
 
-# After each the capacity is measured, but for one that is to show how soon the last is over.
+# The capacity is measured after each phase, but not before the load that shows how soon the server recovers.
 PHASES = (
     (Offer("half", 0.5),),
     (Offer("twice", 2.0),),
-    (Offer("five times", 5.0), Offer("half, from 2 s after that", 0.5, RECOVERY_SECONDS)),
+    (Offer("five times", 5.0), Offer("half, from 2 s after the overload", 0.5, RECOVERY_SECONDS)),
 )
 
 
 def overload(setup: Setup) -> list[Row]:
     """ResNet-18, photos, every request with a deadline of 200 ms: half of the capacity, twice, five times, half again.
 
-    The machine's speed drifts, so the capacity is measured again after each, and the goodput told as a part of the mean of
-    what was measured right before and right after.
+    The machine's speed drifts, so the capacity is measured again after each phase. The goodput is given as a fraction of the
+    mean of the capacities right before and right after.
     """
     net = setup.resnet18()
     with serving(setup.scratch, [model(net)]) as server:
@@ -48,25 +48,25 @@ def overload(setup: Setup) -> list[Row]:
         measure = partial(wrk, url, net.image, 16, setup.seconds, OCTETS)
         capacity, rows = measure().rps, []
         for phase in PHASES:
-            offered = [_offer(server, url, net.image, one, capacity, setup.seconds) for one in phase]
+            offered = [_offer(server, url, net.image, load, capacity, setup.seconds) for load in phase]
             before, capacity = capacity, measure().rps
-            for one, (account, cpu) in zip(phase, offered, strict=True):
-                rows.append(_row(one, account, cpu, (before + capacity) / 2, setup.seconds))
+            for load, (account, cpu) in zip(phase, offered, strict=True):
+                rows.append(_row(load, account, cpu, (before + capacity) / 2, setup.seconds))
         return rows
 
 
-def _offer(server: Server, url: str, body: Path, one: Offer, capacity: float, seconds: float) -> tuple[Account, float]:
-    """What came of it, and the CPU seconds that it took."""
+def _offer(server: Server, url: str, body: Path, load: Offer, capacity: float, seconds: float) -> tuple[Account, float]:
+    """The client's account of the requests, and the server's CPU seconds."""
     cpu = server.cpu_seconds()
-    account = offer(url, body, capacity * one.times, seconds + one.after, DEADLINE)
+    account = offer(url, body, capacity * load.times, seconds + load.after, DEADLINE)
     return account, server.cpu_seconds() - cpu
 
 
-def _row(one: Offer, account: Account, cpu: float, capacity: float, seconds: float) -> Row:
-    after = one.after
+def _row(load: Offer, account: Account, cpu: float, capacity: float, seconds: float) -> Row:
+    after = load.after
     good = account.count(200, DEADLINE_MS / 1000, after) / seconds
     return {
-        "name": one.name,
+        "name": load.name,
         "offered": sum(at >= after for at in account.scheduled) / seconds,
         "good": good,
         "of_capacity": good / capacity,
@@ -81,12 +81,14 @@ def _row(one: Offer, account: Account, cpu: float, capacity: float, seconds: flo
 
 
 def memory(setup: Setup) -> list[Row]:
-    """LeNet-5: 100 000 clients that come once, and a soak at half load."""
+    """LeNet-5: 100 000 clients that send one request each, and a soak test at half load."""
     net = setup.lenet5()
     with serving(setup.scratch, [model(net)]) as server:
         url = classify(server, net.name)
-        many = wrk(url, net.image, 64, setup.seconds, OCTETS, keep_alive=False)  # also warms every buffer
-        rows = [_grown(server, f"{CLIENTS:,} clients, one request each", lambda: _clients(url, net.image, many.rps))]
+        short_lived = wrk(url, net.image, 64, setup.seconds, OCTETS, keep_alive=False)  # also warms every buffer
+        rows = [
+            _grown(server, f"{CLIENTS:,} clients, one request each", lambda: _clients(url, net.image, short_lived.rps))
+        ]
         capacity = wrk(url, net.image, 32, setup.seconds, OCTETS).rps
         name = f"{setup.soak_seconds / 60:.0f} minutes at half load ({capacity * SOAK_RATE:,.0f}/s)"
         rows.append(_grown(server, name, lambda: offer(url, net.image, capacity * SOAK_RATE, setup.soak_seconds, {})))

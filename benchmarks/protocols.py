@@ -1,4 +1,4 @@
-"""One image asked for in every way there is, in turns within one run, so that a busy moment hurts all ways alike."""
+"""Classifies one image over every protocol, in turns within one run, so that other load affects all protocols equally."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.sections import GRPC_PATH, OCTETS, Row, Setup, classify, model
 from benchmarks.server import Server, serving
 from convoy.protos import classifier_pb2, open_inference_pb2
 
-CLIENTS, STREAMS = 4, 8  # of h2load; wrk has as many connections as requests are in flight
+CLIENTS, STREAMS = 4, 8  # of h2load; wrk opens one connection per request in flight
 INFER_PATH = "inference.GRPCInferenceService/ModelInfer"
 TURNS = 5
 BASE = "HTTP, classify"
@@ -25,7 +25,7 @@ Way = Callable[[], Load]
 
 
 def protocols(setup: Setup) -> list[Row]:
-    """LeNet-5, the same PNG by every protocol, 32 in flight; each rate beside the classify path's of the same turn."""
+    """LeNet-5, the same PNG over every protocol, 32 in flight; each rate is compared with that of `classify` in the same turn."""
     net = setup.lenet5()
     seconds = max(1.0, setup.seconds / TURNS)
     with serving(setup.scratch, [model(net)]) as server:
@@ -38,7 +38,7 @@ def protocols(setup: Setup) -> list[Row]:
 
 
 def ways(server: Server, net: nets.Net, scratch: Path, seconds: float) -> dict[str, Way]:
-    """Loads that carry the same image; the base comes first."""
+    """The loads by protocol, all with the same image. `BASE` comes first."""
     image = net.image.read_bytes()
     in_flight = CLIENTS * STREAMS
     infer, body, raw = (
@@ -48,7 +48,7 @@ def ways(server: Server, net: nets.Net, scratch: Path, seconds: float) -> dict[s
     )
     headers = OCTETS | {raw: str(infer_body(image, body))}
     grpc = f"http://127.0.0.1:{server.grpc_port}"
-    asked = classifier_pb2.ClassifyRequest(model=net.name, images=[image])
+    request = classifier_pb2.ClassifyRequest(model=net.name, images=[image])
     tensors = open_inference_pb2.ModelInferRequest(model_name=net.name, raw_input_contents=[_element(image)])
     tensors.inputs.add(name="image", datatype="BYTES", shape=[1])
 
@@ -61,7 +61,7 @@ def ways(server: Server, net: nets.Net, scratch: Path, seconds: float) -> dict[s
         BASE: partial(wrk, classify(server, net.name), net.image, in_flight, seconds, OCTETS),
         "HTTP, Open Inference binary": partial(wrk, infer, body, in_flight, seconds, headers),
         "HTTP, Open Inference raw body": partial(wrk, infer, net.image, in_flight, seconds, OCTETS | {raw: "0"}),
-        "gRPC, Classify": over_grpc(GRPC_PATH, asked),
+        "gRPC, Classify": over_grpc(GRPC_PATH, request),
         "gRPC, ModelInfer": over_grpc(INFER_PATH, tensors),
     }
 
@@ -80,13 +80,13 @@ def _element(image: bytes) -> bytes:
 
 
 def beside(name: str, loads: list[Load], base: list[Load]) -> Row:
-    """Medians over the turns; `base` are the classify path's loads of the same turns."""
-    ratios = [one.rps / other.rps for one, other in zip(loads, base, strict=True)]
+    """Medians over the turns. `base` holds the loads of the classify path in the same turns."""
+    ratios = [load.rps / reference.rps for load, reference in zip(loads, base, strict=True)]
     return {
         "name": name,
-        "rps": statistics.median(one.rps for one in loads),
+        "rps": statistics.median(load.rps for load in loads),
         "of_classify": statistics.median(ratios),
         "least": min(ratios),
         "most": max(ratios),
-        "failed": sum(one.failed for one in loads),
+        "failed": sum(load.failed for load in loads),
     }

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.ray_alone`: starts Ray Serve with one deployment that does nothing, says so, and ends; no Convoy."""
+"""`python -m benchmarks.ray_alone`: starts Ray Serve, without Convoy, with one empty deployment; prints `ready`, then stops."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`python -m benchmarks.run [SECTION…]`: measures the data plane and writes docs/performance.md.
 
-With the workplace's compare scripts (`--bench`, default ../shared/bench; their setup.sh run first) the peers run beside the
-limit; without them only the limit does. Needs wrk and h2load. Nothing else should run on the machine.
+With the compare scripts (`--bench`, default ../shared/bench, after their setup.sh) the peers run too; without them only the limit
+does. Needs wrk and h2load. Nothing else should run on the machine.
 """
 
 from __future__ import annotations
@@ -61,14 +61,23 @@ def main() -> None:
     shared = Path(os.environ.get("CONVOY_SHARED") or ROOT.parent / "shared")
     parser = argparse.ArgumentParser(description=inspect.getdoc(sys.modules[__name__]))
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)}  [default: all]")
-    parser.add_argument("--bench", type=Path, default=shared / "bench", help="folder of compare.sh")
     parser.add_argument(
-        "--home", type=Path, default=Path.home() / ".cache" / "convoy-bench", help="setup.sh's BENCH_HOME"
+        "--bench", type=Path, default=shared / "bench", help="folder of compare.sh  [default: %(default)s]"
     )
-    parser.add_argument("--peers", default="triton litserve bentoml rayserve", help="which peers")
-    parser.add_argument("--seconds", type=int, default=8, help="length of one measurement")
-    parser.add_argument("--soak", type=float, default=1200, help="seconds of the soak in `memory`")
-    parser.add_argument("--dry", action="store_true", help="print, do not write the page")
+    parser.add_argument(
+        "--home",
+        type=Path,
+        default=Path.home() / ".cache" / "convoy-bench",
+        help="BENCH_HOME of setup.sh  [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--peers", default="triton litserve bentoml rayserve", help="peers to run  [default: %(default)s]"
+    )
+    parser.add_argument("--seconds", type=int, default=8, help="length of one measurement  [default: %(default)s]")
+    parser.add_argument(
+        "--soak", type=float, default=1200, help="seconds of the soak test in `memory`  [default: %(default)s]"
+    )
+    parser.add_argument("--dry", action="store_true", help="print the results without writing the page")
     arguments = parser.parse_args()
     if unknown := set(arguments.sections) - set(SECTIONS):
         parser.error(f"unknown section {', '.join(sorted(unknown))}; known: {', '.join(SECTIONS)}")
@@ -84,7 +93,7 @@ def main() -> None:
 
 
 def describe(name: str, rows: list[Row]) -> dict[str, Any]:
-    """Results with the information that is needed to interpret and repeat them."""
+    """The rows with what is needed to interpret and repeat them: date, machine, versions, command."""
     model = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), "unknown CPU")
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.sampling`: the cost of power sampling in the node agent, in per cent of a core.
+"""`python -m benchmarks.sampling`: measures the cost of power sampling in the node agent, in per cent of a core.
 
-An accountant ticks at its own pace over pages as a node has them, and the processor time of its thread is counted. The
-sources are this machine's; where it has none, a powercap tree in a folder stands in, whose files cost as much to read as
-the kernel's or less. `--write` puts the figures into docs/energy.md.
+An accountant ticks at its normal rate over metrics files as a node has them; the CPU time of its thread is counted. It reads
+this machine's energy counters or, where there are none, a simulated powercap tree, whose files cost at most as much to read as
+the kernel's. `--write` puts the figures into docs/energy.md.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RUN_SECONDS = 0.004
 
 
 def fill(folder: Path, names: Sequence[str]) -> None:
-    """Writes the page of one process that served the models: every series that a request or a batch makes."""
+    """Writes the metrics file of one process that served the models: every series that requests and batches create."""
     metrics = Metrics(MmapWriter(folder))
     for name in names:
         engine = EngineTime(metrics, name, "1", available_cores())
@@ -53,19 +53,19 @@ def fill(folder: Path, names: Sequence[str]) -> None:
 
 
 def sources_of(folder: Path) -> tuple[list[Source], str]:
-    """This machine's counters, or a simulated powercap tree with a package and its memory; and their name."""
-    found = find_sources(Power())
-    if found:
-        return found, " and ".join(sorted({source.source for source in found}))
+    """This machine's counters, or a simulated powercap tree with a package and its memory; and a description."""
+    sources = find_sources(Power())
+    if sources:
+        return sources, " and ".join(sorted({source.source for source in sources}))
     for zone, name in (("intel-rapl:0", "package-0"), ("intel-rapl:0:0", "dram")):
         (folder / zone).mkdir(parents=True)
         for file, text in (("name", name), ("max_energy_range_uj", "65532610987"), ("energy_uj", "1000")):
             (folder / zone / file).write_text(f"{text}\n")
-    return [*find_rapl(folder)], "rapl, in files that stand in for the kernel's"
+    return [*find_rapl(folder)], "a simulated powercap tree (RAPL)"
 
 
 def measure(seconds: float) -> str:
-    """The sentence for the page."""
+    """The Markdown for docs/energy.md."""
     names = sorted(path.parent.name for path in BUNDLED.glob("*/manifest.json"))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "metrics"
@@ -74,8 +74,8 @@ def measure(seconds: float) -> str:
             process = context.Process(target=fill, args=(folder, names))
             process.start()
             process.join()
-        sources, called = sources_of(Path(place) / "powercap")
-        metrics = Metrics(MmapWriter(folder))  # this process is the meter, and a host whose engines run
+        sources, description = sources_of(Path(place) / "powercap")
+        metrics = Metrics(MmapWriter(folder))  # this process is the node agent and also a host whose engines run
         engines = [EngineTime(metrics, name, "1", 1) for name in names]
         accountant = Accountant(sources, metrics)
         times = []
@@ -87,7 +87,7 @@ def measure(seconds: float) -> str:
             accountant.tick()
             times.append(time.thread_time() - began)
         series = sum(1 for _ in read_files(folder))
-    share = median_interval([one / TICK_SECONDS for one in times])
+    share = median_interval([cpu_seconds / TICK_SECONDS for cpu_seconds in times])
     mean = sum(times) / len(times) / TICK_SECONDS
     machine = this_machine(available_cores())
     return (
@@ -95,13 +95,14 @@ def measure(seconds: float) -> str:
         f"Python {platform.python_version()}, `python -m benchmarks.sampling`*\n\n"
         f"Sampling costs {100 * share.median:.2f} % of a core (median of {len(times)} ticks, 95 % interval "
         f"{100 * share.low:.2f} to {100 * share.high:.2f} %; mean {100 * mean:.2f} %), with {len(names)} models and {series:,} "
-        f"series on the pages of {GATEWAYS + HOSTS + 1} processes. Read: {called}. The target is at most {100 * LIMIT:g} %."
+        f"series in the metrics files of {GATEWAYS + HOSTS + 1} processes. Source: {description}. "
+        f"The target is at most {100 * LIMIT:g} %."
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--seconds", type=float, default=120, help="length of the measurement  [default: %(default)s]")
     parser.add_argument("--write", action="store_true", help="put the figures into docs/energy.md")
     options = parser.parse_args()
     text = measure(options.seconds)

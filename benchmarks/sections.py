@@ -1,4 +1,4 @@
-"""The measurements, one function each. Every one starts its own server and returns JSON-ready rows."""
+"""The sections of docs/performance.md, one function each. Each starts its own server and returns JSON-ready rows."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ Row = dict[str, Any]
 OCTETS = {"Content-Type": "application/octet-stream"}
 GRPC_PATH = "convoy.v1.Classifier/Classify"
 TURNS = 7
-PATIENT: Row = {"target_ms": 2000}  # a batch may take so long: requests/s count here, not their latency
+PATIENT: Row = {"target_ms": 2000}  # permits long batches: here throughput counts, not latency
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Where to work, how long, and the compare scripts when there are some."""
+    """Scratch folder, length of a measurement, the compare scripts if present, the peers, and length of the soak test."""
 
     scratch: Path
     seconds: int
@@ -57,19 +57,21 @@ class Setup:
             results = self.bench.compare(net, ours, connections, self.seconds, tensor, self.peers)
         else:
             results = peers.alone(net, ours, connections, self.seconds, tensor, self.scratch)
-        return [dataclasses.asdict(one) for one in results]
+        return [dataclasses.asdict(result) for result in results]
 
 
 def model(net: Net, name: str = "", **options: Any) -> Row:
+    """The configuration of a model that serves `net`."""
     return {"name": name or net.name, "artifact": str(net.artifact.folder), **options}
 
 
 def classify(server: Server, name: str) -> str:
+    """The URL that classifies with a model."""
     return f"{server.http}/v1/models/{name}/classify"
 
 
 def lenet5_images(setup: Setup) -> list[Row]:
-    """28x28 PNG over HTTP, engine local and dedicated, with the profile of each under load."""
+    """LeNet-5, 28x28 PNG over HTTP, local and dedicated, with the server's profile under each load."""
     net = setup.lenet5()
     with serving(setup.scratch, [model(net), model(net, "hosted", placement="dedicated")]) as server:
         ours = {"Convoy, local": classify(server, net.name), "Convoy, dedicated": classify(server, "hosted")}
@@ -80,17 +82,17 @@ def lenet5_images(setup: Setup) -> list[Row]:
 
 
 def lenet5_tensors(setup: Setup) -> list[Row]:
-    """28x28 float tensor by the Open Inference Protocol, binary over HTTP."""
+    """LeNet-5, 28x28 float tensors in the Open Inference Protocol's binary form, over HTTP."""
     return _tensors(setup, setup.lenet5(), 32, (1, 1, 28, 28))
 
 
 def lenet5_grpc(setup: Setup) -> list[Row]:
-    """The same images and tensors by gRPC, 32 in flight over 4 connections."""
+    """The same images and tensors over gRPC, 32 in flight on 4 connections."""
     return _grpc(setup, setup.lenet5(), 2500 * setup.seconds)
 
 
 def resnet18_images(setup: Setup) -> list[Row]:
-    """500x375 JPEG over HTTP into a ResNet-18, local and dedicated, 16 connections, and our own tight loop of decode and run."""
+    """ResNet-18, 500x375 JPEG over HTTP, local and dedicated, 16 connections; and a tight loop of decoding and running."""
     net = setup.resnet18()
     hosted = model(net, "hosted", placement="dedicated", **PATIENT)
     with serving(setup.scratch, [model(net, **PATIENT), hosted]) as server:
@@ -103,25 +105,25 @@ def resnet18_images(setup: Setup) -> list[Row]:
 
 
 def _in_turns(net: Net, ours: str, connections: int, seconds: int) -> Row:
-    """The limit and Convoy in turns, since the machine's speed drifts while a run lasts: the median of each turn's ratio."""
+    """Measures the limit and Convoy in turns, because the machine's speed drifts; `of_limit` is the median ratio of a turn."""
     with peers.limit(net) as limit:
         turns = [[wrk(url, net.image, connections, seconds, OCTETS) for url in (limit, ours)] for _ in range(TURNS)]
     return {
         "name": "Convoy, local, in turns with the limit",
         "connections": connections,
-        "rps": statistics.median(mine.rps for _, mine in turns),
-        "of_limit": statistics.median(mine.rps / limit.rps for limit, mine in turns),
-        "failed": sum(one.failed for turn in turns for one in turn),
+        "rps": statistics.median(convoy.rps for _, convoy in turns),
+        "of_limit": statistics.median(convoy.rps / limit.rps for limit, convoy in turns),
+        "failed": sum(load.failed for turn in turns for load in turn),
     }
 
 
 def resnet18_tensors(setup: Setup) -> list[Row]:
-    """224x224 float tensor of three channels by the Open Inference Protocol, binary over HTTP."""
+    """ResNet-18, 3x224x224 float tensors in the Open Inference Protocol's binary form, over HTTP."""
     return _tensors(setup, setup.resnet18(), 16, (1, 3, 224, 224))
 
 
 def resnet18_grpc(setup: Setup) -> list[Row]:
-    """The same photos and tensors by gRPC, 32 in flight over 4 connections."""
+    """The same photos and tensors over gRPC, 32 in flight on 4 connections."""
     return _grpc(setup, setup.resnet18(), 40 * setup.seconds)
 
 
@@ -140,7 +142,7 @@ def _grpc(setup: Setup, net: Net, requests: int) -> list[Row]:
         port = server.grpc_port
         if setup.bench:
             ours = [f"{port}:{net.name}:image", f"{port}:{net.name}-tensor:tensor"]
-            rows = [dataclasses.asdict(one) for one in setup.bench.compare_grpc(net, ours, requests)]
+            rows = [dataclasses.asdict(result) for result in setup.bench.compare_grpc(net, ours, requests)]
         else:
             rows = []
         message = setup.scratch / "classify.bin"
@@ -151,9 +153,9 @@ def _grpc(setup: Setup, net: Net, requests: int) -> list[Row]:
 
 
 def tight_loop(net: Net, seconds: float, batch: int = 16, engine: Engine | None = None) -> float:
-    """Images per second of decoding on all cores, then running on all cores, batch by batch, and nothing else.
+    """Images per second of a loop that decodes a batch on two cores, then runs it on two cores, and does nothing else.
 
-    Without an engine, that of the net's own graph.
+    `engine` defaults to ONNX Runtime with the net's own graph.
     """
     cores = 2
     engine = engine or load_engine(net.artifact.image_model, cores)
@@ -168,7 +170,7 @@ def tight_loop(net: Net, seconds: float, batch: int = 16, engine: Engine | None 
 
 
 def attempts(setup: Setup) -> list[Row]:
-    """What was tried on LeNet-5 images, local and dedicated, 32 connections and one, beside the limit of the same run."""
+    """Variants tried for LeNet-5 images, with 32 connections and with one, compared with the limit in the same run."""
     net, rows = setup.lenet5(), []
 
     def drive(name: str, url: str) -> None:
@@ -190,7 +192,7 @@ def attempts(setup: Setup) -> list[Row]:
 
 
 def metrics_cost(setup: Setup) -> list[Row]:
-    """CPU time of recording a request in the metrics, beside all that the event loop spends on one."""
+    """CPU time of recording a request in the metrics, compared with the event loop's total time per request."""
     net, count, batch = setup.lenet5(), 100_000, 16
     recorder = ModelRecorder(Metrics(MmapWriter(setup.scratch / "metrics")), "net", "1")
     start = time.thread_time()
@@ -203,13 +205,13 @@ def metrics_cost(setup: Setup) -> list[Row]:
     with serving(setup.scratch, [model(net)]) as server:
         row = profiled(server, partial(wrk, classify(server, net.name), net.image, 32, 6, OCTETS))
     (answered,) = row["profile"]["models"]
-    busy = {one["name"]: one["busy"] for one in row["profile"]["resources"]}
-    whole = busy["event loop"] / answered["requests_per_second"] * 1e6
-    return [{"recording_us": recording, "request_us": whole, "rate_with_of_without": 1 - recording / whole}]
+    busy = {resource["name"]: resource["busy"] for resource in row["profile"]["resources"]}
+    total = busy["event loop"] / answered["requests_per_second"] * 1e6
+    return [{"recording_us": recording, "request_us": total, "rate_with_of_without": 1 - recording / total}]
 
 
 def profiled(server: Server, load: Callable[[], Any]) -> Row:
-    """The server's own profile under load, the CPU time of all its processes per request, and the failures."""
+    """The server's own profile under load, the CPU time of all its processes per request, and the number of failures."""
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(load)
         time.sleep(2.5)  # past the warm-up
@@ -218,27 +220,27 @@ def profiled(server: Server, load: Callable[[], Any]) -> Row:
         cpu = server.cpu_seconds() - cpu
         failed = running.result().failed
     profile = answer.raise_for_status().json()
-    requests = sum(one["requests_per_second"] for one in profile["models"]) * profile["seconds"]
+    requests = sum(served["requests_per_second"] for served in profile["models"]) * profile["seconds"]
     return {"profile": profile, "cpu_ms_per_request": cpu / max(1.0, requests) * 1000, "failed": failed}
 
 
 def _ray_alone() -> float:
-    """Seconds to Ray Serve with one empty deployment, in the serving environment and with Convoy's settings of Ray."""
+    """Seconds until Ray Serve runs one empty deployment, in the serving environment and with Convoy's settings of Ray."""
     command = [str(RUNTIME_SCRIPTS / "python"), "-m", "benchmarks.ray_alone"]
     start = time.monotonic()
     with subprocess.Popen(command, env=os.environ | RAY_ENVIRONMENT, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
-        said, took = child.stdout.readline().strip(), time.monotonic() - start
+        line, seconds = child.stdout.readline().strip(), time.monotonic() - start
         child.stdout.read()
-    if said != ray_alone.READY:
-        raise RuntimeError(f"Ray Serve alone did not start: it said {said!r}")
-    return took
+    if line != ray_alone.READY:
+        raise RuntimeError(f"Ray Serve alone did not start: it printed {line!r}")
+    return seconds
 
 
 def start_up(setup: Setup) -> list[Row]:
-    """`convoy up` of the serving environment with three bundled models, three times, and what it costs idle.
+    """Start time and idle cost of `convoy up` in the serving environment, with three bundled models, three times.
 
-    Before each, Ray Serve with nothing in it: what no server on Ray can be faster than.
+    Ray Serve with an empty deployment is started before each: the lower bound for any server on Ray.
     """
     alone, ready, idle, memory = [], [], [], []
     bundled = [{"name": "lenet5-mnist"}, {"name": "resnet20-cifar10"}]
@@ -269,7 +271,7 @@ def growth_connections(setup: Setup) -> list[Row]:
 
 
 def growth_images(setup: Setup) -> list[Row]:
-    """LeNet-5 float tensors, 1 to 64 images in a request, 8 connections."""
+    """LeNet-5, float tensors, 1 to 64 images per request, 8 connections."""
     net, body = setup.lenet5(), setup.scratch / "rows.bin"
 
     def load(server: Server, rows: int) -> Any:
@@ -281,7 +283,7 @@ def growth_images(setup: Setup) -> list[Row]:
 
 
 def growth_payload(setup: Setup) -> list[Row]:
-    """PNG of noise from 4 KB to 8 MB into LeNet-5, 8 connections."""
+    """LeNet-5, PNGs of noise from 4 KB to 8 MB, 8 connections."""
     net, body = setup.lenet5(), setup.scratch / "noise.png"
 
     def load(server: Server, kilobytes: int) -> Any:
@@ -293,7 +295,7 @@ def growth_payload(setup: Setup) -> list[Row]:
 
 
 def growth_models(setup: Setup) -> list[Row]:
-    """1 to 15 models in one gateway, each asked by its own share of 30 connections."""
+    """LeNet-5 under 1 to 15 names in one gateway; each gets an equal share of 30 connections."""
     net, rows = setup.lenet5(), []
     for count in (1, 5, 15):
         names = [f"lenet5-{number}" for number in range(count)]
@@ -303,12 +305,12 @@ def growth_models(setup: Setup) -> list[Row]:
                 loads = list(
                     pool.map(partial(wrk, body=net.image, connections=30 // count, seconds=4, headers=OCTETS), urls)
                 )
-        rows.append(_row(count, sum(one.rps for one in loads), max(one.p99_ms for one in loads), loads))
+        rows.append(_row(count, sum(load.rps for load in loads), max(load.p99_ms for load in loads), loads))
     return rows
 
 
 def growth_gateways(setup: Setup) -> list[Row]:
-    """1 and 2 gateways on this machine."""
+    """LeNet-5, 1 and 2 gateways on this machine, 32 connections."""
     net, rows = setup.lenet5(), []
     for count in (1, 2):
         with serving(setup.scratch, [model(net)], gateways=count) as server:
@@ -318,7 +320,7 @@ def growth_gateways(setup: Setup) -> list[Row]:
 
 
 def growth_hosts(setup: Setup) -> list[Row]:
-    """1 and 2 hosts of LeNet-5."""
+    """LeNet-5, 1 and 2 hosts, 32 connections."""
     net, rows = setup.lenet5(), []
     for count in (1, 2):
         hosted = model(net, placement="dedicated", replicas=count)
@@ -337,4 +339,4 @@ def _grow(sizes: Iterable[int], load: Callable[[int], Any]) -> list[Row]:
 
 
 def _row(size: int, rps: float, p99_ms: float, loads: Sequence[Any]) -> Row:
-    return {"size": size, "rps": rps, "p99_ms": p99_ms, "failed": sum(one.failed for one in loads)}
+    return {"size": size, "rps": rps, "p99_ms": p99_ms, "failed": sum(load.failed for load in loads)}

@@ -1,4 +1,4 @@
-"""A Convoy of its own for a measurement, started by its command, with the CPU time and memory of all its processes."""
+"""Starts `convoy up` for a measurement, and measures the CPU time and memory of all its processes."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ class Server:
     ready_seconds: float
 
     def processes(self) -> list[int]:
-        """Its process ids: the command's, Ray's and the replicas'."""
+        """Ids of its processes: the command, Ray and the replicas."""
         children: dict[int, list[int]] = {}
         for entry in Path("/proc").glob("[0-9]*"):
             stat = _stat(int(entry.name))
             if stat:
                 children.setdefault(int(stat[1]), []).append(int(entry.name))
-        found, todo = [], [self.pid]
-        while todo:
-            found.append(todo.pop())
-            todo += children.get(found[-1], [])
-        return found
+        pids, pending = [], [self.pid]
+        while pending:
+            pids.append(pending.pop())
+            pending += children.get(pids[-1], [])
+        return pids
 
     def cpu_seconds(self) -> float:
-        """CPU time its processes have used."""
+        """CPU time that its processes have used."""
         stats = filter(None, map(_stat, self.processes()))
         return sum(int(stat[11]) + int(stat[12]) for stat in stats) / TICKS
 
@@ -64,18 +64,18 @@ class Server:
         return total
 
     def gateway(self) -> int:
-        """Process id of its gateway, of the first where there are several."""
+        """Process id of its gateway, or of the first of several."""
         return next(pid for pid in self.processes() if "ServeReplica:gateway" in _name(pid))
 
     def set_niceness(self, value: int) -> None:
-        """Of every thread of the gateways and hosts."""
+        """Sets the niceness of every thread of the gateways and hosts."""
         replicas = [pid for pid in self.processes() if "ServeReplica:" in _name(pid)]
         for task in (task for pid in replicas for task in Path(f"/proc/{pid}/task").iterdir()):
             os.setpriority(os.PRIO_PROCESS, int(task.name), value)
 
 
 def _stat(pid: int) -> list[str]:
-    """Fields of /proc/PID/stat from the state on, or nothing when it is gone."""
+    """Fields of /proc/PID/stat from the state on; empty if the process has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -93,11 +93,11 @@ def _name(pid: int) -> str:
 def serving(
     folder: Path, models: Iterable[Mapping[str, Any]], *, scripts: Path = SCRIPTS, **settings: Any
 ) -> Iterator[Server]:
-    """`convoy up` of the environment in `scripts` with these models, on ports that are free, until the block ends."""
+    """Runs `convoy up` of the environment in `scripts` with these models, on free ports, until the block ends."""
     http_port, grpc_port, metrics_port = free_ports(3)
     listen = {"http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port}
     config = folder / "convoy.yaml"
-    config.write_text(yaml.safe_dump({"listen": listen, "models": [dict(one) for one in models], **settings}))
+    config.write_text(yaml.safe_dump({"listen": listen, "models": [dict(model) for model in models], **settings}))
     command = [str(scripts / "convoy"), "up", "--config", str(config)]
     url = f"http://127.0.0.1:{http_port}"
     start = time.monotonic()
@@ -111,17 +111,17 @@ def serving(
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, outside the ranges from which the kernel and Ray give out others at any time."""
-    found: list[int] = []
+    """Free ports of 127.0.0.1, outside of the ranges from which the kernel and Ray assign ports at any time."""
+    ports: list[int] = []
     with ExitStack() as stack:
-        while len(found) < count:
+        while len(ports) < count:
             port = random.choice(PORTS)
             try:
                 stack.enter_context(socket.create_server(("127.0.0.1", port)))
             except OSError:
                 continue
-            found.append(port)
-    return found
+            ports.append(port)
+    return ports
 
 
 def _wait_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

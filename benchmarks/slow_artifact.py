@@ -1,4 +1,4 @@
-"""A slower copy of an artifact with the same answers, as a degraded member of an ensemble."""
+"""A slow copy of an artifact with the same logits, as a degraded member of an ensemble."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRIAL_LOOPS = 50_000
 
 
 def write_slow_copy(source: Path, out: Path, seconds: float) -> Path:
-    """`source` in `out`, each run of whose image graph takes about `seconds` on this machine."""
+    """Copies `source` to `out` with a loop in the image graph, so that a run takes about `seconds` on this machine."""
     shutil.copytree(source, out)
     _write(source, out, TRIAL_LOOPS)
     engine = load_engine(out / IMAGE_MODEL, 1)
@@ -47,20 +47,20 @@ def _write(source: Path, out: Path, loops: int) -> None:
 
 
 def _times_one() -> onnx.GraphProto:
-    """A loop's body that changes nothing and takes its time."""
+    """A loop body that multiplies by one: it costs time and changes nothing."""
     return helper.make_graph(
         [
-            helper.make_node("Identity", ["going"], ["still_going"]),
+            helper.make_node("Identity", ["condition"], ["next_condition"]),
             helper.make_node("Mul", ["state", "one"], ["next_state"]),
         ],
         "body",
         [
             helper.make_tensor_value_info("step", TensorProto.INT64, []),
-            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("condition", TensorProto.BOOL, []),
             helper.make_tensor_value_info("state", TensorProto.FLOAT, None),
         ],
         [
-            helper.make_tensor_value_info("still_going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next_condition", TensorProto.BOOL, []),
             helper.make_tensor_value_info("next_state", TensorProto.FLOAT, None),
         ],
         [numpy_helper.from_array(np.array(1.0, np.float32), "one")],

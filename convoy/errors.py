@@ -150,10 +150,14 @@ def shown(value: object) -> str:
 
 def unknown(what: str, name: str, known: Iterable[str]) -> NotFound:
     """NotFound for an unknown name, with the closest known name as a hint, else all known names."""
+    return NotFound(f"unknown {what} {name[:200]!r}; {hint(name, known)}")
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """The known name that is closest to a wrong one, as a question; all known names if none is close."""
     names = list(known)
     near = difflib.get_close_matches(name[:200], names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
-    return NotFound(f"unknown {what} {name[:200]!r}; {hint}")
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
 
 
 def reason_of(error: Exception) -> str:

@@ -1,1 +1,1 @@
-"""A load generator that knows only the wire: open loop first, every request accounted for, a verdict on every number."""
+"""A load generator for HTTP and gRPC: open loop by default, every request accounted for, every result with a verdict."""

@@ -1,5 +1,7 @@
-"""Arrival times. A unit-rate renewal process is warped through the profile's cumulative rate, so that one seed gives
-the same arrivals whatever the number of workers or the size of blocks."""
+"""Arrival times: a unit-rate renewal process, warped by the cumulative rate of the profile.
+
+A seed gives the same arrivals for any number of workers and any block size.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,14 @@ from convoy.errors import shown
 from loadtest.plan import Load, Plan, Step
 
 Times = NDArray[np.float64]
-BLOCK = 256  # made while requests are being sent: some 0.1 ms each
+BLOCK = 256  # blocks are drawn between sends, so they must be short: about 0.1 ms each
 
 
 def arrival_blocks(load: Load, seed: int, end: float, block: int = BLOCK) -> Iterator[Times]:
-    """Ascending times in [0, end), in blocks. `load` must be open."""
+    """Ascending arrival times in [0, end) seconds, in blocks. `load` must be an open loop."""
     if load.recorded:
         times = np.array(load.recorded)
-        yield times[times <= end]  # a recording ends with its last arrival
+        yield times[times <= end]  # inclusive: a recording ends at the time of its last arrival
         return
     knots, cumulative = _cumulative(load.steps, end)
     for units in _unit_process(load, seed, block):
@@ -50,11 +52,11 @@ def _unit_process(load: Load, seed: int, block: int) -> Iterator[Times]:
 
 
 def _cumulative(steps: tuple[Step, ...], end: float) -> tuple[Times, Times]:
-    """Knots of the expected number of arrivals by time; strictly rising, since a silent step has no arrivals."""
+    """Knots (time, expected number of arrivals so far) of a piecewise linear curve; flat where a step has rate 0."""
     knots, counts = [0.0], [0.0]
     for number, step in enumerate(steps):
-        last = number == len(steps) - 1
-        until = max(end, knots[-1]) if last else min(end, knots[-1] + step.seconds)
+        is_last = number == len(steps) - 1
+        until = max(end, knots[-1]) if is_last else min(end, knots[-1] + step.seconds)
         counts.append(counts[-1] + step.rate * (until - knots[-1]))
         knots.append(until)
     times, totals = np.array(knots), np.array(counts)
@@ -62,7 +64,7 @@ def _cumulative(steps: tuple[Step, ...], end: float) -> tuple[Times, Times]:
 
 
 def read_recorded(text: str) -> tuple[float, ...]:
-    """Arrival times from a file: one number per line, seconds (a leading time is subtracted); `#` starts a comment.
+    """Arrival times from a file: seconds, one number per line, counted from the earliest; `#` starts a comment.
 
     Raises ValueError for anything else.
     """
@@ -71,7 +73,7 @@ def read_recorded(text: str) -> tuple[float, ...]:
     if not values:
         raise ValueError("no arrival times")
     if not all(map(math.isfinite, values)):
-        raise ValueError("a time that is no number")
+        raise ValueError("not a finite number")
     return tuple(value - values[0] for value in values)
 
 
@@ -79,12 +81,12 @@ def _time(line: str) -> float:
     try:
         return float(line)
     except ValueError as error:
-        raise ValueError(f"{shown(line)} is no number") from error
+        raise ValueError(f"{shown(line)} is not a number") from error
 
 
 @dataclass(frozen=True)
 class Due:
-    """A request to send: number in the whole run, time, which traffic, which of its payloads."""
+    """A request to send: its number in the run, its time in seconds, its traffic and the payload of that traffic."""
 
     index: int
     time: float
@@ -93,10 +95,10 @@ class Due:
 
 
 class Picks:
-    """Which traffic and payload request number i is: a pure function of the seed, so that workers agree unasked."""
+    """Traffic and payload of request number i: a pure function of the seed, so that workers need not communicate."""
 
     def __init__(self, plan: Plan, counts: tuple[int, ...]) -> None:
-        weights = np.array([one.weight for one in plan.traffic])
+        weights = np.array([traffic.weight for traffic in plan.traffic])
         self._shares = np.cumsum(weights / weights.sum())
         self._generator = np.random.Generator(np.random.PCG64([plan.seed, 2]))
         order = np.random.Generator(np.random.PCG64([plan.seed, 3]))
@@ -104,7 +106,7 @@ class Picks:
         self._used = [0] * len(counts)
 
     def take(self, size: int) -> list[tuple[int, int]]:
-        """(traffic, item) of the next `size` requests; each payload of a traffic comes once before any comes twice."""
+        """(traffic, item) of the next `size` requests; every payload of a traffic is used once before any is used again."""
         chosen = np.minimum(np.searchsorted(self._shares, self._generator.random(size), "right"), len(self._used) - 1)
         picks = []
         for traffic in chosen.tolist():
@@ -125,7 +127,7 @@ def open_schedule(plan: Plan, counts: tuple[int, ...], worker: int) -> Iterator[
 
 
 def closed_schedule(plan: Plan, counts: tuple[int, ...], worker: int) -> Iterator[Due]:
-    """An endless stream of what to send next in closed loop; the time is left 0."""
+    """An endless stream of the requests to send next in closed loop; their times are 0."""
     picks, index = Picks(plan, counts), 0
     while True:
         for traffic, item in picks.take(256):

@@ -1,4 +1,4 @@
-"""Runs a plan: starts the workers, gives them one start time, folds what they tell, reads the server's metrics beside."""
+"""Runs a plan: starts the workers at a common time, folds their records and scrapes the server's metrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from loadtest.scrape import Scraper, ServerSide
 from loadtest.stats.fold import Fold
 from loadtest.wire.metadata import resolve
 from loadtest.worker.process import work
-from loadtest.worker.records import Told, parse_records
+from loadtest.worker.records import WorkerMessage, parse_records
 
 START_DELAY_S = 0.1
 READY_S = 120.0
@@ -29,11 +29,11 @@ GRACE_S = 10.0
 
 @dataclass
 class Run:
-    """A finished (or running) run: the sums, and how the generator fared. CPU in seconds, by worker; host in cores.
+    """A finished or running run: its sums and the generator's own figures. CPU in seconds by worker; host in cores.
 
-    `worker_starved` is how long each worker had no core although it could have run, and how often it was given one.
+    `worker_starved` holds, by worker, the seconds it was runnable without a core and how often it was scheduled.
 
-    `about` says what each traffic sends, `labelled` how many different labelled payloads it has.
+    `about` describes the payloads of each traffic, `labelled` counts its distinct labelled payloads.
     """
 
     plan: Plan
@@ -44,16 +44,16 @@ class Run:
     worker_starved: dict[int, tuple[float, int]] = field(default_factory=dict)
     parent_cpu_s: float = 0.0
     issued: dict[int, int] = field(default_factory=dict)
-    unsent: bool = False  # requests were due that the workers were too late to send
+    unsent: bool = False  # some requests were due but never sent, because the workers were too late
     in_flight: dict[int, int] = field(default_factory=dict)
     max_in_flight: dict[int, int] = field(default_factory=dict)
     stages_ms: dict[str, tuple[float, int]] = field(default_factory=dict)
-    said: dict[int, str] = field(default_factory=dict)  # the first words of each kind of failure
+    failure_texts: dict[int, str] = field(default_factory=dict)  # the first message of each outcome that is a failure
     wall_s: float = 0.0
     host_busy_cores: float = 0.0
     host_stolen_cores: float = 0.0
     server: ServerSide | None = None
-    stopped_s: float | None = None  # when the person ended the run, from its start
+    stopped_s: float | None = None  # when the user interrupted the run, from its start
     driver: str = "loadtest"
 
 
@@ -61,15 +61,17 @@ Progress = Callable[[Run, float], None]
 
 
 def run_plan(plan: Plan, progress: Progress | None = None) -> Run:
-    """Measures. `progress` is called about four times a second with the sums so far and the seconds since the start.
+    """Runs a plan. `progress` is called about four times a second with the sums so far and the seconds since the start.
 
-    Raises ConfigError for plans that cannot be sent and ConvoyError when a worker dies.
+    Raises ConfigError for a plan that cannot be sent, ConvoyError when a worker dies.
     """
     plan = resolve(plan)
     return _Parent(plan, progress or (lambda run, seconds: None)).run()
 
 
 class _Parent:
+    """The parent process of the workers of one run."""
+
     def __init__(self, plan: Plan, progress: Progress) -> None:
         self._plan = plan
         self._progress = progress
@@ -149,24 +151,24 @@ class _Parent:
             if interrupted.is_set() and self._run.stopped_s is None:
                 self._stop(monotonic() - start, open_pipes)
             if monotonic() > latest:
-                raise ConvoyError("a worker did not end in time; nothing it sent can be accounted for")
+                raise ConvoyError("a worker did not end in time; its requests cannot be accounted for")
 
     def _take(self, pipe: Connection) -> bool:
         try:
-            told: Told = pipe.recv()
+            message: WorkerMessage = pipe.recv()
         except EOFError as error:
             raise ConvoyError("a worker died; the requests it had in flight cannot be accounted for") from error
-        run, number = self._run, told.worker
-        run.fold.add(parse_records(told.records), told.arms)
-        run.worker_cpu_s[number] = told.cpu_s
-        run.worker_starved[number] = (told.starved_s, told.ran)
-        run.unsent |= told.unsent
-        run.said = {**told.said, **run.said}
-        run.issued[number] = told.issued
-        run.in_flight[number] = told.in_flight
-        run.max_in_flight[number] = told.max_in_flight
-        self._stages[number] = told.stages_ms
-        return told.last
+        run, number = self._run, message.worker
+        run.fold.add(parse_records(message.records), message.arms)
+        run.worker_cpu_s[number] = message.cpu_s
+        run.worker_starved[number] = (message.starved_s, message.ran)
+        run.unsent |= message.unsent
+        run.failure_texts = {**message.failure_texts, **run.failure_texts}
+        run.issued[number] = message.issued
+        run.in_flight[number] = message.in_flight
+        run.max_in_flight[number] = message.max_in_flight
+        self._stages[number] = message.stages_ms
+        return message.last
 
     def _stop(self, seconds: float, pipes: list[Connection]) -> None:
         self._run.stopped_s = seconds
@@ -176,7 +178,7 @@ class _Parent:
 
 @contextlib.contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """A child started meanwhile ignores Ctrl-C from its first instruction on: the parent decides how a run ends."""
+    """A child started in this block ignores Ctrl-C from its first instruction: the parent decides how a run ends."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -189,7 +191,7 @@ def _interrupts_ignored() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """Ctrl-C sets an event, so that no message is lost half read; a second one ends the program as usual."""
+    """The first Ctrl-C sets an event, so that no message is left half read; the second ends the program as usual."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
@@ -207,7 +209,7 @@ def _interrupts() -> Iterator[threading.Event]:
 
 
 def _host_seconds() -> tuple[float, float]:
-    """CPU seconds this machine has worked, and that its hypervisor took, since boot."""
+    """Busy and stolen CPU seconds of this machine since boot; zeros where /proc/stat does not exist."""
     try:
         with open("/proc/stat") as file:
             ticks = [int(value) for value in file.readline().split()[1:9]]

@@ -116,6 +116,7 @@ class Traffic:
 
     @property
     def label(self) -> str:
+        """Its name in reports."""
         return self.name or self.model
 
 
@@ -151,6 +152,7 @@ class Load:
 
     @property
     def closed(self) -> bool:
+        """Whether a fixed number of requests is in flight, instead of a given rate."""
         return self.concurrency > 0
 
     @property
@@ -214,6 +216,7 @@ class Plan:
 
     @property
     def end_s(self) -> float:
+        """Seconds from the start of the warm-up to the end of the measurement."""
         return self.warmup_s + self.duration_s
 
     @property

@@ -1,4 +1,4 @@
-"""What the server says of itself: stages and energy from a Prometheus page, before and after the measured time."""
+"""Server-side figures: stage times and energy, scraped from Prometheus metrics before and after the measured time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from loadtest.wire import direct
 TIMEOUT_S = 5.0
 Key = tuple[str, tuple[tuple[str, str], ...]]
 
-# Columns of perf_analyzer: (name of a seconds or microseconds sum, labels to match, unit in seconds, name of the count).
 CONVOY_STAGES = ("receive", "decode", "queue", "run", "post", "send")
 TRITON_STAGES = {
     "queue": "nv_inference_queue_duration_us",
@@ -28,7 +27,7 @@ MEMORY = "process_resident_memory_bytes"
 
 @dataclass(frozen=True)
 class Sample:
-    """A page read once; `at` is of the monotonic clock."""
+    """One scrape; `at` is its time on the monotonic clock."""
 
     at: float
     values: Mapping[Key, float]
@@ -36,9 +35,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class ServerSide:
-    """Differences of a page over the measured time. Stages are mean milliseconds per request; energy in joules.
+    """Differences of the metrics over the measured time. Stages are mean milliseconds per request; energy in joules.
 
-    `energy_parts_j` says what the energy was for (model, idle, other) where the page does; the parts add up to the whole.
+    `energy_parts_j` splits `energy_j` by its use (model, idle, other) where the server reports that.
     """
 
     stages_ms: Mapping[str, float] = field(default_factory=dict)
@@ -53,7 +52,7 @@ class ServerSide:
 
 
 def read_page(url: str) -> Sample:
-    """Reads a page. Raises OSError when it cannot, ValueError when it is no Prometheus page."""
+    """Scrapes once. Raises OSError when the URL cannot be read, ValueError when it does not serve Prometheus metrics."""
     with direct.fetch(url, timeout=TIMEOUT_S) as answer:
         text = answer.read().decode("utf-8", "replace")
     values = {
@@ -65,7 +64,7 @@ def read_page(url: str) -> Sample:
 
 
 class Scraper:
-    """Reads the page at the beginning and the end of the measured time, in a thread of its own."""
+    """Scrapes at the beginning and the end of the measured time, in its own thread."""
 
     def __init__(self, url: str | None, first_at: float) -> None:
         self._url = url
@@ -89,19 +88,19 @@ class Scraper:
             return None
 
     def finish(self) -> ServerSide | None:
-        """The differences; None where no page was given."""
+        """The differences; None without a URL."""
         if not self._url:
             return None
         self._stop.set()
         self._thread.join()
         last = self._read()
         if self._first is None or last is None:
-            return ServerSide(problem=self._problem or "the metrics page was not read")
+            return ServerSide(problem=self._problem or "the metrics were not read")
         return difference(self._first, last)
 
 
 def difference(first: Sample, last: Sample) -> ServerSide:
-    """What happened between two readings of one page."""
+    """The changes between two scrapes of one server."""
     stages = _convoy_stages(first, last) or _triton_stages(first, last)
     energy, source, method = _energy(first, last)
     memory = tuple(
@@ -120,7 +119,7 @@ def difference(first: Sample, last: Sample) -> ServerSide:
 
 
 def _delta(first: Sample, last: Sample, name: str, **labels: str) -> float:
-    """Growth of all series of a counter that have the labels; a restarted counter counts from zero."""
+    """Growth of all series of a counter that have these labels; a counter that was reset counts from zero."""
     total = 0.0
     for key, value in last.values.items():
         if key[0] == name and labels.items() <= dict(key[1]).items():
@@ -158,8 +157,8 @@ def _energy(first: Sample, last: Sample) -> tuple[float | None, str, str]:
     for name in ENERGY:
         labels = [dict(key[1]) for key in last.values if key[0] == name]
         if labels:
-            sources = "+".join(sorted({one.get("source", "nvml") for one in labels}))
-            methods = "+".join(sorted({one.get("method", "measured") for one in labels}))
+            sources = "+".join(sorted({pairs.get("source", "nvml") for pairs in labels}))
+            methods = "+".join(sorted({pairs.get("method", "measured") for pairs in labels}))
             return _delta(first, last, name), sources, methods
     return None, "", ""
 

@@ -70,6 +70,7 @@ class Manifest:
     calibration: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
+        """The text of `manifest.json`; `from_json` reads it."""
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
 
     @classmethod
@@ -112,10 +113,12 @@ class Artifact:
 
     @property
     def image_model(self) -> Path:
+        """Path of the ONNX graph that takes UINT8 images."""
         return self.folder / IMAGE_MODEL
 
     @property
     def tensor_model(self) -> Path:
+        """Path of the ONNX graph that takes the preprocessed FP32 tensor."""
         return self.folder / TENSOR_MODEL
 
 

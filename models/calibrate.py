@@ -50,6 +50,7 @@ def write_calibration(folder: Path) -> Artifact:
 
 
 def main() -> None:
+    """Fits the temperature of each model named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m models.calibrate", description=__doc__)
     parser.add_argument("models", nargs="+", help="names of bundled models, or folders of artifacts")
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -35,6 +35,7 @@ class Package:
 
     @property
     def file(self) -> str:
+        """Name of the package's archive."""
         return f"{self.name}-{self.version}.tgz"
 
 

@@ -35,6 +35,7 @@ def _row(manifest: Manifest) -> str:
 
 
 def main() -> None:
+    """Writes the table of bundled models into README.md."""
     argparse.ArgumentParser(prog="python -m models.readme", description=__doc__).parse_args()
     README.write_text(update(README.read_text()))
 

@@ -51,6 +51,7 @@ def _write(data: DataSet, model: str, chosen: tuple[int, ...], folder: Path) -> 
 
 
 def main() -> None:
+    """Writes the sample images again."""
     argparse.ArgumentParser(prog="python -m models.samples", description=__doc__).parse_args()
     write_samples(FOLDER)
 

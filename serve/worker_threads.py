@@ -60,9 +60,13 @@ class WorkQueue(Protocol):
     Each None in the queue stops one thread: `get` returns it after all queued work.
     """
 
-    def put(self, work: Any, /) -> None: ...
+    def put(self, work: Any, /) -> None:
+        """Adds work; None ends one thread."""
+        ...
 
-    def get(self) -> Work | None: ...
+    def get(self) -> Work | None:
+        """The next work; waits for it. None ends the calling thread."""
+        ...
 
 
 class WorkThreads:

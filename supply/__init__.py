@@ -1,1 +1,1 @@
-"""What the project is built from: locked packages, their known weaknesses, a bill of materials. For developers and CI."""
+"""The supply chain: locked packages, known vulnerabilities, and a software bill of materials. For developers and CI."""

@@ -1,6 +1,7 @@
-"""`python -m supply.audit LOCK…`: locked packages against OSV's advisories, read from a file, so that it works offline.
+"""`python -m supply.audit LOCK…`: checks locked packages against OSV advisories. They are read from a file, so it works offline.
 
-Advisories are a zip of OSV's JSON records (https://ossf.github.io/osv-schema/), as osv.dev offers for PyPI as a whole.
+The file is a zip of OSV's JSON records (https://ossf.github.io/osv-schema/), as osv.dev publishes for all of PyPI.
+Why not pip-audit: it skips packages that its service does not know, and still exits with 0.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ DAY_SECONDS = 24 * 3600
 
 @dataclass(frozen=True)
 class Finding:
-    """A weakness that is known of a package."""
+    """A known vulnerability of a package."""
 
     package: Pinned
     advisory: str
@@ -36,11 +37,12 @@ class Finding:
     fixed: tuple[str, ...]
 
     def __str__(self) -> str:
-        remedy = f"fixed in {', '.join(self.fixed)}" if self.fixed else "no fix is known"
+        remedy = f"fixed in {', '.join(self.fixed)}" if self.fixed else "no known fix"
         return f"{self.package.name} {self.package.version}: {self.advisory}, {remedy}. {self.summary}"
 
 
 def read_advisories(path: Path) -> Iterator[dict[str, Any]]:
+    """The OSV records of a zip archive."""
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             if name.endswith(".json"):
@@ -48,17 +50,17 @@ def read_advisories(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def audit(packages: Iterable[Pinned], advisories: Iterable[dict[str, Any]]) -> list[Finding]:
-    """What is known of the packages; advisories that were withdrawn do not count."""
+    """The vulnerabilities of the packages, sorted. Withdrawn advisories do not count."""
     named: dict[str, list[Pinned]] = defaultdict(list)
     for package in packages:
         named[package.name].append(package)
     findings = []
     for advisory in advisories:
         for affected in () if advisory.get("withdrawn") else advisory.get("affected", ()):
-            of = affected.get("package", {})
-            if of.get("ecosystem") != ECOSYSTEM:
+            subject = affected.get("package", {})
+            if subject.get("ecosystem") != ECOSYSTEM:
                 continue
-            for package in named.get(canonicalize_name(of["name"]), ()):
+            for package in named.get(canonicalize_name(subject["name"]), ()):
                 if is_affected(package.version, affected):
                     fixed = tuple(event["fixed"] for event in _events(affected) if "fixed" in event)
                     findings.append(Finding(package, advisory["id"], advisory.get("summary", ""), fixed))
@@ -66,20 +68,22 @@ def audit(packages: Iterable[Pinned], advisories: Iterable[dict[str, Any]]) -> l
 
 
 def is_affected(version: str, affected: dict[str, Any]) -> bool:
-    """By the list of versions or by a range of versions; ranges of commits say nothing of a release."""
+    """Whether `affected` lists the version or a version range contains it; ranges of commits are ignored."""
     return version in affected.get("versions", ()) or any(
-        _within(version, one.get("events", ())) for one in affected.get("ranges", ()) if one.get("type") == "ECOSYSTEM"
+        _within(version, span.get("events", ()))
+        for span in affected.get("ranges", ())
+        if span.get("type") == "ECOSYSTEM"
     )
 
 
 def _events(affected: dict[str, Any]) -> Iterator[dict[str, str]]:
-    for one in affected.get("ranges", ()):
-        if one.get("type") == "ECOSYSTEM":
-            yield from one.get("events", ())
+    for span in affected.get("ranges", ()):
+        if span.get("type") == "ECOSYSTEM":
+            yield from span.get("events", ())
 
 
 def _within(version: str, events: Iterable[dict[str, str]]) -> bool:
-    """Events in the order of their versions switch between affected and not, as the schema's algorithm says."""
+    """Evaluates a range as in OSV's algorithm: events, in the order of their versions, switch between affected and not."""
     here, inside = Version(version), False
     for event in sorted(events, key=_position):
         kind, text = next(iter(event.items()))
@@ -96,7 +100,7 @@ def _position(event: dict[str, str]) -> Version:
 
 
 def _version(text: str) -> Version:
-    """ "0" is before every version, and so is what is none: then the safe side is to report."""
+    """Parses a version. "0" and invalid versions sort before all others, so that a malformed advisory is still reported."""
     try:
         return Version("0.dev0" if text == "0" else text)
     except InvalidVersion:
@@ -105,15 +109,15 @@ def _version(text: str) -> Version:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
-    parser.add_argument("locks", nargs="+", type=Path)
-    parser.add_argument("--advisories", required=True, type=Path, help="zip of OSV records")
+    parser.add_argument("locks", nargs="+", type=Path, help="lock files with hashes, in pip's format")
+    parser.add_argument("--advisories", required=True, type=Path, help="zip archive of OSV records in JSON")
     arguments = parser.parse_args()
     packages = {package for lock in arguments.locks for package in read_lock(lock)}
     findings = audit(packages, read_advisories(arguments.advisories))
     age = time.time() - arguments.advisories.stat().st_mtime
-    print(f"{len(packages)} packages against advisories that are {age / DAY_SECONDS:.0f} days old")
+    print(f"{len(packages)} packages, advisories {age / DAY_SECONDS:.0f} days old")
     if age > OLD_SECONDS:
-        print(f"they are old: remove {arguments.advisories} to fetch them again", file=sys.stderr)
+        print(f"the advisories are old; remove {arguments.advisories} to fetch them again", file=sys.stderr)
     for finding in findings:
         print(finding)
     print(f"{len(findings)} findings")

@@ -1,6 +1,7 @@
-"""`python -m supply.sbom LOCK`: a bill of materials in CycloneDX 1.6, the same for the same files.
+"""`python -m supply.sbom LOCK`: writes a bill of materials in CycloneDX 1.6; the same files give the same document.
 
-In it are the locked packages, the page's chart libraries and the bundled models, each with its hashes.
+It lists the locked packages, the chart libraries of the web page and the bundled models, each with its hashes.
+Why not cyclonedx-py: it leaves out the chart libraries and the models.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Component = dict[str, Any]
 
 
 def bill(lock: Path) -> dict[str, Any]:
-    """The document of what an installation by this lock runs."""
+    """The bill of materials of an installation from this lock file."""
     components = [*map(_package, read_lock(lock)), *_libraries(), *_models()]
     content = json.dumps(components, sort_keys=True)
     return {
@@ -42,20 +43,20 @@ def bill(lock: Path) -> dict[str, Any]:
 
 
 def _package(package: Pinned) -> Component:
-    one = _component("library", package.name, package.version, f"pkg:pypi/{package.name}", package.hashes)
+    component = _component("library", package.name, package.version, f"pkg:pypi/{package.name}", package.hashes)
     licence = _licence(package.name)
-    return one | ({"licenses": [licence]} if licence else {})
+    return component | ({"licenses": [licence]} if licence else {})
 
 
 def _licence(name: str) -> dict[str, Any] | None:
-    """What an installed package says of itself; None where it is not installed or says nothing short."""
+    """The license in an installed package's metadata; None if it is not installed or the field is missing or a full text."""
     try:
-        told = metadata.metadata(name)
+        fields = metadata.metadata(name)
     except metadata.PackageNotFoundError:
         return None
-    if "License-Expression" in told:
-        return {"expression": told["License-Expression"]}
-    text = told["License"] if "License" in told else ""  # noqa: SIM401 a message has no get that is typed
+    if "License-Expression" in fields:
+        return {"expression": fields["License-Expression"]}
+    text = fields["License"] if "License" in fields else ""  # noqa: SIM401 `get` of a message is untyped
     return {"license": {"name": text}} if text and len(text) < 60 and "\n" not in text else None
 
 
@@ -63,32 +64,32 @@ def _libraries() -> Iterator[Component]:
     for file, (name, licence) in VENDORED.items():
         content = (LIBRARIES / file).read_bytes()
         version = re.search(rb"v?(\d+\.\d+\.\d+)", content[:300])
-        assert version is not None, f"{file} does not say its version"
+        assert version is not None, f"{file} has no version in its header"
         purl = f"pkg:npm/{name.replace('@', '%40')}"
-        one = _component("library", name, version[1].decode(), purl, (hashlib.sha256(content).hexdigest(),))
-        yield one | {"licenses": [{"license": {"id": licence}}]}
+        component = _component("library", name, version[1].decode(), purl, (hashlib.sha256(content).hexdigest(),))
+        yield component | {"licenses": [{"license": {"id": licence}}]}
 
 
 def _models() -> Iterator[Component]:
     for path in sorted(BUNDLED.glob(f"*/{MANIFEST}")):
         manifest = Artifact.load(path.parent).manifest
         digest = hashlib.sha256(path.read_bytes()).hexdigest()  # the manifest holds the hashes of the files
-        one = _component("machine-learning-model", path.parent.name, digest[:12], "", (digest,))
-        yield one | {"licenses": [{"license": {"name": manifest.licence}}]}
+        component = _component("machine-learning-model", path.parent.name, digest[:12], "", (digest,))
+        yield component | {"licenses": [{"license": {"name": manifest.licence}}]}
 
 
 def _component(kind: str, name: str, version: str, purl: str, hashes: tuple[str, ...] = ()) -> Component:
-    one: Component = {"type": kind, "bom-ref": f"{kind}/{name}@{version}", "name": name, "version": version}
+    component: Component = {"type": kind, "bom-ref": f"{kind}/{name}@{version}", "name": name, "version": version}
     if purl:
-        one["purl"] = f"{purl}@{version}"
+        component["purl"] = f"{purl}@{version}"
     if hashes:
-        one["hashes"] = [{"alg": "SHA-256", "content": content} for content in hashes]
-    return one
+        component["hashes"] = [{"alg": "SHA-256", "content": content} for content in hashes]
+    return component
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
-    parser.add_argument("lock", type=Path)
+    parser.add_argument("lock", type=Path, help="lock file with hashes, in pip's format")
     print(json.dumps(bill(parser.parse_args().lock), indent=2))
 
 

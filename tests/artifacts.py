@@ -1,19 +1,21 @@
-"""Small artifacts for tests: classifiers with a known answer, slow ones and faulty ones."""
+"""Small models for tests, whose answers are known. They can be made slow or faulty."""
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from models.artifact import IMAGE_MODEL, MANIFEST, TENSOR_MODEL, Manifest, Preprocessing, file_hash
 
 SIDE = 8
 CLASSES = 4
-POISON = 255  # the faulty model fails on a batch with a pixel of this value
+POISON = 255  # a faulty model fails on a batch with a pixel of this value
 
 
 def write_artifact(
@@ -25,9 +27,10 @@ def write_artifact(
     convolution: bool = False,
     nan_from: float | None = None,
 ) -> Path:
-    """A grey 8x8 classifier: the class is the quadrant with the brightest mean, by pooling or by a convolution.
+    """Writes a classifier of grey 8x8 images. The class is the quadrant with the largest mean.
 
-    `loops` make it slow. `faulty` fails on a pixel of POISON. Images with a pixel of `nan_from` (0..1) or more get NaN.
+    `loops`: iterations of useless work per run. `faulty`: a run fails on a pixel of POISON. `convolution`: computes the means
+    by a convolution, else by pooling. `nan_from`: the logits are NaN for images with a pixel of this value (0..1) or more.
     """
     folder.mkdir(parents=True)
     for file, image in ((IMAGE_MODEL, True), (TENSOR_MODEL, False)):
@@ -53,7 +56,7 @@ def write_artifact(
 
 
 def garble(folder: Path) -> None:
-    """Replaces the graph by one that no engine can load, with a manifest that has its hash."""
+    """Replaces the graph by bytes that no engine can load. The manifest has their hash, so the file passes verification."""
     (folder / IMAGE_MODEL).write_bytes(b"no graph")
     manifest = Manifest.from_json((folder / MANIFEST).read_text())
     files = {**manifest.files, IMAGE_MODEL: file_hash(folder / IMAGE_MODEL)}
@@ -61,12 +64,19 @@ def garble(folder: Path) -> None:
 
 
 def quadrant_image(bright: int, value: int = 200) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-    """UINT8 [8, 8] with one bright quadrant."""
+    """A UINT8 image [8, 8] with one bright quadrant."""
     image = np.zeros((SIDE, SIDE), np.uint8)
     half = SIDE // 2
     row, column = divmod(bright, 2)
     image[row * half : (row + 1) * half, column * half : (column + 1) * half] = value
     return image
+
+
+def quadrant_png(bright: int, value: int = 200) -> bytes:
+    """`quadrant_image` as a PNG."""
+    stream = io.BytesIO()
+    Image.fromarray(quadrant_image(bright, value)).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def _model(image: bool, loops: int, faulty: bool, convolution: bool, nan_from: float | None) -> onnx.ModelProto:
@@ -84,9 +94,9 @@ def _model(image: bool, loops: int, faulty: bool, convolution: bool, nan_from: f
         graph_input = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 1, SIDE, SIDE])
     constants = [scale]
     if faulty:
-        trap, more = _trap()
-        nodes += trap
-        constants += more
+        trap_nodes, trap_constants = _trap()
+        nodes += trap_nodes
+        constants += trap_constants
         source = "survived"
     if loops:
         constants.append(numpy_helper.from_array(np.array(loops, np.int64), "loops"))
@@ -114,7 +124,7 @@ def _model(image: bool, loops: int, faulty: bool, convolution: bool, nan_from: f
 
 
 def _trap() -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Gathers index max(pixel) from POISON elements: out of range, and so an error, exactly at POISON."""
+    """Gathers index max(pixel) from a table of POISON elements: out of range, hence an error, exactly at POISON."""
     constants = [
         numpy_helper.from_array(np.zeros(POISON, np.float32), "table"),
         numpy_helper.from_array(np.array(255.0, np.float32), "full"),

@@ -1,4 +1,4 @@
-"""A certificate authority and its certificates for 127.0.0.1, valid for an hour."""
+"""A certificate authority that signs certificates for 127.0.0.1, valid for an hour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images for the decoder's tests, made here: every format, pixel kind and oddity that a client may send."""
+"""Generated images for tests of decoders: every format, pixel type and special feature that clients may send."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CROPPED, GREY, WHOLE = steps(3, 64, 56), steps(1, 28, 28), steps(3, 48, 48)
 
 
 def scene(width: int, height: int) -> Image.Image:
-    """A picture with slopes, an edge and a little texture, different in every corner and colour."""
+    """A picture with gradients, an edge and some texture. Corners and colour channels differ, so that mix-ups show."""
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     red, green = 40 + 200 * x, 30 + 190 * y
     blue = np.where(x + y > 0.7, 210.0, 60.0) + 12 * np.sin(40 * x) * np.cos(31 * y)
@@ -47,20 +47,20 @@ def oriented(image: Image.Image, form: str, orientation: int) -> bytes:
     return save(image, form, exif=exif)
 
 
-def reference(body: bytes, wanted: Preprocessing) -> NDArray[np.int64]:
-    """What Pillow alone makes of it, as numbers that can be subtracted."""
+def reference(body: bytes, preprocessing: Preprocessing) -> NDArray[np.int64]:
+    """The pixels [size, size, channels] that Pillow alone decodes, as integers that can be subtracted."""
     with Image.open(io.BytesIO(body)) as image:
-        upright = flatten_colours(ImageOps.exif_transpose(image), wanted.channels)
-    if upright.size != (wanted.size, wanted.size) or wanted.resize != wanted.size:
-        box = crop_box(*upright.size, wanted)
-        upright = upright.resize((wanted.size, wanted.size), Image.Resampling.BILINEAR, box)
-    return np.asarray(upright, np.int64).reshape(wanted.size, wanted.size, wanted.channels)
+        upright = flatten_colours(ImageOps.exif_transpose(image), preprocessing.channels)
+    if upright.size != (preprocessing.size, preprocessing.size) or preprocessing.resize != preprocessing.size:
+        box = crop_box(*upright.size, preprocessing)
+        upright = upright.resize((preprocessing.size, preprocessing.size), Image.Resampling.BILINEAR, box)
+    return np.asarray(upright, np.int64).reshape(preprocessing.size, preprocessing.size, preprocessing.channels)
 
 
 def flatten_colours(image: Image.Image, channels: int) -> Image.Image:
-    """Mode L or RGB by Pillow's own conversions: 16 bits scaled to 8, transparency on white, palettes and CMYK resolved.
+    """Converts to mode L or RGB: 16 bits scaled to 8, transparency on white, palettes and CMYK resolved.
 
-    Independent of the decoder's conversions, which are tested against it.
+    Uses only Pillow's conversions, since it is the reference for those of the decoder.
     """
     if image.mode == "I" or image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image, np.float64) * (255 / 65535) + 0.5).astype(np.uint8))
@@ -73,18 +73,18 @@ def flatten_colours(image: Image.Image, channels: int) -> Image.Image:
 
 def pixel_kinds() -> dict[str, Image.Image]:
     colours = scene(160, 120)
-    seen_through = colours.copy()
-    seen_through.putalpha(Image.linear_gradient("L").resize(colours.size))
-    wide = Image.fromarray(np.asarray(colours.convert("L")).astype(np.uint16) * 257)
+    transparent = colours.copy()
+    transparent.putalpha(Image.linear_gradient("L").resize(colours.size))
+    grey_16 = Image.fromarray(np.asarray(colours.convert("L")).astype(np.uint16) * 257)
     return {
         "rgb": colours,
         "grey": colours.convert("L"),
         "bits": colours.convert("1"),
-        "grey-alpha": seen_through.convert("LA"),
-        "rgba": seen_through,
+        "grey-alpha": transparent.convert("LA"),
+        "rgba": transparent,
         "palette": colours.quantize(64),
-        "palette-alpha": seen_through.quantize(64),
-        "grey-16": wide,
+        "palette-alpha": transparent.quantize(64),
+        "grey-16": grey_16,
         "cmyk": colours.convert("CMYK"),
         "ycbcr": colours.convert("YCbCr"),
         "lab": colours.convert("LAB"),

@@ -24,13 +24,13 @@ class CountingProxy:
 
     @property
     def everywhere(self) -> dict[str, str]:
-        """Environment variables that send all traffic through it."""
+        """Environment variables that send all traffic through this proxy."""
         return dict.fromkeys(SPELLINGS, self.url)
 
 
 @contextmanager
 def counting_proxy() -> Iterator[CountingProxy]:
-    """A proxy that runs until the block ends."""
+    """Runs a proxy until the block ends."""
     proxy = CountingProxy()
 
     class Handler(StreamRequestHandler):

@@ -1,4 +1,4 @@
-"""The code blocks of a documentation page, so that tests can run them as readers do."""
+"""Code blocks of documentation pages, which tests run as readers would."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Snippet:
         return f"{self.page}-{self.number}-{self.language}"
 
     def on(self, listen: Listen) -> str:
-        """The text with the addresses of a running server instead of the defaults."""
+        """The text with the addresses of a running server in place of the defaults."""
         text = self.text
         for default, port in ((8000, listen.http_port), (8001, listen.grpc_port), (8002, listen.metrics_port)):
             text = text.replace(f"127.0.0.1:{default}", f"{listen.host}:{port}")
         return text
 
     def run(self, listen: Listen, folder: Path, **environment: str) -> str:
-        """Runs it in a shell against a running server, in `folder`. Returns its output; it must succeed and print something."""
+        """Runs it in a shell in `folder`, against a running server. It must succeed and print something. Returns its output."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        done = subprocess.run(
+        completed = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", self.on(listen)],
             cwd=folder,
             env=os.environ | environment | {"PATH": path},
@@ -46,12 +46,12 @@ class Snippet:
             timeout=120,
             check=False,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert done.stdout
-        return done.stdout
+        assert completed.returncode == 0, completed.stdout + completed.stderr
+        assert completed.stdout
+        return completed.stdout
 
 
 def snippets(page: str, language: str) -> list[Snippet]:
-    """All blocks of a language on a page; `page`: path from the repository's root."""
-    found = FENCE.findall(Path(REPOSITORY / page).read_text())
-    return [Snippet(page, kind, number, text) for number, (kind, text) in enumerate(found) if kind == language]
+    """All blocks of a language on a page. `page`: path from the root of the repository."""
+    blocks = FENCE.findall(Path(REPOSITORY / page).read_text())
+    return [Snippet(page, kind, number, text) for number, (kind, text) in enumerate(blocks) if kind == language]

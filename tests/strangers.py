@@ -1,4 +1,4 @@
-"""A user with an empty home and a minimal environment: without CI variables, which switch telemetry off, and caches."""
+"""A new user: an empty home, no caches, and a minimal environment without CI variables, which would switch telemetry off."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Stranger:
 
     def run(self, *command: str) -> str:
         """Runs a program, which must succeed. Returns its standard output."""
-        done = subprocess.run(
+        completed = subprocess.run(
             command, cwd=REPOSITORY, env=self.environment, capture_output=True, text=True, timeout=300, check=False
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert completed.returncode == 0, completed.stderr
+        return completed.stdout
 
     def left(self, *own: str) -> list[str]:
-        """Files outside of the folders `own`, which are relative to the home or the temporary folder."""
+        """Files outside of the folders `own`, whose paths are relative to the home or to the temporary folder."""
         roots = (self.home, self.temporary)
         found = [path.relative_to(root) for root in roots for path in root.rglob("*")]
         return sorted(str(path) for path in found if not any(_related(path, Path(folder)) for folder in own))
@@ -46,8 +46,8 @@ def _related(path: Path, own: Path) -> bool:
 
 @contextmanager
 def stranger(**environment: str) -> Iterator[Stranger]:
-    """Such a user, whose folders are deleted when the block ends; `environment`: additional variables."""
-    folder = Path(tempfile.mkdtemp(prefix="convoy-"))  # short: Ray puts Unix sockets there
+    """Creates such a user, and deletes its folders when the block ends. `environment`: additional variables."""
+    folder = Path(tempfile.mkdtemp(prefix="convoy-"))  # a short path: Ray puts Unix sockets there
     home, temporary = folder / "home", folder / "tmp"
     home.mkdir()
     temporary.mkdir()

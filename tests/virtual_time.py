@@ -1,4 +1,4 @@
-"""An event loop with virtual time, which advances only when nothing is left to do: deterministic, and hours in milliseconds."""
+"""An event loop with virtual time, which advances only while the loop is idle. Tests of hours take milliseconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting for a condition that other threads and processes bring about."""
+"""Waits for a condition that another thread or process makes true."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Faults under load: the effect of each on requests, all of which are accounted for."""
+"""Injects faults under load and measures the effect of each on requests, every one of which is accounted for."""

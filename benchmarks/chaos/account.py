@@ -1,4 +1,4 @@
-"""Compares an experiment's answers with its ledger: the gateways' counters against the database's rows."""
+"""Compares an experiment's answers with its ledger: the counters of the gateways with the rows of the database."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from serve.telemetry.definitions import ARM_REQUESTS
 from serve.telemetry.exposition import total
 from serve.telemetry.mmap_store import read_files
 
-RECORDED_SECONDS = 30.0  # after which the last answer has been written
+RECORDED_SECONDS = 30.0  # time limit for writing the last answer
 
 
 def missing(stage: Stage) -> int:
-    """Answers, an image each, that have no row."""
+    """Number of answers (of one image each) without a row in the ledger."""
     assert stage.database is not None
     series = total(read_files(stage.settings.node_dir / "metrics"))[ARM_REQUESTS.name]
     answered = sum(int(values[0]) for labels, values in series.items() if ("outcome", "answered") in labels)
@@ -27,10 +27,10 @@ def missing(stage: Stage) -> int:
 
 
 def note(stage: Stage) -> None:
-    """What faults before have cost."""
+    """Stores the number of rows that are already missing because of earlier faults."""
     stage.missing = missing(stage)
 
 
 def check(stage: Stage) -> None:
-    """Raises TimeoutError when an answer since then was not recorded."""
+    """Raises TimeoutError if an answer since `note` is not recorded in time."""
     until(lambda: missing(stage) == stage.missing, RECORDED_SECONDS)

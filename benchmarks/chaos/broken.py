@@ -1,4 +1,4 @@
-"""Hosts whose engine fails on command: it drops a row of every answer, or allocates all memory."""
+"""Hosts whose engine fails on command: it drops a row of every answer, or leaks memory up to its limit."""
 
 from __future__ import annotations
 
@@ -19,53 +19,55 @@ from serve.deployments.applications import applications
 from serve.deployments.host import Host
 
 HOST = "ServeReplica:host-"
-SPARE_BYTES = 64 * 2**20  # that a host may still take before its memory ends
+SPARE_BYTES = 64 * 2**20  # that a leaking host may still allocate
 LEAK_BYTES = 2**20
 
-Way = Literal["short", "leak"]
+Failure = Literal["short", "leak"]
 
 
 class Breakable:
-    """An engine, and the file that tells it to break."""
+    """An engine that fails as the content of a file commands."""
 
-    def __init__(self, engine: Engine, told: Path) -> None:
+    def __init__(self, engine: Engine, command: Path) -> None:
         self.input, self.output = engine.input, engine.output
-        self._engine, self._told = engine, told
+        self._engine, self._command = engine, command
         self._leaked: list[NDArray[Any]] = []
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        way = self._told.read_text() if self._told.exists() else ""
-        while way == "leak":
+        failure = self._command.read_text() if self._command.exists() else ""
+        while failure == "leak":
             self._leaked.append(np.ones(LEAK_BYTES, np.uint8))
-        return self._engine.run(batch)[way == "short" :]
+        return self._engine.run(batch)[failure == "short" :]
 
 
-class BreakableHost(Host.func_or_class):  # type: ignore[misc, name-defined] # known to Ray alone
+class BreakableHost(Host.func_or_class):  # type: ignore[misc, name-defined] # a class only at run time
     async def __init__(self, model: dict[str, object], threads: int, folder: str, engines: str) -> None:  # type: ignore[misc] # Ray awaits it
         await super().__init__(model, threads, folder, engines)
-        warm, told = self._engines._warm, told_to_break(Path(folder), os.getpid())
-        broken = {form: Breakable(engine, told) for form, engine in warm.engines.items()}
+        warm, command = self._engines._warm, command_file(Path(folder), os.getpid())
+        broken = {form: Breakable(engine, command) for form, engine in warm.engines.items()}
         self._engines._warm = replace(warm, engines=broken)
 
 
-def told_to_break(folder: Path, pid: int) -> Path:
+def command_file(folder: Path, pid: int) -> Path:
+    """The file that commands the engine of a host process to fail."""
     return folder / f"break-{pid}"
 
 
 def make_breakable(stage: Stage) -> None:
-    """The hosts are replaced by such that can break."""
+    """Replaces the hosts by `BreakableHost`s."""
     host: Any = Host  # a class only to the type checker
     deployment = host.options(func_or_class=BreakableHost)
-    specs = [replace(one, deployment=deployment) for one in applications(stage.settings) if one.deployment is Host]
-    ray_serve.run_many([one.run_target() for one in specs], wait_for_applications_running=True)
+    specs = [replace(spec, deployment=deployment) for spec in applications(stage.settings) if spec.deployment is Host]
+    ray_serve.run_many([spec.run_target() for spec in specs], wait_for_applications_running=True)
 
 
-def break_one(way: Way, stage: Stage) -> None:
-    lost = stage.one(HOST)
+def break_host(failure: Failure, stage: Stage) -> None:
+    """Makes one host fail, and waits until it is replaced."""
+    lost = stage.pid(HOST)
     used = int(Path(f"/proc/{lost}/statm").read_text().split()[0]) * resource.getpagesize()
     resource.prlimit(lost, resource.RLIMIT_AS, (used + SPARE_BYTES, resource.RLIM_INFINITY))
-    told_to_break(stage.settings.node_dir, lost).write_text(way)
+    command_file(stage.settings.node_dir, lost).write_text(failure)
     stage.until_replaced(HOST, lost)
 
 
-lose_rows, exhaust_memory = partial(break_one, "short"), partial(break_one, "leak")
+lose_rows, exhaust_memory = partial(break_host, "short"), partial(break_host, "leak")

@@ -1,4 +1,4 @@
-"""The faults: the action, the time of observation, and the guarantee."""
+"""The faults: what happens, for how long the load is observed, and what is promised."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ Where = Literal["machine", "machines", "wrong clock"]
 
 @dataclass(frozen=True)
 class Fault:
-    """`act` returns when what was lost is back, `seconds` are watched in any case. `most_failed` requests are promised.
+    """`act` injects the fault and returns after recovery. The load runs for at least `seconds` after the injection.
 
-    `prepare` comes before the load, `check` after it.
+    The promise holds if at most `most_failed` requests fail and no request is disturbed after `within_seconds`. `prepare` runs
+    before the load, `check` after it.
     """
 
     name: str
@@ -48,20 +49,21 @@ class Fault:
 
 
 def kill(role: str, stage: Stage) -> None:
-    lost = stage.one(role)
+    """Kills a process of a role, and waits until it is replaced."""
+    lost = stage.pid(role)
     os.kill(lost, signal.SIGKILL)
     stage.until_replaced(role, lost)
 
 
 def hang(stage: Stage) -> None:
-    """A host that stands still: it holds its connections and answers nothing."""
-    lost = stage.one(HOST)
+    """Stops a host: it keeps its connections open and does not answer."""
+    lost = stage.pid(HOST)
     os.kill(lost, signal.SIGSTOP)
     stage.until_replaced(HOST, lost)
 
 
 def fill_disk(stage: Stage) -> None:
-    """Files of the gateways may not grow: logs, and whatever else they write, fail as on a full disk."""
+    """Prevents the files of the gateways from growing: their writes (logs and others) fail as on a full disk."""
     for pid in stage.pids(GATEWAY):
         before = resource.prlimit(pid, resource.RLIMIT_FSIZE, (SMALL_FILE_BYTES, resource.RLIM_INFINITY))
         stage.after.callback(restore, pid, resource.RLIMIT_FSIZE, before)
@@ -81,20 +83,20 @@ def lose_database(stage: Stage) -> None:
 
 
 def crowd(stage: Stage) -> None:
-    """Connections that say nothing, and some that send a byte now and then."""
+    """Opens idle connections, and some that send a byte per second."""
     address = ("127.0.0.1", stage.settings.listen.http_port)
     held = stage.after.enter_context(ExitStack())
     slow = [held.enter_context(socket.create_connection(address)) for _ in range(100)]
     for _ in range(IDLE_CONNECTIONS):
         held.enter_context(socket.create_connection(address))
     for byte in b"POST /v1/":
-        for one in slow:
-            one.send(bytes([byte]))
+        for connection in slow:
+            connection.send(bytes([byte]))
         time.sleep(1)
 
 
 def update_code(stage: Stage) -> None:
-    """An argument changes, as for new code: Ray Serve replaces gateways one after the other."""
+    """Changes an argument of the gateways: Ray Serve then replaces them one after the other, as for new code."""
     changed = stage.settings.model_dump(mode="json")
     changed["limits"]["queue_rows"] = stage.settings.limits.queue_rows + 1
     stage.deploy(changed)
@@ -102,7 +104,7 @@ def update_code(stage: Stage) -> None:
 
 def update_catalog(stage: Stage) -> None:
     changed = stage.settings.model_dump(mode="json")
-    changed["models"] = [one | {"max_batch": one["max_batch"] // 2} for one in changed["models"]]
+    changed["models"] = [model | {"max_batch": model["max_batch"] // 2} for model in changed["models"]]
     stage.deploy(changed)
 
 
@@ -110,66 +112,73 @@ FAULTS = (
     Fault(
         "host",
         "kill -9 of one of two engine hosts",
-        "no request fails; its batches run again on the other",
+        "no request fails; its batches run again on the other host",
         partial(kill, HOST),
     ),
     Fault(
         "gateway",
         "kill -9 of one of two gateways",
-        "only what is in flight on its connections fails, at once; a new connection is answered by the other",
+        "only requests in flight on its connections fail, at once; the other gateway accepts new connections",
         partial(kill, GATEWAY),
         most_failed=64,
     ),
     Fault(
         "controller",
         "kill -9 of the Serve controller",
-        "no request fails; nothing is placed or healed meanwhile",
+        "no request fails; meanwhile no replica is placed or replaced",
         partial(kill, CONTROLLER),
     ),
-    Fault("steward", "kill -9 of the steward", "no request fails; loads and unloads wait", partial(kill, STEWARD)),
+    Fault(
+        "steward",
+        "kill -9 of the coordinator (`steward`)",
+        "no request fails; loads and unloads wait",
+        partial(kill, STEWARD),
+    ),
     Fault(
         "meter",
-        "kill -9 of the meter",
-        "no request fails; gateways hold the socket, metrics are away meanwhile",
+        "kill -9 of the node agent (`meter`)",
+        "no request fails; gateways keep the listening socket, metrics are unavailable meanwhile",
         partial(kill, METER),
     ),
     Fault(
         "hang",
         "SIGSTOP of one of two engine hosts",
-        "no request fails; what waits there is asked again elsewhere after 5 s, and the host is replaced within two minutes",
+        "no request fails; its batches run again on the other host after 5 s, and it is replaced within two minutes",
         hang,
         within_seconds=120,
         seconds=40,
     ),
     Fault(
         "shapes",
-        "one of two engine hosts answers with a row too few",
-        "no request fails; its batches run again on the other, and it is replaced within a minute",
+        "one of two engine hosts answers with one row too few",
+        "no request fails; its batches run again on the other host, and it is replaced within a minute",
         lose_rows,
         within_seconds=60,
         prepare=make_breakable,
     ),
     Fault(
         "memory",
-        "one of two engine hosts takes all the memory that it may have",
-        "no request fails; its batches run again on the other, and it is replaced within a minute",
+        "one of two engine hosts allocates memory up to its limit",
+        "no request fails; its batches run again on the other host, and it is replaced within a minute",
         exhaust_memory,
         within_seconds=60,
         prepare=make_breakable,
     ),
-    Fault("disk", "the gateways' files cannot grow", "no request fails; log lines are lost", fill_disk),
+    Fault(
+        "disk", "the files of the gateways cannot grow (full disk)", "no request fails; log lines are lost", fill_disk
+    ),
     Fault(
         "database",
-        "the ledger's PostgreSQL is lost for 10 s",
-        "no request fails, an experiment's neither; its events wait in memory, and all of them are recorded",
+        "the ledger's PostgreSQL is down for 10 s",
+        "no request fails, including those of experiments; their events wait in memory, and all are recorded",
         lose_database,
         prepare=account.note,
         check=account.check,
     ),
     Fault(
         "crowd",
-        f"{IDLE_CONNECTIONS:,} idle connections, and 100 that send a byte a second",
-        "no request fails; they are closed in time",
+        f"{IDLE_CONNECTIONS:,} idle connections, and 100 that send a byte per second",
+        "no request fails; the connections are closed by their timeouts",
         crowd,
     ),
     Fault("code", "a rolling update of the gateways", "no request fails", update_code, seconds=40, within_seconds=60),
@@ -191,8 +200,8 @@ FAULTS = (
     ),
     Fault(
         "raylet",
-        "kill -9 of the raylet under one of two engine hosts, each on a machine of its own",
-        "no request fails; its batches run again on the other",
+        "kill -9 of the raylet of one of two engine hosts, each on its own machine",
+        "no request fails; its batches run again on the other host",
         lose_raylet,
         within_seconds=60,
         seconds=40,
@@ -200,8 +209,8 @@ FAULTS = (
     ),
     Fault(
         "node",
-        "the loss of one of two machines with an engine host",
-        "no request fails; what waits there is asked again elsewhere after 5 s, until Ray finds the loss within a minute",
+        "loss of one of two machines with an engine host",
+        "no request fails; its batches run again on the other host after 5 s, until Ray detects the loss within a minute",
         lose_machine,
         within_seconds=60,
         seconds=60,

@@ -1,4 +1,4 @@
-"""What a fault cost, from a run's counts. Times in seconds."""
+"""The effect of a fault, from the counts of a load run. Times are in seconds."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ SLOW_SECONDS = 1.0  # a request that takes longer was disturbed
 
 @dataclass(frozen=True)
 class Result:
-    """`disturbed_s`: from the fault to the end of the last window with a failed or slow request; `back_s`: until it is mended."""
+    """The effect of a fault.
+
+    `disturbed_s` is the time from the fault to the end of the last window with a failed or slow request, `back_s` the time to
+    recovery, `kept` whether the promise held.
+    """
 
     fault: str
     rate: float
     requests: int
     failed: int
-    seen: dict[str, int]  # what clients saw of the failed ones
+    seen: dict[str, int]  # failed requests by the error that the client got
     slowest_s: float
     disturbed_s: float
     back_s: float
@@ -33,22 +37,22 @@ class Result:
         return asdict(self)
 
 
-def judge(fault: Fault, run: Run, at: float, back: float) -> Result:
-    """`at`: seconds from the run's start to the fault.
+def judge(fault: Fault, run: Run, injected: float, recovery: float) -> Result:
+    """`injected`: seconds from the start of the run to the fault; `recovery`: seconds from the fault to recovery.
 
-    Raises ValueError when a request is unaccounted for, or when requests were slow or failed before the fault: then the
-    machine does not carry the load, and what came after says nothing of the fault.
+    Raises ValueError if a request is unaccounted for, or if requests were slow or failed before the fault: then the machine
+    cannot carry the load, and the run says nothing about the fault.
     """
     account = run.fold.account
     if account.total() != sum(run.issued.values()):
         raise ValueError(f"{sum(run.issued.values())} requests were sent and {account.total()} accounted for")
-    if steady := spoilt(run, at):
+    if disturbed_before := disturbed_windows_before(run, injected):
         raise ValueError(
-            f"{steady} of the windows before {fault.name} were disturbed; free the machine or lower --rate"
+            f"{disturbed_before} of the windows before {fault.name} were disturbed; free the machine or lower --rate"
         )
     seen = {outcome_name(code): count for code, count in sorted(account.items()) if not is_ok(code)}
     failed = sum(seen.values())
-    disturbed = disturbance(run, at)
+    disturbed = disturbance(run, injected)
     return Result(
         fault=fault.name,
         rate=account.total() / run.plan.end_s,
@@ -57,24 +61,27 @@ def judge(fault: Fault, run: Run, at: float, back: float) -> Result:
         seen=seen,
         slowest_s=run.fold.total.latency.maximum() or 0.0,
         disturbed_s=disturbed,
-        back_s=back,
+        back_s=recovery,
         kept=failed <= fault.most_failed and disturbed <= fault.within_seconds,
     )
 
 
-def disturbance(run: Run, at: float) -> float:
+def disturbance(run: Run, injected: float) -> float:
     """Seconds from the fault to the end of the last window with a failed or slow request."""
-    disturbed = [end for end in disturbed_ends(run) if end > at]
-    return disturbed[-1] - at if disturbed else 0.0
+    disturbed = [end for end in disturbed_ends(run) if end > injected]
+    return disturbed[-1] - injected if disturbed else 0.0
 
 
-def spoilt(run: Run, at: float) -> int:
-    """Windows before the fault, after the warm-up, in which a request failed or was slow. A request may still be under
-    way when the fault comes, so those that were due within `SLOW_SECONDS` of it are the fault's."""
-    return sum(run.plan.warmup_s < end <= at - SLOW_SECONDS for end in disturbed_ends(run))
+def disturbed_windows_before(run: Run, injected: float) -> int:
+    """Number of windows between the warm-up and the fault in which a request failed or was slow.
+
+    Requests due less than `SLOW_SECONDS` before the fault may still be in flight, so their windows do not count.
+    """
+    return sum(run.plan.warmup_s < end <= injected - SLOW_SECONDS for end in disturbed_ends(run))
 
 
 def disturbed_ends(run: Run) -> list[float]:
+    """End times of the windows with a failed or slow request, in seconds since the start of the run."""
     windows = run.fold.windows
     slow = windows.latency[:, int(bins_of(np.array([SLOW_SECONDS]))[0]) + 1 :].sum(axis=1)
     ends = windows.origin + (np.arange(len(windows)) + 1) * windows.seconds

@@ -1,6 +1,6 @@
-"""A server over three machines, made of namespaces, and the loss of one with a host on it.
+"""A server on three machines, simulated by namespaces, and the loss of a machine with a host.
 
-A machine that is lost is followed by a new one, as a pod by its successor.
+A lost machine is replaced by a new one, as Kubernetes replaces a pod.
 """
 
 from __future__ import annotations
@@ -27,25 +27,26 @@ BEHIND = {METER_RESOURCE: 1.0}
 
 @dataclass
 class Machines(Stage):
-    """The head with the gateway, and two machines with a host each."""
+    """Ray's head with the gateway, and two machines (`behind`) with a host each."""
 
     cluster: Cluster | None = None
     behind: list[Node] = field(default_factory=list)
 
-    def begin(self) -> None:
+    def add(self) -> None:
+        """Starts another machine for a host."""
         assert self.cluster is not None
         self.behind.append(self.cluster.add(1, BEHIND))
 
     def replace(self, lost: Node) -> None:
-        """A new machine, until its host runs."""
+        """Starts a new machine for a lost one, and waits until its host runs."""
         self.behind.remove(lost)
-        self.begin()
-        self.until_whole()
+        self.add()
+        self.until_healthy()
 
 
 @contextmanager
 def machines(folder: Path) -> Iterator[Stage]:
-    """Run inside `unshare`: see `benchmarks.chaos.namespaces.isolated`."""
+    """The server. Works only inside of `unshare`: see `benchmarks.chaos.namespaces.isolated`."""
     with cluster() as running:
         settings = parse_settings(
             {
@@ -56,12 +57,12 @@ def machines(folder: Path) -> Iterator[Stage]:
                 "models": [{"name": LOCAL}, {"name": HOSTED, "placement": "dedicated", "replicas": 2, "threads": 1}],
             }
         )
-        whole = {"ServeController": 1, "ServeReplica:gateway": 1, "ServeReplica:host-": 2, "ServeReplica:meter": 3}
+        expected = {"ServeController": 1, "ServeReplica:gateway": 1, "ServeReplica:host-": 2, "ServeReplica:meter": 3}
         traffic = (Traffic(LOCAL, payload=DIGIT), Traffic(HOSTED, payload=PICTURE))
-        stage = Machines(settings, folder, HEAD, whole, traffic, cluster=running)
+        stage = Machines(settings, folder, HEAD, expected, traffic, cluster=running)
         running.add(0, FRONT)
-        stage.begin()
-        stage.begin()
+        stage.add()
+        stage.add()
         document = folder / "serve.yaml"
         document.write_text(deploy_yaml(settings))
         until(lambda: running.deployed(document))
@@ -69,6 +70,7 @@ def machines(folder: Path) -> Iterator[Stage]:
 
 
 def lose_machine(stage: Stage) -> None:
+    """Cuts a machine from the network, kills it, and replaces it."""
     assert isinstance(stage, Machines)
     lost = stage.behind[0]
     lost.cut()
@@ -77,7 +79,7 @@ def lose_machine(stage: Stage) -> None:
 
 
 def lose_raylet(stage: Stage) -> None:
-    """Without its raylet `ray start` ends, and with it the machine."""
+    """Kills the raylet of a machine, whereupon its `ray start` ends, and replaces the machine."""
     assert isinstance(stage, Machines)
     lost = stage.behind[0]
     (raylet,) = [pid for pid in processes(lost.process.pid) if Path(title(pid).split("\0")[0]).name == "raylet"]

@@ -1,6 +1,6 @@
-"""A cluster on one machine: every Ray node with a network, processes and files of its own, as if it were another machine.
+"""A Ray cluster on one machine: every node has its own network, processes and files, as if it were another machine.
 
-Run inside `unshare` (see `isolated`): there is a bridge, and each node hangs on it by a cable.
+Works only inside of `unshare` (see `isolated`). Each node is connected to a bridge by a veth pair, its cable.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
 SERVE = [sys.executable, "-c", "from ray.serve.scripts import cli; cli()"]
 BRIDGE, HERE, HEAD = "convoy0", "10.77.0.254", "10.77.0.1"
-# A bridge without an address of its own has the lowest of its cables': with that cable it would lose its address, and
-# every node would talk to the old one until its ARP entry expires, a minute later.
+# Without its own MAC address, a bridge has the lowest one of its cables. It would change with that cable, and the nodes would use
+# the old address until their ARP entries expire, a minute later.
 BRIDGE_MAC = "02:00:00:00:00:01"
 GCS_PORT, DASHBOARD_PORT = 6379, 8265
 STARTED = "Ray runtime started"
 SLOW_MACHINE = {"RAY_raylet_start_wait_time_s": "120"}
-# In the node: its own runtime folder, its end of the cable, and then Ray. The line that is read says that the cable is there.
+# Runs in the node: mounts its own runtime folder, waits for a line that signals that the cable exists, configures it, starts Ray.
 INSIDE = (
     'mount -t tmpfs -o mode=700 tmpfs "$1" && read -r _ && ip link set lo up && ip addr add "$2/24" dev "$3"'
     ' && ip link set "$3" up && shift 3 && exec "$@"'
@@ -37,7 +37,7 @@ INSIDE = (
 
 
 def isolated(*command: str) -> list[str]:
-    """The command line that runs a command in namespaces of its own, with the rights of root there alone."""
+    """The command line that runs a command in new namespaces, as root inside of them only."""
     own = [] if os.getuid() == 0 else ["--user", "--map-root-user"]
     return ["unshare", *own, "--net", "--mount", "--", *command]
 
@@ -51,18 +51,18 @@ class Node:
     process: subprocess.Popen[str]
 
     def cut(self) -> None:
-        """Takes it from the network, so that nobody hears a last word."""
+        """Cuts the node from the network, so that its last messages are lost."""
         ip("link", "set", self.cable, "down")
 
     def kill(self) -> None:
-        """All of its processes at once."""
+        """Kills all of its processes at once."""
         self.process.kill()
         self.process.wait()
 
 
 @dataclass
 class Cluster:
-    """Nodes on a bridge, the head first. `runtime` is a folder that every node has for itself."""
+    """Nodes on a bridge, the head first. `runtime` is a path at which every node has its own folder."""
 
     runtime: Path
     folder: Path
@@ -71,7 +71,7 @@ class Cluster:
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def add(self, cpus: int, resources: dict[str, float]) -> Node:
-        """A node that has started; one after the other, since five at once are too much for a small machine."""
+        """Starts a node and waits until it runs: five starts at once would overload a small machine."""
         number = next(self._numbers)
         address, cable = f"10.77.0.{number}", f"cable{number}"
         start = [
@@ -105,12 +105,12 @@ class Cluster:
         return node
 
     def deploy(self, document: Path) -> None:
-        """`serve deploy`, which returns when the document is accepted."""
+        """Runs `serve deploy`, which returns when the document is accepted."""
         command = [*SERVE, "deploy", "--address", f"http://{HEAD}:{DASHBOARD_PORT}", str(document)]
         subprocess.run(command, cwd=REPOSITORY, env=self.environment, check=True, capture_output=True, timeout=300)
 
     def deployed(self, document: Path) -> bool:
-        """Whether it was accepted; until its head is there a cluster takes none."""
+        """Deploys a document. Returns whether it was accepted: the cluster refuses it while its head starts."""
         try:
             self.deploy(document)
         except subprocess.CalledProcessError:
@@ -120,7 +120,7 @@ class Cluster:
 
 @contextmanager
 def cluster() -> Iterator[Cluster]:
-    """An empty cluster; its nodes end with the block."""
+    """An empty cluster. Its nodes are killed at the end of the block."""
     ip("link", "set", "lo", "up")
     ip("link", "add", BRIDGE, "address", BRIDGE_MAC, "type", "bridge")
     ip("addr", "add", f"{HERE}/24", "dev", BRIDGE)

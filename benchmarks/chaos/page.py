@@ -1,4 +1,4 @@
-"""The table of docs/reliability.md: a row for each fault, which stays until that fault is measured again."""
+"""The table of docs/reliability.md: a row per fault, which stays until that fault is measured again."""
 
 from __future__ import annotations
 
@@ -7,28 +7,26 @@ from typing import Any
 
 from benchmarks.chaos.faults import Fault
 
-HEAD = (
-    "| what happens | requests | failed | what clients saw | slowest | disturbed for | back after | promised | kept "
-    "| measured |"
-)
+HEAD = "| fault | requests | failed | errors | slowest | disturbed for | recovered after | promise | kept | measured |"
 RULE = "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 
 
 def table(faults: Sequence[Fault], results: Mapping[str, Mapping[str, Any]], present: str = "") -> str:
-    """New rows for the measured faults, the `present` rows for the others; faults without a measurement are listed."""
-    kept = {line.split(" | ", 1)[0].removeprefix("| "): line for line in present.splitlines() if line.startswith("| ")}
+    """Rows from `results`, and the rows of the `present` table for other faults; faults without a row are listed below."""
+    lines = [line for line in present.splitlines() if line.startswith("| ")]
+    old_rows = {line.split(" | ", 1)[0].removeprefix("| "): line for line in lines}
     rows = {fault.happens: _row(fault, results[fault.name]) for fault in faults if fault.name in results}
-    whole = {fault.happens: rows.get(fault.happens) or kept.get(fault.happens) for fault in faults}
-    missing = [happens for happens, row in whole.items() if row is None]
-    absent = [f"\nNot measured yet: {'; '.join(missing)}."] if missing else []
-    return "\n".join([HEAD, RULE, *filter(None, whole.values()), *absent])
+    all_rows = {fault.happens: rows.get(fault.happens) or old_rows.get(fault.happens) for fault in faults}
+    missing = [happens for happens, row in all_rows.items() if row is None]
+    note = [f"\nNot measured yet: {'; '.join(missing)}."] if missing else []
+    return "\n".join([HEAD, RULE, *filter(None, all_rows.values()), *note])
 
 
-def _row(fault: Fault, one: Mapping[str, Any]) -> str:
-    seen = ", ".join(f"{count:,} × {name}" for name, count in one["seen"].items()) or "answers"
-    times = (f"{one[key]:.2f} s" for key in ("slowest_s", "disturbed_s", "back_s"))
-    requests = f"{one['requests']:,} at {one['rate']:.0f}/s"
-    kept = "yes" if one["kept"] else "**no**"
-    day = f"{one['day']}, {one['cores']} cores"
-    cells = (fault.happens, requests, f"{one['failed']:,}", seen, *times, fault.promise, kept, day)
+def _row(fault: Fault, result: Mapping[str, Any]) -> str:
+    errors = ", ".join(f"{count:,} × {name}" for name, count in result["seen"].items()) or "none"
+    times = (f"{result[key]:.2f} s" for key in ("slowest_s", "disturbed_s", "back_s"))
+    requests = f"{result['requests']:,} at {result['rate']:.0f}/s"
+    kept = "yes" if result["kept"] else "**no**"
+    day = f"{result['day']}, {result['cores']} cores"
+    cells = (fault.happens, requests, f"{result['failed']:,}", errors, *times, fault.promise, kept, day)
     return f"| {' | '.join(cells)} |"

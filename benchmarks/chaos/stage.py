@@ -1,4 +1,4 @@
-"""Where faults happen: a server of this process, its processes by their role, and a load that is watched while it runs."""
+"""The stage of a fault: a server started by this process, its processes by role, and a load that can be observed."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from serve.deployments import local
 HOSTED, LOCAL = "resnet20-cifar10", "lenet5-mnist"
 RATE = 200.0
 WARMUP_SECONDS = 3.0
-BEFORE_SECONDS = 5.0  # of undisturbed load, which the time after is compared with
+BEFORE_SECONDS = 5.0  # of load before the fault, in which nothing may be disturbed
 TIMEOUT_SECONDS = 40.0
 WINDOW_SECONDS = 0.25
 DIGIT, PICTURE = Payload(side=28, channels=1, format="png"), Payload(side=32, format="png")
-WHOLE = {"ServeController": 1, "ServeReplica:gateway": 2, "ServeReplica:host-": 2, "ServeReplica:meter": 1}
-# Half of the requests to a model in the gateways, a quarter to one in hosts, a quarter to an experiment.
+PROCESSES = {"ServeController": 1, "ServeReplica:gateway": 2, "ServeReplica:host-": 2, "ServeReplica:meter": 1}
+# Half of the requests go to a model in the gateways, a quarter to a model in hosts, a quarter to an experiment.
 TRAFFIC = (
     Traffic(LOCAL, weight=2, payload=DIGIT),
     Traffic(HOSTED, payload=PICTURE),
@@ -40,15 +40,15 @@ TRAFFIC = (
 
 @dataclass
 class Stage:
-    """A running server. `whole`: number of processes by role; `after` undoes the effects of a fault at its end."""
+    """A running server. `expected`: number of processes by role; `after` undoes the effects of a fault after its measurement."""
 
     settings: Settings
     folder: Path
     host: str = "127.0.0.1"
-    whole: Mapping[str, int] = field(default_factory=lambda: WHOLE)
+    expected: Mapping[str, int] = field(default_factory=lambda: PROCESSES)
     traffic: tuple[Traffic, ...] = TRAFFIC
     database: Postgres | None = None
-    missing: int = 0  # answers that are not in the ledger
+    missing: int = 0  # answers without a row in the ledger
     after: ExitStack = field(default_factory=ExitStack)
 
     @property
@@ -56,40 +56,41 @@ class Stage:
         return f"http://{self.host}:{self.settings.listen.http_port}"
 
     def pids(self, role: str) -> set[int]:
-        """Processes whose title holds `role`: `host-`, `gateway`, `ServeController` …"""
+        """Processes whose title contains `role`, such as `host-`, `gateway` or `ServeController`."""
         return {pid for pid in processes() if role in title(pid)}
 
-    def one(self, role: str) -> int:
-        """One of them, always the same while they live."""
+    def pid(self, role: str) -> int:
+        """One process of a role; the same one until it ends."""
         return min(until(lambda: self.pids(role)))
 
     def until_replaced(self, role: str, lost: int) -> None:
-        """Until there are as many of a role as there should be, without one that was lost."""
-        until(lambda: lost not in (pids := self.pids(role)) and len(pids) >= self.whole.get(role, 1))
+        """Waits until a role has its expected number of processes without `lost`."""
+        until(lambda: lost not in (pids := self.pids(role)) and len(pids) >= self.expected.get(role, 1))
 
-    def until_whole(self) -> None:
-        """Until every process there should be is there and requests are answered."""
-        until(lambda: all(len(self.pids(role)) == count for role, count in self.whole.items()))
-        until(self._answers)
+    def until_healthy(self) -> None:
+        """Waits until all expected processes run and the server is ready."""
+        until(lambda: all(len(self.pids(role)) == count for role, count in self.expected.items()))
+        until(self._is_ready)
 
-    def _answers(self) -> bool:
+    def _is_ready(self) -> bool:
         try:
             return httpx.get(f"{self.url}/v2/health/ready", timeout=5).is_success
         except httpx.TransportError:
             return False
 
     def deploy(self, document: dict[str, object]) -> None:
-        """Brings the server to other settings; as `serve deploy` would."""
+        """Deploys other settings, as `serve deploy` would."""
         self.settings = parse_settings(document)
         local.deploy(self.settings)
 
 
 def processes(root: int | None = None) -> list[int]:
-    """A process, by default this one, and all that it began."""
+    """Ids of a process, by default this one, and of its descendants."""
     return Server(root or os.getpid(), "", 0, 0).processes()
 
 
 def title(pid: int) -> str:
+    """Command line of a process, empty if it has ended. Ray writes the role of a process there."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
@@ -97,7 +98,7 @@ def title(pid: int) -> str:
 
 
 def document(ports: list[int], folder: Path, ledger: str) -> dict[str, object]:
-    """The server's configuration: one model in the gateways, one in two hosts, an experiment over the first."""
+    """The server's configuration: a model in the gateways, one in two hosts, and an experiment over the first."""
     arms = [{"name": "one", "model": LOCAL}, {"name": "two", "model": LOCAL}]
     return {
         "listen": dict(zip(("http_port", "grpc_port", "metrics_port"), ports, strict=True)),
@@ -124,7 +125,7 @@ def stage(folder: Path) -> Iterator[Stage]:
 
 
 class Watched:
-    """A load on a thread. `wait` returns when it has run so long; `finish` gives all of it."""
+    """A load that runs on a thread."""
 
     def __init__(self, plan: Plan) -> None:
         self._started: float | None = None
@@ -138,19 +139,22 @@ class Watched:
             self._passed.notify_all()
 
     def now(self) -> float:
-        """Seconds since the load began."""
+        """Seconds since the start of the load."""
         return 0.0 if self._started is None else time.monotonic() - self._started
 
     def wait(self, seconds: float) -> None:
+        """Waits until the load has run for `seconds`."""
         with self._passed:
             self._passed.wait_for(lambda: self.now() >= seconds, PATIENCE_SECONDS)
 
     def finish(self) -> Run:
+        """Waits for the end of the load. Returns all of its counts."""
         with self._pool:
             return self._run.result()
 
 
 def plan(stage: Stage, seconds: float, rate: float = RATE) -> Plan:
+    """A load of `rate` requests/s that lasts `seconds` after the fault."""
     target = Target(stage.url, timeout_s=TIMEOUT_SECONDS)
     duration = BEFORE_SECONDS + seconds
     steps = (Step(rate, WARMUP_SECONDS + duration),)

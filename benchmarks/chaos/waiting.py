@@ -12,10 +12,10 @@ Value = TypeVar("Value")
 
 
 def until(holds: Callable[[], Value], patience: float = PATIENCE_SECONDS) -> Value:
-    """What `holds` answers, as soon as that is true. Raises TimeoutError."""
+    """Calls `holds` until it returns something true, and returns that. Raises TimeoutError after `patience` seconds."""
     end = time.monotonic() + patience
     while not (answer := holds()):
         if time.monotonic() > end:
-            raise TimeoutError("what was waited for did not come")
+            raise TimeoutError(f"the condition did not become true within {patience:g} s")
         time.sleep(0.05)
     return answer

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from convoy.cli.stored_engine import ENGINES, PRECISIONS, store_option
+from convoy.cli.stored_engine import store_option
+from convoy.engine_names import BACKENDS, PRECISIONS, Precision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from models.artifact import Artifact
-    from models.engines.engine import Precision
     from serve.atlas.choice import Candidate
     from serve.atlas.data import Atlas, Cell, Network
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     "engines",
     multiple=True,
     default=("onnxruntime",),
-    type=click.Choice(ENGINES),
+    type=click.Choice(BACKENDS),
     show_default=True,
     help="Engine; repeatable. Every engine is measured in every precision.",
 )
@@ -189,6 +189,7 @@ def choose(measured: Atlas, dataset: str, top1: float | None, ms: float | None) 
 
 
 def print_summary(measured: Atlas, best: Candidate | None) -> None:
+    """Prints a row per network and batch size, the failures, the findings and, if there is one, the cheapest network."""
     from serve.atlas.findings import findings
 
     table = Table("network", "batch", "ms per image", "95 % interval", "MB", "J per image", box=None)

@@ -158,6 +158,7 @@ def print_report(document: dict[str, Any]) -> None:
 
 
 def class_cell(figures: dict[str, Any] | None) -> str:
+    """An arm's accuracy on one class with its interval and number of samples."""
     return "no labels" if figures is None else f"{bounds(figures['accuracy'], 3)} of {figures['samples']:,}"
 
 
@@ -170,10 +171,12 @@ def bounds(estimate: dict[str, Any], digits: int) -> str:
 
 
 def plain(value: float | None) -> str:
+    """Formats a number with four decimals; ? for a missing one."""
     return "?" if value is None else f"{value:.4f}"
 
 
 def energy_cell(arm: dict[str, Any]) -> str:
+    """Joules per image of an arm, with the interval."""
     return bounds(arm["energy"]["joules_per_image"], 4) if arm["energy"] else "no source"
 
 

@@ -68,7 +68,7 @@ def import_model(
         _check_out(out, origin.onnx, weights, described)
         _import(name, origin, weights, out, described)
     except ModuleNotFoundError as error:
-        extra = "compile" if onnx else "train"
+        extra = "compile" if onnx else "hubs" if timm or torchvision else "train"
         raise ConvoyError(
             f"importing a model needs {error.name}; install it with: pip install 'convoy-serve[{extra}]'"
         ) from error

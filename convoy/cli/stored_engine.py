@@ -10,21 +10,20 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from convoy.engine_names import BACKENDS, PRECISIONS
+
 if TYPE_CHECKING:
     from models.artifact import Artifact
     from models.engines.spec import EngineSpec
     from models.engines.store.store import Store
     from models.engines.store.stored_engine import StoredEngine
 
-ENGINES = ("onnxruntime", "openvino", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt")
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-
 store_option = click.option(
     "--store", default="", help="Engine store: a folder, or a URL such as s3://…  [default: in the user's cache]"
 )
 engine_option = click.option(
     "--engine",
-    type=click.Choice(ENGINES),
+    type=click.Choice(BACKENDS),
     default="onnxruntime",
     show_default=True,
     help="Runtime that runs the model.",
@@ -60,16 +59,19 @@ def get_or_build(spec: EngineSpec, store: Store) -> tuple[StoredEngine, bool]:
 
 
 def engine_document(entry: StoredEngine) -> dict[str, Any]:
+    """The manifest of a stored engine and its folder, JSON-ready."""
     from dataclasses import asdict
 
     return {"folder": str(entry.folder), **asdict(entry.manifest)}
 
 
 def engine_version(entry: StoredEngine) -> str:
+    """Name and version of the runtime that the engine was built with."""
     return f"{entry.engine} {entry.manifest.recipe['versions'][entry.engine]}"
 
 
 def print_engine(entry: StoredEngine, console: Console) -> None:
+    """Prints a stored engine: its accuracy check, size, build steps and folder."""
     manifest, judgement = entry.manifest, entry.manifest.judgement
     table = Table(box=None, show_header=False)
     rows = {
@@ -91,4 +93,5 @@ def print_engine(entry: StoredEngine, console: Console) -> None:
 
 
 def percent(share: float | None) -> str:
+    """Formats a share (0..1) as a percentage; empty for None."""
     return "" if share is None else f"{share:.2%}"

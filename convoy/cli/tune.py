@@ -7,7 +7,9 @@ import json
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from serve.planning.tuning import Measured, Skipped
 
 DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) *(ms|s)")
+# The comments that `_evidence` writes: the first one names the model.
+TITLE = re.compile(rf"convoy tune (?P<model>\S+) --slo-p99 {DURATION.pattern}, \d{{4}}-\d\d-\d\d, .*")
+SUMMARY = r"[\w-]+ \w+, \d+ threads, batches of \d+: [\d,]+ images/s, p99 of \d+ runs [\d.]+ ms"
+EVIDENCE = re.compile(rf"(?:chosen: )?{SUMMARY}|[\w-]+ \w+: too slow even for one image")
 
 
 @click.command()
@@ -45,7 +51,8 @@ def tune(model: str, slo: str, config: Path, seconds: float, dry_run: bool, as_j
 
     A request may have to wait for the run in progress before its own run, so a run may take half of the target. Only engines that
     pass the accuracy check are measured; missing ones are built first. In the file only the keys engine, precision, threads,
-    max_batch and target_ms of the model change, and comments with the measurements are added above it.
+    max_batch and target_ms of the model change, and comments with the measurements are added above it, in place of those of
+    an earlier run.
 
     \b
     convoy tune resnet20-cifar10 --slo-p99 20ms
@@ -77,7 +84,7 @@ def tune(model: str, slo: str, config: Path, seconds: float, dry_run: bool, as_j
     else:
         _print(measured, skipped, best, Console())
     if not dry_run:
-        _write(config, model, changes, _evidence(best, measured, slo))
+        _write(config, model, changes, _evidence(model, best, measured, slo))
         click.echo(f"{config}: {model} is now served by {best.engine} {best.precision}", err=as_json)
 
 
@@ -115,7 +122,7 @@ def _write(config: Path, model: str, changes: dict[str, Any], remarks: list[str]
     from serve.config.edit import set_model
 
     try:
-        write_file(config, set_model(_text(config), model, changes, remarks))
+        write_file(config, set_model(_text(config), model, changes, remarks, partial(_earlier_evidence, model)))
     except OSError as error:
         raise ConfigError(f"{config} cannot be written: {error.strerror}") from error
 
@@ -132,12 +139,12 @@ def _text(config: Path) -> str:
     return yaml.safe_dump({"models": models}, sort_keys=False)
 
 
-def _evidence(best: Measured, measured: list[Measured], slo: str) -> list[str]:
+def _evidence(model: str, best: Measured, measured: list[Measured], slo: str) -> list[str]:
     """Comments for the file: the chosen measurement, and the fastest of every other engine and precision within the target."""
     from models.engines.backends.cpu import cpu_name
 
     remarks = [
-        f"convoy tune --slo-p99 {slo}, {datetime.date.today().isoformat()}, {cpu_name()}",
+        f"convoy tune {model} --slo-p99 {slo}, {datetime.date.today().isoformat()}, {cpu_name()}",
         f"chosen: {_summary(best)}",
     ]
     others = [result for result in measured if (result.engine, result.precision) != (best.engine, best.precision)]
@@ -147,6 +154,18 @@ def _evidence(best: Measured, measured: list[Measured], slo: str) -> list[str]:
         fastest = max(fitting, key=lambda result: result.images_per_second, default=None)
         remarks.append(_summary(fastest) if fastest else f"{engine} {precision}: too slow even for one image")
     return remarks
+
+
+def _earlier_evidence(model: str, comments: Sequence[str]) -> list[int]:
+    """Indices of the comments that earlier runs for this model wrote. Comments of the user may stand between them."""
+    found, of_model = [], False
+    for index, comment in enumerate(comments):
+        title = TITLE.fullmatch(comment)
+        if title:
+            of_model = title["model"] == model
+        if of_model and (title or EVIDENCE.fullmatch(comment)):
+            found.append(index)
+    return found
 
 
 def _summary(result: Measured) -> str:

@@ -115,6 +115,7 @@ class AsyncClient:
         return True
 
     async def close(self) -> None:
+        """Closes the connections. The client cannot be used afterwards."""
         await self._transport.close()
 
     async def __aenter__(self) -> Self:

@@ -25,6 +25,7 @@ def channel_options(target: str) -> list[tuple[str, int]]:
 
 
 def classify_message(request: ClassifyRequest) -> classifier_pb2.ClassifyRequest:
+    """A classify request as a message of `classifier.proto`."""
     return classifier_pb2.ClassifyRequest(
         model=request.model,
         version=request.version,
@@ -67,6 +68,7 @@ def summary_of(metadata: Any) -> Document:
 
 
 def takes_images(metadata: Any) -> bool:
+    """Whether a ModelMetadataResponse is that of a model for encoded images."""
     return bool(metadata.inputs[0].datatype == "BYTES")
 
 

@@ -14,6 +14,7 @@ Image = bytes | Path
 
 
 def new_id() -> str:
+    """A random request id: 32 hexadecimal digits."""
     return uuid.uuid4().hex
 
 

@@ -143,6 +143,7 @@ class Client:
         return True
 
     def close(self) -> None:
+        """Closes the connections. The client cannot be used afterwards."""
         self._transport.close()
 
     def __enter__(self) -> Self:

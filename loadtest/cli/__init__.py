@@ -1,4 +1,4 @@
-"""The command line. Its help is meant to teach: each command begins with the question it answers."""
+"""The command line. The help of each command begins with the question that it answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from loadtest.cli.trusting import selfcheck
 
 
 class Group(click.Group):
-    """Shows errors as one line, commands in the order of use."""
+    """Prints a ConvoyError as one line, and lists commands in the order in which they are used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -34,22 +34,22 @@ def main() -> None:
     \b
     What latency do users see at 100 requests/s?
       python -m loadtest run http://127.0.0.1:8000 -m resnet20-cifar10 --rate 100
-    How fast is it with 16 clients that wait for each answer (closed loop)?
+    How fast is it with 16 clients that each wait for an answer (closed loop)?
       python -m loadtest run http://127.0.0.1:8000 -m resnet20-cifar10 --concurrency 16
-    How much can it take with p99 at most 50 ms?
+    How many requests/s can it serve with p99 at most 50 ms?
       python -m loadtest limit http://127.0.0.1:8000 -m resnet20-cifar10 --p99 50ms
     Is B faster than A?
       python -m loadtest compare http://127.0.0.1:8000 http://127.0.0.1:9000 -m resnet20-cifar10 --rate 100
-    Is it right, too?
+    Are the answers correct?
       python -m loadtest run URL -m MODEL --rate 20 --images photos/ --labels folder
 
     \b
-    Open loop (--rate) is the default way: requests start at their scheduled times whatever the server does, and
-    latency counts from there, so a stall is seen by everybody it would have hit. Closed loop (--concurrency)
-    hides that: a slow server is simply asked less.
+    Prefer open loop (--rate): requests start at their scheduled times, even if the server stalls, and latency counts
+    from there, so a stall shows in every request that it delays. Closed loop (--concurrency) hides stalls, because
+    a slow server gets fewer requests.
     Numbers come with a verdict. INVALID: this generator was the bottleneck. NOT STEADY: no single number fits.
-    Nothing is retried, and every request issued is in the account.
-    Exit codes: 0 valid, 1 error, 3 the generator was the bottleneck, 4 --require was not met or nothing was answered.
+    Nothing is retried, and every request is accounted for.
+    Exit codes: 0 valid, 1 error, 3 the generator was the bottleneck, 4 --require was not met or no request succeeded.
 
     URL is http://HOST:PORT, or grpc://HOST:PORT for protocols grpc and grpc-classify.
     """

@@ -1,4 +1,4 @@
-"""What commands do alike: measure with a live view, write files, end with the right code."""
+"""Shared by the commands: measuring with a live view, output files, requirements and exit codes."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ NOT_MET = 4
 
 
 def console() -> Console:
-    """Tables go to standard output; wide enough for them where it is no terminal."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=140)
+    """The console on standard output; wide enough for tables if that is not a terminal."""
+    terminal = Console(highlight=False)
+    return terminal if terminal.is_terminal else Console(highlight=False, width=140)
 
 
 def measurer(driver: str) -> Measure:
-    """Measures a plan with a live view on standard error."""
+    """A function that measures a plan with this driver and shows its progress on standard error."""
     runner = run_wrk if driver == "wrk" else run_plan
 
     def measure(plan: Plan) -> Report:
@@ -44,10 +44,10 @@ def measurer(driver: str) -> Measure:
 
 
 def write_outputs(
-    given: dict[str, Any], title: str, result: object, reports: Sequence[Report], sections: Sequence[str]
+    options: dict[str, Any], title: str, result: object, reports: Sequence[Report], sections: Sequence[str]
 ) -> None:
-    """Writes the files that were asked for."""
-    paths: dict[str, Path | None] = {kind: given.get(f"{kind}_path") for kind in ("json", "csv", "html")}
+    """Writes the files that the options ask for. Raises ConfigError."""
+    paths: dict[str, Path | None] = {kind: options.get(f"{kind}_path") for kind in ("json", "csv", "html")}
     try:
         if paths["json"]:
             write_json(result, paths["json"])
@@ -71,7 +71,7 @@ class Requirement:
         return f"{self.name}{'<=' if self.most else '>='}{self.bound:g}"
 
     def met(self, report: Report) -> bool:
-        """What was not measured is not met."""
+        """Whether a report meets the requirement; a value that was not measured does not."""
         value = (
             REQUIRABLE[self.name](report) if self.name in REQUIRABLE else report.all_latency.quantiles.get(self.name)
         )
@@ -87,7 +87,7 @@ REQUIRABLE: dict[str, Callable[[Report], float | None]] = {
 
 
 def parse_requirement(text: str) -> Requirement:
-    """Raises ConfigError."""
+    """Parses text such as `p99<=50`. Raises ConfigError."""
     known = (*QUANTILES, *REQUIRABLE)
     match = re.fullmatch(r"\s*([a-z0-9.]+)\s*(<=|>=)\s*([0-9]+(?:\.[0-9]+)?)\s*", text)
     if match is None or match[1] not in known:
@@ -96,13 +96,13 @@ def parse_requirement(text: str) -> Requirement:
 
 
 def end(reports: Sequence[Report], required: Sequence[Requirement] = ()) -> None:
-    """Exits with 3 for numbers that are the generator's own, with 4 for a requirement that was not met."""
+    """Exits with 3 if the generator was the bottleneck, with 4 if no request succeeded or a requirement was not met."""
     if any(report.total.ok == 0 for report in reports):
-        console().print("[bold red]nothing was answered")
+        console().print("[bold red]no request succeeded")
         sys.exit(NOT_MET)
     if not all(report.verdict.valid for report in reports):
         sys.exit(INVALID)
-    missed = [str(one) for one in required if not all(one.met(report) for report in reports)]
+    missed = [str(bound) for bound in required if not all(bound.met(report) for report in reports)]
     if missed:
         console().print(f"[bold red]not met: {', '.join(missed)}")
         sys.exit(NOT_MET)

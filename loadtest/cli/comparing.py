@@ -1,4 +1,4 @@
-"""The command that compares two servers, configurations or commits."""
+"""`loadtest compare`: two servers, configurations or commits."""
 
 from __future__ import annotations
 
@@ -24,21 +24,19 @@ Up = Callable[[], AbstractContextManager[object]]
 @click.command()
 @click.argument("a_url", metavar="URL_A")
 @click.argument("b_url", metavar="[URL_B]", required=False)
-@click.option(
-    "--rounds", type=int, default=5, show_default=True, help="Slices of each side; three are needed for an interval."
-)
-@click.option("--a-start", help="Command that serves A at URL_A; started for each slice, ended after it.")
+@click.option("--rounds", type=int, default=5, show_default=True, help="Slices of each side; an interval needs three.")
+@click.option("--a-start", help="Command that serves A at URL_A; runs only during A's slices.")
 @click.option("--b-start", help="The same for B.")
-@click.option("--start", help="Command for both, e.g. with commits.")
+@click.option("--start", help="Command for both sides, for example with commits.")
 @click.option("--a-commit", help="Run A's command in a work tree of this commit.")
 @click.option("--b-commit", help="The same for B.")
 @click.option("--ready", help="URL that answers 200 when a started server is ready. Default: URL/v2/health/ready.")
 @with_options(TARGET, RATE, SHAPE, PAYLOAD, MEASURE, OUTPUT)
-def compare(a_url: str, b_url: str | None, rounds: int, driver: str, **given: Any) -> None:
-    """Is B faster than A? Slices in alternation (A B A B …) and the ratio with its 95 % interval.
+def compare(a_url: str, b_url: str | None, rounds: int, driver: str, **options: Any) -> None:
+    """Is B faster than A? Measures alternating slices (A B A B …) and prints the ratio with its 95 % interval.
 
     \b
-    Two servers that are up:
+    Two running servers:
       python -m loadtest compare http://127.0.0.1:8000 http://127.0.0.1:9000 -m resnet20-cifar10 --rate 100
     Two configurations, started for each slice:
       python -m loadtest compare http://127.0.0.1:8000 -m resnet20-cifar10 --concurrency 16 \\
@@ -47,20 +45,20 @@ def compare(a_url: str, b_url: str | None, rounds: int, driver: str, **given: An
       python -m loadtest compare http://127.0.0.1:8000 -m resnet20-cifar10 --concurrency 16 \\
         --a-commit main --b-commit HEAD --start "convoy up"
     """
-    starts = {side: given[f"{side}_start"] or given["start"] for side in "ab"}
+    starts = {side: options[f"{side}_start"] or options["start"] for side in "ab"}
     if b_url is None and starts["a"] is None:
         raise ConfigError(
-            "say URL_B, or how to start the two sides (--a-start/--b-start, or --start with --a-commit/--b-commit)"
+            "missing URL_B, or commands to start both sides (--a-start/--b-start, or --start with --a-commit/--b-commit)"
         )
     urls = {"a": a_url, "b": b_url or a_url}
     with contextlib.ExitStack() as stack:
         sides = []
         for letter in "ab":
-            plan = make_plan(urls[letter], letter.upper(), given)
-            commit = given[f"{letter}_commit"]
+            plan = make_plan(urls[letter], letter.upper(), options)
+            commit = options[f"{letter}_commit"]
             folder = stack.enter_context(commit_folder(Path.cwd(), commit)) if commit else None
-            up = _up(starts[letter], given["ready"] or ready_url(plan.target), folder)
-            sides.append(Side(commit or given[f"{letter}_start"] or urls[letter], plan, up))
+            up = _up(starts[letter], options["ready"] or ready_url(plan.target), folder)
+            sides.append(Side(commit or options[f"{letter}_start"] or urls[letter], plan, up))
         found = compare_sides(sides[0], sides[1], rounds, measurer(driver))
     out = console()
     reports = [report for pair in zip(found.first, found.second, strict=True) for report in pair]
@@ -72,7 +70,7 @@ def compare(a_url: str, b_url: str | None, rounds: int, driver: str, **given: An
             "accuracy: "
             + ", ".join(f"{side} {value:.2%}" for side, value in zip("AB", found.accuracy, strict=True) if value)
         )
-    write_outputs(given, "loadtest: comparison", found, reports, comparison_sections(found))
+    write_outputs(options, "loadtest: comparison", found, reports, comparison_sections(found))
     end(reports)
 
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the plan they make."""
+"""Options that several commands share, and the plan that they define."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOREVER = 365 * 24 * 3600.0
 
 
 class Duration(click.ParamType[float]):
-    """500ms, 30s, 5m, 2h."""
+    """A duration in seconds, written as 500ms, 30s, 5m or 2h."""
 
     name = "TIME"
 
@@ -31,7 +31,7 @@ class Duration(click.ParamType[float]):
 
 
 class OutputFile(click.Path):
-    """A file to write at the end of what may be a long run, so refused at once where that will not work."""
+    """An output file. It is written after the run, so an unusable path must be refused before a long run starts."""
 
     def __init__(self) -> None:
         super().__init__(dir_okay=False, writable=True, path_type=Path)
@@ -47,48 +47,49 @@ DURATION = Duration()
 OUTPUT_FILE = OutputFile()
 
 TARGET = (
-    click.option("-m", "--model", "models", multiple=True, required=True, help="Model to ask; repeat for an even mix."),
+    click.option("-m", "--model", "models", multiple=True, required=True, help="Model to use; repeat for an even mix."),
     click.option("--protocol", type=click.Choice(PROTOCOLS), default=None,
-                 help="What goes over the wire. Default: classify (HTTP: raw image bytes), grpc for grpc:// URLs. "
+                 help="Protocol of the requests. Default: classify (HTTP: raw image bytes), grpc for grpc:// URLs. "
                       "oip, oip-json, oip-raw, grpc: Open Inference Protocol; raw: POST the bytes to --path."),
-    click.option("--path", default="", help="Path instead of the protocol's own, e.g. /predictions/resnet-18."),
+    click.option("--path", default="", help="Path that replaces the protocol's, e.g. /predictions/resnet-18."),
     click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="Header of every request."),
     click.option("--no-keep-alive", is_flag=True, help="A new connection for every request."),
-    click.option("--timeout", type=DURATION, default="30s", show_default=True, help="When a request counts as failed."),
+    click.option("--timeout", type=DURATION, default="30s", show_default=True, help="Time until a request counts as failed."),
     click.option("--max-connections", type=int, default=1024, show_default=True, help="Per worker."),
-    click.option("--metrics", metavar="URL", help="Prometheus page of the server: stages, batch sizes, energy."),
+    click.option("--metrics", metavar="URL", help="Prometheus metrics of the server, for stages, batch sizes and energy."),
 )  # fmt: skip
 PAYLOAD = (
     click.option("--images", type=click.Path(exists=True, file_okay=False), help="Folder of images to send."),
     click.option("--labels", type=click.Choice(["none", "folder", "prefix", "csv"]), default="none",
                  help="True labels: LABEL/image.jpg, 0207_name.jpg, or --labels-csv; accuracy is then reported."),
     click.option("--labels-csv", type=click.Path(exists=True, dir_okay=False), help="File with the columns file,label."),
-    click.option("--count", type=int, default=None, help="Distinct images or tensors. Default: 64, of folders 1000."),
+    click.option("--count", type=int, default=None, help="Distinct images or tensors. Default: 64; with --images 1000."),
     click.option("--side", type=int, default=224, show_default=True, help="Synthetic images: median long side in pixels."),
     click.option("--side-spread", type=float, default=0.0, help="Synthetic images: sigma of the log-normal size distribution."),
     click.option("--gray", is_flag=True, help="Synthetic images: one channel."),
-    click.option("--format", "image_format", type=click.Choice(["jpeg", "png"]), default="jpeg", help="Synthetic: file format."),
-    click.option("--tensor", is_flag=True, help="Send random tensors; shape and type are asked from the server."),
+    click.option("--format", "image_format", type=click.Choice(["jpeg", "png"]), default="jpeg",
+                 help="Synthetic images: file format."),
+    click.option("--tensor", is_flag=True, help="Send random tensors; the server is asked for shape and type."),
     click.option("--shape", default="", metavar="N,N,...", help="Tensor shape without the batch dimension."),
     click.option("--datatype", default="FP32", show_default=True, help="Tensor type."),
-    click.option("--input-name", default="", help="Tensor or BYTES input's name, where the server is not to be asked."),
+    click.option("--input-name", default="", help="Name of the input; without it the server is asked."),
     click.option("--batch", type=int, default=1, show_default=True, help="Images or rows per request."),
     click.option("--priority", type=int, help="Sent as X-Request-Priority and as the protocol's parameter."),
-    click.option("--slow-upload", type=float, metavar="BYTES/S", help="Clients on a thin line."),
+    click.option("--slow-upload", type=float, metavar="BYTES/S", help="Upload rate of clients with a slow uplink."),
 )  # fmt: skip
 MEASURE = (
     click.option("--duration", type=DURATION, default="10s", show_default=True, help="Measured time."),
-    click.option("--warmup", type=DURATION, default="2s", show_default=True, help="Sent before it, not in the figures."),
-    click.option("--deadline", type=DURATION, help="Sent with each request, and defines goodput: answers within it."),
-    click.option("--seed", type=int, default=SEED, show_default=True, help="Same seed, same arrivals and payloads."),
+    click.option("--warmup", type=DURATION, default="2s", show_default=True, help="Time before it, which is not in the figures."),
+    click.option("--deadline", type=DURATION, help="Deadline of each request; goodput counts the answers within it."),
+    click.option("--seed", type=int, default=SEED, show_default=True, help="The same seed gives the same arrivals and payloads."),
     click.option("--workers", type=int, default=1, show_default=True, help="Processes of the generator."),
     click.option("--driver", type=click.Choice(["loadtest", "wrk"]), default="loadtest", show_default=True,
-                 help="wrk: closed loop in C, for rates at which Python takes too much of shared cores."),
+                 help="wrk: closed loop in C, for rates at which Python uses too much of shared cores."),
 )  # fmt: skip
 RATE = (
     click.option("--rate", type=float, help="Open loop: requests per second."),
     click.option("--arrivals", type=click.Choice(["poisson", "constant", "gamma"]), default="poisson", show_default=True,
-                 help="Open loop: independent users, a metronome, or bursts."),
+                 help="Open loop: independent users, equal gaps, or bursts."),
     click.option("--burstiness", type=float, default=3.0, show_default=True, help="gamma: coefficient of variation of the gaps."),
 )  # fmt: skip
 SHAPE = (
@@ -98,14 +99,14 @@ SHAPE = (
     click.option("--think", type=DURATION, default="0s", help="Closed loop: time between an answer and the next request."),
 )  # fmt: skip
 OUTPUT = (
-    click.option("--json", "json_path", type=OUTPUT_FILE, help="Write everything as JSON."),
-    click.option("--csv", "csv_path", type=OUTPUT_FILE, help="Write perf_analyzer's columns."),
-    click.option("--html", "html_path", type=OUTPUT_FILE, help="Write a self-contained page."),
+    click.option("--json", "json_path", type=OUTPUT_FILE, help="Write the complete report as JSON."),
+    click.option("--csv", "csv_path", type=OUTPUT_FILE, help="Write CSV with perf_analyzer's columns."),
+    click.option("--html", "html_path", type=OUTPUT_FILE, help="Write a self-contained HTML page."),
 )  # fmt: skip
 
 
 def with_options(*groups: tuple[Callable[[Any], Any], ...]) -> Callable[[Command], Command]:
-    """Adds groups of options to a command, in their order."""
+    """A decorator that adds groups of options to a command, in order."""
 
     def add(command: Command) -> Command:
         for option in reversed([option for group in groups for option in group]):
@@ -115,97 +116,100 @@ def with_options(*groups: tuple[Callable[[Any], Any], ...]) -> Callable[[Command
     return add
 
 
-def make_plan(url: str, name: str, given: dict[str, Any]) -> Plan:
-    """The plan of a command's options. Raises ConfigError."""
-    target = make_target(url, given)
-    deadline = given.get("deadline")
+def make_plan(url: str, name: str, options: dict[str, Any]) -> Plan:
+    """The plan that the options define. Raises ConfigError."""
+    target = make_target(url, options)
+    deadline = options.get("deadline")
     deadline_ms = None if deadline is None else deadline * 1000
     traffic = tuple(
         Traffic(
             model=model,
-            payload=_payload(given),
-            batch=given["batch"],
-            path=given["path"],
-            priority=given["priority"],
+            payload=_payload(options),
+            batch=options["batch"],
+            path=options["path"],
+            priority=options["priority"],
             deadline_ms=deadline_ms,
-            upload_bytes_per_s=given["slow_upload"],
+            upload_bytes_per_s=options["slow_upload"],
         )
-        for model in given["models"]
+        for model in options["models"]
     )
-    load = make_load(given)
-    timed = given.get("steps") or load.recorded
+    load = make_load(options)
+    timed = options.get("steps") or load.recorded
     return Plan(
         target=target,
         traffic=traffic,
         load=load,
-        duration_s=load.seconds - given["warmup"] if timed and load.seconds > given["warmup"] else given["duration"],
-        warmup_s=given["warmup"],
-        seed=given["seed"],
-        workers=given["workers"],
+        duration_s=load.seconds - options["warmup"]
+        if timed and load.seconds > options["warmup"]
+        else options["duration"],
+        warmup_s=options["warmup"],
+        seed=options["seed"],
+        workers=options["workers"],
         deadline_ms=deadline_ms,
         name=name,
     )
 
 
-def make_target(url: str, given: dict[str, Any]) -> Target:
-    default = "grpc" if url.startswith("grpc:") else "oip" if given["tensor"] else "classify"
-    pairs = [header.partition(":") for header in given["headers"]]
+def make_target(url: str, options: dict[str, Any]) -> Target:
+    """The target that the options define; the protocol's default depends on the URL. Raises ConfigError."""
+    default = "grpc" if url.startswith("grpc:") else "oip" if options["tensor"] else "classify"
+    pairs = [header.partition(":") for header in options["headers"]]
     if any(not colon for _, colon, _ in pairs):
-        raise ConfigError("a header is NAME:VALUE")
+        raise ConfigError("--header must be NAME:VALUE")
     return Target(
         url=url,
-        protocol=protocol_of(given["protocol"] or default),
-        keep_alive=not given["no_keep_alive"],
-        timeout_s=given["timeout"],
-        max_connections=given["max_connections"],
+        protocol=protocol_of(options["protocol"] or default),
+        keep_alive=not options["no_keep_alive"],
+        timeout_s=options["timeout"],
+        max_connections=options["max_connections"],
         headers=tuple((name.strip(), value.strip()) for name, _, value in pairs),
-        metrics_url=given["metrics"],
+        metrics_url=options["metrics"],
     )
 
 
-def _payload(given: dict[str, Any]) -> Payload:
-    kind: PayloadKind = "tensor" if given["tensor"] else "folder" if given["images"] else "synthetic"
-    labels: LabelSource = "csv" if given["labels_csv"] else given["labels"]
+def _payload(options: dict[str, Any]) -> Payload:
+    kind: PayloadKind = "tensor" if options["tensor"] else "folder" if options["images"] else "synthetic"
+    labels: LabelSource = "csv" if options["labels_csv"] else options["labels"]
     if labels != "none" and kind != "folder":
-        raise ConfigError("labels need --images")
+        raise ConfigError("--labels and --labels-csv need --images")
     try:
-        shape = tuple(int(size) for size in given["shape"].split(",")) if given["shape"] else ()
+        shape = tuple(int(size) for size in options["shape"].split(",")) if options["shape"] else ()
     except ValueError as error:
-        raise ConfigError(f"--shape {given['shape']!r} is not like 3,224,224") from error
+        raise ConfigError(f"--shape {options['shape']!r} is not like 3,224,224") from error
     return Payload(
         kind=kind,
-        folder=given["images"] or "",
+        folder=options["images"] or "",
         labels=labels,
-        labels_csv=given["labels_csv"] or "",
-        count=given["count"] if given["count"] is not None else 1000 if kind == "folder" else 64,
-        side=given["side"],
-        side_spread=given["side_spread"],
-        channels=1 if given["gray"] else 3,
-        format=given["image_format"],
-        tensor=given["input_name"],
+        labels_csv=options["labels_csv"] or "",
+        count=options["count"] if options["count"] is not None else 1000 if kind == "folder" else 64,
+        side=options["side"],
+        side_spread=options["side_spread"],
+        channels=1 if options["gray"] else 3,
+        format=options["image_format"],
+        tensor=options["input_name"],
         shape=shape,
-        datatype=given["datatype"],
+        datatype=options["datatype"],
     )
 
 
-def make_load(given: dict[str, Any]) -> Load:
-    """The load of the options; a command without some of them has their defaults."""
+def make_load(options: dict[str, Any]) -> Load:
+    """The load that the options define; options that a command lacks have their defaults. Raises ConfigError."""
     steps: tuple[Step, ...] = ()
-    if given.get("rate"):
-        steps = (Step(given["rate"], FOREVER),)
-    if given.get("steps"):
-        steps += _steps(given["steps"])
-    recorded = read_recorded_file(given["recorded"]) if given.get("recorded") else ()
-    if (given.get("rate") and given.get("steps")) or not (steps or recorded or given.get("concurrency")):
-        raise ConfigError("say how to load: --rate N, --steps, --recorded FILE, or --concurrency N")
-    process: Process = given.get("arrivals") or "poisson"
+    if options.get("rate"):
+        steps = (Step(options["rate"], FOREVER),)
+    if options.get("steps"):
+        steps += _steps(options["steps"])
+    recorded = read_recorded_file(options["recorded"]) if options.get("recorded") else ()
+    if (options.get("rate") and options.get("steps")) or not (steps or recorded or options.get("concurrency")):
+        raise ConfigError("choose one load: --rate N, --steps, --recorded FILE or --concurrency N")
+    process: Process = options.get("arrivals") or "poisson"
     return Load(
         process=process,
         steps=steps,
-        burstiness=given.get("burstiness") or 3.0,
+        burstiness=options.get("burstiness") or 3.0,
         recorded=recorded,
-        concurrency=given.get("concurrency") or 0,
-        think_s=given.get("think") or 0.0,
+        concurrency=options.get("concurrency") or 0,
+        think_s=options.get("think") or 0.0,
     )
 
 
@@ -218,7 +222,8 @@ def _steps(text: str) -> tuple[Step, ...]:
 
 
 def read_recorded_file(path: str) -> tuple[float, ...]:
+    """Arrival times in seconds, one per line. Raises ConfigError."""
     try:
         return read_recorded(Path(path).read_text())
     except ValueError as error:
-        raise ConfigError(f"{path} does not hold one time in seconds per line: {error}") from error
+        raise ConfigError(f"{path} must hold one time in seconds per line: {error}") from error

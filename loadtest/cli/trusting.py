@@ -1,4 +1,4 @@
-"""The command that measures the generator itself."""
+"""`loadtest selfcheck`: measures the generator itself."""
 
 from __future__ import annotations
 
@@ -24,19 +24,23 @@ from loadtest.selfcheck.figures import (
 @click.command()
 @click.option("--duration", type=DURATION, default="1500ms", show_default=True, help="Time per round of a comparison.")
 @click.option("--against", multiple=True, type=click.Choice(["wrk", "hey"]), help="Compare with these in closed loop.")
-@click.option("--on", "url", metavar="URL", help="Compare on this server too, not only on a simulated engine.")
-@click.option("-m", "--model", help="With --on: its model, which should be bound by its engine.")
+@click.option("--on", "url", metavar="URL", help="Compare also on this server, not only on a simulated engine.")
+@click.option("-m", "--model", help="With --on: a model of this server, preferably limited by its engine.")
 @click.option(
-    "--side", type=int, default=500, show_default=True, help="With --on: long side of the JPEG photo that all send."
+    "--side",
+    type=int,
+    default=500,
+    show_default=True,
+    help="With --on: long side of the JPEG photo that all tools send.",
 )
 @click.option("--concurrency", type=int, default=4, show_default=True, help="With --on: requests in flight.")
-@click.option("--markdown", type=OUTPUT_FILE, help="Write the figures between the markers of this file.")
+@click.option("--markdown", type=OUTPUT_FILE, help="File in which to replace the figures between the markers.")
 def selfcheck(
     duration: float, against: tuple[str, ...], url: str | None, model: str | None, side: int, concurrency: int,
     markdown: Path | None,
 ) -> None:  # fmt: skip
-    """Can these numbers be trusted? Measures what a request costs this generator, its latencies against
-    queueing theory, and its agreement with wrk and hey.
+    """Can these numbers be trusted? Measures the CPU cost of a request in this generator, and compares its
+    results with queueing theory, wrk and hey.
 
     \b
     python -m loadtest selfcheck

@@ -1,1 +1,1 @@
-"""Other generators behind the same plans and reports."""
+"""Other load generators, driven by the same plans and with the same reports."""

@@ -1,6 +1,6 @@
-"""wrk as the driver: closed loop in C, for rates at which a Python generator takes too much of shared cores.
+"""wrk as the driver: closed loop in C, for rates at which a Python generator uses too much of shared cores.
 
-wrk tells sums only, so a run is a row of slices, each a wrk of its own: a window of the report.
+wrk prints only totals, so a run is a series of slices, each its own wrk process and one window of the report.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from loadtest.wire.metadata import resolve
 from loadtest.wire.requests import build_requests
 
 SLICES = 10
-CUT_SHARE = 0.01  # wrk drops what is in flight when it ends: at most this share of a slice
+CUT_SHARE = 0.01  # wrk drops the requests in flight at its end; at most this share of a slice
 ORDER = 4096
 
 LUA = """
@@ -60,7 +60,7 @@ end
 
 @dataclass(frozen=True)
 class Slice:
-    """What one wrk told."""
+    """The output of one wrk process."""
 
     seconds: float
     requests: int
@@ -72,10 +72,10 @@ class Slice:
 
 
 def run_wrk(plan: Plan, progress: Progress | None = None) -> Run:
-    """Measures a closed-loop plan with wrk. Raises ConfigError for what wrk cannot do or when it is not installed."""
+    """Measures a closed-loop plan with wrk. Raises ConfigError if wrk is missing or does not support the plan."""
     if not plan.load.closed or plan.target.is_grpc or plan.load.think_s or plan.feedback is not None:
         raise ConfigError(
-            "--driver wrk does closed loop over HTTP only: give --concurrency, without think time or feedback"
+            "--driver wrk supports closed loop over HTTP only: use --concurrency, without think time or feedback"
         )
     if shutil.which("wrk") is None:
         raise ConfigError("wrk is not installed; on Debian: apt-get install wrk")
@@ -92,25 +92,25 @@ def run_wrk(plan: Plan, progress: Progress | None = None) -> Run:
 
 
 def _slice_seconds(plan: Plan, seconds: int, warm: Slice) -> int:
-    """Short enough for ten windows, long enough that what wrk drops at its end does not matter."""
+    """Short enough for ten windows, long enough that the requests wrk drops at its end do not matter."""
     rate = max(1.0, warm.requests / warm.seconds)
     needed = max(seconds / SLICES, plan.load.concurrency / rate / CUT_SHARE)
     return max(1, seconds // max(1, int(seconds / needed)))
 
 
 def _write_script(plan: Plan, folder: Path) -> tuple[Path, tuple[str, ...]]:
-    prepared = [prepare(one.payload, plan.seed + number) for number, one in enumerate(plan.traffic)]
+    prepared = [prepare(traffic.payload, plan.seed + number) for number, traffic in enumerate(plan.traffic)]
     firsts, position = [], 0
-    for traffic, made in zip(plan.traffic, prepared, strict=True):
+    for traffic, payloads in zip(plan.traffic, prepared, strict=True):
         firsts.append(position)
-        for request in build_requests(plan.target, traffic, made.items):
+        for request in build_requests(plan.target, traffic, payloads.items):
             (folder / str(position)).write_bytes(request.data)
             position += 1
-    picks = Picks(plan, tuple(len(made.items) for made in prepared)).take(ORDER)
+    picks = Picks(plan, tuple(len(payloads.items) for payloads in prepared)).take(ORDER)
     order = ",".join(str(firsts[traffic] + item) for traffic, item in picks)
     script = folder / "script.lua"
     script.write_text(LUA % {"order": order, "count": position, "folder": folder})
-    return script, tuple(made.about for made in prepared)
+    return script, tuple(payloads.about for payloads in prepared)
 
 
 def _measure(plan: Plan, script: Path, run: Run, progress: Progress | None) -> None:
@@ -148,27 +148,27 @@ def _run_slice(plan: Plan, script: Path, seconds: int) -> Slice:
 
 
 def parse_output(output: str, errors: str) -> Slice:
-    """What the script's `done` wrote. Raises ConvoyError when wrk did not get that far."""
+    """Parses the line that the script's `done` prints. Raises ConvoyError if it is missing."""
     lines = [line for line in output.splitlines() if line.startswith("LOADTEST ")]
     if not lines:
         raise ConvoyError(f"wrk failed: {(errors or output).strip()[:500]}")
-    told = json.loads(lines[-1].removeprefix("LOADTEST "))
-    pairs = np.array(told["latency"], np.int64).reshape(-1, 2)
+    summary = json.loads(lines[-1].removeprefix("LOADTEST "))
+    pairs = np.array(summary["latency"], np.int64).reshape(-1, 2)
     latency: Counts = np.zeros(LENGTH, np.int64)
     np.add.at(latency, bins_of(pairs[:, 0] / 1e6), pairs[:, 1])
     return Slice(
-        seconds=told["us"] / 1e6,
-        requests=told["requests"],
-        not_2xx=told["status"],
-        connect=told["connect"],
-        lost=told["read"] + told["write"],
-        timeout=told["timeout"],
+        seconds=summary["us"] / 1e6,
+        requests=summary["requests"],
+        not_2xx=summary["status"],
+        connect=summary["connect"],
+        lost=summary["read"] + summary["write"],
+        timeout=summary["timeout"],
         latency=latency,
     )
 
 
 def _add(run: Run, part: Slice, window: int | None) -> None:
-    """Adds a slice; wrk's histogram holds answers of every status, and its rate is scaled to the window's length."""
+    """Adds a slice. wrk's histogram counts answers of every status; the rate is scaled to the window's length."""
     fold, windows = run.fold, run.fold.windows
     counts = {
         200: part.requests - part.not_2xx,
@@ -178,21 +178,21 @@ def _add(run: Run, part: Slice, window: int | None) -> None:
         outcomes.TIMEOUT: part.timeout,
     }
     counts = {code: count for code, count in counts.items() if count}
-    whole = sum(counts.values())
-    run.issued[0] = run.issued.get(0, 0) + whole
+    requests = sum(counts.values())
+    run.issued[0] = run.issued.get(0, 0) + requests
     fold.account.update(counts)
     if window is None:
-        fold.warmup += whole
+        fold.warmup += requests
         return
     total = fold.total
-    total.requests += whole
+    total.requests += requests
     total.ok += counts.get(200, 0)
     total.rows += counts.get(200, 0) * run.plan.traffic[0].batch
     total.outcomes.update(counts)
     total.latency.counts += part.latency
     fold.service.counts += part.latency
     windows.latency[window] += part.latency.astype(np.int32)
-    windows.due[window] = whole
-    windows.failed[window] = whole - counts.get(200, 0)
+    windows.due[window] = requests
+    windows.failed[window] = requests - counts.get(200, 0)
     windows.done_ok[window] = round(counts.get(200, 0) * windows.seconds / part.seconds)
     windows.in_flight[window] = run.plan.load.concurrency

@@ -1,4 +1,4 @@
-"""What requests carry: images from folders, synthetic images, tensors; with the labels their answers should show."""
+"""Payloads of requests: images from folders, synthetic images, random tensors; with their true labels where known."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["Item", "Prepared", "prepare"]
 
 @dataclass(frozen=True)
 class Prepared:
-    """The payloads of one traffic: items to send in turn, and what a reader should know about them."""
+    """The payloads of one traffic: the items to send in turn, and a description for reports."""
 
     items: tuple[Item, ...]
     about: str
 
 
 def prepare(payload: Payload, seed: int) -> Prepared:
-    """Reads or makes a payload's items. Raises ConfigError where there is nothing to send."""
+    """Reads or generates the items of a payload. Raises ConfigError if there are none."""
     if payload.kind == "folder":
         items, found = read_folder(payload)
         return Prepared(items, f"{len(items)} of {found} images of {payload.folder}")

@@ -1,4 +1,4 @@
-"""Images of a folder, with labels from sub-folders, from a number before the first underscore, or from a CSV file."""
+"""Images of a folder, with labels from sub-folders, file name prefixes or a CSV file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from loadtest.plan import Payload
 
 
 def read_folder(payload: Payload) -> tuple[tuple[Item, ...], int]:
-    """At most `count` images, evenly spread over the folder, and how many there are. Raises ConfigError."""
+    """At most `count` images, evenly spread over the folder, and the number of images in it. Raises ConfigError."""
     root = expand_home(payload.folder)
     files, _ = split_images(root.rglob("*"))
     if not files:
         raise ConfigError(
-            f"no images in {root} (looked for {SUFFIX_LIST}, in sub-folders too); --images says another folder"
+            f"no images in {root} (looked for {SUFFIX_LIST}, in sub-folders too); choose another folder with --images"
         )
     wanted = min(payload.count, len(files))
     chosen = [files[number * len(files) // wanted] for number in range(wanted)]
@@ -47,20 +47,22 @@ def _expected(path: Path, root: Path, payload: Payload, table: dict[str, str]) -
     if payload.labels == "none":
         return None
     if payload.labels == "csv":
-        found = table.get(str(relative), table.get(path.name))
-        if found is None:
+        label = table.get(str(relative), table.get(path.name))
+        if label is None:
             raise ConfigError(f"{payload.labels_csv} has no label for {relative}")
-        return _number_or_text(found)
+        return _number_or_text(label)
     if payload.labels == "folder":
         if len(relative.parts) < 2:
-            raise ConfigError(f"labels: folder needs {root}/LABEL/{path.name}; {path.name} lies in no label's folder")
+            raise ConfigError(
+                f"labels: folder needs {root}/LABEL/{path.name}; {path.name} is not in the folder of a label"
+            )
         return _number_or_text(relative.parts[0])
-    head = path.stem.split("_")[0]
-    if not head.isdecimal():
+    prefix = path.stem.split("_")[0]
+    if not prefix.isdecimal():
         raise ConfigError(
             f"labels: prefix needs a class number before the first underscore, as in 0207_golden.jpg: {path.name}"
         )
-    return int(head)
+    return int(prefix)
 
 
 def _number_or_text(label: str) -> Expected:

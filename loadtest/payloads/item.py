@@ -1,4 +1,4 @@
-"""One payload."""
+"""A single payload."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Expected = str | int | None
 
 @dataclass(frozen=True)
 class Item:
-    """An encoded image or a tensor of one row, and the label (text or class number) its answer should have."""
+    """An encoded image or a tensor of one row, and its true label (text or class number) if known."""
 
     image: bytes = b""
     tensor: NDArray[Any] | None = None
@@ -21,4 +21,5 @@ class Item:
 
     @property
     def row(self) -> NDArray[Any]:
+        """The tensor; empty for an item without one."""
         return np.empty(0) if self.tensor is None else self.tensor

@@ -1,4 +1,4 @@
-"""Synthetic photos: smooth colour with some grain, so that JPEG sizes and decode times are those of photos."""
+"""Synthetic photos: smooth colours with some grain, so that JPEG sizes and decode times match those of real photos."""
 
 from __future__ import annotations
 

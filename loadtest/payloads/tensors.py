@@ -11,7 +11,7 @@ from loadtest.plan import Payload
 
 
 def draw_tensors(payload: Payload, seed: int) -> tuple[Item, ...]:
-    """`count` tensors of one row: `shape` without its batch dimension. Raises ConfigError."""
+    """`count` tensors of one row; `shape` has no batch dimension. Raises ConfigError."""
     dtype = DTYPES.get(payload.datatype)
     if dtype is None:
         raise ConfigError(f"datatype {payload.datatype!r} is not one of {', '.join(DTYPES)}")

@@ -1,4 +1,4 @@
-"""From a run's sums to its report."""
+"""Builds the report of a run from its sums."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from loadtest.stats.histogram import MIDDLES, Histogram
 from loadtest.stats.intervals import Interval, quantile_intervals, rate_interval, share_interval
 from loadtest.wire.outcomes import outcome_name
 
-BEYOND = 5  # values that must lie beyond a quantile for it to be given; the median needs none
-KEPT_RECORDED = 20  # recorded arrival times shown in a report's plan
+BEYOND = 5  # a quantile is reported only if this many values lie beyond it; the median always is
+KEPT_RECORDED = 20  # recorded arrival times that the plan in a report shows
 
 
 def build_report(run: Run) -> Report:
     """The report of a finished run."""
     plan, fold = run.plan, run.fold
-    windows, kept = fold.windows, _whole_windows(run)
+    windows, kept = fold.windows, _complete_windows(run)
     measured, seconds = slice(windows.warmup, windows.warmup + kept), kept * windows.seconds
     total = group_report("all", fold.total, sum(run.labelled))
     accounting, generator = _accounting(run), _generator(run)
@@ -64,7 +64,7 @@ def build_report(run: Run) -> Report:
         generator=generator,
         steadiness=_steadiness(plan, fold, measured),
         verdict=verdict.judge(plan, generator, total.latency, accounting),
-        answer_stages_ms={stage: whole / count for stage, (whole, count) in run.stages_ms.items()},
+        answer_stages_ms={stage: total_ms / count for stage, (total_ms, count) in run.stages_ms.items()},
         server=run.server,
         energy_per_image_j=None if run.server is None else _per_image(run, run.server.energy_j),
         energy_parts_per_image_j=_parts_per_image(run),
@@ -85,7 +85,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
 
 
 def latency_of(histogram: Histogram, missing: int = 0) -> Latency:
-    """Quantiles in milliseconds; `missing` values count as infinite."""
+    """Mean, maximum and quantiles in milliseconds; `missing` further values count as infinite."""
     total = histogram.total + missing
     quantiles = {}
     for name, share in QUANTILES.items():
@@ -99,17 +99,17 @@ def latency_of(histogram: Histogram, missing: int = 0) -> Latency:
 
 
 def _labelled(run: Run, name: str) -> int:
-    """Different labelled payloads of the traffic of one name."""
-    return sum(count for one, count in zip(run.plan.traffic, run.labelled, strict=False) if one.label == name)
+    """Number of distinct labelled payloads of the traffic with this name."""
+    return sum(count for traffic, count in zip(run.plan.traffic, run.labelled, strict=False) if traffic.label == name)
 
 
-def group_report(name: str, group: Group, different: int) -> GroupReport:
-    """A group's report; the good are those within the plan's deadline.
+def group_report(name: str, group: Group, distinct: int) -> GroupReport:
+    """The report of a group.
 
-    The accuracy's interval counts `different` payloads at most: the same image twice tells nothing new.
+    The interval of the accuracy counts at most `distinct` payloads: an image that is sent twice adds no information.
     """
     accuracy = group.correct / group.labelled if group.labelled else None
-    seen = min(group.labelled, different)
+    samples = min(group.labelled, distinct)
     return GroupReport(
         name=name,
         requests=group.requests,
@@ -120,7 +120,7 @@ def group_report(name: str, group: Group, different: int) -> GroupReport:
         latency=latency_of(group.latency),
         labelled=group.labelled,
         accuracy=accuracy,
-        accuracy_interval=None if accuracy is None else share_interval(round(accuracy * seen), seen),
+        accuracy_interval=None if accuracy is None else share_interval(round(accuracy * samples), samples),
         outcomes=_named(group.outcomes),
     )
 
@@ -130,12 +130,12 @@ def _named(counts: Counter[int]) -> dict[str, int]:
 
 
 def _latency_intervals(counts: NDArray[np.int32], seed: int, latency: Latency) -> dict[str, Interval]:
-    """Intervals, in milliseconds, of the quantiles that are given."""
-    found = quantile_intervals(counts, tuple(QUANTILES.values()), seed)
+    """Intervals, in milliseconds, of the quantiles in `latency`."""
+    intervals = quantile_intervals(counts, tuple(QUANTILES.values()), seed)
     return {
-        name: Interval(found[share].low * 1000, found[share].high * 1000)
+        name: Interval(intervals[share].low * 1000, intervals[share].high * 1000)
         for name, share in QUANTILES.items()
-        if name in latency.quantiles and share in found
+        if name in latency.quantiles and share in intervals
     }
 
 
@@ -147,7 +147,7 @@ def _accounting(run: Run) -> Accounting:
         measured=fold.total.requests,
         outcomes=_named(fold.account),
         feedback=_named(fold.feedback),
-        said={outcome_name(code): words for code, words in sorted(run.said.items())},
+        said={outcome_name(code): text for code, text in sorted(run.failure_texts.items())},
     )
 
 
@@ -172,13 +172,13 @@ def _generator(run: Run) -> Generator:
     )
 
 
-def _whole_windows(run: Run) -> int:
-    """Measured windows that had ended when the run did; at least one."""
+def _complete_windows(run: Run) -> int:
+    """Number of measured windows that were complete when the run ended; at least one."""
     windows = run.fold.windows
-    whole = len(windows) - windows.warmup
+    planned = len(windows) - windows.warmup
     if run.stopped_s is None:
-        return whole
-    return min(whole, max(1, int((run.stopped_s - run.plan.warmup_s) / windows.seconds)))
+        return planned
+    return min(planned, max(1, int((run.stopped_s - run.plan.warmup_s) / windows.seconds)))
 
 
 def _steadiness(plan: Plan, fold: Fold, measured: slice) -> steadiness.Steadiness:
@@ -206,7 +206,7 @@ def _windows(fold: Fold) -> list[Window]:
         quantiles = [_window_quantile(windows.latency[number], share) for share in (0.5, 0.99)]
         p50, p99 = (None if value is None else value * 1000 for value in quantiles)
         at = windows.origin + number * windows.seconds
-        span = windows.seconds + min(0.0, at)  # the first window of the warm-up may begin before the run
+        span = windows.seconds + min(0.0, at)  # the first window of the warm-up may begin before the run does
         rows.append(
             Window(
                 at_s=max(0.0, at),
@@ -224,7 +224,7 @@ def _windows(fold: Fold) -> list[Window]:
 
 
 def _per_image(run: Run, joules: float | None) -> float | None:
-    """Joules per answered image: the page is read from the end of the warm-up on, so the measured rows are its divisor."""
+    """Joules per answered image of the measured time: metrics are scraped first when the warm-up ends."""
     return joules / run.fold.total.rows if joules is not None and run.fold.total.rows else None
 
 

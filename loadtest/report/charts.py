@@ -16,7 +16,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Line:
-    """A series; `style` is a class of the page's style sheet. Missing values break the line."""
+    """A series; `style` is a CSS class of the page. Missing values interrupt the line."""
 
     name: str
     points: Sequence[tuple[float, float | None]]
@@ -26,7 +26,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Bar:
-    """An interval at a place of the x axis."""
+    """A vertical interval at `x`."""
 
     x: float
     low: float
@@ -36,7 +36,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Axis:
-    """`ticks` places labels by hand; else they are round numbers."""
+    """`ticks` holds explicit (value, label) pairs; without them ticks are at round numbers."""
 
     label: str
     log: bool = False
@@ -47,17 +47,17 @@ class Axis:
 
 @dataclass(frozen=True)
 class Band:
-    """A shaded stretch of the x axis with a word in it."""
+    """A shaded, labelled range of the x axis."""
 
     low: float
     high: float
-    word: str
+    label: str
 
 
 def chart(
     title: str, x: Axis, y: Axis, lines: Sequence[Line], bands: Sequence[Band] = (), bars: Sequence[Bar] = ()
 ) -> str:
-    """An SVG element; a line of text when there is nothing to draw."""
+    """An HTML figure with an SVG; a sentence if there is nothing to draw."""
     points = [
         (px, py) for line in lines for px, py in line.points if py is not None and _drawable(px, x) and _drawable(py, y)
     ]
@@ -82,7 +82,7 @@ def chart(
     )
     parts += [_bar(bar, across, up) for bar in bars]
     parts += [_line(line, across, up) for line in lines]
-    parts += [_word(band, across) for band in bands]
+    parts += [_band_label(band, across) for band in bands]
     legend = "".join(f'<span class="key {line.style}">{escape(line.name)}</span>' for line in lines)
     return (
         f'<figure><figcaption>{escape(title)}<span class="legend">{legend}</span></figcaption>'
@@ -95,7 +95,7 @@ def _drawable(value: float, axis: Axis) -> bool:
 
 
 class _Scale:
-    """Maps values to pixels."""
+    """Maps values of an axis to pixels."""
 
     def __init__(self, axis: Axis, values: Sequence[float], start: float, end: float) -> None:
         low = min(values) if axis.low is None else axis.low
@@ -169,9 +169,9 @@ def _band(band: Band, across: _Scale) -> str:
     return f'<rect class="band" x="{left:.1f}" y="{TOP}" width="{width:.1f}" height="{height}"/>'
 
 
-def _word(band: Band, across: _Scale) -> str:
+def _band_label(band: Band, across: _Scale) -> str:
     middle = (across(band.low) + across(band.high)) / 2
-    return f'<text class="word" x="{middle:.1f}" y="{TOP + 14}" text-anchor="middle">{escape(band.word)}</text>'
+    return f'<text class="word" x="{middle:.1f}" y="{TOP + 14}" text-anchor="middle">{escape(band.label)}</text>'
 
 
 def _bar(bar: Bar, across: _Scale, up: _Scale) -> str:

@@ -1,4 +1,4 @@
-"""JSON, and CSV with the columns of NVIDIA's perf_analyzer, so that spreadsheets and tools made for it work unchanged."""
+"""JSON, and CSV with the columns of NVIDIA's perf_analyzer, so that its spreadsheets and tools work unchanged."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ COLUMNS = (
     "p95 latency",
     "p99 latency",
 )
-# What perf_analyzer lacks; after its columns, where readers by name do not see them.
+# Columns that perf_analyzer lacks. They follow its own, so that readers by name or position ignore them.
 OURS = ("p99.9 latency", "Avg latency", "Goodput/Second", "Failed", "Accuracy", "Joules/Image", "Valid", "Steady")
-# A server's stages by perf_analyzer's names: Convoy's and Triton's.
+# Server stages of Convoy and Triton under perf_analyzer's names.
 STAGES: Mapping[str, tuple[str, ...]] = {
     "Server Queue": ("queue",),
     "Server Compute Input": ("receive", "decode", "compute_input"),
@@ -39,10 +39,12 @@ STAGES: Mapping[str, tuple[str, ...]] = {
 
 
 def write_json(report: object, path: Path) -> None:
+    """Writes a report or another result dataclass as indented JSON. Raises OSError."""
     write_file(path, orjson.dumps(to_document(report), option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
 
 
 def write_csv(reports: Sequence[Report], path: Path) -> None:
+    """Writes `csv_text`. Raises OSError."""
     write_file(path, csv_text(reports))
 
 
@@ -52,7 +54,7 @@ def csv_text(reports: Sequence[Report]) -> str:
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
     table.writerow(("Concurrency" if closed else "Request Rate", *COLUMNS, *OURS))
-    for report in sorted(reports, key=lambda one: one.rows_per_s):
+    for report in sorted(reports, key=lambda report: report.rows_per_s):
         load = report.plan["load"]["concurrency"] if closed else f"{report.offered_per_s or 0:.1f}"
         table.writerow((load, *_perf_analyzer(report), *_ours(report)))
     return out.getvalue()
@@ -64,9 +66,9 @@ def _micro(milliseconds: float | None) -> str:
 
 def _perf_analyzer(report: Report) -> list[str]:
     scraped = report.server.stages_ms if report.server is not None else {}
-    known = scraped or report.answer_stages_ms
-    stages = {column: sum(known.get(name, 0.0) for name in names) for column, names in STAGES.items()}
-    # What is left of the time between sending and the last byte is the network and the server's own sending.
+    stages_ms = scraped or report.answer_stages_ms
+    stages = {column: sum(stages_ms.get(name, 0.0) for name in names) for column, names in STAGES.items()}
+    # The rest of the time between sending and the last byte is the network and the server's own sending.
     network = max(0.0, (report.service.mean or 0.0) - report.send_ms - report.receive_ms - sum(stages.values()))
     quantiles = [report.quantile(name) for name in ("p50", "p90", "p95", "p99")]
     return [

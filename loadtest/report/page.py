@@ -1,4 +1,4 @@
-"""The HTML page of a result: one file, no scripts, nothing fetched from outside."""
+"""The HTML page of a result: one file, without scripts and external resources."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from loadtest.report.values import QUANTILES, GroupReport, Report
 
 
 def write_page(title: str, sections: Sequence[str], path: Path) -> None:
-    """Writes a page of sections made below."""
+    """Writes a page of HTML sections. Raises OSError."""
     name = escape(title)
     head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>{name}</title>"
     body = f"<h1>{name}</h1>{''.join(sections)}"
@@ -23,7 +23,7 @@ def write_page(title: str, sections: Sequence[str], path: Path) -> None:
 
 
 def report_sections(report: Report, bands: Sequence[Band] = ()) -> list[str]:
-    """Everything about one run."""
+    """All sections of one run."""
     return [
         heading(report),
         verdict(report),
@@ -37,6 +37,7 @@ def report_sections(report: Report, bands: Sequence[Band] = ()) -> list[str]:
 
 
 def heading(report: Report) -> str:
+    """The target, protocol, duration, time and payloads of a run."""
     target = report.plan["target"]
     payloads = escape("; ".join(report.payloads))
     facts = " · ".join((target["url"], target["protocol"], f"{report.seconds:g} s", report.made))
@@ -44,7 +45,7 @@ def heading(report: Report) -> str:
 
 
 def verdict(report: Report) -> str:
-    """The verdict boxes, first of all."""
+    """The verdict as boxes."""
     boxes = []
     for text, style in verdict_lines(report):
         kind = {"bold red": " bad", "yellow": " warn"}.get(style, "")
@@ -74,7 +75,7 @@ def _span(report: Report, name: str) -> str:
 
 
 def over_time(report: Report, bands: Sequence[Band] = ()) -> str:
-    """Latency, rates and failures by time."""
+    """Charts of latency, rates and requests in flight over time."""
     shades = list(bands)
     warm = [window for window in report.windows if window.warmup]
     measured = [window for window in report.windows if not window.warmup]
@@ -106,7 +107,7 @@ def over_time(report: Report, bands: Sequence[Band] = ()) -> str:
 
 
 def distribution(report: Report) -> str:
-    """Latency by quantile, on a scale on which each nine has the same width."""
+    """Chart of latency by quantile, on a scale where 90 %, 99 % and 99.9 % have equal distances."""
     places = {"p50": 0.301, "p90": 1.0, "p95": 1.301, "p99": 2.0, "p99.9": 3.0}
     ticks = tuple((place, name) for name, place in places.items())
     own = [Line("from the scheduled time", _nines(report.total.latency.quantiles, places), "a", marks=True)]
@@ -127,7 +128,7 @@ def _nines(quantiles: object, places: dict[str, float]) -> list[tuple[float, flo
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A plain table."""
+    """An HTML table."""
     top = "".join(f"<th>{escape(head)}</th>" for head in heads)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><tr>{top}</tr>{body}</table>"
@@ -136,7 +137,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _groups(report: Report) -> str:
     def row(name: str, group: GroupReport) -> list[str]:
         accuracy = "" if group.accuracy is None else f"{group.accuracy:.2%}"
-        quantiles = [milliseconds(group.latency.quantiles.get(one)) for one in QUANTILES]
+        quantiles = [milliseconds(group.latency.quantiles.get(quantile)) for quantile in QUANTILES]
         return [name, str(group.requests), str(group.failed), *quantiles, accuracy]
 
     rows = [row(group.name, group) for group in report.by_model] + [
@@ -150,8 +151,8 @@ def _account(report: Report) -> str:
     rows = [[name, str(count), account.said.get(name, "")] for name, count in account.outcomes.items()]
     rows += [[f"feedback: {name}", str(count), ""] for name, count in account.feedback.items()]
     state = "all accounted for" if account.balanced else "NOT BALANCED"
-    said = f"<p>{account.issued} issued, {state}; {account.warmup} of them in the warm-up.</p>"
-    return said + table(["outcome", "requests", "the first said"], rows)
+    summary = f"<p>{account.issued} issued, {state}; {account.warmup} of them in the warm-up.</p>"
+    return summary + table(["outcome", "requests", "first message"], rows)
 
 
 def _sides(report: Report) -> str:
@@ -182,8 +183,8 @@ def _sides(report: Report) -> str:
         ["generator", f"{own.driver}, {own.workers} worker{'s' if own.workers > 1 else ''}"],
         ["generator: CPU", f"{own.all_cores:.2f} of {own.host_cores} cores"],
         ["generator: lag p50 / p99", f"{milliseconds(lag.get('p50'))} / {milliseconds(lag.get('p99'))} ms"],
-        ["generator: wait for a core, each time", f"{milliseconds(own.starved_ms)} ms"],
-        ["generator: most in flight", str(own.max_in_flight)],
+        ["generator: mean wait for a core", f"{milliseconds(own.starved_ms)} ms"],
+        ["generator: maximum in flight", str(own.max_in_flight)],
         ["machine: busy", f"{own.host_busy_cores:.2f} of {own.host_cores} cores"],
     ]
     return table(["", ""], rows)

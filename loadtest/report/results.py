@@ -1,4 +1,4 @@
-"""The pages and tables of questions that take several runs."""
+"""Pages and tables of commands that take several runs or a long one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def sweep_row(report: Report) -> tuple[str, ...]:
 
 
 def rich_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A terminal table with numbers to the right."""
+    """A terminal table with right-aligned numbers."""
     made = Table(header_style="bold", box=None, pad_edge=False)
     for number, head in enumerate(heads):
         made.add_column(head, justify="right" if number else "left")
@@ -46,7 +46,7 @@ def rich_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 
 
 def curve(reports: Sequence[Report], target_ms: float | None = None) -> str:
-    """The latency-against-rate curve, with 95 % intervals of p99 as bars; at closed loop the rate is what was answered."""
+    """Latency and throughput against rate, with 95 % intervals of p99 as bars; in closed loop the rate is the throughput."""
     rows = sorted(
         ((report.offered_per_s or report.throughput_per_s, report) for report in reports), key=lambda row: row[0]
     )
@@ -72,25 +72,26 @@ def curve(reports: Sequence[Report], target_ms: float | None = None) -> str:
 
 
 def sweep_sections(reports: Sequence[Report]) -> list[str]:
+    """The notes, the curve and a row per run."""
     rows = [sweep_row(report) for report in reports]
     return [heading(reports[0]), notes(reports), curve(reports), table(SWEEP_HEADS, rows)]
 
 
 def notes(reports: Sequence[Report]) -> str:
-    """What the verdicts of several runs say, each once, with the runs it is about."""
-    said: dict[str, list[str]] = {}
+    """The distinct verdicts and notes of several runs, each with the names of its runs."""
+    runs_by_text: dict[str, list[str]] = {}
     for report in reports:
         for text in (*(f"INVALID: {reason}" for reason in report.verdict.reasons), *report.verdict.notes):
-            said.setdefault(text, []).append(report.name)
+            runs_by_text.setdefault(text, []).append(report.name)
     boxes = []
-    for text, names in said.items():
+    for text, names in runs_by_text.items():
         kind = "bad" if text.startswith("INVALID") else "warn"
         boxes.append(f'<div class="verdict {kind}">{escape(", ".join(names))}: {escape(text)}</div>')
     return "".join(boxes)
 
 
 def limit_sections(limit: Limit) -> list[str]:
-    """The answer, the curve through all probes, and the confirming run."""
+    """The result, the curve through all probes, and the confirming run."""
     reports = [probe.report for probe in limit.probes]
     kind = "" if limit.rate is not None else " bad"
     rows = [
@@ -123,6 +124,7 @@ def spike_sentence(spike: Spike) -> str:
 
 
 def spike_sections(spike: Spike) -> list[str]:
+    """The result in one sentence, then the report with the spike marked in its charts."""
     kind = "" if spike.recovery_s is not None else " bad"
     band = Band(spike.spike_from_s, spike.spike_until_s, "spike")
     sections = report_sections(spike.report, [band])
@@ -130,24 +132,30 @@ def spike_sections(spike: Spike) -> list[str]:
 
 
 def soak_sections(soak: Soak) -> list[str]:
-    said = "; ".join(soak.findings) or "nothing drifted"
+    """What drifted, then the report."""
+    summary = "; ".join(soak.findings) or "nothing drifted"
     kind = " warn" if soak.findings else ""
-    rows = [[name, f"{one.drift:+.1%}", "yes" if one.matters else "no"] for name, one in soak.drifts.items()]
+    rows = [[name, f"{trend.drift:+.1%}", "yes" if trend.matters else "no"] for name, trend in soak.drifts.items()]
     sections = report_sections(soak.report)
-    drifts = table(["", "drift over the run", "beyond chance and 10 %"], rows)
-    return [sections[0], f'<div class="verdict{kind}">{escape(said)}</div>', drifts, *sections[1:]]
+    drifts = table(["", "drift over the run", "significant and above 10 %"], rows)
+    return [sections[0], f'<div class="verdict{kind}">{escape(summary)}</div>', drifts, *sections[1:]]
 
 
 def comparison_rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    """A row per metric: its name, ratio, interval and finding."""
     return [
-        (one.metric, f"{one.ratio:.3f}", "" if one.interval is None else f"{one.interval.low:.3f} … {one.interval.high:.3f}",
-         one.finding.rpartition(", ")[2])
-        for one in comparison.ratios
-    ]  # fmt: skip
+        (
+            ratio.metric,
+            f"{ratio.ratio:.3f}",
+            "" if ratio.interval is None else f"{ratio.interval.low:.3f} … {ratio.interval.high:.3f}",
+            ratio.finding.rpartition(", ")[2],
+        )
+        for ratio in comparison.ratios
+    ]
 
 
 def comparison_sections(comparison: Comparison) -> list[str]:
-    """The ratios first, then both sides by round."""
+    """The ratios, then both sides by round."""
     first, second = (escape(name) for name in comparison.names)
     rows = [sweep_row(report) for pair in zip(comparison.first, comparison.second, strict=True) for report in pair]
     bad = "INVALID: the generator was the bottleneck in at least one slice"
@@ -155,7 +163,7 @@ def comparison_sections(comparison: Comparison) -> list[str]:
         heading(comparison.first[0]),
         f"<p>A is {first}, B is {second}.</p>",
         "" if comparison.valid else f'<div class="verdict bad">{bad}</div>',
-        "<ul>" + "".join(f"<li>{escape(one.finding)}</li>" for one in comparison.ratios) + "</ul>",
+        "<ul>" + "".join(f"<li>{escape(ratio.finding)}</li>" for ratio in comparison.ratios) + "</ul>",
         _by_round(comparison, "Throughput", "per second", METRICS["throughput"]),
         _by_round(comparison, "p50", "ms", METRICS["p50"]),
         _by_round(comparison, "p99", "ms", METRICS["p99"]),
@@ -167,10 +175,12 @@ def _by_round(comparison: Comparison, name: str, unit: str, read: Callable[[Repo
     rounds = range(1, comparison.rounds + 1)
     sides = zip("AB", (comparison.first, comparison.second), "ab", strict=True)
     lines = [
-        Line(letter, [(at, read(one)) for at, one in zip(rounds, reports, strict=True)], style, marks=True)
+        Line(
+            letter, [(number, read(report)) for number, report in zip(rounds, reports, strict=True)], style, marks=True
+        )
         for letter, reports, style in sides
     ]
-    ticks = tuple((float(one), str(one)) for one in rounds)
+    ticks = tuple((float(number), str(number)) for number in rounds)
     return chart(
         f"{name} by round", Axis("round", ticks=ticks, low=0.5, high=comparison.rounds + 0.5), Axis(unit), lines
     )

@@ -1,4 +1,4 @@
-"""The style sheet of the pages: light and dark, no outside fonts."""
+"""The style sheet of the pages: light and dark, system fonts only."""
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#1c2024;--soft:#5b6470;--line:#d9dee4;--paper:#fff;--band:#f1f4f7;--a:#0b62d6;

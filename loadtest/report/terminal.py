@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: live progress, then a table."""
+"""Terminal output: live progress, then a table."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from loadtest.wire.outcomes import is_ok, outcome_name
 
 
 def milliseconds(value: float | None) -> str:
-    """Three significant digits."""
+    """A value with three significant digits, or a dash."""
     if value is None:
         return "–"
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 class LiveView:
-    """Shows a run while it goes on; silent where the output is no terminal."""
+    """Shows the progress of a run; silent if the output is not a terminal."""
 
     def __init__(self, console: Console, title: str) -> None:
         self._title = title
@@ -71,12 +71,12 @@ class LiveView:
         )
         if failures:
             text.append("\n" + ", ".join(f"{count} {name}" for name, count in failures.items()), "red")
-        # Last, since a bar does not end its line.
+        # The bar is last, because it does not end its line.
         return Group(text, ProgressBar(total=plan.end_s, completed=min(plan.end_s, max(0.0, seconds)), width=60))
 
 
 def print_report(console: Console, report: Report) -> None:
-    """The table of a report, its verdict first."""
+    """Prints the verdict and the tables of a report."""
     console.print(Text.assemble((report.name, "bold"), f"  {report.plan['target']['url']}  {report.seconds:g} s"))
     for text, style in verdict_lines(report):
         console.print(Text(text, style))
@@ -88,7 +88,7 @@ def print_report(console: Console, report: Report) -> None:
 
 
 def verdict_lines(report: Report) -> list[tuple[str, str]]:
-    """What must be known before a number is read: (text, style)."""
+    """The verdict and notes that qualify every number of the report, as (text, style)."""
     lines = []
     if not report.verdict.valid:
         lines.append(("INVALID: " + "; ".join(report.verdict.reasons), "bold red"))
@@ -102,6 +102,7 @@ def verdict_lines(report: Report) -> list[tuple[str, str]]:
 
 
 def summary_table(report: Report) -> Table:
+    """Rates, quantiles, accuracy and energy with their intervals."""
     table = Table(show_header=True, header_style="bold", box=None, pad_edge=False)
     for name in ("", "value", "95 % interval"):
         table.add_column(name, justify="left" if not name else "right")
@@ -132,11 +133,12 @@ def _between(interval: Interval | None) -> str:
 
 
 def group_table(groups: tuple[GroupReport, ...], arms: set[int]) -> Table:
+    """A row per group; `arms` holds the `id` of the groups that are arms."""
     table = Table("", "requests", "failed", *QUANTILES, "accuracy", header_style="bold", box=None, pad_edge=False)
     for group in groups:
         name = f"arm {group.name}" if id(group) in arms else group.name
         accuracy = "" if group.accuracy is None else f"{group.accuracy:.2%}"
-        quantiles = [milliseconds(group.latency.quantiles.get(one)) for one in QUANTILES]
+        quantiles = [milliseconds(group.latency.quantiles.get(quantile)) for quantile in QUANTILES]
         table.add_row(name, str(group.requests), str(group.failed), *quantiles, accuracy)
     return table
 
@@ -144,16 +146,16 @@ def group_table(groups: tuple[GroupReport, ...], arms: set[int]) -> Table:
 def _print_sides(console: Console, report: Report) -> None:
     for name, count in report.accounting.outcomes.items():
         style = "" if name in ("HTTP 200", "gRPC OK") else "red"
-        words = report.accounting.said.get(name)
-        console.print(Text(f"{count:>8} {name}" + (f", first: {words}" if words else ""), style))
+        text = report.accounting.said.get(name)
+        console.print(Text(f"{count:>8} {name}" + (f", first: {text}" if text else ""), style))
     if report.accounting.feedback:
         console.print("feedback: " + ", ".join(f"{count} {name}" for name, count in report.accounting.feedback.items()))
     stages = (
         report.server.stages_ms if report.server is not None and report.server.stages_ms else report.answer_stages_ms
     )
     if stages:
-        said = ", ".join(f"{stage} {milliseconds(value)}" for stage, value in stages.items())
-        console.print(f"server ms: {said}; outside its clock {milliseconds(report.outside_server_ms)}")
+        times = ", ".join(f"{stage} {milliseconds(value)}" for stage, value in stages.items())
+        console.print(f"server ms: {times}; outside its clock {milliseconds(report.outside_server_ms)}")
     if report.server is not None and report.server.problem:
         console.print(Text(f"server metrics: {report.server.problem}", "yellow"))
     own = report.generator

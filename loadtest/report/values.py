@@ -1,4 +1,4 @@
-"""A report: plain frozen values, so that the JSON form is the report itself. Milliseconds unless a name says otherwise."""
+"""Reports as frozen dataclasses, whose fields are also their JSON form. Times are in milliseconds unless named otherwise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ QUANTILES: dict[str, float] = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99,
 
 @dataclass(frozen=True)
 class Latency:
-    """Quantiles by name; one is absent where fewer than five values lie beyond it."""
+    """Latencies in milliseconds. A quantile is absent if fewer than five values lie beyond it."""
 
     count: int = 0
     mean: float | None = None
@@ -25,7 +25,10 @@ class Latency:
 
 @dataclass(frozen=True)
 class GroupReport:
-    """A model, an arm, or everything. `latency` is of successes, from the scheduled time."""
+    """Results of a model, an arm, or all requests.
+
+    `latency` is of successes, from the scheduled time; `good` counts those within the deadline.
+    """
 
     name: str
     requests: int
@@ -42,9 +45,9 @@ class GroupReport:
 
 @dataclass(frozen=True)
 class Accounting:
-    """Every request issued is in exactly one of `outcomes`; `balanced` says that the sum is right.
+    """Counts of all requests issued; each has exactly one of `outcomes`. `balanced` is True if the counts add up.
 
-    `said` holds the first words of each kind of failure, as the server (or the client) put it.
+    `said` holds the first message of each kind of failure, from the server or the client.
     """
 
     issued: int
@@ -56,15 +59,16 @@ class Accounting:
 
     @property
     def balanced(self) -> bool:
+        """Whether every issued request has exactly one outcome."""
         return self.issued == sum(self.outcomes.values()) == self.warmup + self.measured
 
 
 @dataclass(frozen=True)
 class Generator:
-    """How the generator fared. Lag is from the scheduled to the sent time; CPU in cores.
+    """The generator's own figures. `lag` is from the scheduled to the sent time; CPU is in cores.
 
-    `starved_ms` is the mean time a worker waited for a core whenever it had something to do; `all_sent` is False when it
-    was so late that it gave up on requests that were due.
+    `starved_ms` is the mean time that a runnable worker waited for a core; `all_sent` is False if a worker was so late that
+    it dropped requests that were due.
     """
 
     driver: str
@@ -84,7 +88,7 @@ class Generator:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the numbers are the server's: `valid` is False when the generator was the bottleneck."""
+    """Whether a run measured the server: `valid` is False if the generator was the bottleneck."""
 
     valid: bool
     reasons: tuple[str, ...] = ()
@@ -93,7 +97,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Window:
-    """A window of the run; `at_s` is the time of its beginning from the start of the run, the warm-up included."""
+    """A window of the run; it begins `at_s` seconds after the start of the run, the warm-up included."""
 
     at_s: float
     warmup: bool
@@ -145,12 +149,12 @@ class Report:
 
     @property
     def usable(self) -> bool:
-        """Valid, steady and balanced: a number that may be quoted."""
+        """Whether the numbers may be quoted: the run is valid, steady and balanced."""
         return self.verdict.valid and self.steadiness.steady is True and self.accounting.balanced
 
     @property
     def outside_server_ms(self) -> float | None:
-        """Mean time from sending to the answer that the server's own clock did not see; None where it tells no times."""
+        """Mean time between sending and answer that is outside the server's stages; None if it reports no stages."""
         scraped = self.server.stages_ms if self.server is not None else {}
         inside = (
             sum(scraped.values())
@@ -160,6 +164,7 @@ class Report:
         return self.service.mean - inside if inside and self.service.mean is not None else None
 
     def quantile(self, name: str) -> float | None:
+        """Latency in milliseconds at a quantile such as `p99`; None if it is not known."""
         return self.total.latency.quantiles.get(name)
 
 

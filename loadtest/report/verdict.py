@@ -1,4 +1,4 @@
-"""When the generator, not the server, decided a number."""
+"""The verdict on a run: whether the generator, not the server, was the bottleneck."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ BUSY_CORE = 0.85
 LAG_FLOOR_MS = 1.0
 LAG_SHARE = 0.10
 OWN_SHARE = 0.10
-RATE_PER_CORE = 250  # requests/s: above it a Python generator on the server's own cores disturbs what it measures
+RATE_PER_CORE = 250  # requests/s above which a Python generator slows a server on the same cores
 
 
 def judge(plan: Plan, generator: Generator, latency: Latency, accounting: Accounting) -> Verdict:
-    """The verdict on a run from what the generator measured of itself."""
+    """Judges a run by the generator's own figures."""
     reasons = []
     busiest = max(generator.worker_cores, default=0.0)
     if busiest > BUSY_CORE:
@@ -32,23 +32,23 @@ def judge(plan: Plan, generator: Generator, latency: Latency, accounting: Accoun
 
 
 def _lag_reasons(generator: Generator, latency: Latency) -> list[str]:
-    """Late sending is inside every latency, so it must be small beside it."""
+    """Lag is part of every latency, so it must be small in comparison."""
     reasons = []
     for name in ("p50", "p99"):
-        lag, whole = generator.lag.quantiles.get(name), latency.quantiles.get(name)
-        if lag is not None and whole is not None and lag > max(LAG_FLOOR_MS, LAG_SHARE * whole):
-            reasons.append(f"{name} of the generator's own lag is {lag:.2f} ms, of a {name} latency of {whole:.2f} ms")
+        lag, value = generator.lag.quantiles.get(name), latency.quantiles.get(name)
+        if lag is not None and value is not None and lag > max(LAG_FLOOR_MS, LAG_SHARE * value):
+            reasons.append(f"{name} of the generator's own lag is {lag:.2f} ms, of a {name} latency of {value:.2f} ms")
     return reasons
 
 
 def _starved_reasons(generator: Generator, latency: Latency) -> list[str]:
-    """A worker that waits for a core sends and reads late, in closed loop too, where no lag shows it."""
-    middle = latency.quantiles.get("p50")
-    if middle is None or generator.starved_ms <= max(LAG_FLOOR_MS, LAG_SHARE * middle):
+    """A worker that waits for a core sends and reads late; in closed loop no lag shows that."""
+    median_ms = latency.quantiles.get("p50")
+    if median_ms is None or generator.starved_ms <= max(LAG_FLOOR_MS, LAG_SHARE * median_ms):
         return []
     return [
-        f"the generator waited {generator.starved_ms:.2f} ms for a core each time, of a p50 latency of {middle:.2f} ms; "
-        "end what else runs here, or measure from another machine"
+        f"the generator waited {generator.starved_ms:.2f} ms for a core on average, at a p50 latency of {median_ms:.2f} ms; "
+        "stop other processes on this machine, or measure from another one"
     ]
 
 
@@ -56,7 +56,7 @@ def _notes(plan: Plan, generator: Generator, accounting: Accounting) -> list[str
     notes = []
     if generator.driver == "wrk":
         notes.append(
-            "driven by wrk: answers are not checked, failures are counted by kind only and are inside the latencies"
+            "driven by wrk: answers are not checked; failures are counted only by kind and included in the latencies"
         )
     share = generator.all_cores / generator.host_cores
     rate = accounting.measured / plan.duration_s
@@ -67,7 +67,7 @@ def _notes(plan: Plan, generator: Generator, accounting: Accounting) -> list[str
     ):
         notes.append(
             f"the generator used {generator.all_cores:.2f} of the {generator.host_cores} cores that it shares with the server at "
-            f"{rate:.0f} requests/s, and so disturbs what it measures; use --driver wrk for such rows"
+            f"{rate:.0f} requests/s, and so slowed the server; use --driver wrk for such rates"
         )
     if generator.host_stolen_cores > 0.05 * generator.host_cores:
         notes.append(f"other machines took {generator.host_stolen_cores:.2f} cores from this one (steal)")

@@ -1,1 +1,1 @@
-"""Questions that take several runs: limits, sweeps, spikes, comparisons. Each takes `measure`, so each can be simulated."""
+"""Measurements that take several runs: limits, sweeps, spikes, comparisons. Tests simulate servers through `measure`."""

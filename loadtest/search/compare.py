@@ -1,4 +1,4 @@
-"""Two servers, configurations or commits in alternation, so that the machine's moods fall on both alike."""
+"""Compares two servers, configurations or commits in alternating slices, so that drift of the machine affects both alike."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MORE_IS_BETTER = {"throughput", "goodput"}
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two: how it is called, its plan, and what brings its server up for a slice (and down after it)."""
+    """One of the two sides: its name, its plan, and a context manager that runs its server for a slice."""
 
     name: str
     plan: Plan
@@ -34,7 +34,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Ratio:
-    """B over A of one metric over all rounds, with a 95 % interval (None below three rounds)."""
+    """Ratio B/A of a metric over all rounds, with a 95 % interval (None below three rounds)."""
 
     metric: str
     ratio: float
@@ -42,19 +42,19 @@ class Ratio:
 
     @property
     def finding(self) -> str:
-        """One sentence."""
+        """The result in one sentence."""
         if self.interval is None:
             return f"{self.metric}: B/A {self.ratio:.3f}, too few rounds for an interval"
         span = f"B/A {self.ratio:.3f} ({self.interval.low:.3f} … {self.interval.high:.3f})"
         if self.interval.low <= 1 <= self.interval.high:
-            return f"{self.metric}: {span}, no difference shown"
+            return f"{self.metric}: {span}, no significant difference"
         better = (self.ratio > 1) == (self.metric in MORE_IS_BETTER)
         return f"{self.metric}: {span}, B is {'better' if better else 'worse'}"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Slices in the order A B A B …, and the ratios of what both sides always had."""
+    """Slices in the order A B A B …, and the ratios of the metrics that every slice of both sides has."""
 
     names: tuple[str, str]
     rounds: int
@@ -65,13 +65,14 @@ class Comparison:
 
     @property
     def valid(self) -> bool:
+        """Whether every slice is valid."""
         return all(report.verdict.valid for report in (*self.first, *self.second))
 
 
 def compare(first: Side, second: Side, rounds: int, measure: Measure) -> Comparison:
-    """Measures A B A B … `rounds` times each; both sides of a round get the same arrivals, each round others.
+    """Measures A B A B …, `rounds` times each. Both sides of a round get the same arrivals; every round has different ones.
 
-    A person who ends a slice ends the comparison, which then has the rounds before. Raises ConfigError without any.
+    If the user interrupts a slice, the comparison ends with the rounds before it. Raises ConfigError without a round.
     """
     if rounds < 1:
         raise ConfigError("a comparison needs at least one round")
@@ -84,8 +85,8 @@ def compare(first: Side, second: Side, rounds: int, measure: Measure) -> Compari
                 pair.append(measure(plan))
             if pair[-1].stopped:
                 return _read_stopped((first.name, second.name), *reports)
-        for kept, report in zip(reports, pair, strict=True):
-            kept.append(report)
+        for side_reports, report in zip(reports, pair, strict=True):
+            side_reports.append(report)
     return read_comparison((first.name, second.name), tuple(reports[0]), tuple(reports[1]))
 
 

@@ -1,4 +1,4 @@
-"""The highest rate that keeps a latency target: doubling until it breaks, bisection, then a longer run to confirm."""
+"""Finds the highest rate that keeps a latency target: doubles the rate, bisects, then confirms with a longer run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONFIRMATIONS = 4
 
 @dataclass(frozen=True)
 class Goal:
-    """A latency target in milliseconds, and how the search goes about it. `tolerance` is the relative width at the end."""
+    """A latency target in milliseconds, and the settings of the search. It ends at the relative width `tolerance`."""
 
     quantile: str = "p99"
     target_ms: float = 100.0
@@ -39,7 +39,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Probe:
-    """One run of the search. `value_ms` counts failures as infinitely late; None is infinity."""
+    """One run of the search. `value_ms` is the quantile with failures as infinitely late; None means infinite."""
 
     rate: float
     outcome: Outcome
@@ -51,9 +51,9 @@ class Probe:
 
 @dataclass(frozen=True)
 class Limit:
-    """`rate` is the highest confirmed rate, None when not even the lowest kept the target.
+    """`rate` is the highest confirmed rate; None if no rate was confirmed.
 
-    `at_least` says that the search stopped for another reason than the server: the limit may be higher.
+    `at_least` is True if something other than the server ended the search, so that the limit may be higher.
     """
 
     goal: Goal
@@ -63,9 +63,11 @@ class Limit:
     probes: tuple[Probe, ...]
 
 
-def find_limit(plan: Plan, goal: Goal, measure: Measure, told: Callable[[Probe], None] = lambda probe: None) -> Limit:
-    """Searches. The plan's load gives the arrival process; its rates are replaced."""
-    search = _Search(plan, goal, measure, told)
+def find_limit(
+    plan: Plan, goal: Goal, measure: Measure, on_probe: Callable[[Probe], None] = lambda probe: None
+) -> Limit:
+    """Searches for the limit. The plan's load sets the arrival process; its rates are replaced."""
+    search = _Search(plan, goal, measure, on_probe)
     try:
         return _search(search, goal)
     except _Stopped:
@@ -89,43 +91,43 @@ def _search(search: _Search, goal: Goal) -> Limit:
 
 
 class _Stopped(Exception):
-    """A person ended a run, and with it the search."""
+    """The user interrupted a run, which ends the search."""
 
 
 class _Search:
-    def __init__(self, plan: Plan, goal: Goal, measure: Measure, told: Callable[[Probe], None]) -> None:
+    def __init__(self, plan: Plan, goal: Goal, measure: Measure, on_probe: Callable[[Probe], None]) -> None:
         if plan.load.closed or plan.load.recorded:
             raise ConfigError("finding a limit needs an open loop with a rate")
-        self._plan, self._goal, self._measure, self._told = plan, goal, measure, told
+        self._plan, self._goal, self._measure, self._on_probe = plan, goal, measure, on_probe
         self._probes: list[Probe] = []
         self.last_rate = goal.start_rate
 
     def probe(self, rate: float, confirming: bool = False) -> Probe:
-        """Measures at a rate, long enough for the quantile to be given."""
+        """Measures at a rate, long enough for the quantile to be reported."""
         goal = self._goal
         enough = 5.5 / (1 - QUANTILES[goal.quantile]) / rate
         seconds = max(goal.confirm_s if confirming else goal.probe_s, enough)
         load = replace(self._plan.load, steps=(Step(rate, seconds + self._plan.warmup_s),))
         plan = replace(self._plan, load=load, duration_s=seconds, name=f"{rate:.4g}/s")
-        report = self._whole(plan)
+        report = self._complete_run(plan)
         outcome, reason = judge(report, goal, confirming)
-        if outcome == "generator":  # once more: a hiccup of this machine is no reason to give up
-            report = self._whole(plan)
+        if outcome == "generator":  # retried once: this machine may have been busy for a moment
+            report = self._complete_run(plan)
             outcome, reason = judge(report, goal, confirming)
         probe = Probe(rate, outcome, report.all_latency.quantiles.get(goal.quantile), reason, confirming, report)
         self.last_rate = rate
         self._probes.append(probe)
-        self._told(probe)
+        self._on_probe(probe)
         return probe
 
-    def _whole(self, plan: Plan) -> Report:
+    def _complete_run(self, plan: Plan) -> Report:
         report = self._measure(plan)
         if report.stopped:
             raise _Stopped
         return report
 
     def bracket(self) -> tuple[float | None, float | None]:
-        """A rate that keeps the target and one that does not; None for the end that was not found."""
+        """A rate that keeps the target and a rate that does not; None for a bound that was not found."""
         rate = self._goal.start_rate
         first = self.probe(rate).outcome
         if first == "kept":
@@ -142,7 +144,7 @@ class _Search:
         return None, None
 
     def confirm(self, rate: float, at_least: bool) -> Limit:
-        """Longer runs, each a little lower than the last, until one keeps the target."""
+        """Longer runs, each at a slightly lower rate, until one keeps the target."""
         goal = self._goal
         for _ in range(CONFIRMATIONS):
             probe = self.probe(rate, confirming=True)
@@ -157,21 +159,21 @@ class _Search:
         )
 
     def end_early(self) -> Limit:
-        """What is known when a person ended the search. Raises ConfigError when that is nothing."""
+        """The result when the user interrupts the search. Raises ConfigError before the first probe is complete."""
         if not self._probes:
             raise ConfigError("stopped before the first probe was complete")
         kept = [probe.rate for probe in self._probes if probe.outcome == "kept"]
-        known = (
+        so_far = (
             f"{max(kept):.4g}/s was the highest rate that kept the target" if kept else "no rate had kept the target"
         )
-        return self.end(None, False, f"stopped before an answer was confirmed; {known}")
+        return self.end(None, False, f"stopped before a rate was confirmed; {so_far}")
 
     def end(self, rate: float | None, at_least: bool, explanation: str) -> Limit:
         return Limit(self._goal, rate, at_least, explanation, tuple(self._probes))
 
 
 def _broken_without_lag(report: Report, goal: Goal) -> bool:
-    """Whether a generator that was late, but not busy, saw the target missed even from the sent time on."""
+    """Whether the target was missed even from the sent time, with a generator that was late but not busy."""
     service = report.service.quantiles.get(goal.quantile)
     return (
         max(report.generator.worker_cores, default=0.0) <= BUSY_CORE
@@ -181,7 +183,7 @@ def _broken_without_lag(report: Report, goal: Goal) -> bool:
 
 
 def judge(report: Report, goal: Goal, confirming: bool) -> tuple[Outcome, str]:
-    """Whether a run kept the target; a run whose numbers are the generator's own says nothing about the server."""
+    """Whether a run kept the target, and why not. "generator": the run is invalid and says nothing about the server."""
     value = report.all_latency.quantiles.get(goal.quantile)
     kept = value is not None and value <= goal.target_ms
     drift = report.steadiness.latency
@@ -194,7 +196,7 @@ def judge(report: Report, goal: Goal, confirming: bool) -> tuple[Outcome, str]:
         and drift.drift > 0
     ):
         return "broken", "; ".join(report.steadiness.reasons)
-    if kept:  # the generator's lag is inside the latency, so a kept target is kept all the more
+    if kept:  # lag only adds to the latency: an invalid run that keeps the target is conclusive too
         return "kept", ""
     if not report.verdict.valid and not _broken_without_lag(report, goal):
         return "generator", "; ".join(report.verdict.reasons)

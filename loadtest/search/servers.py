@@ -1,4 +1,4 @@
-"""Bringing a server up for a slice of a comparison, from a command and, for commits, from a work tree of its own."""
+"""Runs a server for a slice of a comparison: from a command, and for commits in a separate work tree."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ LOG_SHOWN = 500  # bytes of a failed command's output
 
 @contextlib.contextmanager
 def running(command: str, ready_url: str, folder: Path | None = None) -> Iterator[None]:
-    """Runs a command until the block ends; begins when `ready_url` answers with 200.
+    """Runs a command for the duration of the block, which starts when `ready_url` answers with 200.
 
     Raises ConfigError when the command ends first or is not ready in time.
     """
     if _answers(ready_url):
-        raise ConfigError(f"{ready_url} answers already; stop that server first, or the comparison would measure it")
+        raise ConfigError(
+            f"{ready_url} already answers; stop that server first, otherwise the comparison would measure it"
+        )
     with tempfile.TemporaryFile() as log:
         try:
             process = subprocess.Popen(
@@ -57,9 +59,9 @@ def _wait(process: subprocess.Popen[bytes], command: str, ready_url: str, log: I
     while not _answers(ready_url):
         if process.poll() is not None:
             log.seek(0)
-            said = log.read()[-LOG_SHOWN:].decode("utf-8", "replace").strip()
+            output = log.read()[-LOG_SHOWN:].decode("utf-8", "replace").strip()
             raise ConfigError(
-                f"{command!r} ended with code {process.returncode} before {ready_url} answered. {said}".strip()
+                f"{command!r} ended with code {process.returncode} before {ready_url} answered. {output}".strip()
             )
         if monotonic() > until:
             raise ConfigError(f"{ready_url} did not answer within {STARTS_IN_S:g} s of {command!r}")
@@ -75,7 +77,7 @@ def _answers(url: str) -> bool:
 
 
 def _wait_for_silence(url: str) -> None:
-    """A server may leave processes of its own that end a little later. Raises ConfigError when they do not."""
+    """Waits for child processes of the server that end a little later. Raises ConfigError if they do not."""
     until = monotonic() + STOPS_IN_S
     while _answers(url):
         if monotonic() > until:
@@ -84,8 +86,8 @@ def _wait_for_silence(url: str) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Asks the command to end, and ends whatever is then left of its process group."""
-    process.terminate()  # not the group: a server that is asked ends its own children in order
+    """Terminates the command, then kills what is left of its process group."""
+    process.terminate()  # not its group: a server that gets SIGTERM stops its own children in order
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(STOPS_IN_S)
     with contextlib.suppress(ProcessLookupError):
@@ -94,18 +96,18 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def ready_url(target: Target) -> str:
-    """Where an Open Inference server says that it is ready."""
+    """The readiness URL of an Open Inference server."""
     return f"{target.url.rstrip('/')}/v2/health/ready"
 
 
 @contextlib.contextmanager
 def commit_folder(repository: Path, commit: str) -> Iterator[Path]:
-    """A work tree of a commit, removed afterwards. Raises ConfigError when git refuses."""
+    """A work tree of a commit, removed afterwards. Raises ConfigError if git fails."""
     with tempfile.TemporaryDirectory(prefix="loadtest-") as temporary:
         folder = Path(temporary) / "tree"
-        made = _git(repository, "worktree", "add", "--detach", str(folder), commit)
-        if made.returncode:
-            raise ConfigError(f"git cannot check out {commit!r}: {made.stderr.strip()}")
+        added = _git(repository, "worktree", "add", "--detach", str(folder), commit)
+        if added.returncode:
+            raise ConfigError(f"git cannot check out {commit!r}: {added.stderr.strip()}")
         try:
             yield folder
         finally:

@@ -1,4 +1,4 @@
-"""Rate and concurrency sweeps, spikes and soaks: plans made from a plan, and what their reports show."""
+"""Sweeps of rate and concurrency, spikes and soaks: the plans derived from a plan, and the analysis of their reports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SLACK_MS = 2.0
 
 
 def sweep_rates(plan: Plan, rates: Sequence[float], measure: Measure) -> tuple[Report, ...]:
-    """A run per rate, in the order given."""
+    """A run per rate, in order."""
     loads = [replace(plan.load, steps=(Step(rate, plan.end_s),), concurrency=0) for rate in rates]
     return _measure_each(
         [replace(plan, name=f"{rate:g}/s", load=load) for rate, load in zip(rates, loads, strict=True)], measure
@@ -38,7 +38,7 @@ def sweep_concurrency(plan: Plan, levels: Sequence[int], measure: Measure) -> tu
 
 
 def _measure_each(plans: Sequence[Plan], measure: Measure) -> tuple[Report, ...]:
-    """All of them, or those until a person ended one."""
+    """The reports of all plans, or those up to the run that the user interrupted."""
     reports: list[Report] = []
     for plan in plans:
         reports.append(measure(plan))
@@ -64,13 +64,13 @@ def parse_series(text: str) -> tuple[float, ...]:
     except ValueError as error:
         raise ConfigError(f"{text!r} is neither 10,20,50 nor START:END:STEP nor START:END:xFACTOR") from error
     if not values or min(values) <= 0:
-        raise ConfigError(f"{text!r} has values that are not positive")
+        raise ConfigError(f"{text!r} contains values that are not positive")
     return tuple(values)
 
 
 @dataclass(frozen=True)
 class Spike:
-    """A spike and its aftermath. `recovery_s` counts from the spike's end; None when the run ended before it."""
+    """The effect of a spike. `recovery_s` counts from the end of the spike; None if the run ended before the recovery."""
 
     report: Report
     spike_from_s: float
@@ -83,7 +83,7 @@ class Spike:
 
 
 def measure_spike(plan: Plan, times: float, before_s: float, spike_s: float, after_s: float, measure: Measure) -> Spike:
-    """Offers the plan's rate, `times` as much for `spike_s`, and the rate again."""
+    """Offers the plan's rate, then `times` that rate for `spike_s` seconds, then the plan's rate again. Raises ConfigError."""
     if not plan.load.steps:
         raise ConfigError("a spike needs an open loop with a rate")
     rate = plan.load.steps[0].rate
@@ -101,16 +101,16 @@ def measure_spike(plan: Plan, times: float, before_s: float, spike_s: float, aft
 
 
 def read_spike(report: Report, begin: float, end: float) -> Spike:
-    """Recovered: three windows in a row without failures whose p99 is near what it was before."""
+    """Analyses a spike. The server has recovered after three windows in a row without failures and with a p99 near normal."""
     measured = [window for window in report.windows if not window.warmup]
     width = measured[1].at_s - measured[0].at_s if len(measured) > 1 else 0.0
     before = [window for window in measured if window.at_s + width <= begin + 1e-6]
     during = [window for window in measured if begin <= window.at_s + 1e-6 < end]
     after = [window for window in measured if window.at_s >= end - 1e-6]
-    known = [window.p99 for window in before if window.p99 is not None]
-    normal = statistics.median(known) if known else None
+    usual = [window.p99 for window in before if window.p99 is not None]
+    normal = statistics.median(usual) if usual else None
     worst = [window.p99 for window in (*during, *after) if window.p99 is not None]
-    recovered = None if normal is None else _first_still(after, max(max(known), normal * SLACK, normal + SLACK_MS))
+    recovered = None if normal is None else _first_still(after, max(max(usual), normal * SLACK, normal + SLACK_MS))
     return Spike(
         report=report,
         spike_from_s=begin,
@@ -134,7 +134,7 @@ def _first_still(windows: list[Window], limit_ms: float) -> float | None:
 
 @dataclass(frozen=True)
 class Soak:
-    """A long run: relative drift over it of each series, with its certainty, and the server's memory before and after."""
+    """A long run: the relative drift of each series over it, and the server's memory before and after."""
 
     report: Report
     drifts: dict[str, Trend]
@@ -142,8 +142,8 @@ class Soak:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """What drifted."""
-        found = [f"{name} drifted by {one.drift:+.0%}" for name, one in self.drifts.items() if one.matters]
+        """A sentence for each series that drifted."""
+        found = [f"{name} drifted by {drift.drift:+.0%}" for name, drift in self.drifts.items() if drift.matters]
         if self.memory_mb is not None and self.memory_mb[1] > self.memory_mb[0] * 1.2:
             found.append(f"the server's memory grew from {self.memory_mb[0]:.0f} to {self.memory_mb[1]:.0f} MB")
         return tuple(found)

@@ -1,1 +1,1 @@
-"""The generator measured: what a request costs it, and whether it agrees with wrk and hey."""
+"""Measures the generator itself: its CPU per request, and its agreement with queueing theory, wrk and hey."""

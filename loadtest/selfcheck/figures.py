@@ -37,7 +37,7 @@ PHOTO = Payload(side=500, count=4)
 
 @dataclass(frozen=True)
 class Cost:
-    """What one kind of load costs: requests per CPU second of a worker, and its lag in milliseconds."""
+    """The cost of one kind of load: requests per CPU second of a worker, and its lag in milliseconds."""
 
     kind: str
     offered: str
@@ -47,7 +47,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Subject:
-    """What generators are to agree on: a model of a server, one image that all of them send, and how often at once."""
+    """The setting in which generators are compared: a model of a server, the image that all send, and the connections."""
 
     about: str
     url: str
@@ -58,7 +58,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Closed-loop throughput of this generator and of another, by round, alternating."""
+    """Closed-loop throughput of this generator and of another one, by round, in alternation."""
 
     subject: Subject
     tool: str
@@ -67,16 +67,18 @@ class Agreement:
 
     @property
     def ratio(self) -> float:
+        """Throughput of this generator over that of the other."""
         return ratio_interval(self.theirs, self.ours)[0]
 
     @property
     def interval(self) -> Interval | None:
+        """The 95 % interval of the ratio; None below three rounds."""
         return ratio_interval(self.theirs, self.ours)[1]
 
 
 @dataclass(frozen=True)
 class Queue:
-    """Latency quantiles in milliseconds at one engine of 5 ms: Lindley's recursion on the schedule, and as measured."""
+    """Latency quantiles in milliseconds on one engine of 5 ms: by Lindley's recursion on the schedule, and as measured."""
 
     predicted: dict[str, float]
     measured: dict[str, float]
@@ -104,7 +106,7 @@ def _report(
 
 
 def measure_costs(seconds: float) -> list[Cost]:
-    """CPU per request against a server that does nothing. CPU time is told by the kernel, so a busy machine matters little."""
+    """CPU per request against a server that does nothing. The kernel accounts CPU time, so a busy machine matters little."""
     cases = (
         ("HTTP, 1 kB digit", "500/s", DIGIT, Load(steps=(Step(500, 1e6),))),
         ("HTTP, 1 kB digit", "2000/s", DIGIT, Load(steps=(Step(2000, 1e6),))),
@@ -123,17 +125,17 @@ def measure_costs(seconds: float) -> list[Cost]:
 
 @contextlib.contextmanager
 def simulated_engine() -> Iterator[Subject]:
-    """A server whose one engine takes 5 ms per request, so that the rate to agree on is known: 200/s."""
+    """A server with one engine of 5 ms per request, so that the true throughput is known: 200/s."""
     with noop_server(ENGINE_S) as url:
         yield Subject(f"one engine of {ENGINE_S * 1000:g} ms", url, "m", replace(DIGIT, count=1), 8)
 
 
 def measure_agreement(subject: Subject, seconds: float, tools: Sequence[str]) -> list[Agreement]:
-    """Short rounds, so that the machine's drift meets both; who goes first takes turns as well.
+    """Alternates short rounds, so that drift of the machine affects both generators; the order alternates as well.
 
-    No round has a warm-up: the others have none, and the first answers are as late for all.
+    There is no warm-up, because the other tools have none and the first answers are equally late for all.
 
-    Raises ConfigError for a tool that is missing, ConvoyError for one that fails.
+    Raises ConfigError if a tool is missing, ConvoyError if it fails.
     """
     load = Load(concurrency=subject.connections)
 
@@ -165,7 +167,7 @@ def predict_queue(times: NDArray[np.float64], service_s: float, from_s: float) -
 
 
 def measure_queue(seconds: float) -> Queue:
-    """Poisson arrivals at 80 % of an engine of 5 ms: what the whole chain should show is known beforehand."""
+    """Measures Poisson arrivals at 80 % of the capacity of an engine of 5 ms, where the result is predictable."""
     load = Load(steps=(Step(QUEUE_RATE, 1e6),))
     with noop_server(ENGINE_S) as url:
         report = _report(url, DIGIT, load, seconds)
@@ -197,16 +199,16 @@ def _hey(subject: Subject, seconds: float) -> float:
 
 
 def parse_hey(output: str) -> float:
-    """The rate of successes that hey tells. Raises ConvoyError where it had any other answer."""
+    """The rate that hey prints. Raises ConvoyError if any answer was not 200."""
     rate = re.search(r"Requests/sec:\s+([0-9.]+)", output)
     codes = re.findall(r"\[(\d+)\]\s+\d+ responses", output)
     if rate is None or codes != ["200"]:
-        raise ConvoyError(f"hey did not get answers of 200 alone: {output[-500:]}")
+        raise ConvoyError(f"hey got other answers than 200: {output[-500:]}")
     return float(rate[1])
 
 
 def as_markdown(costs: Sequence[Cost], queue: Queue, agreements: Sequence[Agreement]) -> str:
-    """The figures as tables."""
+    """The figures as Markdown tables."""
     lines = [
         "| load | offered | requests per CPU second of a worker | p99 of the lag, ms |",
         "| --- | --- | --- | --- |",
@@ -224,18 +226,18 @@ def as_markdown(costs: Sequence[Cost], queue: Queue, agreements: Sequence[Agreem
     if agreements:
         lines += ["", "| closed loop on | in flight | against | loadtest /s | its /s | ratio | 95 % interval |"]
         lines += ["| --- |" + " --- |" * 6]
-        for one in agreements:
-            ours, theirs = (sum(side) / len(side) for side in (one.ours, one.theirs))
-            span = "" if one.interval is None else f"{one.interval.low:.3f} … {one.interval.high:.3f}"
+        for agreement in agreements:
+            ours, theirs = (sum(side) / len(side) for side in (agreement.ours, agreement.theirs))
+            span = "" if agreement.interval is None else f"{agreement.interval.low:.3f} … {agreement.interval.high:.3f}"
             lines.append(
-                f"| {one.subject.about} | {one.subject.connections} | {one.tool} | {ours:.1f} | {theirs:.1f} "
-                f"| {one.ratio:.3f} | {span} |"
+                f"| {agreement.subject.about} | {agreement.subject.connections} | {agreement.tool} | {ours:.1f} | {theirs:.1f} "
+                f"| {agreement.ratio:.3f} | {span} |"
             )
     return "\n".join(lines)
 
 
 def write_between_markers(path: Path, figures: str) -> None:
-    """Replaces what lies between the markers of a file. Raises ConfigError when it has none."""
+    """Replaces the text between the markers of a file. Raises ConfigError if it has none."""
     text = path.read_text()
     if BEGIN not in text or END not in text:
         raise ConfigError(f"{path} lacks the lines {BEGIN} and {END}")

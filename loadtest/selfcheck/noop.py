@@ -1,4 +1,4 @@
-"""A server that does nothing, as cheaply as Python can: the generator's cost is measured against it."""
+"""A minimal server with fixed answers, against which the cost of the generator is measured."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LENGTH = b"content-length: "
 
 
 class Noop(asyncio.Protocol):
-    """Answers each request when its last byte is there; with `busy_s`, after one shared engine has spent that time on it."""
+    """Answers each request after its last byte; with `busy_s`, after one shared engine has spent that time on it."""
 
     engine_free = 0.0
 
@@ -30,7 +30,7 @@ class Noop(asyncio.Protocol):
         self._left = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses of it
 
     def data_received(self, data: bytes) -> None:
         if self._left == 0:

@@ -1,4 +1,4 @@
-"""Records folded into counts as they arrive: memory depends on windows and names, not on the number of requests."""
+"""Records are folded into counts as they arrive: memory grows with windows and names, not with the number of requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Numbers = NDArray[np.float64]
 
 @dataclass
 class Group:
-    """One model's or arm's share of the measured requests."""
+    """Counts of the measured requests of one model or arm, or of all. `good` ones were answered within the deadline."""
 
     requests: int = 0
     ok: int = 0
@@ -32,9 +32,10 @@ class Group:
 
 
 class Windows:
-    """Per window of time: latency counts, completions, goodput, failures, of requests due (or done) in it.
+    """Counts per window of time. `due`, `failed` and `latency` count requests by when they were due, `done_ok` and
+    `done_good` by when they were answered; `in_flight` is the number at the end of the window.
 
-    A window begins where the warm-up ends; the first `warmup` windows lie before.
+    A window begins where the warm-up ends; the first `warmup` windows lie before it.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -54,12 +55,12 @@ class Windows:
         return len(self.due)
 
     def of(self, times: Numbers) -> NDArray[np.int64]:
-        """Window of each time; the last one takes what comes later."""
+        """Window of each time; later times count in the last window."""
         return np.clip(((times - self.origin) / self.seconds).astype(np.int64), 0, len(self) - 1)
 
 
 class Fold:
-    """Sums over one run. The warm-up is accounted for in `account` and nowhere else."""
+    """Sums over one run. Requests of the warm-up are counted only in `account`, `warmup` and their windows."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -77,10 +78,10 @@ class Fold:
         self.waited = 0
 
     def add(self, records: Records, arms: tuple[str, ...]) -> None:
-        """Adds a worker's new records; `arms` names the arms of that worker."""
-        told = records["feedback"] == 1
-        self.feedback.update(records["outcome"][told].tolist())
-        records = records[~told]
+        """Adds new records of one worker; its arm number n is called `arms[n]`."""
+        is_feedback = records["feedback"] == 1
+        self.feedback.update(records["outcome"][is_feedback].tolist())
+        records = records[~is_feedback]
         self.account.update(records["outcome"].tolist())
         self._add_windows(records)
         measured = records[records["scheduled"] >= self._plan.warmup_s]
@@ -93,33 +94,33 @@ class Fold:
                 self._add_group(self.by_arm[arms[number]], measured[measured["arm"] == number])
         self.lag.record(measured["sent"] - measured["scheduled"])
         self.waited += int(measured["waited"].sum())
-        fine = measured[_ok(measured)]
-        self.service.record(fine["done"] - fine["sent"])
-        self.send_s += float((fine["written"] - fine["sent"]).sum())
-        self.receive_s += float((fine["done"] - fine["first"])[fine["first"] > 0].sum())
+        answered = measured[_ok(measured)]
+        self.service.record(answered["done"] - answered["sent"])
+        self.send_s += float((answered["written"] - answered["sent"]).sum())
+        self.receive_s += float((answered["done"] - answered["first"])[answered["first"] > 0].sum())
 
     def _add_group(self, group: Group, records: Records) -> None:
-        fine = records[_ok(records)]
-        latency = fine["done"] - fine["scheduled"]
+        answered = records[_ok(records)]
+        latency = answered["done"] - answered["scheduled"]
         group.requests += len(records)
-        group.ok += len(fine)
+        group.ok += len(answered)
         group.good += int((latency <= self._deadline).sum())
-        group.rows += int(fine["rows"].sum())
-        group.labelled += int(fine["labelled"].sum())
-        group.correct += int(fine["correct"].sum())
+        group.rows += int(answered["rows"].sum())
+        group.labelled += int(answered["labelled"].sum())
+        group.correct += int(answered["correct"].sum())
         group.latency.record(latency)
         group.outcomes.update(records["outcome"].tolist())
 
     def _add_windows(self, records: Records) -> None:
         windows, end = self.windows, self._plan.end_s
-        fine = records[_ok(records)]
-        latency = fine["done"] - fine["scheduled"]
-        np.add.at(windows.latency, (windows.of(fine["scheduled"]), bins_of(latency)), 1)
+        answered = records[_ok(records)]
+        latency = answered["done"] - answered["scheduled"]
+        np.add.at(windows.latency, (windows.of(answered["scheduled"]), bins_of(latency)), 1)
         np.add.at(windows.due, windows.of(records["scheduled"]), 1)
         np.add.at(windows.failed, windows.of(records["scheduled"][~_ok(records)]), 1)
-        inside = fine["done"] < end
-        np.add.at(windows.done_ok, windows.of(fine["done"][inside]), 1)
-        np.add.at(windows.done_good, windows.of(fine["done"][inside & (latency <= self._deadline)]), 1)
+        inside = answered["done"] < end
+        np.add.at(windows.done_ok, windows.of(answered["done"][inside]), 1)
+        np.add.at(windows.done_good, windows.of(answered["done"][inside & (latency <= self._deadline)]), 1)
         edges = windows.origin + (np.arange(len(windows)) + 1) * windows.seconds
         spans = np.searchsorted(edges, records["sent"]), np.searchsorted(edges, records["done"])
         change = np.zeros(len(windows) + 1, np.int64)
@@ -130,5 +131,5 @@ class Fold:
 
 def _ok(records: Records) -> NDArray[np.bool_]:
     codes = records["outcome"]
-    fine: NDArray[np.bool_] = ((codes >= 200) & (codes < 300)) | (codes == outcomes.GRPC)
-    return fine
+    answered: NDArray[np.bool_] = ((codes >= 200) & (codes < 300)) | (codes == outcomes.GRPC)
+    return answered

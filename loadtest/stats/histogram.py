@@ -1,6 +1,6 @@
 """A High Dynamic Range histogram in numpy: the bucket layout and the V2 encoding of HdrHistogram (Tene 2012).
 
-The PyPI package `hdrhistogram` records one value per Python call (1.6 us measured); here a chunk is recorded at once.
+Why not the PyPI package `hdrhistogram`: it records one value per Python call (1.6 us measured); here a call records many.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ V2_DEFLATE_COOKIE = 0x1C849304 | 0x10
 
 
 def bins_of(seconds: Seconds) -> Counts:
-    """Bin of each duration, counted in whole microseconds; negative ones land in bin 0, huge ones in the last."""
+    """Bin of each duration, rounded to microseconds; negative ones fall into bin 0, those over an hour into the last."""
     micros = np.clip(np.rint(seconds * 1e6), 0, HIGHEST_US).astype(np.int64)
     exponents = np.frexp(micros.astype(np.float64))[1]
     bucket: Counts = np.maximum(exponents - SUB_BITS, 0).astype(np.int64)
@@ -43,7 +43,7 @@ def lower_us(bins: Counts) -> Counts:
 
 
 def middle_s(bins: Counts) -> Seconds:
-    """The value a bin stands for, in seconds: its middle; off by at most 0.05 %."""
+    """Middle of each bin in seconds; off by at most 0.05 %."""
     bucket = np.maximum(bins // HALF - 1, 0)
     return (lower_us(bins) + ((1 << bucket) - 1) / 2) / 1e6
 
@@ -58,6 +58,7 @@ class Histogram:
         self.counts: Counts = np.zeros(LENGTH, np.int64) if counts is None else counts
 
     def record(self, seconds: Seconds) -> None:
+        """Counts each duration."""
         self.counts += np.bincount(bins_of(seconds), minlength=LENGTH)
 
     def __add__(self, other: Histogram) -> Histogram:
@@ -65,10 +66,11 @@ class Histogram:
 
     @property
     def total(self) -> int:
+        """Number of counted durations."""
         return int(self.counts.sum())
 
     def quantile(self, share: float, missing: int = 0) -> float | None:
-        """Nearest-rank quantile in seconds. `missing` more values count as infinite; None where it falls among them."""
+        """Nearest-rank quantile in seconds. `missing` further values count as infinite; None if the quantile is one of them."""
         total = self.total + missing
         if total == 0:
             return None
@@ -79,14 +81,16 @@ class Histogram:
         return float(MIDDLES[int(np.searchsorted(running, rank))])
 
     def mean(self) -> float | None:
+        """Mean in seconds; None without counts."""
         return float(self.counts @ MIDDLES) / self.total if self.total else None
 
     def maximum(self) -> float | None:
+        """Middle of the highest bin with counts, in seconds; None without counts."""
         used = np.flatnonzero(self.counts)
         return float(MIDDLES[used[-1]]) if len(used) else None
 
     def encode(self) -> str:
-        """The HdrHistogram V2 compressed form (base64), which any of its libraries and plotters reads; microseconds."""
+        """HdrHistogram's V2 compressed form in base64, in microseconds; its libraries and plotters read it."""
         used = np.flatnonzero(self.counts)
         length = int(used[-1]) + 1 if len(used) else 0
         payload = b"".join(_zigzag(value) for value in _runs(self.counts[:length]))
@@ -96,7 +100,7 @@ class Histogram:
 
 
 def _runs(counts: Counts) -> Iterator[int]:
-    """Counts, with each run of zeros as one negative number."""
+    """The counts, with each run of zeros as one negative number: its length."""
     zeros = 0
     for count in counts.tolist():
         if count == 0:
@@ -109,7 +113,7 @@ def _runs(counts: Counts) -> Iterator[int]:
 
 
 def _zigzag(value: int) -> bytes:
-    """ZigZag LEB128 of 64 bits, as HdrHistogram has it."""
+    """ZigZag LEB128 of 64 bits, as in the HdrHistogram V2 encoding."""
     rest = (value << 1) ^ (value >> 63)
     out = bytearray()
     while rest > 0x7F:

@@ -1,4 +1,4 @@
-"""Bootstrap intervals over windows of time: neighbouring windows are drawn together, since they resemble each other."""
+"""Bootstrap intervals over windows of time; blocks of neighbouring windows are drawn, because those are correlated."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Interval:
 
 
 def block_weights(windows: int, rounds: int, seed: int) -> Floats:
-    """How often each window is drawn in each round of a circular moving-block bootstrap (Politis & Romano 1992)."""
+    """Weights [rounds, windows] of a circular block bootstrap (Politis & Romano 1992): how often each window is drawn."""
     generator = np.random.default_rng([seed, 7])
     length = max(1, round(windows ** (1 / 3)))
     starts = generator.integers(0, windows, (rounds, math.ceil(windows / length)))
@@ -39,9 +39,9 @@ def block_weights(windows: int, rounds: int, seed: int) -> Floats:
 def quantile_intervals(
     counts: NDArray[np.int32], shares: tuple[float, ...], seed: int, missing: NDArray[np.int64] | None = None
 ) -> dict[float, Interval]:
-    """Intervals of quantiles in seconds from latency counts per window [windows, bins]; empty with too few windows.
+    """Intervals of quantiles in seconds from latency counts [windows, bins]; empty with too few windows.
 
-    `missing` values per window count as infinite; an interval that reaches them has no upper end (infinity).
+    `missing` values per window count as infinite, so an interval may end at infinity.
     """
     windows = len(counts)
     if windows < FEWEST_WINDOWS:
@@ -94,11 +94,13 @@ def ratio_interval(first: Sequence[float], second: Sequence[float]) -> tuple[flo
 
 
 def share_interval(hits: int, total: int) -> Interval | None:
-    """Wilson's interval of a share (accuracy)."""
+    """Wilson's score interval of a proportion; None without observations."""
     if total == 0:
         return None
     z, share = 1.96, hits / total
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     low, high = max(0.0, middle - half), min(1.0, middle + half)
-    return Interval(low if hits else 0.0, high if hits < total else 1.0)  # exact at the ends, which rounding misses
+    return Interval(
+        low if hits else 0.0, high if hits < total else 1.0
+    )  # exact at 0 and 1, which rounding errors would miss

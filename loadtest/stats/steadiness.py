@@ -1,4 +1,4 @@
-"""Whether a run was steady enough for one number: a trend that is both sure and large makes it unsteady."""
+"""Whether one number describes a run: a trend that is both significant and large makes the run unsteady."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ SURE_Z = 2.58  # two-sided 99 %
 
 @dataclass(frozen=True)
 class Trend:
-    """`drift` is the Theil-Sen change over the run relative to the median; `z` the Mann-Kendall statistic."""
+    """`drift` is the Theil-Sen change over the run, relative to the median; `z` is the Mann-Kendall statistic."""
 
     drift: float
     z: float
 
     @property
     def matters(self) -> bool:
+        """Whether the trend is significant and larger than the tolerated drift."""
         return abs(self.z) > SURE_Z and abs(self.drift) > TOLERATED_DRIFT
 
 
 @dataclass(frozen=True)
 class Steadiness:
-    """`steady` is None where a run was too short to tell; `reasons` say what drifted or what was missing."""
+    """`steady` is None for a run that is too short to judge; `reasons` name what drifted or what was missing."""
 
     steady: bool | None
     reasons: tuple[str, ...] = ()
@@ -38,7 +39,7 @@ class Steadiness:
 
 
 def trend(values: Floats) -> Trend:
-    """Trend of a series by time."""
+    """Trend of values at equal distances in time."""
     count = len(values)
     rows, columns = np.triu_indices(count, 1)
     steps = values[columns] - values[rows]
@@ -52,20 +53,22 @@ def trend(values: Floats) -> Trend:
 
 
 def judge(medians_s: Floats, throughput: Floats, requests: int, stepped: bool, backlog: int = 0) -> Steadiness:
-    """From the median latency and the throughput of each measured window, and by how many more requests were in flight
-    at the end than at the beginning. A stepped profile is not meant to be steady.
+    """Judges a run by the median latency and throughput of each measured window.
+
+    `backlog` is how many more requests were in flight at the end than at the beginning. A `stepped` profile changes its
+    rate on purpose and is not judged.
     """
     if stepped:
-        return Steadiness(None, ("the offered rate changes by plan, so no single number describes the run",))
+        return Steadiness(None, ("the offered rate changes as planned, so no single number describes the run",))
     if len(medians_s) < FEWEST_WINDOWS or requests < FEWEST_REQUESTS:
         needed = f"needs {FEWEST_WINDOWS} windows with answers and {FEWEST_REQUESTS} requests"
-        return Steadiness(None, (f"too short to tell: {len(medians_s)} windows, {requests} requests; {needed}",))
-    latency, done = trend(medians_s), trend(throughput)
+        return Steadiness(None, (f"too short to judge: {len(medians_s)} windows, {requests} requests; {needed}",))
+    latency, throughput_trend = trend(medians_s), trend(throughput)
     reasons = [
-        f"{what} {'rose' if found.drift > 0 else 'fell'} by {abs(found.drift):.0%} over the run"
-        for what, found in (("the median latency", latency), ("the throughput", done))
-        if found.matters
+        f"{name} {'rose' if series.drift > 0 else 'fell'} by {abs(series.drift):.0%} over the run"
+        for name, series in (("the median latency", latency), ("the throughput", throughput_trend))
+        if series.matters
     ]
-    if backlog > max(FEWEST_REQUESTS / 2, TOLERATED_DRIFT * requests):  # also where a stall leaves no trend to see
+    if backlog > max(FEWEST_REQUESTS / 2, TOLERATED_DRIFT * requests):  # a stall may leave no trend in the windows
         reasons.append(f"{backlog} more requests were waiting at the end than at the beginning")
-    return Steadiness(not reasons, tuple(reasons), latency, done)
+    return Steadiness(not reasons, tuple(reasons), latency, throughput_trend)

@@ -1,4 +1,4 @@
-"""What an answer says: the class per row, the arm, the id, the server's own stage times."""
+"""Reads answers: the class of each row, the arm, the request id and the server's stage times."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NO_STAGES: Mapping[str, float] = {}
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`classes` holds (index, label) per row; either may be absent (-1, ""). Stages are milliseconds."""
+    """`classes` holds (index, label) per row; an absent index is -1, an absent label "". Stages are in milliseconds."""
 
     classes: tuple[tuple[int, str], ...]
     arm: str = ""
@@ -29,7 +29,7 @@ class Answer:
     stages_ms: Mapping[str, float] = field(default_factory=dict)
 
     def correct(self, expected: tuple[Expected, ...]) -> int:
-        """How many rows have the expected class."""
+        """Number of rows that have the expected class."""
         return sum(
             wanted == (index if isinstance(wanted, int) else label)
             for wanted, (index, label) in zip(expected, self.classes, strict=False)
@@ -40,9 +40,9 @@ Reader = Callable[[bytes, int | None], Answer]
 
 
 def reader_for(protocol: Protocol) -> Reader:
-    """The reader of a protocol's answers: body and, for Open Inference over HTTP, the length of its JSON part.
+    """The reader of a protocol's answers. It takes the body and, for Open Inference over HTTP, the length of its JSON part.
 
-    Readers raise ValueError for what the protocol does not allow.
+    Readers raise ValueError for answers that the protocol does not allow.
     """
     if protocol == "grpc-classify":
         return _read_grpc_classify
@@ -65,7 +65,7 @@ def _read_classify(body: bytes, header_length: int | None) -> Answer:
 
 
 def _read_raw(body: bytes, header_length: int | None) -> Answer:
-    """TorchServe-like answers: {label: probability, ...}; whatever else is taken as an answer without a class."""
+    """TorchServe's form, {label: probability, ...}; any other body is an answer without a class."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -100,7 +100,7 @@ def _parsed(kind: Any, body: bytes) -> Any:
 def _read_grpc(body: bytes, header_length: int | None) -> Answer:
     message = _parsed(open_inference_pb2.ModelInferResponse, body)
     if not message.outputs:
-        raise ValueError("an inference answer without outputs")
+        raise ValueError("the inference answer has no outputs")
     first = message.outputs[0]
     data: Any = message.raw_output_contents[0] if message.raw_output_contents else list(first.contents.fp32_contents)
     arm = message.parameters["arm"].string_param if "arm" in message.parameters else ""
@@ -115,16 +115,16 @@ def _read_grpc_classify(body: bytes, header_length: int | None) -> Answer:
 
 
 def _classes_of(datatype: str, shape: tuple[int, ...], data: Any) -> tuple[tuple[int, str], ...]:
-    """The best class of each row: of scores, or of classification strings `value:index[:label]`."""
+    """The best class of each row, from scores or from classification strings `value:index[:label]`."""
     if datatype == BYTES:
         texts = data if isinstance(data, list) else [item.decode() for item in _raw(datatype, shape, data)]
         per_row = max(1, shape[-1] if len(shape) > 1 else len(texts))
-        parts = [text.split(":", 2) for text in texts[::per_row]]
-        return tuple((int(part[1]), part[2] if len(part) > 2 else "") for part in parts)
+        best = [text.split(":", 2) for text in texts[::per_row]]
+        return tuple((int(parts[1]), parts[2] if len(parts) > 2 else "") for parts in best)
     scores = np.asarray(data, np.float64) if isinstance(data, list) else np.asarray(_raw(datatype, shape, data))
     rows = scores.reshape(shape[0] if len(shape) > 1 else 1, -1)
     if rows.size == 0:
-        raise ValueError("an answer without scores")
+        raise ValueError("the answer has no scores")
     return tuple((int(best), "") for best in rows.argmax(axis=1))
 
 

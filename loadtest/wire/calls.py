@@ -1,4 +1,4 @@
-"""A request on its way, and the interface of what carries it."""
+"""A request in flight, and the interface of the transports."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from loadtest.wire.requests import Request
 
 
 class Call:
-    """Times are of the monotonic clock in seconds; `scheduled` is when the request was due, `sent` when it was issued,
-    `written` when its bytes were handed over, `first` when the first byte of the answer came."""
+    """One request in flight. Times are in seconds on the monotonic clock; 0 means not yet.
+
+    The request was due at `scheduled` and issued at `sent`; its bytes were handed to the transport at `written`, and the
+    first byte of the answer arrived at `first`. `waited`: it had to wait for a free connection. `upload`: bytes per second.
+    """
 
     __slots__ = (
         "first",
@@ -38,19 +41,21 @@ class Call:
         self.is_feedback = False
 
 
-# What a call came to: outcome, body, and the length of the body's JSON part where the answer says one.
+# Receives a finished call: the call, its outcome, the body, and the length of the body's JSON part if the answer has one.
 Done = Callable[[Call, int, bytes, int | None], None]
 
 
 class Transport(Protocol):
-    """Carries calls. `start` never blocks; `done` is called exactly once per call, from the event loop."""
+    """Sends calls. `start` never blocks; `done` is called exactly once per call, on the event loop."""
 
     done: Done
 
-    def start(self, call: Call) -> None: ...
+    def start(self, call: Call) -> None:
+        """Sends a call now, or as soon as a connection is free."""
 
     @property
-    def in_flight(self) -> int: ...
+    def in_flight(self) -> int:
+        """Number of calls that have started and not ended."""
 
     async def close(self) -> None:
-        """Ends what is still in flight as unfinished."""
+        """Ends the calls in flight with the outcome UNFINISHED."""

@@ -1,4 +1,4 @@
-"""The way to the server, past the environment's proxies: the server is measured, and the sender of HTTP knows no proxy."""
+"""Connects directly and ignores the environment's proxies: a proxy would be measured together with the server."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from urllib.request import ProxyHandler, build_opener
 
 CHANNEL = ("grpc.enable_http_proxy", 0)
 
-fetch = build_opener(ProxyHandler({})).open  # as urllib's `urlopen`
+fetch = build_opener(ProxyHandler({})).open  # a drop-in for urllib's `urlopen`

@@ -1,4 +1,4 @@
-"""gRPC over grpcio's aio client with the bytes of ready messages: nothing is serialised while the clock runs."""
+"""gRPC over grpcio's aio client. Messages are serialised before the run, never while the clock runs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ OPTIONS = (
 )
 
 
-def _same(message: bytes) -> bytes:
+def _identity(message: bytes) -> bytes:
     return message
 
 
 class GrpcTransport:
-    """A few channels used in turn; each has its own HTTP/2 connection."""
+    """Uses a few channels in turn; each has its own HTTP/2 connection."""
 
     def __init__(self, target: Target, done: Done) -> None:
         self.done = done
@@ -46,16 +46,16 @@ class GrpcTransport:
 
     def start(self, call: Call) -> None:
         call.sent = monotonic()
-        task = self._loop.create_task(self._carry(call))
+        task = self._loop.create_task(self._call(call))
         self._tasks[task] = call
         task.add_done_callback(self._tasks.pop)
 
     def _method(self, path: str, number: int) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
         if path not in self._methods:
-            self._methods[path] = [channel.unary_unary(path, _same, _same) for channel in self._channels]
+            self._methods[path] = [channel.unary_unary(path, _identity, _identity) for channel in self._channels]
         return self._methods[path][number % CHANNELS]
 
-    async def _carry(self, call: Call) -> None:
+    async def _call(self, call: Call) -> None:
         body, outcome = b"", outcomes.UNFINISHED
         try:
             answer = self._method(call.request.path, call.index)(
@@ -68,7 +68,7 @@ class GrpcTransport:
         except grpc.aio.AioRpcError as error:
             body, outcome = (error.details() or "").encode(), outcomes.GRPC + error.code().value[0]
         except asyncio.CancelledError:
-            pass  # the run ends: the call is told as unfinished
+            pass  # the run has ended: the call is recorded as unfinished
         self.done(call, outcome, body, None)
 
     async def close(self) -> None:

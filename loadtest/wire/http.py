@@ -1,7 +1,8 @@
 """HTTP/1.1 over asyncio protocols: no coroutine, future or header object per request.
 
-Not for speed: aiohttp costs the same CPU per request (docs/loadtest.md; httpx costs far more). For what a load generator
-needs: the time of the first byte, whole requests made beforehand, uploads at a given speed, every failure told apart.
+Why not aiohttp: not for speed, since it costs the same CPU per request (docs/loadtest.md; httpx costs far more). A load
+generator needs the time of the first byte, requests built in advance, uploads at a limited rate, and an outcome for each
+kind of failure.
 """
 
 from __future__ import annotations
@@ -37,13 +38,12 @@ class Connection(asyncio.Protocol):
         self._rest = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses of it
 
     def send(self, call: Call) -> None:
         self.call = call
-        if (
-            self._transport is None or self._transport.is_closing()
-        ):  # the server closed it before its first use or while idle
+        # The server may have closed the connection before its first use or while it was idle.
+        if self._transport is None or self._transport.is_closing():
             self._finish(outcomes.RESET, reusable=False)
             return
         if call.upload is None:
@@ -54,7 +54,7 @@ class Connection(asyncio.Protocol):
         self._trickle(call)
 
     def _trickle(self, call: Call) -> None:
-        """Sends a piece of the request and the rest later: a client on a thin line."""
+        """Sends one piece of the request and schedules the next: a client with a slow uplink."""
         if self.call is not call or self._transport is None or self._transport.is_closing():
             return
         size = max(1, int((call.upload or 0) / SLOW_PIECES_PER_S))
@@ -66,7 +66,7 @@ class Connection(asyncio.Protocol):
             call.written = monotonic()
 
     def data_received(self, data: bytes) -> None:
-        if self.call is None:  # bytes that nobody asked for
+        if self.call is None:  # bytes without a request: the connection cannot be used again
             self.abort()
             self._pool.forget(self)
             return
@@ -77,7 +77,7 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._finish(outcomes.MALFORMED, reusable=False)
             return
-        if self._complete:  # told here, since the parser would swallow the errors of whoever is told inside it
+        if self._complete:  # not in the parser's callback: the parser would swallow errors raised by `_finish`
             self._complete = False
             self._finish(self._status(), reusable=self._parser.should_keep_alive() and not self._rest)
 
@@ -101,7 +101,7 @@ class Connection(asyncio.Protocol):
         if self.call is None:
             self._pool.forget(self)
         elif exc is None and self.call.first and not self._framed and self._status():
-            self._finish(self._status(), reusable=False)  # an answer that ends with its connection
+            self._finish(self._status(), reusable=False)  # an unframed body ends with its connection (RFC 9112, 6.3)
         else:
             self._finish(outcomes.RESET, reusable=False)
 
@@ -129,7 +129,7 @@ class Connection(asyncio.Protocol):
 
 
 class HttpTransport:
-    """A pool of connections: the one used last is used first, and a new one is opened when none is idle."""
+    """A pool of connections: the most recently used idle one is taken, and a new one is opened when none is idle."""
 
     def __init__(self, target: Target, done: Done) -> None:
         self.done = done
@@ -139,7 +139,7 @@ class HttpTransport:
         self._open = 0
         self._waiting: deque[Call] = deque()
         self._calls: dict[int, Call] = {}
-        self._carriers: dict[int, Connection] = {}
+        self._connections: dict[int, Connection] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ssl = ssl.create_default_context() if target.url.startswith("https:") else None
         self._address = str(socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)[0][4][0])
@@ -164,7 +164,7 @@ class HttpTransport:
             self._waiting.append(call)
 
     def _assign(self, connection: Connection, call: Call) -> None:
-        self._carriers[id(call)] = connection
+        self._connections[id(call)] = connection
         connection.send(call)
 
     async def _connect(self, call: Call) -> None:
@@ -202,7 +202,7 @@ class HttpTransport:
         self._idle.append(connection)
 
     def forget(self, connection: Connection) -> None:
-        """An idle connection was closed by the server."""
+        """Removes an idle connection that the server has closed."""
         if connection in self._idle:
             self._idle.remove(connection)
             self._open -= 1
@@ -221,21 +221,21 @@ class HttpTransport:
     def _end(self, call: Call, outcome: int, body: bytes, json_length: int | None) -> bool:
         if self._calls.pop(id(call), None) is None:
             return False
-        self._carriers.pop(id(call), None)
+        self._connections.pop(id(call), None)
         self.done(call, outcome, body, json_length)
         return True
 
     def _sweep(self) -> None:
-        """Ends calls that are too old; they are in the order of their sending."""
+        """Ends calls that have timed out. The dict is in the order of sending, so the loop stops at the first recent one."""
         limit = monotonic() - self._target.timeout_s
         for call in list(self._calls.values()):
             if call.sent > limit:
                 break
-            self._give_up(call, outcomes.TIMEOUT)
+            self._abort(call, outcomes.TIMEOUT)
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
-    def _give_up(self, call: Call, outcome: int) -> None:
-        connection = self._carriers.pop(id(call), None)
+    def _abort(self, call: Call, outcome: int) -> None:
+        connection = self._connections.pop(id(call), None)
         if connection is not None:
             connection.call = None
             connection.abort()
@@ -248,7 +248,7 @@ class HttpTransport:
         self._sweeper.cancel()
         self._waiting.clear()
         for call in list(self._calls.values()):
-            self._give_up(call, outcomes.UNFINISHED)
+            self._abort(call, outcomes.UNFINISHED)
         for connection in self._idle:
             connection.abort()
         self._idle.clear()

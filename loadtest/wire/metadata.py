@@ -1,4 +1,4 @@
-"""What an Open Inference server says of its models, asked once before a run, as perf_analyzer does."""
+"""Asks an Open Inference server for the metadata of its models once before a run, as perf_analyzer does."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from loadtest.plan import Payload, Plan, Target, Traffic
 from loadtest.wire import direct
 
 TIMEOUT_S = 10.0
-LONGEST_WORDS = 500
+TEXT_LENGTH = 500
 
 
 @dataclass(frozen=True)
 class Described:
-    """A model's one input and its first output; -1 stands for any size."""
+    """A model's only input and its first output; -1 stands for any size."""
 
     tensor: str
     datatype: str
@@ -31,10 +31,10 @@ class Described:
 
 
 def resolve(plan: Plan) -> Plan:
-    """The plan with tensor names, types and shapes that it left to the server. Raises ConfigError."""
+    """The plan with the tensor names, types and shapes that it leaves to the server. Raises ConfigError."""
     if plan.target.protocol not in ("oip", "oip-json", "oip-raw", "grpc"):
         return plan
-    return replace(plan, traffic=tuple(_resolve(plan.target, one) for one in plan.traffic))
+    return replace(plan, traffic=tuple(_resolve(plan.target, traffic) for traffic in plan.traffic))
 
 
 def _resolve(target: Target, traffic: Traffic) -> Traffic:
@@ -50,19 +50,19 @@ def _resolve(target: Target, traffic: Traffic) -> Traffic:
         )
     inner = described.shape[1:]
     if not wants_image and not payload.shape and any(size < 0 for size in inner):
-        raise ConfigError(f"{traffic.model} takes any shape {list(inner)}; say one with --shape")
+        raise ConfigError(f"{traffic.model} accepts any shape {list(inner)}; choose one with --shape")
     return replace(traffic, payload=_filled(payload, described), output=traffic.output or described.output)
 
 
 def _filled(payload: Payload, described: Described) -> Payload:
-    # An image input of shape [-1, 1] needs its inner 1; -1 inside is one image per row.
+    # An image input of shape [-1, 1] keeps its inner 1; an inner -1 becomes one image per row.
     inner = tuple(max(1, size) for size in described.shape[1:])
     datatype = payload.datatype if described.datatype == BYTES else described.datatype
     return replace(payload, tensor=payload.tensor or described.tensor, shape=payload.shape or inner, datatype=datatype)
 
 
 def describe(target: Target, model: str) -> Described:
-    """Asks the server. Raises ConfigError when it does not answer or does not know the model."""
+    """Reads a model's metadata. Raises ConfigError when the server does not answer or does not know the model."""
     document = _ask_grpc(target, model) if target.is_grpc else _ask_http(target, model)
     if len(document["inputs"]) != 1 or not document["outputs"]:
         raise ConfigError(f"{model} has {len(document['inputs'])} inputs; loadtest sends one")
@@ -79,8 +79,8 @@ def _ask_http(target: Target, model: str) -> dict[str, Any]:
             document: dict[str, Any] = orjson.loads(answer.read())
             return document
     except urllib.error.HTTPError as error:
-        words = error.read(LONGEST_WORDS).decode("utf-8", "replace")
-        raise ConfigError(f"{target.url} does not describe {model}: HTTP {error.code} {words}") from error
+        text = error.read(TEXT_LENGTH).decode("utf-8", "replace")
+        raise ConfigError(f"{target.url} does not describe {model}: HTTP {error.code} {text}") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {url}: {error}") from error
 
@@ -100,6 +100,6 @@ def _ask_grpc(target: Target, model: str) -> dict[str, Any]:
             raise ConfigError(f"{target.url} does not describe {model}: {error.details()}") from error
     sides = {"inputs": message.inputs, "outputs": message.outputs}
     return {
-        side: [{"name": one.name, "datatype": one.datatype, "shape": list(one.shape)} for one in tensors]
+        side: [{"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)} for tensor in tensors]
         for side, tensors in sides.items()
     }

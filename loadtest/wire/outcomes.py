@@ -1,4 +1,4 @@
-"""What became of a request, as one number: an HTTP status, a gRPC code + 2000, or one of the client's own findings."""
+"""The outcome of a request as one number: an HTTP status, a gRPC code + 2000, or a failure that the client saw."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLIENT_NAMES = {
     UNFINISHED: "unfinished: in flight when the run ended",
     NOT_2XX: "HTTP status other than 2xx",
 }
-# Not from grpcio, which takes a worker of HTTP a tenth of a second to import.
+# Not taken from grpcio: its import costs a worker that uses HTTP a tenth of a second.
 GRPC_NAMES = (
     "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
     "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE",
@@ -27,11 +27,12 @@ GRPC_NAMES = (
 
 
 def is_ok(outcome: int) -> bool:
+    """Whether the outcome is a success: HTTP 2xx or gRPC OK."""
     return 200 <= outcome < 300 or outcome == GRPC
 
 
 def outcome_name(outcome: int) -> str:
-    """As reports show it."""
+    """The name of an outcome in reports."""
     if outcome >= GRPC:
         code = outcome - GRPC
         return f"gRPC {GRPC_NAMES[code] if code < len(GRPC_NAMES) else code}"

@@ -1,4 +1,4 @@
-"""Requests as bytes, made once before the clock starts."""
+"""Builds the bytes of all requests before the run starts."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ GRPC_CLASSIFY = "/convoy.v1.Classifier/Classify"
 
 @dataclass(frozen=True)
 class Request:
-    """`data` is a whole HTTP request or a gRPC message; `path` its gRPC method; `expected` a label per row.
+    """`data` is a complete HTTP request or a gRPC message; `path` is its gRPC method; `expected` holds a label per row.
 
-    `deadline_s` is the time allowed, which over gRPC the call itself carries.
+    `deadline_s` is the deadline of a gRPC call in seconds; an HTTP request has it in a header.
     """
 
     data: bytes
@@ -38,11 +38,12 @@ class Request:
 
     @property
     def is_checked(self) -> bool:
+        """Whether any row has a true label."""
         return any(label is not None for label in self.expected)
 
 
 def build_requests(target: Target, traffic: Traffic, items: tuple[Item, ...]) -> tuple[Request, ...]:
-    """A request per item; with `batch` > 1 each carries that many items, starting at its own. Raises ConfigError."""
+    """One request per item; with `batch` > 1 each also carries the items after its own. Raises ConfigError."""
     requests = []
     deadline = None if traffic.deadline_ms is None else traffic.deadline_ms / 1000
     for first in range(len(items)):
@@ -65,7 +66,7 @@ def _http_request(target: Target, traffic: Traffic, rows: tuple[Item, ...]) -> t
 
 
 def http_bytes(target: Target, path: str, headers: Mapping[str, str], body: bytes, method: str = "POST") -> bytes:
-    """A whole HTTP/1.1 request."""
+    """A complete HTTP/1.1 request."""
     parts = urlsplit(target.url)
     lines = [f"{method} {parts.path.rstrip('/')}{path} HTTP/1.1", f"Host: {parts.netloc}"]
     lines += [f"{name}: {value}" for name, value in (*headers.items(), *target.headers)]
@@ -109,7 +110,7 @@ def _single(traffic: Traffic, rows: tuple[Item, ...]) -> Item:
 
 
 def _tensor(traffic: Traffic, rows: tuple[Item, ...]) -> tuple[dict[str, Any], bytes]:
-    """Name, shape and datatype of the one input, and its binary form."""
+    """Name, shape and datatype of the only input, and its binary form."""
     payload = traffic.payload
     if payload.kind == "tensor":
         array = np.stack([row.row for row in rows])
@@ -143,7 +144,7 @@ def _oip(target: Target, traffic: Traffic, rows: tuple[Item, ...]) -> tuple[dict
 
 
 def _wants_labels(traffic: Traffic, rows: tuple[Item, ...]) -> bool:
-    """Whether labels are compared as text, which scores do not carry: then the classification extension is asked for."""
+    """Whether to request the classification extension: it returns labels as text, and scores alone do not."""
     if not any(isinstance(row.expected, str) for row in rows):
         return False
     if not traffic.output:
@@ -156,7 +157,7 @@ def _oip_parameters(traffic: Traffic) -> dict[str, Any]:
     if traffic.priority is not None:
         parameters["priority"] = traffic.priority
     if traffic.deadline_ms is not None:
-        parameters["timeout"] = int(traffic.deadline_ms * 1000)  # microseconds, as Triton has it
+        parameters["timeout"] = int(traffic.deadline_ms * 1000)  # microseconds, as in Triton
     return parameters
 
 

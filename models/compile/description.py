@@ -84,6 +84,7 @@ def read_labels(source: str) -> tuple[str, ...]:
 
 
 def imagenet_labels() -> tuple[str, ...]:
+    """Names of the 1000 classes of ILSVRC 2012, in the order of the public weights' outputs."""
     return tuple(IMAGENET_LABELS.read_text().splitlines())
 
 

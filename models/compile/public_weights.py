@@ -29,10 +29,12 @@ class PublicWeights:
 
     @property
     def name(self) -> str:
+        """The name of the model that they make."""
         return f"{self.architecture}-imagenet" + ("" if self.second is None else "-v2")
 
     @property
     def url(self) -> str:
+        """Where the file is downloaded."""
         return BASE + self.file
 
     @property

@@ -7,9 +7,10 @@ import os
 import sys
 from pathlib import Path
 
+from convoy.engine_names import BACKENDS, PRECISIONS
 from convoy.errors import ConvoyError
 from models.artifact import Artifact
-from models.engines.backends.registry import BACKENDS, PRECISIONS, find_backend
+from models.engines.backends.registry import find_backend
 from models.engines.build.builder import build_engine
 from models.engines.build.eval_data import find_eval_source
 from models.engines.spec import EngineSpec

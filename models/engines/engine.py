@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
 @dataclass(frozen=True)
@@ -28,10 +26,14 @@ class Engine(Protocol):
     """
 
     @property
-    def input(self) -> TensorSpec: ...
+    def input(self) -> TensorSpec:
+        """The only input."""
+        ...
 
     @property
-    def output(self) -> TensorSpec: ...
+    def output(self) -> TensorSpec:
+        """The logits, FP32 [n, classes]."""
+        ...
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Logits [n, classes] of a batch [n, …]. Raises EngineFailed."""

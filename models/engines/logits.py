@@ -50,8 +50,8 @@ def logit_error(reference: Logits, logits: Logits) -> float:
     """
     if not (all_have_distribution(reference) and all_have_distribution(logits)):
         return math.inf
-    apart = reference != logits  # minus infinity minus itself is NaN
+    unequal = reference != logits  # minus infinity minus itself is NaN
     with np.errstate(over="ignore"):
-        differences = np.abs(logits[apart] - reference[apart])
+        differences = np.abs(logits[unequal] - reference[unequal])
     scale = np.abs(reference[np.isfinite(reference)]).max() or 1.0
     return float(differences.max(initial=0.0) / scale)

@@ -16,11 +16,11 @@ from typing import Any
 
 import onnxruntime
 
+from convoy.engine_names import Precision
 from convoy.errors import ConfigError
 from models.artifact import Artifact
 from models.datasets import Images, Labels
 from models.engines.backends.registry import Backend, installed_backends
-from models.engines.engine import Precision
 
 BUDGET = 0.005  # allowed loss of top-1 accuracy, as a share
 FORMAT = 1  # of stored engines; increasing it changes every key, so that all engines are built again
@@ -63,6 +63,7 @@ class EngineSpec:
 
     @property
     def key(self) -> str:
+        """The name of the engine in the store: sha256 of the recipe, as hexadecimal digits."""
         return spec_key(self.recipe)
 
     def differences(self, recipe: Mapping[str, Any]) -> list[str]:

@@ -136,7 +136,7 @@ def _bmp_size(body: ImageBytes) -> Size:
 def _webp_size(body: ImageBytes) -> Size:
     (size,) = struct.unpack_from("<I", body, 4)
     if len(body) < size + 8:
-        raise InvalidInput(f"truncated WEBP: {size + 8} bytes are announced, {len(body)} came")
+        raise InvalidInput(f"truncated WEBP: {size + 8} bytes are announced, {len(body)} were received")
     kind = bytes(body[12:16])
     if kind == b"VP8X":
         low_width, high_width, low_height, high_height = struct.unpack_from("<HBHB", body, 24)

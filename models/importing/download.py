@@ -10,13 +10,13 @@ from tqdm import tqdm
 
 from convoy.errors import ArtifactError
 
-LARGEST = 2 << 30  # bytes; the largest public file is a quarter of that
+MAX_BYTES = 2 << 30  # four times the largest public file
 
 
 def download(url: str, sha256: str, folder: Path) -> Path:
-    """Downloads `url` into `folder` unless it is there. Its sha256 must begin with `sha256`. Resumes partial downloads.
+    """Downloads `url` into `folder`, unless the file is there, and returns its path. Resumes partial downloads.
 
-    Raises ArtifactError, with the steps to do it by hand.
+    The sha256 of the file must begin with `sha256`. Raises ArtifactError, with the manual steps.
     """
     path = folder / url.rsplit("/", 1)[1]
     if path.exists() and _hash(path).startswith(sha256):
@@ -28,7 +28,7 @@ def download(url: str, sha256: str, folder: Path) -> Path:
     except httpx.HTTPError as error:
         raise ArtifactError(
             f"{url} could not be fetched ({type(error).__name__}: {error}); "
-            f"run again to go on, or fetch it by hand and put it into {folder}"
+            f"run again to resume, or fetch it by hand and put it into {folder}"
         ) from error
     if not (digest := _hash(partial)).startswith(sha256):
         partial.unlink()
@@ -52,8 +52,8 @@ def _fetch(url: str, partial: Path) -> None:
         ):
             for chunk in response.iter_raw():
                 done += len(chunk)
-                if done > LARGEST:
-                    raise ArtifactError(f"{url} is larger than {LARGEST} bytes; the download was stopped")
+                if done > MAX_BYTES:
+                    raise ArtifactError(f"{url} is larger than {MAX_BYTES} bytes; the download was stopped")
                 file.write(chunk)
                 bar.update(len(chunk))
 

@@ -19,7 +19,7 @@ Hub = Literal["timm", "torchvision"]
 
 @dataclass(frozen=True)
 class HubModel:
-    """A network with weights and its hub's metadata: input, labels if known, source, licence and a warning."""
+    """A network with weights, and its hub's metadata: input, labels if known, source, licence and a warning."""
 
     net: nn.Module
     channels: int
@@ -43,8 +43,8 @@ def find_hub_model(hub: Hub, name: str, weights: Path | None) -> HubModel:
         raise
     except Exception as error:
         raise ArtifactError(
-            f"{hub} has no {name} with weights for you ({type(error).__name__}: {_first_line(error)}); without a network "
-            "fetch its file by hand and give it with --weights"
+            f"{hub} cannot load {name} and its weights ({type(error).__name__}: {_first_line(error)}); without a network "
+            "connection, fetch the weights by hand and pass the file with --weights"
         ) from error
 
 
@@ -53,12 +53,12 @@ def _package(hub: Hub) -> Any:
         return importlib.import_module(hub)
     except ModuleNotFoundError as error:
         raise ArtifactError(
-            f"{hub} models need the package {error.name}; install: pip install 'convoy-serve[hubs]'"
+            f"{hub} models need the package {error.name}; install it with: pip install 'convoy-serve[hubs]'"
         ) from error
     except Exception as error:
         raise ArtifactError(
             f"{hub} is installed but does not import with this version of torch ({_first_line(error)}); "
-            "install builds of torch and torchvision that belong together"
+            "install builds of torch and torchvision that match"
         ) from error
 
 
@@ -83,7 +83,7 @@ def _timm(timm: Any, name: str, weights: Path | None) -> HubModel:
     warning = f"timm resizes with {filter_name}, Convoy with bilinear: accuracy may differ by a few tenths of a point"
     return HubModel(
         net, channels, side, described, _source("timm", name, weights),
-        str(net.pretrained_cfg.get("license") or "as its owner says"), "" if filter_name == "bilinear" else warning,
+        str(net.pretrained_cfg.get("license") or "not stated"), "" if filter_name == "bilinear" else warning,
     )  # fmt: skip
 
 

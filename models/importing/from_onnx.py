@@ -73,14 +73,14 @@ def import_onnx(name: str, file: Path, description: Description, out: Path) -> A
                 "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             },
             source=f"imported from {file.name}",
-            licence="as its owner says",
+            licence="not stated",
         )
         (folder / MANIFEST).write_text(manifest.to_json())
     return Artifact.load(out)
 
 
 def _shaped(network: Network, batch: int | str) -> onnx.ModelProto:
-    """The network with fixed shapes except for the batch; recorded inner shapes are dropped, as they are for another batch."""
+    """The network with this batch size. Recorded inner shapes are dropped, because they are for another batch size."""
     model = onnx.ModelProto()
     model.CopyFrom(network.model)
     graph = model.graph
@@ -92,7 +92,7 @@ def _shaped(network: Network, batch: int | str) -> onnx.ModelProto:
 
 
 def _original(network: Network, folder: Path) -> Run:
-    """A function that runs the original network, image by image."""
+    """A function that runs the original network image by image, because its batch size may be fixed at 1."""
     save_graph(_shaped(network, 1), folder / "model.onnx")
     engine = load_engine(folder / "model.onnx", 1)
     return lambda images: np.concatenate([engine.run(image[np.newaxis]) for image in images])
@@ -101,7 +101,7 @@ def _original(network: Network, folder: Path) -> Run:
 def _classes(first: NDArray[np.float32], file: Path) -> int:
     if first.ndim < 2 or first.size != first.shape[1]:
         raise ArtifactError(
-            f"{file} answers {list(first.shape)} for one image; a classifier answers [1, classes]: cut it at its logits"
+            f"{file} has the output {list(first.shape)} for one image; a classifier has [1, classes]: cut it at its logits"
         )
     return int(first.shape[1])
 
@@ -131,15 +131,15 @@ def _compare(original: Run, steps: Preprocessing, folder: Path, file: Path) -> d
         reference = original(rows).reshape(len(images), -1)
         check_answers(reference, description, str(file))
         try:
-            answers = [image_engine.run(images), tensor_engine.run(rows)]
+            results = [image_engine.run(images), tensor_engine.run(rows)]
         except EngineFailed as error:
             raise ArtifactError(
                 f"{file} runs for one image but not for {len(images)}: export it with a dynamic batch"
             ) from error
-        worst = max(worst, *(_difference(logits, reference, file) for logits in answers))
+        worst = max(worst, *(_difference(logits, reference, file) for logits in results))
     if not worst <= TOLERANCE:
         raise ArtifactError(
-            f"{file} answers otherwise in a batch than alone, by {worst:.2g} of the largest logit; {TOLERANCE} is allowed"
+            f"{file} gives other logits in a batch than alone, by {worst:.2g} of the largest one; {TOLERANCE} is allowed"
         )
     return {"largest_relative_difference": worst, "batches": list(BATCHES), "tolerance": TOLERANCE}
 
@@ -147,7 +147,7 @@ def _compare(original: Run, steps: Preprocessing, folder: Path, file: Path) -> d
 def _difference(logits: NDArray[np.float32], reference: NDArray[np.float32], file: Path) -> float:
     if logits.shape != reference.shape:
         raise ArtifactError(
-            f"{file} answers {list(logits.shape)} for {len(reference)} images: its batch is fixed inside; "
+            f"{file} has the output {list(logits.shape)} for {len(reference)} images: its graph fixes the batch size; "
             "export it with a dynamic batch"
         )
     return logit_error(reference, logits)

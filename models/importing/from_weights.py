@@ -21,7 +21,7 @@ from models.zoo.registry import find_architecture
 
 @dataclass(frozen=True)
 class OwnWeights:
-    """A file of weights for an architecture of the zoo, with its labels by index and its preprocessing."""
+    """A file of weights for an architecture of the zoo, with labels by class index, and preprocessing."""
 
     architecture: str
     file: Path
@@ -46,13 +46,13 @@ def import_public(name: str, out: Path) -> Artifact:
 
 
 def import_own(name: str, weights: OwnWeights, out: Path) -> Artifact:
-    """Compiles a file of weights. Raises NotFound or ArtifactError."""
+    """Compiles a file of weights for an architecture of the zoo. Raises NotFound or ArtifactError."""
     plan = Plan(
         weights.architecture,
         "imported",
         weights.preprocessing,
         source=f"imported from {weights.file.name}",
-        licence="as its owner says",
+        licence="not stated",
         accuracy={"how": "not measured"},
         labels=weights.labels,
     )
@@ -63,9 +63,9 @@ def import_hub(name: str, model: HubModel, description: Description, out: Path) 
     """Compiles a network of timm or torchvision. Raises ArtifactError."""
     steps = model.steps(description)
     with torch.no_grad():
-        answer = model.net.eval()(torch.zeros(1, steps.channels, steps.size, steps.size))
-    if not isinstance(answer, torch.Tensor) or answer.ndim != 2:
-        raise ArtifactError(f"{model.source} is no classifier: its output is not [images, classes]")
+        output = model.net.eval()(torch.zeros(1, steps.channels, steps.size, steps.size))
+    if not isinstance(output, torch.Tensor) or output.ndim != 2:
+        raise ArtifactError(f"{model.source} is not a classifier: its output is not [images, classes]")
     plan = Plan(
         model.source.split(",")[0].replace(" ", "/"),
         "imported",
@@ -73,7 +73,7 @@ def import_hub(name: str, model: HubModel, description: Description, out: Path) 
         source=model.source,
         licence=model.licence,
         accuracy={"how": "not measured"},
-        labels=check_labels(description.over(model.known).labels, answer.shape[1]),
+        labels=check_labels(description.over(model.known).labels, output.shape[1]),
     )
     return compile_net(name, plan, model.net, out)
 

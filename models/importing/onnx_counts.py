@@ -1,4 +1,4 @@
-"""Counts parameters and multiply-accumulates (MACs) of an ONNX graph: of convolutions and products with weights."""
+"""Counts parameters, and multiply-accumulates (MACs) of convolutions and matrix products, of an ONNX graph."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def count_onnx_macs(model: onnx.ModelProto) -> int:
 
 
 def _macs(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
-    """MACs of a node: elements of its result times the weights that each element takes."""
+    """MACs of a node: elements of its result times the weights that contribute to each element."""
     if node.op_type not in ("Conv", "Gemm", "MatMul"):
         return 0
     weights, result = shapes.get(node.input[1], ()), shapes.get(node.output[0], ())

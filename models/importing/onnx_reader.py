@@ -1,4 +1,4 @@
-"""Reads ONNX files of other tools and refuses, with the reason, networks that cannot be served."""
+"""Reads ONNX files of other tools. Networks that cannot be served are refused with the reason."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Network:
     channels: int
     side: int
     opset: int
-    files: tuple[Path, ...]  # the file, and those that hold its weights
+    files: tuple[Path, ...]  # the ONNX file, and the files of its external weights
 
 
 def read_network(path: Path, side: int | None) -> Network:
-    """Reads a network; `side` is the side of its images where the file leaves it open. Raises ArtifactError."""
+    """Reads a network. `side` is the side of its images, if the file leaves that open. Raises ArtifactError."""
     model, files = _read(path)
     opset = _check_operators(model, path)
     nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
@@ -54,15 +54,15 @@ def _read(path: Path) -> tuple[onnx.ModelProto, tuple[Path, ...]]:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:
         raise ArtifactError(
-            f"{path} is no ONNX file, or was cut short ({type(error).__name__}): export or copy it again"
+            f"{path} is not an ONNX file or is truncated ({type(error).__name__}): export or copy it again"
         ) from error
     if not model.graph.node:
-        raise ArtifactError(f"{path} is no ONNX file, or was cut short (it holds no graph): export or copy it again")
+        raise ArtifactError(f"{path} is not an ONNX file or is truncated (it holds no graph): export or copy it again")
     external = _external_files(model.graph)
     missing = [name for name in external if not (path.parent / name).is_file()]
     if missing:
         raise ArtifactError(
-            f"{path} keeps its weights in {', '.join(missing)}, which is not in {path.parent}: put it there"
+            f"{path} keeps its weights in {', '.join(missing)}, which is not in {path.parent}: copy it there"
         )
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
@@ -73,8 +73,8 @@ def _read(path: Path) -> tuple[onnx.ModelProto, tuple[Path, ...]]:
 
 def _external_files(graph: onnx.GraphProto) -> list[str]:
     tensors = [tensor for tensor in graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
-    places = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
-    return sorted(places)
+    locations = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+    return sorted(locations)
 
 
 def _float_tensors(nodes: Iterable[onnx.NodeProto], weights: Iterable[onnx.TensorProto]) -> Iterator[onnx.TensorProto]:
@@ -121,20 +121,21 @@ def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     return [value for value in graph.input if value.name not in weights]
 
 
-def _only(what: str, values: Sequence[onnx.ValueInfoProto], path: Path) -> onnx.ValueInfoProto:
+def _only(role: str, values: Sequence[onnx.ValueInfoProto], path: Path) -> onnx.ValueInfoProto:
+    """The only input or output. Raises ArtifactError if there are several or none."""
     if len(values) != 1:
         names = ", ".join(value.name for value in values) or "none"
         raise ArtifactError(
-            f"{path} has {len(values)} {what}s ({names}); a classifier has one {what}: export only that"
+            f"{path} has {len(values)} {role}s ({names}); a classifier has one {role}: export only that"
         )
     return values[0]
 
 
-def _check_float(value: onnx.ValueInfoProto, what: str, path: Path) -> None:
+def _check_float(value: onnx.ValueInfoProto, role: str, path: Path) -> None:
     kind = value.type.tensor_type.elem_type
     if kind != TensorProto.FLOAT:
         name = TensorProto.DataType.Name(kind)
-        raise ArtifactError(f"the {what} {value.name} of {path} is {name}; export the network with a FLOAT {what}")
+        raise ArtifactError(f"the {role} {value.name} of {path} is {name}; export the network with a FLOAT {role}")
 
 
 def _check_input(value: onnx.ValueInfoProto, side: int | None, path: Path) -> tuple[int, int]:
@@ -148,11 +149,11 @@ def _check_input(value: onnx.ValueInfoProto, side: int | None, path: Path) -> tu
     batch, channels, height, width = shape
     if channels not in PIXELS:
         hint = " (it looks like [batch, height, width, channels]: transpose it)" if width in PIXELS else ""
-        raise ArtifactError(f"{where} has no 1 or 3 channels in second place{hint}")
+        raise ArtifactError(f"{where} does not have 1 or 3 channels as second dimension{hint}")
     if batch not in (None, 1):
         raise ArtifactError(f"{where} has a batch fixed at {batch}; export it with a dynamic batch")
     if (height or width) is None and side is None:
-        raise ArtifactError(f"{where} leaves height and width open; say with --size how large its images are")
+        raise ArtifactError(f"{where} leaves height and width open; set the side of its images with --size")
     height, width = height or width or side, width or height or side
     if height != width:
         raise ArtifactError(f"{where} is not square; Convoy crops squares")

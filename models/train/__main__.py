@@ -11,19 +11,27 @@ import torch
 
 from convoy.files import write_file
 from models.datasets import load_data
-from models.train.recipes import RECIPES, find_recipe, full_budget, of_length
+from models.train.recipes import RECIPES, find_recipe, full_budget, with_epochs
 from models.train.trainer import Trainer
 
 log = logging.getLogger("convoy.train")
 
 
 def main() -> None:
+    """Trains the recipe named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m models.train", description=__doc__)
     parser.add_argument("recipe", help=f"one of: {', '.join(RECIPES)}")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an unfinished run in it is resumed")
-    parser.add_argument("--budget", choices=("short", "full"), default="short", help="full: 200 epochs, for a GPU")
-    parser.add_argument("--epochs", type=int, help="number of epochs, instead of the recipe's")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s")
+    parser.add_argument(
+        "--budget",
+        choices=("short", "full"),
+        default="short",
+        help="full: 200 epochs, for a GPU  [default: %(default)s]",
+    )
+    parser.add_argument("--epochs", type=int, help="number of epochs  [default: by the recipe and --budget]")
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="threads of torch  [default: %(default)s]"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(arguments.threads)
@@ -31,7 +39,7 @@ def main() -> None:
     if arguments.budget == "full":
         recipe = full_budget(recipe)
     if arguments.epochs is not None:
-        recipe = of_length(recipe, arguments.epochs)
+        recipe = with_epochs(recipe, arguments.epochs)
     out, file = arguments.out, arguments.out / "result.json"
     if file.exists() and not (out / "checkpoint.pt").exists():
         parser.error(f"{file} was not written by this command; choose another --out or move it away")

@@ -12,7 +12,7 @@ Loss = Literal["cross_entropy", "map"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """SGD with Nesterov momentum; the rate rises over the share `warm_up` of the run, then falls by a cosine.
+    """SGD with Nesterov momentum. The learning rate rises over the share `warm_up` of the run, then follows a cosine down.
 
     For the last `restart_epochs` it restarts at `restart_rate` (warm restarts, arXiv 1608.03983).
 
@@ -87,12 +87,12 @@ RECIPES = {
 
 
 def full_budget(recipe: Recipe) -> Recipe:
-    """The recipe for a GPU: full images from the first epoch, and 200 epochs, as in the papers."""
-    return of_length(replace(recipe, early_epochs=0, early_side=0), 200)
+    """The recipe for a GPU: 200 epochs, as in the papers, with full images from the first one."""
+    return with_epochs(replace(recipe, early_epochs=0, early_side=0), 200)
 
 
-def of_length(recipe: Recipe, epochs: int) -> Recipe:
-    """The recipe with another number of epochs, in one cycle of the learning rate."""
+def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
+    """The recipe with another number of epochs and a single cycle of the learning rate."""
     return replace(recipe, epochs=epochs, restart_epochs=0, restart_rate=0.0)
 
 

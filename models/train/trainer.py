@@ -24,7 +24,7 @@ from models.train.recipes import Recipe
 from models.train.schedule import rate_at
 from models.zoo.registry import find_architecture
 
-RUBBISH = 10.0  # j of equation 9: keeps the penalty of incorrect classes finite
+RUBBISH = 10.0  # j of equation 9, the penalty of the "rubbish class": it bounds the penalties of incorrect classes
 
 log = logging.getLogger("convoy.train")
 
@@ -51,7 +51,7 @@ def normalise(images: Tensor, recipe: Recipe) -> Tensor:
 def augmented_batches(
     split: Split, recipe: Recipe, epoch: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(images, labels) of epoch `epoch` (from 0) in random order; the last, incomplete batch is left out."""
+    """(images UINT8 [batch, c, h, w], labels [batch]) of an epoch (from 0) in random order, without the incomplete last batch."""
     early = epoch < recipe.early_epochs
     shift, side = (0, recipe.early_side) if early else (recipe.shift, split.images.shape[1])
     images = F.pad(torch.from_numpy(split.images.transpose(0, 3, 1, 2).copy()), (shift,) * 4)
@@ -75,8 +75,8 @@ def augmented_batches(
 
 @contextmanager
 def sole_use(folder: Path) -> Iterator[None]:
-    """Locks a folder: two runs would overwrite each other's checkpoint. Raises ConfigError when another run holds it."""
-    with (folder / "lock").open("ab") as file:  # does not truncate a file of this name
+    """Locks a folder, because two runs would overwrite each other's checkpoint. Raises ConfigError if it is locked."""
+    with (folder / "lock").open("ab") as file:  # append mode does not truncate a user's file of this name
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -87,7 +87,7 @@ def sole_use(folder: Path) -> Iterator[None]:
 
 
 class Trainer:
-    """A run of a recipe in a folder; resumes from its checkpoint if there is one."""
+    """A run of a recipe in a folder. It resumes from the folder's checkpoint, if there is one."""
 
     def __init__(self, recipe: Recipe, data: DataSet, folder: Path) -> None:
         torch.manual_seed(recipe.seed)
@@ -113,8 +113,8 @@ class Trainer:
                     )
                 self.epoch += 1
                 self._save()
-                held_out = 100 * accuracy(self.net, self.data.held_out, self.recipe)
-                log.info("epoch %d/%d: loss %.4f, validation %.2f %%", self.epoch, self.recipe.epochs, loss, held_out)
+                validation = 100 * accuracy(self.net, self.data.held_out, self.recipe)
+                log.info("epoch %d/%d: loss %.4f, validation %.2f %%", self.epoch, self.recipe.epochs, loss, validation)
         return {split: accuracy(self.net, getattr(self.data, split), self.recipe) for split in ("held_out", "test")}
 
     def _train_epoch(self) -> float:
@@ -149,7 +149,7 @@ class Trainer:
             return
         state = read_state(self.checkpoint)
         if state["recipe"] != asdict(self.recipe):
-            raise ValueError(f"{self.checkpoint} is of another recipe; choose another --out or delete it")
+            raise ValueError(f"{self.checkpoint} belongs to another recipe; choose another --out or delete it")
         self.epoch = state["epoch"]
         self.net.load_state_dict(state["state_dict"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -157,11 +157,11 @@ class Trainer:
 
 @torch.no_grad()
 def accuracy(net: nn.Module, split: Split, recipe: Recipe, batch: int = 500) -> float:
-    """Top-1 accuracy (0..1), computed in FP32."""
+    """Top-1 accuracy (0..1) of a network on a split, computed in FP32."""
     net.eval()
     correct = 0
     for start in range(0, len(split.labels), batch):
         images = torch.from_numpy(split.images[start : start + batch].transpose(0, 3, 1, 2).copy())
-        answers = net(normalise(images, recipe)).argmax(1).numpy()
-        correct += int((answers == split.labels[start : start + batch]).sum())
+        predictions = net(normalise(images, recipe)).argmax(1).numpy()
+        correct += int((predictions == split.labels[start : start + batch]).sum())
     return correct / len(split.labels)

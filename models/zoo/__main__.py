@@ -11,6 +11,7 @@ from models.zoo.registry import ARCHITECTURES
 
 
 def main() -> None:
+    """Writes the facts of all architectures and the page that shows them."""
     argparse.ArgumentParser(prog="python -m models.zoo", description=__doc__).parse_args()
     FILE.write_text(render_facts([survey(architecture) for architecture in ARCHITECTURES.values()]))
     PAGE.write_text(render_page(read_facts()))

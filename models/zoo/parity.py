@@ -35,6 +35,7 @@ def measure(architecture: Architecture, seed: int = 0) -> float:
 
 
 def main() -> None:
+    """Measures the architectures named on the command line and writes the results."""
     parser = argparse.ArgumentParser(prog="python -m models.zoo.parity", description=__doc__)
     parser.add_argument("names", nargs="*", help="default: all architectures without a result")
     arguments = parser.parse_args()

@@ -36,10 +36,12 @@ class PreUnit(Residual):
 
 
 def norm_relu(maps: int) -> nn.Sequential:
+    """Batch normalization and ReLU of `maps` channels, the pre-activation of He et al. 2016."""
     return nn.Sequential(nn.BatchNorm2d(maps), nn.ReLU())
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution without bias that keeps the size, divided by `stride`."""
     return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
 
 

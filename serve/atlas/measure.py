@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from convoy.engine_names import Precision
 from convoy.errors import EngineFailed
 from models.engines.backends.registry import find_backend
-from models.engines.engine import Precision
 from serve.atlas.data import Cell, Interval, Power
 from serve.config.schema import Power as Declared
 from serve.energy.discovery import find_sources

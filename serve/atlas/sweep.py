@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from convoy.engine_names import Precision
 from convoy.errors import ArtifactError, ConfigError, EngineFailed
 from models.artifact import Artifact
 from models.engines.backends.registry import find_backend
-from models.engines.engine import Precision
 from models.engines.store.store import Store
 from serve.atlas.data import Atlas, Cell, Failure, Machine, Network, load_atlas, save_atlas
 from serve.atlas.measure import Task, idle_watts, measure_apart

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from convoy.engine_names import Precision
 from models.artifact import IMAGE_MODEL, Artifact, Manifest
 from models.compile.accuracy import top1_share
 from models.datasets import PACKAGES, load_data
 from models.engines.backends.registry import Backend
 from models.engines.build.builder import build_engine
 from models.engines.build.eval_data import find_eval_source
-from models.engines.engine import Precision
 from models.engines.spec import EngineSpec
 from models.engines.store.store import Store
 from serve.atlas.data import Accuracy, Network

@@ -96,7 +96,8 @@ class Batcher:
             size: rows.
             deadline: in monotonic seconds.
             priority: from 1, the most urgent; 0 is the default priority.
-            ready_in: expected seconds until the rows are decoded; 0 if they are decoded, or if no decoding is ahead of them.
+            ready_in: expected seconds until the rows are decoded, including the lag of the event loop; 0 if they are decoded, or
+                if nothing delays their decoding.
             decoded: the rows are decoded, so images that are still being decoded are not ahead of them.
 
         Raises Overloaded when the queue is full or the answer would be late, NotReady when closed.

@@ -31,7 +31,7 @@ class Backlog:
         self._last = (0, 0)
 
     def add(self, priority: int, deadline: float, amount: float) -> None:
-        """Adds work; `amount` in any unit, as long as all calls use the same."""
+        """Adds work. `deadline`: seconds, finite. `amount`: in any unit, as long as all calls use the same."""
         step = (priority, int(deadline / STEP_SECONDS))
         count, sum_ = self._steps.get(step, (0, 0.0))
         self._steps[step] = (count + 1, sum_ + amount)

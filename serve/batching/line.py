@@ -29,25 +29,37 @@ class RequestQueue(Protocol):
     limits: BatcherLimits
 
     @property
-    def waiting_rows(self) -> int: ...
+    def waiting_rows(self) -> int:
+        """Rows in the queue, without running ones."""
+        ...
 
     def admit(
         self, size: int, deadline: float, priority: int = 0, ready_in: float = 0.0, decoded: bool = False
-    ) -> None: ...
+    ) -> None:
+        """Decides whether `size` more rows can be answered in time. Arguments and errors as of `Batcher.admit`."""
+        ...
 
     def arrival(
         self, size: int, deadline: float, priority: int = 0, ready_in: float = 0.0
-    ) -> AbstractContextManager[None]: ...
+    ) -> AbstractContextManager[None]:
+        """Admits rows that are still being decoded; until the block ends they count as waiting."""
+        ...
 
-    def submit(self, rows: Any, deadline: float, priority: int = 0) -> asyncio.Future[Answer]: ...
+    def submit(self, rows: Any, deadline: float, priority: int = 0) -> asyncio.Future[Answer]:
+        """Queues admitted rows; the future receives their `Answer`."""
+        ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Fails the waiting rows and waits for the running ones."""
+        ...
 
 
 class MemberQueue(RequestQueue, Protocol):
     """The queue of a model. It can count the waiting rows of each ensemble that the model is a member of."""
 
-    def waiting_rows_of(self, futures: Collection[asyncio.Future[Answer]]) -> int: ...
+    def waiting_rows_of(self, futures: Collection[asyncio.Future[Answer]]) -> int:
+        """Rows in the queue that belong to these futures. Scans the whole queue, so call it for metrics only."""
+        ...
 
 
 async def run_in_parts(

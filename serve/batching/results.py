@@ -38,6 +38,7 @@ class Answer:
 
     @property
     def logits(self) -> NDArray[np.float32]:
+        """Logits of these rows, FP32 [rows, classes]: a view of the run's."""
         return self.run.logits[self.start : self.stop]
 
     @property

@@ -20,11 +20,11 @@ class FrozenModel(BaseModel):
 class Named(FrozenModel):
     """The base of models, ensembles, cascades and experiments: clients call them by name."""
 
-    name: str = Field(pattern=NAME)
-    version: str = Field("1", pattern=VERSION)
+    name: str = Field(pattern=NAME, description="name by which clients call it")
+    version: str = Field("1", pattern=VERSION, description="version that clients see and may ask for")
 
     @model_validator(mode="after")
-    def _name_is_free(self) -> Self:
+    def _name_is_not_reserved(self) -> Self:
         if self.name.endswith(TENSOR_SUFFIX):
             raise ValueError(f"names ending in {TENSOR_SUFFIX} are reserved for the tensor form of a model; rename it")
         return self

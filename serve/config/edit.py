@@ -7,7 +7,8 @@ would change indentation, quoting and the place of comments.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import yaml
@@ -20,10 +21,20 @@ BYTE_ORDER_MARK = "\ufeff"
 REPLACEABLE = (None, "'", '"')  # styles of scalars: a block scalar ends somewhere after its last line
 
 Edit = tuple[int, int, str]  # replace text[start:end]; an insertion where both are equal
+Outdated = Callable[[Sequence[str]], Collection[int]]  # comments to the indices of those to delete
 
 
-def set_model(text: str, name: str, changes: Mapping[str, Any], remarks: Sequence[str]) -> str:
+def set_model(
+    text: str,
+    name: str,
+    changes: Mapping[str, Any],
+    remarks: Sequence[str],
+    outdated: Outdated = lambda comments: (),
+) -> str:
     """The text with `changes` to the keys of a model, and `remarks` as comment lines above it.
+
+    `outdated` selects the comments to delete. It receives those above the model, from top to bottom without their #, up to
+    the nearest line that is neither blank nor a comment.
 
     Raises ConfigError when the text does not name the model, and when it cannot be edited safely: when it holds several
     documents, or when anchors, aliases or block scalars stand where the change belongs.
@@ -37,10 +48,10 @@ def set_model(text: str, name: str, changes: Mapping[str, Any], remarks: Sequenc
         raise ConfigError(f"the configuration does not name the model {name!r}; add it under models")
     number, node = found
     keys = document["models"][number]
-    changed = {key: value for key, value in changes.items() if key not in keys or not _same(keys[key], value)}
-    result = _apply(text, [*_remarks(text, node, remarks), *_changes(text, node, changed)])
+    changed = {key: value for key, value in changes.items() if key not in keys or not _equal(keys[key], value)}
+    result = _apply(text, [*_remarks(text, node, remarks, outdated), *_changes(text, node, changed)])
     document["models"][number] = keys | changed
-    if not _means(result, document):
+    if not _parses_to(result, document):
         wanted = ", ".join(f"{key}: {_flow(value)}" for key, value in changed.items())
         raise ConfigError(
             f"the model {name!r} cannot be edited safely: anchors, aliases, block scalars or explicit keys are in the way; "
@@ -72,16 +83,33 @@ def _replacement(text: str, node: yaml.Node, value: Any) -> Edit:
     return start, end, _flow(value) if text[start - 1 : start].isspace() else f" {_flow(value)}"
 
 
-def _remarks(text: str, node: yaml.MappingNode, remarks: Sequence[str]) -> list[Edit]:
+def _remarks(text: str, node: yaml.MappingNode, remarks: Sequence[str], outdated: Outdated) -> list[Edit]:
+    """Edits that insert comments above the model's line and delete the outdated ones."""
     before = [match.end() for match in LINE_BREAK.finditer(text, 0, node.start_mark.index)]
-    start = before[-1] if before else len(text) - len(text.removeprefix(BYTE_ORDER_MARK))
+    starts = [len(text) - len(text.removeprefix(BYTE_ORDER_MARK)), *before]
+    start = starts[-1]
     line = text[start : node.start_mark.index]
     margin = " " * (len(line) - len(line.lstrip()))
-    return [(start, start, "".join(f"{margin}# {remark}{_line_break(text)}" for remark in remarks))]
+    comments = _comments_above(text, starts)
+    deleted = [comments[number][:2] for number in outdated([comment for _, _, comment in comments])]
+    inserted = "".join(f"{margin}# {remark}{_line_break(text)}" for remark in remarks)
+    return [(start, start, inserted), *((first, end, "") for first, end in deleted)]
+
+
+def _comments_above(text: str, starts: Sequence[int]) -> list[tuple[int, int, str]]:
+    """Start, end and text of the comment lines directly above the last of the lines that start at `starts`."""
+    found = []
+    for start, end in reversed(list(pairwise(starts))):
+        line = text[start:end].strip()
+        if line.startswith("#"):
+            found.append((start, end, line[1:].strip()))
+        elif line:
+            break
+    return found[::-1]
 
 
 def _lines_after(text: str, position: int, lines: Sequence[str]) -> Edit:
-    """Inserts lines below the line of a position, which may be the last line and lack a line break."""
+    """Inserts lines below the line of a position. That line may be the last one, without a line break."""
     line_break, match = _line_break(text), LINE_BREAK.search(text, position)
     if match is None:
         return len(text), len(text), "".join(line_break + line for line in lines)
@@ -105,21 +133,21 @@ def _flow(value: Any) -> str:
     return listed.strip()[1:-1]
 
 
-def _same(old: Any, new: Any) -> bool:
+def _equal(old: Any, new: Any) -> bool:
     """Whether two values are equal; true and 1 are not, 10 and 10.0 are."""
     return isinstance(old, bool) is isinstance(new, bool) and bool(old == new)
 
 
-def _means(text: str, document: Any) -> bool:
-    """Whether a text holds a document. This catches every edit that the positions alone cannot prove safe."""
+def _parses_to(text: str, document: Any) -> bool:
+    """Whether a text parses to a document. This catches every edit that the positions alone cannot prove safe."""
     try:
         return bool(parse_yaml(text) == document)
-    except (ConfigError, RecursionError):  # a document may hold itself
+    except (ConfigError, RecursionError):  # an alias may refer to the node that contains it
         return False
 
 
 def _find_model(root: yaml.Node | None, name: str) -> tuple[int, yaml.MappingNode] | None:
-    """A model's place under `models`, and its node."""
+    """The index of a model under `models`, and its node."""
     models = _value(root, "models")
     for number, node in enumerate(models.value if isinstance(models, yaml.SequenceNode) else []):
         named = _value(node, "name")

@@ -14,12 +14,14 @@ from serve.config.base import FrozenModel, Named
 class Voter(FrozenModel):
     """A model that is part of an ensemble or a cascade."""
 
-    model: str
+    model: str = Field(description="name of the model; in a cascade also of an ensemble")
     views: tuple[View, ...] = Field(
-        ("identity",), description="views of the image (test-time augmentation), one vote each"
+        ("identity",),
+        description="views of the image (test-time augmentation), which share the weight of the model equally",
     )
     calibrated: bool = Field(
-        False, description="divide the logits by the temperature in the manifest (Guo et al., 2017)"
+        False,
+        description="divide the logits by the temperature in the manifest (temperature scaling, Guo et al., 2017)",
     )
 
     @model_validator(mode="after")
@@ -41,13 +43,13 @@ class EnsembleConfig(Named):
 
     kind: ClassVar[str] = "ensemble"
 
-    members: tuple[MemberConfig, ...] = Field(min_length=1)
-    combine: Rule = "mean_probability"
-    min_members: int = Field(1, ge=1, description="fewer member results than this fail the request")
+    members: tuple[MemberConfig, ...] = Field(min_length=1, description="models whose results are combined")
+    combine: Rule = Field("mean_probability", description="rule that combines the results of the members")
+    min_members: int = Field(1, ge=1, description="smallest number of member results; a request with fewer fails")
     deadline_ms: float | None = Field(
         None,
         gt=0,
-        description="member results that have arrived by then are combined; null: the deadline of the request",
+        description="time to wait for member results, later ones are left out; null: until the deadline of the request",
     )
 
     @model_validator(mode="after")
@@ -61,9 +63,14 @@ class StageConfig(Voter):
     """A model or ensemble of a cascade. Its result is final when it is confident enough; that of the last stage always is."""
 
     margin: float | None = Field(
-        None, ge=0, le=1, description="final when the two best probabilities differ by at least this much"
+        None,
+        ge=0,
+        le=1,
+        description="the result is final when its two highest probabilities differ by at least this much",
     )
-    entropy: float | None = Field(None, ge=0, description="final when the entropy is at most this many nats")
+    entropy: float | None = Field(
+        None, ge=0, description="the result is final when its entropy is at most this many nats"
+    )
 
     @model_validator(mode="after")
     def _one_threshold(self) -> Self:
@@ -73,16 +80,19 @@ class StageConfig(Voter):
 
     @property
     def has_threshold(self) -> bool:
+        """Whether uncertain images go on to the next stage."""
         return self.margin is not None or self.entropy is not None
 
 
 class CascadeConfig(Named):
-    """A model that runs each stage only on the images for which the stage before was not confident."""
+    """A model that runs a stage only on the images whose result in the previous stage was not confident enough."""
 
     kind: ClassVar[str] = "cascade"
 
-    stages: tuple[StageConfig, ...] = Field(min_length=2)
-    deadline_ms: float | None = Field(None, gt=0, description="the latest result by then is final; null: the request's")
+    stages: tuple[StageConfig, ...] = Field(min_length=2, description="models or ensembles, the cheapest first")
+    deadline_ms: float | None = Field(
+        None, gt=0, description="time after which the latest result is final; null: until the deadline of the request"
+    )
 
     @model_validator(mode="after")
     def _thresholds_decide(self) -> Self:

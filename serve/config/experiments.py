@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from serve.config.base import NAME, FrozenModel
 
-VERSION = "1"
+VERSION = "1"  # of every experiment in metadata and metrics; its definitions are numbered as revisions of the ledger
 
 Mode = Literal["split", "canary", "shadow", "paired", "bandit"]
 Metric = Literal["accuracy", "reward"]
@@ -17,27 +17,37 @@ Metric = Literal["accuracy", "reward"]
 class Arm(FrozenModel):
     """One of the compared models: a model, an ensemble or a cascade."""
 
-    name: str = Field(pattern=NAME)
-    model: str
+    name: str = Field(pattern=NAME, description="name of the arm in answers and reports")
+    model: str = Field(description="name of a model, an ensemble or a cascade")
     version: str = Field("", description="version of the model; empty: the served one")
-    weight: float | None = Field(None, ge=0, le=1, description="share of the units; set it for all arms or for none")
+    weight: float | None = Field(
+        None, ge=0, le=1, description="share of the units of assignment; set it for all arms or for none"
+    )
 
 
 class Guardrails(FrozenModel):
     """Limits of an arm. An arm is stopped when its whole confidence sequence lies beyond a limit."""
 
-    p99_ms: float | None = Field(None, gt=0)
-    error_rate: float | None = Field(None, gt=0, lt=1)
-    joules_per_image: float | None = Field(None, gt=0)
-    loss: float | None = Field(None, gt=0, lt=1, description="largest loss of the metric against the control")
+    p99_ms: float | None = Field(None, gt=0, description="largest 99th percentile of the latency")
+    error_rate: float | None = Field(None, gt=0, lt=1, description="largest share of requests that fail")
+    joules_per_image: float | None = Field(None, gt=0, description="largest energy of an image")
+    loss: float | None = Field(
+        None, gt=0, lt=1, description="largest amount by which the metric is below the control's"
+    )
 
 
 class Experiment(FrozenModel):
     """An experiment, which clients call by its name like a model. The first arm is the control."""
 
-    name: str = Field(pattern=NAME, max_length=60)
-    mode: Mode = "split"
-    arms: tuple[Arm, ...] = Field(min_length=2, max_length=16)
+    name: str = Field(pattern=NAME, max_length=60, description="name by which clients call the experiment")
+    mode: Mode = Field(
+        "split",
+        description="split: fixed shares; canary: the share of the second arm grows; bandit: the better arm gets more; "
+        "shadow and paired: the control answers, the other arms classify copies of some or of all requests",
+    )
+    arms: tuple[Arm, ...] = Field(
+        min_length=2, max_length=16, description="the compared models; the first is the control"
+    )
     sticky: str = Field(
         "request",
         pattern=r"^(request|address|header:[a-z0-9\-]{1,60}|field:[A-Za-z0-9_]{1,60})$",
@@ -54,15 +64,17 @@ class Experiment(FrozenModel):
     percent: float = Field(
         10, gt=0, le=100, description="shadow: percentage of requests that are copied to the other arms"
     )
-    ramp: tuple[float, ...] = Field((1, 5, 25, 50, 100), description="canary: percentage for the second arm, by stage")
-    stage_seconds: float = Field(0, ge=0, description="canary: duration of a stage; 0: stages are advanced by hand")
-    stage_samples: int = Field(
-        100, ge=1, description="canary: answers of the second arm before the next stage may begin"
+    ramp: tuple[float, ...] = Field(
+        (1, 5, 25, 50, 100), description="canary: percentage of requests for the second arm, by stage"
     )
+    stage_seconds: float = Field(
+        0, ge=0, description="canary: shortest duration of a stage; 0: stages are advanced by hand"
+    )
+    stage_samples: int = Field(100, ge=1, description="canary: smallest number of answers of the second arm in a stage")
     label_seconds: float = Field(3600, gt=0, description="time within which most labels arrive")
-    guardrails: Guardrails = Guardrails()
+    guardrails: Guardrails = Field(Guardrails(), description="limits that stop an arm")
     webhook: str = Field(
-        "", repr=False, pattern=r"^(|https?://.+)$", description="URL that receives every decision by POST"
+        "", repr=False, pattern=r"^(|https?://.+)$", description="URL to which every decision is sent by POST"
     )
 
     @model_validator(mode="after")
@@ -101,6 +113,7 @@ class Experiment(FrozenModel):
 
     @property
     def control(self) -> Arm:
+        """The first arm: the others are compared with it."""
         return self.arms[0]
 
     def weights(self, stage: int = 0) -> dict[str, float]:

@@ -1,4 +1,7 @@
-"""The schema of `convoy.yaml`: frozen values, unknown keys refused. The environment is read in this module only."""
+"""The schema of `convoy.yaml`: values are immutable, unknown keys are refused.
+
+Only this module and `deployments/local.py` read the environment.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from convoy.credentials import node_folder
+from convoy.engine_names import BackendName, Precision
 from convoy.errors import unknown
 from convoy.files import expand_home
 from models.artifact import BUNDLED, MANIFEST, WEIGHTS
-from models.engines.backends.registry import BackendName
-from models.engines.engine import Precision
 from serve.config.base import NAME, TENSOR_SUFFIX, FrozenModel, Named
 from serve.config.ensembles import CascadeConfig, EnsembleConfig
 from serve.config.experiments import Experiment
@@ -39,14 +41,14 @@ class Listen(FrozenModel):
     host: str = Field(
         "127.0.0.1", description="address of every listener; 0.0.0.0 accepts connections from other machines"
     )
-    http_port: int = Field(8000, ge=1, le=65535)
-    grpc_port: int = Field(8001, ge=1, le=65535)
-    metrics_port: int = Field(8002, ge=1, le=65535)
+    http_port: int = Field(8000, ge=1, le=65535, description="port of the HTTP API and the web page")
+    grpc_port: int = Field(8001, ge=1, le=65535, description="port of the gRPC services")
+    metrics_port: int = Field(8002, ge=1, le=65535, description="port of the Prometheus metrics")
     grpc_server: GrpcServer = Field(
         "native",
         description="native: HTTP/2 in Rust outside the GIL; grpcio: Google's server, which is always used with TLS",
     )
-    tls: Tls | None = Field(None, description="on all three ports; null: plain text")
+    tls: Tls | None = Field(None, description="certificate and key for all three ports; null: no encryption")
     notice_seconds: float = Field(
         2,
         ge=0,
@@ -54,7 +56,7 @@ class Listen(FrozenModel):
         description="time that a stopping gateway reports itself as not ready before it closes its listeners",
     )
     cors_origins: tuple[Origin, ...] = Field(
-        (), description="origins whose scripts may read answers (CORS), each as https://host"
+        (), description="web origins whose scripts may read answers (CORS), each as https://host"
     )
 
     @model_validator(mode="after")
@@ -65,6 +67,7 @@ class Listen(FrozenModel):
 
     @property
     def http_scheme(self) -> str:
+        """The scheme of the HTTP listener's URLs."""
         return "https" if self.tls else "http"
 
 
@@ -76,13 +79,13 @@ class Limits(FrozenModel):
         2**30, ge=1024, description="memory for HTTP request bodies in a gateway; requests beyond it are answered 503"
     )
     pixels: int = Field(50_000_000, ge=1024, description="largest width x height of an image, checked before decoding")
-    images_per_request: int = Field(64, ge=1)
+    images_per_request: int = Field(64, ge=1, description="largest number of images in a request")
     queue_rows: int = Field(
         1024, ge=1, description="images in the queue of one model; requests beyond it are answered 503"
     )
-    deadline_ms: float = Field(30_000, gt=0, description="deadline of requests that name none")
+    deadline_ms: float = Field(30_000, gt=0, description="deadline of requests that set none")
     connections: int = Field(
-        10_000, ge=1, description="open HTTP connections of a gateway; further ones are answered 503"
+        10_000, ge=1, description="open HTTP connections of a gateway; further connections are answered 503"
     )
     header_bytes: int = Field(
         32 * 1024, ge=1024, description="largest request head, including trailers and chunk extensions"
@@ -101,7 +104,7 @@ class Limits(FrozenModel):
 class ApiKey(FrozenModel):
     """Rights of an API key. Only the hash of the key is stored: `convoy keys new` makes the key and this entry."""
 
-    name: str = Field(pattern=NAME)
+    name: str = Field(pattern=NAME, description="name of the key in logs and errors")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key")
     models: tuple[str, ...] | None = Field(
         None, description="names of the models, ensembles and experiments that the key may call; null: all"
@@ -111,13 +114,15 @@ class ApiKey(FrozenModel):
     admin: bool = Field(
         False, description="may load and unload models, change experiments, and read statistics of all traffic"
     )
-    metrics: bool = Field(False, description="may read metrics; once any key has this right, reading metrics needs one")
+    metrics: bool = Field(
+        False, description="may read metrics; if any key has this right, metrics can be read only with such a key"
+    )
 
 
 class Logging(FrozenModel):
     """Logs of the gateways, written as JSON lines to runtime_dir."""
 
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="lowest level that is logged")
     access: bool = Field(False, description="log every request; costs throughput")
 
 
@@ -125,7 +130,7 @@ class Tracing(FrozenModel):
     """OpenTelemetry spans; needs the extra `tracing`."""
 
     endpoint: str = Field(
-        "", description="OTLP collector, for example http://127.0.0.1:4318/v1/traces; empty: no spans"
+        "", description="URL of an OTLP collector, for example http://127.0.0.1:4318/v1/traces; empty: no spans"
     )
     sample: float = Field(0.01, ge=0, le=1, description="share of requests without a traceparent that are traced")
 
@@ -146,22 +151,25 @@ class Power(FrozenModel):
 
     @property
     def declared(self) -> bool:
+        """Whether watts are declared for this machine."""
         return self.idle_watts is not None
 
 
 class ModelConfig(Named):
     """One served model."""
 
-    artifact: str = Field("", description="folder of the artifact; empty: the bundled one of the same name")
+    artifact: str = Field("", description="folder of the artifact; empty: the bundled artifact of the same name")
     engine: BackendName = Field(
         "onnxruntime",
         description="runtime: onnxruntime, openvino, or on NVIDIA GPUs onnxruntime-cuda, onnxruntime-tensorrt, tensorrt",
     )
     precision: Precision = Field(
         "fp32",
-        description="number format of the engine; an engine that is not in the store is built and checked for accuracy",
+        description="number format of the engine; an engine that is not in the store is built and its accuracy checked",
     )
-    placement: Placement = Field("local", description="engine in the gateway (local) or in hosts of its own")
+    placement: Placement = Field(
+        "local", description="local: the engine runs inside each gateway; dedicated: in host processes of its own"
+    )
     replicas: int = Field(1, ge=1, description="number of hosts of a dedicated model")
     max_replicas: int = Field(
         0, ge=0, description="autoscale the hosts from `replicas` up to this number; 0: no autoscaling"
@@ -172,11 +180,17 @@ class ModelConfig(Named):
         description="share of a GPU and of its memory, reserved in Ray for each dedicated host; 0: no limit",
     )
     threads: int = Field(0, ge=0, description="intra-op threads of the engine; 0: decided by the thread plan")
-    max_batch: int = Field(32, ge=1, le=1024)
-    target_ms: float = Field(50, gt=0, description="longest run of a batch; sets the batch limit by the latency curve")
-    cache_mb: float = Field(0, ge=0, description="response cache in each gateway, for repeated images; 0: no cache")
+    max_batch: int = Field(32, ge=1, le=1024, description="largest number of images in a batch")
+    target_ms: float = Field(
+        50, gt=0, description="longest engine time of a batch; together with the latency curve it sets the batch limit"
+    )
+    cache_mb: float = Field(
+        0,
+        ge=0,
+        description="size of the response cache of each gateway, in MiB; repeated images are answered from it; 0: no cache",
+    )
     cache_least_hit_rate: float = Field(
-        0.05, ge=0, le=1, description="the cache is switched off for a while when its hit rate is lower"
+        0.05, ge=0, le=1, description="the cache is bypassed for a while when its hit rate is lower than this"
     )
 
     @model_validator(mode="after")
@@ -189,17 +203,22 @@ class ModelConfig(Named):
 
     @property
     def folder(self) -> Path:
+        """Folder of the artifact: a bundled one unless `artifact` names another."""
         return expand_home(self.artifact) if self.artifact else BUNDLED / self.name
 
 
 class Catalog(FrozenModel):
     """The models that a gateway serves, and the API keys that may call them; sent to gateways as Ray Serve `user_config`."""
 
-    models: tuple[ModelConfig, ...]
-    ensembles: tuple[EnsembleConfig, ...] = ()
-    cascades: tuple[CascadeConfig, ...] = ()
-    experiments: tuple[Experiment, ...] = ()
-    keys: tuple[ApiKey, ...] = Field((), description="empty: every client that reaches a listener may send requests")
+    models: tuple[ModelConfig, ...] = Field(description="models, each with its artifact, engine and placement")
+    ensembles: tuple[EnsembleConfig, ...] = Field((), description="models that combine the results of other models")
+    cascades: tuple[CascadeConfig, ...] = Field(
+        (), description="models that ask larger models only about unsure images"
+    )
+    experiments: tuple[Experiment, ...] = Field((), description="comparisons of models on live traffic")
+    keys: tuple[ApiKey, ...] = Field(
+        (), description="API keys; empty: every client that reaches a listener may send requests"
+    )
 
     @model_validator(mode="after")
     def _keys_differ(self) -> Self:
@@ -236,7 +255,7 @@ class Catalog(FrozenModel):
 
     @property
     def arms(self) -> set[str]:
-        """Every name that an arm of an experiment may use as its model."""
+        """Names that an arm of an experiment may use as its model."""
         models = {model.name for model in self.models}
         forms = {name + TENSOR_SUFFIX for name in models}
         return models | forms | {config.name for config in (*self.ensembles, *self.cascades)}
@@ -271,12 +290,14 @@ class LedgerConfig(FrozenModel):
         0.25,
         gt=0,
         le=60,
-        description="seconds between writes, and the most that a killed gateway loses",
+        description="seconds between writes; a killed gateway loses at most the events of this time",
     )
     events: int = Field(
-        50_000, ge=100, description="events buffered while the ledger is unavailable; further ones are dropped"
+        50_000,
+        ge=100,
+        description="events that are buffered while the ledger is unavailable; further events are dropped",
     )
-    retention_days: float = Field(90, gt=0, description="how long requests of ended revisions are kept")
+    retention_days: float = Field(90, gt=0, description="days for which the requests of ended revisions are kept")
 
 
 class Settings(Catalog):
@@ -291,21 +312,23 @@ class Settings(Catalog):
     gateways: int = Field(1, ge=1, description="gateway processes on a node")
     cores: int = Field(0, ge=0, description="cores of a node that the thread plan divides; 0: all cores of the cgroup")
     runtime_dir: str = Field(
-        "", description="folder for sockets, metrics files and logs of this node; empty: one in the temporary folder"
+        "", description="folder for the sockets, metrics files and logs of a node; empty: one in the temporary folder"
     )
     models_memory_mb: float = Field(
         0,
         ge=0,
-        description="memory budget for the engines of local models in each gateway: models are loaded at their first request, "
-        "and the least recently used one is unloaded to make room; 0: all are loaded at the start",
+        description="memory budget for the engines of local models in each gateway, in MiB: a model is loaded at its first "
+        "request, and the least recently used model is unloaded to make room; 0: all are loaded at the start",
     )
     engines: str = Field(
         "",
-        description="engine store: a folder (empty: one in the user's cache), or a URL that machines share, such as "
-        "s3://bucket/engines or file:///mnt/engines (extra `store`), with the user's cache in front of it",
+        description="engine store: a folder (empty: one in the user's cache folder), or a URL that machines share, such as "
+        "s3://bucket/engines or file:///mnt/engines (extra `store`), which the user's cache folder caches",
     )
     atlas: str = Field("", description="data file of `convoy atlas`; empty: the file that it writes by default")
-    models: tuple[ModelConfig, ...] = Field(default_factory=lambda: bundled_models())
+    models: tuple[ModelConfig, ...] = Field(
+        default_factory=lambda: bundled_models(), description="models; by default every bundled one"
+    )
     ledger: LedgerConfig = LedgerConfig()
 
     @model_validator(mode="after")
@@ -320,9 +343,9 @@ class Settings(Catalog):
             raise ValueError(
                 "experiments in a cluster need a PostgreSQL ledger.url, because nodes share no SQLite file"
             )
-        hosted = [model.name for model in self.models if model.placement == "dedicated"]
-        if hosted and not self.cluster.host_nodes:
-            raise ValueError(f"set cluster.host_nodes: {', '.join(hosted)} are placed dedicated")
+        dedicated = [model.name for model in self.models if model.placement == "dedicated"]
+        if dedicated and not self.cluster.host_nodes:
+            raise ValueError(f"set cluster.host_nodes, because {', '.join(dedicated)} have placement dedicated")
         return self
 
     @property
@@ -334,6 +357,7 @@ class Settings(Catalog):
 
     @property
     def atlas_path(self) -> Path:
+        """The atlas file that the server shows."""
         return expand_home(self.atlas) if self.atlas else default_atlas()
 
     @property

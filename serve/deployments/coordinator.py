@@ -31,12 +31,15 @@ class Coordinator:
         self._watch = asyncio.create_task(watch(ClockWatchdog(), renew_controller))
 
     async def set_loaded(self, model: str, loaded: bool, known: Revision) -> Change:
+        """As `Revisions.set_loaded`."""
         return await self._revisions.set_loaded(model, loaded, known)
 
     async def follow(self, follower: str, known: Revision, report: Report) -> Revision:
+        """As `Revisions.follow`."""
         return await self._revisions.follow(follower, known, report)
 
     async def report(self, follower: str, report: Report) -> None:
+        """As `Revisions.report`."""
         await self._revisions.report(follower, report)
 
 

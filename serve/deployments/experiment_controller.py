@@ -65,6 +65,7 @@ class ExperimentControllerDeployment:
         self._thread.start()
 
     async def start(self, definition: str) -> dict[str, Any]:
+        """Starts an experiment from its definition in JSON; returns its report."""
         return await asyncio.to_thread(self._start, definition)
 
     def _start(self, definition: str) -> dict[str, Any]:
@@ -72,15 +73,19 @@ class ExperimentControllerDeployment:
         return self._controller.report(Experiment.model_validate_json(definition).name).document()
 
     async def ramp(self, name: str, percent: float | None) -> None:
+        """Moves an experiment to the next step of its ramp, or to `percent`."""
         await asyncio.to_thread(self._controller.ramp, name, percent)
 
     async def stop(self, name: str, arm: str) -> None:
+        """Stops an arm, or the whole experiment if `arm` is empty."""
         await asyncio.to_thread(self._controller.stop, name, arm)
 
     async def promote(self, name: str, arm: str) -> None:
+        """Gives an arm all the traffic."""
         await asyncio.to_thread(self._controller.promote, name, arm)
 
     async def report(self, name: str) -> dict[str, Any]:
+        """The experiment's report, JSON-ready."""
         return (await asyncio.to_thread(self._controller.report, name)).document()
 
     def check_health(self) -> None:

@@ -38,6 +38,7 @@ class DeclaredMachine:
         self._busy_before = busy()
 
     def joules(self) -> float:
+        """Idle watts times the time, plus the watts of a busy core times the CPU time. Raises SourceGone."""
         try:
             used = self._busy() - self._busy_before
         except (OSError, ValueError) as error:

@@ -13,6 +13,8 @@ COUNTED = (WORK.name, ENGINE_SHARE.name)
 
 
 class Model(NamedTuple):
+    """A served model; both fields are labels of its metrics."""
+
     name: str
     version: str
 

@@ -19,13 +19,24 @@ class Source(Protocol):
     """The energy counter of one chip; `device` is the device of the engines that may use it."""
 
     @property
-    def chip(self) -> str: ...
+    def chip(self) -> str:
+        """The chip's name in metrics."""
+        ...
+
     @property
-    def device(self) -> str: ...
+    def device(self) -> str:
+        """The device of the engines that may use the chip: `cpu`, or `cuda:0` and so on."""
+        ...
+
     @property
-    def source(self) -> SourceName: ...
+    def source(self) -> SourceName:
+        """Where the figures come from."""
+        ...
+
     @property
-    def method(self) -> Method: ...
+    def method(self) -> Method:
+        """How the figures are made."""
+        ...
 
     @property
     def idle_watts(self) -> float | None:

@@ -22,11 +22,19 @@ class Served(Protocol):
     """The properties of a served model that a composition needs."""
 
     @property
-    def version(self) -> str: ...
+    def version(self) -> str:
+        """The version that clients see."""
+        ...
+
     @property
-    def manifest(self) -> Manifest: ...
+    def manifest(self) -> Manifest:
+        """The manifest of its artifact."""
+        ...
+
     @property
-    def batcher(self) -> MemberQueue: ...
+    def batcher(self) -> MemberQueue:
+        """The queue of its engine."""
+        ...
 
 
 def compositions_of(catalog: Catalog) -> list[CompositionConfig]:

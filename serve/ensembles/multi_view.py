@@ -29,10 +29,12 @@ class Geometry:
 
     @classmethod
     def of(cls, steps: Preprocessing, views: tuple[View, ...]) -> Geometry:
+        """The geometry of a model's preprocessing, with the views of a member."""
         return cls(steps.channels, steps.resize, steps.size, views)
 
     @property
     def steps(self) -> Preprocessing:
+        """Preprocessing of one image, without normalization."""
         return Preprocessing(self.channels, self.resize, self.size, (), ())
 
     @property

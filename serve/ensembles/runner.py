@@ -25,15 +25,23 @@ class Composition(Protocol):
     """An ensemble or a cascade."""
 
     @property
-    def waiting_rows(self) -> int: ...
+    def waiting_rows(self) -> int:
+        """Rows of this composition in the queues of its members."""
+        ...
 
-    async def run(self, views: Views, deadline: float, priority: int = 0) -> EnsembleResult: ...
+    async def run(self, views: Views, deadline: float, priority: int = 0) -> EnsembleResult:
+        """Runs the members on views; `deadline` in monotonic seconds. Raises ConvoyError if too few answer."""
+        ...
 
-    def admit(self, images: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> None: ...
+    def admit(self, images: int, deadline: float, priority: int = 0, ready_in: float = 0.0) -> None:
+        """As `Batcher.admit`, for images. Raises Overloaded if too few members could answer in time."""
+        ...
 
     def arrival(
         self, images: int, deadline: float, priority: int = 0, ready_in: float = 0.0
-    ) -> AbstractContextManager[None]: ...
+    ) -> AbstractContextManager[None]:
+        """As `Batcher.arrival`, for images."""
+        ...
 
 
 class EnsembleRunner:

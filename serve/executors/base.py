@@ -9,7 +9,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.engine import Precision, TensorSpec
+from convoy.engine_names import Precision
+from models.engines.engine import TensorSpec
 from serve.batching.latency_curve import LatencyCurve
 from serve.batching.slots import Slots
 
@@ -34,6 +35,7 @@ class EngineFacts:
 
     @property
     def label(self) -> str:
+        """Name, version and precision, as shown to users."""
         return f"{self.engine} {self.version} {self.precision}"
 
 
@@ -67,7 +69,9 @@ class Executor(Protocol):
         ...
 
     @property
-    def facts(self) -> EngineFacts: ...
+    def facts(self) -> EngineFacts:
+        """The engine that runs now, or the one that a load will start."""
+        ...
 
     @property
     def loaded(self) -> bool:
@@ -92,4 +96,6 @@ class Executor(Protocol):
         """Raises if an engine in this process cannot answer. Does nothing if there is none."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Stops background work and frees an engine in this process."""
+        ...

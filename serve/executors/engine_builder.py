@@ -33,6 +33,7 @@ class EngineBuilder:
         threading.Thread(target=self._run, args=(done,), daemon=True, name=f"build-{self._name}").start()
 
     def stop(self) -> None:
+        """Ends the build process and starts no other."""
         self._stopped = True
         if self._process is not None:
             self._process.terminate()

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from convoy.engine_names import Precision
 from convoy.errors import ConfigError
 from models.artifact import IMAGE_MODEL, TENSOR_MODEL, Artifact
 from models.engines.backends.registry import Backend, find_backend
 from models.engines.build.eval_data import find_eval_source
-from models.engines.engine import Engine, Precision
+from models.engines.engine import Engine
 from models.engines.spec import EngineSpec, spec_key
 from models.engines.store.store import Store
 from serve.config.schema import ModelConfig, Settings

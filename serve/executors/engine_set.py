@@ -82,6 +82,7 @@ class EngineSet:
 
     @property
     def classes(self) -> int:
+        """Columns of the logits."""
         return self._classes
 
     def run(self, form: Form, rows: NDArray[Any]) -> NDArray[np.float32]:

@@ -99,6 +99,7 @@ class LazyExecutor:
 
     @property
     def resident(self) -> Resident:
+        """Its size and last use, for the memory budget."""
         used = self._engine.ran_at if self._engine else 0.0
         return Resident(self._name, self.size, used, self.slots.taken > 0)
 

@@ -41,7 +41,9 @@ class Evictable(Protocol):
     """A model under the budget: see `serve.executors.lazy`."""
 
     @property
-    def resident(self) -> Resident: ...
+    def resident(self) -> Resident:
+        """Its name, size and last use."""
+        ...
 
     async def evict(self) -> None:
         """Frees the engine once its running batches have finished."""
@@ -63,9 +65,11 @@ class MemoryBudget:
 
     @property
     def used(self) -> int:
+        """Bytes of the loaded models."""
         return sum(model.resident.size for model in self._models.values())
 
     def has_room(self, size: int) -> bool:
+        """Whether `size` more bytes fit without an eviction."""
         return self.used + size <= self.budget
 
     async def make_room(self, size: int) -> None:
@@ -77,6 +81,7 @@ class MemoryBudget:
                 await model.evict()
 
     def add(self, model: Evictable) -> None:
+        """Counts a loaded model."""
         self._models[model.resident.name] = model
 
     def remove(self, model: Evictable) -> None:

@@ -76,6 +76,7 @@ class DataPlane:
         return self.endpoints.find(name, version)
 
     def new_id(self) -> str:
+        """A request id that no other replica makes."""
         return f"{self._prefix}-{next(self._ids):x}"
 
     def deadline(self, started: float, timeout: float | None) -> float:
@@ -93,7 +94,8 @@ class DataPlane:
         """
         if endpoint.has_own_queue and endpoint.name not in self._caches:
             decoding = self._decoders.backlog(context.deadline, context.priority) if large else 0.0
-            endpoint.batcher.admit(1, context.deadline, context.priority, decoding + self.lag.expected())
+            ready_in = decoding + self.lag.expected()  # a busy event loop starts the decoding later
+            endpoint.batcher.admit(1, context.deadline, context.priority, ready_in)
 
     async def classify(self, endpoint: Endpoint, context: RequestContext, images: Sequence[ImageBytes]) -> list[Answer]:
         """Decodes and runs encoded images; the answers hold one row per image, in their order. Raises ConvoyError."""

@@ -37,11 +37,17 @@ log = logging.getLogger("convoy.repository")
 class Decides(Protocol):
     """The coordinator: see `serve.deployments.coordinator.CoordinatorClient`."""
 
-    async def set_loaded(self, model: str, loaded: bool, known: Revision) -> Change: ...
+    async def set_loaded(self, model: str, loaded: bool, known: Revision) -> Change:
+        """Asks for a model to be loaded or unloaded on every gateway. `known`: the revision that the caller has."""
+        ...
 
-    async def follow(self, follower: str, known: Revision, report: Report) -> Revision: ...
+    async def follow(self, follower: str, known: Revision, report: Report) -> Revision:
+        """The first revision after `known`; waits for it, up to a limit."""
+        ...
 
-    async def report(self, follower: str, report: Report) -> None: ...
+    async def report(self, follower: str, report: Report) -> None:
+        """Reports the state of the models of a gateway."""
+        ...
 
 
 class Repository:
@@ -164,6 +170,7 @@ class Repository:
         await self._change(self._model(name), False)
 
     def close(self) -> None:
+        """Stops following the coordinator and loading models."""
         for task in self._tasks:
             task.cancel()
         for state in self._states.values():

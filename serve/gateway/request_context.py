@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -17,9 +16,13 @@ class Caller(Protocol):
     """The client of a request; `header` also finds gRPC metadata, by names in lower case."""
 
     @property
-    def address(self) -> str: ...
+    def address(self) -> str:
+        """The client's IP address, empty if it is not known."""
+        ...
 
-    def header(self, name: str) -> str | None: ...
+    def header(self, name: str) -> str | None:
+        """The value of a header, None if it is absent."""
+        ...
 
 
 class NoCaller:
@@ -43,7 +46,7 @@ class RequestContext:
     Attributes:
         timings: the times at which the request passed each stage.
         caller: its client.
-        deadline: monotonic seconds after which the answer is useless.
+        deadline: monotonic seconds after which the answer is useless; finite, since the queues sort work into steps of time.
         priority: rows of a lower number run first; 0 is the default.
         fields: fields of a JSON body or a form without the images, or the parameters of the Open Inference Protocol.
         pending: the futures that the request waits for now; `cancel` fails them.
@@ -51,9 +54,7 @@ class RequestContext:
 
     __slots__ = ("caller", "deadline", "fields", "pending", "priority", "timings")
 
-    def __init__(
-        self, timings: RequestTimings, caller: Caller = NO_CALLER, deadline: float = math.inf, priority: int = 0
-    ) -> None:
+    def __init__(self, timings: RequestTimings, deadline: float, caller: Caller = NO_CALLER, priority: int = 0) -> None:
         self.timings = timings
         self.caller = caller
         self.deadline = deadline
@@ -82,6 +83,6 @@ class RequestContext:
         It is not cancelled with the original: its answer is only recorded, so a client that disconnects does not end it.
         """
         timings = RequestTimings(time.monotonic(), id=self.timings.id)
-        context = RequestContext(timings, self.caller, self.deadline, priority)
+        context = RequestContext(timings, self.deadline, self.caller, priority)
         context.fields = self.fields
         return context

@@ -43,7 +43,9 @@ class Calls:
     @contextlib.contextmanager
     def call(self, name: str, version: str, context: Context) -> Iterator[tuple[Endpoint, RequestContext]]:
         """A call that runs a model, from its message to its answer. Raises ConvoyError."""
-        request = RequestContext(RequestTimings(self.clock()), GrpcCaller(context))
+        started = self.clock()
+        deadline = self.plane.deadline(started, context.time_remaining())
+        request = RequestContext(RequestTimings(started), deadline, GrpcCaller(context))
         with self._requests.track(request) as tracked:
             try:
                 if not self.plane.access.open:

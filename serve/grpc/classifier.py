@@ -27,11 +27,14 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
 
     @aborts
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:  # noqa: N802
+        """Classifies the images of one request."""
         return await self._classify(request, context)
 
     async def ClassifyStream(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.ClassifyRequest | ConvoyError], context: Context
     ) -> AsyncIterator[pb.ClassifyResponse]:
+        """Classifies a stream of requests, answered in their order; an error ends its request, not the stream."""
+
         async def answer(request: pb.ClassifyRequest | ConvoyError) -> pb.ClassifyResponse:
             if isinstance(request, ConvoyError):
                 return pb.ClassifyResponse(error=str(request))
@@ -54,7 +57,6 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
             timings.received = timings.started
             options = _options(request)
             request_context.request_id = options.id or plane.new_id()
-            request_context.deadline = plane.deadline(timings.started, context.time_remaining())
             request_context.priority = request.priority
             check_images(endpoint, len(request.images))
             answers = await endpoint.answer(request_context, partial(plane.classify, images=list(request.images)))

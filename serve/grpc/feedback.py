@@ -24,6 +24,7 @@ class FeedbackServicer(experiments_pb2_grpc.ExperimentsServicer):
 
     @aborts
     async def SendFeedback(self, request: pb.FeedbackRequest, context: Context) -> pb.FeedbackResponse:  # noqa: N802
+        """Stores true labels or rewards in the ledger."""
         with self._calls.question(context) as holder:
             if self._experiments is None:
                 raise NotFound(OFF)

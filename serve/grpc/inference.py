@@ -39,11 +39,14 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
     @aborts
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:  # noqa: N802
+        """Runs a model on tensors or encoded images."""
         return await self._infer(request, context)
 
     async def ModelStreamInfer(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.ModelInferRequest | ConvoyError], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        """Runs a stream of requests, answered in their order; an error ends its request, not the stream."""
+
         async def answer(request: pb.ModelInferRequest | ConvoyError) -> pb.ModelStreamInferResponse:
             if isinstance(request, ConvoyError):
                 return pb.ModelStreamInferResponse(error_message=str(request))
@@ -68,7 +71,6 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             request_context.request_id = request.id
             parsed = await _parse(request, endpoint)
             request_context.timings.received = self._calls.clock()
-            request_context.deadline = self._plane.deadline(request_context.timings.started, context.time_remaining())
             apply_parameters(self._plane, request_context, parsed)
             return render_message(await infer(self._plane, endpoint, request_context, parsed))
 

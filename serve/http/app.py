@@ -108,7 +108,8 @@ class HttpApp:
         if not self._plane.access.open or self._plane.draining:
             return None
         route = self._routes[target]
-        context = RequestContext(RequestTimings(self._start(began)))
+        started = self._start(began)
+        context = RequestContext(RequestTimings(started), self._plane.deadline(started, None))
         large = route.images and carries_large_image(request_headers)
         key = (target, request_headers.get(TIMEOUT_HEADER), request_headers.get(PRIORITY_HEADER), large)
         refusal = self._refusals.get(key)
@@ -157,6 +158,7 @@ class HttpApp:
         return began if now - began > WAIT_SECONDS else now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry point: inference requests are answered here, all others by the cold routes."""
         target = scope["path"].encode() if scope["method"] == "POST" else b""
         if target not in self._routes:
             await self._pages(scope, receive, send)
@@ -169,7 +171,8 @@ class HttpApp:
         route, headers = self._routes[target], exchange.headers
         endpoint = route.endpoint
         timings = RequestTimings(self._start(exchange.began))
-        context = exchange.context = RequestContext(timings, HttpCaller(exchange.client, headers))
+        longest = self._plane.deadline(timings.started, None)
+        context = exchange.context = RequestContext(timings, longest, HttpCaller(exchange.client, headers))
         with self._requests.track(context, endpoint) as tracked:
             try:
                 if not self._plane.access.open:

@@ -31,6 +31,7 @@ class Guard:
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on, or answers with the error of its key."""
         if self._access.open or scope["path"] in OPEN or scope["path"].startswith(OPEN_FOLDERS):
             await self._app(scope, receive, send)
             return

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from serve.gateway.request_context import RequestContext
 from serve.http.body import Headers, Receive, Send, read_body
 from serve.http.caller import RequestScope
-from serve.http.head import join_fields
+from serve.http.http1.head import join_fields
 from serve.http.responses import LINGER_SECONDS
 
 ResponseHeaders = Sequence[tuple[bytes, bytes]]

@@ -55,6 +55,7 @@ class ExperimentRoutes:
         )
 
     async def state(self, request: Request) -> Response:
+        """The state of an experiment."""
         name = request.path_params["name"]
         self._rights.check_call(request, name)
         revision = self._require().states().get(name)
@@ -63,6 +64,7 @@ class ExperimentRoutes:
         return answer(state(revision))
 
     async def report(self, request: Request) -> Response:
+        """The report of an experiment, with the names of its classes."""
         name = request.path_params["name"]
         labels = self._require().labels(name)
         self._rights.check_call(request, name)
@@ -79,6 +81,7 @@ class ExperimentRoutes:
         return answer(await ask(REFEREE_APP, "start", definition.model_dump_json()), 201)
 
     async def ramp(self, request: Request) -> Response:
+        """Moves an experiment to the next step of its ramp, or to `percent`."""
         document = await self._change(request)
         percent = document.get("percent")
         if percent is not None and type(percent) not in (int, float):
@@ -87,11 +90,13 @@ class ExperimentRoutes:
         return answer({"done": True})
 
     async def stop(self, request: Request) -> Response:
+        """Stops an arm, or the whole experiment without `arm`."""
         document = await self._change(request)
         await ask(REFEREE_APP, "stop", request.path_params["name"], _text(document, "arm", required=False))
         return answer({"done": True})
 
     async def promote(self, request: Request) -> Response:
+        """Gives an arm all the traffic."""
         document = await self._change(request)
         await ask(REFEREE_APP, "promote", request.path_params["name"], _text(document, "arm", required=True))
         return answer({"done": True})

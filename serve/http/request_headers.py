@@ -12,15 +12,14 @@ PRIORITY_HEADER = b"x-request-priority"
 
 
 def apply_headers(plane: DataPlane, headers: Headers, context: RequestContext) -> None:
-    """Sets the deadline and the priority from the headers. Raises InvalidInput."""
+    """Sets the deadline and the priority from the headers, where they are present. Raises InvalidInput."""
     timeout = headers.get(TIMEOUT_HEADER)
     priority = headers.get(PRIORITY_HEADER)
-    if timeout is None and priority is None:
-        context.deadline = plane.deadline(context.timings.started, None)
-        return
-    seconds = None if timeout is None else _number(timeout, TIMEOUT_HEADER) / 1000
-    context.deadline = plane.deadline(context.timings.started, seconds)
-    context.priority = int(_number(priority or b"0", PRIORITY_HEADER))
+    if timeout is not None:
+        seconds = _number(timeout, TIMEOUT_HEADER) / 1000
+        context.deadline = plane.deadline(context.timings.started, seconds)
+    if priority is not None:
+        context.priority = int(_number(priority or b"0", PRIORITY_HEADER))
 
 
 def _number(value: bytes, name: bytes) -> float:

@@ -62,21 +62,26 @@ class Routes:
         )
 
     async def openapi(self, request: Request) -> Response:
+        """The OpenAPI document, with the models that the key may call."""
         names = self._callable(request, self._plane.endpoints.by_name)
         return answer(openapi(names))
 
     async def live(self, request: Request) -> Response:
+        """Open Inference Protocol: whether the process runs."""
         return answer(oip_metadata.live(True))
 
     async def ready(self, request: Request) -> Response:
+        """Open Inference Protocol: whether the server takes requests; 503 while it drains."""
         if self._plane.draining:
             return answer(oip_metadata.ready(False, "the server is draining"), 503)
         return answer(oip_metadata.ready(True))
 
     async def server(self, request: Request) -> Response:
+        """Open Inference Protocol: metadata of the server."""
         return answer(model_metadata.server())
 
     async def models(self, request: Request) -> Response:
+        """The models that serve, and those that cannot, with the reason."""
         served = self._plane.endpoints.by_name
         endpoints = [served[name] for name in self._callable(request, served)]
         models = [model_metadata.model(endpoint) for endpoint in endpoints if endpoint.form == "image"]
@@ -84,9 +89,11 @@ class Routes:
         return answer({"models": models, "problems": oip_metadata.repository_index(problems)})
 
     async def model_names(self, request: Request) -> Response:
+        """Names of the models that serve."""
         return answer({"models": sorted(self._callable(request, self._plane.endpoints.by_name))})
 
     async def model_ready(self, request: Request) -> Response:
+        """Open Inference Protocol: whether a model answers; 503 with the reason if not."""
         try:
             endpoint = self._find(request)
         except NotReady as error:
@@ -95,12 +102,15 @@ class Routes:
         return answer(oip_metadata.model_ready(endpoint.name, not trouble, trouble), 503 if trouble else 200)
 
     async def model_metadata(self, request: Request) -> Response:
+        """Open Inference Protocol: inputs and outputs of a model."""
         return answer(oip_metadata.model_metadata(model_metadata.info(self._find(request))))
 
     async def model_config(self, request: Request) -> Response:
+        """Triton's extension: configuration of a model."""
         return answer(oip_metadata.model_config(model_metadata.info(self._find(request))))
 
     async def statistics(self, request: Request) -> Response:
+        """Triton's extension: counts and times of one model, or of all models."""
         name, version = request.path_params.get("name", ""), request.path_params.get("version", "")
         if name:
             self._rights.check_call(request, name)
@@ -109,6 +119,7 @@ class Routes:
         return answer(await statistics(self._plane, self._settings.node_dir / "metrics", name, version))
 
     async def repository_index(self, request: Request) -> Response:
+        """Triton's extension: the models and their states."""
         ready_only = (await read_document(request, COLD_BODY_BYTES)).get("ready", False)
         if not isinstance(ready_only, bool):
             raise InvalidInput("ready must be true or false")
@@ -116,6 +127,7 @@ class Routes:
         return answer(oip_metadata.repository_index(entries))
 
     async def load(self, request: Request) -> Response:
+        """Triton's extension: loads a model on every gateway."""
         self._rights.check_change(request)
         name = request.path_params["name"]
         check_load(await read_parameters(request))
@@ -123,6 +135,7 @@ class Routes:
         return answer({"name": name, "load": True})
 
     async def unload(self, request: Request) -> Response:
+        """Triton's extension: unloads a model on every gateway."""
         self._rights.check_change(request)
         name = request.path_params["name"]
         check_unload(await read_parameters(request))
@@ -130,6 +143,7 @@ class Routes:
         return answer({"name": name, "unload": True})
 
     async def explain(self, request: Request) -> Response:
+        """The plan of this server: threads, placement, batch limits and problems."""
         self._rights.check_overview(request)
         problems = oip_metadata.repository_index(self._repository.problems())
         return answer(explain(self._plane, self._settings) | {"problems": problems})

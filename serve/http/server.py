@@ -21,7 +21,7 @@ from serve.experiments.caller import ARM_HEADER
 from serve.gateway.dataplane import DataPlane
 from serve.gateway.repository import Repository
 from serve.http.app import HttpApp
-from serve.http.connection import Connection, Listener
+from serve.http.http1.connection import Connection, Listener
 from serve.http.request_headers import PRIORITY_HEADER, TIMEOUT_HEADER
 from serve.http.responses import REQUEST_ID
 from serve.http.routes import build_routes

@@ -43,9 +43,11 @@ class WebPage:
         self._rights = Rights(plane.access)
 
     async def home(self, request: Request) -> Response:
+        """The page itself."""
         return Response((PAGE / "index.html").read_bytes(), media_type="text/html", headers=HEADERS)
 
     async def vitals(self, request: Request) -> Response:
+        """Live figures of the models of this node."""
         self._rights.check_overview(request)
         folder = self._settings.node_dir / "metrics"
         endpoints = self._plane.endpoints.by_name.values()
@@ -53,6 +55,7 @@ class WebPage:
         return answer(await asyncio.to_thread(live_stats, folder, names))
 
     async def atlas(self, request: Request) -> Response:
+        """The atlas of this machine. Raises NotFound if none was measured."""
         path = self._settings.atlas_path
         if not path.exists():
             raise NotFound(f"no atlas was measured on this machine ({path} does not exist); run: convoy atlas")

@@ -101,6 +101,7 @@ class DecodeQueue:
         self._tokens: SimpleQueue[bool] = SimpleQueue()  # True for each item in the heap; False stops a thread
 
     def put(self, work: DecodeWork | None) -> None:
+        """Adds an image; None ends one thread."""
         if work is not None:
             with self._lock:
                 self._count += 1
@@ -108,6 +109,7 @@ class DecodeQueue:
         self._tokens.put(work is not None)
 
     def get(self) -> DecodeWork | None:
+        """The next image; waits for it. None ends the calling thread."""
         while self._tokens.get():
             if (work := self.take()) is not None:
                 return work

@@ -23,6 +23,7 @@ class MetricsCollector:
         self._gpus = gpus
 
     def collect(self) -> Iterator[Metric]:
+        """All metrics of the node, summed over its processes."""
         totals = total(read_files(self._folder))
         yield from collect(totals)
         yield from inference_aliases(totals)

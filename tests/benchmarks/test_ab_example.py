@@ -11,15 +11,15 @@ from models.artifact import BUNDLED, Artifact, Manifest
 from models.datasets import Split, load_data
 
 IMAGES = 3000
-LEAST = 0.06  # the fewer images, the further apart: 6 points are 5 standard errors of 1500 against 1500
+LEAST = 0.06  # so that fewer images suffice: 6 points are 5 standard errors of the difference of 1500 and 1500 images
 
 
 def manifests(**accuracies: float) -> list[Manifest]:
     known = Artifact.load(BUNDLED / "resnet20-cifar10").manifest
-    return [replace(known, name=name, accuracy={"top1": one}) for name, one in accuracies.items()]
+    return [replace(known, name=name, accuracy={"top1": top1}) for name, top1 in accuracies.items()]
 
 
-def test_the_closest_of_those_that_are_far_enough_apart_are_chosen() -> None:
+def test_the_closest_nets_with_a_sufficient_difference_are_chosen() -> None:
     found = manifests(a=0.90, b=0.88, c=0.86, d=0.80)
     assert choose(found) == (Arm("c", 0.86), Arm("a", 0.90))
     assert choose(found, 0.07) == (Arm("d", 0.80), Arm("b", 0.88))
@@ -27,29 +27,30 @@ def test_the_closest_of_those_that_are_far_enough_apart_are_chosen() -> None:
         choose(found, 0.2)
 
 
-def test_bundled_nets_are_far_enough_apart() -> None:
+def test_bundled_nets_differ_enough() -> None:
     control, better = choose(bundled())
     assert better.accuracy - control.accuracy >= 0.03
 
 
 @pytest.mark.slow
-def test_the_report_covers_the_truth_and_pairs_halve_the_samples_it_takes() -> None:
+def test_the_report_covers_the_truth_and_pairing_halves_the_samples() -> None:
     test = load_data(DATA).test
     example = measure(Split(test.images[:IMAGES], test.labels[:IMAGES]), choose(bundled(), LEAST))
     cost = {}
     for mode in MODES:
         report = example.reports[mode]
-        (one,) = report["comparisons"]
-        low, high = (one["difference"][side] for side in ("low", "high"))
+        (comparison,) = report["comparisons"]
+        low, high = (comparison["difference"][side] for side in ("low", "high"))
         assert low <= example.truth <= high
-        cost[mode] = (high - low) ** 2 * one["samples"]
+        cost[mode] = (high - low) ** 2 * comparison["samples"]
         assert report["sentence"].startswith(f"Keep {example.better.model}")
-        assert f"{one['settled_after']:,} samples settled it" in report["sentence"]
+        assert f"{comparison['settled_after']:,} samples settled it" in report["sentence"]
         for arm in report["arms"]:
             assert arm["p99_ms"]["value"] > 0
             assert arm["engine_ms"]["value"] > 0
             assert arm["energy"]["joules_per_image"]["value"] > 0
             assert (arm["energy"]["source"], arm["energy"]["method"]) == ("declared", "estimated")
-    # Samples for an interval of width 1, as widths shrink with their root. The moment of settling hangs on the order of arrival.
+    # `cost` is the number of samples for an interval of width 1: widths shrink with the square root of the samples. The
+    # number at which the comparison settled would depend on the order of arrival.
     assert 2 * cost["paired"] <= cost["split"]
     assert example.better.model in "\n".join(lines(example))

@@ -1,4 +1,4 @@
-"""The network of machines that are namespaces."""
+"""The network of machines that are simulated by namespaces."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ with cluster():
 
 
 def test_the_bridge_keeps_its_address() -> None:
-    """Whatever machine goes, the others find the bridge where it was."""
+    """The MAC address of the bridge does not change when a machine joins or leaves."""
     command = isolated(sys.executable, "-c", SCRIPT)
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

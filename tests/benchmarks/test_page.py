@@ -1,3 +1,5 @@
+"""Tables and plots of docs/performance.md, and the output of the compare scripts."""
+
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
@@ -18,7 +20,7 @@ def contender(name: str, rps: float, connections: int = 32) -> dict[str, object]
     return {"name": name, "connections": connections, "rps": rps, "p50_ms": 1.0, "p99_ms": 2.0, "failed": 0}
 
 
-def test_every_section_has_its_place_in_the_page(tmp_path: Path) -> None:
+def test_every_section_has_its_marks_in_the_page(tmp_path: Path) -> None:
     for name in SECTIONS:
         page = tmp_path / "performance.md"
         page.write_text(PAGE.read_text("utf-8"), "utf-8")
@@ -30,14 +32,14 @@ def growth() -> dict[str, float]:
     return {"size": 4, "rps": 100.0, "p99_ms": 3.0, "failed": 0}
 
 
-def test_ratios_are_to_the_limit_of_the_same_load(tmp_path: Path) -> None:
+def test_ratios_refer_to_the_limit_at_the_same_load(tmp_path: Path) -> None:
     rows = [contender("limit", 1000), contender("limit", 100, 1), contender("Convoy", 950), contender("Convoy", 80, 1)]
     text = render("lenet5_images", rows, tmp_path)[0]
     assert "| Convoy | 32 | 950 | 0.95 |" in text
     assert "| Convoy | 1 | 80 | 0.80 |" in text
 
 
-def test_grpc_ratios_are_to_the_limit_of_the_same_payload(tmp_path: Path) -> None:
+def test_grpc_ratios_refer_to_the_limit_with_the_same_payload(tmp_path: Path) -> None:
     rows = [
         contender("limit-native image", 1000),
         contender("limit-native tensor", 2000),
@@ -47,7 +49,7 @@ def test_grpc_ratios_are_to_the_limit_of_the_same_payload(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", sorted(GROWTH))
-def test_growth_has_a_plot_that_is_xml(name: str, tmp_path: Path) -> None:
+def test_growth_sections_write_valid_svg_plots(name: str, tmp_path: Path) -> None:
     plots = tmp_path / "plots"
     render(name, [growth(), growth() | {"size": 8}], plots)
     for plot in plots.iterdir():
@@ -55,14 +57,14 @@ def test_growth_has_a_plot_that_is_xml(name: str, tmp_path: Path) -> None:
     assert len(list(plots.iterdir())) == 2
 
 
-def test_lines_of_the_compare_scripts_are_read() -> None:
+def test_output_of_the_compare_scripts_is_parsed() -> None:
     line = "limit connections=32 rps=6400.5 p50=4.90 p99=7.10 non2xx=0 errs=0 of_limit=1.00\n"
     assert COMPARE.findall(line) == [("limit", "32", "6400.5", "4.90", "7.10", "0", "0")]
     line = "ours:lenet5-tensor tensor in-flight=32 rps=12710.1 20000 succeeded, 0 failed, 0 errored of_limit=1.00\n"
     assert COMPARE_GRPC.findall(line) == [("ours:lenet5-tensor", "tensor", "32", "12710.1", "0", "0")]
 
 
-def test_protocols_are_beside_the_classify_path_of_their_turn(tmp_path: Path) -> None:
+def test_protocols_are_compared_with_classify_in_the_same_turn(tmp_path: Path) -> None:
     classify, other = ([Load(rps, 1, 1, 0) for rps in rates] for rates in ((1000, 500, 800), (900, 500, 400)))
     row = beside("gRPC, Classify", other, classify)
     assert (row["rps"], row["of_classify"], row["least"], row["most"]) == (500, 0.9, 0.5, 1.0)

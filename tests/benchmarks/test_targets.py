@@ -1,3 +1,5 @@
+"""Targets of docs/performance.md, computed from its tables."""
+
 from __future__ import annotations
 
 import pytest
@@ -24,7 +26,7 @@ TEXT = """
 """
 
 
-def test_figures_are_found_by_line_column_and_load() -> None:
+def test_values_are_found_by_row_column_and_load() -> None:
     lines = tables(TEXT)
     assert share("Convoy, local")(lines) == 1.5
     assert share("Convoy, local", 1)(lines) == 0.5
@@ -35,11 +37,11 @@ def test_figures_are_found_by_line_column_and_load() -> None:
 
 
 @pytest.mark.parametrize(("text", "value"), [("1,234", 1234), ("5.6%", 5.6), ("+0.2%", 0.2), ("7e+03", 7000)])
-def test_numbers_of_tables_are_read(text: str, value: float) -> None:
+def test_numbers_in_tables_are_parsed(text: str, value: float) -> None:
     assert number(text) == value
 
 
-def test_a_target_says_whether_it_is_reached() -> None:
+def test_a_target_states_whether_it_is_met() -> None:
     lines = tables(TEXT)
     least, most = (Target("work", 1.4, "x", share("Convoy, local"), at_most) for at_most in (False, True))
     assert least.row(lines) == ("work", "≥ 1.4", "1.5", "yes")
@@ -47,8 +49,8 @@ def test_a_target_says_whether_it_is_reached() -> None:
     assert least.row([]) == ("work", "≥ 1.4", "not measured", "")
 
 
-def test_the_page_has_all_figures_and_says_what_they_say() -> None:
-    said = read_between(PAGE, BEGIN.format(name="targets"), END.format(name="targets"))
-    assert said.strip() == targets(PAGE)
-    assert len(tables(said)) == len(TARGETS)
-    assert "not measured" not in said
+def test_the_targets_of_the_page_match_its_tables() -> None:
+    section = read_between(PAGE, BEGIN.format(name="targets"), END.format(name="targets"))
+    assert section.strip() == targets(PAGE)
+    assert len(tables(section)) == len(TARGETS)
+    assert "not measured" not in section

@@ -1,4 +1,4 @@
-"""Facts of a generated protobuf module, as plain JSON."""
+"""Reads the fields and methods of a generated protobuf module, in a form that JSON can carry between processes."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def read_fields(file: FileDescriptor) -> Facts:
 
 
 def read_methods(file: FileDescriptor, service: str) -> Facts:
-    """Which sides of every method are streams, by the method's signature."""
+    """Whether the client and the server side of every method is a stream, by the method's signature."""
     return {
-        f"{one.full_name}({one.input_type.name}) {one.output_type.name}": [
-            int(one.client_streaming),
-            int(one.server_streaming),
+        f"{method.full_name}({method.input_type.name}) {method.output_type.name}": [
+            int(method.client_streaming),
+            int(method.server_streaming),
         ]
-        for one in file.services_by_name[service].methods
+        for method in file.services_by_name[service].methods
     }

@@ -1,6 +1,6 @@
-"""A real server on both protocols whose models are named after what they do.
+"""A real server on both protocols; the name of a model selects its behaviour.
 
-Any model answers with its inputs; one named after an error of the tree fails with it; `garbage` does not speak the protocol.
+Any model returns its inputs; a model named after an error class raises it; `garbage` answers outside the protocol.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ RETRY_AFTER_S = 7.0
 
 @dataclass
 class Server:
-    """Where it listens, whether it is ready, and the HTTP connections it has seen."""
+    """The URLs of the server, its readiness, and the HTTP connections it has received."""
 
     http: str = ""
     grpc: str = ""
     is_ready: bool = True
     connections: set[Any] = field(default_factory=set)
-    refusals: int = 0  # calls of the model `flaky` that are still to be refused
-    ids: list[str] = field(default_factory=list)  # of the calls of `flaky`
+    refusals: int = 0  # number of further calls of the model `flaky` to refuse
+    ids: list[str] = field(default_factory=list)  # request ids of the calls of `flaky`
 
 
 def fail(model: str) -> None:
@@ -163,11 +163,11 @@ class Inference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     def ModelMetadata(  # noqa: N802
         self, request: open_inference_pb2.ModelMetadataRequest, context: Any
     ) -> open_inference_pb2.ModelMetadataResponse:
-        taken = "FP32" if request.name == "m-tensor" else "BYTES"
+        datatype = "FP32" if request.name == "m-tensor" else "BYTES"
         return open_inference_pb2.ModelMetadataResponse(
             name=request.name,
             versions=["1"],
-            inputs=[{"name": "x", "datatype": taken}],
+            inputs=[{"name": "x", "datatype": datatype}],
             outputs=[{"name": "y", "shape": [-1, 10]}],
             properties={"dataset": "mnist"},
         )
@@ -181,12 +181,12 @@ def abort(context: Any, error: ConvoyError) -> None:
 
 class HttpServer(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 128  # of the default of five, a sixth who connects at once may be cut off
+    request_queue_size = 128  # the default of 5 may reset connections that arrive at the same time
 
 
 @contextmanager
 def running() -> Iterator[Server]:
-    """The server, until the block ends."""
+    """Runs the server until the block ends."""
     server = Server()
     http = HttpServer(("127.0.0.1", 0), make_handler(server))
     thread = Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

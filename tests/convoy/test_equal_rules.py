@@ -1,4 +1,4 @@
-"""Rules that hold alike over HTTP and gRPC."""
+"""Rules of the protocol that are the same over HTTP and gRPC."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Parse = Callable[[Document], InferRequest]
 
 
 @both
-def test_a_request_is_read_whole(parse: Parse) -> None:
+def test_all_fields_of_a_request_are_parsed(parse: Parse) -> None:
     request = parse(
         {
             "id": "7",
@@ -82,18 +82,18 @@ def test_a_request_is_read_whole(parse: Parse) -> None:
         ({"inputs": [TENSOR | {"data": []}]}, "has 0 elements; its shape needs 1"),
     ],
 )
-def test_what_breaks_a_rule_is_refused(parse: Parse, document: Document, text: str) -> None:
+def test_requests_that_break_a_rule_are_refused(parse: Parse, document: Document, text: str) -> None:
     with pytest.raises(InvalidInput, match=text):
         parse(document)
 
 
 @pytest.mark.parametrize("value", [None, [], {}, [1]])
-def test_parameters_over_http_are_scalars(value: Any) -> None:
+def test_parameters_over_http_must_be_scalars(value: Any) -> None:
     with pytest.raises(InvalidInput, match="parameter 'a'"):
         over_http({"inputs": [TENSOR], "parameters": {"a": value}})
 
 
-def test_parameters_over_grpc_have_a_value() -> None:
+def test_parameters_over_grpc_must_have_a_value() -> None:
     message = pb.ModelInferRequest(raw_input_contents=[bytes(4)])
     message.inputs.add(name="x", datatype="FP32", shape=[1])
     message.parameters["a"].SetInParent()
@@ -101,13 +101,13 @@ def test_parameters_over_grpc_have_a_value() -> None:
         parse_message(message)
 
 
-def test_empty_typed_contents_beside_raw_ones_are_no_contents() -> None:
+def test_empty_typed_contents_beside_raw_contents_are_ignored() -> None:
     message = pb.ModelInferRequest(raw_input_contents=[bytes(4)])
     message.inputs.add(name="x", datatype="FP32", shape=[1]).contents.SetInParent()
     assert parse_message(message).inputs[0].array.tolist() == [0.0]
 
 
-def test_a_client_asks_for_each_output_as_it_wants() -> None:
+def test_the_form_of_each_output_can_be_requested() -> None:
     outputs = (RequestedOutput("a", binary=True), RequestedOutput("b", binary=False, classes=2), RequestedOutput("c"))
     request = InferRequest((Tensor("x", BYTES, (1,), [b"\xff"]),), outputs, "7", {"priority": 1}, True)
     parsed = parse_request(*render_request(request))

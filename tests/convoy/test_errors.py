@@ -1,3 +1,5 @@
+"""The error classes: their transport between processes, their statuses, and short error texts."""
+
 from __future__ import annotations
 
 import pickle
@@ -19,13 +21,13 @@ KINDS = [kind for kind in tree() if kind.__module__ == ConvoyError.__module__]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_errors_survive_the_way_between_processes(kind: type[ConvoyError]) -> None:
+def test_errors_can_be_pickled(kind: type[ConvoyError]) -> None:
     error = pickle.loads(pickle.dumps(kind("what and how to fix it")))  # noqa: S301 our own bytes
     assert type(error) is kind
     assert str(error) == "what and how to fix it"
 
 
-def test_overloaded_keeps_its_advice() -> None:
+def test_overloaded_keeps_its_retry_time() -> None:
     error = pickle.loads(pickle.dumps(Overloaded("full", 2.5)))  # noqa: S301 our own bytes
     assert error.retry_after_s == 2.5
 
@@ -37,7 +39,7 @@ def test_every_error_has_a_status_on_both_protocols(kind: type[ConvoyError]) -> 
     assert kind.__doc__
 
 
-def test_the_diagram_is_the_tree() -> None:
+def test_the_diagram_shows_the_class_tree() -> None:
     import convoy.errors
 
     assert convoy.errors.__doc__ is not None
@@ -61,5 +63,5 @@ def test_a_value_in_an_error_text_is_short(make: Callable[[], object]) -> None:
     assert len(shown(make())) <= 200
 
 
-def test_numbers_of_usual_size_are_shown_in_full() -> None:
+def test_ordinary_values_are_shown_in_full() -> None:
     assert [shown(value) for value in (2**64, -3, True, 0.5, None)] == [str(2**64), "-3", "True", "0.5", "None"]

@@ -1,4 +1,4 @@
-"""One list of image suffixes for the client, calibration and the load generator."""
+"""The list of image suffixes, which the client, calibration and the load generator share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from convoy.client.requests import find_images
 from convoy.errors import InvalidInput
 from convoy.image_files import SUFFIXES, split_images
 
-# What each suffix is usually written as; Pillow's names of the formats.
+# Pillow's name of the format that each suffix usually stands for.
 FORMATS = {
     ".bmp": "BMP",
     ".gif": "GIF",
@@ -29,7 +29,7 @@ FORMATS = {
 }
 
 
-def test_every_suffix_is_tried_and_every_format_has_one() -> None:
+def test_every_suffix_has_a_known_format() -> None:
     assert set(FORMATS) == SUFFIXES
 
 
@@ -49,5 +49,5 @@ def test_a_folder_without_images_is_refused_with_the_suffixes(tmp_path: Path) ->
         find_images(tmp_path)
 
 
-def test_a_path_that_the_system_refuses_is_no_image() -> None:
+def test_a_path_that_the_system_refuses_is_not_an_image() -> None:
     assert split_images([Path("x" * 5000 + ".png")]) == ([], [])

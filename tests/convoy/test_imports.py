@@ -1,3 +1,5 @@
+"""Which heavy packages an import of the client, a server or a ledger loads."""
+
 from __future__ import annotations
 
 import subprocess
@@ -15,7 +17,7 @@ def test_a_client_loads_neither_ray_nor_torch(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_only_a_ledger_needs_a_database() -> None:
+def test_only_a_ledger_loads_a_database() -> None:
     found = "sorted(set(sys.modules) & {'sqlalchemy', 'alembic'})"
     started = "serve.deployments.local, serve.deployments.gateway"
     script = f"import sys, {started}; print({found}); import serve.experiments.manager; print({found})"

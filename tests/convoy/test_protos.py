@@ -1,3 +1,5 @@
+"""The generated protobuf modules."""
+
 from __future__ import annotations
 
 from pathlib import Path

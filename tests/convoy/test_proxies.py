@@ -1,4 +1,4 @@
-"""Proxies of the environment: past them to servers on this machine, through them to any other."""
+"""Proxies of the environment: clients bypass them for servers on this machine and use them for all others."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from tests.convoy.identity_server import Server, running
 from tests.proxies import SPELLINGS, CountingProxy, counting_proxy, forget_proxies
 
 ONE_TRY = Retries(tries=1)
-USERS_OWN = (None, "no_proxy", "NO_PROXY")  # which a user has set, to a place of their own
+USERS_OWN = (None, "no_proxy", "NO_PROXY")  # the variable that the user has set for another host
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with running() as one:
-        yield one
+    with running() as server:
+        yield server
 
 
 @pytest.fixture
 def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingProxy]:
     forget_proxies(monkeypatch)
-    with counting_proxy() as one:
-        yield one
+    with counting_proxy() as proxy:
+        yield proxy
 
 
 @pytest.fixture(params=["http", "grpc"])
@@ -67,7 +67,7 @@ def test_commands_reach_a_server_on_this_machine(
     assert proxy.asked == []
 
 
-def test_a_proxy_that_nobody_can_use_is_not_even_read_here(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unusable_proxy_does_not_affect_this_machine(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     forget_proxies(monkeypatch)
     monkeypatch.setenv("all_proxy", "gopher://127.0.0.1:1")
     with Client(server.http, ONE_TRY) as client:
@@ -116,17 +116,17 @@ grpc://[2001:db8::1]:8001 grpc://unix:/run/convoy.sock http:// http://[::1
 
 
 @pytest.mark.parametrize("url", HERE.split())
-def test_this_machine(url: str) -> None:
+def test_addresses_of_this_machine_are_local(url: str) -> None:
     assert is_local(url)
 
 
 @pytest.mark.parametrize("url", ELSEWHERE.split())
-def test_another_machine(url: str) -> None:
+def test_other_addresses_are_not_local(url: str) -> None:
     assert not is_local(url)
 
 
 @pytest.mark.parametrize(
-    ("given", "value"),
+    ("environment", "value"),
     [
         ({}, "localhost,127.0.0.1,::1,db"),
         ({"no_proxy": "a.example, 10.0.0.0/8"}, "a.example,10.0.0.0/8,localhost,127.0.0.1,::1,db"),
@@ -136,5 +136,5 @@ def test_another_machine(url: str) -> None:
         ({"no_proxy": "*"}, "*"),
     ],
 )
-def test_what_the_user_keeps_from_the_proxy_stays_kept(given: dict[str, str], value: str) -> None:
-    assert bypass(given, "db") == {"no_proxy": value, "NO_PROXY": value}
+def test_hosts_that_the_user_excludes_from_the_proxy_stay_excluded(environment: dict[str, str], value: str) -> None:
+    assert bypass(environment, "db") == {"no_proxy": value, "NO_PROXY": value}

@@ -1,3 +1,5 @@
+"""Broken YAML in every file that Convoy reads."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -18,13 +20,13 @@ BROKEN = [
     "x: !!timestamp y\n",
     f"x: {'9' * 5000}\n",
     f"x: 0x{'f' * 5000}\n",
-    f"x: {'[' * 3000}{']' * 3000}\n",
+    f"x: {'[' * 1000}{']' * 1000}\n",
     "x: [\n",
 ]
 
 
 @pytest.mark.parametrize("text", BROKEN)
-def test_every_reader_names_the_file_and_refuses_in_few_words(tmp_path: Path, text: str) -> None:
+def test_every_reader_refuses_broken_yaml_briefly_and_names_the_file(tmp_path: Path, text: str) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError) as found:
@@ -37,12 +39,12 @@ def test_every_reader_names_the_file_and_refuses_in_few_words(tmp_path: Path, te
         set_model(text, "a", {}, [])
 
 
-def test_a_document_that_holds_itself_is_not_edited() -> None:
+def test_a_document_that_contains_itself_is_not_edited() -> None:
     with pytest.raises(ConfigError, match="set by hand"):
         set_model("models: &all\n  - name: a\n    x: *all\n", "a", {"threads": 2}, [])
 
 
-def test_an_error_names_few_of_many_problems(tmp_path: Path) -> None:
+def test_an_error_lists_only_the_first_of_many_problems(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("".join(f"key{number}: 1\n" for number in range(1000)))
     with pytest.raises(ConfigError, match="and 990 more problems") as found:

@@ -1,7 +1,7 @@
-"""`python -m tests.deploy.cluster_script`, in namespaces of its own: two gateways, two hosts, four machines and a head.
+"""`python -m tests.deploy.cluster_script`, in its own namespaces: a head and four machines with two gateways and two hosts.
 
-Exits with 0 when a request is answered through both gateways by hosts elsewhere, one Prometheus finds every node, and the
-loss of a host's whole machine under load fails no request.
+Exits with 0 if both gateways answer through hosts on other machines, one Prometheus finds every node, and the loss of a
+host's machine under load fails no request.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.waiting import until
 MODEL = "resnet20-cifar10"
 SHIP = (BUNDLED / "samples" / "cifar10-1-ship.png").read_bytes()
 PATIENCE_SECONDS = 400.0
-AFTER_SECONDS = 40.0  # of load after a machine is lost: Ray notices within 30
+AFTER_SECONDS = 40.0  # time of load after the loss of a machine, which Ray notices within 30 s
 
 
 def answered(address: str) -> bool:
@@ -39,7 +39,7 @@ def answered(address: str) -> bool:
 
 
 def prometheus_finds(nodes: list[Node], gateway: Node, folder: Path) -> None:
-    """A real Prometheus that knows one gateway's address scrapes every node."""
+    """Waits until a real Prometheus that knows only the address of one gateway scrapes every node."""
     discovery = {"url": f"http://{gateway.address}:8000/v1/scrape-targets", "refresh_interval": "2s"}
     document = {
         "global": {"scrape_interval": "2s"},
@@ -59,7 +59,7 @@ def prometheus_finds(nodes: list[Node], gateway: Node, folder: Path) -> None:
         if not answer.is_success:  # it is starting
             return set()
         results: list[dict[str, Any]] = answer.json()["data"]["result"]
-        return {one["metric"]["instance"] for one in results}
+        return {series["metric"]["instance"] for series in results}
 
     try:
         until(lambda: found() == {f"{node.address}:8002" for node in nodes}, PATIENCE_SECONDS)
@@ -69,7 +69,7 @@ def prometheus_finds(nodes: list[Node], gateway: Node, folder: Path) -> None:
 
 
 def lose(lost: Node, gateways: list[Node]) -> Counter[object]:
-    """What requests to both gateways got while a machine went."""
+    """Counts the statuses of requests to both gateways while a machine is lost."""
     codes: Counter[object] = Counter()
     ended = threading.Event()
 

@@ -1,4 +1,4 @@
-"""docker-compose.yml, and its command lines as processes of this machine."""
+"""Reads docker-compose.yml, and runs its command lines as processes of this machine."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SERVICES: dict[str, dict[str, Any]] = DOCUMENT["services"]
 
 
 def mounted(service: str) -> dict[str, Path]:
-    """Files and folders of the repository that a container sees, by where it sees them."""
-    pairs = (one.split(":")[:2] for one in SERVICES[service].get("volumes", ()))
+    """Files and folders of the repository that are mounted into a container, by their path in it."""
+    pairs = (volume.split(":")[:2] for volume in SERVICES[service].get("volumes", ()))
     return {inside: REPOSITORY / outside for outside, inside in pairs if outside.startswith(".")}
 
 
@@ -32,7 +32,7 @@ def health_command(service: str) -> list[str]:
 
 
 def here(command: list[str], places: dict[str, object]) -> list[str]:
-    """A container's command line with what is elsewhere on this machine: paths, addresses, sizes."""
+    """A container's command line with paths, addresses and sizes replaced by those of this machine."""
     words = []
     for word in command:
         for inside, outside in places.items():
@@ -42,13 +42,13 @@ def here(command: list[str], places: dict[str, object]) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """This environment, in which `convoy` and `python` are those of the tests, as they are the image's in a container."""
+    """This environment with the `convoy` and `python` of the tests first on the path, as those of the image in a container."""
     return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
 @contextmanager
 def process(command: list[str], folder: Path, name: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs a command for the length of a block, then ends it as Docker does. Fails when it does not end well."""
+    """Runs a command during the block, then terminates it as Docker does. Fails if its exit code is not 0."""
     with (folder / f"{name}.log").open("w") as log:
         started = subprocess.Popen(command, cwd=folder, env=environment(), stdout=log, stderr=log)
     try:

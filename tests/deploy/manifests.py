@@ -1,4 +1,4 @@
-"""The manifests as `kubectl kustomize` gives them."""
+"""The manifests as built by `kubectl kustomize`, and lookups in them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from serve.config.schema import Settings
 from tests.conftest import REPOSITORY
 
 FOLDER = REPOSITORY / "deploy" / "kubernetes" / "overlays"
-OVERLAYS = sorted(one.name for one in FOLDER.iterdir())
+OVERLAYS = sorted(path.name for path in FOLDER.iterdir())
 PART_OF = "app.kubernetes.io/part-of"
 COMPONENT = "app.kubernetes.io/component"
 
@@ -35,7 +35,7 @@ def manifests(overlay: str) -> tuple[Document, ...]:
 
 def of_kind(overlay: str, kind: str) -> dict[str, Document]:
     """Objects of a kind by name."""
-    return {one["metadata"]["name"]: one for one in manifests(overlay) if one["kind"] == kind}
+    return {document["metadata"]["name"]: document for document in manifests(overlay) if document["kind"] == kind}
 
 
 def settings(overlay: str) -> Settings:
@@ -49,15 +49,15 @@ def ray_cluster(overlay: str) -> Document:
 
 
 def groups(overlay: str) -> dict[str, Document]:
-    """The head's group and those of workers, by name."""
+    """The head group and the worker groups, by name."""
     cluster = ray_cluster(overlay)
-    return {"head": cluster["headGroupSpec"]} | {one["groupName"]: one for one in cluster["workerGroupSpecs"]}
+    return {"head": cluster["headGroupSpec"]} | {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
 
 
 def pod_templates(overlay: str) -> dict[str, Document]:
-    """Pod templates of all objects, by what they are of."""
+    """The pod templates of all worker groups and StatefulSets, by name."""
     found = {name: group["template"] for name, group in groups(overlay).items()}
-    return found | {name: one["spec"]["template"] for name, one in of_kind(overlay, "StatefulSet").items()}
+    return found | {name: document["spec"]["template"] for name, document in of_kind(overlay, "StatefulSet").items()}
 
 
 def container(template: Document) -> Document:
@@ -67,10 +67,10 @@ def container(template: Document) -> Document:
 
 
 def ports(template: Document) -> dict[str, int]:
-    return {one["name"]: one["containerPort"] for one in container(template)["ports"]}
+    return {port["name"]: port["containerPort"] for port in container(template)["ports"]}
 
 
 def selects(selector: Document, template: Document) -> bool:
-    """Whether a label selector's matchLabels hold for a pod."""
+    """Whether the matchLabels of a selector match a pod."""
     labels: Document = template["metadata"]["labels"]
     return selector.items() <= labels.items()

@@ -1,4 +1,4 @@
-"""A Ray node as a pod of RayService starts it: `ray start` as a process of its own, with the dashboard's REST API and a token."""
+"""Starts a Ray node as a pod of a RayService does: `ray start` in its own process, with the REST API and a token."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATIENCE_SECONDS = 180
 
 @dataclass(frozen=True)
 class RayNode:
-    """Where the REST API and the node's agent answer, the environment in which to ask, and the proxy that it names."""
+    """URLs of the REST API and of Ray's agent, the environment for Ray's commands, and the proxy that it names."""
 
     dashboard: str
     agent: str
@@ -33,7 +33,7 @@ class RayNode:
     proxy: CountingProxy
 
     def deploy(self, document: Path) -> None:
-        """`serve deploy`, which returns when the document is accepted."""
+        """Runs `serve deploy`, which returns as soon as the document is accepted."""
         subprocess.run(
             [*SERVE, "deploy", "--address", self.dashboard, str(document)],
             cwd=REPOSITORY,
@@ -44,13 +44,13 @@ class RayNode:
         )
 
     def ask(self, url: str) -> httpx.Response:
-        """The answer to a stranger, who has no token."""
+        """The answer to a client without a token."""
         return httpx.get(url, timeout=10)
 
 
 @contextmanager
 def ray_node(free_ports: Callable[[int], list[int]], *, cpus: int, resources: str) -> Iterator[RayNode]:
-    """A head node of its own, ended at the end of the block."""
+    """Runs a separate head node during the block."""
     with counting_proxy() as proxy:
         yield from _started(free_ports(4), cpus, resources, proxy)
 
@@ -59,7 +59,7 @@ def _started(ports: list[int], cpus: int, resources: str, proxy: CountingProxy) 
     gcs, dashboard, agent, client = ports
     environment = os.environ | proxy.everywhere | RAY_ENVIRONMENT
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "PYTHONPATH": str(REPOSITORY)}
-    folder = tempfile.mkdtemp(prefix="ray-")  # short: Ray puts Unix sockets there
+    folder = tempfile.mkdtemp(prefix="ray-")  # a short path, because Ray creates Unix sockets in it
     command = [
         *RAY, "start", "--head", "--block", "--disable-usage-stats",
         f"--temp-dir={folder}", f"--port={gcs}", f"--ray-client-server-port={client}",
@@ -87,8 +87,8 @@ def answers(node: RayNode, url: str) -> bool:
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    """Asks again and again until it is so. Fails when patience ends."""
+    """Polls a condition until it holds. Fails after PATIENCE_SECONDS."""
     end = time.monotonic() + PATIENCE_SECONDS
     while not holds():
-        assert time.monotonic() < end, "nothing came of it in time"
+        assert time.monotonic() < end, "the condition did not hold in time"
         time.sleep(0.2)

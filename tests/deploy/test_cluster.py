@@ -1,4 +1,4 @@
-"""A cluster of five machines, made of namespaces: see `tests/deploy/cluster_script.py` for what is tested in it."""
+"""A cluster of five machines, simulated by namespaces; `tests/deploy/cluster_script.py` contains the checks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.conftest import REPOSITORY
 pytestmark = pytest.mark.slow  # five Ray nodes
 
 
-def test_two_gateways_and_hosts_elsewhere() -> None:
+def test_gateways_and_hosts_on_separate_machines_serve_and_survive_a_loss() -> None:
     command = isolated(sys.executable, "-m", "tests.deploy.cluster_script")
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

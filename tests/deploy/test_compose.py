@@ -1,4 +1,4 @@
-"""docker-compose.yml by its schema and by what it promises; its command lines run in test_compose_commands.py."""
+"""docker-compose.yml: its schema, security and health checks. test_compose_commands.py runs its command lines."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from serve.config.loading import load_settings
 from tests.conftest import REPOSITORY
 from tests.deploy.compose import FILE, SERVICES, health_command, mounted
 
-OURS = [name for name, one in SERVICES.items() if one["image"].startswith("convoy-")]
+OURS = [name for name, service in SERVICES.items() if service["image"].startswith("convoy-")]
 SECRET = re.compile(r"^\$\{[A-Z_]+:\?[^}]+\}$")
 
 each = pytest.mark.parametrize("service", SERVICES)
 
 
-def test_the_schema_holds(tmp_path: Path) -> None:
+def test_the_file_matches_the_schema(tmp_path: Path) -> None:
     command = [str(Path(sys.executable).parent / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec"]
     done = subprocess.run([*command, str(FILE)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    slip = tmp_path / "docker-compose.yml"
-    slip.write_text(FILE.read_text().replace("healthcheck:", "healthchecks:"))
-    assert subprocess.run([*command, str(slip)], capture_output=True, check=False).returncode == 1
+    misspelled = tmp_path / "docker-compose.yml"
+    misspelled.write_text(FILE.read_text().replace("healthcheck:", "healthchecks:"))
+    assert subprocess.run([*command, str(misspelled)], capture_output=True, check=False).returncode == 1
 
 
-def test_what_there_is() -> None:
+def test_the_services_are_complete() -> None:
     assert set(SERVICES) == {"server", "postgres", "prometheus", "grafana", "load"}
     assert OURS == ["server", "load"]
     assert SERVICES["load"]["profiles"] == ["load"]
@@ -45,12 +45,12 @@ def test_images_are_pinned(service: str) -> None:
 
 
 @each
-def test_only_this_machine_can_connect(service: str) -> None:
+def test_ports_are_published_on_loopback_only(service: str) -> None:
     assert all(port.startswith("127.0.0.1:") for port in SERVICES[service].get("ports", ()))
 
 
 @each
-def test_containers_gain_no_rights(service: str) -> None:
+def test_containers_gain_no_privileges(service: str) -> None:
     assert SERVICES[service]["security_opt"] == ["no-new-privileges:true"]
     assert "privileged" not in SERVICES[service]
     if service in OURS:
@@ -59,55 +59,55 @@ def test_containers_gain_no_rights(service: str) -> None:
 
 
 @each
-def test_what_stays_up_says_whether_it_is_well(service: str) -> None:
+def test_permanent_services_have_a_health_check(service: str) -> None:
     assert ("healthcheck" in SERVICES[service]) == ("profiles" not in SERVICES[service])
 
 
 @each
-def test_no_health_check_asks_a_proxy(service: str) -> None:
-    """Docker hands its client's proxies to containers."""
+def test_health_checks_use_no_proxy(service: str) -> None:
+    """Docker passes the proxies of its client to containers."""
     if "healthcheck" in SERVICES[service]:
         command = " ".join(health_command(service))
         assert "http://" not in command or "-Y off" in command or "ProxyHandler({})" in command
 
 
 @each
-def test_what_is_waited_for_can_be_waited_for(service: str) -> None:
-    for other, how in SERVICES[service].get("depends_on", {}).items():
-        assert how["condition"] == "service_healthy"
-        assert "healthcheck" in SERVICES[other]
+def test_dependencies_have_a_health_check(service: str) -> None:
+    for dependency, options in SERVICES[service].get("depends_on", {}).items():
+        assert options["condition"] == "service_healthy"
+        assert "healthcheck" in SERVICES[dependency]
 
 
 @each
-def test_what_is_mounted_is_there(service: str) -> None:
-    assert all(place.exists() for place in mounted(service).values())
+def test_mounted_files_exist(service: str) -> None:
+    assert all(path.exists() for path in mounted(service).values())
 
 
 @each
-def test_no_password_is_written_down(service: str) -> None:
+def test_passwords_come_from_the_environment(service: str) -> None:
     for name, value in SERVICES[service].get("environment", {}).items():
         assert "PASSWORD" not in name or SECRET.match(value), name
 
 
-def test_ports_are_those_of_the_configuration() -> None:
+def test_ports_match_the_configuration() -> None:
     listen = load_settings(REPOSITORY / "deploy" / "compose" / "convoy.yaml").listen
     published = [int(port.rpartition(":")[2]) for port in SERVICES["server"]["ports"]]
     assert published == [listen.http_port, listen.grpc_port, listen.metrics_port]
 
 
-def test_prometheus_is_the_shipped_one_but_for_its_target() -> None:
+def test_the_prometheus_configuration_differs_only_in_its_target() -> None:
     ours, shipped = (
         yaml.safe_load((REPOSITORY / "deploy" / folder / "prometheus.yml").read_text())
         for folder in ("compose", "prometheus")
     )
-    (scrape,), (elsewhere,) = ours["scrape_configs"], shipped["scrape_configs"]
-    assert scrape.pop("static_configs") == [{"targets": ["server:8002"]}]
-    assert elsewhere.pop("static_configs")
+    (our_scrape,), (shipped_scrape,) = ours["scrape_configs"], shipped["scrape_configs"]
+    assert our_scrape.pop("static_configs") == [{"targets": ["server:8002"]}]
+    assert shipped_scrape.pop("static_configs")
     assert ours == shipped
-    assert set(ours["rule_files"]) <= {place.rpartition("/")[2] for place in mounted("prometheus")}
+    assert set(ours["rule_files"]) <= {path.rpartition("/")[2] for path in mounted("prometheus")}
 
 
-def test_grafanas_source_is_the_shipped_one_but_for_its_address() -> None:
+def test_the_grafana_data_source_differs_only_in_its_address() -> None:
     ours, shipped = (
         yaml.safe_load((REPOSITORY / "deploy" / path).read_text())
         for path in ("compose/datasource.yml", "grafana/provisioning/datasources/convoy.yml")

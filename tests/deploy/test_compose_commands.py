@@ -1,4 +1,4 @@
-"""The command lines of docker-compose.yml as plain processes: the server starts, is well, is loaded, is scraped, and drains."""
+"""The command lines of docker-compose.yml as processes: the server starts, is healthy, takes load, is scraped, and drains."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from serve.config.schema import Settings
 from tests.deploy.compose import SERVICES, environment, health_command, here, mounted, process
 from tests.deploy.ray_node import wait_until
 
-pytestmark = pytest.mark.slow  # a server of its own
+pytestmark = pytest.mark.slow  # starts its own server
 
 CONFIG = "/etc/convoy/convoy.yaml"
 
@@ -34,13 +34,13 @@ def settings(folder: Path, free_ports: Callable[[int], list[int]]) -> Settings:
     listen = {"host": "127.0.0.1", "http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port}
     contained = load_settings(mounted("server")[CONFIG])
     ledger = contained.ledger.model_dump() | {"url": f"sqlite:///{folder / 'ledger.db'}"}
-    here = {"listen": listen, "runtime_dir": str(folder / "node"), "ledger": ledger}
-    return parse_settings(contained.model_dump() | here)
+    local = {"listen": listen, "runtime_dir": str(folder / "node"), "ledger": ledger}
+    return parse_settings(contained.model_dump() | local)
 
 
 @pytest.fixture(scope="module")
 def places(folder: Path, settings: Settings, free_ports: Callable[[int], list[int]]) -> dict[str, object]:
-    """Where on this machine is what containers name."""
+    """Addresses and paths on this machine, by those in the containers."""
     config = folder / "convoy.yaml"
     config.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
     addresses = {
@@ -61,34 +61,39 @@ def server(folder: Path, settings: Settings, places: dict[str, object]) -> Itera
 
 
 @pytest.mark.usefixtures("server")
-def test_its_health_check_finds_it_well(places: dict[str, object], free_ports: Callable[[int], list[int]]) -> None:
+def test_the_health_check_succeeds_only_with_a_server(
+    places: dict[str, object], free_ports: Callable[[int], list[int]]
+) -> None:
     command = here(health_command("server"), places)
     assert subprocess.run(command, env=environment(), timeout=60, check=False).returncode == 0
-    (nobody,) = free_ports(1)
-    elsewhere = here(health_command("server"), {"127.0.0.1:8000": f"127.0.0.1:{nobody}"})
-    assert subprocess.run(elsewhere, env=environment(), timeout=60, check=False, capture_output=True).returncode == 1
+    (closed_port,) = free_ports(1)
+    without_server = here(health_command("server"), {"127.0.0.1:8000": f"127.0.0.1:{closed_port}"})
+    assert (
+        subprocess.run(without_server, env=environment(), timeout=60, check=False, capture_output=True).returncode == 1
+    )
 
 
 @pytest.mark.usefixtures("server")
 def test_the_load_generator_gets_answers(folder: Path, places: dict[str, object]) -> None:
     command = here(SERVICES["load"]["command"], places | {"60s": "3s"})
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
-    # 3 says that the machine was too busy for figures to be trusted; that it was answered is what counts here.
+    # 3: the machine was too busy for trustworthy figures, but the server has answered.
     assert done.returncode in (0, 3), done.stdout + done.stderr
     assert "HTTP 200" in done.stdout
 
 
 @pytest.mark.usefixtures("server")
-def test_prometheus_scrapes_it(folder: Path, places: dict[str, object], free_ports: Callable[[int], list[int]]) -> None:
-    inside = mounted("prometheus")
-    for name, place in inside.items():
-        text = place.read_text()
-        for address, here_it_is in places.items():
-            text = text.replace(address, str(here_it_is))
+def test_prometheus_scrapes_the_server(
+    folder: Path, places: dict[str, object], free_ports: Callable[[int], list[int]]
+) -> None:
+    for name, path in mounted("prometheus").items():
+        text = path.read_text()
+        for address, local in places.items():
+            text = text.replace(address, str(local))
         (folder / Path(name).name).write_text(text)
     (port,) = free_ports(1)
-    elsewhere: dict[str, object] = {"/etc/prometheus": folder, "=/prometheus": f"={folder / 'data'}"}
-    command = ["prometheus", *here(SERVICES["prometheus"]["command"], elsewhere)]
+    paths: dict[str, object] = {"/etc/prometheus": folder, "=/prometheus": f"={folder / 'data'}"}
+    command = ["prometheus", *here(SERVICES["prometheus"]["command"], paths)]
     url = f"http://127.0.0.1:{port}"
     with process([*command, f"--web.listen-address=127.0.0.1:{port}"], folder, "prometheus"):
         wait_until(lambda: answers(f"{url}{health_path('prometheus')}"))
@@ -96,7 +101,7 @@ def test_prometheus_scrapes_it(folder: Path, places: dict[str, object], free_por
 
 
 def health_path(service: str) -> str:
-    """The path that a health check asks for."""
+    """The path that a health check requests."""
     (path,) = re.findall(r"http://127\.0\.0\.1:\d+([^'\s]+)", health_command(service)[-1])
     return str(path)
 

@@ -1,4 +1,4 @@
-"""What docs/kubernetes.md and docs/docker.md show: configurations are valid, commands exist and do what the page says."""
+"""The deployment pages: configurations are valid, commands exist and have the documented effect, files exist."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.deploy.manifests import OVERLAYS
 from tests.snippets import Snippet, snippets
 
 PAGES = ("docs/kubernetes.md", "docs/docker.md", "SECURITY.md")
-YAML = [one for page in PAGES for one in snippets(page, "yaml") if "models:" in one.text]
-LINES = [line for page in PAGES for one in snippets(page, "bash") for line in one.text.splitlines()]
+YAML = [snippet for page in PAGES for snippet in snippets(page, "yaml") if "models:" in snippet.text]
+LINES = [line for page in PAGES for snippet in snippets(page, "bash") for line in snippet.text.splitlines()]
 
 
 @pytest.mark.parametrize("snippet", YAML, ids=str)
@@ -32,9 +32,9 @@ def test_a_configuration_is_valid(snippet: Snippet) -> None:
     assert parse_settings(document).models[-1].name == document["models"][-1]["name"]
 
 
-def test_rendering_gives_what_is_in_the_repository(tmp_path: Path) -> None:
+def test_rendering_reproduces_the_committed_file(tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "deploy", tmp_path / "deploy")
-    (line,) = [one for one in LINES if one.startswith("convoy render --config deploy/")]
+    (line,) = [line for line in LINES if line.startswith("convoy render --config deploy/")]
     _, *words = shlex.split(line)
     written = tmp_path / words[words.index("--output") + 1]
     expected = written.read_text()
@@ -45,7 +45,7 @@ def test_rendering_gives_what_is_in_the_repository(tmp_path: Path) -> None:
 
 
 def test_the_environment_of_a_node_can_be_exported() -> None:
-    (line,) = [one for one in LINES if "--environment" in one]
+    (line,) = [line for line in LINES if "--environment" in line]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     script = f"{line}; echo $RAY_USAGE_STATS_ENABLED"
     done = subprocess.run(
@@ -55,7 +55,7 @@ def test_the_environment_of_a_node_can_be_exported() -> None:
 
 
 def test_the_load_generator_knows_its_options() -> None:
-    (line,) = [one for one in LINES if one.startswith("python -m loadtest run")]
+    (line,) = [line for line in LINES if line.startswith("python -m loadtest run")]
     usage = CliRunner().invoke(loadtest, ["run", "--help"]).output
     options = [word for word in shlex.split(line) if word.startswith("-") and len(word) > 2]
     assert options
@@ -63,11 +63,11 @@ def test_the_load_generator_knows_its_options() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_files_that_are_named_are_there(page: str) -> None:
+def test_named_files_exist(page: str) -> None:
     text = (REPOSITORY / page).read_text()
     named = set(re.findall(r"(?:deploy|tests|models/bundled)/[\w./-]+\w", text))
     assert named
-    assert not [one for one in named if not (REPOSITORY / one).exists()]
+    assert not [name for name in named if not (REPOSITORY / name).exists()]
 
 
 def test_every_overlay_is_on_the_page() -> None:

@@ -1,4 +1,4 @@
-"""The Dockerfiles: by the linter's judgement, and what an image must and must not hold."""
+"""The Dockerfiles: the linter's findings, and the content of the images."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def instructions(file: Path) -> list[tuple[str, str]]:
 
 def stages(file: Path) -> list[list[tuple[str, str]]]:
     found: list[list[tuple[str, str]]] = []
-    for one in instructions(file):
-        if one[0] == "FROM":
+    for instruction in instructions(file):
+        if instruction[0] == "FROM":
             found.append([])
-        found[-1].append(one)
+        found[-1].append(instruction)
     return found
 
 
@@ -41,7 +41,7 @@ def lock(file: Path) -> str:
     return (REPOSITORY / name).read_text()
 
 
-def test_there_is_one_for_each_kind_of_machine() -> None:
+def test_there_are_images_for_cpu_and_gpu() -> None:
     assert [file.stem for file in DOCKERFILES] == ["cpu", "gpu"]
 
 
@@ -55,13 +55,13 @@ def test_the_linter_finds_nothing(file: Path) -> None:
 
 
 @each
-def test_bases_are_pinned_by_a_whole_version(file: Path) -> None:
+def test_base_images_are_pinned_to_a_full_version(file: Path) -> None:
     for stage in stages(file):
         assert TAGGED.match(stage[0][1].partition(" AS ")[0])
 
 
 @each
-def test_the_runtime_gets_what_was_built_and_installs_nothing(file: Path) -> None:
+def test_the_runtime_stage_copies_the_build_and_installs_nothing(file: Path) -> None:
     *before, last = stages(file)
     assert before
     assert [words for name, words in last if name == "COPY"] == ["--from=build /opt/convoy /opt/convoy"]
@@ -69,15 +69,15 @@ def test_the_runtime_gets_what_was_built_and_installs_nothing(file: Path) -> Non
 
 
 @each
-def test_the_runtime_is_not_root(file: Path) -> None:
+def test_the_runtime_does_not_run_as_root(file: Path) -> None:
     users = [words for name, words in stages(file)[-1] if name == "USER"]
-    assert users == ["1000:1000"]  # that of the manifests: tests/deploy/test_kubernetes.py
+    assert users == ["1000:1000"]  # the same user as in the manifests
     rayservice = (REPOSITORY / "deploy" / "kubernetes" / "base" / "rayservice.yaml").read_text()
     assert "runAsUser: 1000" in rayservice
 
 
 @each
-def test_serving_needs_no_torch_and_every_package_has_a_hash(file: Path) -> None:
+def test_images_contain_no_torch_and_every_package_has_a_hash(file: Path) -> None:
     text = lock(file)
     names = re.findall(r"^([a-z0-9._-]+)==", text, re.MULTILINE)
     assert "ray" in names
@@ -85,13 +85,13 @@ def test_serving_needs_no_torch_and_every_package_has_a_hash(file: Path) -> None
     assert all("--hash=sha256:" in block for block in re.split(r"\n(?=[a-z0-9])", text))
 
 
-def test_one_kind_of_runtime_in_each_image() -> None:
+def test_each_image_has_one_onnx_runtime() -> None:
     found = {file.stem: re.findall(r"^(onnxruntime[a-z-]*)==", lock(file), re.MULTILINE) for file in DOCKERFILES}
     assert found == {"cpu": ["onnxruntime"], "gpu": ["onnxruntime-gpu"]}
 
 
 @each
-def test_what_is_copied_is_there_and_not_ignored(file: Path) -> None:
+def test_copied_files_exist_and_are_not_ignored(file: Path) -> None:
     kept = {line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     for name, words in stages(file)[0]:
         if name == "COPY":
@@ -101,7 +101,7 @@ def test_what_is_copied_is_there_and_not_ignored(file: Path) -> None:
 
 
 @each
-def test_an_image_is_healthy_when_the_gateway_says_so(file: Path) -> None:
+def test_the_health_check_of_an_image_asks_the_gateway(file: Path) -> None:
     (check,) = [words for name, words in stages(file)[-1] if name == "HEALTHCHECK"]
     compose = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
     command = compose["services"]["server"]["healthcheck"]["test"]

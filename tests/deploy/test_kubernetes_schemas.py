@@ -1,4 +1,4 @@
-"""Every object of every overlay by the schemas of those who read it: Kubernetes, KubeRay, Ray Serve."""
+"""Every object of every overlay matches the schema of its reader: Kubernetes, KubeRay or Ray Serve."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ RAY_SERVICE = "RayService"
 
 
 def closed(schema: Any) -> Any:
-    """A custom resource's schema in which an unknown key is an error, as `kubectl apply --validate=strict` has it."""
+    """The schema of a custom resource with unknown keys as errors, as in `kubectl apply --validate=strict`."""
     if isinstance(schema, list):
-        return [closed(one) for one in schema]
+        return [closed(entry) for entry in schema]
     if not isinstance(schema, dict):
         return schema
     result = {key: closed(value) for key, value in schema.items()}
@@ -35,42 +35,44 @@ def check_core(document: Document) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_kubernetes_own_kinds(overlay: str) -> None:
-    core = [one for one in manifests(overlay) if one["kind"] not in {RAY_SERVICE, *CUSTOM}]
-    assert {one["kind"] for one in core} >= {"Namespace", "Service", "NetworkPolicy", "PodDisruptionBudget"}
+def test_built_in_kinds_match_the_schemas_of_kubernetes(overlay: str) -> None:
+    core = [document for document in manifests(overlay) if document["kind"] not in {RAY_SERVICE, *CUSTOM}]
+    assert {document["kind"] for document in core} >= {"Namespace", "Service", "NetworkPolicy", "PodDisruptionBudget"}
     for document in core:
         check_core(document)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_pods_of_the_ray_cluster(overlay: str) -> None:
+def test_pod_templates_match_the_schema_of_kubernetes(overlay: str) -> None:
     for name, template in pod_templates(overlay).items():
         check_core({"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": name}, "template": template})
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_custom_resources(overlay: str) -> None:
-    custom = [one for one in manifests(overlay) if one["kind"] in CUSTOM]
-    assert {one["kind"] for one in custom} == set(CUSTOM)
+def test_custom_resources_match_their_schemas(overlay: str) -> None:
+    custom = [document for document in manifests(overlay) if document["kind"] in CUSTOM]
+    assert {document["kind"] for document in custom} == set(CUSTOM)
     for document in custom:
         jsonschema.validate(document, CUSTOM[document["kind"]])
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_ray_service_by_kuberays_schema(shared: Path, overlay: str) -> None:
+def test_the_ray_service_matches_the_schema_of_kuberay(shared: Path, overlay: str) -> None:
     definition = yaml.safe_load((shared / "k8s" / "ray.io_rayservices.yaml").read_text())
     (document,) = of_kind(overlay, RAY_SERVICE).values()
     version = document["apiVersion"].partition("/")[2]
-    (schema,) = (one["schema"]["openAPIV3Schema"] for one in definition["spec"]["versions"] if one["name"] == version)
+    (schema,) = (
+        entry["schema"]["openAPIV3Schema"] for entry in definition["spec"]["versions"] if entry["name"] == version
+    )
     schema["properties"]["metadata"]["x-kubernetes-preserve-unknown-fields"] = True
     strict = jsonschema.Draft4Validator(closed(schema))
     assert list(strict.iter_errors(document)) == []
-    document_with_a_slip = document | {"spec": document["spec"] | {"serveConfig": ""}}
-    assert list(strict.iter_errors(document_with_a_slip))
+    misspelled = document | {"spec": document["spec"] | {"serveConfig": ""}}
+    assert list(strict.iter_errors(misspelled))
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_serve_config_is_what_render_gives(overlay: str) -> None:
+def test_the_serve_config_is_up_to_date(overlay: str) -> None:
     rendered = deploy_yaml(settings(overlay))
     assert (FOLDER / overlay / "serve.yaml").read_text() == rendered, "run: make manifests"
     (service,) = of_kind(overlay, RAY_SERVICE).values()

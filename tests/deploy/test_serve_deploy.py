@@ -1,4 +1,4 @@
-"""What `convoy render` writes is what a cluster runs: `serve deploy` to a real Ray node, a request, a change in place."""
+"""The output of `convoy render` on a real Ray node: `serve deploy`, requests, and changes without a restart."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from serve.deployments.serve_config import deploy_yaml
 from tests.artifacts import garble, write_artifact
 from tests.deploy.ray_node import RayNode, answers, ray_node, wait_until
 
-pytestmark = pytest.mark.slow  # Ray with its dashboard
+pytestmark = pytest.mark.slow  # starts Ray with its dashboard
 
 DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
 DEDICATED = {"name": "resnet20-cifar10", "placement": "dedicated"}
@@ -68,26 +68,26 @@ def classify(client: httpx.Client, model: str) -> dict[str, Any]:
 
 
 def models(client: httpx.Client) -> set[str]:
-    return {one["name"] for one in client.get("/v1/models").json()["models"]}
+    return {model["name"] for model in client.get("/v1/models").json()["models"]}
 
 
 def gateway_of(answer: dict[str, Any]) -> str:
-    """Request ids begin with what tells one gateway process from another."""
+    """The gateway process that has answered: request ids begin with its identifier."""
     return str(answer["id"]).partition("-")[0]
 
 
-def test_what_is_rendered_starts_and_answers(served: httpx.Client) -> None:
+def test_the_rendered_document_is_deployed_and_answers(served: httpx.Client) -> None:
     answer = classify(served, "lenet5-mnist")
     assert answer["predictions"][0]["classes"][0]["label"] == "7"
     assert classify(served, "resnet20-cifar10")["predictions"]
 
 
-def test_a_node_tells_nobody_that_it_runs(node: RayNode, served: httpx.Client) -> None:
-    """Ray, whose reports are off, would report just that; in which cloud it is, it asks at every start."""
+def test_a_node_sends_no_usage_report(node: RayNode, served: httpx.Client) -> None:
+    """Ray reports even that its reports are off. Its lookup of the cloud provider at every start is accepted."""
     assert [asked for asked in node.proxy.asked if not any(name in asked for name in CLOUD_METADATA_HOSTS)] == []
 
 
-def test_probes_need_no_token_and_the_rest_does(node: RayNode, served: httpx.Client) -> None:
+def test_only_probes_need_no_token(node: RayNode, served: httpx.Client) -> None:
     assert served.get("/-/healthz").text == "success"
     assert node.ask(f"{node.agent}/api/healthz").status_code == httpx.codes.OK
     assert node.ask(f"{node.dashboard}/api/serve/applications/").status_code == httpx.codes.UNAUTHORIZED
@@ -116,7 +116,7 @@ def test_a_change_of_the_catalog_applies_in_place(
     assert gateways == {before}
 
 
-def test_bad_models_in_a_new_catalog_keep_no_other_back(
+def test_bad_models_in_a_new_catalog_do_not_affect_others(
     node: RayNode, document: dict[str, Any], served: httpx.Client, tmp_path: Path
 ) -> None:
     before = gateway_of(classify(served, "lenet5-mnist"))
@@ -132,15 +132,15 @@ def test_bad_models_in_a_new_catalog_keep_no_other_back(
 
     def reason(model: str) -> str:
         problems = served.get("/v1/models").json()["problems"]
-        return next((str(one["reason"]) for one in problems if one["name"] == model), "")
+        return next((str(problem["reason"]) for problem in problems if problem["name"] == model), "")
 
     wait_until(lambda: "broken/tensor.onnx is missing" in reason("broken"))
     wait_until(lambda: "garbled/image.onnx cannot be loaded" in reason("garbled"))
     wait_until(lambda: served.get("/v2/models/lenet5-mnist/config").json()["max_batch_size"] == 3)
-    for one in bad:
-        answer = served.post(f"/v1/models/{one['name']}/classify", content=DIGIT)
+    for entry in bad:
+        answer = served.post(f"/v1/models/{entry['name']}/classify", content=DIGIT)
         assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
-        assert reason(one["name"]) in answer.json()["error"]
+        assert reason(entry["name"]) in answer.json()["error"]
     assert gateway_of(classify(served, "lenet5-mnist")) == before
     assert classify(served, "resnet20-cifar10")["predictions"]
 
@@ -154,7 +154,7 @@ def test_a_node_of_the_cluster_is_found_by_its_resources(
     def replaced() -> bool:
         try:
             return gateway_of(classify(served, "lenet5-mnist")) != before
-        except httpx.TransportError:  # meter and gateway are replaced at the same time
+        except httpx.TransportError:  # node agent and gateway are replaced at the same time
             return False
 
     deploy(node, parse_settings(changed), tmp_path)

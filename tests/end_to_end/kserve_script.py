@@ -1,6 +1,6 @@
-"""`python -m tests.end_to_end.kserve_script {rest|grpc} ADDRESS IMAGE`: an unmodified KServe client against a running Convoy.
+"""`python -m tests.end_to_end.kserve_script {rest|grpc} ADDRESS IMAGE`: checks a running Convoy with an unmodified KServe client.
 
-A process of its own: kserve registers the same protobuf package as Convoy. Exits with 0 when all is as it should be.
+It runs in a separate process, because kserve registers the same protobuf package as Convoy. Exits with 0 on success.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MODEL = "lenet5-mnist"
 
 
 def requests(image: bytes) -> list[Any]:
-    """The same question as JSON or typed contents, and as binary or raw contents; and a batch of tensors."""
+    """Requests and the shapes of their answers: a tensor batch as JSON or typed and as binary or raw contents; an image."""
     floats = np.random.default_rng(0).normal(size=(3, 1, 32, 32)).astype(np.float32)
     found = []
     for binary in (False, True):

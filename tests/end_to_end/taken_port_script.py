@@ -1,6 +1,6 @@
-"""`python -m tests.end_to_end.taken_port_script FOLDER HTTP GRPC METRICS`: a start whose gRPC port is taken after its check.
+"""`python -m tests.end_to_end.taken_port_script FOLDER HTTP GRPC METRICS`: a start whose gRPC port is taken after the check.
 
-Exits with 0 when the start says which port is taken.
+Exits with 0 if the error of the start names the port.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def main() -> None:
     check = local.check
     with socket.socket() as holder, pytest.MonkeyPatch.context() as patch:
 
-        def check_and_take(given: Settings) -> None:
-            check(given)
+        def check_and_take(settings: Settings) -> None:
+            check(settings)
             holder.bind(("127.0.0.1", ports[1]))
             holder.listen()
 

@@ -1,4 +1,4 @@
-"""Right answers, equal over both protocols and every way to send an image."""
+"""Answers are correct, and the same over both protocols and in every form of request."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def test_samples_get_their_labels_over_both_protocols(server: Settings, sample: 
             answers.append(client.classify(sample.model, sample.path, top_k=5).predictions)
     assert answers[0][0].classes[0].label == sample.expected
     over_http, over_grpc = answers
-    assert [one.index for one in over_http[0].classes] == [one.index for one in over_grpc[0].classes]
+    assert [entry.index for entry in over_http[0].classes] == [entry.index for entry in over_grpc[0].classes]
     for ours, theirs in zip(over_http[0].classes, over_grpc[0].classes, strict=True):
         assert ours.probability == pytest.approx(theirs.probability, abs=1e-5)
 
 
-def test_raw_form_and_json_are_the_same_question(http: httpx.Client, samples: Path) -> None:
+def test_raw_form_and_json_requests_get_the_same_answer(http: httpx.Client, samples: Path) -> None:
     path = "/v1/models/resnet20-cifar10/classify"
     images = [file.read_bytes() for file in sorted(samples.glob("cifar10-*.png"))]
     alone = [classify(http, "resnet20-cifar10", image)["predictions"][0] for image in images]
@@ -70,17 +70,18 @@ def test_raw_form_and_json_are_the_same_question(http: httpx.Client, samples: Pa
     for answer in (form, text):
         assert answer.status_code == 200, answer.text
         predictions = answer.json()["predictions"]
-        for one, other in zip(predictions, alone, strict=True):
-            assert [c["label"] for c in one["classes"]] == [c["label"] for c in other["classes"]]
-            assert one["classes"][0]["probability"] == pytest.approx(other["classes"][0]["probability"], abs=1e-5)
+        for prediction, expected in zip(predictions, alone, strict=True):
+            assert [c["label"] for c in prediction["classes"]] == [c["label"] for c in expected["classes"]]
+            probability = expected["classes"][0]["probability"]
+            assert prediction["classes"][0]["probability"] == pytest.approx(probability, abs=1e-5)
 
 
 @pytest.mark.parametrize("top_k", [1, 3, 5, 7, 10, 99])
-def test_top_k(http: httpx.Client, samples: Path, top_k: int) -> None:
+def test_top_k_limits_the_classes(http: httpx.Client, samples: Path, top_k: int) -> None:
     body = (samples / "mnist-0-7.png").read_bytes()
     classes = classify(http, "lenet5-mnist", body, top_k=top_k)["predictions"][0]["classes"]
     assert len(classes) == min(top_k, 10)
-    probabilities = [one["probability"] for one in classes]
+    probabilities = [entry["probability"] for entry in classes]
     assert probabilities == sorted(probabilities, reverse=True)
     assert sum(probabilities) <= 1 + 1e-5
     assert classes[0]["label"] == "7"
@@ -92,17 +93,17 @@ def test_stages_add_up_to_the_total(http: httpx.Client, samples: Path) -> None:
     assert stages == pytest.approx(times["total"], abs=0.01)
 
 
-def test_request_id_is_the_clients_or_a_new_one(http: httpx.Client, samples: Path) -> None:
+def test_the_request_id_is_that_of_the_client_or_generated(http: httpx.Client, samples: Path) -> None:
     body = (samples / "mnist-0-7.png").read_bytes()
     assert classify(http, "lenet5-mnist", body, id="mine")["id"] == "mine"
     assert classify(http, "lenet5-mnist", body)["id"] != classify(http, "lenet5-mnist", body)["id"]
 
 
 @pytest.mark.parametrize("model", ["lenet5-mnist", "resnet20-cifar10", "squeezenet1_1-imagenet"])
-def test_tensor_form_equals_image_form(
+def test_tensors_and_images_give_the_same_logits(
     http: httpx.Client, inference: GRPCInferenceServiceStub, samples: Path, model: str
 ) -> None:
-    """Encoded image, UINT8 pixels and floats, over HTTP (binary, JSON) and gRPC: the same logits."""
+    """UINT8 pixels and FP32 tensors over HTTP and gRPC."""
     steps = Artifact.load(BUNDLED / model).manifest.preprocessing
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (2, steps.size, steps.size, steps.channels), np.uint8)
@@ -122,7 +123,7 @@ def test_tensor_form_equals_image_form(
     np.testing.assert_allclose(from_grpc, from_floats, rtol=1e-4, atol=1e-4)
 
 
-def test_json_tensor_and_raw_request(http: httpx.Client, samples: Path) -> None:
+def test_json_tensors_and_raw_requests_give_the_same_logits(http: httpx.Client, samples: Path) -> None:
     body = (samples / "mnist-0-7.png").read_bytes()
     with Image.open(io.BytesIO(body)) as image:
         pixels = np.asarray(image)
@@ -139,7 +140,7 @@ def test_json_tensor_and_raw_request(http: httpx.Client, samples: Path) -> None:
     assert logits.argmax() == 7
 
 
-def test_classification_extension(http: httpx.Client, samples: Path) -> None:
+def test_the_classification_extension_returns_the_best_classes(http: httpx.Client, samples: Path) -> None:
     image = (samples / "mnist-0-7.png").read_bytes()
     raw = len(image).to_bytes(4, "little") + image
     tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(raw)}}
@@ -152,7 +153,7 @@ def test_classification_extension(http: httpx.Client, samples: Path) -> None:
     assert best[1:] == ["7", "7"]
 
 
-def test_gzip_and_deflate_requests(http: httpx.Client, samples: Path) -> None:
+def test_gzip_and_deflate_requests_are_accepted(http: httpx.Client, samples: Path) -> None:
     body = (samples / "mnist-0-7.png").read_bytes()
     for encoding, packed in (("gzip", gzip.compress(body)), ("deflate", zlib.compress(body))):
         answer = http.post("/v1/models/lenet5-mnist/classify", content=packed, headers={"content-encoding": encoding})
@@ -170,14 +171,15 @@ def test_metadata_is_equal_over_both_protocols(http: httpx.Client, inference: GR
         assert document["platform"] == message.platform
         for key in ("inputs", "outputs"):
             tensors = [
-                {"name": one.name, "datatype": one.datatype, "shape": list(one.shape)} for one in getattr(message, key)
+                {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
+                for tensor in getattr(message, key)
             ]
             assert document[key] == tensors
         config = inference.ModelConfig(open_inference_pb2.ModelConfigRequest(name=name)).config
         assert http.get(f"/v2/models/{name}/config").json()["max_batch_size"] == config.max_batch_size
 
 
-def test_health(http: httpx.Client, inference: GRPCInferenceServiceStub) -> None:
+def test_health_endpoints_report_ready(http: httpx.Client, inference: GRPCInferenceServiceStub) -> None:
     assert http.get("/v2/health/live").json()["live"] is True
     assert http.get("/v2/health/ready").json() == {"ready": True, "live": True}
     assert http.get("/v2/models/lenet5-mnist/ready").json() == {"name": "lenet5-mnist", "ready": True}
@@ -188,7 +190,7 @@ def test_health(http: httpx.Client, inference: GRPCInferenceServiceStub) -> None
     assert inference.ModelReady(open_inference_pb2.ModelReadyRequest(name="lenet5-mnist")).ready
 
 
-def test_page_and_its_parts_are_served(http: httpx.Client) -> None:
+def test_the_page_and_its_files_are_served(http: httpx.Client) -> None:
     assert "Convoy" in http.get("/").text
     for path in (
         "/page/page.js",
@@ -201,7 +203,7 @@ def test_page_and_its_parts_are_served(http: httpx.Client) -> None:
         assert http.get(path).status_code == 200, path
 
 
-def test_many_images_over_grpc(classifier: ClassifierStub, samples: Path) -> None:
+def test_many_images_over_grpc_are_answered_in_order(classifier: ClassifierStub, samples: Path) -> None:
     images = [file.read_bytes() for file in sorted(samples.glob("mnist-*.png"))] * 12
     answer = classifier.Classify(classifier_pb2.ClassifyRequest(model="lenet5-mnist", images=images, top_k=1))
     labels = [prediction.classes[0].label for prediction in answer.predictions]

@@ -1,4 +1,4 @@
-"""Hosts come with the load and go after it, and no request notices."""
+"""Hosts are added under load and removed after it, and no request fails."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.slow  # scaling down takes a minute
 
-LOOPS = 25_000  # some 40 ms a run, whatever the batch
+LOOPS = 25_000  # about 40 ms per run, whatever the batch size
 CLIENTS = 12
 PATIENCE_SECONDS = 300.0
 
@@ -49,7 +49,7 @@ def there_are(count: int) -> bool:
     return hosts() == count
 
 
-def test_up_under_load_and_down_after(scaled: Settings) -> None:
+def test_hosts_scale_up_under_load_and_down_after_it(scaled: Settings) -> None:
     async def load(client: httpx.AsyncClient, codes: Counter[int], ended: asyncio.Event) -> None:
         while not ended.is_set():
             codes[(await client.post("/v1/models/slow/classify", content=png(quadrant_image(1)))).status_code] += 1

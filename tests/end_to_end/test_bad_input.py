@@ -1,4 +1,4 @@
-"""What goes wrong is answered clearly, alike on both protocols, and hurts nobody else."""
+"""Invalid requests get a clear error, the same on both protocols, and do not affect other requests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
 
 
 def bomb() -> bytes:
-    """A PNG of a few kilobytes that says it has 400 million pixels."""
+    """A small PNG whose header declares 400 million pixels."""
     small = encoded(Image.new("L", (1, 1)))
     head = bytearray(small)
     head[16:24] = (20_000).to_bytes(4, "big") * 2
@@ -71,7 +71,9 @@ def refused(answer: httpx.Response, status: int) -> str:
 
 
 @pytest.mark.parametrize(("body", "status", "code"), BAD_IMAGES.values(), ids=BAD_IMAGES)
-def test_bad_image(http: httpx.Client, classifier: ClassifierStub, body: bytes, status: int, code: str) -> None:
+def test_a_bad_image_is_refused_on_both_protocols(
+    http: httpx.Client, classifier: ClassifierStub, body: bytes, status: int, code: str
+) -> None:
     over_http = refused(http.post("/v1/models/lenet5-mnist/classify", content=body), status)
     with pytest.raises(grpc.RpcError) as caught:
         classifier.Classify(classifier_pb2.ClassifyRequest(model="lenet5-mnist", images=[body]))
@@ -84,7 +86,7 @@ def test_one_bad_image_of_several_is_named(http: httpx.Client) -> None:
     assert "image 1" in refused(http.post("/v1/models/lenet5-mnist/classify", files=files), 400)
 
 
-def test_body_over_the_limit(http: httpx.Client, server: Settings, classifier: ClassifierStub) -> None:
+def test_a_body_over_the_limit_is_refused(http: httpx.Client, server: Settings, classifier: ClassifierStub) -> None:
     limit = server.limits.body_bytes
     too_much = bytes(limit + 1)
     assert str(limit) in refused(http.post("/v1/models/lenet5-mnist/classify", content=too_much), 413)
@@ -97,7 +99,7 @@ def test_body_over_the_limit(http: httpx.Client, server: Settings, classifier: C
     assert caught.value.code().name == "RESOURCE_EXHAUSTED"
 
 
-def test_unknown_model_and_version(http: httpx.Client, classifier: ClassifierStub) -> None:
+def test_unknown_models_and_versions_are_not_found(http: httpx.Client, classifier: ClassifierStub) -> None:
     for path in ("/v1/models/lenet5-mnsit/classify", "/v2/models/lenet5-mnsit/infer"):
         assert "lenet5-mnist" in refused(http.post(path, content=GOOD), 404)
     refused(http.post("/v1/models/lenet5-mnist/versions/7/classify", content=GOOD), 404)
@@ -108,13 +110,13 @@ def test_unknown_model_and_version(http: httpx.Client, classifier: ClassifierStu
         assert caught.value.code().name == "NOT_FOUND"
 
 
-def test_unknown_path_and_method(http: httpx.Client) -> None:
+def test_unknown_paths_and_methods_are_refused(http: httpx.Client) -> None:
     refused(http.get("/nowhere"), 404)
     refused(http.get("/v1/models/lenet5-mnist/classify"), 405)
     refused(http.post("/v2"), 405)
 
 
-def test_unknown_content_encoding(http: httpx.Client) -> None:
+def test_unknown_content_encodings_are_refused(http: httpx.Client) -> None:
     headers = {"content-encoding": "br"}
     assert "gzip" in refused(http.post("/v1/models/lenet5-mnist/classify", content=GOOD, headers=headers), 415)
     headers = {"content-encoding": "gzip"}
@@ -122,8 +124,8 @@ def test_unknown_content_encoding(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("options", ["top_k=0", "top_k=-1", "top_k=two", "top_k=1.5", "top_k="])
-def test_bad_options(http: httpx.Client, options: str) -> None:
-    if options == "top_k=":  # an empty value is as if it were not there
+def test_bad_options_are_refused(http: httpx.Client, options: str) -> None:
+    if options == "top_k=":  # an empty value is ignored
         assert http.post(f"/v1/models/lenet5-mnist/classify?{options}", content=GOOD).status_code == 200
     else:
         assert "top_k" in refused(http.post(f"/v1/models/lenet5-mnist/classify?{options}", content=GOOD), 400)
@@ -143,7 +145,7 @@ def test_bad_options(http: httpx.Client, options: str) -> None:
         ("image/png", b""),
     ],
 )
-def test_malformed_classify(http: httpx.Client, kind: str, body: bytes) -> None:
+def test_malformed_classify_requests_are_refused(http: httpx.Client, kind: str, body: bytes) -> None:
     refused(http.post("/v1/models/lenet5-mnist/classify", content=body, headers={"content-type": kind}), 400)
 
 
@@ -160,7 +162,7 @@ BAD_TENSORS = {
 
 
 @pytest.mark.parametrize(("name", "datatype", "shape", "size"), BAD_TENSORS.values(), ids=BAD_TENSORS)
-def test_bad_tensor(
+def test_a_bad_tensor_is_refused_on_both_protocols(
     http: httpx.Client, inference: GRPCInferenceServiceStub, name: str, datatype: str, shape: list[int], size: int
 ) -> None:
     tensor = {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": size}}
@@ -178,12 +180,12 @@ def test_bad_tensor(
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "999999", "1"])
-def test_bad_header_length(http: httpx.Client, length: str) -> None:
+def test_a_bad_header_length_is_refused(http: httpx.Client, length: str) -> None:
     headers = {"inference-header-content-length": length}
     refused(http.post("/v2/models/lenet5-mnist-tensor/infer", content=b'{"inputs": []}', headers=headers), 400)
 
 
-def test_engine_failure_fails_its_own_batch_only(http: httpx.Client, classifier: ClassifierStub) -> None:
+def test_an_engine_failure_fails_only_its_own_batch(http: httpx.Client, classifier: ClassifierStub) -> None:
     poison = encoded(Image.fromarray(quadrant_image(1, POISON)))
     healthy = encoded(Image.fromarray(quadrant_image(2)))
     refused(http.post("/v1/models/faulty/classify", content=poison), 500)
@@ -194,7 +196,7 @@ def test_engine_failure_fails_its_own_batch_only(http: httpx.Client, classifier:
     assert answer.json()["predictions"][0]["classes"][0]["label"] == "bottom left"
 
 
-def test_deadline_passed(http: httpx.Client, classifier: ClassifierStub) -> None:
+def test_a_passed_deadline_is_an_error(http: httpx.Client, classifier: ClassifierStub) -> None:
     image = encoded(Image.fromarray(quadrant_image(0)))
     headers = {"x-request-timeout-ms": "5"}
     refused(http.post("/v1/models/slow/classify", content=image, headers=headers), 504)
@@ -211,13 +213,13 @@ def test_malformed_http_is_answered_in_json(server: Settings) -> None:
     assert answer.endswith(b'{"error":"malformed HTTP request"}')
 
 
-def test_half_a_body_is_no_request(server: Settings) -> None:
+def test_an_incomplete_body_is_dropped(server: Settings) -> None:
     with socket.create_connection(("127.0.0.1", server.listen.http_port), timeout=10) as connection:
         connection.sendall(
             b"POST /v1/models/lenet5-mnist/classify HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\nhalf"
         )
 
 
-def test_page_does_not_leave_its_folder(http: httpx.Client) -> None:
+def test_the_page_serves_no_files_outside_its_folder(http: httpx.Client) -> None:
     for path in ("/page/../config.py", "/page/%2e%2e/config.py", "/samples/..%2f..%2fcompile.py"):
         assert http.get(path).status_code == 404

@@ -1,4 +1,4 @@
-"""One model that cannot be loaded, on real Ray: the others serve and change, a new gateway serves them, a repair is enough."""
+"""A model that cannot be loaded, on real Ray: the others keep serving, also in a new gateway, until it is repaired."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def change(http: httpx.Client, what: str, model: str) -> httpx.Response:
 
 
 def entry(http: httpx.Client, model: str) -> dict[str, Any]:
-    found: dict[str, Any] = next(one for one in http.post("/v2/repository/index").json() if one["name"] == model)
+    found: dict[str, Any] = next(item for item in http.post("/v2/repository/index").json() if item["name"] == model)
     return found
 
 
@@ -60,7 +60,7 @@ def graph(http: httpx.Client, server: Settings) -> Iterator[Path]:
 
 
 def check_broken(http: httpx.Client, inference: GRPCInferenceServiceStub) -> None:
-    """The model, and what is made of it, says why it does not answer; nothing else is touched."""
+    """The model and its compositions answer with the reason; no other model is affected."""
     for name in (MODEL, *MADE_OF_IT):
         answer = classify(http, name)
         assert answer.status_code == 503, name
@@ -76,7 +76,7 @@ def check_broken(http: httpx.Client, inference: GRPCInferenceServiceStub) -> Non
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
     assert "image.onnx" in str(caught.value.details())
     for page in ("models", "explain"):
-        assert {one["name"] for one in http.get(f"/v1/{page}").json()["problems"]} >= {MODEL, *MADE_OF_IT}
+        assert {problem["name"] for problem in http.get(f"/v1/{page}").json()["problems"]} >= {MODEL, *MADE_OF_IT}
     listed = CliRunner().invoke(main, ["models", "--url", str(http.base_url)])
     assert f"{MODEL} is UNAVAILABLE" in listed.output
     assert http.get("/v2/health/ready").status_code == 200
@@ -85,10 +85,10 @@ def check_broken(http: httpx.Client, inference: GRPCInferenceServiceStub) -> Non
     assert classify(http, "quadrants-a").status_code == 200
 
 
-def test_a_load_that_fails_changes_nothing_else(
+def test_a_failed_load_does_not_affect_other_models(
     http: httpx.Client, inference: GRPCInferenceServiceStub, graph: Path, server: Settings
 ) -> None:
-    whole = graph.read_bytes()
+    original = graph.read_bytes()
     assert change(http, "unload", MODEL).status_code == 200
     graph.write_bytes(b"broken")
     for _ in range(2):
@@ -103,30 +103,30 @@ def test_a_load_that_fails_changes_nothing_else(
     assert change(http, "load", OTHER).status_code == 200
     assert classify(http, OTHER).status_code == 200
 
-    graph.write_bytes(whole)
+    graph.write_bytes(original)
     assert change(http, "load", MODEL).status_code == 200
     for name in (MODEL, *MADE_OF_IT):
         assert classify(http, name).status_code == 200, name
     assert unavailable(server, MODEL) == 0
 
 
-def test_a_new_gateway_serves_what_it_can(
+def test_a_new_gateway_serves_the_models_that_load(
     http: httpx.Client, inference: GRPCInferenceServiceStub, graph: Path, server: Settings, channel: grpc.Channel
 ) -> None:
-    whole = graph.read_bytes()
+    original = graph.read_bytes()
     graph.write_bytes(b"broken")
-    assert classify(http, MODEL).status_code == 200, "what is in memory serves on"
+    assert classify(http, MODEL).status_code == 200, "the loaded engine keeps serving"
     (gateway,) = gateways(server)
     os.kill(gateway, signal.SIGKILL)
     until(lambda: gateways(server) - {gateway}, patience=120)
     until(lambda: answers(http), patience=120)
     grpc.channel_ready_future(channel).result(timeout=60)
     check_broken(http, inference)
-    assert {one.name for one in local.problems()} >= {MODEL, *MADE_OF_IT}
+    assert {problem.name for problem in local.problems()} >= {MODEL, *MADE_OF_IT}
     for name in ("lenet5-mnist", "resnet20-cifar10", "squeezenet1_1-imagenet", "hosted", "slow", OTHER):
         assert entry(http, name)["state"] == "READY"
 
-    graph.write_bytes(whole)
+    graph.write_bytes(original)
     assert change(http, "load", MODEL).status_code == 200
     for name in (MODEL, *MADE_OF_IT):
         assert classify(http, name).status_code == 200, name

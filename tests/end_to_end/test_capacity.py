@@ -1,4 +1,4 @@
-"""`convoy capacity` asks the running server for the latency curve and answers with fleets that grow with the traffic."""
+"""`convoy capacity` reads the latency curve from a running server and computes fleets that grow with the traffic."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_fleets_grow_with_the_traffic(server: Settings) -> None:
     assert "breaks first" in CliRunner().invoke(main, command).output
 
 
-def test_what_cannot_be_is_one_line(server: Settings) -> None:
+def test_impossible_targets_are_refused_with_the_reason(server: Settings) -> None:
     url = f"http://127.0.0.1:{server.listen.http_port}"
     for model, p99, words in (
         ("squeezenet", "200", "squeezenet1_1-imagenet"),

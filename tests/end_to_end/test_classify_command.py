@@ -1,4 +1,4 @@
-"""`convoy classify FOLDER` against a running server, over both protocols."""
+"""`convoy classify FOLDER` with a running server, over both protocols."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from serve.config.schema import Settings
 
 
 @pytest.mark.parametrize("over_grpc", [False, True])
-def test_the_images_of_a_folder(server: Settings, samples: Path, tmp_path: Path, over_grpc: bool) -> None:
+def test_the_images_of_a_folder_are_classified(
+    server: Settings, samples: Path, tmp_path: Path, over_grpc: bool
+) -> None:
     for file in samples.glob("mnist-*.png"):
         shutil.copy(file, tmp_path)
     (tmp_path / "broken.png").write_bytes(b"no image")

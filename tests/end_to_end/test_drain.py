@@ -1,4 +1,4 @@
-"""SIGTERM: not ready, served on, what is in flight finished, gone. A client that minds readiness loses nothing."""
+"""SIGTERM drains a server: it reports not ready, finishes requests and exits; clients that check readiness lose nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from models.artifact import BUNDLED
 from tests.conftest import REPOSITORY
 from tests.waiting import until
 
-pytestmark = pytest.mark.slow  # a server of its own, which ends
+pytestmark = pytest.mark.slow  # starts its own server and stops it
 
 DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
 CLASSIFY = "/v1/models/lenet5-mnist/classify"
@@ -54,7 +54,7 @@ def ready(client: httpx.Client) -> bool:
 
 
 class Clients:
-    """Send until they are told to leave."""
+    """Clients that send requests until `leave` is set."""
 
     def __init__(self, url: str) -> None:
         self.codes: Counter[object] = Counter()
@@ -80,7 +80,7 @@ class Clients:
             thread.join()
 
 
-def test_sigterm_loses_none_of_many(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> None:
+def test_sigterm_loses_no_request(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> None:
     with up(tmp_path, free_ports(3)) as (process, url), httpx.Client(base_url=url) as watch:
         until(lambda: ready(watch), PATIENCE_SECONDS)
         clients = Clients(url)
@@ -88,7 +88,7 @@ def test_sigterm_loses_none_of_many(tmp_path: Path, free_ports: Callable[[int], 
             until(lambda: clients.codes.total() >= REQUESTS, PATIENCE_SECONDS)
             process.send_signal(signal.SIGTERM)
             until(lambda: not ready(watch), PATIENCE_SECONDS)
-            assert httpx.post(url + CLASSIFY, content=DIGIT).status_code == 200  # served on
+            assert httpx.post(url + CLASSIFY, content=DIGIT).status_code == 200  # still served
         finally:
             clients.leave.set()
             clients.join()
@@ -97,8 +97,8 @@ def test_sigterm_loses_none_of_many(tmp_path: Path, free_ports: Callable[[int], 
         assert process.returncode == 0
 
 
-def test_sigterm_at_the_end_of_the_start_drains_too(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> None:
-    """The gateway answers before the command knows; then, too, a request under way is answered."""
+def test_sigterm_at_the_end_of_the_start_drains_as_well(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> None:
+    """The gateway is ready slightly before the command knows it; a request in flight is answered even then."""
     with up(tmp_path, free_ports(3)) as (process, url), httpx.Client(base_url=url) as watch:
         until(lambda: ready(watch), PATIENCE_SECONDS)
         process.send_signal(signal.SIGTERM)

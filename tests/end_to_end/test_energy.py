@@ -1,4 +1,4 @@
-"""Joules in an answer: told when asked for, and what they are."""
+"""The energy of an answer: present on request, with its source and method."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def digit(samples: Path) -> bytes:
 
 
 def priced(http: httpx.Client, image: bytes, path: str = MODEL) -> dict[str, Any]:
-    """An answer with its energy; the first price comes with the meter's first tick after an answer."""
+    """An answer with its energy, which is known from the node agent's first measurement after an answer."""
     end = time.monotonic() + PATIENCE_SECONDS
     while True:
         answer: dict[str, Any] = http.post(path, content=image, params={"energy": "true"}).json()
@@ -35,39 +35,39 @@ def priced(http: httpx.Client, image: bytes, path: str = MODEL) -> dict[str, Any
             return answer
 
 
-def test_an_answer_tells_its_joules_with_source_and_method(http: httpx.Client, digit: bytes) -> None:
+def test_an_answer_has_its_energy_with_source_and_method(http: httpx.Client, digit: bytes) -> None:
     answer = priced(http, digit)
     assert answer["energy_mj"] >= 0
     assert (answer["energy_source"], answer["energy_method"]) == ("declared", "estimated")
 
 
-def test_json_and_forms_ask_too(http: httpx.Client, digit: bytes) -> None:
+def test_energy_can_be_requested_in_json_and_forms(http: httpx.Client, digit: bytes) -> None:
     priced(http, digit)
     as_json = http.post(MODEL, json={"images": [base64.b64encode(digit).decode()], "energy": True})
     as_form = http.post(MODEL, files={"image": digit}, data={"energy": "true"})
     assert as_json.json()["energy_method"] == as_form.json()["energy_method"] == "estimated"
 
 
-def test_nobody_is_told_who_did_not_ask(http: httpx.Client, digit: bytes) -> None:
+def test_energy_is_absent_unless_requested(http: httpx.Client, digit: bytes) -> None:
     assert not any("energy" in key for key in http.post(MODEL, content=digit).json())
 
 
-def test_a_flag_that_is_none_is_refused(http: httpx.Client, digit: bytes) -> None:
+def test_an_invalid_flag_is_refused(http: httpx.Client, digit: bytes) -> None:
     answer = http.post(MODEL, content=digit, params={"energy": "much"})
     assert answer.status_code == 400
     assert "true or false" in answer.json()["error"]
 
 
-def test_both_protocols_and_the_client_tell_it(
+def test_both_protocols_and_the_client_return_the_energy(
     server: Settings, http: httpx.Client, classifier: ClassifierStub, digit: bytes
 ) -> None:
     priced(http, digit)
-    told = classifier.Classify(classifier_pb2.ClassifyRequest(model="lenet5-mnist", images=[digit], energy=True))
-    assert told.energy_mj > 0
-    assert (told.energy_source, told.energy_method) == ("declared", "estimated")
-    silent = classifier.Classify(classifier_pb2.ClassifyRequest(model="lenet5-mnist", images=[digit]))
-    assert not silent.HasField("energy_mj")
-    assert (silent.energy_source, silent.energy_method) == ("", "")
+    answer_with = classifier.Classify(classifier_pb2.ClassifyRequest(model="lenet5-mnist", images=[digit], energy=True))
+    assert answer_with.energy_mj > 0
+    assert (answer_with.energy_source, answer_with.energy_method) == ("declared", "estimated")
+    answer_without = classifier.Classify(classifier_pb2.ClassifyRequest(model="lenet5-mnist", images=[digit]))
+    assert not answer_without.HasField("energy_mj")
+    assert (answer_without.energy_source, answer_without.energy_method) == ("", "")
     for url in (f"http://127.0.0.1:{server.listen.http_port}", f"grpc://127.0.0.1:{server.listen.grpc_port}"):
         with Client(url) as client:
             answer = client.classify("lenet5-mnist", digit, energy=True)
@@ -77,7 +77,9 @@ def test_both_protocols_and_the_client_tell_it(
             assert client.classify("lenet5-mnist", digit).energy is None
 
 
-def test_infer_tells_it_as_parameters(http: httpx.Client, inference: GRPCInferenceServiceStub, digit: bytes) -> None:
+def test_infer_returns_the_energy_as_parameters(
+    http: httpx.Client, inference: GRPCInferenceServiceStub, digit: bytes
+) -> None:
     priced(http, digit)
     raw = len(digit).to_bytes(4, "little") + digit
     tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(raw)}}
@@ -103,14 +105,14 @@ def test_infer_tells_it_as_parameters(http: httpx.Client, inference: GRPCInferen
     assert over_grpc["energy_source"].string_param == "declared"
 
 
-def test_an_ensembles_answer_costs_what_its_members_engines_did(
+def test_the_energy_of_an_ensemble_counts_its_members(
     http: httpx.Client, classifier: ClassifierStub, samples: Path
 ) -> None:
     ship = (samples / "cifar10-1-ship.png").read_bytes()
     priced(http, ship, "/v1/models/cifar10-looks/classify")
     request = classifier_pb2.ClassifyRequest(model="cifar10-looks", images=[ship], energy=True)
-    told = classifier.Classify(request)
-    assert told.HasField("energy_mj")
-    assert told.energy_mj > 0
-    assert told.energy_source == "declared"
-    assert sum(member.engine_ms for member in told.members) > 0
+    answer = classifier.Classify(request)
+    assert answer.HasField("energy_mj")
+    assert answer.energy_mj > 0
+    assert answer.energy_source == "declared"
+    assert sum(member.engine_ms for member in answer.members) > 0

@@ -1,4 +1,4 @@
-"""A gated int8 engine on real Ray: served in fp32 at once, built meanwhile on held-out images, then swapped to."""
+"""An int8 engine with an accuracy check, on real Ray: fp32 serves until the engine is built, then it is replaced."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ import yaml
 from models.artifact import BUNDLED
 from tests.waiting import until
 
-pytestmark = pytest.mark.slow  # a server of its own, a data set
+pytestmark = pytest.mark.slow  # starts its own server and needs a data set
 
 
 @pytest.mark.parametrize("placement", ["local", "dedicated"])
-def test_resnet20_in_int8(placement: str, free_ports: Callable[[int], list[int]], tmp_path: Path) -> None:
+def test_a_built_int8_engine_replaces_fp32(
+    placement: str, free_ports: Callable[[int], list[int]], tmp_path: Path
+) -> None:
     http, grpc, metrics = free_ports(3)
     model = {"name": "resnet20-cifar10", "engine": "openvino", "precision": "int8", "placement": placement}
     document = {
@@ -33,7 +35,9 @@ def test_resnet20_in_int8(placement: str, free_ports: Callable[[int], list[int]]
     command = [str(Path(sys.executable).parent / "convoy"), "up", "--config", str(tmp_path / "convoy.yaml")]
     folder = BUNDLED / "samples"
     samples = [
-        one for one in json.loads((folder / "index.json").read_text())["samples"] if one["model"] == model["name"]
+        sample
+        for sample in json.loads((folder / "index.json").read_text())["samples"]
+        if sample["model"] == model["name"]
     ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server, httpx.Client(timeout=60) as client:
         url = f"http://127.0.0.1:{http}"
@@ -45,11 +49,11 @@ def test_resnet20_in_int8(placement: str, free_ports: Callable[[int], list[int]]
                 return False
 
         def runs() -> str:
-            """What runs, after a question that every state has to answer."""
-            for one in samples:
-                image = (folder / one["file"]).read_bytes()
+            """Engine, precision and status that serve now. Checks the answers first, which must be correct at any time."""
+            for sample in samples:
+                image = (folder / sample["file"]).read_bytes()
                 answer = client.post(f"{url}/v1/models/resnet20-cifar10/classify", content=image).raise_for_status()
-                assert answer.json()["predictions"][0]["classes"][0]["label"] == one["label"]
+                assert answer.json()["predictions"][0]["classes"][0]["label"] == sample["label"]
             assert "could not" not in client.get(f"{url}/v1/explain").json()["models"][0]["engine_problem"]
             described = client.get(f"{url}/v1/models").json()["models"][0]
             return f"{described['engine'].split()[0]} {described['precision']} {described['engine_status']}"

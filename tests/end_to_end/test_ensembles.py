@@ -1,4 +1,4 @@
-"""Ensembles, views and cascades as ordinary models of a real server."""
+"""Ensembles, views and cascades are served like ordinary models."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def ask(http: httpx.Client, model: str, body: bytes, **options: Any) -> dict[str
 def probabilities(document: dict[str, Any], position: int = 0) -> NDArray[np.float64]:
     classes = document["predictions"][position]["classes"]
     by_index = np.zeros(len(classes))
-    by_index[[one["index"] for one in classes]] = [one["probability"] for one in classes]
+    by_index[[entry["index"] for entry in classes]] = [entry["probability"] for entry in classes]
     return by_index
 
 
 def offline(
     model: str, pixels: NDArray[np.uint8], plan: Sequence[tuple[tuple[View, ...], float]], rule: Rule
 ) -> NDArray[np.float64]:
-    """The combined distribution in double precision, from the engine and Pillow alone."""
+    """The combined distribution in double precision, computed with only the engine and Pillow."""
     artifact = Artifact.load(BUNDLED / model)
     steps, engine = artifact.manifest.preprocessing, load_engine(artifact.image_model, 1)
     image = Image.fromarray(pixels.squeeze())
@@ -65,7 +65,7 @@ def offline(
     logits = engine.run(np.stack(rows)).astype(np.float64)
     if rule == "geometric_mean":
         return softmax(np.average(logits, axis=0, weights=weights))
-    return np.asarray(np.average([softmax(one) for one in logits], axis=0, weights=weights))
+    return np.asarray(np.average([softmax(row) for row in logits], axis=0, weights=weights))
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -73,17 +73,17 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(powers / powers.sum())
 
 
-def test_an_ensemble_of_one_is_the_model_itself(http: httpx.Client, samples: Path) -> None:
+def test_an_ensemble_of_one_member_answers_like_the_member(http: httpx.Client, samples: Path) -> None:
     for file in sorted(samples.glob("cifar10-*.png")):
         alone, composed = (ask(http, name, file.read_bytes()) for name in ("resnet20-cifar10", "cifar10-alone"))
         assert composed["predictions"] == alone["predictions"]
         assert composed["model"] == "cifar10-alone"
-        (part,) = composed["members"]
-        assert (part["model"], part["outcome"], part["images"]) == ("resnet20-cifar10", "answered", 1)
+        (member,) = composed["members"]
+        assert (member["model"], member["outcome"], member["images"]) == ("resnet20-cifar10", "answered", 1)
 
 
 def test_answers_equal_an_offline_computation(http: httpx.Client, samples: Path) -> None:
-    """To 1e-5, for shifts of a grey image and, where every look is cut without resizing, for weighted looks."""
+    """To 1e-5 for shifts of a grey image; more loosely for weighted views, whose crops are resized."""
     for file in sorted(samples.glob("mnist-*.png")):
         with Image.open(file) as image:
             pixels = np.asarray(image)
@@ -94,42 +94,42 @@ def test_answers_equal_an_offline_computation(http: httpx.Client, samples: Path)
             pixels = np.asarray(image)
         plan: list[tuple[tuple[View, ...], float]] = [(("flip",), 1.0), (("five_crops",), 0.5)]
         expected = offline("resnet20-cifar10", pixels, plan, "geometric_mean")
-        got = probabilities(ask(http, "cifar10-looks", file.read_bytes()))
-        # Crops of a 32 pixel image are enlarged, and resamplers differ by a rounding.
-        np.testing.assert_allclose(got, expected, atol=0.05)
+        served = probabilities(ask(http, "cifar10-looks", file.read_bytes()))
+        # Crops of a 32 px image are enlarged, and the two resamplers round differently.
+        np.testing.assert_allclose(served, expected, atol=0.05)
 
 
-def test_many_images_equal_their_single_requests(http: httpx.Client, samples: Path) -> None:
+def test_a_batch_gets_the_answers_of_single_requests(http: httpx.Client, samples: Path) -> None:
     images = [file.read_bytes() for file in sorted(samples.glob("cifar10-*.png"))]
     for model in ("cifar10-looks", "cifar10-cascade"):
         alone = [ask(http, model, image) for image in images]
         together = http.post(
             f"/v1/models/{model}/classify?top_k=10", files=[("image", image) for image in images]
         ).json()
-        for position, one in enumerate(alone):
-            np.testing.assert_allclose(probabilities(together, position), probabilities(one), atol=1e-5)
+        for position, single in enumerate(alone):
+            np.testing.assert_allclose(probabilities(together, position), probabilities(single), atol=1e-5)
 
 
-def test_ten_crops_of_a_photo_on_a_dedicated_host(http: httpx.Client, samples: Path) -> None:
+def test_ten_crops_of_a_photo_run_on_a_dedicated_host(http: httpx.Client, samples: Path) -> None:
     document = ask(http, "photo-crops", (samples / "chelsea.png").read_bytes(), top_k=5)
-    assert "tabby cat" in [one["label"] for one in document["predictions"][0]["classes"]]
+    assert "tabby cat" in [entry["label"] for entry in document["predictions"][0]["classes"]]
 
 
-def test_both_protocols_answer_alike(
+def test_both_protocols_give_the_same_answer(
     server: Settings, http: httpx.Client, inference: GRPCInferenceServiceStub, samples: Path
 ) -> None:
     image = (samples / "cifar10-12-dog.png").read_bytes()
-    told = []
+    members = []
     for url in (f"http://127.0.0.1:{server.listen.http_port}", f"grpc://127.0.0.1:{server.listen.grpc_port}"):
         with Client(url) as client:
             answer_of_client = client.classify("cifar10-looks", image, top_k=10)
-            told.append([(one.model, one.outcome, one.images) for one in answer_of_client.members])
-    assert told[0] == told[1] == [("resnet20-cifar10", "answered", 1)] * 2
+            members.append([(member.model, member.outcome, member.images) for member in answer_of_client.members])
+    assert members[0] == members[1] == [("resnet20-cifar10", "answered", 1)] * 2
     over_grpc = answer_of_client.predictions[0].classes
     over_http = ask(http, "cifar10-looks", image)["predictions"][0]["classes"]
-    for one, other in zip(over_grpc, over_http, strict=True):
-        assert one.label == other["label"]
-        assert one.probability == pytest.approx(other["probability"], abs=1e-5)
+    for received, expected in zip(over_grpc, over_http, strict=True):
+        assert received.label == expected["label"]
+        assert received.probability == pytest.approx(expected["probability"], abs=1e-5)
 
     with Image.open(io.BytesIO(image)) as opened:
         pixels = np.asarray(opened)[np.newaxis]
@@ -141,32 +141,32 @@ def test_both_protocols_answer_alike(
     request = open_inference_pb2.ModelInferRequest(model_name="cifar10-looks", raw_input_contents=[raw])
     request.inputs.add(name="image", datatype="BYTES", shape=[1, 1])
     from_bytes = inference.ModelInfer(request)
-    logits = [np.frombuffer(one.raw_output_contents[0], np.float32) for one in (answer, from_bytes)]
+    logits = [np.frombuffer(message.raw_output_contents[0], np.float32) for message in (answer, from_bytes)]
     np.testing.assert_allclose(logits[0], logits[1], atol=1e-5)
-    best = [one["index"] for one in over_http]
+    best = [entry["index"] for entry in over_http]
     assert np.argsort(-logits[0]).tolist() == best
 
 
-def test_a_cascade_tells_how_far_each_image_went(http: httpx.Client, samples: Path) -> None:
-    """Where the first net is sure its answer is the cascade's, and nobody else was asked."""
-    went = set()
+def test_a_cascade_reports_the_stages_of_each_image(http: httpx.Client, samples: Path) -> None:
+    """If the first stage is confident, its answer is that of the cascade, and no later stage runs."""
+    seen = set()
     for file in sorted(samples.glob("cifar10-*.png")):
         first = probabilities(ask(http, "resnet20-cifar10", file.read_bytes()))
         document = ask(http, "cifar10-cascade", file.read_bytes())
         best = np.sort(first)[::-1]
-        sure = best[0] - best[1] >= 0.9
-        assert [part["images"] for part in document["members"]] == [1] * (1 if sure else 3)
-        expected = first if sure else probabilities(ask(http, "cifar10-looks", file.read_bytes()))
+        confident = best[0] - best[1] >= 0.9
+        assert [member["images"] for member in document["members"]] == [1] * (1 if confident else 3)
+        expected = first if confident else probabilities(ask(http, "cifar10-looks", file.read_bytes()))
         np.testing.assert_allclose(probabilities(document), expected, atol=1e-5)
-        went.add(sure)
-    assert went == {True, False}, "each way is taken by some sample"
+        seen.add(confident)
+    assert seen == {True, False}, "the samples cover both cases"
 
 
 def test_a_failing_member_is_left_out_while_enough_answer(http: httpx.Client) -> None:
     broken = encoded(quadrant_image(2, POISON))
     document = ask(http, "quadrants-any", broken)
     assert document["predictions"][0]["classes"][0]["label"] == "bottom left"
-    assert [(part["model"], part["outcome"]) for part in document["members"]] == [
+    assert [(member["model"], member["outcome"]) for member in document["members"]] == [
         ("faulty", "failed"),
         ("slow", "answered"),
     ]
@@ -189,16 +189,16 @@ def test_a_member_that_is_busy_is_left_out_at_the_deadline(http: httpx.Client) -
     assert document["predictions"][0]["classes"][0]["label"] == "top right"
     quick, slow = document["members"]
     assert (quick["model"], quick["outcome"]) == ("faulty", "answered")
-    assert slow["outcome"] in ("late", "failed")  # refused at once when the line was known to be too long
+    assert slow["outcome"] in ("late", "failed")  # failed: refused at once because the queue was known to be too long
     assert slow["reason"]
 
 
 def waiting(http: httpx.Client, model: str) -> int:
     models = http.get("/v1/explain").json()["models"]
-    return int(next(one["waiting"] for one in models if one["name"] == model))
+    return int(next(entry["waiting"] for entry in models if entry["name"] == model))
 
 
-def test_bad_input_is_refused_like_a_models(http: httpx.Client) -> None:
+def test_ensembles_refuse_bad_input_like_models(http: httpx.Client) -> None:
     assert http.post("/v1/models/cifar10-looks/classify", content=b"no image").status_code == 400
     wrong = {"name": "image", "datatype": "FP32", "shape": [1, 3, 32, 32], "data": [0.0] * 3072}
     answer = http.post("/v2/models/cifar10-looks/infer", json={"inputs": [wrong]})
@@ -211,8 +211,8 @@ def test_bad_input_is_refused_like_a_models(http: httpx.Client) -> None:
     assert http.post("/v1/models/cifar10-loks/classify", content=b"x").status_code == 404
 
 
-def test_the_plan_shows_members_and_cost_before_anything_runs(server: Settings, http: httpx.Client) -> None:
-    plans = {one["name"]: one for one in http.get("/v1/explain").json()["compositions"]}
+def test_explain_shows_members_and_cost_before_any_request(server: Settings, http: httpx.Client) -> None:
+    plans = {plan["name"]: plan for plan in http.get("/v1/explain").json()["compositions"]}
     first, second = plans["cifar10-cascade"]["stages"]
     assert plans["cifar10-cascade"]["decodes_per_image"] == 1
     assert [member["rows_per_image"] for member in second["members"]] == [2, 5]
@@ -224,12 +224,12 @@ def test_the_plan_shows_members_and_cost_before_anything_runs(server: Settings, 
     assert shown.exit_code == 0, shown.output
     assert "cifar10-cascade" in shown.output
     listed = json.loads(CliRunner().invoke(main, ["models", "--json", "--url", url]).output)
-    kinds = {one["name"]: one["architecture"] for one in listed}
+    kinds = {model["name"]: model["architecture"] for model in listed}
     assert (kinds["cifar10-looks"], kinds["cifar10-cascade"]) == ("ensemble", "cascade")
     assert "cifar10-looks" in CliRunner().invoke(main, ["models", "--url", url], env={"COLUMNS": "160"}).output
 
 
-def test_metrics_tell_members_apart(server: Settings, http: httpx.Client) -> None:
+def test_metrics_distinguish_members(server: Settings, http: httpx.Client) -> None:
     for _ in range(3):
         ask(http, "quadrants-any", encoded(quadrant_image(0, POISON)))
     text = httpx.get(f"http://127.0.0.1:{server.listen.metrics_port}/metrics").text

@@ -1,4 +1,4 @@
-"""`convoy experiment` against the session's server, from its start to the export of what it saw."""
+"""`convoy experiment` with a running server, from the start of an experiment to the export of its data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ arms:
 
 
 class Convoy:
-    """The command line of a server's admin."""
+    """Runs commands with the admin key of a server."""
 
     def __init__(self, server: Settings) -> None:
         self._who = ["--key-file", str(server.node_dir / LOCAL_KEY)]
@@ -48,11 +48,11 @@ class Convoy:
         return done.output
 
     def status(self, name: str) -> dict[str, Any]:
-        return next(one for one in json.loads(self("status", "--json")) if one["name"] == name)
+        return next(entry for entry in json.loads(self("status", "--json")) if entry["name"] == name)
 
 
 def priced(http: httpx.Client) -> bool:
-    """Answers one request; whether the meter has a price for both arms, so that what follows is counted in joules."""
+    """Sends one request. Returns whether the energy of both arms is known, so that later requests are counted in joules."""
     classify(http, "nightly", 0)
     return all(arm["energy"] for arm in http.get("/v1/experiments/nightly/report").json()["arms"])
 
@@ -62,7 +62,9 @@ def convoy(server: Settings) -> Convoy:
     return Convoy(server)
 
 
-def test_the_life_of_an_experiment(http: httpx.Client, server: Settings, convoy: Convoy, tmp_path: Path) -> None:
+def test_an_experiment_from_start_to_export(
+    http: httpx.Client, server: Settings, convoy: Convoy, tmp_path: Path
+) -> None:
     file = tmp_path / "nightly.yaml"
     file.write_text(DEFINITION)
     assert convoy("start", str(file)) == "nightly is running, revision 1\n"
@@ -106,7 +108,7 @@ def test_the_life_of_an_experiment(http: httpx.Client, server: Settings, convoy:
     assert all(row["class_index"] == row["label"] for row in rows.values() if row["label"] is not None)
 
 
-def test_one_arm_of_three_is_taken_out(convoy: Convoy, http: httpx.Client, tmp_path: Path) -> None:
+def test_a_stopped_arm_gets_no_requests(convoy: Convoy, http: httpx.Client, tmp_path: Path) -> None:
     arms = [{"name": name, "model": f"quadrants-{name[0]}"} for name in ("a", "b", "b2")]
     file = tmp_path / "three.yaml"
     file.write_text(json.dumps({"name": "three", "arms": arms}))
@@ -117,7 +119,7 @@ def test_one_arm_of_three_is_taken_out(convoy: Convoy, http: httpx.Client, tmp_p
     assert convoy.status("three")["state"] == "running"
 
 
-def test_a_definition_that_cannot_be_read_is_refused(convoy: Convoy, tmp_path: Path) -> None:
+def test_an_invalid_definition_is_refused(convoy: Convoy, tmp_path: Path) -> None:
     file = tmp_path / "wrong.yaml"
     file.write_text("name: [")
     assert "not valid YAML" in convoy.refused("start", str(file))

@@ -1,4 +1,4 @@
-"""What docs/experiments.md and README.md show of experiments works as it stands."""
+"""The examples of experiments in docs/experiments.md and README.md work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.snippets import Snippet, snippets
 
 README = (REPOSITORY / "README.md").read_text()
 PAGES = ("README.md", "docs/experiments.md")
-SHELL = [one for page in PAGES for one in snippets(page, "bash") if "digits" in one.text]
+SHELL = [snippet for page in PAGES for snippet in snippets(page, "bash") if "digits" in snippet.text]
 
 
 @pytest.mark.parametrize("snippet", SHELL, ids=str)
@@ -29,4 +29,4 @@ def test_a_command_works(server: Settings, snippet: Snippet, tmp_path: Path) -> 
 def test_the_configuration_is_valid() -> None:
     (shown,) = snippets("docs/experiments.md", "yaml")
     settings = parse_settings(yaml.safe_load(shown.text))
-    assert [one.name for one in settings.experiments] == ["digits"]
+    assert [experiment.name for experiment in settings.experiments] == ["digits"]

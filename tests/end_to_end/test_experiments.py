@@ -1,4 +1,4 @@
-"""Experiments on the session's server: both protocols, feedback, commands, and what gateways follow."""
+"""Experiments on a running server: both protocols, feedback, commands, guardrails and metrics."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def samples(http: httpx.Client, name: str) -> int:
     return sum(arm["samples"] for arm in report(http, name)["arms"])
 
 
-def test_an_experiment_answers_like_a_model_and_says_its_arm(http: httpx.Client) -> None:
+def test_an_experiment_answers_like_a_model_and_names_its_arm(http: httpx.Client) -> None:
     answer = classify(http, "split", 2, user="ada", id="split-1")
     document = answer.json()
     assert answer.status_code == 200, answer.text
@@ -78,7 +78,7 @@ def test_both_arms_get_their_share(http: httpx.Client) -> None:
     assert 25 <= arms.count("one") <= 75
 
 
-def test_feedback_before_and_after_the_prediction_late_and_twice(http: httpx.Client, channel: grpc.Channel) -> None:
+def test_early_late_and_repeated_feedback_counts_once(http: httpx.Client, channel: grpc.Channel) -> None:
     before = samples(http, "split")
     items = [{"id": f"fb-{number}", "label": number % 4} for number in range(20)]
     assert http.post("/v1/feedback", json={"feedback": items[:10]}).json() == {"accepted": 10}
@@ -86,8 +86,8 @@ def test_feedback_before_and_after_the_prediction_late_and_twice(http: httpx.Cli
         classify(http, "split", number % 4, user=f"u{number}", id=f"fb-{number}")
     assert http.post("/v1/feedback", json={"feedback": items}).status_code == 202
     stub = ExperimentsStub(channel)  # type: ignore[no-untyped-call]
-    twin = experiments_pb.FeedbackRequest(feedback=[{"id": "fb-0", "label": "top left"}])
-    assert stub.SendFeedback(twin).accepted == 1
+    repeated = experiments_pb.FeedbackRequest(feedback=[{"id": "fb-0", "label": "top left"}])
+    assert stub.SendFeedback(repeated).accepted == 1
     until(lambda: samples(http, "split") == before + 20)
     assert {arm["metric"]["value"] for arm in report(http, "split")["arms"]} <= {1.0, None}
 
@@ -119,7 +119,7 @@ def test_malformed_feedback_is_refused_with_the_reason(http: httpx.Client, docum
     assert text in answer.json()["error"]
 
 
-def test_feedback_and_commands_must_say_that_they_are_json(http: httpx.Client) -> None:
+def test_feedback_and_commands_must_have_the_json_content_type(http: httpx.Client) -> None:
     assert http.post("/v1/feedback", content=b'{"id":"x","label":1}').status_code == 415
     assert http.post("/v1/experiments/split/stop", content=b"{}").status_code == 415
 
@@ -129,12 +129,12 @@ def test_pairs_answer_from_the_control_and_see_every_image(http: httpx.Client) -
         answer = classify(http, "paired", number % 4, id=f"pair-{number}")
         assert answer.json()["arm"] == "control"
     http.post("/v1/feedback", json={"feedback": [{"id": f"pair-{n}", "label": n % 4} for n in range(40)]})
-    found = until(lambda: (one := report(http, "paired"))["comparisons"][0]["samples"] >= 20 and one)
+    found = until(lambda: (document := report(http, "paired"))["comparisons"][0]["samples"] >= 20 and document)
     assert found["comparisons"][0]["agreement"]["value"] == 1.0
     assert found["arms"][1]["engine_ms"]["value"] > 0
 
 
-def test_copies_for_a_broken_arm_never_touch_the_answer(http: httpx.Client) -> None:
+def test_failures_of_a_shadow_arm_do_not_affect_answers(http: httpx.Client) -> None:
     for number in range(10):
         assert classify(http, "shadow", number % 4).status_code == 200
         poisoned = http.post("/v1/models/shadow/classify", content=png(0, 255))
@@ -144,15 +144,15 @@ def test_copies_for_a_broken_arm_never_touch_the_answer(http: httpx.Client) -> N
     assert report(http, "shadow")["arms"][0]["failures"] == 0
 
 
-def test_a_guardrail_takes_a_failing_arm_out(http: httpx.Client) -> None:
+def test_a_guardrail_stops_a_failing_arm(http: httpx.Client) -> None:
     def answers() -> set[str]:
         sent = [http.post("/v1/models/guarded/classify", content=png(0, 255)) for _ in range(10)]
-        return {one.json().get("arm", "failed") for one in sent}
+        return {answer.json().get("arm", "failed") for answer in sent}
 
     def rollbacks() -> list[dict[str, Any]]:
-        return [one for one in report(http, "guarded")["decisions"] if one["action"] == "rollback"]
+        return [decision for decision in report(http, "guarded")["decisions"] if decision["action"] == "rollback"]
 
-    (decision,) = until(lambda: answers() and rollbacks())  # ten answers may be good by chance before it
+    (decision,) = until(lambda: answers() and rollbacks())  # before it, ten answers may all be good by chance
     until(lambda: answers() == {"good"})
     assert decision["arm"] == "bad"
     assert "error_rate" in decision["reason"]
@@ -204,7 +204,9 @@ def test_an_experiment_can_be_started_while_serving(http: httpx.Client) -> None:
         ),
     ],
 )
-def test_wrong_experiments_are_refused_with_the_reason(http: httpx.Client, changes: dict[str, Any], text: str) -> None:
+def test_invalid_experiments_are_refused_with_the_reason(
+    http: httpx.Client, changes: dict[str, Any], text: str
+) -> None:
     arms = [{"name": "a", "model": "quadrants-a"}, {"name": "b", "model": "quadrants-b"}]
     answer = http.post("/v1/experiments", json={"name": "wrong", "arms": arms} | changes)
     assert answer.status_code == 400
@@ -212,17 +214,17 @@ def test_wrong_experiments_are_refused_with_the_reason(http: httpx.Client, chang
     assert classify(http, "wrong", 0).status_code == 404
 
 
-def test_arms_are_in_the_metrics(http: httpx.Client, server: Settings) -> None:
+def test_metrics_count_requests_by_arm(http: httpx.Client, server: Settings) -> None:
     arm = classify(http, "split", 0, user="metrics").json()["arm"]
 
-    def there(words: str) -> bool:
-        return words in httpx.get(f"http://127.0.0.1:{server.listen.metrics_port}/metrics").text
+    def exported(series: str) -> bool:
+        return series in httpx.get(f"http://127.0.0.1:{server.listen.metrics_port}/metrics").text
 
-    until(lambda: there(f'convoy_experiment_requests_total{{arm="{arm}"'))
-    until(lambda: there("convoy_ledger_events_total"))
+    until(lambda: exported(f'convoy_experiment_requests_total{{arm="{arm}"'))
+    until(lambda: exported("convoy_ledger_events_total"))
 
 
-def test_a_tensor_experiment_field_and_unknown_names(http: httpx.Client) -> None:
+def test_a_field_of_a_tensor_request_selects_the_arm(http: httpx.Client) -> None:
     rows = np.zeros((1, 8, 8, 1), np.uint8).tolist()
     document = {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 8, 8, 1], "data": rows}]}
     arms = set()

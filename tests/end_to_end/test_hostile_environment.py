@@ -1,4 +1,4 @@
-"""`convoy up` of a user whose environment sends everything through a proxy that serves nobody, and whose home is empty."""
+"""`convoy up` of a user with an empty home, whose environment names a proxy that answers nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.proxies import CountingProxy, counting_proxy
 from tests.strangers import CONVOY, Stranger, stranger
 from tests.waiting import until
 
-pytestmark = pytest.mark.slow  # a server of its own
+pytestmark = pytest.mark.slow  # starts its own server
 
 PATIENCE_SECONDS = 180.0
 DEDICATED, BUILT = (
@@ -33,7 +33,7 @@ COLLECTOR = "http://collector.invalid:4318/v1/traces"  # elsewhere, so that the 
 
 @dataclass(frozen=True)
 class Up:
-    """The server, who started it, and the proxy that it must not meet."""
+    """The server, the user who started it, and the proxy that it must not use."""
 
     user: Stranger
     proxy: CountingProxy
@@ -46,12 +46,12 @@ class Up:
 
     @property
     def client(self) -> httpx.Client:
-        """Ours, whose environment has no proxy."""
+        """A client whose own environment has no proxy."""
         return httpx.Client(base_url=self.http, timeout=60)
 
     @property
     def strays(self) -> list[str]:
-        """Who met the proxy, but for those who had to."""
+        """Requests that went to the proxy, without those to the trace collector."""
         return [asked for asked in self.proxy.asked if COLLECTOR not in asked]
 
 
@@ -97,7 +97,7 @@ def ready(client: httpx.Client) -> bool:
 
 
 def engine_of(client: httpx.Client, model: str) -> str:
-    served = {one["name"]: one["engine"] for one in client.get("/v1/models").raise_for_status().json()["models"]}
+    served = {entry["name"]: entry["engine"] for entry in client.get("/v1/models").raise_for_status().json()["models"]}
     return str(served[model]).partition(" ")[0]
 
 
@@ -108,7 +108,7 @@ def test_hosts_answer_and_commands_reach_the_server(up: Up) -> None:
     assert up.strays == []
 
 
-def test_a_container_finds_itself_well(up: Up) -> None:
+def test_the_health_check_of_the_container_succeeds(up: Up) -> None:
     command = [word.replace("8000", str(up.ports["http_port"])) for word in SERVICES["server"]["healthcheck"]["test"]]
     up.user.run(*command[1:])
     assert up.strays == []
@@ -122,5 +122,5 @@ def test_an_engine_is_built_and_a_model_unloaded(up: Up) -> None:
     assert up.strays == []
 
 
-def test_what_is_elsewhere_is_still_reached_by_the_users_proxy(up: Up) -> None:
+def test_other_machines_are_reached_through_the_users_proxy(up: Up) -> None:
     until(lambda: f"POST {COLLECTOR} HTTP/1.1" in up.proxy.asked)

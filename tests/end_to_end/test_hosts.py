@@ -1,4 +1,4 @@
-"""Dedicated hosts on real Ray: batches bind late, gateways share fairly, one call per batch, a dying host loses nothing."""
+"""Dedicated hosts on real Ray: full batches, fair sharing by gateways, one call per batch, no loss when a host fails."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tests.artifacts import quadrant_image
 from tests.end_to_end.test_load import png, scrape, total
 
 BATCH = 4
-CLIENTS = 24  # rows that always want to run: three times what both hosts hold
+CLIENTS = 24  # rows waiting at any time: three times the capacity of both hosts
 FOREVER = 1e12
 
 
 @dataclass
 class Gateway:
-    """A gateway's line in front of the hosts, kept full by closed-loop clients, and what came of it."""
+    """A gateway's queue for the hosts, kept full by closed-loop clients, and its counts."""
 
     executor: HostExecutor
     fills: list[int] = field(default_factory=list)
@@ -67,7 +67,7 @@ def hosted(server: Settings) -> ModelConfig:
 
 async def drive(gateways: list[Gateway], until: Callable[[], bool]) -> None:
     stop = asyncio.Event()
-    clients = [asyncio.create_task(one.client(stop)) for one in gateways for _ in range(CLIENTS)]
+    clients = [asyncio.create_task(gateway.client(stop)) for gateway in gateways for _ in range(CLIENTS)]
     while not until():  # noqa: ASYNC110 the condition belongs to another task's counters
         await asyncio.sleep(0.02)
     stop.set()
@@ -77,23 +77,24 @@ async def drive(gateways: list[Gateway], until: Callable[[], bool]) -> None:
 def test_two_gateways_fill_batches_and_share_two_hosts(server: Settings) -> None:
     async def scenario() -> None:
         gateways = [Gateway(await connect_host(hosted(server), 60)) for _ in range(2)]
-        await drive(gateways, lambda: min(one.answered for one in gateways) >= 40)  # shares are known
-        before = [one.answered for one in gateways]
-        for one in gateways:
-            one.fills.clear()
-        await drive(gateways, lambda: sum(one.answered for one in gateways) >= sum(before) + 400)
-        served = [one.answered - start for one, start in zip(gateways, before, strict=True)]
-        assert max(served) <= 1.5 * min(served), served  # not equal: a busy machine delays one process
-        for one in gateways:
-            assert np.mean(one.fills[:-8]) >= 0.9 * BATCH, one.fills
-            assert one.executor.slots.count == 2
-        await asyncio.gather(*(one.batcher.close() for one in gateways))
+        # After 40 answers both gateways know their shares.
+        await drive(gateways, lambda: min(gateway.answered for gateway in gateways) >= 40)
+        before = [gateway.answered for gateway in gateways]
+        for gateway in gateways:
+            gateway.fills.clear()
+        await drive(gateways, lambda: sum(gateway.answered for gateway in gateways) >= sum(before) + 400)
+        served = [gateway.answered - start for gateway, start in zip(gateways, before, strict=True)]
+        assert max(served) <= 1.5 * min(served), served  # not exactly equal, since a busy machine may delay a process
+        for gateway in gateways:
+            assert np.mean(gateway.fills[:-8]) >= 0.9 * BATCH, gateway.fills
+            assert gateway.executor.slots.count == 2
+        await asyncio.gather(*(gateway.batcher.close() for gateway in gateways))
 
     asyncio.run(scenario())
 
 
-def test_one_call_per_batch(server: Settings) -> None:
-    """Counted where calls arrive: batches that hosts ran, against batches that the gateway formed."""
+def test_a_batch_is_one_call_to_a_host(server: Settings) -> None:
+    """Compares the calls that hosts have received with the batches that the gateway has formed."""
     image = png(quadrant_image(1))
     labels = {"model": "hosted"}
 
@@ -112,7 +113,7 @@ def test_one_call_per_batch(server: Settings) -> None:
     assert grown("convoy_host_calls_total") == grown("convoy_batches_total") < 60
 
 
-def test_a_batch_that_the_engine_refuses_is_not_run_again(server: Settings) -> None:
+def test_a_batch_that_the_engine_refuses_is_not_retried(server: Settings) -> None:
     async def scenario() -> None:
         executor = await connect_host(hosted(server), 60)
         calls = total(scrape(server), "convoy_host_calls_total", model="hosted")
@@ -147,7 +148,7 @@ def test_a_dying_host_loses_no_request(server: Settings) -> None:
     asyncio.run(asyncio.wait_for(scenario(), 120))
 
 
-@pytest.mark.slow  # whoever waits at the host that hangs waits for seconds
+@pytest.mark.slow  # requests on the hanging host wait for seconds
 def test_a_hanging_host_loses_no_request(server: Settings) -> None:
     async def scenario() -> None:
         executor = await connect_host(hosted(server), 60)
@@ -160,7 +161,7 @@ def test_a_hanging_host_loses_no_request(server: Settings) -> None:
             before = gateway.answered
             await drive([gateway], lambda: gateway.answered >= before + 200)
         finally:
-            with contextlib.suppress(ProcessLookupError):  # Ray may have replaced it by now
+            with contextlib.suppress(ProcessLookupError):  # Ray may already have replaced it
                 os.kill(answer.pid, signal.SIGCONT)
         assert sum(gateway.fills) == gateway.answered
         await gateway.batcher.close()

@@ -1,4 +1,4 @@
-"""kill -9 of the gateway while it serves an experiment, on real Ray: what the ledger then holds."""
+"""The ledger after a kill -9 of the gateway during an experiment, on real Ray."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ from tests.waiting import until
 
 NAME = "killed"
 CLIENTS = 4
-FLUSHED_SECONDS = (
-    2.0  # after which an answer is in the ledger: flush intervals are a tenth, test machines have other work
-)
+# Time until an answer is in the ledger: ten flush intervals or more, because test machines are busy.
+FLUSHED_SECONDS = 2.0
 
 
 @pytest.fixture
@@ -38,7 +37,7 @@ def ledger(server: Settings) -> Iterator[Ledger]:
 
 @contextmanager
 def traffic(url: str) -> Iterator[dict[str, float]]:
-    """Requests from some clients for as long as the block lasts; when each was answered, by id."""
+    """Sends requests from several clients during the block. Yields the time of each answer, by request id."""
     answered: dict[str, float] = {}
     numbers, stopped = itertools.count(), threading.Event()
 
@@ -48,25 +47,25 @@ def traffic(url: str) -> Iterator[dict[str, float]]:
                 identifier = f"traffic-{next(numbers)}"
                 try:
                     answer = client.post(f"/v1/models/{NAME}/classify", content=png(0), params={"id": identifier})
-                except httpx.TransportError:  # its gateway was killed: the next one is another request
+                except httpx.TransportError:  # the gateway was killed; the next request has another id
                     continue
                 if answer.status_code == 200:
                     answered[identifier] = time.monotonic()
 
     clients = [threading.Thread(target=send) for _ in range(CLIENTS)]
-    for one in clients:
-        one.start()
+    for thread in clients:
+        thread.start()
     try:
         yield answered
     finally:
         stopped.set()
-        for one in clients:
-            one.join()
+        for thread in clients:
+            thread.join()
 
 
 def gateways(server: Settings) -> set[int]:
-    """Processes that listen now."""
-    listening = {int(one.stem.partition("-")[2]) for one in server.node_dir.glob("gateway-*.sock")}
+    """Process ids of the gateways that listen now."""
+    listening = {int(path.stem.partition("-")[2]) for path in server.node_dir.glob("gateway-*.sock")}
     return listening & set(living_processes(server.node_dir / "metrics"))
 
 
@@ -77,13 +76,13 @@ def kept(ledger: Ledger) -> set[str]:
 
 
 def counted(ledger: Ledger) -> int:
-    """Answers in the tallies of all writers."""
+    """Number of answers in the tallies of all writers."""
     where = (tallies.c.experiment == NAME, tallies.c.measure == "failed", tallies.c.bucket == 0)
     with ledger.engine.connect() as connection:
         return int(connection.execute(select(func.sum(tallies.c.count)).where(*where)).scalar_one())
 
 
-def test_only_what_was_not_flushed_is_lost_and_nothing_counts_twice(
+def test_only_unflushed_answers_are_lost_and_none_counts_twice(
     http: httpx.Client, server: Settings, channel: grpc.Channel, ledger: Ledger
 ) -> None:
     arms = [{"name": "one", "model": "quadrants-a"}, {"name": "two", "model": "quadrants-b"}]
@@ -104,6 +103,6 @@ def test_only_what_was_not_flushed_is_lost_and_nothing_counts_twice(
     rows = kept(ledger)
     lost = {identifier: at for identifier, at in answered.items() if identifier not in rows}
     assert all(killed - FLUSHED_SECONDS < at for at in lost.values())
-    assert not lost.keys() & set(list(answered)[before + CLIENTS :]), "what the new gateway answered"
+    assert not lost.keys() & set(list(answered)[before + CLIENTS :]), "answers of the new gateway were lost"
     assert counted(ledger) == len(rows)
-    grpc.channel_ready_future(channel).result(timeout=60)  # the tests that come next use it
+    grpc.channel_ready_future(channel).result(timeout=60)  # later tests use the channel

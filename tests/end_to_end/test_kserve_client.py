@@ -1,4 +1,4 @@
-"""KServe's own client against Convoy, in a process of its own."""
+"""KServe's own client with Convoy, in a separate process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.conftest import REPOSITORY
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
-def test_kserve_client(server: Settings, samples: Path, protocol: str) -> None:
+def test_the_kserve_client_works(server: Settings, samples: Path, protocol: str) -> None:
     listen = server.listen
     address = f"127.0.0.1:{listen.grpc_port}" if protocol == "grpc" else f"http://127.0.0.1:{listen.http_port}"
     command = [

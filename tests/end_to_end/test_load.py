@@ -1,4 +1,4 @@
-"""Many at once: every answer is the one it gets alone, too many are refused, all are counted."""
+"""Concurrent load: answers do not depend on batching, overload is refused, and every request is counted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def scrape(settings: Settings, prefix: str = "") -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """Samples whose names begin with `prefix`; parsing all of a busy server's takes longer than some requests."""
+    """Metrics whose names begin with `prefix`; parsing all metrics of a busy server takes longer than some requests."""
     page = httpx.get(f"http://127.0.0.1:{settings.listen.metrics_port}/metrics").text
     text = "\n".join(line for line in page.splitlines() if line.startswith(prefix)) + "\n"
     return {
@@ -50,14 +50,14 @@ def total(samples: dict[tuple[str, frozenset[tuple[str, str]]], float], name: st
 
 
 def wait_for(settings: Settings, name: str, value: float, **labels: str) -> float:
-    """The metric once it has the value, or its last value when patience ends."""
+    """Waits until a metric has the value. Returns its last value, which differs after PATIENCE_SECONDS."""
     end = time.monotonic() + PATIENCE_SECONDS
     while (found := total(scrape(settings, name), name, **labels)) != value and time.monotonic() < end:
         time.sleep(0.05)
     return found
 
 
-def test_two_thousand_mixed_requests_get_the_answers_they_get_alone(http: httpx.Client, server: Settings) -> None:
+def test_two_thousand_concurrent_requests_get_the_answers_of_single_ones(http: httpx.Client, server: Settings) -> None:
     generator = np.random.default_rng(7)
     digits = [png(generator.integers(0, 256, (28, 28), np.uint8)) for _ in range(20)]
     pictures = [png(generator.integers(0, 256, (32, 32, 3), np.uint8)) for _ in range(20)]
@@ -65,14 +65,14 @@ def test_two_thousand_mixed_requests_get_the_answers_they_get_alone(http: httpx.
 
     def ask_alone(model: str, body: bytes) -> list[tuple[int, float]]:
         (prediction,) = http.post(f"/v1/models/{model}/classify", content=body).json()["predictions"]
-        return [(one["index"], one["probability"]) for one in prediction["classes"]]
+        return [(entry["index"], entry["probability"]) for entry in prediction["classes"]]
 
     alone = [ask_alone(model, body) for model, body in questions]
 
     async def ask_all() -> list[tuple[int, int, list[tuple[int, float]]]]:
-        """Number of the question, size of its batch, classes; every other one over gRPC, all at once."""
-        # As many in flight as the queue holds. They wait here, not in httpx's pool: that searches all who wait
-        # whenever one leaves, a minute of its own for 2 000.
+        """(number, batch size, classes) of concurrent requests, half of them over gRPC."""
+        # At most as many in flight as the queue holds. The others wait here, not in httpx's pool, which searches all
+        # waiting requests whenever one ends: a minute for 2 000 requests.
         free = asyncio.Semaphore(server.limits.queue_rows)
         async with (
             httpx.AsyncClient(base_url=str(http.base_url), timeout=120) as client,
@@ -84,16 +84,16 @@ def test_two_thousand_mixed_requests_get_the_answers_they_get_alone(http: httpx.
                 model, body = questions[number]
                 async with free:
                     answer = await client.post(f"/v1/models/{model}/classify", content=body)
-                said = answer.raise_for_status().json()
-                classes = said["predictions"][0]["classes"]
-                return number, said["batch_size"], [(one["index"], one["probability"]) for one in classes]
+                document = answer.raise_for_status().json()
+                classes = document["predictions"][0]["classes"]
+                return number, document["batch_size"], [(entry["index"], entry["probability"]) for entry in classes]
 
             async def over_grpc(number: int) -> tuple[int, int, list[tuple[int, float]]]:
                 model, body = questions[number]
                 async with free:
                     answer = await stub.Classify(classifier_pb2.ClassifyRequest(model=model, images=[body]))
                 classes = answer.predictions[0].classes
-                return number, answer.batch_size, [(one.index, one.probability) for one in classes]
+                return number, answer.batch_size, [(entry.index, entry.probability) for entry in classes]
 
             numbers = [int(number) for number in generator.integers(0, len(questions), 2000)]
             asks = [(over_grpc if place % 2 else over_http)(number) for place, number in enumerate(numbers)]
@@ -101,14 +101,14 @@ def test_two_thousand_mixed_requests_get_the_answers_they_get_alone(http: httpx.
 
     answers = asyncio.run(ask_all())
     assert len(answers) == 2000
-    assert max(size for _, size, _ in answers) > 1, "nothing was ever batched"
+    assert max(size for _, size, _ in answers) > 1, "no requests were batched"
     for number, _, classes in answers:
         for (index, probability), (expected, reference) in zip(classes, alone[number], strict=True):
             assert index == expected
             assert probability == pytest.approx(reference, abs=1e-4)
 
 
-def test_a_full_queue_is_told_at_once(http: httpx.Client) -> None:
+def test_a_full_queue_answers_503(http: httpx.Client) -> None:
     image = png(quadrant_image(3))
 
     async def storm() -> list[httpx.Response]:
@@ -130,7 +130,7 @@ def test_a_full_queue_is_told_at_once(http: httpx.Client) -> None:
             assert answer.json()["predictions"][0]["classes"][0]["label"] == "bottom right"
 
 
-def test_full_queue_over_grpc(classifier: ClassifierStub) -> None:
+def test_a_full_queue_answers_resource_exhausted_over_grpc(classifier: ClassifierStub) -> None:
     image = png(quadrant_image(3))
     request = classifier_pb2.ClassifyRequest(model="slow", images=[image])
     calls = [classifier.Classify.future(request) for _ in range(100)]
@@ -170,14 +170,14 @@ def test_every_request_is_counted(http: httpx.Client, server: Settings, samples:
     assert total(after, "convoy_build_info") == 1
 
 
-def test_a_client_that_leaves_is_counted_and_not_run(http: httpx.Client, server: Settings) -> None:
+def test_requests_of_disconnected_clients_are_counted_and_not_run(http: httpx.Client, server: Settings) -> None:
     image = png(quadrant_image(1))
     labels = {"model": "slow"}
     before = scrape(server)
     idle = total(before, "convoy_requests_in_flight", protocol="http")
     head = f"POST /v1/models/slow/classify HTTP/1.1\r\nhost: x\r\ncontent-length: {len(image)}\r\n\r\n".encode()
     with ThreadPoolExecutor() as pool, ExitStack() as stack:
-        files = [("image", image)] * 50  # in front of the leaving ones
+        files = [("image", image)] * 50  # ahead of the requests that are cancelled
         ahead = pool.submit(http.post, "/v1/models/slow/classify", files=files)
         assert wait_for(server, "convoy_requests_in_flight", idle + 1, protocol="http") == idle + 1
         leaving = [
@@ -195,7 +195,7 @@ def test_a_client_that_leaves_is_counted_and_not_run(http: httpx.Client, server:
     assert (cancelled, ran) == (12, 50)
 
 
-def test_the_profile_of_a_running_server_adds_up_and_names_what_limits(http: httpx.Client, server: Settings) -> None:
+def test_the_profile_adds_up_and_names_the_bottleneck(http: httpx.Client, server: Settings) -> None:
     body = png(quadrant_image(1))
 
     async def load_and_look() -> dict[str, Any]:
@@ -214,12 +214,12 @@ def test_the_profile_of_a_running_server_adds_up_and_names_what_limits(http: htt
     assert slow["name"] == "slow"
     assert sum(slow["stages_ms"].values()) == pytest.approx(slow["total_ms"], abs=0.01)
     assert slow["stages_ms"]["queue"] > slow["stages_ms"]["decode"]
-    busy = {one["name"]: one["busy"] for one in profile["resources"]}
+    busy = {resource["name"]: resource["busy"] for resource in profile["resources"]}
     assert busy["engine of slow"] > 0.5
     assert 0 < busy["event loop"] < 1
     assert profile["bottleneck"].split(":")[0] in {"engine of slow", "cores of the machine"}
 
 
-def test_a_profile_takes_neither_nonsense_nor_forever(http: httpx.Client) -> None:
+def test_a_profile_refuses_invalid_durations(http: httpx.Client) -> None:
     for seconds in ("x", "nan", "-1", "0", "1e9"):
         assert http.get("/v1/profile", params={"seconds": seconds}).status_code == 400

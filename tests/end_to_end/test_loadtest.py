@@ -1,4 +1,4 @@
-"""The three questions of docs/loadtest.md, asked of the real server with the commands of the page."""
+"""The commands for the three questions of docs/loadtest.md, run with a real server."""
 
 from __future__ import annotations
 
@@ -35,34 +35,34 @@ def ask(server: Settings, samples: Path, tmp_path: Path, monkeypatch: pytest.Mon
         command = command_of_question(question)
         words = in_short(command, f"http://127.0.0.1:{http}", f"grpc://127.0.0.1:{grpc}", f"http://127.0.0.1:{metrics}")
         done = CliRunner().invoke(main, [*words, "--json", "answer.json"])
-        assert done.exit_code in (0, 3), done.output  # 3: this generator was the bottleneck, as on a busy machine it is
+        assert done.exit_code in (0, 3), done.output  # 3: this generator was the bottleneck, as on a busy machine
         assert (tmp_path / words[words.index("--html") + 1]).stat().st_size > 1000
         return done.output, json.loads(Path("answer.json").read_text())
 
     return ask
 
 
-def test_what_do_users_see_and_is_it_right(ask: Ask) -> None:
+def test_a_run_reports_latency_and_accuracy(ask: Ask) -> None:
     shown, report = ask(1)
     assert report["accounting"]["balanced"]
     assert set(report["accounting"]["outcomes"]) <= {"HTTP 200", "HTTP 503", "HTTP 504"}
-    assert report["total"]["accuracy"] >= 0.5  # of pictures that the model mostly knows
+    assert report["total"]["accuracy"] >= 0.5  # the model recognises most of these images
     assert report["server"]["stages_ms"]["run"] > 0
     assert report["outside_server_ms"] > 0
     assert "accuracy" in shown
 
 
-def test_how_much_can_it_take(ask: Ask) -> None:
+def test_the_limit_is_found(ask: Ask) -> None:
     shown, limit = ask(2)
     assert limit["rate"] >= 100
     assert limit["probes"][-1]["confirming"]
     assert "keeps p50" in shown
 
 
-def test_is_the_new_one_better(ask: Ask) -> None:
-    """A server against itself."""
+def test_a_comparison_has_an_interval(ask: Ask) -> None:
+    """Compares a server with itself."""
     shown, comparison = ask(3)
-    ratios = {one["metric"]: one for one in comparison["ratios"]}
+    ratios = {ratio["metric"]: ratio for ratio in comparison["ratios"]}
     assert (
         ratios["throughput"]["interval"]["low"]
         < ratios["throughput"]["ratio"]

@@ -1,4 +1,4 @@
-"""The OpenAPI document is true: schemathesis finds no answer of the real server that it does not describe."""
+"""The OpenAPI document is correct: schemathesis finds no answer of the real server that it does not describe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from serve.config.schema import Settings
 
 CONFIG = Path(__file__).parent / "schemathesis.toml"
-CHANGES = ("load", "unload")  # would take from the other operations the models they ask
+CHANGES = ("load", "unload")  # these operations would remove the models that the others use
 BOUNDS = (
     "--max-examples=8",
     "--max-time=18",
@@ -41,11 +41,11 @@ def models_back(http: httpx.Client, server: Settings) -> Iterator[None]:
         assert http.post(f"/v2/repository/models/{model.name}/load").status_code == 200
 
 
-def test_questions_are_answered_as_described(http: httpx.Client, tmp_path: Path) -> None:
-    schemathesis(http, tmp_path, *(f"--exclude-operation-id={one}" for one in CHANGES))
+def test_reading_operations_answer_as_described(http: httpx.Client, tmp_path: Path) -> None:
+    schemathesis(http, tmp_path, *(f"--exclude-operation-id={name}" for name in CHANGES))
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("models_back")
-def test_changes_are_answered_as_described(http: httpx.Client, tmp_path: Path) -> None:
-    schemathesis(http, tmp_path, *(f"--include-operation-id={one}" for one in CHANGES))
+def test_changing_operations_answer_as_described(http: httpx.Client, tmp_path: Path) -> None:
+    schemathesis(http, tmp_path, *(f"--include-operation-id={name}" for name in CHANGES))

@@ -1,4 +1,4 @@
-"""What docs/metrics.md, docs/energy.md and docs/atlas.md show works as it stands."""
+"""The examples of docs/metrics.md, docs/energy.md and docs/atlas.md work, and the metrics page is complete."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHELL = [snippet for page in ("metrics", "energy") for snippet in snippets(f"doc
 
 
 def wait_for_metric(server: Settings, name: str) -> None:
-    """The meter's first tick is a second after its start."""
+    """Waits for a metric: the node agent measures for the first time a second after its start."""
     end = time.monotonic() + 20
     while not any(found == name for found, _ in scrape(server)):
         assert time.monotonic() < end, f"no {name}"
@@ -37,8 +37,8 @@ def test_a_command_works(http: httpx.Client, server: Settings, samples: Path, sn
 
 
 @pytest.mark.slow
-def test_the_sweep_of_the_page_and_its_question_work(server: Settings, tmp_path: Path) -> None:
-    """The second command goes on with what the first one measured."""
+def test_the_commands_of_the_atlas_page_work(server: Settings, tmp_path: Path) -> None:
+    """The second command uses the measurements of the first."""
     for snippet in snippets("docs/atlas.md", "bash"):
         snippet.run(server.listen, REPOSITORY, XDG_DATA_HOME=str(tmp_path))
 
@@ -48,9 +48,9 @@ def test_the_declared_power_is_valid_configuration() -> None:
         assert parse_settings(yaml.safe_load(snippet.text)).power.declared
 
 
-def test_every_metric_is_on_the_page_and_no_other() -> None:
+def test_the_page_lists_exactly_the_defined_metrics() -> None:
     named = set(re.findall(r"\bconvoy_[a-z_]+\b", METRICS))
-    defined = {one.name + ("_total" if one.kind == "counter" else "") for one in DEFINITIONS.values()}
+    defined = {metric.name + ("_total" if metric.kind == "counter" else "") for metric in DEFINITIONS.values()}
     assert named == defined
 
 

@@ -1,4 +1,4 @@
-"""The page at "/" in a real Chromium against the running server."""
+"""The web page at "/" in a real Chromium, with a running server."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PASTE = DROP.replace(
 
 
 class Page:
-    """The page as a person sees it."""
+    """The page in the browser."""
 
     def __init__(self, driver: webdriver.Chrome, url: str) -> None:
         self.driver = driver
@@ -74,16 +74,16 @@ class Page:
                 box.click()
 
     def answers(self, count: int) -> str:
-        """The table once it has so many whole rows."""
+        """The text of the answers once the table has `count` complete rows."""
         rows = "const all = document.querySelectorAll('#answers tr');"
-        whole = f"{rows} return all.length === {count} && all[{count - 1}].cells.length > 1"
-        self.wait(lambda: self.script(whole))
+        complete = f"{rows} return all.length === {count} && all[{count - 1}].cells.length > 1"
+        self.wait(lambda: self.script(complete))
         return self.text("#answers")
 
     def complaints(self) -> list[str]:
-        """What Chromium's console says, refused requests apart: their status is part of tests."""
+        """Messages of Chromium's console, without those about refused requests, which tests provoke."""
         log: Callable[[str], list[dict[str, str]]] = self.driver.get_log
-        return [one["message"] for one in log("browser") if "Failed to load resource" not in one["message"]]
+        return [entry["message"] for entry in log("browser") if "Failed to load resource" not in entry["message"]]
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def encoded(image: bytes) -> str:
 
 
 @pytest.mark.parametrize("way", [DROP, PASTE], ids=["dropped", "pasted"])
-def test_a_photo_gets_its_label_with_times_and_joules(page: Page, samples: Path, way: str) -> None:
+def test_a_photo_is_classified_with_times_and_energy(page: Page, samples: Path, way: str) -> None:
     page.open()
     page.choose("squeezenet1_1-imagenet", "resnet20-cifar10")
     page.script(way, "drop", "cat.png", encoded((samples / "chelsea.png").read_bytes()))
@@ -121,7 +121,7 @@ def test_a_photo_gets_its_label_with_times_and_joules(page: Page, samples: Path,
     page.wait(lambda: page.driver.find_element(By.ID, "preview").is_displayed())
 
 
-def test_a_chosen_file_and_a_sample_are_asked_too(page: Page, samples: Path) -> None:
+def test_a_chosen_file_and_a_sample_are_classified(page: Page, samples: Path) -> None:
     page.open()
     page.choose("lenet5-mnist")
     page.driver.find_element(By.ID, "file").send_keys(str((samples / "mnist-0-7.png").resolve()))
@@ -130,7 +130,7 @@ def test_a_chosen_file_and_a_sample_are_asked_too(page: Page, samples: Path) -> 
     page.wait(lambda: page.text("#answers tr td b") == "4")
 
 
-def test_a_drawn_digit_is_read(page: Page) -> None:
+def test_a_drawn_digit_is_classified(page: Page) -> None:
     page.open()
     page.choose("lenet5-mnist")
     pad = page.driver.find_element(By.ID, "pad")
@@ -147,7 +147,7 @@ def test_a_drawn_digit_is_read(page: Page) -> None:
 
 
 def huge_png() -> bytes:
-    """200 megapixels in a few bytes: a PNG's header and little more."""
+    """A small PNG whose header declares 200 megapixels."""
     header = struct.pack(">IIBBBBB", 20_000, 10_000, 8, 0, 0, 0, 0)
     chunks = b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -157,19 +157,19 @@ def huge_png() -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("image", "told"),
+    ("image", "message"),
     [(huge_png(), "smaller image"), (b"not an image at all", "JPEG, PNG")],
     ids=["200 megapixels", "no image"],
 )
-def test_what_cannot_be_read_is_explained(page: Page, image: bytes, told: str) -> None:
+def test_an_unreadable_image_is_explained(page: Page, image: bytes, message: str) -> None:
     page.open()
     page.choose("squeezenet1_1-imagenet")
     page.script(DROP, "drop", "image.png", encoded(image))
-    assert told in page.answers(1)
+    assert message in page.answers(1)
     assert not page.driver.find_element(By.ID, "preview").is_displayed()
 
 
-def test_a_file_beyond_the_limit_is_explained(page: Page, server: Settings) -> None:
+def test_a_file_over_the_limit_is_explained(page: Page, server: Settings) -> None:
     page.open()
     page.choose("squeezenet1_1-imagenet")
     page.script(DROP_BYTES, "drop", "image.jpg", server.limits.body_bytes + 1)
@@ -182,7 +182,7 @@ def quadrant(bright: int) -> bytes:
     return file.getvalue()
 
 
-def test_a_model_that_does_not_serve_is_named_with_the_reason(page: Page, http: httpx.Client) -> None:
+def test_an_unavailable_model_is_shown_with_the_reason(page: Page, http: httpx.Client) -> None:
     assert http.post("/v2/repository/models/quadrants-b/unload").status_code == 200
     try:
         page.open()
@@ -195,7 +195,7 @@ def test_a_model_that_does_not_serve_is_named_with_the_reason(page: Page, http: 
     assert "UNAVAILABLE" not in page.text("#models")
 
 
-def test_an_experiment_shows_its_verdict_its_arms_and_what_was_known_when(page: Page, http: httpx.Client) -> None:
+def test_an_experiment_shows_its_verdict_arms_and_history(page: Page, http: httpx.Client) -> None:
     arms = [{"name": "first", "model": "quadrants-a"}, {"name": "second", "model": "quadrants-b"}]
     assert http.post("/v1/experiments", json={"name": "shown", "arms": arms}).status_code == 201
     ask = partial(http.post, "/v1/models/shown/classify", content=quadrant(0))
@@ -225,9 +225,7 @@ def test_an_experiment_shows_its_verdict_its_arms_and_what_was_known_when(page: 
     page.wait(lambda: page.text("#report-title") == "split")
 
 
-def test_ensembles_and_cascades_show_whom_they_ask_and_what_that_costs(
-    page: Page, http: httpx.Client, samples: Path
-) -> None:
+def test_ensembles_and_cascades_show_their_members_and_cost(page: Page, http: httpx.Client, samples: Path) -> None:
     ship = (samples / "cifar10-1-ship.png").read_bytes()
     assert http.post("/v1/models/cifar10-cascade/classify", content=ship).status_code == 200
     page.open("ensembles")
@@ -239,7 +237,7 @@ def test_ensembles_and_cascades_show_whom_they_ask_and_what_that_costs(
     assert page.driver.find_elements(By.CSS_SELECTOR, "#compositions svg[role=img] rect")
 
 
-def test_numbers_move_under_load(page: Page, http: httpx.Client, samples: Path) -> None:
+def test_live_figures_change_under_load(page: Page, http: httpx.Client, samples: Path) -> None:
     digit = (samples / "mnist-0-7.png").read_bytes()
     stopped = threading.Event()
 
@@ -261,7 +259,7 @@ def test_numbers_move_under_load(page: Page, http: httpx.Client, samples: Path) 
         thread.join()
 
 
-def test_a_server_that_is_gone_is_told(page: Page) -> None:
+def test_an_unreachable_server_is_reported(page: Page) -> None:
     page.open("health")
     page.driver.execute_cdp_cmd("Network.enable", {})
     page.driver.execute_cdp_cmd("Network.emulateNetworkConditions", ONLINE | {"offline": True})
@@ -272,12 +270,12 @@ def test_a_server_that_is_gone_is_told(page: Page) -> None:
     page.wait(lambda: page.text("#problem") == "")
 
 
-def test_the_atlas_is_drawn_once_there_is_one(page: Page, server: Settings) -> None:
+def test_the_atlas_is_drawn_if_its_file_exists(page: Page, server: Settings) -> None:
     server.atlas_path.unlink(missing_ok=True)
     page.open("atlas")
     page.wait(lambda: "convoy atlas" in page.text("#problem"))
     nets = [network(f"net{size}", size * 10**8, 0.5 + 0.02 * size) for size in range(1, 8)]
-    atlas = atlas_of(nets, [cell(one, batch, one.macs / 1e10, 9.0) for one in nets for batch in (1, 2, 16)])
+    atlas = atlas_of(nets, [cell(net, batch, net.macs / 1e10, 9.0) for net in nets for batch in (1, 2, 16)])
     save_atlas(atlas, server.atlas_path)
     try:
         page.open("atlas")
@@ -293,7 +291,7 @@ def test_the_atlas_is_drawn_once_there_is_one(page: Page, server: Settings) -> N
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_both_schemes_and_a_phone(page: Page, scheme: str) -> None:
+def test_the_page_fits_a_phone_in_both_colour_schemes(page: Page, scheme: str) -> None:
     cdp = page.driver.execute_cdp_cmd
     cdp("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
     cdp("Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True})
@@ -310,7 +308,7 @@ def test_both_schemes_and_a_phone(page: Page, scheme: str) -> None:
         cdp("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_the_policy_forbids_what_is_not_ours(http: httpx.Client) -> None:
+def test_the_content_security_policy_allows_only_own_resources(http: httpx.Client) -> None:
     policy = dict(part.strip().split(" ", 1) for part in http.get("/").headers["content-security-policy"].split(";"))
     assert policy["default-src"] == "'none'"
     assert policy["script-src"] == policy["connect-src"] == "'self'"

@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes the running server through the shipped configuration: no query of ours is empty."""
+"""A real Prometheus with the shipped configuration scrapes a running server: no panel, rule or alert lacks data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from serve.config.schema import Settings
 from tests.conftest import REPOSITORY
 
 DEPLOY = REPOSITORY / "deploy"
-PATIENCE_SECONDS = 150  # alerts look at whole minutes, of which the first may be missed while everything starts
+PATIENCE_SECONDS = 150  # alerts use ranges of minutes, and the first minute may be missed during the start
 COMPARISON = re.compile(r"(?<![=!<>~])(==|!=|<=|>=|<|>)(?![=~])(?=\s*[^\"])")
 PLACEHOLDERS = {"$model": ".*", "$experiment": ".*", "$instance": ".*", "$__range": "5m"}
 
@@ -30,7 +30,7 @@ def rules(file: str) -> list[dict[str, Any]]:
 
 
 def panels() -> dict[str, str]:
-    """Every query of every dashboard by its place, with Grafana's variables at "all"."""
+    """The queries of all dashboards, by dashboard and panel, with Grafana's variables set to "all"."""
     queries = {}
     for file in sorted((DEPLOY / "grafana" / "dashboards").glob("*.json")):
         for panel in json.loads(file.read_text())["panels"]:
@@ -43,7 +43,7 @@ def panels() -> dict[str, str]:
 
 
 def without_comparison(expression: str) -> str:
-    """An alert's expression as 0 or 1 for every series that it looks at: empty only when there is no data."""
+    """The expression of an alert with comparisons as 0 or 1, so that it is empty only without data."""
     return COMPARISON.sub(r"\1 bool ", expression)
 
 
@@ -51,7 +51,7 @@ def without_comparison(expression: str) -> str:
 def prometheus(
     server: Settings, tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int], list[int]]
 ) -> Iterator[httpx.Client]:
-    """Prometheus with the shipped files; only the address and the pace are the test's."""
+    """Prometheus with the shipped files; only addresses and intervals differ."""
     folder = tmp_path_factory.mktemp("prometheus")
     document = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     document["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
@@ -81,7 +81,7 @@ def prometheus(
 
 @pytest.fixture(scope="module")
 def traffic(http: httpx.Client, samples: Path) -> Iterator[None]:
-    """Requests of every kind, for as long as the tests look: answered, refused, failing, late."""
+    """Sends requests during the tests that are answered, refused, late or cancelled."""
     digit, photo = (samples / "mnist-0-7.png").read_bytes(), (samples / "chelsea.png").read_bytes()
     stopped = threading.Event()
 
@@ -103,12 +103,12 @@ def traffic(http: httpx.Client, samples: Path) -> Iterator[None]:
 
 
 def ask(prometheus: httpx.Client, expression: str) -> list[Any]:
-    """Series of an expression now; none while Prometheus starts. An expression that it refuses fails the test."""
+    """The current series of an expression; none while Prometheus starts. An invalid expression fails the test."""
     try:
         answer = prometheus.get("/query", params={"query": expression})
     except httpx.TransportError:
         return []
-    if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:  # it reads its log and is not ready yet
+    if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:  # still replaying its log
         return []
     document = answer.json()
     assert document["status"] == "success", f"{expression}: {document.get('error')}"
@@ -117,7 +117,7 @@ def ask(prometheus: httpx.Client, expression: str) -> list[Any]:
 
 
 def wait_for_data(prometheus: httpx.Client, queries: dict[str, str]) -> dict[str, str]:
-    """The queries that are still empty when patience ends."""
+    """The queries that are still empty after PATIENCE_SECONDS."""
     end = time.monotonic() + PATIENCE_SECONDS
     empty = dict(queries)
     while empty and time.monotonic() < end:
@@ -137,13 +137,13 @@ def test_every_recording_rule_records(prometheus: httpx.Client) -> None:
 
 
 @pytest.mark.usefixtures("traffic")
-def test_every_alert_looks_at_data(prometheus: httpx.Client) -> None:
+def test_every_alert_has_data(prometheus: httpx.Client) -> None:
     alerts = {rule["alert"]: without_comparison(rule["expr"]) for rule in rules("alerts.yml")}
     assert wait_for_data(prometheus, alerts) == {}
 
 
 @pytest.mark.usefixtures("traffic")
-def test_prometheus_accepts_the_page_and_every_rule(prometheus: httpx.Client) -> None:
+def test_prometheus_accepts_the_metrics_and_every_rule(prometheus: httpx.Client) -> None:
     assert wait_for_data(prometheus, {"up": 'up{job="convoy"} == 1'}) == {}
     for group in prometheus.get("/rules").json()["data"]["groups"]:
         for rule in group["rules"]:
@@ -151,18 +151,20 @@ def test_prometheus_accepts_the_page_and_every_rule(prometheus: httpx.Client) ->
 
 
 @pytest.mark.usefixtures("traffic")
-def test_a_target_that_is_gone_is_told_and_no_other(prometheus: httpx.Client, server: Settings) -> None:
-    assert wait_for_data(prometheus, {"told": 'ALERTS{alertname="ConvoyDown"}', "up": "up == 1"}) == {}
-    (told,) = [
-        one for one in prometheus.get("/alerts").json()["data"]["alerts"] if one["labels"]["alertname"] == "ConvoyDown"
+def test_an_alert_fires_only_for_the_unreachable_target(prometheus: httpx.Client, server: Settings) -> None:
+    assert wait_for_data(prometheus, {"alert": 'ALERTS{alertname="ConvoyDown"}', "up": "up == 1"}) == {}
+    (alert,) = [
+        entry
+        for entry in prometheus.get("/alerts").json()["data"]["alerts"]
+        if entry["labels"]["alertname"] == "ConvoyDown"
     ]
-    assert told["labels"]["instance"] != f"127.0.0.1:{server.listen.metrics_port}"
-    assert "does not answer" in told["annotations"]["summary"]
-    assert "look at the node" in told["annotations"]["remedy"]
+    assert alert["labels"]["instance"] != f"127.0.0.1:{server.listen.metrics_port}"
+    assert "does not answer" in alert["annotations"]["summary"]
+    assert "look at the node" in alert["annotations"]["remedy"]
 
 
 @pytest.mark.usefixtures("traffic")
-def test_the_parts_of_every_chip_make_its_counter(prometheus: httpx.Client) -> None:
+def test_the_parts_of_the_energy_add_up_for_every_chip(prometheus: httpx.Client) -> None:
     accounted = "sum by (chip) (convoy_energy_joules_total) / on (chip) sum by (chip) (convoy_chip_energy_joules_total)"
     assert wait_for_data(prometheus, {"accounted": accounted}) == {}
     for series in ask(prometheus, accounted):
@@ -170,6 +172,6 @@ def test_the_parts_of_every_chip_make_its_counter(prometheus: httpx.Client) -> N
 
 
 @pytest.mark.usefixtures("traffic")
-def test_who_works_pays(prometheus: httpx.Client) -> None:
+def test_energy_is_attributed_to_the_model_that_runs(prometheus: httpx.Client) -> None:
     query = 'sum by (model) (convoy_energy_joules_total{part="model", model="squeezenet1_1-imagenet"}) > 0'
-    assert wait_for_data(prometheus, {"paid": query}) == {}
+    assert wait_for_data(prometheus, {"attributed": query}) == {}

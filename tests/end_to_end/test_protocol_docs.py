@@ -1,4 +1,4 @@
-"""What the pages on protocols show works as it stands."""
+"""The examples of docs/protocols.md and docs/migration.md work."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(command: list[str]) -> str:
 
 
 @pytest.mark.parametrize("snippet", SHELL, ids=str)
-def test_curl_is_answered(server: Settings, snippet: Snippet) -> None:
+def test_a_curl_command_works(server: Settings, snippet: Snippet) -> None:
     output = run(["bash", "-euo", "pipefail", "-c", snippet.on(server.listen)])
     if "/dev/null" not in snippet.text:
         answer = json.loads(output)
@@ -34,7 +34,7 @@ def test_curl_is_answered(server: Settings, snippet: Snippet) -> None:
 
 
 @pytest.mark.parametrize("snippet", PYTHON, ids=str)
-def test_python_runs(server: Settings, snippet: Snippet) -> None:
+def test_a_python_example_works(server: Settings, snippet: Snippet) -> None:
     shown = run([sys.executable, "-c", snippet.on(server.listen)])
     expected = "cifar10-1-ship.png ship" if "folder" in snippet.text else "['7', '2', '0', '4', '8']"
     assert expected in shown

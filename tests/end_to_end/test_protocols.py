@@ -1,4 +1,4 @@
-"""What other people's clients rely on: streams, reflection, health, compression, classification, deadlines."""
+"""Features that third-party clients rely on: streams, reflection, health, compression, classification, deadlines."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def test_a_stream_of_inferences_is_answered_in_order(inference: GRPCInferenceSer
     good = [image_request(digit, str(number)) for number in range(40)]
     good[0].parameters["triton_enable_empty_final_response"].bool_param = True
     answers = list(inference.ModelStreamInfer(iter([*good, bad, unknown, image_request(digit, "last")])))
-    assert [one.infer_response.id for one in answers] == [*map(str, range(40)), "bad", "unknown", "last"]
-    failed = {one.infer_response.id: one.error_message for one in answers if one.error_message}
+    assert [answer.infer_response.id for answer in answers] == [*map(str, range(40)), "bad", "unknown", "last"]
+    failed = {answer.infer_response.id: answer.error_message for answer in answers if answer.error_message}
     assert set(failed) == {"bad", "unknown"}
     assert "nobody" in failed["unknown"]
-    for one in answers:
-        if not one.error_message:
-            assert np.frombuffer(one.infer_response.raw_output_contents[0], np.float32).argmax() == 7
+    for answer in answers:
+        if not answer.error_message:
+            assert np.frombuffer(answer.infer_response.raw_output_contents[0], np.float32).argmax() == 7
     assert answers[0].infer_response.parameters["triton_final_response"].bool_param
     assert not answers[1].infer_response.parameters
 
@@ -62,7 +62,7 @@ def test_a_stream_of_images_is_classified_in_order(classifier: ClassifierStub, s
     requests.append(classifier_pb2.ClassifyRequest(model=MODEL, images=[b"no image"], id="bad"))
     requests.append(classifier_pb2.ClassifyRequest(model=MODEL, images=[digit, digit], id="two"))
     *single, bad, two = list(classifier.ClassifyStream(iter(requests)))
-    assert [one.predictions[0].classes[0].label for one in single] == [file.stem.split("-")[2] for file in files]
+    assert [answer.predictions[0].classes[0].label for answer in single] == [file.stem.split("-")[2] for file in files]
     assert (bad.id, len(bad.predictions)) == ("bad", 0)
     assert "image" in bad.error
     assert (two.id, len(two.predictions), two.error) == ("two", 2, "")
@@ -74,7 +74,7 @@ def test_reflection_lists_and_describes_the_services(channel: grpc.Channel) -> N
     def ask(**question: str) -> reflection_pb2.ServerReflectionResponse:
         return next(stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(**question)])))
 
-    names = {one.name for one in ask(list_services="").list_services_response.service}
+    names = {service.name for service in ask(list_services="").list_services_response.service}
     ours = {"inference.GRPCInferenceService", "convoy.v1.Classifier"}
     assert names >= ours | {"grpc.health.v1.Health"}
     for name in ours:
@@ -83,7 +83,7 @@ def test_reflection_lists_and_describes_the_services(channel: grpc.Channel) -> N
         assert name.rpartition(".")[2] in [service.name for service in described.service]
 
 
-def test_grpc_health(channel: grpc.Channel) -> None:
+def test_the_grpc_health_service_answers(channel: grpc.Channel) -> None:
     stub = health_pb2_grpc.HealthStub(channel)
     for service in ("", "inference.GRPCInferenceService", "convoy.v1.Classifier"):
         answer = stub.Check(health_pb2.HealthCheckRequest(service=service))
@@ -94,7 +94,7 @@ def test_grpc_health(channel: grpc.Channel) -> None:
 
 
 @pytest.mark.parametrize(("name", "window"), [("gzip", 31), ("deflate", 15)])
-def test_compression_both_ways(http: httpx.Client, digit: bytes, name: str, window: int) -> None:
+def test_requests_and_answers_are_compressed(http: httpx.Client, digit: bytes, name: str, window: int) -> None:
     raw = len(digit).to_bytes(4, "little") + digit
     tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(raw)}}
     head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
@@ -116,7 +116,7 @@ def test_compression_both_ways(http: httpx.Client, digit: bytes, name: str, wind
     assert np.frombuffer(body[length:], np.float32).argmax() == 7
 
 
-def test_a_raw_request_with_a_tensor(http: httpx.Client) -> None:
+def test_a_raw_request_may_contain_a_tensor(http: httpx.Client) -> None:
     floats = np.random.default_rng(0).normal(size=(1, 1, 32, 32)).astype(np.float32)
     headers = {"inference-header-content-length": "0"}
     answer = http.post(f"/v2/models/{MODEL}-tensor/infer", content=floats.tobytes(), headers=headers)
@@ -153,29 +153,33 @@ def test_threshold_and_indices_are_the_same_over_both_protocols(
 ) -> None:
     every = http.post(f"/v1/models/{MODEL}/classify?top_k=10", content=digit).json()["predictions"][0]["classes"]
     threshold = (every[1]["probability"] + every[2]["probability"]) / 2
-    asked = {"top_k": 10, "threshold": threshold, "labels": False}
-    classes = http.post(f"/v1/models/{MODEL}/classify", content=digit, params=asked).json()["predictions"][0]["classes"]
-    assert [one["index"] for one in classes] == [one["index"] for one in every[:2]]
-    assert all("label" not in one for one in classes)
+    params = {"top_k": 10, "threshold": threshold, "labels": False}
+    classes = http.post(f"/v1/models/{MODEL}/classify", content=digit, params=params).json()["predictions"][0][
+        "classes"
+    ]
+    assert [entry["index"] for entry in classes] == [entry["index"] for entry in every[:2]]
+    assert all("label" not in entry for entry in classes)
     request = classifier_pb2.ClassifyRequest(
         model=MODEL, images=[digit], top_k=10, threshold=threshold, indices_only=True
     )
     over_grpc = classifier.Classify(request).predictions[0].classes
-    assert [(one.index, one.label) for one in over_grpc] == [(one["index"], "") for one in classes]
+    assert [(entry.index, entry.label) for entry in over_grpc] == [(entry["index"], "") for entry in classes]
 
 
-def test_the_request_id_comes_back(http: httpx.Client, digit: bytes) -> None:
+def test_the_request_id_is_returned(http: httpx.Client, digit: bytes) -> None:
     answer = http.post(f"/v1/models/{MODEL}/classify", content=digit, headers={"x-request-id": "mine-1"})
     assert answer.json()["id"] == answer.headers["x-request-id"] == "mine-1"
-    made = http.post(f"/v1/models/{MODEL}/classify", content=digit)
-    assert made.json()["id"] == made.headers["x-request-id"]
+    generated = http.post(f"/v1/models/{MODEL}/classify", content=digit)
+    assert generated.json()["id"] == generated.headers["x-request-id"]
     headers = {"x-request-id": "mine-2", "inference-header-content-length": "0"}
     assert http.post(f"/v2/models/{MODEL}/infer", content=digit, headers=headers).headers["x-request-id"] == "mine-2"
     failed = http.post(f"/v1/models/{MODEL}/classify", content=b"no image", headers={"x-request-id": "mine-3"})
     assert failed.headers["x-request-id"] == "mine-3"
 
 
-def test_a_deadline_of_a_microsecond(http: httpx.Client, inference: GRPCInferenceServiceStub, digit: bytes) -> None:
+def test_a_deadline_of_a_microsecond_is_exceeded(
+    http: httpx.Client, inference: GRPCInferenceServiceStub, digit: bytes
+) -> None:
     raw = len(digit).to_bytes(4, "little") + digit
     tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(raw)}}
     head = json.dumps({"inputs": [tensor], "parameters": {"timeout": 1}}).encode()
@@ -188,7 +192,7 @@ def test_a_deadline_of_a_microsecond(http: httpx.Client, inference: GRPCInferenc
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-def test_an_overload_over_grpc_says_when_to_come_back(classifier: ClassifierStub) -> None:
+def test_an_overload_over_grpc_has_a_retry_time(classifier: ClassifierStub) -> None:
     from tests.artifacts import quadrant_image
     from tests.end_to_end.test_load import png
 
@@ -199,7 +203,7 @@ def test_an_overload_over_grpc_says_when_to_come_back(classifier: ClassifierStub
     assert all(int(dict(call.trailing_metadata())["retry-after"]) >= 1 for call in refused)
 
 
-def test_a_message_of_nine_megabytes(inference: GRPCInferenceServiceStub, large_message: bytes) -> None:
+def test_a_message_of_nine_megabytes_is_accepted(inference: GRPCInferenceServiceStub, large_message: bytes) -> None:
     request = open_inference_pb2.ModelInferRequest(model_name="squeezenet1_1-imagenet-tensor")
     request.inputs.add(name="input", datatype="FP32", shape=[len(large_message) // 602_112, 3, 224, 224])
     request.raw_input_contents.append(large_message)
@@ -215,7 +219,7 @@ def large_message() -> bytes:
 def test_torchserve_and_kserve_clients_are_answered(http: httpx.Client, digit: bytes) -> None:
     alone = http.post(f"/v1/models/{MODEL}/classify", content=digit).json()["predictions"][0]["classes"]
     by_label = http.post(f"/predictions/{MODEL}", content=digit).json()
-    assert list(by_label) == [one["label"] for one in alone]
+    assert list(by_label) == [entry["label"] for entry in alone]
     assert list(http.post(f"/predictions/{MODEL}/1", files={"data": digit}).json()) == list(by_label)
     assert http.get("/ping").json() == {"status": "Healthy"}
     text = base64.b64encode(digit).decode()
@@ -224,7 +228,7 @@ def test_torchserve_and_kserve_clients_are_answered(http: httpx.Client, digit: b
     instances = [{"b64": text}, {"image_bytes": {"b64": text}}, {"data": text}, pixels, {"data": pixels}]
     answer = http.post(f"/v1/models/{MODEL}:predict", json={"instances": instances}).json()
     for prediction in answer["predictions"]:
-        assert [one["index"] for one in prediction["classes"]] == [one["index"] for one in alone]
+        assert [entry["index"] for entry in prediction["classes"]] == [entry["index"] for entry in alone]
     assert http.get(f"/v1/models/{MODEL}").json() == {"name": MODEL, "ready": True}
 
 
@@ -243,13 +247,13 @@ def test_torchserve_and_kserve_clients_are_answered(http: httpx.Client, digit: b
         b'{"instances": [{"b64": 1}]}',
     ],
 )
-def test_malformed_instances(http: httpx.Client, body: bytes) -> None:
+def test_malformed_instances_are_refused(http: httpx.Client, body: bytes) -> None:
     answer = http.post(f"/v1/models/{MODEL}:predict", content=body)
     assert answer.status_code == 400
     assert list(answer.json()) == ["error"]
 
 
-def test_a_thousand_mixed_batches_at_once_equal_their_single_runs(http: httpx.Client, server: Settings) -> None:
+def test_a_thousand_concurrent_batches_get_the_answers_of_single_ones(http: httpx.Client, server: Settings) -> None:
     generator = np.random.default_rng(3)
     largest = 5
     questions = [generator.normal(size=(size, 1, 32, 32)).astype(np.float32) for size in range(1, largest + 1)]
@@ -269,7 +273,7 @@ def test_a_thousand_mixed_batches_at_once_equal_their_single_runs(http: httpx.Cl
     alone = [logits(http.post(path, content=content, headers=headers)) for content, headers in requests]
 
     async def ask_all() -> list[tuple[int, np.ndarray]]:
-        free = asyncio.Semaphore(server.limits.queue_rows // largest)  # never more rows than the queue holds
+        free = asyncio.Semaphore(server.limits.queue_rows // largest)  # at most as many rows as the queue holds
         async with httpx.AsyncClient(base_url=str(http.base_url), timeout=120) as client:
 
             async def ask(number: int) -> tuple[int, np.ndarray]:
@@ -277,7 +281,7 @@ def test_a_thousand_mixed_batches_at_once_equal_their_single_runs(http: httpx.Cl
                 async with free:
                     return number, logits(await client.post(path, content=content, headers=headers))
 
-            return list(await asyncio.gather(*(ask(int(one)) for one in generator.integers(0, largest, 1000))))
+            return list(await asyncio.gather(*(ask(int(number)) for number in generator.integers(0, largest, 1000))))
 
     for number, found in asyncio.run(ask_all()):
         np.testing.assert_allclose(found, alone[number], rtol=1e-4, atol=1e-4)

@@ -1,4 +1,4 @@
-"""What README.md shows works as it stands."""
+"""The examples, commands and links of README.md work."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(command: list[str]) -> str:
 
 
 @pytest.mark.parametrize("snippet", SHELL, ids=str)
-def test_curl_gets_the_answer_that_is_shown(server: Settings, snippet: Snippet) -> None:
+def test_a_curl_command_gets_the_documented_answer(server: Settings, snippet: Snippet) -> None:
     answer = json.loads(run(["bash", "-euc", snippet.on(server.listen)]))
     assert answer["predictions"][0]["classes"][0]["label"] == "espresso"
     shown = snippets("README.md", "json")[0].text
@@ -42,7 +42,7 @@ def test_curl_gets_the_answer_that_is_shown(server: Settings, snippet: Snippet) 
 
 
 @pytest.mark.parametrize("snippet", PYTHON, ids=str)
-def test_python_runs(server: Settings, snippet: Snippet) -> None:
+def test_a_python_example_works(server: Settings, snippet: Snippet) -> None:
     assert run([sys.executable, "-c", snippet.on(server.listen)]).startswith("espresso")
 
 
@@ -71,12 +71,12 @@ def test_make_targets_exist() -> None:
                     assert f"\n{line.split()[1]}:" in makefile
 
 
-def test_table_of_models_is_that_of_the_manifests() -> None:
+def test_the_table_of_models_matches_the_manifests() -> None:
     assert update(README.read_text()) == README.read_text(), "run python -m models.readme"
 
 
 @pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
-def test_links_and_paths_lead_somewhere(page: str) -> None:
+def test_links_and_paths_exist(page: str) -> None:
     text = (REPOSITORY / page).read_text()
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert link.startswith("http") or (REPOSITORY / link).exists(), link

@@ -1,4 +1,4 @@
-"""What the steward does when the clock was set back: Serve's controller begins anew, and nobody notices."""
+"""The coordinator replaces Serve's controller after the clock was set back, and the server stays ready."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def controllers() -> set[int]:
     return {pid for pid in processes() if "ServeController" in title(pid)}
 
 
-def test_a_new_controller_takes_over(server: Settings, http: httpx.Client) -> None:
+def test_a_new_controller_takes_over_without_interruption(server: Settings, http: httpx.Client) -> None:
     before = controllers()
     renew_controller()
     until(lambda: controllers() - before)

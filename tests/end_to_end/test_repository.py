@@ -1,4 +1,4 @@
-"""Models are listed, unloaded and loaded over both protocols in both wire variants; statistics count what ran."""
+"""The model repository over HTTP and both gRPC variants: index, load, unload; and statistics of completed requests."""
 
 from __future__ import annotations
 
@@ -48,15 +48,17 @@ def change_as_kserve(http: httpx.Client, inference: GRPCInferenceServiceStub, wh
 
 
 @pytest.mark.parametrize("change", [change_over_http, change_as_triton, change_as_kserve])
-def test_a_model_leaves_and_comes_back(http: httpx.Client, inference: GRPCInferenceServiceStub, change: Any) -> None:
+def test_a_model_is_unloaded_and_loaded_again(
+    http: httpx.Client, inference: GRPCInferenceServiceStub, change: Any
+) -> None:
     change(http, inference, "unload")
     assert {states(http)[name] for name in BOTH} == {"UNAVAILABLE"}
     index = inference.RepositoryIndex(pb.RepositoryIndexRequest(ready=True)).models
-    assert not {one.name for one in index} & set(BOTH)
+    assert not {model.name for model in index} & set(BOTH)
     for name in BOTH:
-        gone = http.post(f"/v2/models/{name}/infer", content=b"{}")
-        assert gone.status_code == 404
-        assert "/load" in gone.json()["error"]
+        refused = http.post(f"/v2/models/{name}/infer", content=b"{}")
+        assert refused.status_code == 404
+        assert "/load" in refused.json()["error"]
         with pytest.raises(grpc.RpcError) as caught:
             inference.ModelReady(pb.ModelReadyRequest(name=name))
         assert caught.value.code() == grpc.StatusCode.NOT_FOUND
@@ -72,12 +74,12 @@ def test_the_index_is_the_same_over_both_protocols(http: httpx.Client, inference
     for body, ready in ((None, False), ({}, False), ({"ready": True}, True)):
         over_http = http.post("/v2/repository/index", json=body).json()
         message = inference.RepositoryIndex(pb.RepositoryIndexRequest(ready=ready))
-        over_grpc = [(one.name, one.version, one.state, one.reason) for one in message.models]
+        over_grpc = [(model.name, model.version, model.state, model.reason) for model in message.models]
         assert [tuple(entry.values()) for entry in over_http] == over_grpc
         assert {entry["state"] for entry in over_http} == {"READY"}
 
 
-def test_what_a_repository_refuses(http: httpx.Client, inference: GRPCInferenceServiceStub) -> None:
+def test_invalid_repository_requests_are_refused(http: httpx.Client, inference: GRPCInferenceServiceStub) -> None:
     for what in ("load", "unload"):
         assert http.post(f"/v2/repository/models/nobody/{what}").status_code == 404
         assert http.post(f"/v2/repository/models/{MODEL}/{what}", content=b"[]").status_code == 400
@@ -90,7 +92,9 @@ def test_what_a_repository_refuses(http: httpx.Client, inference: GRPCInferenceS
     assert set(states(http).values()) == {"READY"}
 
 
-def test_statistics_count_what_ran(http: httpx.Client, inference: GRPCInferenceServiceStub, samples: Path) -> None:
+def test_statistics_count_requests_and_runs(
+    http: httpx.Client, inference: GRPCInferenceServiceStub, samples: Path
+) -> None:
     name = "resnet20-cifar10"
 
     def read() -> dict[str, Any]:
@@ -126,18 +130,18 @@ def test_statistics_count_what_ran(http: httpx.Client, inference: GRPCInferenceS
     assert grown("inference_stats", "fail", "count") == 1
     assert grown("inference_stats", "fail", "ns") > 0
     assert after["last_inference"] > before["last_inference"]
-    of_three = {one["batch_size"]: one["compute_infer"]["count"] for one in after["batch_stats"]}
-    assert of_three[3] >= 4
+    runs_by_size = {entry["batch_size"]: entry["compute_infer"]["count"] for entry in after["batch_stats"]}
+    assert runs_by_size[3] >= 4
 
 
 def test_statistics_are_the_same_over_both_protocols(http: httpx.Client, inference: GRPCInferenceServiceStub) -> None:
-    over_http = {one["name"]: one for one in http.get("/v2/models/stats").json()["model_stats"]}
+    over_http = {model["name"]: model for model in http.get("/v2/models/stats").json()["model_stats"]}
     message = inference.ModelStatistics(pb.ModelStatisticsRequest())
-    assert {one.name for one in message.model_stats} == set(over_http) == set(states(http))
-    for one in message.model_stats:
-        document = MessageToDict(one, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-        same = over_http[one.name]
-        assert set(document) - {"memory_usage"} == set(same)
-        assert int(document["execution_count"]) == same["execution_count"]
+    assert {model.name for model in message.model_stats} == set(over_http) == set(states(http))
+    for model in message.model_stats:
+        document = MessageToDict(model, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+        expected = over_http[model.name]
+        assert set(document) - {"memory_usage"} == set(expected)
+        assert int(document["execution_count"]) == expected["execution_count"]
     assert http.get("/v2/models/nobody/stats").status_code == 404
     assert http.get("/v2/models/lenet5-mnist/versions/7/stats").status_code == 404

@@ -1,4 +1,4 @@
-"""What docs/security.md shows works as it stands."""
+"""The examples of docs/security.md work, and it lists every limit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAGE = "docs/security.md"
 
 @pytest.mark.parametrize("snippet", snippets(PAGE, "bash"), ids=str)
 def test_a_command_works(server: Settings, snippet: Snippet, tmp_path: Path) -> None:
-    """The server of the tests keeps its files elsewhere, so its key is put where `convoy up` would have put it."""
+    """The test server has another runtime folder, so its key is copied to where `convoy up` would have written it."""
     folder = tmp_path / f"convoy-{os.getuid()}-8000"
     folder.mkdir()
     (folder / LOCAL_KEY).write_text(read_local_key(server.node_dir))
@@ -32,6 +32,6 @@ def test_a_configuration_is_valid(snippet: Snippet) -> None:
     parse_settings(yaml.safe_load(snippet.text))
 
 
-def test_every_limit_is_told() -> None:
+def test_every_limit_is_documented() -> None:
     page = (REPOSITORY / PAGE).read_text()
     assert [name for name in Limits.model_fields if f"`{name}`" not in page] == []

@@ -1,4 +1,4 @@
-"""A gateway that cannot open its ports does not count as started, and the start says why."""
+"""The start fails with the reason if a gateway cannot open its ports."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from pathlib import Path
 from tests.conftest import REPOSITORY
 
 
-def test_a_port_that_is_taken_after_the_check_ends_the_start(
-    tmp_path: Path, free_ports: Callable[[int], list[int]]
-) -> None:
+def test_a_port_taken_after_the_check_fails_the_start(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> None:
     command = [sys.executable, "-m", "tests.end_to_end.taken_port_script", str(tmp_path), *map(str, free_ports(3))]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Unmodified tritonclients against Convoy, each in a process of its own."""
+"""Unmodified tritonclients with Convoy, each in a separate process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.conftest import REPOSITORY
 
 
 @pytest.mark.parametrize("client", ["http", "http.aio", "grpc", "grpc.aio"])
-def test_tritonclient(server: Settings, samples: Path, client: str) -> None:
+def test_every_tritonclient_works(server: Settings, samples: Path, client: str) -> None:
     port = server.listen.grpc_port if client.startswith("grpc") else server.listen.http_port
     image = str(samples / "mnist-0-7.png")
     key = read_local_key(server.node_dir)

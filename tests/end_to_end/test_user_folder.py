@@ -20,7 +20,7 @@ raise ImportError(__file__)
 """
 
 
-@pytest.mark.slow  # a server of its own
+@pytest.mark.slow  # starts its own server
 def test_no_process_imports_files_of_the_users_folder(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> None:
     for name in NAMES:
         (tmp_path / f"{name}.py").write_text(SHADOW)

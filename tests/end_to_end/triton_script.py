@@ -1,7 +1,7 @@
-"""`python -m tests.end_to_end.triton_script CLIENT HOST:PORT IMAGE KEY`: an unmodified tritonclient against a running Convoy.
+"""`python -m tests.end_to_end.triton_script CLIENT HOST:PORT IMAGE KEY`: checks Convoy with an unmodified tritonclient.
 
-CLIENT is http, http.aio, grpc or grpc.aio. A process of its own: tritonclient registers the same protobuf package as Convoy.
-Exits with 0 when all is as it should be.
+CLIENT is http, http.aio, grpc or grpc.aio. It runs in a separate process, because tritonclient registers the same protobuf
+package as Convoy. Exits with 0 on success.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MODEL = "lenet5-mnist"
 
 
 async def settle(value: Any) -> Any:
-    """The value of a call of either kind of client."""
+    """The result of a call of a synchronous or asynchronous client."""
     return await value if inspect.isawaitable(value) else value
 
 
@@ -37,15 +37,15 @@ async def check_metadata(client: Any) -> None:
     server = await settle(client.get_server_metadata())
     assert field(server, "name") == "convoy"
     assert {"binary_tensor_data", "classification", "statistics"} <= set(field(server, "extensions"))
-    assert "model_repository" not in field(server, "extensions")  # its load takes a config
+    assert "model_repository" not in field(server, "extensions")  # Triton's `load` accepts a config, Convoy's does not
     metadata = await settle(client.get_model_metadata(MODEL))
-    assert [field(one, "datatype") for one in field(metadata, "inputs")] == ["BYTES"]
+    assert [field(tensor, "datatype") for tensor in field(metadata, "inputs")] == ["BYTES"]
     config = await settle(client.get_model_config(MODEL))
     config = config if isinstance(config, dict) else config.config
     assert field(config, "max_batch_size") > 0
     index = await settle(client.get_model_repository_index())
     entries = index if isinstance(index, list) else index.models
-    assert MODEL in [field(one, "name") for one in entries]
+    assert MODEL in [field(entry, "name") for entry in entries]
 
 
 async def check_infer(kit: Any, client: Any, image: bytes, options: list[dict[str, Any]]) -> None:
@@ -71,7 +71,7 @@ async def check_infer(kit: Any, client: Any, image: bytes, options: list[dict[st
 
 async def check_no_compression(kit: Any, client: Any) -> None:
     asked = kit.InferInput("image", [1, 1], "BYTES")
-    asked.set_data_from_numpy(np.array([[b"0" * 1000]], np.object_))  # clients compress only what becomes smaller
+    asked.set_data_from_numpy(np.array([[b"0" * 1000]], np.object_))  # clients skip compression that does not help
     for name in ("gzip", "deflate"):
         with pytest.raises(InferenceServerException, match="compression_algorithm=None") as refused:
             await settle(client.infer(MODEL, [asked], compression_algorithm=name))
@@ -85,7 +85,7 @@ async def count_inferences(client: Any) -> int:
 
 
 async def is_ready(client: Any, model: str) -> bool:
-    """Over HTTP an unloaded model is a no, over gRPC an error."""
+    """Whether a model is ready. An unloaded model is False over HTTP and an error over gRPC."""
     try:
         return bool(await settle(client.is_model_ready(model)))
     except InferenceServerException:
@@ -102,7 +102,7 @@ async def check_repository(client: Any, model: str, key: str) -> None:
     assert await is_ready(client, model)
 
 
-STREAMED = (b"", b"no image", b"")  # in the middle an error, which does not end the stream
+STREAMED = (b"", b"no image", b"")  # the error in the middle must not end the stream
 
 
 def stream_inputs(kit: Any, image: bytes) -> list[Any]:
@@ -115,13 +115,13 @@ def stream_inputs(kit: Any, image: bytes) -> list[Any]:
 
 
 def check_streamed(answers: list[tuple[Any, Any]]) -> None:
-    """Results and errors of a stream, in the order of its requests."""
+    """Checks that the results and errors of a stream are in the order of its requests."""
     assert [error is None for _, error in answers] == [not body for body in STREAMED]
     assert answers[-1][0].as_numpy("logits").argmax() == 7
 
 
 def check_stream(kit: Any, client: Any, image: bytes) -> None:
-    """gRPC's streaming call."""
+    """Checks the streaming call of the synchronous client."""
     answers: list[tuple[Any, Any]] = []
     client.start_stream(lambda result, error: answers.append((result, error)))
     for inputs in stream_inputs(kit, image):
@@ -131,7 +131,7 @@ def check_stream(kit: Any, client: Any, image: bytes) -> None:
 
 
 async def check_async_stream(kit: Any, client: Any, image: bytes) -> None:
-    """The same of the asyncio client."""
+    """Checks the streaming call of the asyncio client."""
 
     async def questions() -> AsyncIterator[dict[str, Any]]:
         for inputs in stream_inputs(kit, image):

@@ -1,7 +1,7 @@
-"""`python -m tests.fuzz [--seconds 300] [--seed N]`: damaged images against every way to decode them, outside CI.
+"""`python -m tests.fuzz [--seconds 300] [--seed N]`: decodes damaged images in every way, outside CI.
 
-Finds exceptions that are no plain refusal, crashes of a decoder's C code, hangs, floods of memory and of CPU time. Each finding
-is written as a file; once it is fixed, keep it in tests/serve/images/hostile. Exits with 1 when there are findings.
+Finds unexpected exceptions, crashes of a decoder's C code, hangs, and excessive use of memory or CPU time. Writes the image of
+each finding to a file: add it to tests/models/images/hostile with the fix. Exits with 1 if there are findings.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ from tests.fuzz.hunt import Findings, hunt
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=inspect.getdoc(sys.modules[__name__]))
     parser.add_argument("--seconds", type=float, default=300)
-    parser.add_argument("--seed", type=int, default=secrets.randbits(32), help="the same again  [default: new ones]")
-    parser.add_argument("--findings", type=Path, default=Path("runs/fuzz"), help="folder  [default: runs/fuzz]")
+    parser.add_argument(
+        "--seed", type=int, default=secrets.randbits(32), help="repeats the images of a run  [default: random]"
+    )
+    parser.add_argument(
+        "--findings", type=Path, default=Path("runs/fuzz"), help="folder for findings  [default: runs/fuzz]"
+    )
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}, {arguments.seconds:g} s", flush=True)
     findings = Findings(arguments.findings)

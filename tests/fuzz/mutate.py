@@ -1,4 +1,4 @@
-"""Damage to encoded images: what a bit error, a cut or a malicious author does to them."""
+"""Damage to encoded images, as by bit errors, truncation or an attacker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ Mutation = Callable[[random.Random, bytearray], bytearray]
 
 
 def mutate(rng: random.Random, seeds: Sequence[bytes]) -> bytes:
-    """One of the seeds with one to eight damages; a PNG mostly with its checksums right, or no damage would get in."""
+    """Damages a random seed one to eight times.
+
+    Most PNGs get valid checksums afterwards: decoders would refuse them before they reach the damage.
+    """
     body = bytearray(rng.choice(seeds))
     for _ in range(min(8, int(rng.expovariate(0.5)) + 1)):
         body = splice(rng, body, rng.choice(seeds)) if rng.random() < 0.05 else rng.choice(MUTATIONS)(rng, body)
@@ -25,7 +28,7 @@ def mutate(rng: random.Random, seeds: Sequence[bytes]) -> bytes:
 
 
 def place(rng: random.Random, body: bytearray) -> int:
-    """A position, the header's more often than others: that is where lengths and counts are."""
+    """A random position, more often near the start: the header has the lengths and counts."""
     return int(rng.random() ** rng.choice((1, 3)) * len(body))
 
 
@@ -66,7 +69,7 @@ def truncate(rng: random.Random, body: bytearray) -> bytearray:
 
 
 def repeat(rng: random.Random, body: bytearray) -> bytearray:
-    """A part many times: tiny parts that cost a reader much."""
+    """Repeats a part many times: many small elements may take a decoder much time."""
     at = place(rng, body)
     part = body[at : at + rng.randint(1, 300)]
     if part:
@@ -84,12 +87,12 @@ def move(rng: random.Random, body: bytearray) -> bytearray:
 
 
 def splice(rng: random.Random, body: bytearray, other: bytes) -> bytearray:
-    """The beginning of one file and the end of another."""
+    """Joins the beginning of a file and the end of another."""
     return body[: place(rng, body)] + other[int(rng.random() * len(other)) :]
 
 
 def damage_png_pixels(rng: random.Random, body: bytearray) -> bytearray:
-    """Damage inside the compressed pixels of a PNG that still unpack."""
+    """Damages the pixels of a PNG before compression, so that they can still be decompressed."""
     at = body.find(b"IDAT")
     if at < 4:
         return body
@@ -112,7 +115,7 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 
 def with_checksums(body: bytearray) -> bytearray:
-    """A PNG whose chunks have the checksums that belong to them."""
+    """Gives the chunks of a PNG valid checksums."""
     at = len(PNG_SIGNATURE)
     while at + 12 <= len(body):
         length = int.from_bytes(body[at : at + 4], "big")

@@ -1,4 +1,4 @@
-"""One echo server for all tests of the package; real sockets on free ports."""
+"""One echo server for all tests of the package, on real sockets and free ports."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ REPOSITORY = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Echo:
-    """Where the echo server listens."""
+    """The URLs of the echo server."""
 
     http: str
     grpc: str
 
     def counts(self) -> dict[str, int]:
-        """Requests by model, as the server saw them."""
+        """Requests that the server has received, by model."""
         with urllib.request.urlopen(f"{self.http}/counts") as answer:
             return dict(json.loads(answer.read()))
 

@@ -1,4 +1,4 @@
-"""The commands of docs/loadtest.md, and how tests run them in a fraction of the time."""
+"""The commands of docs/loadtest.md, shortened so that tests can run them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHORT = {
 
 
 def in_short(command: str, http: str, grpc: str, metrics: str) -> list[str]:
-    """The command with a server's own addresses and short times; the search stops at a rate that any machine can send."""
+    """The command's words with the addresses of test servers and short times; a search ends at a rate any machine can send."""
     command = command.replace("http://127.0.0.1:8002", metrics).replace("grpc://127.0.0.1:8001", grpc)
     words = re.sub(r"http://127\.0\.0\.1:[89]000", http, command).split()
     for name, value in SHORT.items():
@@ -31,6 +31,6 @@ def in_short(command: str, http: str, grpc: str, metrics: str) -> list[str]:
 
 
 def command_of_question(number: int) -> str:
-    """The first command of one of the page's questions."""
+    """The first command of a question of the page."""
     section = PAGE.partition(f"## Question {number}")[2].partition("\n## ")[0]
     return str(re.findall(r"^\$ python -m loadtest (.*)$", section, re.MULTILINE)[0])

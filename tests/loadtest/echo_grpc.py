@@ -1,4 +1,4 @@
-"""The gRPC side of the echo server."""
+"""The gRPC listener of the echo server."""
 
 from __future__ import annotations
 

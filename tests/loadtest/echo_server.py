@@ -1,6 +1,6 @@
-"""A small real server with known answers and faults; a model's name says how it behaves.
+"""A small real server with known answers and faults; the name of a model selects its behaviour.
 
-classify and Open Inference over HTTP (uvicorn) and gRPC (grpc.aio), a Prometheus page, feedback, and /counts.
+It serves classify and Open Inference over HTTP (uvicorn) and gRPC (grpc.aio), Prometheus metrics, feedback and /counts.
 `python -m tests.loadtest.echo_main` prints its two ports and serves until its standard input ends.
 """
 
@@ -25,7 +25,7 @@ Scope = dict[str, Any]
 
 
 def class_of(image: bytes) -> int:
-    """What the server says of an image: any test can know it."""
+    """The class that the server returns for an image; tests can compute it too."""
     return zlib.crc32(image) % CLASSES
 
 
@@ -38,7 +38,7 @@ class Refuse(Exception):
 
 
 class Behaviour:
-    """What all protocols share: counts, faults by model name, one engine with a fixed cost."""
+    """State shared by all protocols: counts, faults by model name, and one engine with a fixed cost."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -48,7 +48,7 @@ class Behaviour:
         self.connections = 0
 
     async def before(self, model: str) -> None:
-        """Waits, hangs or raises Refuse, as the model's name says."""
+        """Waits, hangs or raises Refuse, depending on the model's name."""
         self.counts[model] += 1
         loop = asyncio.get_running_loop()
         if model == "busy" and self.counts[model] % 3 == 0:
@@ -90,7 +90,7 @@ async def read_body(receive: Any) -> bytes:
 
 
 async def app(scope: Scope, receive: Any, send: Any) -> None:
-    """The HTTP side."""
+    """The ASGI application."""
     if scope["type"] != "http":
         return
     body = await read_body(receive)
@@ -138,7 +138,7 @@ async def route(
 
 
 async def misbehave(model: str, send: Any) -> bool:
-    """Answers that break HTTP in some way."""
+    """Sends an unusual or broken HTTP answer for some models. Returns whether it did."""
     if model == "reset" and behaviour.counts[model] % 3 == 0:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"100")]})
         await send({"type": "http.response.body", "body": b"{", "more_body": True})
@@ -177,7 +177,8 @@ def images_of(headers: dict[str, str], body: bytes) -> list[bytes]:
 
 def classify(model: str, images: list[bytes]) -> bytes:
     rows = [
-        {"classes": [{"index": class_of(one), "label": f"class{class_of(one)}", "probability": 0.9}]} for one in images
+        {"classes": [{"index": class_of(image), "label": f"class{class_of(image)}", "probability": 0.9}]}
+        for image in images
     ]
     document: dict[str, Any] = {"id": behaviour.new_id(), "model": model, "version": "1", "predictions": rows}
     if behaviour.arm(model):
@@ -195,8 +196,8 @@ def metadata(model: str) -> dict[str, Any]:
 
 
 def logits(tensor: Tensor) -> Tensor:
-    """Of images: their class; of tensors: class 0."""
-    indices = [class_of(one) for one in tensor.data] if isinstance(tensor.data, list) else [0] * tensor.shape[0]
+    """One-hot logits: the class of each image, or class 0 for tensors."""
+    indices = [class_of(image) for image in tensor.data] if isinstance(tensor.data, list) else [0] * tensor.shape[0]
     return Tensor("logits", "FP32", (len(indices), CLASSES), np.eye(CLASSES, dtype=np.float32)[indices])
 
 

@@ -1,4 +1,4 @@
-"""Reports without a server: for questions whose logic is to be tested on known answers."""
+"""Simulated servers and their reports, for tests of searches and comparisons whose right result is known."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def plan_at(rate: float, *, seconds: float = 4.0, warmup: float = 0.0) -> Plan:
 
 
 def report_of(plan: Plan, latency_s: np.ndarray, failed: np.ndarray | None = None) -> Report:
-    """A report of requests at the constant rate of the plan's profile, with these latencies; failures are timeouts."""
+    """A report of equally spaced requests over the plan's time with these latencies in seconds; `failed` ones are timeouts."""
     count = len(latency_s)
     table = np.zeros(count, RECORD)
     table["scheduled"] = table["sent"] = table["written"] = np.linspace(0, plan.end_s, count, endpoint=False)
@@ -38,7 +38,7 @@ def report_of(plan: Plan, latency_s: np.ndarray, failed: np.ndarray | None = Non
 
 
 class Server:
-    """An M/M/1 queue's quantiles: latency is exponential with rate capacity - offered; beyond it the queue grows."""
+    """An M/M/1 queue: latency is exponential with rate capacity - offered rate; above the capacity the queue grows."""
 
     def __init__(self, capacity: float, noise: float = 0.0, generator_limit: float = math.inf) -> None:
         self.capacity = capacity

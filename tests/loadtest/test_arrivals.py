@@ -1,3 +1,5 @@
+"""Arrival processes, schedules of workers, and recorded arrival times."""
+
 from __future__ import annotations
 
 from itertools import islice
@@ -39,7 +41,7 @@ def test_arrivals_ascend_within_the_run_and_do_not_depend_on_the_block_size(
 
 @settings(max_examples=40, deadline=None)
 @given(PROCESSES, st.floats(50, 500), st.integers(0, 2**31))
-def test_the_rate_is_what_was_asked(process: Process, rate: float, seed: int) -> None:
+def test_the_rate_matches_the_plan(process: Process, rate: float, seed: int) -> None:
     seconds = 200.0
     expected = rate * seconds
     found = times(Load(process=process, steps=(Step(rate, 1.0),), burstiness=2.0), seed, seconds).size
@@ -49,18 +51,18 @@ def test_the_rate_is_what_was_asked(process: Process, rate: float, seed: int) ->
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**31), st.floats(0.5, 5))
-def test_gaps_have_the_burstiness_that_was_asked(seed: int, burstiness: float) -> None:
+def test_the_burstiness_of_gaps_matches_the_plan(seed: int, burstiness: float) -> None:
     gaps = np.diff(times(Load(process="gamma", steps=(Step(100, 1.0),), burstiness=burstiness), seed, 400.0))
     assert gaps.std() / gaps.mean() == pytest.approx(burstiness, rel=0.25)
 
 
-def test_poisson_counts_are_as_variable_as_their_mean() -> None:
+def test_poisson_counts_have_equal_variance_and_mean() -> None:
     found = times(Load(process="poisson", steps=(Step(100, 1.0),)), 7, 1000.0)
     counts = np.bincount(found.astype(int), minlength=1000)
     assert counts.var() / counts.mean() == pytest.approx(1.0, abs=0.2)
 
 
-def test_steps_change_the_rate_and_silence_has_no_arrivals() -> None:
+def test_steps_change_the_rate_and_rate_zero_has_no_arrivals() -> None:
     found = times(Load(process="constant", steps=(Step(10, 2), Step(0, 3), Step(100, 1))), 1, 7.0)
     counts = np.bincount((found + 1e-9).astype(int), minlength=7)
     assert counts[:2].tolist() == [10, 10]
@@ -70,32 +72,32 @@ def test_steps_change_the_rate_and_silence_has_no_arrivals() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(PROCESSES, st.integers(0, 2**31), st.integers(1, 7), st.lists(st.floats(0.1, 9), min_size=1, max_size=3))
-def test_workers_share_the_schedule_without_gap_or_overlap(
+def test_workers_share_the_schedule_without_gaps_or_overlap(
     process: Process, seed: int, workers: int, weights: list[float]
 ) -> None:
     load = Load(process=process, steps=(Step(200, 1),))
     counts = tuple(3 + number for number in range(len(weights)))
-    whole = list(open_schedule(plan_of(load, seed=seed, weights=tuple(weights)), counts, 0))
+    complete = list(open_schedule(plan_of(load, seed=seed, weights=tuple(weights)), counts, 0))
     parts: list[Due] = []
     for worker in range(workers):
         parts += open_schedule(plan_of(load, seed=seed, workers=workers, weights=tuple(weights)), counts, worker)
-    assert sorted(parts, key=lambda due: due.index) == whole
+    assert sorted(parts, key=lambda due: due.index) == complete
 
 
 @given(st.integers(0, 2**31), st.integers(1, 40))
-def test_each_payload_comes_once_before_any_comes_twice(seed: int, count: int) -> None:
+def test_each_payload_is_used_once_before_any_is_used_again(seed: int, count: int) -> None:
     picks = Picks(plan_of(Load(concurrency=1), seed=seed), (count,)).take(count * 3)
     items = [item for _, item in picks]
     assert sorted(items[:count]) == sorted(items[count : 2 * count]) == list(range(count))
 
 
-def test_weights_are_the_shares_of_the_mix() -> None:
+def test_weights_set_the_shares_of_the_mix() -> None:
     picks = Picks(plan_of(Load(concurrency=1), weights=(6, 3, 1)), (5, 5, 5)).take(20_000)
     shares = np.bincount([traffic for traffic, _ in picks]) / 20_000
     assert shares.tolist() == pytest.approx([0.6, 0.3, 0.1], abs=0.02)
 
 
-def test_closed_workers_send_different_requests() -> None:
+def test_closed_loop_workers_send_different_requests() -> None:
     plan = plan_of(Load(concurrency=4), workers=2)
     taken = [list(islice(closed_schedule(plan, (9,), worker), 50)) for worker in (0, 1)]
     assert {due.index for due in taken[0]} | {due.index for due in taken[1]} == set(range(100))
@@ -111,7 +113,7 @@ def test_recorded_times_are_sorted_and_begin_at_zero(values: list[float]) -> Non
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "1.0\nsoon\n", "1.0\nnan\n", "inf\n", "1\n" + "x" * 10**6])
-def test_what_is_no_recording_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^'soon' is no number|no arrival times|no number") as found:
+def test_invalid_recordings_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^'soon' is not a number|no arrival times|not a (finite )?number") as found:
         read_recorded(text)
     assert len(str(found.value)) < 100

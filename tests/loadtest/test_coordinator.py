@@ -1,4 +1,4 @@
-"""Whole runs against a real server: every protocol, every fault, and the account that must balance."""
+"""Complete runs against a real server: every protocol, every fault, and the accounting of every request."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def measure(
 
 
 def labelled_folder(folder: Path) -> Payload:
-    """Twenty images; half of the labels are what the server says."""
+    """A folder of twenty images; the server agrees with half of their labels."""
     for number, item in enumerate(prepare(TINY, 1).items):
         label = class_of(item.image) if number % 2 else (class_of(item.image) + 1) % 10
         (folder / f"{label:04}_{number}.png").write_bytes(item.image)
@@ -46,28 +46,28 @@ def test_every_image_protocol_reports_the_right_accuracy(echo: Echo, tmp_path: P
     report = measure(url, protocol=protocol, payload=labelled_folder(tmp_path), load=Load(concurrency=2))
     assert report.accounting.balanced
     assert report.total.failed == 0
-    # Each payload comes once before any comes twice, so the share is right to a round's remainder.
+    # Payloads are sent in rounds, so the share is exact up to the last, incomplete round.
     assert report.total.accuracy == pytest.approx(0.5, abs=10 / report.total.labelled)
-    # The interval is that of twenty different images, however often they were sent.
+    # The interval counts twenty distinct images, no matter how often they were sent.
     assert report.total.accuracy_interval is not None
     assert report.total.accuracy_interval.high - report.total.accuracy_interval.low > 0.35
 
 
 @pytest.mark.parametrize("protocol", ["oip", "oip-json", "grpc"])
-def test_tensors_take_name_shape_and_type_from_the_server(echo: Echo, protocol: Protocol) -> None:
+def test_the_server_defines_name_shape_and_type_of_tensors(echo: Echo, protocol: Protocol) -> None:
     url = echo.grpc if protocol == "grpc" else echo.http
     report = measure(url, "ok-tensor", protocol=protocol, payload=Payload(kind="tensor", count=4))
     assert set(report.accounting.outcomes) <= {"HTTP 200", "gRPC OK"}
     assert report.payloads == ("4 random FP32 tensors [3, 8, 8]",)
 
 
-def test_raw_post_to_any_path(echo: Echo) -> None:
+def test_raw_bytes_are_posted_to_any_path(echo: Echo) -> None:
     report = measure(echo.http, "resnet-18", protocol="raw")
     assert report.accounting.outcomes.keys() == {"HTTP 200"}
 
 
 @pytest.mark.parametrize("labels", ["folder", "csv"])
-def test_text_labels_from_folders_and_csv(echo: Echo, tmp_path: Path, labels: LabelSource) -> None:
+def test_text_labels_are_read_from_folders_and_csv(echo: Echo, tmp_path: Path, labels: LabelSource) -> None:
     table = ["file,label"]
     for item in prepare(TINY, 1).items:
         name = f"class{class_of(item.image)}/{len(table)}.png"
@@ -97,8 +97,8 @@ def test_failures_are_counted_by_kind_and_never_retried(echo: Echo, model: str, 
     before = echo.counts().get(model, 0)
     report = measure(echo.http, model)
     assert set(report.accounting.outcomes) == expected
-    words = {"busy": {"HTTP 503": '{"error":"queue full"}'}, "missing": {"HTTP 404": '{"error":"unknown model"}'}}
-    assert model not in words or report.accounting.said == words[model]
+    texts = {"busy": {"HTTP 503": '{"error":"queue full"}'}, "missing": {"HTTP 404": '{"error":"unknown model"}'}}
+    assert model not in texts or report.accounting.said == texts[model]
     assert report.accounting.balanced
     assert echo.counts()[model] - before == report.accounting.issued
     if model == "busy":
@@ -113,7 +113,7 @@ def test_grpc_failures_carry_their_codes(echo: Echo) -> None:
     assert echo.counts()["busy"] - before == report.accounting.issued
 
 
-def test_a_server_that_hangs_makes_timeouts_and_the_account_balances(echo: Echo) -> None:
+def test_requests_to_a_hanging_server_time_out_and_are_accounted_for(echo: Echo) -> None:
     for url, protocol, name in (
         (echo.http, "classify", "timeout: no answer in the client's time"),
         (echo.grpc, "grpc-classify", "gRPC DEADLINE_EXCEEDED"),
@@ -123,7 +123,7 @@ def test_a_server_that_hangs_makes_timeouts_and_the_account_balances(echo: Echo)
         assert report.accounting.balanced
 
 
-def test_nobody_listens(echo: Echo) -> None:
+def test_requests_to_a_closed_port_are_connection_failures(echo: Echo) -> None:
     report = measure("http://127.0.0.1:1")
     assert set(report.accounting.outcomes) == {"connect: no connection"}
     assert report.accounting.balanced
@@ -132,7 +132,7 @@ def test_nobody_listens(echo: Echo) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_what_is_sent_does_not_depend_on_the_number_of_workers(echo: Echo, workers: int) -> None:
+def test_the_requests_do_not_depend_on_the_number_of_workers(echo: Echo, workers: int) -> None:
     before = echo.counts().get(f"ok-{workers}", 0)
     report = measure(echo.http, f"ok-{workers}", workers=workers)
     assert report.accounting.issued == measure(echo.http).accounting.issued
@@ -140,25 +140,25 @@ def test_what_is_sent_does_not_depend_on_the_number_of_workers(echo: Echo, worke
     assert len(report.generator.worker_cores) == workers
 
 
-def test_a_stall_shows_in_open_loop_and_hides_in_closed_loop(echo: Echo) -> None:
-    """Coordinated omission: the server stalls for one of three seconds."""
+def test_open_loop_shows_a_stall_that_closed_loop_hides(echo: Echo) -> None:
+    """Coordinated omission: the server stalls for one second of the run."""
     stall_ms = (STALL_UNTIL_S - STALL_FROM_S) * 1000
     closed = measure(echo.http, "stall-closed", load=Load(concurrency=1), duration_s=2.0, warmup_s=0.0)
     opened = measure(echo.http, "stall-open", load=Load(steps=(Step(300, 10),)), duration_s=2.0, warmup_s=0.0)
     assert closed.total.latency.maximum is not None
     assert closed.total.latency.maximum > 0.8 * stall_ms  # one request saw it
     assert (closed.quantile("p90") or stall_ms) < 0.3 * stall_ms
-    # A third of the time stalled, so whoever was due then waited for half of it on average.
+    # Requests that were due during the stall waited for half of it on average.
     assert (opened.quantile("p99") or 0.0) > 0.7 * stall_ms
     assert (opened.quantile("p90") or 0.0) > 0.5 * stall_ms
 
 
-def test_keep_alive_off_opens_a_connection_each(echo: Echo) -> None:
+def test_without_keep_alive_every_request_opens_a_connection(echo: Echo) -> None:
     report = measure(echo.http, keep_alive=False, load=Load(concurrency=2))
     assert report.accounting.outcomes.keys() == {"HTTP 200"}
 
 
-def test_a_rate_beyond_the_generator_is_given_up_and_called_invalid(echo: Echo) -> None:
+def test_a_rate_that_the_generator_cannot_reach_is_invalid(echo: Echo) -> None:
     before = echo.counts().get("flood", 0)
     report = measure(echo.http, "flood", load=Load(steps=(Step(1_000_000, 10),)), timeout_s=1)
     assert not report.generator.all_sent
@@ -176,7 +176,7 @@ def test_a_pool_that_is_too_small_makes_the_run_invalid(echo: Echo) -> None:
     assert report.accounting.balanced
 
 
-def test_arms_models_stages_energy_and_feedback(echo: Echo, tmp_path: Path) -> None:
+def test_a_report_has_arms_models_stages_energy_and_feedback(echo: Echo, tmp_path: Path) -> None:
     payload = labelled_folder(tmp_path)
     plan = Plan(
         Target(echo.http, metrics_url=f"{echo.http}/metrics"),
@@ -191,9 +191,9 @@ def test_arms_models_stages_energy_and_feedback(echo: Echo, tmp_path: Path) -> N
     assert {group.name for group in report.by_model} == {"arms", "other"}
     assert {group.name for group in report.by_arm} == {"a", "b"}
     assert sum(group.requests for group in report.by_model) == report.total.requests
-    told = sum(report.accounting.feedback.values())
+    feedback = sum(report.accounting.feedback.values())
     assert report.accounting.feedback.keys() == {"HTTP 200"}
-    assert echo.counts()["feedback"] - before == told
+    assert echo.counts()["feedback"] - before == feedback
     assert report.server is not None
     assert report.server.stages_ms["run"] == pytest.approx(2.0)
     assert report.server.batch_size == pytest.approx(4.0)
@@ -203,7 +203,7 @@ def test_arms_models_stages_energy_and_feedback(echo: Echo, tmp_path: Path) -> N
     assert report.answer_stages_ms["queue"] == pytest.approx(1.0)
 
 
-def test_slow_uploads_arrive_whole_and_take_their_time(echo: Echo, tmp_path: Path) -> None:
+def test_slow_uploads_arrive_complete_and_late(echo: Echo, tmp_path: Path) -> None:
     payload = labelled_folder(tmp_path)
     size = len((next(tmp_path.iterdir())).read_bytes())
     plan = Plan(
@@ -231,7 +231,9 @@ def test_slow_uploads_arrive_whole_and_take_their_time(echo: Echo, tmp_path: Pat
         ("http", Traffic("ok", payload=Payload(kind="tensor", shape=(2,))), "classify takes images"),
     ],
 )
-def test_plans_that_cannot_be_sent_say_why(echo: Echo, target: str, traffic: Traffic, text: str) -> None:
+def test_plans_that_cannot_be_sent_are_refused_with_the_reason(
+    echo: Echo, target: str, traffic: Traffic, text: str
+) -> None:
     protocol: Protocol = "oip" if target == "oip" else "classify"
     with pytest.raises(ConfigError, match=text):
         run_plan(Plan(Target(echo.http, protocol), (traffic,), OPEN, 0.2, 0.0))

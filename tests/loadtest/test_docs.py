@@ -1,4 +1,4 @@
-"""The commands of docs/loadtest.md run as they stand, against the echo server and in a fraction of the time."""
+"""The commands of docs/loadtest.md work, run against the echo server and with short times."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_command_of_the_page_works(command: str, echo: Echo, tmp_path: Path, m
     words = in_short(command, echo.http, echo.grpc, echo.http)
     done = CliRunner().invoke(main, words)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    # 3 says that this generator was the bottleneck, which a busy machine may well make true.
+    # 3: this generator was the bottleneck, which happens on a busy machine.
     assert done.exit_code in (0, 3), done.output
     written = [word for word in words if word.endswith((".html", ".csv", ".json"))]
     assert all((tmp_path / name).stat().st_size > 100 for name in written)
@@ -35,7 +35,7 @@ def test_a_command_of_the_page_works(command: str, echo: Echo, tmp_path: Path, m
 
 def test_the_page_answers_three_questions_and_names_every_scenario() -> None:
     assert len(re.findall(r"^## Question \d", PAGE, re.MULTILINE)) == 3
-    section = PAGE.partition("## Scenarios")[2].partition("## What the words mean")[0]
+    section = PAGE.partition("## Scenarios")[2].partition("## Terms")[0]
     assert all(name in section for name in known_scenarios())
     assert {command.split()[0] for command in COMMANDS} >= {
         "run",

@@ -1,3 +1,5 @@
+"""Scenarios: the bundled ones, durations, and errors in scenario files."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -17,7 +19,7 @@ EXPECTED = {
 SMALLEST: dict[str, Any] = {"name": "x", "traffic": [{"model": "m"}], "load": {"rate": 5}}
 
 
-def test_every_scenario_of_the_issue_is_there_and_says_what_it_is_for() -> None:
+def test_every_bundled_scenario_describes_its_purpose() -> None:
     assert set(known_scenarios()) == EXPECTED
     for name in EXPECTED:
         found = load_scenario(name)
@@ -25,17 +27,17 @@ def test_every_scenario_of_the_issue_is_there_and_says_what_it_is_for() -> None:
         assert len(found.about) > 60
 
 
-def test_the_scenarios_are_what_their_names_say() -> None:
+def test_bundled_scenarios_match_their_names() -> None:
     assert load_scenario("overload-x2").plan.load.steps[0].rate == 2
     assert load_scenario("overload-x5").plan.load.steps[0].rate == 5
     assert load_scenario("burst").plan.load.process == "gamma"
     assert load_scenario("ab-feedback").plan.feedback == Feedback()
-    assert {one.priority for one in load_scenario("mixed-priorities").plan.traffic} == {1, 2}
-    assert any(one.upload_bytes_per_s for one in load_scenario("slow-clients").plan.traffic)
+    assert {traffic.priority for traffic in load_scenario("mixed-priorities").plan.traffic} == {1, 2}
+    assert any(traffic.upload_bytes_per_s for traffic in load_scenario("slow-clients").plan.traffic)
     assert load_scenario("soak").plan.duration_s == 3600
 
 
-def test_rates_of_capacity_are_scaled() -> None:
+def test_rates_as_multiples_of_the_capacity_are_scaled() -> None:
     found = load_scenario("overload-x2", "http://127.0.0.1:9")
     assert found.of_capacity
     assert found.plan.target.url == "http://127.0.0.1:9"
@@ -45,12 +47,12 @@ def test_rates_of_capacity_are_scaled() -> None:
 @pytest.mark.parametrize(
     ("text", "value"), [("500ms", 0.5), ("30s", 30), ("5m", 300), ("2h", 7200), (4, 4), ("1.5", 1.5)]
 )
-def test_durations(text: object, value: float) -> None:
+def test_durations_are_parsed_to_seconds(text: object, value: float) -> None:
     assert seconds(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "soon", "5 days", "1.2.3s", None])
-def test_what_is_no_duration_is_refused(text: object) -> None:
+def test_invalid_durations_are_refused(text: object) -> None:
     with pytest.raises(ConfigError, match="no duration"):
         seconds(text)
 
@@ -110,12 +112,12 @@ def test_what_is_no_duration_is_refused(text: object) -> None:
         ({"feedback": {}, "target": {"url": "grpc://127.0.0.1:1", "protocol": "grpc"}}, "feedback is an HTTP request"),
     ],
 )
-def test_wrong_scenarios_are_refused_with_the_reason(change: dict[str, Any], text: str) -> None:
+def test_invalid_scenarios_are_refused_with_the_reason(change: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         parse_scenario({**SMALLEST, **change}, None, Path())
 
 
-def test_files_are_found_beside_the_scenario_and_errors_name_it(tmp_path: Path) -> None:
+def test_paths_are_relative_to_the_scenario_and_errors_name_its_file(tmp_path: Path) -> None:
     (tmp_path / "times.txt").write_text("0\n0.5\n2\n")
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump({**SMALLEST, "load": {"recorded": "times.txt"}}))

@@ -1,4 +1,4 @@
-"""Small ONNX classifiers, right ones and wrong ones."""
+"""Small ONNX classifiers, valid and invalid ones."""
 
 from __future__ import annotations
 
@@ -39,15 +39,17 @@ def write_net(
     domain: str = "", operator: str = "Conv", weight: float | None = None, mask: float | None = None,
     hidden: float | None = None, pixels: str = "", root: bool = False,
 ) -> Path:  # fmt: skip
-    """Mean colour of each quadrant by four 4x4 filters at stride 4… then one linear layer over what they see.
+    """A network of eight 4x4 filters at stride 4 and a linear layer. Writes it to `path`, and returns that.
 
-    Not finite, if asked for: one `weight` of the linear layer, a `mask` on the second class, a `hidden` constant without
-    effect on the answer, a square `root` of negative numbers; `pixels` are divided by their "spread" (0/0 where all are
-    equal), or have "glare" (the root of 1 less their mean) as a factor.
+    These options add values that are not finite: one `weight` of the linear layer; a `mask` on the second class; a `hidden`
+    constant without effect on the answer; a square `root` of negative numbers; `pixels` divided by their "spread" (0/0 if all
+    are equal) or multiplied by their "glare" (the square root of 1 minus their mean).
     """
     generator = np.random.default_rng(0)
     weights: dict[str, NDArray[Any]] = {
-        "logits": generator.normal(size=(8, 3, 4, 4)).astype(np.float32),  # a name that Convoy's own graph has too
+        "logits": generator.normal(size=(8, 3, 4, 4)).astype(
+            np.float32
+        ),  # a name that also occurs in Convoy's own graph
         "dense": generator.normal(size=(32, CLASSES)).astype(np.float32),
         "rows": np.array([1 if fixed else -1, 32], np.int64),
         **({"zero": np.zeros(1, np.float32)} if pixels == "glare" else {}),
@@ -76,13 +78,13 @@ def write_net(
         nodes.insert(0, helper.make_node("Constant", [], ["hidden"], value=value))
     if softmax:
         nodes.append(helper.make_node("Softmax", ["scores"], ["probabilities"]))
-    given = [helper.make_tensor_value_info("image", kind, shape)]
+    inputs = [helper.make_tensor_value_info("image", kind, shape)]
     if second:
-        given.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["n"]))
+        inputs.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["n"]))
     name = "probabilities" if softmax else "scores" if flatten else "maps"
     result = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
     constants = [numpy_helper.from_array(array, key) for key, array in weights.items()]
-    graph = helper.make_graph(nodes, "net", given, [result], constants)
+    graph = helper.make_graph(nodes, "net", inputs, [result], constants)
     versions = [helper.make_opsetid("", opset), *([helper.make_opsetid(domain, 1)] if domain else [])]
     model = helper.make_model(graph, opset_imports=versions, ir_version=9)
     onnx.save_model(model, str(path), save_as_external_data=external, location="net.data", size_threshold=1024)

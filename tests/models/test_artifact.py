@@ -1,3 +1,5 @@
+"""Artifacts and manifests: the bundled ones, and damaged ones."""
+
 from __future__ import annotations
 
 import json
@@ -14,29 +16,29 @@ BUNDLES = sorted(path.parent.name for path in BUNDLED.glob(f"*/{MANIFEST}"))
 
 
 @pytest.mark.parametrize("name", BUNDLES)
-def test_bundled_artifacts_are_whole(name: str) -> None:
+def test_bundled_artifacts_are_complete(name: str) -> None:
     manifest = Artifact.load(BUNDLED / name).manifest
     assert manifest.name == name
     assert manifest.parity["largest_relative_difference"] <= manifest.parity["tolerance"]
     assert 0 < manifest.accuracy["top1"] <= 1
 
 
-def test_the_first_nets_are_bundled() -> None:
+def test_the_models_of_the_default_catalog_are_bundled() -> None:
     assert {"lenet5-mnist", "resnet20-cifar10", "squeezenet1_1-imagenet"} <= set(BUNDLES)
 
 
-def test_bundles_take_a_few_megabytes() -> None:
+def test_bundles_take_at_most_25_mebibytes() -> None:
     assert sum(path.stat().st_size for path in BUNDLED.rglob("*") if path.is_file()) <= 25 * 2**20
 
 
-def test_nothing_of_the_building_machine_is_in_a_bundle() -> None:
+def test_bundles_hold_no_paths_of_the_build_machine() -> None:
     for path in BUNDLED.rglob("*.onnx"):
         content = path.read_bytes()
         assert b"/work/" not in content
         assert b"site-packages" not in content
 
 
-def test_manifest_round_trip() -> None:
+def test_a_manifest_survives_a_round_trip() -> None:
     manifest = Artifact.load(BUNDLED / "lenet5-mnist").manifest
     assert Manifest.from_json(manifest.to_json()) == manifest
     assert replace(manifest, name="x") != manifest
@@ -79,13 +81,13 @@ def test_a_damaged_artifact_is_refused(tmp_path: Path, damage: str) -> None:
         ({"preprocessing": {"channels": 1}}, r"preprocessing\.resize is missing"),
     ],
 )
-def test_a_wrong_key_of_a_manifest_is_named(change: dict[str, object], words: str) -> None:
+def test_an_invalid_key_of_a_manifest_is_named(change: dict[str, object], words: str) -> None:
     document = json.loads((BUNDLED / "lenet5-mnist" / MANIFEST).read_text())
     with pytest.raises(ArtifactError, match=words):
         Manifest.from_json(json.dumps(document | change))
 
 
-def test_a_deep_or_long_manifest_is_refused_at_once() -> None:
+def test_a_deep_or_long_manifest_is_refused_quickly() -> None:
     for text in ("[" * 1_000_000, '{"params": ' + "9" * 1_000_000 + "}", "[" + "0," * 1_000_000 + "0]"):
         with pytest.raises(ArtifactError, match="cannot be read"):
             Manifest.from_json(text)
@@ -98,7 +100,7 @@ def test_a_manifest_that_is_not_text_is_refused(tmp_path: Path, content: bytes) 
         Artifact.load(tmp_path)
 
 
-def test_a_file_name_that_no_system_allows_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_file_name_is_refused(tmp_path: Path) -> None:
     manifest = Artifact.load(BUNDLED / "lenet5-mnist").manifest
     (tmp_path / MANIFEST).write_text(replace(manifest, files={"a\0b": "0"}).to_json())
     with pytest.raises(ArtifactError, match="is missing or is not the file of its manifest"):

@@ -1,4 +1,4 @@
-"""Where artifacts are written: what is not ours is never touched, and the old one is there until the new one is whole."""
+"""Writing artifacts: files of the user are never touched, and the old artifact stays until the new one is complete."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.models.onnx_nets import write_net
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
-    """Every path below a folder, and what the files hold."""
-    return {str(one.relative_to(folder)): one.read_bytes() if one.is_file() else None for one in folder.rglob("*")}
+    """All paths below a folder, and the content of files."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 def install(out: Path, name: str, *inputs: Path) -> None:
@@ -51,7 +51,7 @@ def another_manifest(folder: Path) -> Path:
 
 
 def weights_in_an_artifact(folder: Path) -> Path:
-    """The artifact of the tests has no weights.bin of its own."""
+    """The artifact of the tests has no weights.bin."""
     (write_artifact(folder / "a", "a") / WEIGHTS).write_bytes(b"months of training")
     return folder / "a"
 
@@ -74,7 +74,7 @@ def link_to_a_users_folder(folder: Path) -> Path:
     "make",
     [users_weights, users_graph, another_manifest, weights_in_an_artifact, file, below_a_file, link_to_a_users_folder],
 )
-def test_what_is_no_artifact_of_ours_is_left_alone(make: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_a_folder_without_an_artifact_of_ours_is_refused(make: Callable[[Path], Path], tmp_path: Path) -> None:
     out = make(tmp_path)
     before = contents(tmp_path)
     with pytest.raises(ArtifactError, match="name another folder with --out"):
@@ -83,9 +83,7 @@ def test_what_is_no_artifact_of_ours_is_left_alone(make: Callable[[Path], Path],
 
 
 @pytest.mark.parametrize("place", ["plain", "relative", "folder link", "file link", "out link", "hard link"])
-def test_a_folder_that_holds_the_input_is_left_alone(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_holds_the_input_is_refused(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = write_artifact(tmp_path / "out", "old")
     source = out / "net.onnx"
     write_net(tmp_path / "elsewhere.onnx" if place == "file link" else source)
@@ -100,7 +98,7 @@ def test_a_folder_that_holds_the_input_is_left_alone(
     elif place == "out link":
         (tmp_path / "link").symlink_to(out)
         out = tmp_path / "link"
-    elif place == "hard link":  # a name of its own: what is written elsewhere cannot change it
+    elif place == "hard link":  # another name of the same file: replacing the folder cannot change it
         os.link(source, tmp_path / "other.onnx")
         source, kept = tmp_path / "other.onnx", source.read_bytes()
         install(out, "new", source)
@@ -112,7 +110,7 @@ def test_a_folder_that_holds_the_input_is_left_alone(
     assert contents(tmp_path) == before
 
 
-def test_the_working_folder_is_not_pulled_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_working_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (out := write_artifact(tmp_path / "out", "old") / "notes").mkdir()
     monkeypatch.chdir(out)
     with pytest.raises(ArtifactError, match="working directory"):
@@ -121,15 +119,15 @@ def test_the_working_folder_is_not_pulled_away(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("link", [False, True])
-@pytest.mark.parametrize("whole", [True, False])
-def test_an_earlier_artifact_is_replaced_and_what_lies_beside_it_stays(link: bool, whole: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("complete", [True, False])
+def test_an_earlier_artifact_is_replaced_and_other_files_stay(link: bool, complete: bool, tmp_path: Path) -> None:
     old = write_artifact(tmp_path / "old", "old")
-    (old / "NOTICE").write_text("whose weights these are")
+    (old / "NOTICE").write_text("the licence of the weights")
     (old / "photos").mkdir()
     (old / "photos" / "one.png").write_bytes(b"png")
     (old / "latest").symlink_to("photos")
     old.chmod(0o750)
-    if not whole:
+    if not complete:
         (old / IMAGE_MODEL).write_bytes(b"damaged")
     out = old
     if link:
@@ -137,23 +135,23 @@ def test_an_earlier_artifact_is_replaced_and_what_lies_beside_it_stays(link: boo
     install(out, "new")
     assert Artifact.load(out).manifest.name == "new"
     assert out.is_symlink() is link
-    assert (old / "NOTICE").read_text() == "whose weights these are"
+    assert (old / "NOTICE").read_text() == "the licence of the weights"
     assert (old / "latest" / "one.png").read_bytes() == b"png"
     assert (old / "latest").is_symlink()
     assert old.stat().st_mode & 0o777 == 0o750
-    assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == []
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_an_empty_or_absent_folder_is_filled(there: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("exists", [True, False])
+def test_an_empty_or_absent_folder_is_filled(exists: bool, tmp_path: Path) -> None:
     out = tmp_path / "some" / "out"
-    if there:
+    if exists:
         out.mkdir(parents=True)
     install(out, "new")
     assert Artifact.load(out).manifest.name == "new"
 
 
-def test_what_fails_changes_nothing(tmp_path: Path) -> None:
+def test_a_failure_changes_nothing(tmp_path: Path) -> None:
     out = write_artifact(tmp_path / "out", "old")
     before = contents(tmp_path)
 
@@ -183,20 +181,20 @@ import_onnx("new", pathlib.Path(sys.argv[2]), Description(("a", "b", "c", "d")),
 """
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_a_killed_process_leaves_the_old_artifact(there: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_killed_process_leaves_the_old_artifact(exists: bool, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    if there:
+    if exists:
         write_artifact(out, "old")
     done = subprocess.run([sys.executable, "-c", KILLED, str(out)], check=False, timeout=120)
     assert done.returncode == -signal.SIGKILL
-    if there:
+    if exists:
         assert Artifact.load(out).manifest.name == "old"
     else:
         assert not out.exists()
 
 
-def test_a_file_that_may_not_grow_leaves_the_old_artifact_and_names_the_remedy(tmp_path: Path) -> None:
+def test_a_file_size_limit_leaves_the_old_artifact_and_is_explained(tmp_path: Path) -> None:
     out = write_artifact(tmp_path / "out", "old")
     net = write_net(tmp_path / "net.onnx")
     before = contents(tmp_path)
@@ -208,19 +206,19 @@ def test_a_file_that_may_not_grow_leaves_the_old_artifact_and_names_the_remedy(t
     assert contents(tmp_path) == before
 
 
-def test_what_fails_leaves_no_folder_above_it(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="is no classifier"), new_artifact(tmp_path / "a.txt" / "some" / "out"):
-        raise ArtifactError("it is no classifier")
+def test_a_failure_leaves_no_parent_folders(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="is not a classifier"), new_artifact(tmp_path / "a.txt" / "some" / "out"):
+        raise ArtifactError("it is not a classifier")
     assert contents(tmp_path) == {}
 
 
-def test_a_name_that_is_too_long_leaves_no_folder_above_it(tmp_path: Path) -> None:
+def test_a_file_name_that_is_too_long_leaves_no_parent_folders(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"File name too long.*; name another folder with --out"):
         install(tmp_path / "a" / ("b" * 300) / "out", "new")
     assert contents(tmp_path) == {}
 
 
-def test_what_others_put_there_meanwhile_stays(tmp_path: Path) -> None:
+def test_files_that_others_write_meanwhile_stay(tmp_path: Path) -> None:
     def refused() -> None:
         with new_artifact(tmp_path / "some" / "out"):
             (tmp_path / "some" / "theirs").write_bytes(b"theirs")
@@ -231,12 +229,12 @@ def test_what_others_put_there_meanwhile_stays(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"some": None, "some/theirs": b"theirs"}
 
 
-def test_room_is_asked_for_on_a_full_disk(tmp_path: Path) -> None:
+def test_a_full_disk_is_explained(tmp_path: Path) -> None:
     with (
         pytest.raises(ArtifactError, match=r"No space left on device.*; free some room, or name another"),
         new_artifact(tmp_path / "out"),
     ):
-        Path("/dev/full").write_bytes(b"more than there is room for")
+        Path("/dev/full").write_bytes(b"more than fits")
 
 
 @pytest.mark.parametrize(
@@ -248,14 +246,14 @@ def test_room_is_asked_for_on_a_full_disk(tmp_path: Path) -> None:
         (errno.EIO, "; name another folder with --out"),
     ],
 )
-def test_the_remedy_fits_what_happened(code: int, remedy: str, tmp_path: Path) -> None:
+def test_the_remedy_depends_on_the_error(code: int, remedy: str, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError) as caught, new_artifact(tmp_path / "out"):
         raise OSError(code, os.strerror(code))
     assert os.strerror(code) in str(caught.value)
     assert str(caught.value).endswith(remedy)
 
 
-def test_a_reader_always_finds_an_artifact(tmp_path: Path) -> None:
+def test_a_reader_finds_an_artifact_at_all_times(tmp_path: Path) -> None:
     out = write_artifact(tmp_path / "out", "old")
     missed: list[int] = []
     done = threading.Event()
@@ -276,11 +274,11 @@ def test_a_reader_always_finds_an_artifact(tmp_path: Path) -> None:
     assert missed == []
 
 
-def test_without_an_exchange_in_one_step_it_takes_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def cannot(one: Path, other: Path) -> None:
+def test_the_folder_is_replaced_without_an_atomic_exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(first: Path, second: Path) -> None:
         raise OSError(errno.EINVAL, "Invalid argument")
 
-    monkeypatch.setattr(artifact_folder, "exchange", cannot)
+    monkeypatch.setattr(artifact_folder, "exchange", fail)
     out = write_artifact(tmp_path / "out", "old")
     install(out, "new")
     assert Artifact.load(out).manifest.name == "new"

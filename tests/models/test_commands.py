@@ -1,4 +1,4 @@
-"""Every `python -m models…` of README, Makefile and CONTRIBUTING starts, and explains itself without doing anything."""
+"""Every `python -m models…` command of README, Makefile and CONTRIBUTING has a working `--help`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMMANDS = (
     "models.zoo",
     "models.zoo.parity",
 )
-# One process for all of them, as `python -m` would run each: importing torch takes most of the time.
+# Runs all commands in one process, as `python -m` would: importing torch takes most of the time.
 RUN = """
 import contextlib, io, json, runpy, sys
 helps = {}
@@ -41,5 +41,5 @@ def helps() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_command_explains_itself(helps: dict[str, str], command: str) -> None:
+def test_the_command_has_a_usage_message(helps: dict[str, str], command: str) -> None:
     assert f"usage: python -m {command} " in helps[command]

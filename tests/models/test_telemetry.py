@@ -1,4 +1,4 @@
-"""Nobody is told that a network runs here: ONNX Runtime and OpenVINO would leave an id in the home folder and report."""
+"""No usage telemetry: by default ONNX Runtime and OpenVINO write an id into the home folder and report each use."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ CACHE = ".cache/convoy"
     "module",
     ["models.engines.build.quantize", "models.engines.backends.openvino", "serve.atlas.sweep", "benchmarks.buckets"],
 )
-def test_whoever_imports_an_engine_leaves_nothing(module: str) -> None:
+def test_importing_an_engine_writes_no_files(module: str) -> None:
     with stranger() as user:
         user.run(sys.executable, "-c", f"import {module}")
         assert user.left() == []
 
 
-def test_builds_and_imports_leave_only_our_cache(tmp_path: Path) -> None:
+def test_builds_and_imports_write_only_our_cache(tmp_path: Path) -> None:
     net = write_net(tmp_path / "net.onnx")
     (tmp_path / "labels.txt").write_text("rose\ntulip\nlily\naster\n")
     with stranger() as user:

@@ -1,3 +1,5 @@
+"""Training: recipes, the loop, checkpoints and losses."""
+
 from __future__ import annotations
 
 import sys
@@ -18,7 +20,7 @@ from models.zoo.registry import ARCHITECTURES
 
 
 def toy_data(count: int = 256) -> DataSet:
-    """Ten classes told apart by where a grey image is bright."""
+    """Ten classes of grey images that differ in the position of a bright band."""
     generator = np.random.default_rng(0)
 
     def split(size: int) -> Split:
@@ -37,16 +39,16 @@ RECIPE = replace(RECIPES["lenet5-mnist"], epochs=8, batch=16)
 @pytest.mark.slow
 def test_training_learns_and_resumes_to_the_same_weights(tmp_path: Path) -> None:
     data = toy_data()
-    whole = Trainer(RECIPE, data, tmp_path / "whole")
-    accuracy = whole.run()
-    assert accuracy["test"] > 0.3, "chance is 0.1"
+    uninterrupted = Trainer(RECIPE, data, tmp_path / "uninterrupted")
+    accuracy = uninterrupted.run()
+    assert accuracy["test"] > 0.3, "random guessing reaches 0.1"
 
-    Trainer(RECIPE, data, tmp_path / "parts").run(until=2)
-    resumed = Trainer(RECIPE, data, tmp_path / "parts")
+    Trainer(RECIPE, data, tmp_path / "resumed").run(until=2)
+    resumed = Trainer(RECIPE, data, tmp_path / "resumed")
     assert resumed.epoch == 2
     resumed.run()
-    for ours, theirs in zip(resumed.net.parameters(), whole.net.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs)
+    for parameter, expected in zip(resumed.net.parameters(), uninterrupted.net.parameters(), strict=True):
+        torch.testing.assert_close(parameter, expected)
 
 
 def test_another_recipe_in_the_same_folder_is_refused(tmp_path: Path) -> None:
@@ -62,7 +64,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
         trainer.run()
 
 
-def test_what_others_keep_in_the_folder_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_files_in_the_folder_are_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "lock").write_text("mine")
     Trainer(replace(RECIPE, epochs=1), toy_data(64), tmp_path).run()
     assert (tmp_path / "lock").read_text() == "mine"
@@ -77,7 +79,7 @@ def test_what_others_keep_in_the_folder_stays(tmp_path: Path, monkeypatch: pytes
         Trainer(RECIPE, toy_data(64), tmp_path)
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_the_last_checkpoint_stays(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     trainer = Trainer(replace(RECIPE, epochs=2), toy_data(64), tmp_path)
     trainer.run(until=1)
     with torch.no_grad():
@@ -95,7 +97,7 @@ def test_an_unfinished_run_is_not_compiled(tmp_path: Path) -> None:
         trained_by(tmp_path / "checkpoint.pt")
 
 
-def test_a_finished_run_says_how_it_was_made(tmp_path: Path) -> None:
+def test_a_finished_run_records_how_it_was_trained(tmp_path: Path) -> None:
     Trainer(replace(RECIPE, epochs=2, seed=3), toy_data(64), tmp_path).run()
     assert trained_by(tmp_path / "checkpoint.pt") == "trained by models.train, recipe lenet5-mnist, seed 3, 2 epochs"
 
@@ -122,14 +124,14 @@ def test_shifted_images_keep_their_shape() -> None:
     assert images.dtype == torch.uint8
 
 
-def test_map_loss_is_the_papers_equation() -> None:
+def test_map_loss_equals_the_equation_of_the_paper() -> None:
     penalties = torch.tensor([[1.0, 3.0, 8.0]])
     j = 10.0
     expected = penalties[0, 1] + torch.log(torch.exp(torch.tensor(-j)) + torch.exp(-penalties[0]).sum())
     torch.testing.assert_close(map_loss(-penalties, torch.tensor([1])), expected)
 
 
-def test_normalised_background_is_minus_a_tenth() -> None:
+def test_the_background_of_mnist_is_normalised_to_minus_a_tenth() -> None:
     black = normalise(torch.zeros(1, 1, 28, 28, dtype=torch.uint8), RECIPE)
     white = normalise(torch.full((1, 1, 28, 28), 255, dtype=torch.uint8), RECIPE)
     assert black.shape == (1, 1, 32, 32)
@@ -137,12 +139,12 @@ def test_normalised_background_is_minus_a_tenth() -> None:
     assert white.max().item() == pytest.approx(1.175)
 
 
-def test_unknown_recipe_names_the_nearest() -> None:
+def test_an_unknown_recipe_suggests_the_closest_one() -> None:
     with pytest.raises(NotFound, match="lenet5-mnist"):
         find_recipe("lenet-mnist")
 
 
-def test_the_full_budget_sees_whole_images_from_the_first_epoch() -> None:
+def test_the_full_budget_uses_full_images_from_the_first_epoch() -> None:
     recipe = full_budget(RECIPES["resnet20-cifar10"])
     assert (recipe.epochs, recipe.early_epochs) == (200, 0)
     data = replace(toy_data(16), train=Split(np.zeros((256, 32, 32, 3), np.uint8), np.zeros(256, np.int64)))
@@ -150,6 +152,6 @@ def test_the_full_budget_sees_whole_images_from_the_first_epoch() -> None:
     assert images.shape[2:] == (32, 32)
 
 
-def test_every_cifar_form_has_a_recipe() -> None:
+def test_every_cifar_variant_has_a_recipe() -> None:
     trained = {recipe.architecture for recipe in RECIPES.values()}
     assert {name for name in ARCHITECTURES if name.endswith("_cifar")} <= trained

@@ -1,4 +1,4 @@
-"""Raw bytes to one HTTP connection over a real socket, each piece in a read of its own, and its answers."""
+"""Sends raw bytes to a server-side HTTP connection over a real socket, each piece in a read of its own."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import orjson
 
 from serve.config.schema import Limits
 from serve.http.body import Headers, Message, Receive, Scope, Send
-from serve.http.connection import Connection, Listener
 from serve.http.exchange import Exchange
-from serve.http.head import join_fields
+from serve.http.http1.connection import Connection, Listener
+from serve.http.http1.head import join_fields
 
 HOT = b"/hot"
 DEFAULTS = Limits()
 PATIENCE = 30.0
-TURNS = 4  # of an event loop, in which it reads what has come and runs whom that wakes
+TURNS = 4  # iterations of the event loop, enough to read a piece and to run the tasks that it wakes
 
 
 class Answer(NamedTuple):
@@ -57,7 +57,7 @@ class Echo:
 
 
 class Conversation:
-    """A client's socket, and the connection at its other end, which serves `app`."""
+    """A client's socket, and the server's connection at its other end, which serves `app`."""
 
     def __init__(self, app: Any, limits: Limits) -> None:
         self._app = app
@@ -79,6 +79,7 @@ class Conversation:
         await self.turn()
 
     async def turn(self) -> None:
+        """Lets the server read and answer."""
         for _ in range(TURNS):
             await asyncio.sleep(0)
 
@@ -87,7 +88,7 @@ class Conversation:
         await self.turn()
 
     async def rest(self) -> bytes:
-        """Everything until the server closes its side."""
+        """Reads until the server closes its side."""
         received = b""
         async with asyncio.timeout(PATIENCE):
             while piece := await asyncio.get_running_loop().sock_recv(self.socket, 1 << 20):
@@ -96,35 +97,35 @@ class Conversation:
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with what it was asked."""
+    """Answers with the path, body and headers of the request."""
     body, more = b"", True
     while more:
         message = await receive()
         body += message.get("body", b"")
         more = message.get("more_body", False)
     headers = {name.decode(): value.decode("latin-1") for name, value in join_fields(scope["headers"]).items()}
-    told = orjson.dumps({"path": scope["path"], "body": body.decode("latin-1"), "headers": headers})
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(told))]})
-    await send({"type": "http.response.body", "body": told})
+    document = orjson.dumps({"path": scope["path"], "body": body.decode("latin-1"), "headers": headers})
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(document))]})
+    await send({"type": "http.response.body", "body": document})
 
 
 def talk(pieces: Sequence[bytes], limits: Limits = DEFAULTS, app: Any = echo, half_close: bool = False) -> list[Answer]:
     """The answers to these bytes, until the server closes. `half_close`: the client then closes its direction."""
 
     async def run() -> bytes:
-        async with Conversation(app, limits) as one:
+        async with Conversation(app, limits) as client:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the server has refused and closed
                 for piece in pieces:
-                    await one.send(piece)
+                    await client.send(piece)
             if half_close:
-                one.socket.shutdown(socket.SHUT_WR)
-            return await one.rest()
+                client.socket.shutdown(socket.SHUT_WR)
+            return await client.rest()
 
     return parse_answers(asyncio.run(run()))
 
 
 def parse_answers(received: bytes) -> list[Answer]:
-    """Each whole, whatever stands in bodies; an interim answer is none."""
+    """Splits responses by their Content-Length. Interim responses (1xx) are skipped."""
     answers = []
     while received:
         head, _, received = received.partition(b"\r\n\r\n")

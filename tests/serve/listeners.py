@@ -1,12 +1,14 @@
-"""The listeners, engines and repository of a gateway in this process, without Ray: for tests of the wire."""
+"""A gateway in the test process, without Ray: its listeners, engines and model repository."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from socket import create_connection, socket
 
 from models.artifact import Artifact
 from models.engines.store.store import open_store
@@ -32,7 +34,7 @@ from serve.telemetry.recorder import Metrics
 
 @dataclass(frozen=True)
 class Serving:
-    """The addresses of a gateway, and its parts."""
+    """A running gateway: its addresses and components."""
 
     http: str
     grpc: str
@@ -41,23 +43,29 @@ class Serving:
     repository: Repository
     loop: asyncio.AbstractEventLoop
     listener: HttpServer
-    admin: dict[str, str]  # headers or metadata with the admin's key
+    admin: dict[str, str]  # headers or metadata with the admin key
+
+    def connect(self) -> socket:
+        """Opens a TCP connection to the HTTP listener. Reads and writes time out after 30 s."""
+        host, port = self.http.partition("://")[2].split(":")
+        return create_connection((host, int(port)), timeout=30)
 
     def connections(self) -> int:
         """Open HTTP connections."""
         return self.listener.connections
 
 
+GatewaySettings = Callable[..., Settings]  # the fixture `gateway_settings`
 StartGateway = Callable[..., AbstractContextManager[Serving]]  # the fixture `start_gateway`
 
 
 def admin_headers(settings: Settings) -> dict[str, str]:
-    """Headers with the admin's key of a server that was started on this machine."""
+    """Headers with the local admin key of a server that runs on this machine."""
     return {"authorization": f"Bearer {read_local_key(settings.node_dir)}"}
 
 
 class InProcess:
-    """One gateway on one event loop. Several may share a coordinator."""
+    """A gateway on the running event loop. Several gateways may share a coordinator."""
 
     def __init__(self, settings: Settings, coordinator: Decides, name: str) -> None:
         self.settings = settings
@@ -80,8 +88,8 @@ class InProcess:
         listen = self.settings.listen
         self.repository.start()
         await self.repository.declare(self.settings.catalog)
-        socket = bind(listen.host, listen.http_port)
-        self.http = HttpServer(self.plane, self.repository, self.metrics, self.settings, socket, self.experiments)
+        listener = bind(listen.host, listen.http_port)
+        self.http = HttpServer(self.plane, self.repository, self.metrics, self.settings, listener, self.experiments)
         self.grpc = GrpcServer(self.plane, self.repository, self.metrics, self.settings, self.experiments)
         await self.grpc.start()
         await self.http.start()
@@ -111,7 +119,7 @@ class InProcess:
 
 @contextmanager
 def serving(settings: Settings) -> Iterator[Serving]:
-    """A gateway on its own thread until the block ends; all models are local."""
+    """Runs a gateway on a thread of its own until the block ends. All engines run in this process."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -134,3 +142,12 @@ def serving(settings: Settings) -> Iterator[Serving]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+def receive_all(client: socket) -> bytes:
+    """Reads until the server closes the connection. The socket's timeout fails the test if the server does not."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):  # the server closed while bytes of the client were in transit
+        while piece := client.recv(65536):
+            received += piece
+    return received

@@ -31,7 +31,7 @@ def connect_all(ends: ExitStack, listener: socket.socket, size: int = CONNECTION
 
 
 @pytest.mark.parametrize("runner", [uvloop.run, asyncio.run])
-def test_many_connections_are_accepted_in_few_turns(runner: object) -> None:
+def test_many_connections_are_accepted_in_few_loop_iterations(runner: object) -> None:
     async def main() -> Counter[int]:
         turn, made = 0, Counter[int]()
 
@@ -69,15 +69,15 @@ def test_a_closed_acceptor_accepts_no_connection_and_keeps_the_open_ones() -> No
 
         with ExitStack() as ends:
             listener = listening(ends)
-            held = ends.enter_context(listener.dup())  # as another gateway would
+            kept = ends.enter_context(listener.dup())  # another gateway on the same socket
             acceptor = Acceptor(Echo)
             await acceptor.start(listener, CONNECTIONS)
-            first = ends.enter_context(socket.create_connection(held.getsockname()))
+            first = ends.enter_context(socket.create_connection(kept.getsockname()))
             await opened.wait()
             acceptor.close()
             await acceptor.wait_closed()
             opened.clear()
-            ends.enter_context(socket.create_connection(held.getsockname()))
+            ends.enter_context(socket.create_connection(kept.getsockname()))
             first.send(b"x")
             assert await asyncio.to_thread(first.recv, 1) == b"x"
             assert not opened.is_set()
@@ -85,8 +85,8 @@ def test_a_closed_acceptor_accepts_no_connection_and_keeps_the_open_ones() -> No
     uvloop.run(main())
 
 
-def test_handshakes_that_clients_never_finish_end_with_the_acceptor(tmp_path: Path) -> None:
-    """A gateway that drains must not wait for them: they may take a minute."""
+def test_closing_the_acceptor_ends_unfinished_handshakes(tmp_path: Path) -> None:
+    """A gateway that drains must not wait up to a minute for them."""
     pair = Authority(tmp_path, "root").sign("server")
     context = server_context(Tls(certificate=str(pair.certificate), key=str(pair.key)))
 
@@ -96,8 +96,8 @@ def test_handshakes_that_clients_never_finish_end_with_the_acceptor(tmp_path: Pa
             listener = listening(ends)
             acceptor = Acceptor(asyncio.Protocol, context)
             await acceptor.start(listener, CONNECTIONS)
-            silent = connect_all(ends, listener, MAX_PER_TURN)[1:]  # the first is the loop's own
-            while len(acceptor._opening) < len(silent):  # noqa: ASYNC110 nothing tells
+            silent = connect_all(ends, listener, MAX_PER_TURN)[1:]  # the loop itself accepts the first
+            while len(acceptor._opening) < len(silent):  # noqa: ASYNC110 there is no event to await
                 await asyncio.sleep(0)
             acceptor.close()
             await asyncio.wait_for(acceptor.wait_closed(), 30)

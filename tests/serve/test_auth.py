@@ -1,4 +1,4 @@
-"""API keys and quotas, without a listener."""
+"""API keys, their rights and their quotas."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Clock:
 
 
 def declared(key: str, name: str = "shop", **rights: object) -> ApiKey:
+    """A key of the configuration."""
     return ApiKey.model_validate({"name": name, "sha256": digest(key).hex(), **rights})
 
 
@@ -48,7 +49,7 @@ def test_a_request_after_the_returned_wait_is_served(rate: float) -> None:
     assert bucket.take() == 0
 
 
-def test_without_declared_keys_every_client_may_call_and_none_may_change() -> None:
+def test_without_declared_keys_all_clients_may_call_and_none_may_make_changes() -> None:
     access = Access()
     assert access.open
     with pytest.raises(Unauthenticated, match="admin"):
@@ -67,7 +68,7 @@ def test_a_key_is_found_by_its_digest_alone() -> None:
             access.find(wrong)
 
 
-def test_a_key_may_call_its_models_in_both_forms_and_no_other() -> None:
+def test_a_key_may_call_both_forms_of_its_models_and_no_other_model() -> None:
     key = new_key().encode()
     access = Access([declared(key.decode(), models=["a", "nets"])])
     for name in ("a", "a-tensor", "nets"):
@@ -106,12 +107,12 @@ def test_a_refused_request_does_not_count_as_in_flight() -> None:
     access.enter(key, "a")
 
 
-def test_declared_keys_can_be_replaced() -> None:
+def test_a_key_that_is_declared_again_keeps_its_used_quota() -> None:
     old, new, clock = new_key(), new_key(), Clock()
     access = Access([declared(old, rate=1)], clock=clock)
     access.enter(old.encode(), "a").leave()
     access.declare([declared(old, rate=1), declared(new, "other")])
-    with pytest.raises(QuotaExceeded):  # the key keeps what it has used
+    with pytest.raises(QuotaExceeded):
         access.enter(old.encode(), "a")
     access.declare([declared(new, "other")])
     with pytest.raises(Unauthenticated):
@@ -137,7 +138,7 @@ def test_changes_need_an_admin_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("authorization", "api_key", "shown"),
+    ("authorization", "api_key", "key"),
     [
         (b"Bearer abc", None, b"abc"),
         (b"bearer  abc ", b"other", b"abc"),
@@ -148,12 +149,12 @@ def test_changes_need_an_admin_key() -> None:
         (None, None, b""),
     ],
 )
-def test_where_a_key_is_read_from(authorization: bytes | None, api_key: bytes | None, shown: bytes) -> None:
-    assert key_in(authorization, api_key) == shown
+def test_a_key_is_read_from_either_header(authorization: bytes | None, api_key: bytes | None, key: bytes) -> None:
+    assert key_in(authorization, api_key) == key
 
 
-def test_a_key_file_that_no_server_wrote_is_kept(tmp_path: Path) -> None:
-    """The user ran `convoy keys new --out admin.key` in the folder that is also `runtime_dir`."""
+def test_a_key_file_of_the_user_is_not_overwritten(tmp_path: Path) -> None:
+    """As after `convoy keys new --out admin.key` in the folder that is also `runtime_dir`."""
     write_key(tmp_path / "admin.key", key := new_key())
     with pytest.raises(ConfigError, match="set runtime_dir to another folder"):
         make_local_key(tmp_path)

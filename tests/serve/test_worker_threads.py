@@ -1,3 +1,5 @@
+"""Worker threads: order, errors, cancellation and shutdown."""
+
 from __future__ import annotations
 
 import asyncio
@@ -10,11 +12,11 @@ import pytest
 from serve.worker_threads import WorkThreads
 
 
-def play(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
+def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(scenario(), 30))
 
 
-def test_functions_run_one_after_the_other_on_one_thread() -> None:
+def test_functions_run_in_order_on_a_single_thread() -> None:
     order: list[tuple[int, str]] = []
 
     def work(number: int) -> int:
@@ -26,7 +28,7 @@ def test_functions_run_one_after_the_other_on_one_thread() -> None:
         assert await asyncio.gather(*(thread.run(work, number) for number in range(5))) == [0, 2, 4, 6, 8]
         thread.close()
 
-    play(scenario)
+    run(scenario)
     assert order == [(number, "engine") for number in range(5)]
 
 
@@ -38,7 +40,7 @@ def test_an_exception_reaches_the_caller_and_the_thread_continues() -> None:
         assert await thread.run(int, "7") == 7
         thread.close()
 
-    play(scenario)
+    run(scenario)
 
 
 def test_cancelled_work_is_not_run() -> None:
@@ -54,7 +56,7 @@ def test_cancelled_work_is_not_run() -> None:
         assert await thread.run(len, ran) == 0
         thread.close()
 
-    play(scenario)
+    run(scenario)
 
 
 def test_closed_threads_finish_queued_work_and_accept_no_more() -> None:
@@ -69,7 +71,7 @@ def test_closed_threads_finish_queued_work_and_accept_no_more() -> None:
         with pytest.raises(RuntimeError, match="closed"):
             await thread.run(int)
 
-    play(scenario)
+    run(scenario)
 
 
 def test_a_closed_event_loop_does_not_end_the_thread() -> None:
@@ -90,10 +92,10 @@ def test_a_closed_event_loop_does_not_end_the_thread() -> None:
 
 
 def test_several_threads_work_in_parallel_and_all_end() -> None:
-    together = threading.Barrier(3)
+    barrier = threading.Barrier(3)
 
     def meet() -> threading.Thread:
-        together.wait(10)
+        barrier.wait(10)
         return threading.current_thread()
 
     async def scenario() -> None:
@@ -105,4 +107,4 @@ def test_several_threads_work_in_parallel_and_all_end() -> None:
         assert len(set(met)) == 3
         assert not any(thread.is_alive() for thread in met)
 
-    play(scenario)
+    run(scenario)

@@ -1,3 +1,5 @@
+"""The audit: affected version ranges, findings, and pinned lock files."""
+
 from __future__ import annotations
 
 import json
@@ -32,7 +34,7 @@ def test_every_package_is_pinned_with_hashes(lock: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["numpy>=2", "numpy==2.0", "git+https://example.org/x"])
-def test_what_is_not_pinned_is_refused(tmp_path: Path, line: str) -> None:
+def test_unpinned_requirements_are_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / "a.lock").write_text(f"# comment\n{line}\n")
     with pytest.raises(InvalidInput, match="make lock"):
         read_lock(tmp_path / "a.lock")
@@ -42,24 +44,24 @@ def test_what_is_not_pinned_is_refused(tmp_path: Path, line: str) -> None:
     ("version", "expected"),
     [("0.9", False), ("1.0", True), ("1.9.9", True), ("2.0", False), ("3.0rc1", False), ("3.0", True), ("9", True)],
 )
-def test_ranges(version: str, expected: bool) -> None:
+def test_version_ranges_are_evaluated(version: str, expected: bool) -> None:
     ranges = affected({"introduced": "1.0"}, {"fixed": "2.0"}, {"introduced": "3.0"})
     assert is_affected(version, ranges) is expected
 
 
-def test_the_last_version_that_is_affected_is() -> None:
+def test_the_last_affected_version_is_affected() -> None:
     ranges = affected({"introduced": "0"}, {"last_affected": "1.4"})
     assert is_affected("1.4", ranges)
     assert not is_affected("1.4.1", ranges)
 
 
-@given(fixed=st.tuples(st.integers(0, 9), st.integers(0, 9)), here=st.tuples(st.integers(0, 9), st.integers(0, 9)))
-def test_what_is_older_than_its_fix_is_affected(fixed: tuple[int, int], here: tuple[int, int]) -> None:
-    text = ["{}.{}".format(*one) for one in (fixed, here)]
-    assert is_affected(text[1], affected({"introduced": "0"}, {"fixed": text[0]})) is (here < fixed)
+@given(fixed=st.tuples(st.integers(0, 9), st.integers(0, 9)), installed=st.tuples(st.integers(0, 9), st.integers(0, 9)))
+def test_versions_before_the_fix_are_affected(fixed: tuple[int, int], installed: tuple[int, int]) -> None:
+    texts = ["{}.{}".format(*numbers) for numbers in (fixed, installed)]
+    assert is_affected(texts[1], affected({"introduced": "0"}, {"fixed": texts[0]})) is (installed < fixed)
 
 
-def test_commits_say_nothing_of_a_release() -> None:
+def test_ranges_of_commits_are_ignored() -> None:
     commits = {"ranges": [{"type": "GIT", "events": [{"introduced": "0"}]}], "versions": ["1.0"]}
     assert is_affected("1.0", commits)
     assert not is_affected("1.1", commits)

@@ -17,10 +17,12 @@ def hardware() -> dict[str, Any]:
 
 
 def cpu_name() -> str:
+    """The CPU's model name, or its architecture where Linux does not tell the name."""
     return _line("model name") or platform.machine()
 
 
 def cpu_flags() -> frozenset[str]:
+    """The instruction set extensions of the CPU that change engines, as named in /proc/cpuinfo."""
     flags = (_line("flags") or _line("Features")).split()
     return frozenset(flag for flag in flags if flag.startswith(ISA))
 

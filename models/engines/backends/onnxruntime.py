@@ -10,9 +10,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from convoy.engine_names import Precision
 from convoy.errors import ArtifactError, EngineFailed
 from models.engines.backends.cpu import hardware
-from models.engines.engine import Precision, TensorSpec
+from models.engines.engine import TensorSpec
 
 Provider = tuple[str, dict[str, str]]  # an execution provider and its options
 CPU: Provider = ("CPUExecutionProvider", {})
@@ -76,6 +77,7 @@ class OnnxRuntime:
 
 
 def backend() -> OnnxRuntime:
+    """The backend, as `registry.find_backend` expects it."""
     return OnnxRuntime()
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import onnxruntime
 
+from convoy.engine_names import Precision
 from convoy.errors import ConfigError
 from models.engines.backends.gpu import Gpu, find_gpu
 from models.engines.backends.onnxruntime import OnnxRuntimeEngine, Provider
-from models.engines.engine import Precision
 
 CUDA = "CUDAExecutionProvider"
 

@@ -11,11 +11,12 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from convoy.engine_names import Precision
 from models.engines.backends.gpu import Gpu, find_gpu
 from models.engines.backends.onnxruntime import OnnxRuntimeEngine, Provider
 from models.engines.backends.onnxruntime_cuda import cuda_provider, require_provider
 from models.engines.backends.tensorrt_import import import_tensorrt
-from models.engines.engine import Precision, TensorSpec, run_in_parts
+from models.engines.engine import TensorSpec, run_in_parts
 
 TENSORRT = "TensorrtExecutionProvider"
 BATCHES = (1, 8, 32)  # for a graph without prepared caches

@@ -10,9 +10,10 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
+from convoy.engine_names import Precision
 from convoy.errors import ArtifactError, EngineFailed
 from models.engines.backends.cpu import hardware
-from models.engines.engine import Precision, TensorSpec
+from models.engines.engine import TensorSpec
 
 DEVICE = "CPU"
 HINTS: dict[Precision, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
@@ -95,6 +96,7 @@ class OpenVino:
 
 
 def backend() -> OpenVino:
+    """The backend, as `registry.find_backend` expects it."""
     return OpenVino()
 
 

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
+from convoy.engine_names import BACKENDS, BackendName, Precision
 from convoy.errors import ConfigError, unknown
-from models.engines.engine import Engine, Precision
+from models.engines.engine import Engine
 
-CpuBackendName = Literal["onnxruntime", "openvino"]
-GpuBackendName = Literal["onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt"]
-BackendName = Literal[CpuBackendName, GpuBackendName]
-CPU_BACKENDS: tuple[CpuBackendName, ...] = get_args(CpuBackendName)
-GPU_BACKENDS: tuple[GpuBackendName, ...] = get_args(GpuBackendName)
-BACKENDS: tuple[BackendName, ...] = (*CPU_BACKENDS, *GPU_BACKENDS)
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 MODULES: dict[BackendName, str] = {
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",
@@ -36,7 +30,9 @@ class Backend(Protocol):
     """A library that runs ONNX graphs on one kind of device."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The backend's name in configuration files and engine manifests."""
+        ...
 
     @property
     def platform(self) -> str:
@@ -44,7 +40,9 @@ class Backend(Protocol):
         ...
 
     @property
-    def version(self) -> str: ...
+    def version(self) -> str:
+        """Version of the library; another version makes other engines."""
+        ...
 
     @property
     def strongly_typed(self) -> bool:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convoy.engine_names import Precision
 from convoy.errors import ArtifactError, EngineFailed
 from models.engines.backends.cuda_memory import Buffer, CudaError, Stream
 from models.engines.backends.gpu import Gpu, find_gpu
 from models.engines.backends.tensorrt_import import import_tensorrt
 from models.engines.backends.tensorrt_plan import build_plan
-from models.engines.engine import Precision, TensorSpec, run_in_parts
+from models.engines.engine import TensorSpec, run_in_parts
 
 if TYPE_CHECKING:
     import tensorrt

@@ -50,8 +50,8 @@ def build_engine(spec: EngineSpec, store: Store, report: Report = lambda step, d
     spec.check()
     if spec.precision == "int8" and spec.source is None:
         raise ConfigError(
-            f"{spec.artifact.manifest.name} has no held-out images of its own to calibrate int8 on: "
-            "name a folder of real ones with --calibration"
+            f"{spec.artifact.manifest.name} has no validation set to calibrate int8 on: "
+            "name a folder of real images with --calibration"
         )
     size = sum(file.stat().st_size for file in spec.artifact.folder.iterdir())
     return store.obtain(spec.key, lambda folder: Build(spec, folder, store.timings, report).run(), SPACE * size)

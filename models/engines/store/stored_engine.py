@@ -55,6 +55,7 @@ class EngineManifest:
         return manifest
 
     def to_json(self) -> str:
+        """The text of the manifest's file; `from_json` reads it."""
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
 
 
@@ -82,14 +83,17 @@ class StoredEngine:
 
     @property
     def status(self) -> str:
+        """The result of the accuracy check."""
         return str(self.manifest.judgement["status"])
 
     @property
     def engine(self) -> str:
+        """Name of its backend."""
         return str(self.manifest.recipe["engine"])
 
     @property
     def precision(self) -> str:
+        """Number format that it was built in."""
         return str(self.manifest.recipe["precision"])
 
     def damage(self) -> str:
@@ -105,4 +109,5 @@ def describe_files(folder: Path) -> tuple[dict[str, str], int]:
 
 
 def files_of(folder: Path) -> list[Path]:
+    """All files below a folder, sorted by path."""
     return sorted(file for file in folder.rglob("*") if file.is_file())

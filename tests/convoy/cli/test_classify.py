@@ -1,4 +1,4 @@
-"""`convoy classify` on files and folders, against a server whose models answer or fail by their names."""
+"""`convoy classify` on files and folders, with a server whose models answer or fail depending on their names."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ CONVOY = [sys.executable, "-c", "from convoy.cli import main; main()"]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with running() as one:
-        yield one
+    with running() as server:
+        yield server
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def classify(server: Server, *arguments: object) -> Result:
     return CliRunner().invoke(main, ["classify", *map(str, arguments), "--url", server.http])
 
 
-def test_a_folder_as_lines_of_json(server: Server, folder: Path) -> None:
+def test_a_folder_is_printed_as_lines_of_json(server: Server, folder: Path) -> None:
     done = classify(server, folder, "--json")
     assert done.exit_code == 0
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -52,7 +52,7 @@ def test_a_folder_as_lines_of_json(server: Server, folder: Path) -> None:
     ]
 
 
-def test_many_skipped_files_take_few_lines(server: Server, folder: Path) -> None:
+def test_many_skipped_files_are_summarized(server: Server, folder: Path) -> None:
     for number in range(30):
         (folder / f"{number}\nconvoy.txt").touch()
     done = classify(server, folder, "--json")
@@ -61,7 +61,7 @@ def test_many_skipped_files_take_few_lines(server: Server, folder: Path) -> None
 
 
 @pytest.mark.parametrize("over_grpc", [False, True])
-def test_a_folder_as_a_table(server: Server, folder: Path, over_grpc: bool) -> None:
+def test_a_folder_is_printed_as_a_table(server: Server, folder: Path, over_grpc: bool) -> None:
     address = ["--grpc", server.grpc.removeprefix("grpc://")] if over_grpc else []
     done = classify(server, folder, *address)
     assert done.exit_code == 0
@@ -69,7 +69,7 @@ def test_a_folder_as_a_table(server: Server, folder: Path, over_grpc: bool) -> N
     assert "c.gif" in done.stdout
 
 
-def test_images_without_an_answer_are_told_and_counted_in_the_exit_code(server: Server, folder: Path) -> None:
+def test_failed_images_are_reported_and_set_the_exit_code(server: Server, folder: Path) -> None:
     done = classify(server, folder, "-m", "InvalidInput", "-m", "m", "--json")
     assert done.exit_code == 1
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -77,26 +77,26 @@ def test_images_without_an_answer_are_told_and_counted_in_the_exit_code(server: 
     assert done.stderr.count("a.png: as asked") == 1
 
 
-def test_what_befalls_every_image_is_told_once(server: Server, folder: Path) -> None:
+def test_an_error_of_every_image_is_reported_once(server: Server, folder: Path) -> None:
     done = classify(server, folder, "-m", "NotFound")
     assert done.exit_code == 1
     assert done.stderr.splitlines()[1:] == ["convoy: as asked"]
 
 
-def test_a_folder_without_images(server: Server, tmp_path: Path) -> None:
+def test_a_folder_without_images_is_refused(server: Server, tmp_path: Path) -> None:
     done = classify(server, tmp_path)
     assert done.exit_code == 1
     assert "no images" in done.stderr
 
 
-def test_a_file_that_cannot_be_read(server: Server, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_reported(server: Server, tmp_path: Path) -> None:
     (tmp_path / "a.png").symlink_to("/proc/self/mem")
     done = classify(server, tmp_path, "--json")
     assert done.exit_code == 1
     assert "cannot be read" in json.loads(done.stdout)["error"]
 
 
-def test_a_terminal_sees_a_bar_and_a_pipe_the_lines(server: Server, folder: Path) -> None:
+def test_a_terminal_gets_a_progress_bar_and_a_pipe_the_lines(server: Server, folder: Path) -> None:
     ours, theirs = pty.openpty()
     command = [*CONVOY, "classify", str(folder), "--json", "--url", server.http]
     done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=theirs, timeout=120, check=True)

@@ -1,4 +1,4 @@
-"""Each command is found in the file of its name, teaches by its help, and loads nothing heavy before it runs."""
+"""Every command is in the file with its name, documents its options, and loads heavy packages only when it runs."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def walk(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[tuple
 
 
 @pytest.mark.parametrize("name", sorted(main.commands))
-def test_a_commands_file_bears_its_name(name: str) -> None:
+def test_a_command_is_in_the_file_with_its_name(name: str) -> None:
     for _, command in walk(main.commands[name]):
         assert command.callback is not None
         assert command.callback.__module__ == f"convoy.cli.{MODULES.get(name, name)}"
 
 
 @pytest.mark.parametrize(("path", "command"), walk(main)[1:])
-def test_help_says_what_every_command_and_option_does(path: tuple[str, ...], command: click.Command) -> None:
+def test_every_command_and_option_has_help(path: tuple[str, ...], command: click.Command) -> None:
     done = CliRunner().invoke(main, [*path, "--help"])
     assert done.exit_code == 0
     assert command.help
@@ -37,7 +37,7 @@ def test_help_says_what_every_command_and_option_does(path: tuple[str, ...], com
         assert not isinstance(parameter, click.Option) or parameter.help, parameter.name
 
 
-def test_help_answers_at_once() -> None:
+def test_help_loads_no_heavy_package() -> None:
     heavy = "{'httpx', 'numpy', 'grpc', 'pydantic', 'yaml', 'PIL', 'ray', 'sqlalchemy'}"
     code = f"import sys, convoy.cli; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 from click.testing import CliRunner, Result
 
 from convoy.cli import main
-from convoy.cli.stored_engine import ENGINES, PRECISIONS
-from models.engines.backends.registry import BACKENDS
-from models.engines.backends.registry import PRECISIONS as KNOWN
+from convoy.engine_names import Precision
+from models.engines.backends.registry import MODULES
 from serve.config.loading import parse_settings
 from serve.config.schema import Listen
 from tests.artifacts import write_artifact
 from tests.conftest import REPOSITORY
 from tests.snippets import snippets
 
-# The quantizer warns of itself.
+# The quantizer raises these warnings itself.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -30,11 +30,14 @@ def convoy(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
 
 
-def test_the_command_line_offers_what_there_is() -> None:
-    assert (ENGINES, PRECISIONS) == (BACKENDS, KNOWN)
+@pytest.mark.parametrize("command", ["compile", "atlas"])
+def test_the_command_line_offers_every_engine_and_precision(command: str) -> None:
+    choices = {parameter.name: getattr(parameter.type, "choices", ()) for parameter in main.commands[command].params}
+    assert tuple(choices.get("engine") or choices["engines"]) == tuple(MODULES)
+    assert tuple(choices.get("precision") or choices["precisions"]) == get_args(Precision)
 
 
-def test_an_engine_from_compile_to_prune(tmp_path: Path) -> None:
+def test_an_engine_is_compiled_listed_explained_verified_and_pruned(tmp_path: Path) -> None:
     artifact, store = str(write_artifact(tmp_path / "a", "a", convolution=True)), str(tmp_path / "store")
     assert "no engines" in convoy("engines", "ls", "--store", store).output
     built = convoy("compile", artifact, "--engine", "openvino", "--batch", "1,2", "--store", store, "--json")
@@ -44,7 +47,7 @@ def test_an_engine_from_compile_to_prune(tmp_path: Path) -> None:
     again = convoy("compile", artifact, "--engine", "openvino", "--batch", "1,2", "--store", store)
     assert "it was in the store already" in again.output
     listed = json.loads(convoy("engines", "ls", "--store", store, "--json").stdout)
-    assert [one["key"] for one in listed] == [document["key"]]
+    assert [engine["key"] for engine in listed] == [document["key"]]
     assert document["key"][:6] in convoy("engines", "ls", "--store", store).output
     explained = convoy("engines", "explain", artifact, "--engine", "openvino", "--store", store, "--json")
     assert json.loads(explained.stdout)["serves"]["key"] == document["key"]
@@ -62,20 +65,20 @@ def test_an_engine_from_compile_to_prune(tmp_path: Path) -> None:
 
 
 def test_prune_removes_engines_only(tmp_path: Path) -> None:
-    """Whoever names the wrong folder as the store loses nothing in it."""
+    """A wrong folder named as the store loses no other files."""
     for name in ("photos", "engine", ".new-ideas", ".curves", "f" * 64):
         (tmp_path / name).mkdir()
         (tmp_path / name / "mine.json").write_text("{}")
     pruned = convoy("engines", "prune", "--store", str(tmp_path))
     assert pruned.exit_code == 0, pruned.output
-    left = {one.parent.name for one in tmp_path.glob("*/mine.json")} | {
-        one.parent.name for one in tmp_path.glob(".*/mine.json")
+    left = {path.parent.name for path in tmp_path.glob("*/mine.json")} | {
+        path.parent.name for path in tmp_path.glob(".*/mine.json")
     }
     assert left == {"photos", "engine", ".new-ideas", ".curves"}
     assert "photos" not in convoy("engines", "verify", "--store", str(tmp_path)).output
 
 
-def test_what_a_configuration_asks_for_is_built_beforehand(tmp_path: Path) -> None:
+def test_the_engines_of_a_configuration_are_built_in_advance(tmp_path: Path) -> None:
     artifact = str(write_artifact(tmp_path / "a", "a", convolution=True))
     models = [{"name": "a", "artifact": artifact, "engine": "openvino"}, {"name": "lenet5-mnist"}]
     config = tmp_path / "convoy.yaml"
@@ -97,17 +100,17 @@ def test_what_a_configuration_asks_for_is_built_beforehand(tmp_path: Path) -> No
         (("lenet5-mnist", "--calibration", "/nowhere"), "holds no images"),
     ],
 )
-def test_what_is_refused_names_the_remedy(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
+def test_refusals_name_the_remedy(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
     done = convoy("compile", *arguments, "--store", str(tmp_path / "store"))
     assert done.exit_code != 0
     assert words in done.output
 
 
-def test_the_pages_commands_work(tmp_path: Path) -> None:
+def test_the_commands_of_the_page_work(tmp_path: Path) -> None:
     for snippet in snippets("docs/engines.md", "bash"):
         assert snippet.run(Listen(), tmp_path, CONVOY_CACHE=str(tmp_path), PYTHONPATH=str(REPOSITORY))
 
 
-def test_the_pages_configuration_is_valid() -> None:
+def test_the_configuration_of_the_page_is_valid() -> None:
     for snippet in snippets("docs/engines.md", "yaml"):
         assert parse_settings(yaml.safe_load(snippet.text)).models[0].precision == "int8"

@@ -1,4 +1,4 @@
-"""What docs/ensembles.md shows works as it stands, with the bundled samples for a data set; bad input is refused."""
+"""The examples of docs/ensembles.md work, with the bundled samples as the data set; invalid input is refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COMMANDS = re.findall(r"^\$ convoy ((?:explain|ensemble).*)$", PAGE, re.MULTILIN
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The page's configurations as the files it names, and the CIFAR-10 samples by label."""
+    """The configuration files of the page, and the CIFAR-10 samples in a folder per label."""
     for snippet in snippets("docs/ensembles.md", "yaml"):
         name = snippet.text.partition("\n")[0].removeprefix("# ")
         (tmp_path / name).write_text(snippet.text)
@@ -52,19 +52,19 @@ def test_a_command_of_the_page_works(folder: Path, command: str) -> None:
     assert done.exit_code == 0, done.output
     if "explain" in command:
         assert re.search(r"cifar10-cascade \(cascade\)", done.output)
-        assert "81.1" in done.output  # million multiply-accumulates of ResNet-20's two looks
+        assert "81.1" in done.output  # million multiply-accumulates of ResNet-20's two views
 
 
-def test_suggested_sets_are_a_configuration(folder: Path) -> None:
+def test_suggested_sets_are_valid_configuration(folder: Path) -> None:
     shown = invoke(folder, "ensemble suggest --data cifar10").output
     document: dict[str, Any] = yaml.safe_load(shown[shown.index("ensembles:") :])
     assert parse_settings(document).ensembles[0].members[0].model == "resnet20-cifar10"
     front = json.loads(invoke(folder, "ensemble suggest --data cifar10 --json").output)["front"]
-    assert [one["accuracy"] for one in front] == sorted(one["accuracy"] for one in front)
-    assert all(one["predicted_ms"] > 0 and one["measured_ms"] > 0 for one in front)
+    assert [point["accuracy"] for point in front] == sorted(point["accuracy"] for point in front)
+    assert all(point["predicted_ms"] > 0 and point["measured_ms"] > 0 for point in front)
 
 
-def test_fitted_weights_and_thresholds_are_a_configuration(folder: Path) -> None:
+def test_fitted_weights_and_thresholds_are_valid_configuration(folder: Path) -> None:
     weights = json.loads(invoke(folder, "ensemble fit cifar10-looks --config convoy.yaml --json").output)
     (ensemble,) = parse_settings({"ensembles": weights["ensembles"]}).ensembles
     assert sum(member.weight for member in ensemble.members) == pytest.approx(1, abs=1e-3)
@@ -72,7 +72,7 @@ def test_fitted_weights_and_thresholds_are_a_configuration(folder: Path) -> None
         fitted = json.loads(invoke(folder, f"ensemble fit cifar10-pair --config cascade.yaml --json {options}").output)
         parse_settings({"cascades": fitted["cascades"]})
         assert fitted["held_out"]["asked"][0] == 1
-        if options == "--within 100":  # nothing has to be right, so nobody is asked again
+        if options == "--within 100":  # any accuracy suffices, so the second stage is never asked
             assert fitted["held_out"]["asked"][1] == 0
 
 
@@ -87,7 +87,7 @@ def test_fitted_weights_and_thresholds_are_a_configuration(folder: Path) -> None
         ("ensemble fit cifar10-pair --config cascade.yaml --budget-ms 0.000001", "more than the budget"),
     ],
 )
-def test_what_cannot_be_fitted_is_refused_with_the_reason(folder: Path, command: str, hint: str) -> None:
+def test_impossible_fits_are_refused_with_the_reason(folder: Path, command: str, hint: str) -> None:
     done = invoke(folder, command)
     assert done.exit_code == 1
     assert hint in done.output

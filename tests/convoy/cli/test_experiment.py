@@ -1,4 +1,4 @@
-"""`convoy feedback` and `convoy experiment` against a gateway: files in, outcomes in the ledger."""
+"""`convoy feedback` and `convoy experiment` with a real gateway: feedback files arrive as outcomes in the ledger."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ def settings(tmp_path_factory: pytest.TempPathFactory, free_ports: Callable[[int
 
 @pytest.fixture(scope="module")
 def gateway(settings: Settings) -> Iterator[Serving]:
-    with serving(settings) as one:
-        yield one
+    with serving(settings) as gateway:
+        yield gateway
 
 
 @pytest.fixture
 def ledger(settings: Settings) -> Iterator[Ledger]:
-    one = Ledger(settings.ledger_url)
-    yield one
-    one.close()
+    ledger = Ledger(settings.ledger_url)
+    yield ledger
+    ledger.close()
 
 
 def convoy(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
 
 
-def kept(ledger: Ledger) -> dict[tuple[str, int], tuple[int | None, float | None]]:
-    """What the ledger holds of every outcome, once the gateway has written it."""
+def stored_outcomes(ledger: Ledger) -> dict[tuple[str, int], tuple[int | None, float | None]]:
+    """(class index, reward) of every outcome in the ledger, by request id and position."""
     with ledger.engine.connect() as connection:
         columns = outcomes.c
         rows = connection.execute(select(columns.request_id, columns.position, columns.class_index, columns.reward))
@@ -68,22 +68,22 @@ def kept(ledger: Ledger) -> dict[tuple[str, int], tuple[int | None, float | None
 
 
 def wait_for(ledger: Ledger, *ids: str) -> None:
-    until(lambda: set(ids) <= {name for name, _ in kept(ledger)})
+    until(lambda: set(ids) <= {name for name, _ in stored_outcomes(ledger)})
 
 
-def test_labels_of_a_csv_arrive_by_name_and_by_index(gateway: Serving, ledger: Ledger, tmp_path: Path) -> None:
+def test_labels_of_a_csv_file_are_names_or_indices(gateway: Serving, ledger: Ledger, tmp_path: Path) -> None:
     file = tmp_path / "labels.csv"
     file.write_text("id,position,label,reward\ncsv-1,,bottom left,\ncsv-1,1,3,\ncsv-2,,,0.5\n")
     done = convoy("feedback", str(file), "--url", gateway.http)
     assert (done.exit_code, done.output) == (0, "3 items accepted\n")
     wait_for(ledger, "csv-1", "csv-2")
-    found = kept(ledger)
+    found = stored_outcomes(ledger)
     assert found["csv-1", 0] == (2, None)
     assert found["csv-1", 1] == (3, None)
     assert found["csv-2", 0] == (None, 0.5)
 
 
-def test_labels_of_a_parquet_file_arrive_in_more_than_one_request(
+def test_labels_of_a_parquet_file_are_sent_in_several_requests(
     gateway: Serving, ledger: Ledger, tmp_path: Path
 ) -> None:
     ids = [f"parquet-{number}" for number in range(2500)]
@@ -92,7 +92,7 @@ def test_labels_of_a_parquet_file_arrive_in_more_than_one_request(
     done = convoy("feedback", str(file), "--url", gateway.http)
     assert (done.exit_code, done.output) == (0, "2,500 items accepted\n")
     wait_for(ledger, *ids)
-    assert kept(ledger)["parquet-7", 0] == (3, None)
+    assert stored_outcomes(ledger)["parquet-7", 0] == (3, None)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_labels_of_a_parquet_file_arrive_in_more_than_one_request(
         ("id,label\nx,1\ny,\n", "feedback[1] needs a label"),
     ],
 )
-def test_a_wrong_file_is_refused_with_the_reason(gateway: Serving, tmp_path: Path, text: str, reason: str) -> None:
+def test_an_invalid_file_is_refused_with_the_reason(gateway: Serving, tmp_path: Path, text: str, reason: str) -> None:
     file = tmp_path / "wrong.csv"
     file.write_text(text)
     done = convoy("feedback", str(file), "--url", gateway.http)
@@ -120,13 +120,13 @@ def test_status_shows_shares(gateway: Serving) -> None:
     assert "now 50.0%, next 50.0%" in done.output
 
 
-def test_without_a_server_the_remedy_is_named(free_ports: Callable[[int], list[int]]) -> None:
+def test_an_absent_server_is_an_error_with_the_remedy(free_ports: Callable[[int], list[int]]) -> None:
     done = convoy("experiment", "status", "--url", f"http://127.0.0.1:{free_ports(1)[0]}")
     assert done.exit_code == 1
     assert "start one with: convoy up" in done.output
 
 
-def test_a_report_is_one_screen(gateway: Serving, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_fits_on_one_screen(gateway: Serving, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
     place = ("now", 1, 0, 0, 1)
     rows = [Prediction("nets", f"shown-{number}", 0, *place, number % 8, 0.9, 1.0) for number in range(16)]
     ledger.write(rows, [Outcome(row.request_id, 0, row.class_index, None, 1.0) for row in rows], {}, "writer")

@@ -1,4 +1,4 @@
-"""PYTHONPATH that hides a module of the server is refused before anything starts."""
+"""A PYTHONPATH that hides a module of the server is refused before anything starts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_relative_entries_are_the_working_directory(
 ) -> None:
     (tmp_path / "models.py").touch()
     monkeypatch.chdir(tmp_path)
-    check_import_path({"PYTHONPATH": ""})  # Python takes an empty variable for an unset one
+    check_import_path({"PYTHONPATH": ""})  # Python treats an empty variable as unset
     with pytest.raises(ConfigError, match="models"):
         check_import_path({"PYTHONPATH": f"/opt/tools{os.pathsep}{entry}"})
 

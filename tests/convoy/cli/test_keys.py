@@ -1,3 +1,5 @@
+"""`convoy keys`: new keys, and the key of the local server."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -16,7 +18,7 @@ def convoy(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["keys", *arguments])
 
 
-def test_a_new_key_and_what_declares_it(tmp_path: Path) -> None:
+def test_a_new_key_is_written_with_its_configuration_entry(tmp_path: Path) -> None:
     out = tmp_path / "shop.key"
     done = convoy("new", "shop", "--model", "lenet5-mnist", "--rate", "50", "--concurrency", "8", "--out", str(out))
     assert done.exit_code == 0, done.output
@@ -36,14 +38,14 @@ def test_a_new_key_and_what_declares_it(tmp_path: Path) -> None:
     assert bytes.fromhex(entry.sha256) == digest(key)
 
 
-def test_a_key_that_is_printed_is_whole_and_new() -> None:
+def test_printed_keys_are_complete_and_different() -> None:
     first, second = (convoy("new", "operator", "--admin") for _ in range(2))
-    keys = [one.output.splitlines()[1].strip() for one in (first, second)]
+    keys = [result.output.splitlines()[1].strip() for result in (first, second)]
     assert keys[0] != keys[1]
     assert digest(keys[0]).hex() in first.output
 
 
-def test_a_file_is_not_written_over(tmp_path: Path) -> None:
+def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
     out = tmp_path / "key"
     out.write_text("in use")
     done = convoy("new", "shop", "--out", str(out))
@@ -51,14 +53,14 @@ def test_a_file_is_not_written_over(tmp_path: Path) -> None:
     assert out.read_text() == "in use"
 
 
-def test_a_wrong_name_is_refused_before_a_key_is_told() -> None:
+def test_an_invalid_name_is_refused_before_a_key_is_printed() -> None:
     done = convoy("new", "Not A Name")
     assert done.exit_code == 1
     assert "keys.0.name" in done.output
     assert "convoy_" not in done.output
 
 
-def test_the_key_of_the_server_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_file_of_a_local_server_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     url = "http://127.0.0.1:8123"
     assert convoy("local", "--url", url).exit_code == 1

@@ -1,3 +1,5 @@
+"""`convoy models` without a server: architectures and layers."""
+
 from __future__ import annotations
 
 import json
@@ -16,7 +18,7 @@ def test_the_list_has_counts_papers_and_checkpoints() -> None:
     assert rows["googlenet"]["paper"] == "arXiv 1409.4842"
 
 
-def test_the_table_is_for_people() -> None:
+def test_the_architectures_are_printed_as_a_table() -> None:
     answer = CliRunner().invoke(main, ["models", "--architectures"], env={"COLUMNS": "160"})
     assert answer.exit_code == 0
     assert "densenet201" in answer.output

@@ -1,3 +1,5 @@
+"""`convoy render`: the Ray Serve config document."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -22,16 +24,16 @@ def test_a_file_is_rendered_to_a_file(tmp_path: Path) -> None:
 
 def test_without_a_file_the_bundled_models_are_printed() -> None:
     answer = CliRunner().invoke(main, ["render"])
-    names = [one["name"] for one in yaml.safe_load(answer.output)["applications"]]
+    names = [application["name"] for application in yaml.safe_load(answer.output)["applications"]]
     assert names == ["meter", "steward", "host-squeezenet1_1-imagenet", "gateway"]
 
 
-def test_the_environment_of_every_node() -> None:
+def test_the_environment_of_every_node_is_printed() -> None:
     answer = CliRunner().invoke(main, ["render", "--environment"])
     assert dict(line.split("=", 1) for line in answer.output.splitlines()) == RAY_ENVIRONMENT
 
 
-def test_a_wrong_configuration_is_one_line(tmp_path: Path) -> None:
+def test_an_invalid_configuration_is_refused_with_a_suggestion(tmp_path: Path) -> None:
     config = tmp_path / "convoy.yaml"
     config.write_text("modles: []")
     answer = CliRunner().invoke(main, ["render", "--config", str(config)])
@@ -39,7 +41,7 @@ def test_a_wrong_configuration_is_one_line(tmp_path: Path) -> None:
     assert "did you mean 'models'?" in answer.output
 
 
-def test_the_configuration_is_not_overwritten_with_what_is_rendered_from_it(tmp_path: Path) -> None:
+def test_the_output_must_not_overwrite_the_configuration(tmp_path: Path) -> None:
     config, link = tmp_path / "convoy.yaml", tmp_path / "link.yaml"
     config.write_text("models: [{name: lenet5-mnist}]")
     link.symlink_to(config)

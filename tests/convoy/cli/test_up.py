@@ -1,4 +1,4 @@
-"""`convoy up` refuses what cannot work before anything starts, in one line that names the remedy."""
+"""Commands that cannot work end before anything starts, with one line that names the remedy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONVOY = [sys.executable, "-c", "from convoy.cli import main; main()"]
 
 
 def refused(*arguments: str) -> str:
-    """The one line with which a command ends. It has not come so far as to start Ray."""
+    """Runs a command that must fail with one line, before it starts Ray. Returns the line."""
     done = subprocess.run(
         [*CONVOY, *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False
     )
@@ -27,7 +27,7 @@ def refused(*arguments: str) -> str:
     return lines[0]
 
 
-def test_a_port_that_is_taken(free_ports: Callable[[int], list[int]]) -> None:
+def test_a_port_in_use_is_refused(free_ports: Callable[[int], list[int]]) -> None:
     http, grpc, metrics = free_ports(3)
     with socket.create_server(("127.0.0.1", grpc)):
         line = refused("up", "--http-port", str(http), "--grpc-port", str(grpc), "--metrics-port", str(metrics))
@@ -43,7 +43,7 @@ def test_a_port_that_is_taken(free_ports: Callable[[int], list[int]]) -> None:
         ("models: [{name: lenet5-mnits}]", "lenet5-mnits"),
     ],
 )
-def test_a_configuration_that_cannot_be_served(
+def test_an_invalid_configuration_is_refused(
     tmp_path: Path, free_ports: Callable[[int], list[int]], document: str, hint: str
 ) -> None:
     http, grpc, metrics = free_ports(3)
@@ -52,17 +52,17 @@ def test_a_configuration_that_cannot_be_served(
     assert hint in refused("up", "--config", str(config))
 
 
-def test_a_configuration_that_is_not_there() -> None:
+def test_a_missing_configuration_file_is_refused() -> None:
     assert "--config" in refused("up", "--config", "/nowhere/convoy.yaml")
 
 
-def test_nobody_to_ask(free_ports: Callable[[int], list[int]]) -> None:
+def test_commands_without_a_server_name_convoy_up(free_ports: Callable[[int], list[int]]) -> None:
     (port,) = free_ports(1)
     for command in (["models"], ["explain", "--live"], ["classify", "README.md"]):
         assert "convoy up" in refused(*command, "--url", f"http://127.0.0.1:{port}")
 
 
-def test_help_teaches() -> None:
+def test_help_starts_with_the_usage() -> None:
     for command in ([], ["up"], ["demo"], ["classify"], ["models"], ["explain"]):
         done = subprocess.run([*CONVOY, *command, "--help"], capture_output=True, text=True, check=True, timeout=60)
         assert "Usage: " in done.stdout

@@ -1,4 +1,4 @@
-"""The client for an event loop, alike on both protocols and like its twin."""
+"""The asynchronous client: the same behaviour on both protocols and as the synchronous client."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Answer = TypeVar("Answer")
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with running() as one:
-        yield one
+    with running() as server:
+        yield server
 
 
 @pytest.fixture(params=["http", "grpc"])
@@ -38,18 +38,18 @@ def ask(url: str, work: Callable[[convoy.AsyncClient], Awaitable[Answer]], tries
     return asyncio.run(scenario())
 
 
-def test_many_at_once(url: str, tmp_path: Path) -> None:
+def test_concurrent_calls_get_their_own_answers(url: str, tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     file.write_bytes(b"png")
 
     async def work(client: convoy.AsyncClient) -> list[int]:
         answers = await asyncio.gather(*(client.classify("m", [file] * count) for count in range(1, 20)))
-        return [len(one.predictions) for one in answers]
+        return [len(answer.predictions) for answer in answers]
 
     assert ask(url, work) == list(range(1, 20))
 
 
-def test_infer_models_and_ready(url: str) -> None:
+def test_infer_models_and_ready_answer(url: str) -> None:
     tensor = Tensor("x", "FP32", (1, 2), np.array([[1, 2]], np.float32))
 
     async def work(client: convoy.AsyncClient) -> tuple[Tensor, list[ModelSummary], bool]:
@@ -62,30 +62,32 @@ def test_infer_models_and_ready(url: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [InvalidInput, NotFound, NotReady, Overloaded], ids=lambda kind: kind.__name__)
-def test_errors_come_back_as_they_left(url: str, kind: type[ConvoyError]) -> None:
+def test_errors_of_the_server_are_raised_by_the_client(url: str, kind: type[ConvoyError]) -> None:
     with pytest.raises(kind) as caught:
         ask(url, lambda client: client.classify(kind.__name__, b""))
     if isinstance(caught.value, Overloaded):
         assert caught.value.retry_after_s == RETRY_AFTER_S
 
 
-def test_a_call_is_repeated_under_one_id(url: str, server: Server) -> None:
+def test_a_call_is_retried_with_the_same_id(url: str, server: Server) -> None:
     server.refusals, server.ids = 2, []
     answer = ask(url, lambda client: client.classify("flaky", b"png"), tries=3)
     assert server.ids == [answer.id] * 3
 
 
-def test_a_folder_is_answered_in_order(url: str, tmp_path: Path) -> None:
+def test_answers_of_a_folder_are_in_order(url: str, tmp_path: Path) -> None:
     for number in range(20):
         (tmp_path / f"{number:02}.png").write_bytes(b"png")
 
     async def work(client: convoy.AsyncClient) -> list[str]:
-        return [one.path.stem async for one in client.classify_folder("m", tmp_path, in_flight=4) if one.answer]
+        return [
+            result.path.stem async for result in client.classify_folder("m", tmp_path, in_flight=4) if result.answer
+        ]
 
     assert ask(url, work) == [f"{number:02}" for number in range(20)]
 
 
-def test_nobody_is_not_ready(free_ports: Callable[[int], list[int]]) -> None:
+def test_a_closed_port_is_not_ready(free_ports: Callable[[int], list[int]]) -> None:
     for scheme in ("http", "grpc"):
         assert not ask(f"{scheme}://127.0.0.1:{free_ports(1)[0]}", lambda client: client.ready(1))
 

@@ -1,3 +1,5 @@
+"""Retries: pauses, deadlines, and errors that are not retried."""
+
 from __future__ import annotations
 
 import asyncio
@@ -25,14 +27,14 @@ def test_a_pause_grows_to_its_limit_and_keeps_the_deadline(
 
 
 @given(st.floats(0, 5))
-def test_an_overload_says_when_to_come_back(wish: float) -> None:
-    pause = Retries(first_s=0.5).pause(1, Overloaded("full", wish), 100.0)
+def test_an_overload_sets_the_earliest_retry(retry_after_s: float) -> None:
+    pause = Retries(first_s=0.5).pause(1, Overloaded("full", retry_after_s), 100.0)
     assert pause is not None
-    assert wish <= pause <= wish + 0.5
+    assert retry_after_s <= pause <= retry_after_s + 0.5
 
 
 @pytest.mark.parametrize("kind", [InvalidInput, TooLarge, DeadlineExceeded, EngineFailed, ConvoyError])
-def test_what_another_try_cannot_mend(kind: type[ConvoyError]) -> None:
+def test_errors_that_a_retry_cannot_fix_are_not_retried(kind: type[ConvoyError]) -> None:
     assert Retries().pause(1, kind("x"), 100.0) is None
 
 

@@ -1,3 +1,5 @@
+"""The synchronous client: errors by status, addresses, and absent servers."""
+
 from __future__ import annotations
 
 import pytest
@@ -6,7 +8,7 @@ from convoy.client import Client
 from convoy.errors import ConvoyError, InvalidInput, NotFound, NotReady, Overloaded, error_of
 
 
-def test_errors_come_back_as_they_left() -> None:
+def test_statuses_map_to_error_classes() -> None:
     assert isinstance(error_of("http_status", 404, "x"), NotFound)
     assert isinstance(error_of("grpc_code", "NOT_FOUND", "x"), NotFound)
     assert isinstance(error_of("grpc_code", "INVALID_ARGUMENT", "x"), InvalidInput)
@@ -20,7 +22,7 @@ def test_an_address_without_scheme_is_refused() -> None:
         Client("localhost:8000")
 
 
-def test_nobody_there(free_ports: object) -> None:
+def test_an_absent_server_is_not_ready(free_ports: object) -> None:
     assert callable(free_ports)
     port = free_ports(1)[0]
     with Client(f"http://127.0.0.1:{port}") as client, pytest.raises(NotReady, match="convoy up"):

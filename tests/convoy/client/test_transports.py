@@ -1,4 +1,4 @@
-"""The client against a real server, alike on both protocols."""
+"""The synchronous client with a real server: the same behaviour on both protocols."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ SAME = [Cancelled, DeadlineExceeded, InvalidInput, MethodNotAllowed, NotFound, N
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with running() as one:
-        yield one
+    with running() as server:
+        yield server
 
 
 @pytest.fixture(params=["http", "grpc"])
 def client(server: Server, request: pytest.FixtureRequest) -> Iterator[Client]:
-    with Client(getattr(server, request.param), ONE_TRY) as one:
-        yield one
+    with Client(getattr(server, request.param), ONE_TRY) as client:
+        yield client
 
 
-def test_classify_takes_bytes_files_and_many(client: Client, tmp_path: Path) -> None:
+def test_classify_accepts_bytes_files_and_lists(client: Client, tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     file.write_bytes(b"png")
-    asked: list[tuple[Image | list[Image], int]] = [(b"png", 1), (file, 1), ([b"png", file, b"png"], 3)]
-    for images, count in asked:
+    cases: list[tuple[Image | list[Image], int]] = [(b"png", 1), (file, 1), ([b"png", file, b"png"], 3)]
+    for images, count in cases:
         answer = client.classify("m", images)
         assert answer.model == "m"
         assert answer.batch_size == count
-        assert [one.classes for one in answer.predictions] == [(Class(3, "cat", 0.75),)] * count
+        assert [prediction.classes for prediction in answer.predictions] == [(Class(3, "cat", 0.75),)] * count
         assert answer.timings_ms["total"] == 1.5
 
 
-def test_infer_returns_what_it_was_given(client: Client) -> None:
+def test_infer_sends_and_returns_tensors_unchanged(client: Client) -> None:
     inputs = [
         Tensor("x", "FP32", (1, 2), np.array([[1, np.nan]], np.float32)),
         Tensor("b", BYTES, (2,), [b"\xff", b""]),
@@ -66,7 +66,7 @@ def test_infer_returns_what_it_was_given(client: Client) -> None:
 
 
 @pytest.mark.parametrize("kind", SAME, ids=lambda kind: kind.__name__)
-def test_errors_come_back_as_they_left(client: Client, kind: type[ConvoyError]) -> None:
+def test_errors_of_the_server_are_raised_by_the_client(client: Client, kind: type[ConvoyError]) -> None:
     for call in (lambda: client.classify(kind.__name__, b""), lambda: client.infer(kind.__name__, [tensor()])):
         with pytest.raises(kind) as caught:
             call()
@@ -75,33 +75,33 @@ def test_errors_come_back_as_they_left(client: Client, kind: type[ConvoyError]) 
 
 
 @pytest.mark.parametrize("name", ["EngineFailed", "ArtifactError", "ConvoyError"])
-def test_what_is_wrong_inside_the_server_is_told_no_closer(client: Client, name: str) -> None:
+def test_internal_errors_are_raised_as_the_base_class(client: Client, name: str) -> None:
     with pytest.raises(ConvoyError, match="as asked") as caught:
         client.classify(name, b"")
     assert type(caught.value) is ConvoyError
 
 
-def test_an_overload_says_when_to_come_back(client: Client) -> None:
+def test_an_overload_has_a_retry_time(client: Client) -> None:
     with pytest.raises(Overloaded) as caught:
         client.classify("Overloaded", b"")
     assert caught.value.retry_after_s == RETRY_AFTER_S
 
 
-def test_an_answer_that_is_not_the_protocols(client: Client, server: Server) -> None:
+def test_an_answer_outside_the_protocol_is_an_error(client: Client, server: Server) -> None:
     with pytest.raises(ConvoyError, match="cannot be read"):
         client.infer("garbage", [tensor()])
     with Client(server.http, ONE_TRY) as over_http, pytest.raises(ConvoyError, match="cannot be read"):
         over_http.classify("garbage", b"")
 
 
-def test_ready(client: Client, server: Server) -> None:
+def test_ready_follows_the_server(client: Client, server: Server) -> None:
     assert client.ready()
     server.is_ready = False
     assert not client.ready()
     server.is_ready = True
 
 
-def test_nobody_is_not_ready(free_ports: object) -> None:
+def test_a_closed_port_is_not_ready(free_ports: object) -> None:
     assert callable(free_ports)
     for scheme in ("http", "grpc"):
         with Client(f"{scheme}://127.0.0.1:{free_ports(1)[0]}") as client:
@@ -120,7 +120,7 @@ def test_models_are_listed(client: Client) -> None:
     assert client.models() == [ModelSummary("m", "1", "mnist", 10)]
 
 
-def test_a_call_is_repeated_under_one_id_until_it_succeeds(server: Server, client: Client) -> None:
+def test_a_call_is_retried_with_the_same_id_until_it_succeeds(server: Server, client: Client) -> None:
     url = client._url
     with Client(url, Retries(tries=3, first_s=0.01)) as patient:
         server.refusals, server.ids = 2, []
@@ -133,7 +133,7 @@ def test_a_call_is_repeated_under_one_id_until_it_succeeds(server: Server, clien
         assert len(server.ids) == 3
 
 
-def test_a_folder_is_answered_in_order(client: Client, tmp_path: Path) -> None:
+def test_answers_of_a_folder_are_in_order(client: Client, tmp_path: Path) -> None:
     names = [f"{number:02}.png" for number in range(20)]
     for name in names:
         (tmp_path / name).write_bytes(b"png")
@@ -141,13 +141,13 @@ def test_a_folder_is_answered_in_order(client: Client, tmp_path: Path) -> None:
     (tmp_path / "deeper" / "last.JPG").write_bytes(b"jpg")
     (tmp_path / "notes.txt").write_text("no image")
     answers = list(client.classify_folder("m", tmp_path, in_flight=3))
-    assert [one.path.name for one in answers] == [*names, "last.JPG"]
-    assert all(one.answer is not None and one.error is None for one in answers)
+    assert [result.path.name for result in answers] == [*names, "last.JPG"]
+    assert all(result.answer is not None and result.error is None for result in answers)
     failed = list(client.classify_folder("NotFound", tmp_path))
-    assert all(isinstance(one.error, NotFound) and one.answer is None for one in failed)
+    assert all(isinstance(result.error, NotFound) and result.answer is None for result in failed)
 
 
-def test_a_folder_without_images(client: Client, tmp_path: Path) -> None:
+def test_a_folder_without_images_is_refused(client: Client, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"\.jpeg"):
         next(client.classify_folder("m", tmp_path))
 
@@ -160,7 +160,7 @@ def test_progress_goes_to_standard_error(client: Client, tmp_path: Path, capsys:
     assert not shown.out
 
 
-def test_an_encoding_is_told_from_an_input_over_http(server: Server) -> None:
+def test_an_unsupported_encoding_has_its_own_error_over_http(server: Server) -> None:
     with Client(server.http) as client, pytest.raises(UnsupportedEncoding):
         client.classify("UnsupportedEncoding", b"")
 

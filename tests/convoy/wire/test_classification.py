@@ -1,3 +1,5 @@
+"""The classification extension: the best classes of each row."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -13,13 +15,13 @@ from convoy.wire.classification import classify_output
 from convoy.wire.tensors import BYTES, DTYPES, Tensor
 
 
-def test_best_first_with_labels_where_there_are_any() -> None:
+def test_classes_are_in_descending_order_with_known_labels() -> None:
     logits = np.array([[1.0, 3.0, 3.0], [np.nan, 0.5, -1.0]], np.float32)
     best = classify_output(Tensor("y", "FP32", (2, 3), logits), 2, ("cat", "dog"))
     assert best == Tensor("y", BYTES, (2, 2), [b"3.000000:1:dog", b"3.000000:2", b"0.500000:1:dog", b"-1.000000:2"])
 
 
-def test_without_batch_and_with_whole_numbers() -> None:
+def test_integers_without_a_batch_dimension_are_ranked() -> None:
     values = np.array([1, 200, 200], np.uint8)
     best = classify_output(Tensor("y", "UINT8", (3,), values), 9, batched=False)
     assert best == Tensor("y", BYTES, (3,), [b"200:1", b"200:2", b"1:0"])
@@ -37,7 +39,7 @@ def test_only_numbers_have_classes(tensor: Tensor) -> None:
 
 @pytest.mark.parametrize("datatype", sorted(DTYPES))
 @given(data=st.data())
-def test_values_descend_and_name_their_index(datatype: str, data: st.DataObject) -> None:
+def test_classes_are_the_largest_values_with_their_indices(datatype: str, data: st.DataObject) -> None:
     dtype: np.dtype[Any] = DTYPES[datatype]
     finite = {"allow_nan": False, "allow_infinity": False} if dtype.kind == "f" else {}
     array = data.draw(arrays(dtype, array_shapes(min_dims=1, max_dims=3, max_side=5), elements=finite))

@@ -1,4 +1,4 @@
-"""Every datatype through an identity model, from client to server and back, by each of the four ways to carry it."""
+"""Every datatype makes a round trip through an identity model, in each of the four encodings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DATATYPES = [*LAYOUT, BYTES]
 
 
 def identity(request: InferRequest) -> InferResponse:
-    """The model: its outputs are its inputs."""
+    """A model that returns its inputs."""
     return InferResponse(request.model, request.version, request.id, request.inputs, request.parameters)
 
 
@@ -76,11 +76,11 @@ def requests(draw: st.DrawFn, datatype: str, as_json: bool) -> InferRequest:
     return InferRequest(inputs, (), draw(st.text(max_size=4)), parameters, True, "m", "3")
 
 
-def check_same(sent: InferRequest, got: InferResponse) -> None:
-    assert (got.model_name, got.model_version, got.id) == ("m", "3", sent.id)
-    assert {key: got.parameters[key] for key in sent.parameters} == sent.parameters
-    assert len(got.outputs) == len(sent.inputs)
-    for before, after in zip(sent.inputs, got.outputs, strict=True):
+def check_same(sent: InferRequest, received: InferResponse) -> None:
+    assert (received.model_name, received.model_version, received.id) == ("m", "3", sent.id)
+    assert {key: received.parameters[key] for key in sent.parameters} == sent.parameters
+    assert len(received.outputs) == len(sent.inputs)
+    for before, after in zip(sent.inputs, received.outputs, strict=True):
         assert (after.name, after.datatype, after.shape) == (before.name, before.datatype, before.shape)
         if isinstance(before.data, list):
             assert after.data == before.data
@@ -92,7 +92,7 @@ def check_same(sent: InferRequest, got: InferResponse) -> None:
 @pytest.mark.parametrize("datatype", DATATYPES)
 @pytest.mark.parametrize("wire", [by_http_binary, by_grpc_raw])
 @given(data=st.data())
-def test_binary_ways_carry_every_datatype(wire: Wire, datatype: str, data: st.DataObject) -> None:
+def test_binary_encodings_carry_every_datatype(wire: Wire, datatype: str, data: st.DataObject) -> None:
     request = data.draw(requests(datatype, as_json=False))
     check_same(request, wire(request))
 
@@ -100,13 +100,13 @@ def test_binary_ways_carry_every_datatype(wire: Wire, datatype: str, data: st.Da
 @pytest.mark.parametrize("datatype", [name for name in DATATYPES if name not in NOT_IN_JSON])
 @pytest.mark.parametrize("wire", [by_json, by_grpc_typed])
 @given(data=st.data())
-def test_typed_ways_carry_what_they_can(wire: Wire, datatype: str, data: st.DataObject) -> None:
+def test_typed_encodings_carry_all_but_half_precision(wire: Wire, datatype: str, data: st.DataObject) -> None:
     request = data.draw(requests(datatype, as_json=True))
     check_same(request, wire(request))
 
 
 @pytest.mark.parametrize("datatype", sorted(NOT_IN_JSON))
-def test_half_precision_needs_binary(datatype: str) -> None:
+def test_half_precision_is_refused_in_typed_encodings(datatype: str) -> None:
     tensor = Tensor("x", datatype, (1,), np.zeros(1, LAYOUT[datatype]))
     body = b'{"inputs": [{"name": "x", "datatype": "%s", "shape": [1], "data": [1.0]}]}' % datatype.encode()
     with pytest.raises(InvalidInput, match="binary"):

@@ -1,4 +1,4 @@
-"""What a client may send to hurt: it costs nothing and is refused as InvalidInput."""
+"""Hostile tensors are refused as InvalidInput, at little cost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from convoy.wire.tensors import BYTES, DTYPES, MAX_NAME, Tensor, bf16_to_fp32, d
 MEGABYTE = 2**20
 
 
-def test_a_name_given_twice_is_found_without_comparing_each_with_each() -> None:
+def test_duplicate_names_are_found_in_linear_time() -> None:
     class Name(str):
         compared = 0
 
@@ -38,7 +38,7 @@ def test_a_name_given_twice_is_found_without_comparing_each_with_each() -> None:
 
 
 @pytest.mark.parametrize("datatype", ["FP32", "FP64", BYTES])
-def test_a_dimension_of_zero_hides_no_others(datatype: str) -> None:
+def test_a_dimension_of_zero_does_not_hide_large_dimensions(datatype: str) -> None:
     shape = (0, 2**62, 2**62)
     with pytest.raises(InvalidInput, match="larger than any array"):
         decode_raw("t", datatype, shape, b"")
@@ -47,7 +47,7 @@ def test_a_dimension_of_zero_hides_no_others(datatype: str) -> None:
 
 
 @given(st.lists(st.sampled_from([0, 1, 2, 2**31, 2**60, 2**63 - 1, 2**64 - 1, -1]), max_size=18))
-def test_no_shape_is_ever_anything_but_read_or_refused(shape: list[int]) -> None:
+def test_any_shape_is_parsed_or_refused(shape: list[int]) -> None:
     for datatype in (*DTYPES, BYTES):
         for size in (0, 8):
             try:
@@ -57,7 +57,7 @@ def test_no_shape_is_ever_anything_but_read_or_refused(shape: list[int]) -> None
             assert tensor.shape == tuple(shape)
 
 
-def test_one_long_text_among_numbers_is_not_multiplied() -> None:
+def test_a_long_text_among_numbers_is_not_copied_to_every_element() -> None:
     data = ["x" * MEGABYTE, *["y"] * 1000]
     tracemalloc.start()
     try:
@@ -71,7 +71,7 @@ def test_one_long_text_among_numbers_is_not_multiplied() -> None:
 @pytest.mark.parametrize(
     ("datatype", "value"), [("FP32", 1e300), ("UINT8", 256), ("INT8", -129), ("UINT64", -1), ("INT64", 2**63)]
 )
-def test_numbers_that_do_not_fit(datatype: str, value: float) -> None:
+def test_numbers_outside_the_datatype_are_refused(datatype: str, value: float) -> None:
     with pytest.raises(InvalidInput, match=f"do not fit {datatype}"):
         decode_json("t", datatype, (1,), [value])
 
@@ -88,18 +88,18 @@ def test_numbers_that_do_not_fit(datatype: str, value: float) -> None:
         ((1, 0), [["a"]]),
     ],
 )
-def test_nesting_is_the_shapes(shape: tuple[int, ...], data: list[Any]) -> None:
+def test_nesting_must_match_the_shape(shape: tuple[int, ...], data: list[Any]) -> None:
     with pytest.raises(InvalidInput, match=r"nested|elements"):
         decode_json("t", BYTES, shape, data)
 
 
-def test_bool_bytes_are_zero_or_one() -> None:
+def test_bool_bytes_must_be_zero_or_one() -> None:
     assert decode_raw("t", "BOOL", (2,), b"\x00\x01").array.tolist() == [False, True]
     with pytest.raises(InvalidInput, match="BOOL"):
         decode_raw("t", "BOOL", (2,), b"\x00\x02")
 
 
-def test_a_name_is_short_enough_for_an_error_text() -> None:
+def test_a_long_name_is_refused_with_a_short_error_text() -> None:
     name = "n" * (MAX_NAME + 1)
     body = orjson.dumps({"inputs": [{"name": name, "datatype": "FP32", "shape": [1], "data": [1]}]})
     message = pb.ModelInferRequest(raw_input_contents=[bytes(4)])
@@ -113,7 +113,7 @@ def test_a_name_is_short_enough_for_an_error_text() -> None:
 
 
 @pytest.mark.parametrize("offset", range(8))
-def test_engines_get_aligned_numbers(offset: int) -> None:
+def test_unaligned_numbers_are_copied_to_aligned_memory(offset: int) -> None:
     raw = bytes(offset) + np.arange(4.0).tobytes()
     array = decode_raw("t", "FP64", (4,), memoryview(raw)[offset:]).array
     assert array.flags.aligned
@@ -127,7 +127,7 @@ def test_aligned_numbers_are_not_copied() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_an_answer_that_json_cannot_hold_is_not_falsified(value: float) -> None:
+def test_nan_and_infinity_are_refused_in_json_and_kept_in_binary(value: float) -> None:
     response = InferResponse("m", "1", "", (Tensor("y", "FP32", (1,), np.array([value], np.float32)),))
     with pytest.raises(InvalidInput, match="NaN or infinity"):
         render_response(response, InferRequest(()))
@@ -135,7 +135,7 @@ def test_an_answer_that_json_cannot_hold_is_not_falsified(value: float) -> None:
     np.testing.assert_array_equal(parse_response(body, length).outputs[0].array, [np.float32(value)])
 
 
-def test_raw_requests_take_their_size_from_the_body() -> None:
+def test_the_body_sets_the_open_dimension_of_raw_requests() -> None:
     body = np.arange(6, dtype=np.float32).tobytes()
     assert raw_request("x", body, "FP32", (1, 2, 3)).inputs[0].shape == (1, 2, 3)
     assert raw_request("x", body, "FP32", (1, -1, 3)).inputs[0].shape == (1, 2, 3)
@@ -154,22 +154,22 @@ def test_raw_requests_take_their_size_from_the_body() -> None:
         (BYTES, (2,)),
     ],
 )
-def test_raw_requests_that_do_not_fit(datatype: str, shape: tuple[int, ...]) -> None:
+def test_raw_requests_that_do_not_fit_the_shape_are_refused(datatype: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(InvalidInput, match="'x'"):
         raw_request("x", bytes(24), datatype, shape)
 
 
 @given(st.floats(width=32, allow_nan=False))
-def test_bfloat16_is_the_nearest(value: float) -> None:
-    given_value = np.float32(value)
+def test_bfloat16_rounds_to_nearest(value: float) -> None:
+    exact = np.float32(value)
     with np.errstate(over="ignore"):
-        bits = fp32_to_bf16(np.array([given_value]))
-        back = bf16_to_fp32(bits)[0]
+        bits = fp32_to_bf16(np.array([exact]))
+        rounded = bf16_to_fp32(bits)[0]
         around = bits.astype(np.int64) + np.array([[-1], [0], [1]])
         neighbours = bf16_to_fp32(around.astype(np.uint16)).ravel()
-    finite = [one for one in neighbours.tolist() if np.isfinite(one)]
-    if np.isfinite(back):
-        assert abs(float(back) - value) <= min(abs(one - value) for one in finite)
+    finite = [number for number in neighbours.tolist() if np.isfinite(number)]
+    if np.isfinite(rounded):
+        assert abs(float(rounded) - value) <= min(abs(number - value) for number in finite)
     else:
         assert abs(value) > 3.39e38
 

@@ -1,3 +1,5 @@
+"""Open Inference over gRPC: messages to requests and back."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -24,18 +26,18 @@ def message(tensor: Tensor, raw: bool) -> pb.ModelInferRequest:
 
 
 @given(tensors())
-def test_raw_round_trip(tensor: Tensor) -> None:
+def test_raw_contents_make_a_round_trip(tensor: Tensor) -> None:
     parsed = parse_message(message(tensor, raw=True))
     assert parsed.id == "7"
     np.testing.assert_array_equal(parsed.inputs[0].array, tensor.array)
 
 
 @given(tensors([name for name in CONTENTS if name != BYTES]))
-def test_typed_round_trip(tensor: Tensor) -> None:
+def test_typed_contents_make_a_round_trip(tensor: Tensor) -> None:
     np.testing.assert_array_equal(parse_message(message(tensor, raw=False)).inputs[0].array, tensor.array)
 
 
-def test_elements_both_ways() -> None:
+def test_elements_are_read_from_raw_and_typed_contents() -> None:
     tensor = Tensor("t", BYTES, (2,), [b"a", b""])
     for raw in (True, False):
         assert parse_message(message(tensor, raw)).inputs[0].elements == [b"a", b""]
@@ -48,7 +50,7 @@ def test_answers_are_always_raw() -> None:
     assert not answer.outputs[0].HasField("contents")
 
 
-def test_parameters() -> None:
+def test_parameters_are_parsed() -> None:
     request = message(Tensor("t", "FP32", (1,), np.zeros(1, np.float32)), raw=True)
     request.parameters["priority"].uint64_param = 2
     request.parameters["timeout"].int64_param = 1000
@@ -56,7 +58,7 @@ def test_parameters() -> None:
     assert parse_message(request).parameters == {"priority": 2, "timeout": 1000, "note": "x"}
 
 
-def test_malformed_messages() -> None:
+def test_malformed_messages_are_invalid_input() -> None:
     tensor = Tensor("t", "FP32", (2,), np.zeros(2, np.float32))
     both = message(tensor, raw=True)
     both.inputs[0].contents.fp32_contents.extend([0, 0])

@@ -1,3 +1,5 @@
+"""Open Inference over HTTP: bodies to requests and back."""
+
 from __future__ import annotations
 
 import json
@@ -32,7 +34,7 @@ def body(*inputs: Any, tail: bytes = b"", **more: Any) -> tuple[bytes, int | Non
     return head + tail, len(head) if tail else None
 
 
-def test_json_binary_and_mixed_requests() -> None:
+def test_json_binary_and_mixed_requests_are_parsed() -> None:
     data = np.array([1.0, 2.0], np.float32).tobytes()
     for inputs, tail in (([TENSOR], b""), ([binary()], data), ([TENSOR, binary(name="y")], data)):
         request = parse_request(*body(*inputs, tail=tail, id="7", model_name="ignored"))
@@ -41,7 +43,7 @@ def test_json_binary_and_mixed_requests() -> None:
             assert tensor.array.tolist() == [[1.0, 2.0]]
 
 
-def test_outputs_and_flags() -> None:
+def test_outputs_and_flags_are_parsed() -> None:
     outputs = [{"name": "a", "parameters": {"binary_data": True}}, {"name": "b", "parameters": {"classification": 3}}]
     request = parse_request(*body(TENSOR, outputs=outputs, parameters={"binary_data_output": True, "priority": 1}))
     assert request.outputs == (RequestedOutput("a", True, 0), RequestedOutput("b", None, 3))
@@ -95,7 +97,7 @@ def test_malformed_requests_are_invalid_input(raw: bytes, length: int | None) ->
 
 
 @given(st.binary(max_size=200), st.none() | st.integers(-5, 210))
-def test_any_bytes_are_a_request_or_invalid(raw: bytes, length: int | None) -> None:
+def test_any_bytes_are_parsed_or_invalid_input(raw: bytes, length: int | None) -> None:
     with suppress(InvalidInput):
         parse_request(raw, length)
 
@@ -121,7 +123,7 @@ json_values = st.recursive(
 
 
 @given(json_values, st.binary(max_size=20))
-def test_any_json_is_a_request_or_invalid(value: Any, tail: bytes) -> None:
+def test_any_json_is_parsed_or_invalid_input(value: Any, tail: bytes) -> None:
     head = json.dumps({"inputs": [value]}).encode()
     for raw, length in ((json.dumps(value).encode(), None), (head + tail, len(head))):
         with suppress(InvalidInput):
@@ -132,11 +134,11 @@ def response(*tensors: Tensor) -> InferResponse:
     return InferResponse("m", "1", "id", tensors)
 
 
-def test_answers_in_json_and_binary() -> None:
+def test_answers_are_written_in_json_and_binary() -> None:
     a = Tensor("a", "FP32", (1, 2), np.array([[1.0, 2.0]], np.float32))
     b = Tensor("b", "BYTES", (1,), [b"text"])
-    asked = InferRequest((), (RequestedOutput("a", binary=True), RequestedOutput("b")))
-    raw, length = render_response(response(a, b), asked)
+    request = InferRequest((), (RequestedOutput("a", binary=True), RequestedOutput("b")))
+    raw, length = render_response(response(a, b), request)
     assert length is not None
     document = json.loads(raw[:length])
     assert document["model_name"] == "m"
@@ -153,12 +155,12 @@ def test_answers_in_json_and_binary() -> None:
     assert json.loads(text)["outputs"][0]["data"] == [1.0, 2.0]
 
 
-def test_what_json_cannot_hold_is_asked_for_in_binary() -> None:
+def test_bytes_that_json_cannot_hold_must_be_requested_in_binary() -> None:
     with pytest.raises(InvalidInput, match="binary"):
         render_response(response(Tensor("b", "BYTES", (1,), [b"\xff"])), InferRequest(()))
 
 
-def test_raw_request_is_one_element() -> None:
+def test_a_raw_request_is_a_single_element() -> None:
     request = raw_request("image", b"jpeg")
     assert request.inputs[0].elements == [b"jpeg"]
     assert request.binary_output

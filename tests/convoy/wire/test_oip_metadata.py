@@ -1,3 +1,5 @@
+"""Metadata, statistics and the repository index on both protocols."""
+
 from __future__ import annotations
 
 import orjson
@@ -31,7 +33,7 @@ MODEL = ModelInfo(
 )
 
 
-def test_health_bodies_suit_every_client() -> None:
+def test_health_bodies_have_the_fields_of_every_client() -> None:
     assert oip_metadata.live(True) == {"live": True}
     assert oip_metadata.ready(True) == {"ready": True, "live": True}
     assert oip_metadata.ready(False, "draining") == {"ready": False, "live": False, "error": "draining"}
@@ -54,7 +56,7 @@ def test_model_metadata_is_the_same_on_both_protocols() -> None:
     assert message.properties["dataset"] == "mnist"
 
 
-def test_model_config_has_what_tools_read() -> None:
+def test_model_config_has_the_fields_that_tools_read() -> None:
     document = oip_metadata.model_config(MODEL)
     assert document["max_batch_size"] == 32
     assert document["input"] == [{"name": "image", "data_type": "TYPE_STRING", "dims": [1]}]
@@ -76,8 +78,8 @@ def test_every_datatype_has_a_name_in_the_config(datatype: str) -> None:
 
 def test_statistics_are_the_same_on_both_protocols() -> None:
     span = Span(3, 4_000)
-    one = ModelStatistics("m", "1", 5, 7, 3, InferSpans(success=span), (BatchSpans(2, span, span, span),))
-    document = oip_metadata.model_statistics([one])
+    statistics = ModelStatistics("m", "1", 5, 7, 3, InferSpans(success=span), (BatchSpans(2, span, span, span),))
+    document = oip_metadata.model_statistics([statistics])
     assert orjson.loads(orjson.dumps(document))["model_stats"][0]["inference_stats"]["success"] == {
         "count": 3,
         "ns": 4_000,
@@ -93,7 +95,7 @@ def test_the_index_is_a_list_over_http_and_a_field_over_grpc() -> None:
     )
     assert index[1] == {"name": "n", "version": "1", "state": "UNAVAILABLE", "reason": "x"}
     message = to_message({"models": index}, pb.RepositoryIndexResponse())
-    assert [one.state for one in message.models] == ["READY", "UNAVAILABLE"]
+    assert [model.state for model in message.models] == ["READY", "UNAVAILABLE"]
 
 
 def test_a_field_that_the_message_lacks_is_an_error() -> None:

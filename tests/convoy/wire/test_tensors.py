@@ -1,3 +1,5 @@
+"""Tensors in JSON and binary form."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -35,7 +37,7 @@ def tensors(draw: st.DrawFn, datatypes: list[str] = NUMERIC) -> Tensor:
 
 
 def through_json(tensor: Tensor) -> Any:
-    """A tensor's JSON data as its reader sees them."""
+    """The JSON data of a tensor after serialization and parsing."""
     return orjson.loads(orjson.dumps(to_json(tensor), option=orjson.OPT_SERIALIZE_NUMPY))
 
 
@@ -49,32 +51,32 @@ def test_all_numeric_datatypes_of_the_protocol_are_known() -> None:
 
 
 @given(tensors())
-def test_binary_round_trip(tensor: Tensor) -> None:
-    again = decode_raw("t", tensor.datatype, tensor.shape, encode_raw(tensor))
-    np.testing.assert_array_equal(again.array, tensor.array)
+def test_binary_data_make_a_round_trip(tensor: Tensor) -> None:
+    decoded = decode_raw("t", tensor.datatype, tensor.shape, encode_raw(tensor))
+    np.testing.assert_array_equal(decoded.array, tensor.array)
 
 
 @given(tensors([name for name in NUMERIC if name not in NOT_IN_JSON and not name.startswith("FP")]))
-def test_json_round_trip(tensor: Tensor) -> None:
+def test_integers_make_a_round_trip_in_json(tensor: Tensor) -> None:
     for data in (through_json(tensor), tensor.array.tolist() if tensor.shape else through_json(tensor)):
-        again = decode_json("t", tensor.datatype, tensor.shape, data)
-        np.testing.assert_array_equal(again.array, tensor.array)
+        decoded = decode_json("t", tensor.datatype, tensor.shape, data)
+        np.testing.assert_array_equal(decoded.array, tensor.array)
 
 
 @given(arrays(np.float32, shapes, elements=st.floats(-(2.0**100), 2.0**100, width=32)))
-def test_json_round_trip_of_floats(array: np.ndarray) -> None:
+def test_floats_make_a_round_trip_in_json(array: np.ndarray) -> None:
     tensor = Tensor("t", "FP32", array.shape, array)
     np.testing.assert_array_equal(decode_json("t", "FP32", array.shape, through_json(tensor)).array, array)
 
 
 @given(st.lists(st.binary(max_size=20), max_size=10))
-def test_elements_round_trip(elements: list[bytes]) -> None:
+def test_elements_make_a_round_trip(elements: list[bytes]) -> None:
     tensor = Tensor("t", BYTES, (len(elements),), elements)
     assert decode_raw("t", BYTES, tensor.shape, encode_raw(tensor)).elements == elements
 
 
 @given(st.binary(max_size=60), st.lists(st.integers(0, 5), max_size=3))
-def test_any_bytes_are_elements_or_invalid(raw: bytes, shape: list[int]) -> None:
+def test_any_bytes_are_elements_or_invalid_input(raw: bytes, shape: list[int]) -> None:
     try:
         tensor = decode_raw("t", BYTES, tuple(shape), raw)
     except InvalidInput:
@@ -106,18 +108,18 @@ def test_any_bytes_are_elements_or_invalid(raw: bytes, shape: list[int]) -> None
         (BYTES, (1,), ["\ud800"]),
     ],
 )
-def test_json_that_does_not_fit_is_invalid(datatype: str, shape: tuple[int, ...], data: Any) -> None:
+def test_json_that_does_not_fit_is_invalid_input(datatype: str, shape: tuple[int, ...], data: Any) -> None:
     with pytest.raises(InvalidInput, match="t"):
         decode_json("t", datatype, shape, data)
 
 
 @pytest.mark.parametrize("shape", [[-1], [1.0], ["1"], [True], [None], [1] * 17])
-def test_bad_shapes(shape: list[Any]) -> None:
+def test_invalid_shapes_are_refused(shape: list[Any]) -> None:
     with pytest.raises(InvalidInput):
         check_shape("t", shape)
 
 
-def test_a_huge_shape_costs_nothing() -> None:
+def test_a_huge_shape_is_refused_without_allocation() -> None:
     with pytest.raises(InvalidInput, match="bytes"):
         decode_raw("t", "FP64", (2**62, 2**62), b"1234")
     with pytest.raises(InvalidInput):
@@ -133,7 +135,7 @@ def test_deep_nesting_is_refused() -> None:
             decode_json("t", datatype, (1,), data)
 
 
-def test_numbers_and_elements_are_not_mixed_up() -> None:
+def test_numbers_and_elements_cannot_be_confused() -> None:
     with pytest.raises(InvalidInput, match="BYTES"):
         _ = Tensor("t", BYTES, (1,), [b""]).array
     with pytest.raises(InvalidInput, match="FP32"):

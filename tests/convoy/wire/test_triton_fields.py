@@ -1,4 +1,4 @@
-"""Our text of the protocol against tritonclient's, field by field."""
+"""Convoy's protobuf definition of the protocol has the same fields and methods as tritonclient's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY
 from tests.convoy.descriptors import read_fields, read_methods
 
 SERVICE = "GRPCInferenceService"
-# What the Open Inference Protocol and KServe have and tritonclient does not.
+# Fields of the Open Inference Protocol and KServe that tritonclient lacks.
 NOT_TRITON = {
     "inference.ModelMetadataResponse.properties",
     "inference.ModelMetadataResponse.PropertiesEntry.key",
@@ -21,7 +21,7 @@ NOT_TRITON = {
     "inference.RepositoryModelUnloadResponse.model_name",
     "inference.RepositoryModelUnloadResponse.isUnloaded",
 }
-# In a process of its own: both modules register the package `inference`.
+# Runs in a separate process, because both modules register the package `inference`.
 THEIRS = f"""
 import json
 from tests.convoy.descriptors import read_fields, read_methods
@@ -31,7 +31,7 @@ print(json.dumps([fields, read_methods(service_pb2.DESCRIPTOR, {SERVICE!r})]))
 """
 
 
-def test_fields_and_methods_are_tritons() -> None:
+def test_fields_and_methods_match_triton() -> None:
     done = subprocess.run([sys.executable, "-c", THEIRS], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     fields, methods = json.loads(done.stdout)
     ours = read_fields(open_inference_pb2.DESCRIPTOR)

@@ -1,3 +1,5 @@
+"""An unmodified tritonclient with Convoy's parsers and renderers."""
+
 from __future__ import annotations
 
 import subprocess
@@ -10,7 +12,7 @@ from tests.convoy.identity_server import running
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_tritonclient_reads_what_it_sent(protocol: str) -> None:
+def test_tritonclient_receives_the_tensors_that_it_sent(protocol: str) -> None:
     with running() as server:
         address = {"http": server.http, "grpc": server.grpc}[protocol].partition("://")[2]
         command = [sys.executable, "-m", "tests.convoy.wire.triton_script", protocol, address]

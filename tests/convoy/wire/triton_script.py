@@ -1,6 +1,6 @@
-"""`python -m tests.convoy.wire.triton_script {http|grpc} HOST:PORT`: an unmodified tritonclient against an identity server.
+"""`python -m tests.convoy.wire.triton_script {http|grpc} HOST:PORT`: checks an identity server with an unmodified tritonclient.
 
-A process of its own: tritonclient registers the same protobuf package as Convoy. Exits with 0 when all is as it should be.
+It runs in a separate process, because tritonclient registers the same protobuf package as Convoy. Exits with 0 on success.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ def check(kit: Any, client: Any) -> None:
     assert client.is_server_ready()
     for datatype, dtype in DTYPES.items():
         array: Any = np.array([[b"\xff", b""]] if datatype == "BYTES" else [[1, 0]], dtype)
-        asked = {"request_id": "7", "priority": 1, "timeout": 5_000_000, "parameters": {"note": "x"}}
+        options = {"request_id": "7", "priority": 1, "timeout": 5_000_000, "parameters": {"note": "x"}}
         inputs = [make_input(kit, name, array, datatype) for name in ("a", "b")]
-        result = client.infer("m", inputs, **asked)
+        result = client.infer("m", inputs, **options)
         outputs = [kit.InferRequestedOutput("a"), kit.InferRequestedOutput("b", class_count=2)]
         assert client.infer("m", inputs, outputs=outputs).as_numpy("a").shape == (1, 2)
         for name in ("a", "b"):
-            got = result.as_numpy(name)
-            assert got.dtype == array.dtype, (datatype, got.dtype)
-            assert (got == array).all(), (datatype, got)
+            output = result.as_numpy(name)
+            assert output.dtype == array.dtype, (datatype, output.dtype)
+            assert (output == array).all(), (datatype, output)
     with pytest.raises(InferenceServerException, match="as asked"):
         client.infer("NotFound", inputs)
 

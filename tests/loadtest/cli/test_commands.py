@@ -1,3 +1,5 @@
+"""The commands: help, errors, outputs and exit codes."""
+
 from __future__ import annotations
 
 import json
@@ -25,7 +27,7 @@ def invoke(*words: str) -> Result:
     return CliRunner().invoke(main, list(words))
 
 
-def test_help_teaches_by_questions() -> None:
+def test_help_answers_questions() -> None:
     text = invoke("--help").output
     assert text.count("?") >= 10
     for command in ("run", "limit", "sweep", "spike", "soak", "compare", "scenario", "scenarios", "selfcheck"):
@@ -35,17 +37,17 @@ def test_help_teaches_by_questions() -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (("run", "http://127.0.0.1:1", "-m", "m"), "say how to load"),
+        (("run", "http://127.0.0.1:1", "-m", "m"), "choose one load"),
         (("run", "127.0.0.1:1", "-m", "m", "--rate", "5"), "no http://HOST:PORT"),
         (("run", "http://127.0.0.1:1", "-m", "m", "--rate", "5", "--concurrency", "2"), "a load is one of"),
-        (("run", "http://127.0.0.1:1", "-m", "m", "--rate", "5", "--labels", "folder"), "labels need --images"),
+        (("run", "http://127.0.0.1:1", "-m", "m", "--rate", "5", "--labels", "folder"), "need --images"),
         (("run", "http://127.0.0.1:1", "-m", "m", "--rate", "5", "--header", "x"), "NAME:VALUE"),
         (("run", "http://127.0.0.1:1", "-m", "m", "--rate", "5", "--driver", "wrk"), "closed loop over HTTP only"),
         (("run", "http://127.0.0.1:1", "-m", "m", "--steps", "fast"), "is not like 10@10s"),
-        (("limit", "http://127.0.0.1:1", "-m", "m"), "say one target"),
+        (("limit", "http://127.0.0.1:1", "-m", "m"), "choose one target"),
         (("limit", "http://127.0.0.1:1", "-m", "m", "--p99", "1s", "--driver", "wrk"), "needs open loop"),
         (("sweep", "http://127.0.0.1:1", "-m", "m"), "--rates or --concurrency"),
-        (("compare", "http://127.0.0.1:1", "-m", "m", "--rate", "5"), "say URL_B"),
+        (("compare", "http://127.0.0.1:1", "-m", "m", "--rate", "5"), "missing URL_B"),
         (("run", "http://127.0.0.1:1", "-m", "m", "--rate", "5", "--require", "p99=5"), "not like p99<=50"),
         (("run", "http://127.0.0.1:1", "-m", "m", "--rate", "nan"), "rates must be numbers"),
         (("run", "http://127.0.0.1:1", "-m", "m", "--rate", "5", "--count", "0"), "count and side"),
@@ -56,7 +58,7 @@ def test_help_teaches_by_questions() -> None:
         (("scenario", "nothing"), "no scenario 'nothing'"),
     ],
 )
-def test_wrong_use_is_one_line_that_says_what_to_do(words: tuple[str, ...], text: str) -> None:
+def test_a_usage_error_is_one_line_with_the_remedy(words: tuple[str, ...], text: str) -> None:
     done = invoke(*words)
     assert done.exit_code == 1
     assert done.output.startswith("loadtest: ")
@@ -64,7 +66,7 @@ def test_wrong_use_is_one_line_that_says_what_to_do(words: tuple[str, ...], text
     assert len(done.output.splitlines()) == 1
 
 
-def test_a_run_shows_its_answers_and_writes_them(echo: Echo, tmp_path: Path) -> None:
+def test_a_run_prints_and_writes_its_outcomes(echo: Echo, tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     done = invoke("run", echo.http, "-m", "busy", "--rate", "100", *QUICK, "--json", str(path))
     assert done.exit_code in (0, 3)
@@ -74,7 +76,7 @@ def test_a_run_shows_its_answers_and_writes_them(echo: Echo, tmp_path: Path) -> 
     assert f"{document['accounting']['outcomes']['HTTP 503']} HTTP 503" in done.output
 
 
-def test_requirements_end_with_their_own_code(echo: Echo) -> None:
+def test_an_unmet_requirement_has_its_own_exit_code(echo: Echo) -> None:
     words = ("run", echo.http, "-m", "busy", "--concurrency", "2", *QUICK)
     assert invoke(*words, "--require", "failed<=0.5").exit_code == 0
     assert invoke(*words, "--require", "failed<=0.1").exit_code == 4
@@ -87,10 +89,10 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_run(tmp_path: Path)
     assert f"the folder '{path.parent}' does not exist" in " ".join(done.output.split())
 
 
-def test_nothing_answered_is_no_success() -> None:
+def test_a_run_without_answers_fails() -> None:
     done = invoke("run", "http://127.0.0.1:1", "-m", "m", "--concurrency", "1", *QUICK)
     assert done.exit_code == 4
-    assert "nothing was answered" in done.output
+    assert "no request succeeded" in done.output
 
 
 def test_a_scenario_measures_the_capacity_first(echo: Echo, tmp_path: Path) -> None:
@@ -132,7 +134,7 @@ def test_ctrl_c_ends_a_soak_early_with_its_report(echo: Echo, tmp_path: Path) ->
     assert "HTTP 200" in output
 
 
-def test_requirements_are_read() -> None:
+def test_requirements_are_parsed() -> None:
     report = Server(100).measure(plan_at(50, seconds=20.0))
     assert parse_requirement("p99<=500").met(report)
     assert not parse_requirement("p99 <= 1").met(report)
@@ -142,6 +144,6 @@ def test_requirements_are_read() -> None:
         parse_requirement("p98<=1")
 
 
-def test_loads_are_read() -> None:
+def test_loads_are_parsed() -> None:
     assert make_load({"steps": "10@2s,50@500ms"}).steps == (Step(10, 2), Step(50, 0.5))
     assert make_load({"concurrency": 3, "think": 0.5}).think_s == 0.5

@@ -1,3 +1,5 @@
+"""The wrk driver, and its agreement with this generator."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -10,21 +12,21 @@ from loadtest.report.build import build_report
 from loadtest.selfcheck.figures import measure_agreement, noop_server, simulated_engine
 from tests.loadtest.conftest import Echo
 
-TOLD = (
+OUTPUT = (
     'Running\n\nLOADTEST {"us":1000000,"requests":4,"status":1,"connect":0,'
     '"read":1,"write":0,"timeout":2,"latency":[[1000,3],[90000,1]]}\n'
 )
 TINY = Payload(side=8, format="png", count=5)
 
 
-def test_what_wrk_tells_is_read() -> None:
-    found = parse_output(TOLD, "")
+def test_the_output_of_wrk_is_parsed() -> None:
+    found = parse_output(OUTPUT, "")
     assert (found.seconds, found.requests, found.not_2xx, found.lost, found.timeout) == (1.0, 4, 1, 1, 2)
     assert found.latency.sum() == 4
     assert np.count_nonzero(found.latency) == 2
 
 
-def test_what_wrk_does_not_tell_is_an_error() -> None:
+def test_missing_output_of_wrk_is_an_error() -> None:
     with pytest.raises(ConvoyError, match="unable to connect"):
         parse_output("", "unable to connect to 127.0.0.1:1")
 
@@ -33,13 +35,13 @@ def test_what_wrk_does_not_tell_is_an_error() -> None:
     ("url", "load"),
     [("http://127.0.0.1:1", Load(steps=(Step(5, 5),))), ("http://127.0.0.1:1", Load(concurrency=2, think_s=1.0))],
 )
-def test_what_wrk_cannot_do_is_refused(url: str, load: Load) -> None:
+def test_plans_that_wrk_does_not_support_are_refused(url: str, load: Load) -> None:
     with pytest.raises(ConfigError, match="closed loop over HTTP only"):
         run_wrk(Plan(Target(url), (Traffic("m"),), load))
 
 
 @pytest.mark.slow
-def test_wrk_sends_the_same_mix_and_its_account_balances(echo: Echo) -> None:
+def test_wrk_sends_the_same_mix_and_every_request_is_accounted_for(echo: Echo) -> None:
     """Needs Debian's wrk."""
     traffic = (Traffic("wrk-a", payload=TINY), Traffic("busy", weight=0.5, payload=TINY))
     before = echo.counts()
@@ -49,7 +51,7 @@ def test_wrk_sends_the_same_mix_and_its_account_balances(echo: Echo) -> None:
     assert report.accounting.balanced
     assert report.generator.driver == "wrk"
     assert counts["wrk-a"] / counts["busy"] == pytest.approx(2, rel=0.2)
-    # wrk drops what is in flight when it ends: at most one per connection and slice.
+    # wrk drops the requests in flight at its end: at most one per connection and slice.
     assert 0 <= counts["wrk-a"] + counts["busy"] - report.accounting.issued <= 2 * 3
     assert report.accounting.outcomes["HTTP status other than 2xx"] == pytest.approx(counts["busy"] / 3, abs=8)
 
@@ -57,13 +59,13 @@ def test_wrk_sends_the_same_mix_and_its_account_balances(echo: Echo) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("tool", ["wrk", "hey"])
 def test_closed_loop_agrees_with_wrk_and_hey_on_an_engine_bound_server(tool: str) -> None:
-    """Needs Debian's wrk and hey. 5 % is the issue's bound; what the engine allows is 200/s."""
+    """Needs Debian's wrk and hey. The engine allows 200/s; the generators must agree within 5 %."""
     with simulated_engine() as subject:
         (found,) = measure_agreement(subject, 2.0, [tool])
     assert 0.95 <= found.ratio <= 1.05
 
 
-def test_the_engine_of_the_noop_server_bounds_its_rate() -> None:
+def test_the_engine_of_the_noop_server_limits_its_rate() -> None:
     from loadtest.coordinator import run_plan
 
     with noop_server(0.02) as url:

@@ -1,3 +1,5 @@
+"""Labels of images in folders."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -9,7 +11,7 @@ from loadtest.payloads.folders import read_folder
 from loadtest.plan import Payload
 
 
-def test_a_superscript_is_no_class_number(tmp_path: Path) -> None:
+def test_a_superscript_is_not_a_class_number(tmp_path: Path) -> None:
     (tmp_path / "²").mkdir()
     (tmp_path / "²" / "²_cat.png").write_bytes(b"image")
     items, _ = read_folder(Payload(folder=str(tmp_path), labels="folder"))

@@ -1,3 +1,5 @@
+"""JSON, CSV, HTML and metric differences of reports."""
+
 from __future__ import annotations
 
 import csv
@@ -43,13 +45,13 @@ def test_csv_has_perf_analyzer_s_columns_in_its_order_and_units() -> None:
     assert int(named["p50 latency"]) == pytest.approx(np.log(2) / 200 * 1e6, rel=0.01)
 
 
-def test_closed_loop_rows_begin_with_the_concurrency() -> None:
+def test_closed_loop_rows_start_with_the_concurrency() -> None:
     closed = report_of(replace(plan_at(1), load=Load(concurrency=8)), np.full(1000, 0.01))
     assert csv_text([closed]).splitlines()[0].startswith("Concurrency,Inferences/Second,")
-    assert csv_text([closed]).splitlines()[1].startswith("8,249.5,")  # two answers came after the end
+    assert csv_text([closed]).splitlines()[1].startswith("8,249.5,")  # two answers arrived after the end
 
 
-def test_json_is_the_whole_report(tmp_path: Path) -> None:
+def test_json_contains_the_complete_report(tmp_path: Path) -> None:
     found = report()
     write_json(found, tmp_path / "r.json")
     document = json.loads((tmp_path / "r.json").read_text())
@@ -60,7 +62,7 @@ def test_json_is_the_whole_report(tmp_path: Path) -> None:
     assert sum(document["accounting"]["outcomes"].values()) == document["accounting"]["issued"]
 
 
-def test_secrets_in_headers_and_long_recordings_stay_out_of_reports() -> None:
+def test_reports_omit_secret_headers_and_long_recordings() -> None:
     plan = plan_at(1)
     plan = replace(
         plan, target=replace(plan.target, headers=(("Authorization", "Bearer x"),)), load=Load(recorded=(0.0,) * 99)
@@ -70,14 +72,14 @@ def test_secrets_in_headers_and_long_recordings_stay_out_of_reports() -> None:
     assert len(document["load"]["recorded"]) == 21
 
 
-def test_rare_quantiles_are_not_given() -> None:
+def test_quantiles_with_too_few_values_beyond_them_are_omitted() -> None:
     assert "p99" not in report_of(plan_at(1), np.full(499, 0.01)).total.latency.quantiles
     assert "p99" in report_of(plan_at(1), np.full(500, 0.01)).total.latency.quantiles
     assert "p99.9" not in report_of(plan_at(1), np.full(500, 0.01)).total.latency.quantiles
 
 
 class Tags(HTMLParser):
-    """Collects what a page would fetch or run."""
+    """Collects the elements of a page that would load or run something, and its text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,7 +94,7 @@ class Tags(HTMLParser):
         self.text += data
 
 
-def test_a_page_fetches_nothing_and_escapes_names(tmp_path: Path) -> None:
+def test_a_page_loads_nothing_and_escapes_names(tmp_path: Path) -> None:
     found = replace(report(), name="<script>x</script>", payloads=("<b>&",))
     write_page(found.name, report_sections(found), tmp_path / "r.html")
     tags = Tags()
@@ -111,13 +113,13 @@ def test_charts_are_well_formed_and_keep_gaps() -> None:
     assert "nothing to draw" in chart("t", Axis("x"), Axis("y"), [Line("l", [], "a")])
 
 
-def test_the_curve_survives_runs_without_answers() -> None:
+def test_the_curve_accepts_runs_without_answers() -> None:
     empty = report_of(plan_at(10), np.zeros(0))
     assert "<svg" in curve([report(), empty], 50.0)
     assert "nothing to draw" in curve([empty])
 
 
-def test_metrics_are_differences_and_restarted_counters_begin_at_zero() -> None:
+def test_metrics_are_differences_and_reset_counters_count_from_zero() -> None:
     def page(at: float, **values: float) -> Sample:
         keys = {"energy": ("convoy_energy_joules_total", (("method", "measured"), ("source", "rapl")))}
         return Sample(at, {keys.get(name, (name, ())): value for name, value in values.items()})

@@ -1,3 +1,5 @@
+"""Terminal output: live progress, verdicts and server messages."""
+
 from __future__ import annotations
 
 import io
@@ -22,7 +24,7 @@ def written(console: Console) -> str:
 
 
 def running() -> Run:
-    """A hundred requests a second of 10 ms; every tenth is refused."""
+    """A run at 100 requests/s of 10 ms each; every tenth is refused."""
     plan = plan_at(100)
     table = np.zeros(200, RECORD)
     table["scheduled"] = table["sent"] = np.linspace(0, 2, 200, endpoint=False)
@@ -37,21 +39,21 @@ def test_live_progress_fits_a_narrow_terminal() -> None:
     console = narrow_terminal()
     with LiveView(console, "run") as view:
         view.update(running(), 2.0)
-        view._live.refresh()  # now, not at the next tick
+        view._live.refresh()  # without waiting for the next tick
     text = written(console)
     assert "run measuring 2/4 s" in text
     assert "90 answers/s   p50 10  p99 10 ms   7 in flight" in text
     assert "20 HTTP 503" in text
 
 
-def test_no_live_progress_where_nobody_watches() -> None:
+def test_live_progress_needs_a_terminal() -> None:
     console = Console(file=io.StringIO(), width=80, force_terminal=False)
     with LiveView(console, "run") as view:
         view.update(running(), 2.0)
     assert written(console) == ""
 
 
-def test_a_report_says_its_verdict_before_its_numbers() -> None:
+def test_a_report_prints_its_verdict_before_its_numbers() -> None:
     console = narrow_terminal()
     print_report(console, report_of(plan_at(250), np.linspace(0.01, 0.05, 1000)))
     text = written(console)
@@ -59,7 +61,7 @@ def test_a_report_says_its_verdict_before_its_numbers() -> None:
     assert "1000 HTTP 200" in text
 
 
-def test_a_server_s_words_are_shown_as_they_are_and_in_one_line() -> None:
+def test_a_server_message_is_printed_verbatim_on_one_line() -> None:
     console = Console(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
     report = report_of(plan_at(10), np.full(20, 0.01), failed=np.arange(20) < 1)
     report.accounting.said["timeout: no answer in the client's time"] = "[red]no[/red]"  # type: ignore[index]

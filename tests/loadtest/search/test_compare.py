@@ -1,3 +1,5 @@
+"""Comparisons of two simulated servers."""
+
 from __future__ import annotations
 
 import contextlib
@@ -15,13 +17,13 @@ from tests.loadtest.simulated import plan_at, report_of
 
 
 class Pair:
-    """Two servers that share the machine's moods; B's latency is `ratio` times A's."""
+    """Two servers on one machine whose speed drifts; B's latency is `ratio` times A's."""
 
     def __init__(self, ratio: float) -> None:
         self.order: list[str] = []
         self._ratio = ratio
         self._random = np.random.default_rng(1)
-        self._mood = 1.0
+        self._drift = 1.0
 
     def side(self, name: str) -> Side:
         @contextlib.contextmanager
@@ -34,12 +36,12 @@ class Pair:
 
     def measure(self, plan: Plan) -> Report:
         if plan.name.startswith("A"):
-            self._mood = float(self._random.lognormal(0, 0.5))
-        base = 0.01 * self._mood * (self._ratio if plan.name.startswith("B") else 1.0)
+            self._drift = float(self._random.lognormal(0, 0.5))
+        base = 0.01 * self._drift * (self._ratio if plan.name.startswith("B") else 1.0)
         return report_of(plan, base * self._random.lognormal(0, 0.1, 1000))
 
 
-def test_slices_alternate_and_each_server_is_up_only_for_its_own() -> None:
+def test_slices_alternate_and_each_server_runs_only_in_its_own() -> None:
     pair = Pair(1.0)
     found = compare(pair.side("A"), pair.side("B"), 3, pair.measure)
     assert pair.order == ["+A", "-A", "+B", "-B"] * 3
@@ -49,12 +51,12 @@ def test_slices_alternate_and_each_server_is_up_only_for_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "finding"), [(1.2, "B is worse"), (0.8, "B is better"), (1.0, "no difference shown")]
+    ("ratio", "finding"), [(1.2, "B is worse"), (0.8, "B is better"), (1.0, "no significant difference")]
 )
-def test_a_difference_is_found_through_moods_larger_than_it(ratio: float, finding: str) -> None:
+def test_a_difference_is_found_despite_a_larger_drift(ratio: float, finding: str) -> None:
     pair = Pair(ratio)
     found = compare(pair.side("A"), pair.side("B"), 6, pair.measure)
-    p50 = next(one for one in found.ratios if one.metric == "p50")
+    p50 = next(entry for entry in found.ratios if entry.metric == "p50")
     assert p50.ratio == pytest.approx(ratio, rel=0.02)
     assert p50.finding.endswith(finding)
 
@@ -62,11 +64,11 @@ def test_a_difference_is_found_through_moods_larger_than_it(ratio: float, findin
 def test_two_rounds_have_no_interval() -> None:
     pair = Pair(1.0)
     found = compare(pair.side("A"), pair.side("B"), 2, pair.measure)
-    assert all("too few rounds" in one.finding for one in found.ratios)
+    assert all("too few rounds" in entry.finding for entry in found.ratios)
 
 
 @pytest.mark.parametrize("ended_in", [4, 5])
-def test_a_person_ends_a_comparison_which_keeps_its_whole_rounds(ended_in: int) -> None:
+def test_an_interrupted_comparison_keeps_its_complete_rounds(ended_in: int) -> None:
     pair, seen = Pair(1.0), []
 
     def measure(plan: Plan) -> Report:
@@ -76,12 +78,12 @@ def test_a_person_ends_a_comparison_which_keeps_its_whole_rounds(ended_in: int) 
     found = compare(pair.side("A"), pair.side("B"), 6, measure)
     assert found.rounds == len(found.first) == len(found.second) == (ended_in - 1) // 2
     assert len(seen) == ended_in
-    assert pair.order[-1].startswith("-")  # its server was brought down
+    assert pair.order[-1].startswith("-")  # its server was stopped
     with pytest.raises(ConfigError, match="before the first round"):
         compare(pair.side("A"), pair.side("B"), 6, lambda plan: replace(pair.measure(plan), stopped=True))
 
 
-def test_no_rounds_are_refused() -> None:
+def test_a_comparison_without_rounds_is_refused() -> None:
     pair = Pair(1.0)
     with pytest.raises(ConfigError):
         compare(pair.side("A"), pair.side("B"), 0, pair.measure)

@@ -1,3 +1,5 @@
+"""The search for a rate limit on simulated servers."""
+
 from __future__ import annotations
 
 import math
@@ -19,7 +21,7 @@ QUICK = {"probe_s": 1.0, "confirm_s": 2.0}
 
 
 def true_limit(capacity: float) -> float:
-    """Where an M/M/1 queue's p99 is the target."""
+    """The rate at which the p99 of an M/M/1 queue equals the target."""
     return capacity - math.log(100) / (TARGET_MS / 1000)
 
 
@@ -36,21 +38,21 @@ def test_the_limit_is_found_from_any_start(capacity: float, start: float) -> Non
     assert len(server.calls) == len(found.probes) < 30
 
 
-def test_noise_is_met_by_confirming_lower() -> None:
+def test_noise_leads_to_confirmation_at_a_lower_rate() -> None:
     server = Server(300, noise=0.05)
     found = find_limit(plan_at(1), Goal("p99", TARGET_MS, tolerance=0.03, **QUICK), server.measure)
     assert found.rate is None or found.rate < 1.15 * true_limit(300)
     assert found.rate is None or found.probes[-1].confirming
 
 
-def test_a_target_that_even_the_lowest_rate_misses_has_no_limit() -> None:
+def test_a_target_that_the_lowest_rate_misses_has_no_limit() -> None:
     found = find_limit(plan_at(1), Goal("p50", 1.0, start_rate=0.4, **QUICK), Server(2).measure)
     assert found.rate is None
     assert "even at" in found.explanation
 
 
-def test_where_the_generator_ends_the_search_the_limit_is_a_lower_bound() -> None:
-    # Beyond the generator's own limit the target is missed as well: such runs say nothing about the server.
+def test_the_limit_is_a_lower_bound_if_the_generator_ends_the_search() -> None:
+    # Above the generator's own limit the target is missed too, but those runs say nothing about the server.
     server = Server(400, generator_limit=180)
     found = find_limit(plan_at(1), Goal("p99", 12.0, start_rate=10, **QUICK), server.measure)
     assert found.at_least or found.rate is not None
@@ -59,7 +61,7 @@ def test_where_the_generator_ends_the_search_the_limit_is_a_lower_bound() -> Non
     assert any(probe.outcome == "generator" for probe in found.probes) == found.at_least
 
 
-def test_a_person_ends_a_search_and_is_told_what_is_known() -> None:
+def test_an_interrupted_search_reports_the_best_rate_so_far() -> None:
     server = Server(400)
 
     def measure(plan: Plan) -> Report:

@@ -1,3 +1,5 @@
+"""Servers started for a comparison, from commands and commits."""
+
 from __future__ import annotations
 
 import socket
@@ -14,30 +16,30 @@ from loadtest.search.servers import commit_folder, ready_url, running
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
-def test_a_started_server_is_up_inside_the_block_and_down_after_it(tmp_path: Path) -> None:
+def test_a_server_runs_inside_the_block_and_is_stopped_after_it(tmp_path: Path) -> None:
     (tmp_path / "hello").write_text("here")
     port = free_port()
     url = f"http://127.0.0.1:{port}/hello"
     with running(f"{sys.executable} -m http.server {port} --bind 127.0.0.1", url, tmp_path):
         with urllib.request.urlopen(url) as answer:
             assert answer.read() == b"here"
-        with pytest.raises(ConfigError, match="answers already"), running("true", url):
+        with pytest.raises(ConfigError, match="already answers"), running("true", url):
             pass
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(url)
 
 
-def test_a_command_that_ends_is_told() -> None:
+def test_a_command_that_exits_early_is_an_error() -> None:
     with pytest.raises(ConfigError, match="ended with code 1"), running("false", f"http://127.0.0.1:{free_port()}/"):
         pass
 
 
-def test_readiness_is_open_inference_s() -> None:
+def test_readiness_is_asked_as_in_open_inference() -> None:
     assert ready_url(Target("http://127.0.0.1:8000/")) == "http://127.0.0.1:8000/v2/health/ready"
 
 

@@ -1,3 +1,5 @@
+"""Sweeps, spikes and soaks of simulated servers."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -22,12 +24,12 @@ from tests.loadtest.simulated import Server, plan_at, report_of
         ("5:5:1", (5,)),
     ],
 )
-def test_series(text: str, values: tuple[float, ...]) -> None:
+def test_series_are_parsed(text: str, values: tuple[float, ...]) -> None:
     assert parse_series(text) == values
 
 
 @pytest.mark.parametrize("text", ["", "a", "1:2", "0,1", "-5", "1:5:y"])
-def test_what_is_no_series_is_refused(text: str) -> None:
+def test_invalid_series_are_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_series(text)
 
@@ -40,7 +42,7 @@ def test_a_sweep_measures_each_rate_once() -> None:
     assert [report.plan["load"]["steps"][0]["rate"] for report in reports] == [10, 20, 50]
 
 
-def test_a_person_ends_a_sweep_and_keeps_what_was_measured() -> None:
+def test_an_interrupted_sweep_keeps_the_runs_so_far() -> None:
     server = Server(100)
 
     def measure(plan: Plan) -> Report:
@@ -62,7 +64,7 @@ def test_a_concurrency_sweep_is_closed_loop() -> None:
 
 
 def spiked(recovers_after_s: float) -> Report:
-    """100 ms from the spike at 5 s on until some seconds after its end at 7 s, else 10 ms."""
+    """A report with 100 ms from the spike at 5 s until `recovers_after_s` after its end at 7 s, and 10 ms elsewhere."""
 
     def measure(plan: Plan) -> Report:
         at = np.linspace(0, plan.end_s, 3000, endpoint=False)
@@ -86,9 +88,9 @@ def test_recovery_is_counted_from_the_end_of_the_spike(seconds: float) -> None:
     assert [step["rate"] for step in report.plan["load"]["steps"]] == [100, 500, 100]
 
 
-def test_a_soak_tells_what_drifted() -> None:
+def test_a_soak_reports_what_drifted() -> None:
     plan = replace(plan_at(100), duration_s=60.0)
-    still = read_soak(report_of(plan, np.random.default_rng(1).lognormal(-4, 0.1, 6000)))
-    assert still.findings == ()
+    stable = read_soak(report_of(plan, np.random.default_rng(1).lognormal(-4, 0.1, 6000)))
+    assert stable.findings == ()
     leaking = read_soak(report_of(plan, np.linspace(0.01, 0.02, 6000)))
     assert any(text.startswith("p50 drifted by +") for text in leaking.findings)

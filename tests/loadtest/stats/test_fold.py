@@ -1,3 +1,5 @@
+"""Folding of records into counts, in any chunks."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -38,25 +40,25 @@ def records(rows: list[tuple[float, float, float, int, int, int]]) -> np.ndarray
 
 @settings(deadline=None)
 @given(ROWS, st.integers(1, 5))
-def test_every_record_is_counted_once_however_it_is_cut(
-    rows: list[tuple[float, float, float, int, int, int]], cut: int
+def test_every_record_is_counted_once_in_any_chunks(
+    rows: list[tuple[float, float, float, int, int, int]], chunks: int
 ) -> None:
-    table, whole, parts = records(rows), Fold(PLAN), Fold(PLAN)
-    whole.add(table, ("", "x", "y"))
-    for part in np.array_split(table, cut):
-        parts.add(part, ("", "x", "y"))
-    for fold in (whole, parts):
+    table, at_once, in_chunks = records(rows), Fold(PLAN), Fold(PLAN)
+    at_once.add(table, ("", "x", "y"))
+    for chunk in np.array_split(table, chunks):
+        in_chunks.add(chunk, ("", "x", "y"))
+    for fold in (at_once, in_chunks):
         assert sum(fold.account.values()) == len(rows) == fold.warmup + fold.total.requests
         assert sum(group.requests for group in fold.by_model.values()) == fold.total.requests
         assert fold.windows.due.sum() == len(rows)
         assert fold.total.latency.total == fold.total.ok >= fold.total.good
         assert fold.windows.latency[fold.windows.warmup :].sum() == fold.total.ok
-    assert np.array_equal(whole.windows.latency, parts.windows.latency)
-    assert np.array_equal(whole.windows.in_flight, parts.windows.in_flight)
-    assert whole.total.outcomes == parts.total.outcomes
+    assert np.array_equal(at_once.windows.latency, in_chunks.windows.latency)
+    assert np.array_equal(at_once.windows.in_flight, in_chunks.windows.in_flight)
+    assert at_once.total.outcomes == in_chunks.total.outcomes
 
 
-def test_feedback_is_an_account_of_its_own() -> None:
+def test_feedback_is_counted_separately() -> None:
     table = records([(1.0, 0.0, 0.1, 200, 0, 0), (1.0, 0.0, 0.1, 404, 0, 0)])
     table["feedback"][1] = 1
     fold = Fold(PLAN)
@@ -65,7 +67,7 @@ def test_feedback_is_an_account_of_its_own() -> None:
     assert fold.feedback == {404: 1}
 
 
-def test_windows_begin_where_the_warm_up_ends() -> None:
+def test_a_window_begins_where_the_warm_up_ends() -> None:
     windows = Fold(PLAN).windows
     assert (windows.warmup, len(windows), windows.origin) == (2, 10, 0.0)
     assert windows.of(np.array([0.0, 0.49, 0.5, 2.4, 99.0])).tolist() == [0, 1, 2, 9, 9]

@@ -1,3 +1,5 @@
+"""Coverage and edge cases of the confidence intervals."""
+
 from __future__ import annotations
 
 import math
@@ -21,7 +23,7 @@ def window_counts(generator: np.random.Generator, windows: int, per_window: int)
     return counts
 
 
-def test_quantile_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+def test_quantile_intervals_have_about_their_nominal_coverage() -> None:
     generator = np.random.default_rng(1)
     truth = {0.5: 0.01 * math.log(2), 0.9: 0.01 * math.log(10)}
     hits = dict.fromkeys(truth, 0)
@@ -33,7 +35,7 @@ def test_quantile_intervals_cover_the_truth_about_as_often_as_they_say() -> None
     assert all(count / (TRIALS // 2) >= 0.81 for count in hits.values()), hits
 
 
-def test_rate_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+def test_rate_intervals_have_about_their_nominal_coverage() -> None:
     generator = np.random.default_rng(2)
     hits = 0
     for trial in range(TRIALS):
@@ -45,17 +47,17 @@ def test_rate_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
 
 def test_correlated_windows_widen_the_interval() -> None:
     generator = np.random.default_rng(3)
-    alone = generator.poisson(50, 64)
-    slow = np.repeat(generator.poisson(50, 16), 4)
+    independent = generator.poisson(50, 64)
+    correlated = np.repeat(generator.poisson(50, 16), 4)
     widths = []
-    for counts in (alone, slow):
+    for counts in (independent, correlated):
         found = rate_interval(counts, 1.0, 1)
         assert found is not None
         widths.append((found.high - found.low) / counts.std())
     assert widths[1] > widths[0]
 
 
-def test_failures_that_reach_the_quantile_leave_it_without_an_upper_end() -> None:
+def test_failures_that_reach_the_quantile_make_its_upper_bound_infinite() -> None:
     counts = window_counts(np.random.default_rng(4), 10, 100)
     found = quantile_intervals(counts, (0.5, 0.99), 1, missing=np.full(10, 5))
     assert found[0.5].high < 0.02
@@ -68,17 +70,17 @@ def test_too_few_windows_have_no_interval() -> None:
 
 
 @given(st.integers(2, 60), st.integers(1, 20))
-def test_every_bootstrap_round_draws_as_many_windows_as_there_are(windows: int, seed: int) -> None:
+def test_every_bootstrap_round_draws_as_many_windows_as_the_run_has(windows: int, seed: int) -> None:
     assert np.all(block_weights(windows, 20, seed).sum(axis=1) == windows)
 
 
-def test_ratio_intervals_cover_the_truth() -> None:
+def test_ratio_intervals_have_about_their_nominal_coverage() -> None:
     generator = np.random.default_rng(6)
     hits = 0
     for _ in range(400):
-        mood = generator.lognormal(0, 0.5, 6)  # what both sides of a round share
-        first = mood * generator.lognormal(0, 0.05, 6)
-        second = 1.1 * mood * generator.lognormal(0, 0.05, 6)
+        drift = generator.lognormal(0, 0.5, 6)  # the state of the machine, which both sides of a round share
+        first = drift * generator.lognormal(0, 0.05, 6)
+        second = 1.1 * drift * generator.lognormal(0, 0.05, 6)
         _, found = ratio_interval(first.tolist(), second.tolist())
         assert found is not None
         hits += found.low <= 1.1 <= found.high
@@ -92,7 +94,7 @@ def test_two_pairs_have_a_ratio_but_no_interval() -> None:
 
 
 @given(st.integers(0, 50), st.integers(1, 50))
-def test_shares_lie_in_their_interval(hits: int, more: int) -> None:
+def test_shares_lie_within_their_interval(hits: int, more: int) -> None:
     found = share_interval(hits, hits + more)
     assert found is not None
     assert found.low <= hits / (hits + more) <= found.high

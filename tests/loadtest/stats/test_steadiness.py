@@ -1,3 +1,5 @@
+"""Which runs are judged steady."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from loadtest.stats.steadiness import judge, trend
 
 
-def test_noise_is_steady_about_as_often_as_it_should() -> None:
+def test_noise_is_rarely_judged_unsteady() -> None:
     generator = np.random.default_rng(1)
     wrong = 0
     for _ in range(300):
@@ -25,8 +27,8 @@ def test_a_growing_queue_is_not_steady() -> None:
     assert "median latency rose" in found.reasons[0]
 
 
-def test_a_stall_through_the_whole_run_is_not_steady() -> None:
-    """Equal medians and no answers during the run: there is no trend, but everybody still waits at its end."""
+def test_a_stall_until_the_end_is_not_steady() -> None:
+    """Equal medians and no answers during the run: there is no trend, but the requests still wait at its end."""
     latency, throughput = np.full(10, 4.0), np.zeros(10)
     assert judge(latency, throughput, 1000, stepped=False).steady is True
     found = judge(latency, throughput, 1000, stepped=False, backlog=900)
@@ -35,7 +37,7 @@ def test_a_stall_through_the_whole_run_is_not_steady() -> None:
     assert judge(latency, throughput, 1000, stepped=False, backlog=90).steady is True
 
 
-def test_a_sure_but_tiny_trend_does_not_matter() -> None:
+def test_a_significant_but_tiny_trend_is_steady() -> None:
     assert judge(np.linspace(0.0100, 0.0103, 30), np.full(30, 100.0), 1000, stepped=False).steady is True
 
 
@@ -46,7 +48,7 @@ def test_short_and_stepped_runs_are_not_judged() -> None:
 
 
 @given(st.lists(st.floats(0.1, 100), min_size=3, max_size=40))
-def test_a_trend_reverses_with_time(values: list[float]) -> None:
-    there, back = trend(np.array(values)), trend(np.array(values[::-1]))
-    assert np.isclose(there.drift, -back.drift)
-    assert np.isclose(there.z, -back.z)
+def test_reversed_values_have_the_opposite_trend(values: list[float]) -> None:
+    forward, backward = trend(np.array(values)), trend(np.array(values[::-1]))
+    assert np.isclose(forward.drift, -backward.drift)
+    assert np.isclose(forward.z, -backward.z)

@@ -1,3 +1,5 @@
+"""Reading answers of all protocols, and the names of outcomes."""
+
 from __future__ import annotations
 
 import orjson
@@ -31,7 +33,7 @@ def test_classification_answers_have_classes_arm_id_and_stages() -> None:
     assert reader_for("classify")(orjson.dumps(document), None) == Answer(((3, "cat"),), "b", "7", {"run": 1.5})
 
 
-def test_scores_and_classification_strings_of_open_inference() -> None:
+def test_open_inference_answers_have_scores_or_classification_strings() -> None:
     read = reader_for("oip")
     scores = {"outputs": [{"name": "o", "datatype": "FP32", "shape": [2, 2], "data": [0.1, 0.9, 0.8, 0.2]}], "id": "x"}
     assert read(orjson.dumps(scores), None) == Answer(((1, ""), (0, "")), "", "x")
@@ -48,7 +50,7 @@ def test_scores_and_classification_strings_of_open_inference() -> None:
     assert read(orjson.dumps(top), None).classes == ((4, "cat"), (2, "a:b"))
 
 
-def test_raw_answers_are_label_to_probability_or_nothing() -> None:
+def test_raw_answers_without_probabilities_have_no_classes() -> None:
     read = reader_for("raw")
     assert read(b'{"cat": 0.2, "dog": 0.8}', None).classes == ((-1, "dog"),)
     assert read(b"plain text", None).classes == ()
@@ -62,7 +64,7 @@ def test_raw_answers_are_label_to_probability_or_nothing() -> None:
         [b"{}", b"[]", b"null", b'{"outputs":[]}', b'{"predictions":[{}]}', b'{"outputs":[{"name":"o"}]}']
     )
 )
-def test_answers_that_are_not_of_the_protocol_are_value_errors_and_nothing_else(protocol: str, body: bytes) -> None:
+def test_answers_outside_the_protocol_raise_only_value_errors(protocol: str, body: bytes) -> None:
     for length in (None, 0, 2, 10**6):
         try:
             reader_for(protocol_of(protocol))(body, length)
@@ -70,7 +72,7 @@ def test_answers_that_are_not_of_the_protocol_are_value_errors_and_nothing_else(
             continue
 
 
-def test_grpc_answers() -> None:
+def test_grpc_answers_are_read() -> None:
     message = open_inference_pb2.ModelInferResponse(id="1", raw_output_contents=[b"\0\0\0\0\0\0\x80\x3f"])
     message.outputs.add(name="o", datatype="FP32", shape=[1, 2])
     message.parameters["arm"].string_param = "b"

@@ -1,4 +1,4 @@
-"""The load, and all that is asked beside it, go straight to the server, whatever proxies the environment names."""
+"""All requests go directly to the server, even if the environment names proxies."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ QUICK = ("--side", "8", "--count", "4", "--duration", "400ms", "--warmup", "100m
 @pytest.fixture
 def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingProxy]:
     forget_proxies(monkeypatch)
-    with counting_proxy() as one:
-        for name, value in one.everywhere.items():
+    with counting_proxy() as server:
+        for name, value in server.everywhere.items():
             monkeypatch.setenv(name, value)
-        yield one
+        yield server
 
 
 @pytest.mark.parametrize("protocol", ["oip", "grpc"])  # both ask for the model's tensors before they send
-def test_a_run_meets_no_proxy(protocol: str, echo: Echo, proxy: CountingProxy, tmp_path: Path) -> None:
+def test_a_run_uses_no_proxy(protocol: str, echo: Echo, proxy: CountingProxy, tmp_path: Path) -> None:
     url, path = echo.grpc if protocol == "grpc" else echo.http, tmp_path / "r.json"
     words = ["run", url, "-m", "m", "--protocol", protocol, *QUICK, "--metrics", f"{echo.http}/metrics"]
     done = CliRunner().invoke(main, [*words, "--json", str(path)])
@@ -39,7 +39,7 @@ def test_a_run_meets_no_proxy(protocol: str, echo: Echo, proxy: CountingProxy, t
     assert proxy.asked == []
 
 
-def test_a_server_that_is_compared_is_asked_directly(echo: Echo, proxy: CountingProxy) -> None:
-    with pytest.raises(ConfigError, match="answers already"), running("true", f"{echo.http}/counts"):
+def test_readiness_of_a_compared_server_is_asked_without_proxy(echo: Echo, proxy: CountingProxy) -> None:
+    with pytest.raises(ConfigError, match="already answers"), running("true", f"{echo.http}/counts"):
         pass
     assert proxy.asked == []

@@ -1,4 +1,4 @@
-"""The HTTP transport against servers that close connections when it hurts: every call ends, once, and soon."""
+"""The HTTP transport with servers that close connections at bad moments: every call ends exactly once, and soon."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     writer.close()
 
 
-async def carry(handler: Handler, calls: int) -> tuple[Counter[int], Counter[int]]:
-    """Sends calls one after the other; outcomes, and how often each call was told."""
+async def send_calls(handler: Handler, calls: int) -> tuple[Counter[int], Counter[int]]:
+    """Sends calls in sequence. Returns counts of the outcomes, and how often each call ended."""
     server = await asyncio.start_server(handler, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     found: Counter[int] = Counter()
-    told: Counter[int] = Counter()
+    ends: Counter[int] = Counter()
     ended = asyncio.Event()
 
     def done(call: Call, outcome: int, body: bytes, length: int | None) -> None:
         found[outcome] += 1
-        told[call.index] += 1
+        ends[call.index] += 1
         ended.set()
 
     transport = HttpTransport(Target(url, timeout_s=PATIENCE_S * 2), done)
@@ -61,7 +61,7 @@ async def carry(handler: Handler, calls: int) -> tuple[Counter[int], Counter[int
     assert transport.in_flight == 0
     await transport.close()
     server.close()
-    return found, told
+    return found, ends
 
 
 @pytest.mark.parametrize(
@@ -69,12 +69,12 @@ async def carry(handler: Handler, calls: int) -> tuple[Counter[int], Counter[int
     [
         (answers, {200}),
         (closes_at_once, {outcomes.RESET}),
-        # Whether the end of the idle connection is seen before it is used again is chance; the second call never hangs.
+        # The client may or may not notice the closed idle connection before it uses it again; it must not hang.
         (closes_after_one_answer, {200, outcomes.RESET}),
     ],
 )
-def test_every_call_ends_once_however_the_server_closes(handler: Handler, expected: set[int]) -> None:
-    found, told = asyncio.run(carry(handler, 40))
+def test_every_call_ends_once_whenever_the_server_closes(handler: Handler, expected: set[int]) -> None:
+    found, ends = asyncio.run(send_calls(handler, 40))
     assert set(found) <= expected
-    assert set(told.values()) == {1}
-    assert len(told) == 40
+    assert set(ends.values()) == {1}
+    assert len(ends) == 40

@@ -1,3 +1,5 @@
+"""The bytes of requests in all protocols."""
+
 from __future__ import annotations
 
 import pytest
@@ -19,7 +21,7 @@ def http(protocol: Protocol, **more: object) -> tuple[list[str], bytes]:
     return head.decode().split("\r\n"), body
 
 
-def test_a_request_is_whole_and_names_its_terms() -> None:
+def test_a_request_is_complete_and_has_its_deadline_and_priority() -> None:
     lines, body = http("classify", deadline_ms=250.0, priority=1)
     assert lines[0] == "POST /base/v1/models/a%20b/classify HTTP/1.1"
     expected = {
@@ -33,18 +35,18 @@ def test_a_request_is_whole_and_names_its_terms() -> None:
     assert body == b"one"
 
 
-def test_without_keep_alive_the_request_says_so() -> None:
+def test_without_keep_alive_the_request_asks_to_close() -> None:
     target = Target("http://127.0.0.1:8000", keep_alive=False)
     assert b"\r\nConnection: close\r\n" in build_requests(target, Traffic("m"), ITEMS)[0].data
 
 
-def test_batches_begin_at_their_own_item_and_wrap_around() -> None:
+def test_batches_start_at_their_own_item_and_wrap_around() -> None:
     requests = build_requests(Target("http://127.0.0.1:1", "classify-json"), Traffic("m", batch=2), ITEMS)
     assert [request.expected for request in requests] == [(1, 2), (2, 3), (3, 1)]
 
 
 @pytest.mark.parametrize(("protocol", "binary"), [("oip", True), ("oip-json", False)])
-def test_open_inference_over_http_is_read_by_the_project_s_own_parser(protocol: Protocol, binary: bool) -> None:
+def test_convoy_parses_open_inference_requests_over_http(protocol: Protocol, binary: bool) -> None:
     import numpy as np
 
     from loadtest.plan import Payload
@@ -64,7 +66,7 @@ def test_open_inference_over_http_is_read_by_the_project_s_own_parser(protocol: 
     assert parsed.binary_output is binary
 
 
-def test_images_over_grpc_are_read_by_the_project_s_own_parser() -> None:
+def test_convoy_parses_images_over_grpc() -> None:
     request = build_requests(
         Target("grpc://127.0.0.1:1", "grpc"), Traffic("m", batch=2, priority=1, deadline_ms=9.0), ITEMS
     )[2]
@@ -74,7 +76,7 @@ def test_images_over_grpc_are_read_by_the_project_s_own_parser() -> None:
     assert (request.path, request.deadline_s) == ("/inference.GRPCInferenceService/ModelInfer", 0.009)
 
 
-def test_text_labels_ask_for_classification() -> None:
+def test_text_labels_request_the_classification_extension() -> None:
     items = (Item(b"one", expected="cat"),)
     request = build_requests(Target("http://127.0.0.1:1", "oip"), Traffic("m", output="logits"), items)[0]
     document = request.data

@@ -1,3 +1,5 @@
+"""Drivers: when requests start in open and closed loop."""
+
 from __future__ import annotations
 
 import asyncio
@@ -12,8 +14,8 @@ def all_due_at(time: float, count: int) -> Iterator[Due]:
     return iter([Due(number, time, 0, 0) for number in range(count)])
 
 
-def test_late_requests_leave_room_for_answers_between_them() -> None:
-    """Whatever else the loop has to do comes to its turn after AT_ONCE requests."""
+def test_overdue_requests_let_the_event_loop_run_in_between() -> None:
+    """Other callbacks of the event loop run after every AT_ONCE requests."""
 
     async def run() -> tuple[list[int], list[float]]:
         sent_at_turns: list[int] = []
@@ -38,7 +40,7 @@ def test_late_requests_leave_room_for_answers_between_them() -> None:
     assert {AT_ONCE, 2 * AT_ONCE} <= set(turns)
 
 
-def test_a_driver_that_is_far_behind_gives_up_and_says_so() -> None:
+def test_a_driver_that_is_far_behind_drops_requests_and_reports_it() -> None:
     async def run() -> OpenDriver:
         driver = OpenDriver(all_due_at(0.0, 10), lambda due, at: None)
         start = monotonic() - 5
@@ -52,7 +54,7 @@ def test_a_driver_that_is_far_behind_gives_up_and_says_so() -> None:
     assert driver.issued == 0
 
 
-def test_a_driver_in_time_sends_all() -> None:
+def test_a_driver_on_time_sends_all_requests() -> None:
     async def run() -> OpenDriver:
         driver = OpenDriver(iter([Due(0, 0.0, 0, 0), Due(1, 0.02, 0, 0)]), lambda due, at: None)
         driver.begin(monotonic(), monotonic() + 60)
@@ -64,15 +66,15 @@ def test_a_driver_in_time_sends_all() -> None:
     assert (driver.issued, driver.unsent) == (2, False)
 
 
-def test_closed_loop_keeps_its_number_in_flight() -> None:
+def test_closed_loop_keeps_its_concurrency() -> None:
     async def run() -> list[int]:
         waiting: list[int] = []
-        most: list[int] = []
+        in_flight: list[int] = []
 
         def issue(due: Due, at: float) -> None:
             waiting.append(due.index)
-            most.append(len(waiting))
-            if len(most) == 50:
+            in_flight.append(len(waiting))
+            if len(in_flight) == 50:
                 driver.stop()
             asyncio.get_running_loop().call_later(0.001, answer)
 
@@ -84,8 +86,8 @@ def test_closed_loop_keeps_its_number_in_flight() -> None:
         driver.begin(monotonic(), monotonic() + 60)
         await driver.ended.wait()
         driver.close()
-        return most
+        return in_flight
 
-    most = asyncio.run(run())
-    assert max(most) == 3
-    assert len(most) == 50
+    in_flight = asyncio.run(run())
+    assert max(in_flight) == 3
+    assert len(in_flight) == 50

@@ -1,3 +1,5 @@
+"""Measurement of a worker's wait for a core."""
+
 from __future__ import annotations
 
 import multiprocessing
@@ -11,7 +13,7 @@ SPIN_S = 0.4
 
 
 def spin(core: int, pipe: Connection) -> None:
-    """Keeps a core busy and tells how long it had to wait for it."""
+    """Keeps a core busy; sends how long it waited for the core and how often it was scheduled."""
     os.sched_setaffinity(0, {core})
     pipe.send("ready")
     pipe.recv()
@@ -22,7 +24,7 @@ def spin(core: int, pipe: Connection) -> None:
     pipe.send((after[0] - before[0], after[1] - before[1]))
 
 
-def test_two_that_share_a_core_wait_half_of_the_time() -> None:
+def test_two_processes_on_one_core_wait_half_of_the_time() -> None:
     context = multiprocessing.get_context("spawn")
     core = min(os.sched_getaffinity(0))
     pipes, children = [], []
@@ -37,11 +39,10 @@ def test_two_that_share_a_core_wait_half_of_the_time() -> None:
         assert pipe.recv() == "ready"
     for pipe in pipes:
         pipe.send("go")
-    told = [pipe.recv() for pipe in pipes]
+    results = [pipe.recv() for pipe in pipes]
     for child, pipe in zip(children, pipes, strict=True):
         child.join()
         pipe.close()
-    assert (
-        sum(waited for waited, _ in told) > 0.4 * SPIN_S
-    )  # each spins until the same moment, so one waits while one runs
-    assert all(ran >= 1 for _, ran in told)
+    # Both spin until the same time, so one waits while the other runs.
+    assert sum(waited for waited, _ in results) > 0.4 * SPIN_S
+    assert all(ran >= 1 for _, ran in results)

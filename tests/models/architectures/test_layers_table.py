@@ -1,3 +1,5 @@
+"""The table of an architecture's layers, with its shortcuts drawn as rails."""
+
 from __future__ import annotations
 
 import pytest
@@ -19,7 +21,7 @@ def test_a_shortcut_is_a_rail_from_its_source_to_its_use() -> None:
     assert draw_rails([operation(-1), operation(0), operation(1), operation(2, 0)]) == ["●", "●┐", "●│", "●│", "●┘"]
 
 
-def test_a_rail_that_ends_makes_room_for_the_next() -> None:
+def test_a_new_rail_reuses_the_column_of_a_finished_one() -> None:
     rails = draw_rails([operation(-1), operation(0), operation(1, -1), operation(2), operation(3, 2)])
     assert rails == ["●┐", "●│", "●│", "●┤", "●│", "●┘"]
 
@@ -31,6 +33,6 @@ def test_the_table_of_a_residual_net_shows_layers_and_totals() -> None:
     assert text.count(" add ") == 9
 
 
-def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+def test_an_unknown_name_suggests_the_closest_one() -> None:
     with pytest.raises(NotFound, match="resnet50"):
         layers_table("resnet-50")

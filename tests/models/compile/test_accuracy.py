@@ -1,4 +1,4 @@
-"""Accuracies measured again on whole test sets."""
+"""Accuracies and temperatures in manifests, measured again on the full data sets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ pytestmark = pytest.mark.slow
 
 IMAGENET_MEAN, IMAGENET_STD = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
-
 LEAST = {"lenet5-mnist": 0.989, "resnet20-cifar10": 0.905}
 RESIDUAL_OR_DENSE = {
     "preresnet-cifar10",
@@ -34,7 +33,7 @@ RESIDUAL_OR_DENSE = {
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if (BUNDLED / name).is_dir()])
-def test_bundled_accuracy_is_the_manifests(name: str) -> None:
+def test_bundled_models_reach_the_accuracy_of_their_manifest(name: str) -> None:
     manifest = Artifact.load(BUNDLED / name).manifest
     measured = measure_accuracy(BUNDLED / name, manifest.dataset, manifest.preprocessing)["top1"]
     assert measured == pytest.approx(manifest.accuracy["top1"], abs=2e-4)
@@ -50,33 +49,33 @@ def test_bundled_accuracy_is_the_manifests(name: str) -> None:
     ],
 )
 @torch.no_grad()
-def test_public_checkpoints_score_what_they_published(
+def test_public_checkpoints_reach_their_published_accuracy(
     shared: Path, architecture: str, file: str, published: float
 ) -> None:
     net = find_architecture(architecture).build().eval()
     net.load_state_dict(load_weights(shared / "weights" / file))
     test = load_data("cifar10").test
-    right = 0
+    correct = 0
     for start in range(0, 10_000, 500):
         images = torch.from_numpy(test.images[start : start + 500].transpose(0, 3, 1, 2).copy()).float() / 255
         answers = net((images - IMAGENET_MEAN) / IMAGENET_STD).argmax(1).numpy()
-        right += int((answers == test.labels[start : start + 500]).sum())
-    assert right / 10_000 == pytest.approx(published, abs=2e-4)  # another CPU rounds another way
+        correct += int((answers == test.labels[start : start + 500]).sum())
+    assert correct / 10_000 == pytest.approx(published, abs=2e-4)  # rounding differs between CPUs
 
 
-def test_squeezenet_knows_imagenet(shared: Path) -> None:
+def test_squeezenet_classifies_imagenet_samples(shared: Path) -> None:
     artifact = Artifact.load(BUNDLED / "squeezenet1_1-imagenet")
     engine = load_engine(artifact.image_model, 2)
     files = sorted((shared / "images" / "imagenet_200").glob("*.*"))
-    decoder, right = Decoder(artifact.manifest.preprocessing), 0
+    decoder, correct = Decoder(artifact.manifest.preprocessing), 0
     for file in files:
         row = decoder.decode(file.read_bytes())
-        right += int(engine.run(row[np.newaxis]).argmax() == int(file.name.split("_")[0]))
+        correct += int(engine.run(row[np.newaxis]).argmax() == int(file.name.split("_")[0]))
     assert len(files) == 200
-    assert right / len(files) >= 0.56
+    assert correct / len(files) >= 0.56
 
 
-def test_bundled_temperature_is_what_the_held_out_images_give() -> None:
+def test_bundled_temperature_is_fitted_on_the_validation_set() -> None:
     artifact = Artifact.load(BUNDLED / "lenet5-mnist")
     assert fit_calibration(artifact)["temperature"] == pytest.approx(
         artifact.manifest.calibration["temperature"], rel=1e-3

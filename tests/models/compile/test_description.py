@@ -1,3 +1,5 @@
+"""Descriptions of imported networks: labels and preprocessing, from options and files."""
+
 from __future__ import annotations
 
 import json
@@ -10,14 +12,14 @@ from convoy.errors import ArtifactError
 from models.compile.description import Description, check_labels, read_description, read_labels
 
 
-def test_options_go_before_the_file(tmp_path: Path) -> None:
+def test_options_take_precedence_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "d.json"
     path.write_text(json.dumps({"labels": ["a", "b"], "resize": 40, "mean": [0, 0.5, 1]}))
-    said = Description(resize=36).over(read_description(path))
-    assert said == Description(("a", "b"), 36, None, (0, 0.5, 1))
+    description = Description(resize=36).over(read_description(path))
+    assert description == Description(("a", "b"), 36, None, (0, 0.5, 1))
 
 
-def test_defaults_are_imagenets() -> None:
+def test_defaults_are_those_of_imagenet() -> None:
     steps = Description().steps(3, 224)
     assert (steps.resize, steps.mean[0]) == (256, 0.485)
     assert Description().steps(3, 32).resize == 32
@@ -37,14 +39,14 @@ def test_defaults_are_imagenets() -> None:
         ([], "input should be an object"),
     ],
 )
-def test_a_description_that_cannot_be_read(tmp_path: Path, document: Any, words: str) -> None:
+def test_an_invalid_description_is_refused_with_the_reason(tmp_path: Path, document: Any, words: str) -> None:
     path = tmp_path / "d.json"
     path.write_text(json.dumps(document))
     with pytest.raises(ArtifactError, match=words):
         read_description(path)
 
 
-def test_labels(tmp_path: Path) -> None:
+def test_label_files_are_read_and_checked(tmp_path: Path) -> None:
     assert len(read_labels("imagenet1k")) == 1000
     with pytest.raises(ArtifactError, match="imagenet1k"):
         read_labels(str(tmp_path / "absent"))
@@ -53,7 +55,7 @@ def test_labels(tmp_path: Path) -> None:
         read_labels(str(tmp_path / "l.txt"))
 
 
-def test_empty_lists_are_not_taken_for_the_defaults() -> None:
+def test_an_empty_mean_or_std_is_refused() -> None:
     for wrong in (Description(mean=()), Description(std=())):
         with pytest.raises(ArtifactError, match="3 channels"):
             wrong.steps(3, 224)

@@ -1,3 +1,5 @@
+"""Export to ONNX: files, and parity with torch."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -17,7 +19,7 @@ from models.zoo.resnet import resnet20
 GREY = Preprocessing(1, 28, 28, (0.1,), (0.5,), pad=2)
 COLOUR = Preprocessing(3, 32, 32, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 
-# The exporter's own internals warn of each other.
+# The exporter raises these warnings itself.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -34,7 +36,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[LeNet5, Path]:
     return net, folder
 
 
-def test_both_graphs_share_one_file_of_weights(exported: tuple[LeNet5, Path]) -> None:
+def test_both_graphs_share_one_weights_file(exported: tuple[LeNet5, Path]) -> None:
     _, folder = exported
     assert (folder / "weights.bin").stat().st_size > 100_000
     for name in ("image.onnx", "tensor.onnx"):
@@ -42,17 +44,19 @@ def test_both_graphs_share_one_file_of_weights(exported: tuple[LeNet5, Path]) ->
         onnx.checker.check_model(str(folder / name))
 
 
-def test_the_working_folder_may_hold_weights_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_weights_file_in_the_working_directory_is_not_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "weights.bin").write_bytes(b"months of training")
     (tmp_path / "out").mkdir()
     monkeypatch.chdir(tmp_path)
     export(LeNet5(), GREY, Path("out"), batches=(1,))
     assert (tmp_path / "weights.bin").read_bytes() == b"months of training"
     assert (tmp_path / "out" / "weights.bin").stat().st_size > 100_000
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["out", "weights.bin"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "weights.bin"]
 
 
-def test_batches_the_export_never_saw(exported: tuple[LeNet5, Path]) -> None:
+def test_batch_sizes_not_used_in_the_export_work(exported: tuple[LeNet5, Path]) -> None:
     net, folder = exported
     assert 2 not in PARITY_BATCHES
     engine = load_engine(folder / "tensor.onnx", 1)
@@ -62,14 +66,14 @@ def test_batches_the_export_never_saw(exported: tuple[LeNet5, Path]) -> None:
     np.testing.assert_allclose(engine.run(images), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_graph_that_differs_is_refused(exported: tuple[LeNet5, Path]) -> None:
+def test_a_graph_with_other_logits_is_refused(exported: tuple[LeNet5, Path]) -> None:
     _, folder = exported
     other = LeNet5()
     with pytest.raises(ArtifactError, match="differ from torch"):
         check_parity(other.eval(), GREY, folder)
 
 
-def test_colour_networks_too(tmp_path: Path) -> None:
+def test_colour_networks_are_exported(tmp_path: Path) -> None:
     parity = export(resnet20(), COLOUR, tmp_path)
     assert parity["largest_relative_difference"] <= TOLERANCE
     assert load_engine(tmp_path / "image.onnx", 1).input.shape == (-1, 32, 32, 3)

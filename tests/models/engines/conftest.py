@@ -1,3 +1,5 @@
+"""Fixtures: a small artifact and an empty engine store."""
+
 from __future__ import annotations
 
 from pathlib import Path

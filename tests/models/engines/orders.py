@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from convoy.engine_names import Precision
 from models.artifact import Artifact
 from models.engines.backends.registry import find_backend
-from models.engines.engine import Precision
 from models.engines.spec import EngineSpec, EvalData, EvalSource
 from tests.artifacts import CLASSES, SIDE, write_artifact
 

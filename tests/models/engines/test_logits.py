@@ -1,3 +1,5 @@
+"""Logits: which rows have a distribution, and the error between two engines."""
+
 from __future__ import annotations
 
 import math
@@ -20,7 +22,7 @@ LOGITS = arrays(np.float32, (3, 4), elements=st.sampled_from(ODD) | st.floats(-5
 def test_a_row_has_a_distribution_if_its_softmax_sums_to_one(logits: Logits) -> None:
     with np.errstate(all="ignore"):
         sums = np.exp(log_softmax(logits.astype(np.float64))).sum(axis=1)
-    assert has_distribution(logits).tolist() == [bool(abs(one - 1) < 1e-6) for one in sums]
+    assert has_distribution(logits).tolist() == [bool(abs(total - 1) < 1e-6) for total in sums]
     assert all_have_distribution(logits) is bool(has_distribution(logits).all())
 
 
@@ -42,14 +44,14 @@ def test_an_error_is_never_nan_and_finite_only_between_valid_logits(reference: L
         assert error == math.inf
 
 
-def test_a_class_that_both_engines_rule_out_is_no_difference() -> None:
+def test_a_class_excluded_by_both_engines_is_no_difference() -> None:
     masked = np.array([[2.0, -np.inf, 1.0]], np.float32)
     assert logit_error(masked, masked) == 0
     assert logit_error(masked, masked + np.float32(0.5)) == 0.25
     assert logit_error(masked, np.array([[2.0, -50.0, 1.0]], np.float32)) == math.inf
 
 
-def test_a_class_that_is_ruled_out_leaves_a_cascade_as_sure_as_it_was() -> None:
+def test_an_excluded_class_does_not_change_the_confidence() -> None:
     two, masked = np.array([[2.0, 1.0]]), np.array([[2.0, 1.0, -np.inf]])
     assert entropy(masked) == pytest.approx(entropy(two))
     assert margin(masked) == pytest.approx(margin(two))

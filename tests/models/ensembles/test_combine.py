@@ -1,3 +1,5 @@
+"""Combining the logits of several voters, and confidence measures, compared with their definitions."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -16,7 +18,7 @@ RULES: tuple[Rule, ...] = ("mean_logit", "mean_probability", "geometric_mean", "
 
 
 @st.composite
-def questions(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+def votes(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     voters, rows, classes = draw(st.integers(1, 5)), draw(st.integers(1, 4)), draw(st.integers(2, 6))
     shape = (voters, rows, classes)
     logits = draw(arrays.arrays(np.float32, shape, elements=st.floats(-20, 20, width=32)))
@@ -25,7 +27,7 @@ def questions(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.float64]
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Written on its own, in double precision."""
+    """An independent implementation, in double precision."""
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
@@ -37,32 +39,30 @@ def offline(logits: NDArray[np.float32], weights: NDArray[np.float64], rule: Rul
     return np.asarray(np.average(softmax(logits), axis=0, weights=weights))
 
 
-@given(questions(), st.sampled_from(["mean_logit", "mean_probability", "geometric_mean"]))
-def test_combined_distribution_is_the_definitions(
-    question: tuple[NDArray[np.float32], NDArray[np.float64]], rule: Rule
+@given(votes(), st.sampled_from(["mean_logit", "mean_probability", "geometric_mean"]))
+def test_the_combined_distribution_equals_its_definition(
+    vote: tuple[NDArray[np.float32], NDArray[np.float64]], rule: Rule
 ) -> None:
-    logits, weights = question
+    logits, weights = vote
     scores = combine(logits, weights, rule)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(softmax(scores), offline(logits, weights, rule), atol=1e-5)
 
 
-@given(questions(), st.sampled_from(RULES), st.randoms())
-def test_neither_the_order_of_voters_nor_the_scale_of_weights_matters(
-    question: tuple[NDArray[np.float32], NDArray[np.float64]], rule: Rule, random: Any
+@given(votes(), st.sampled_from(RULES), st.randoms())
+def test_the_order_of_voters_and_the_scale_of_weights_do_not_matter(
+    vote: tuple[NDArray[np.float32], NDArray[np.float64]], rule: Rule, random: Any
 ) -> None:
-    logits, weights = question
+    logits, weights = vote
     order = list(range(len(logits)))
     random.shuffle(order)
-    once, again = combine(logits, weights, rule), combine(logits[order], weights[order] * 7, rule)
-    np.testing.assert_allclose(softmax(once), softmax(again), atol=2e-5)
+    combined, permuted = combine(logits, weights, rule), combine(logits[order], weights[order] * 7, rule)
+    np.testing.assert_allclose(softmax(combined), softmax(permuted), atol=2e-5)
 
 
-@given(questions(), st.sampled_from(RULES))
-def test_voters_that_agree_change_nothing(
-    question: tuple[NDArray[np.float32], NDArray[np.float64]], rule: Rule
-) -> None:
-    logits, _ = question
+@given(votes(), st.sampled_from(RULES))
+def test_voters_that_agree_change_nothing(vote: tuple[NDArray[np.float32], NDArray[np.float64]], rule: Rule) -> None:
+    logits, _ = vote
     same = np.repeat(logits[:1], 3, axis=0)
     combined = softmax(combine(same, np.ones(3), rule))
     if rule == "vote":
@@ -71,23 +71,23 @@ def test_voters_that_agree_change_nothing(
         np.testing.assert_allclose(combined, softmax(logits[0]), atol=1e-5)
 
 
-@given(questions())
-def test_a_single_voter_is_answered_with_its_own_logits(
-    question: tuple[NDArray[np.float32], NDArray[np.float64]],
+@given(votes())
+def test_a_single_voter_keeps_its_logits(
+    vote: tuple[NDArray[np.float32], NDArray[np.float64]],
 ) -> None:
-    logits, weights = question
+    logits, weights = vote
     for rule in ("mean_logit", "mean_probability", "geometric_mean"):
         np.testing.assert_array_equal(combine(logits[:1], weights[:1], rule), logits[0])
 
 
-def test_a_majority_wins_over_one_who_is_surer() -> None:
+def test_a_majority_outvotes_a_more_confident_voter() -> None:
     logits = np.array([[[9.0, 0, 0]], [[0, 0.1, 0]], [[0, 0.1, 0]]], np.float32)
     assert combine(logits, np.ones(3), "vote").argmax() == 1
     assert combine(logits, np.ones(3), "mean_probability").argmax() == 0
     assert combine(logits, np.array([3.0, 1, 1]), "vote").argmax() == 0
 
 
-def test_a_tie_goes_to_the_surer_voter() -> None:
+def test_a_tie_goes_to_the_more_confident_voter() -> None:
     logits = np.array([[[5.0, 0, 0]], [[0, 1.0, 0]]], np.float32)
     assert combine(logits, np.ones(2), "vote").argmax() == 0
 
@@ -101,9 +101,11 @@ def test_confidence_of_known_distributions() -> None:
     np.testing.assert_array_equal(unsure(scores, "entropy", 0.9), [False, True])
 
 
-@given(questions())
-def test_the_surest_row_is_never_asked_again(question: tuple[NDArray[np.float32], NDArray[np.float64]]) -> None:
-    logits, _ = question
+@given(votes())
+def test_the_most_confident_row_never_reaches_the_next_stage(
+    vote: tuple[NDArray[np.float32], NDArray[np.float64]],
+) -> None:
+    logits, _ = vote
     scores = logits[0]
     for measure, best in (("margin", np.argmax(margin(scores))), ("entropy", np.argmin(entropy(scores)))):
         threshold = float(margin(scores)[best] if measure == "margin" else entropy(scores)[best])
@@ -111,6 +113,6 @@ def test_the_surest_row_is_never_asked_again(question: tuple[NDArray[np.float32]
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_scores_are_finite_for_the_surest_voters(rule: Rule) -> None:
+def test_scores_are_finite_for_extreme_logits(rule: Rule) -> None:
     logits = np.array([[[300.0, -300]], [[300, -300]]], np.float32)
     assert np.isfinite(combine(logits, np.ones(2), rule)).all()

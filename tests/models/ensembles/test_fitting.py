@@ -1,4 +1,4 @@
-"""Temperatures, weights, thresholds and sets, on made-up networks whose truth is known."""
+"""Fitting temperatures, weights, thresholds and sets, on simulated networks with known properties."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ IMAGES, CLASSES = 600, 5
 
 
 def net(seed: int, skill: float, images: int = IMAGES) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Logits of a network that sees the truth with `skill` through noise of its own, and the labels."""
+    """Logits of a network that adds `skill` times the one-hot label to its own noise, and the labels."""
     labels = np.random.default_rng(99).integers(0, CLASSES, images)
     noise = np.random.default_rng(seed).normal(0, 1, (images, CLASSES))
     return (skill * np.eye(CLASSES)[labels] + noise).astype(np.float32), labels
 
 
 def drawn(temperature: float, images: int = 20_000) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Logits that are honest once divided by `temperature`: the labels are drawn from them."""
+    """Logits that are calibrated after division by `temperature`, and labels drawn from their distributions."""
     generator = np.random.default_rng(3)
-    honest = generator.normal(0, 2, (images, CLASSES))
-    shares = np.exp(log_softmax(honest)).cumsum(axis=1)
+    calibrated = generator.normal(0, 2, (images, CLASSES))
+    shares = np.exp(log_softmax(calibrated)).cumsum(axis=1)
     labels = (generator.random((images, 1)) > shares).sum(axis=1).clip(0, CLASSES - 1)
-    return (honest * temperature).astype(np.float32), labels
+    return (calibrated * temperature).astype(np.float32), labels
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
-def test_the_temperature_that_made_the_labels_is_found(temperature: float) -> None:
+def test_the_temperature_of_simulated_labels_is_found(temperature: float) -> None:
     logits, labels = drawn(temperature)
     fitted = calibrate(logits, labels)
     assert fitted.temperature == pytest.approx(temperature, rel=0.05)
@@ -57,19 +57,19 @@ def test_no_temperature_beats_the_fitted_one(seed: int, skill: float, other: flo
     assert negative_log_likelihood(logits / best, labels) <= negative_log_likelihood(logits / other, labels) + 1e-5
 
 
-def test_calibration_error_of_known_cases() -> None:
-    sure = np.array([[50.0, 0]] * 4, np.float32)
-    assert expected_calibration_error(sure, np.array([0, 0, 0, 0])) == pytest.approx(0, abs=1e-6)
-    assert expected_calibration_error(sure, np.array([0, 0, 1, 1])) == pytest.approx(0.5, abs=1e-6)
+def test_the_calibration_error_of_known_cases() -> None:
+    confident = np.array([[50.0, 0]] * 4, np.float32)
+    assert expected_calibration_error(confident, np.array([0, 0, 0, 0])) == pytest.approx(0, abs=1e-6)
+    assert expected_calibration_error(confident, np.array([0, 0, 1, 1])) == pytest.approx(0.5, abs=1e-6)
     with pytest.raises(ValueError, match="needs labelled images"):
-        calibrate(sure[:0], np.zeros(0, np.int64))
+        calibrate(confident[:0], np.zeros(0, np.int64))
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.floats(0.2, 4), min_size=1, max_size=4), st.randoms())
 def test_no_weights_beat_the_fitted_ones(skills: list[float], random: Any) -> None:
     nets = [net(seed, skill, 200) for seed, skill in enumerate(skills)]
-    logits, labels = np.stack([one for one, _ in nets]), nets[0][1]
+    logits, labels = np.stack([scores for scores, _ in nets]), nets[0][1]
     fitted = fit_weights(logits, labels)
     assert fitted.sum() == pytest.approx(1)
     assert (fitted >= 0).all()
@@ -91,7 +91,7 @@ def _loss(logits: NDArray[np.float32], labels: NDArray[np.int64], weights: NDArr
 @pytest.mark.parametrize("measure", ["margin", "entropy"])
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.floats(0.5, 5), min_size=2, max_size=4), st.floats(0.2, 1))
-def test_thresholds_give_in_service_what_they_promised(measure: Any, skills: list[float], wanted: float) -> None:
+def test_thresholds_reach_the_predicted_accuracy_and_shares(measure: Any, skills: list[float], wanted: float) -> None:
     stages, labels = cascade(skills)
     fitted = fit_for_accuracy(stages, labels, wanted, measure)
     answers = np.zeros(len(labels), np.int64)
@@ -107,18 +107,18 @@ def test_thresholds_give_in_service_what_they_promised(measure: Any, skills: lis
     assert fitted.accuracy >= min(wanted, last, best) - 1e-9
 
 
-def test_two_stages_pass_on_the_fewest_images_that_do() -> None:
-    """Compared with every threshold there is."""
+def test_two_stages_pass_on_as_few_images_as_possible() -> None:
+    """Compared with all possible thresholds."""
     stages, labels = cascade([1.5, 4.0])
     fitted = fit_for_accuracy(stages, labels, 0.85)
     first = stages[0].scores
     confidence = np.sort(np.exp(log_softmax(first)), axis=1)
-    apart = confidence[:, -1] - confidence[:, -2]
+    margins = confidence[:, -1] - confidence[:, -2]
     shares = []
-    for threshold in np.concatenate([[0], apart, [1.1]]):
-        passed = apart < threshold
-        right = np.where(passed, stages[1].scores.argmax(axis=1) == labels, first.argmax(axis=1) == labels)
-        if right.mean() >= 0.85:
+    for threshold in np.concatenate([[0], margins, [1.1]]):
+        passed = margins < threshold
+        correct = np.where(passed, stages[1].scores.argmax(axis=1) == labels, first.argmax(axis=1) == labels)
+        if correct.mean() >= 0.85:
             shares.append(passed.mean())
     assert fitted.shares[1] == pytest.approx(min(shares), abs=1e-9)
 
@@ -132,7 +132,7 @@ def test_a_budget_is_kept(skills: list[float], budget: float) -> None:
     assert fitted.accuracy >= float((stages[0].scores.argmax(axis=1) == labels).mean()) - 1e-9
 
 
-def test_a_budget_that_the_first_stage_breaks_is_refused() -> None:
+def test_a_budget_below_the_first_stage_is_refused() -> None:
     stages, labels = cascade([1, 2])
     with pytest.raises(ConfigError, match="stage0 alone costs 1"):
         fit_for_budget(stages, labels, 0.5)
@@ -140,27 +140,27 @@ def test_a_budget_that_the_first_stage_breaks_is_refused() -> None:
 
 def cascade(skills: list[float]) -> tuple[list[Candidate], NDArray[np.int64]]:
     nets = [net(seed, skill) for seed, skill in enumerate(skills)]
-    return [Candidate(f"stage{n}", one, 3.0**n) for n, (one, _) in enumerate(nets)], nets[0][1]
+    return [Candidate(f"stage{n}", scores, 3.0**n) for n, (scores, _) in enumerate(nets)], nets[0][1]
 
 
 @settings(deadline=None, max_examples=15)
 @given(st.lists(st.tuples(st.floats(0.3, 3), st.floats(0.5, 4)), min_size=1, max_size=5), st.floats(1, 9))
-def test_the_front_is_beaten_by_no_set_that_was_looked_at(plan: list[tuple[float, float]], budget: float) -> None:
+def test_no_evaluated_set_dominates_the_pareto_front(plan: list[tuple[float, float]], budget: float) -> None:
     options, labels = candidates(plan)
     choices = select_greedily(options, labels, budget)
     assert all(choice.cost <= budget + 1e-9 for choice in choices)
     assert len({frozenset(choice.members) for choice in choices}) == len(choices)
     front = pareto_front(choices)
-    assert [one.cost for one in front] == sorted(one.cost for one in front)
+    assert [choice.cost for choice in front] == sorted(choice.cost for choice in front)
     for choice in choices:
-        assert any(one.accuracy >= choice.accuracy and one.cost <= choice.cost for one in front)
+        assert any(other.accuracy >= choice.accuracy and other.cost <= choice.cost for other in front)
     affordable = {option.name for option in options if option.cost <= budget}
     assert {choice.members[0] for choice in choices if len(choice.members) == 1} == affordable
 
 
-def test_greedy_finds_the_best_pair_of_a_few() -> None:
+def test_the_greedy_search_finds_the_best_pair_of_four() -> None:
     options, labels = candidates([(1.0, 1), (1.2, 1), (1.4, 1), (1.6, 1)])
-    found = {frozenset(one.members): one.accuracy for one in select_greedily(options, labels, most=2)}
+    found = {frozenset(choice.members): choice.accuracy for choice in select_greedily(options, labels, most=2)}
     every = [
         float((combine(np.stack([a.scores, b.scores]), np.ones(2), "mean_probability").argmax(axis=1) == labels).mean())
         for a, b in combinations(options, 2)
@@ -168,11 +168,11 @@ def test_greedy_finds_the_best_pair_of_a_few() -> None:
     assert max(accuracy for members, accuracy in found.items() if len(members) == 2) == pytest.approx(max(every))
 
 
-def test_the_front_of_known_choices() -> None:
-    cheap, dear, bad = Choice(("a",), 0.7, 1), Choice(("a", "b"), 0.8, 3), Choice(("c",), 0.6, 2)
-    assert pareto_front([dear, bad, cheap]) == [cheap, dear]
+def test_dominated_choices_are_not_on_the_pareto_front() -> None:
+    cheap, expensive, dominated = Choice(("a",), 0.7, 1), Choice(("a", "b"), 0.8, 3), Choice(("c",), 0.6, 2)
+    assert pareto_front([expensive, dominated, cheap]) == [cheap, expensive]
 
 
 def candidates(plan: list[tuple[float, float]]) -> tuple[list[Option], NDArray[np.int64]]:
     nets = [net(seed, skill) for seed, (skill, _) in enumerate(plan)]
-    return [Option(f"net{n}", one, plan[n][1]) for n, (one, _) in enumerate(nets)], nets[0][1]
+    return [Option(f"net{n}", scores, plan[n][1]) for n, (scores, _) in enumerate(nets)], nets[0][1]

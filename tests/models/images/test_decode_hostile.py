@@ -1,4 +1,4 @@
-"""The decoder against bytes that are no image, cut short, damaged, or made to cost memory and time."""
+"""The decoder with bytes that are no image, truncated, damaged, or crafted to cost memory and time."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.fuzz.images import complaint
 from tests.pictures import CROPPED, GREY, save, scene, small_files, variants
 
 MEGABYTES_16 = 16 << 20
-HOSTILE = Path(__file__).parent / "hostile"  # files that python -m tests.fuzz found
-# The end marks that a picture is complete without.
+HOSTILE = Path(__file__).parent / "hostile"  # files found by python -m tests.fuzz
+# Length of the end marker without which a file still holds the complete image.
 UNNEEDED_TAIL = {"gif": 3}
 
 
@@ -38,14 +38,14 @@ def refused(body: bytes, decoder: Decoder | None = None) -> ConvoyError:
 
 
 @pytest.mark.parametrize("body", [b"", b"x", b"hello, world", b"%!PS-Adobe-3.0 EPSF-3.0", b"RIFF\0\0\0\0WAVEfmt "])
-def test_what_is_no_image_is_told_which_formats_are(body: bytes) -> None:
+def test_a_body_that_is_no_image_is_refused_with_the_list_of_formats(body: bytes) -> None:
     message = str(refused(body))
     for name in ("JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF", "PNM"):
         assert name in message
 
 
 def outcome(decoder: Decoder, body: bytes) -> Pixels | str:
-    """The image, or what the refusal says."""
+    """The image, or the message of the refusal."""
     try:
         return decoder.decode(body)
     except (InvalidInput, TooLarge) as error:
@@ -53,16 +53,16 @@ def outcome(decoder: Decoder, body: bytes) -> Pixels | str:
 
 
 @pytest.mark.parametrize("name", small_files())
-def test_a_file_cut_anywhere_is_refused(name: str) -> None:
+def test_a_file_truncated_anywhere_is_refused(name: str) -> None:
     body, decoder = small_files()[name], Decoder(CROPPED)
-    whole = decoder.decode(body)
+    complete = decoder.decode(body)
     for end in range(len(body)):
         result = outcome(decoder, body[:end])
         if isinstance(result, str):
             assert end < 16 or re.search("truncated|corrupt|no pixels", result)
         else:
             assert len(body) - end <= UNNEEDED_TAIL.get(name, 0), f"{end} of {len(body)} bytes"
-            assert (result == whole).all()
+            assert (result == complete).all()
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "PPM", "BMP"])
@@ -79,7 +79,7 @@ def test_too_many_pixels_are_refused_for_every_format(name: str) -> None:
     Decoder(CROPPED, max_pixels=160 * 120).decode(variants()[name])
 
 
-def test_a_bomb_is_refused_by_its_header() -> None:
+def test_a_decompression_bomb_is_refused_by_its_header() -> None:
     head = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 200_000, 200_000, 8, 2, 0, 0, 0))
     assert isinstance(refused(head + chunk(b"IDAT", b"") + chunk(b"IEND", b"")), TooLarge)
     gif = bytearray(save(scene(20, 16), "GIF"))
@@ -92,10 +92,10 @@ def test_a_bomb_is_refused_by_its_header() -> None:
 
 def test_compressed_texts_and_profiles_are_never_unpacked() -> None:
     bomb = zlib.compress(bytes(64 << 20), 9)
-    ornaments = chunk(b"iCCP", b"x\0\0" + bomb) + chunk(b"zTXt", b"k\0\0" + bomb) * 20 + chunk(b"acTL", b"")
+    ancillary = chunk(b"iCCP", b"x\0\0" + bomb) + chunk(b"zTXt", b"k\0\0" + bomb) * 20 + chunk(b"acTL", b"")
     for picture in (scene(20, 16), scene(20, 16).quantize(16)):
         body = save(picture, "PNG")
-        assert (Decoder(CROPPED).decode(body[:33] + ornaments + body[33:]) == Decoder(CROPPED).decode(body)).all()
+        assert (Decoder(CROPPED).decode(body[:33] + ancillary + body[33:]) == Decoder(CROPPED).decode(body)).all()
 
 
 def flooded() -> dict[str, bytes]:
@@ -113,19 +113,19 @@ def flooded() -> dict[str, bytes]:
     }
 
 
-def test_floods_are_refused_before_they_cost() -> None:
+def test_files_with_too_many_parts_are_refused_early() -> None:
     for name, body in flooded().items():
         assert isinstance(refused(body), InvalidInput), name
 
 
-def test_a_progressive_jpeg_may_not_have_endless_scans() -> None:
+def test_a_progressive_jpeg_with_too_many_scans_is_refused() -> None:
     body = save(scene(400, 300), "JPEG", progressive=True)
     last = body.rindex(b"\xff\xda")
     scans = body[:last] + body[last:-2] * 2000 + body[-2:]
     assert isinstance(refused(scans, Decoder(CROPPED, max_pixels=1_000_000)), TooLarge)
 
 
-def test_run_length_bmp_fax_tiff_and_float_pixels_are_named() -> None:
+def test_refusals_name_run_length_bmp_fax_tiff_and_float_pixels() -> None:
     bmp = bytearray(save(scene(20, 16).quantize(16), "BMP"))
     bmp[30] = 1
     assert "run-length" in str(refused(bytes(bmp)))
@@ -133,15 +133,15 @@ def test_run_length_bmp_fax_tiff_and_float_pixels_are_named() -> None:
     assert "8 or 16 bits" in str(refused(save(scene(20, 16).convert("F"), "TIFF")))
 
 
-def test_a_jpeg_that_libjpeg_only_warns_about_is_shown() -> None:
+def test_a_jpeg_with_only_libjpeg_warnings_is_decoded() -> None:
     for picture in (scene(64, 64), scene(64, 64).convert("CMYK")):
         body, decoder = save(picture, "JPEG"), Decoder(CROPPED)
         with_junk = body[:-2] + b"junk" * 20 + body[-2:]
-        apart = decoder.decode(with_junk).astype(int) - decoder.decode(body)
-        assert np.abs(apart).max() <= 2
+        difference = decoder.decode(with_junk).astype(int) - decoder.decode(body)
+        assert np.abs(difference).max() <= 2
 
 
-def test_pillows_warnings_stay_inside() -> None:
+def test_warnings_of_pillow_are_suppressed() -> None:
     body = bytearray(save(scene(20, 16), "TIFF"))
     (start,) = struct.unpack_from("<I", body, 4)
     (count,) = struct.unpack_from("<H", body, start)
@@ -199,7 +199,7 @@ def test_arbitrary_bytes_give_a_plain_refusal(start: bytes, rest: bytes) -> None
     assert len(outcome(decoder, start + rest)) > 0
 
 
-def test_a_hostile_file_does_not_hurt_the_next_one() -> None:
+def test_a_hostile_file_does_not_affect_the_next_one() -> None:
     decoder = Decoder(GREY)
     digit = Image.fromarray(np.arange(784, dtype=np.uint16).reshape(28, 28).astype(np.uint8))
     body = save(digit, "PNG")
@@ -210,8 +210,8 @@ def test_a_hostile_file_does_not_hurt_the_next_one() -> None:
         assert (decoder.decode(body)[..., 0] == np.asarray(digit)).all()
 
 
-def test_libtiff_says_nothing_on_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
-    """Found by the fuzzer: each damaged TIFF wrote lines into the log."""
+def test_libtiff_writes_nothing_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+    """Found by the fuzzer: each damaged TIFF wrote lines into the server's log."""
     for name, compression in (("checksum", "tiff_adobe_deflate"), ("codes", "tiff_lzw")):
         body = bytearray(save(scene(160, 120), "TIFF", compression=compression))
         body[100:2000:7] = bytes(len(body[100:2000:7]))
@@ -219,10 +219,10 @@ def test_libtiff_says_nothing_on_standard_error(capfd: pytest.CaptureFixture[str
     assert capfd.readouterr().err == ""
 
 
-def test_what_the_fuzzer_found_stays_fixed() -> None:
-    found = sorted(path for path in HOSTILE.iterdir() if path.suffix != ".md")
-    assert found
-    for path in found:
+def test_files_found_by_the_fuzzer_are_handled() -> None:
+    paths = sorted(path for path in HOSTILE.iterdir() if path.suffix != ".md")
+    assert paths
+    for path in paths:
         assert complaint(path.read_bytes()) == "", path
 
 

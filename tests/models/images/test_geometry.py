@@ -1,3 +1,5 @@
+"""The arithmetic of resize and centre crop."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -14,7 +16,7 @@ IMAGENET = Preprocessing(3, 256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.22
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000))
-def test_the_crop_lies_in_the_image_and_is_square_in_the_resized(width: int, height: int) -> None:
+def test_the_crop_lies_in_the_image_and_is_square(width: int, height: int) -> None:
     left, top, right, bottom = crop_box(width, height, IMAGENET)
     assert -1e-6 <= left < right <= width + 1e-6
     assert -1e-6 <= top < bottom <= height + 1e-6
@@ -22,7 +24,7 @@ def test_the_crop_lies_in_the_image_and_is_square_in_the_resized(width: int, hei
 
 
 @pytest.mark.parametrize("size", [(500, 375), (375, 500), (256, 256), (1000, 300)])
-def test_resizing_the_box_is_resizing_all_and_cropping(size: tuple[int, int]) -> None:
+def test_resizing_the_box_equals_resizing_the_image_and_cropping(size: tuple[int, int]) -> None:
     smooth = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
     image = Image.fromarray(smooth).resize(size, Image.Resampling.BICUBIC)
     width, height = size

@@ -1,4 +1,4 @@
-"""Resizing a box, turning, and laying on white, against Pillow doing the same to the whole image."""
+"""Resizing a box, applying the orientation and blending with white, compared with Pillow on the full image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.images.resize import Box, Pixels, block_factor, region, within
 from tests.pictures import RESAMPLERS, scene
 
 TRANSPOSE = Image.Transpose
-TURNS = {
+TRANSPOSITIONS = {
     2: TRANSPOSE.FLIP_LEFT_RIGHT,
     3: TRANSPOSE.ROTATE_180,
     4: TRANSPOSE.FLIP_TOP_BOTTOM,
@@ -38,7 +38,7 @@ def pixels_of(image: Image.Image) -> Pixels:
     corners=st.tuples(*[st.floats(0, 1)] * 4),
     size=st.integers(1, 64),
 )
-def test_a_part_gives_what_the_whole_gives(
+def test_resizing_a_region_equals_resizing_the_box_of_the_image(
     name: str, mode: str, width: int, height: int, corners: tuple[float, ...], size: int
 ) -> None:
     image = scene(width, height).convert(mode)
@@ -53,9 +53,9 @@ def test_a_part_gives_what_the_whole_gives(
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_turning_and_boxes_agree(orientation: int) -> None:
+def test_boxes_are_rotated_like_the_image(orientation: int) -> None:
     stored = scene(50, 30)
-    shown = stored.transpose(TURNS[orientation]) if orientation in TURNS else stored
+    shown = stored.transpose(TRANSPOSITIONS[orientation]) if orientation in TRANSPOSITIONS else stored
     assert (upright(pixels_of(stored), orientation) == pixels_of(shown)).all()
     box = (3, 5, 17, 24)
     left, top, right, bottom = (int(side) for side in stored_box(box, orientation, *stored.size))
@@ -63,14 +63,14 @@ def test_turning_and_boxes_agree(orientation: int) -> None:
     assert (upright(pixels_of(cut), orientation) == pixels_of(shown.crop(box))).all()
 
 
-def test_turns_are_those_of_pillow() -> None:
+def test_orientations_agree_with_pillow() -> None:
     for orientation in range(1, 9):
         image = scene(20, 16)
         image.getexif()[0x0112] = orientation
         assert (upright(pixels_of(image), orientation) == pixels_of(ImageOps.exif_transpose(image))).all()
 
 
-def test_alpha_on_white_and_luma_are_pillows() -> None:
+def test_blending_with_white_and_luma_agree_with_pillow() -> None:
     image = scene(64, 64)
     image.putalpha(Image.radial_gradient("L").resize(image.size))
     white = Image.new("RGBA", image.size, "white")
@@ -79,13 +79,13 @@ def test_alpha_on_white_and_luma_are_pillows() -> None:
     assert (luma(pixels_of(composed)) == pixels_of(composed.convert("L"))).all()
 
 
-def test_blocks_leave_three_pixels_for_each_of_the_target() -> None:
+def test_block_reduction_leaves_three_pixels_per_target_pixel() -> None:
     for scale in (1.0, 5.99, 6.0, 7.5, 31.0):
         factor = block_factor((0, 0, 20 * scale, 30 * scale), 10)
         assert factor == (1 if scale < 3 else int(2 * scale / 3))
 
 
 @given(maximum=st.integers(1, 65_535), value=st.integers(0, 65_535))
-def test_eight_bits_round_and_saturate(maximum: int, value: int) -> None:
+def test_conversion_to_eight_bits_rounds_and_saturates(maximum: int, value: int) -> None:
     found = int(to_eight_bits(np.array([value], np.uint16), maximum)[0])
     assert abs(found - min(255.0, value * 255 / maximum)) <= 0.5

@@ -1,3 +1,5 @@
+"""Verified downloads, resumed after an interruption, from a local server."""
+
 from __future__ import annotations
 
 import hashlib
@@ -16,7 +18,7 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Server(ThreadingHTTPServer):
-    """Serves CONTENT with ranges, notes what was asked for, and cuts the answer off after `cut` bytes if told so."""
+    """Serves CONTENT with support for ranges, records the requested ranges, and truncates the answer after `cut` bytes if set."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -32,14 +34,14 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        asked = self.headers["Range"]
-        self.server.ranges.append(asked)
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+        requested = self.headers["Range"]
+        self.server.ranges.append(requested)
+        start = int(requested.removeprefix("bytes=").removesuffix("-")) if requested else 0
         if start >= len(CONTENT):
             self.send_error(416)
             return
         rest = CONTENT[start:]
-        self.send_response(206 if asked else 200)
+        self.send_response(206 if requested else 200)
         self.send_header("Content-Length", str(len(rest)))
         self.end_headers()
         self.wfile.write(rest[: self.server.cut])
@@ -65,29 +67,29 @@ def test_a_file_is_fetched_once(server: Server, tmp_path: Path) -> None:
     assert server.ranges == [None]
 
 
-def test_an_interrupted_download_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
+def test_an_interrupted_download_is_resumed(server: Server, tmp_path: Path) -> None:
     server.cut = 300_000
     with pytest.raises(ArtifactError, match="by hand"):
         download(server.url, DIGEST[:8], tmp_path)
     server.cut = None
-    got = (tmp_path / "net-abcd.pth.part").stat().st_size
-    assert 0 < got <= 300_000
+    received = (tmp_path / "net-abcd.pth.part").stat().st_size
+    assert 0 < received <= 300_000
     assert download(server.url, DIGEST[:8], tmp_path).read_bytes() == CONTENT
-    assert server.ranges[1] == f"bytes={got}-"
+    assert server.ranges[1] == f"bytes={received}-"
 
 
-def test_a_whole_part_is_only_verified(server: Server, tmp_path: Path) -> None:
+def test_a_complete_partial_file_is_only_verified(server: Server, tmp_path: Path) -> None:
     (tmp_path / "net-abcd.pth.part").write_bytes(CONTENT)
     assert download(server.url, DIGEST[:8], tmp_path).read_bytes() == CONTENT
 
 
-def test_another_file_is_refused_and_deleted(server: Server, tmp_path: Path) -> None:
+def test_an_unexpected_file_is_refused_and_deleted(server: Server, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="not the expected file"):
         download(server.url, "00000000", tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_without_a_network_the_error_says_what_to_do(server: Server, tmp_path: Path) -> None:
+def test_without_a_connection_the_error_names_the_manual_step(server: Server, tmp_path: Path) -> None:
     url = server.url.replace(str(server.server_port), "9")
     with pytest.raises(ArtifactError, match=f"put it into {tmp_path}"):
         download(url, DIGEST, tmp_path)

@@ -1,4 +1,4 @@
-"""timm and torchvision stand beside: these are small modules with the same faces."""
+"""Networks of timm and torchvision, which are replaced by small modules with the same interface: they are not installed here."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ class Classifier(nn.Sequential):
 
 @pytest.fixture
 def timm(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
-    """Notes which networks were asked for, and whether with weights."""
-    asked = []
+    """Replaces timm. Returns a list that records the requested networks, and whether with weights."""
+    requested = []
 
     def create_model(name: str, pretrained: bool) -> nn.Module:
-        asked.append((name, pretrained))
+        requested.append((name, pretrained))
         if name == "nothing":
             raise RuntimeError("Unknown model (nothing)\nmore")
         return Classifier()
 
     package, data = ModuleType("timm"), ModuleType("timm.data")
     known = {"input_size": (3, 224, 224), "crop_pct": 0.95, "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
-    faces: dict[ModuleType, dict[str, Callable[..., Any]]] = {
+    functions: dict[ModuleType, dict[str, Callable[..., Any]]] = {
         package: {"create_model": create_model},
         data: {"resolve_model_data_config": lambda net: known | {"interpolation": "bicubic"}},
     }
-    for module, face in faces.items():
-        for name, function in face.items():
+    for module, members in functions.items():
+        for name, function in members.items():
             setattr(module, name, function)
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    return asked
+    return requested
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", package)
 
 
-def test_timm_knows_the_preprocessing(timm: list[tuple[str, bool]]) -> None:
+def test_timm_networks_come_with_labels_and_preprocessing(timm: list[tuple[str, bool]]) -> None:
     model = find_hub_model("timm", "resnet18.a1_in1k", None)
     assert timm == [("resnet18.a1_in1k", True)]
     steps = model.steps(Description())
@@ -72,7 +72,7 @@ def test_timm_knows_the_preprocessing(timm: list[tuple[str, bool]]) -> None:
 
 
 @pytest.mark.usefixtures("timm")
-def test_weights_of_ones_own_say_nothing_of_labels(tmp_path: Path) -> None:
+def test_the_users_own_weights_come_without_labels(tmp_path: Path) -> None:
     weights = Classifier().state_dict() | {"2.bias": torch.full((1000,), 7.0)}
     torch.save(weights, tmp_path / "w.pth")
     model = find_hub_model("timm", "resnet18", tmp_path / "w.pth")
@@ -84,7 +84,7 @@ def test_weights_of_ones_own_say_nothing_of_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("torchvision")
-def test_torchvision_knows_labels_and_preprocessing() -> None:
+def test_torchvision_networks_come_with_labels_and_preprocessing() -> None:
     model = find_hub_model("torchvision", "resnet50", None)
     assert model.steps(Description()).resize == 232
     assert model.known.labels is not None
@@ -92,12 +92,12 @@ def test_torchvision_knows_labels_and_preprocessing() -> None:
 
 
 @pytest.mark.usefixtures("timm")
-def test_a_network_that_is_not_there() -> None:
+def test_an_unknown_network_is_refused_with_the_reason() -> None:
     with pytest.raises(ArtifactError, match=r"Unknown model \(nothing\)\); without a network"):
         find_hub_model("timm", "nothing", None)
 
 
-def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_refused_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ArtifactError, match=r"convoy-serve\[hubs\]"):
         find_hub_model("timm", "resnet18", None)

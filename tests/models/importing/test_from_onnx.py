@@ -1,3 +1,5 @@
+"""Importing ONNX files: equal answers, and the reasons for refusals."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -19,7 +21,7 @@ FLOWERS = Description(("rose", "tulip", "lily", "aster"), mean=(0.5, 0.5, 0.5), 
 
 
 @pytest.mark.parametrize("changes", [{}, {"softmax": True}, {"external": True}, {"shape": (1, 3, SIDE, SIDE)}])
-def test_a_network_becomes_an_artifact_that_answers_the_same(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_an_imported_network_gives_the_same_answers(tmp_path: Path, changes: dict[str, Any]) -> None:
     file = write_net(tmp_path / "net.onnx", **changes)
     artifact = import_onnx("flowers", file, FLOWERS, tmp_path / "out")
     manifest = artifact.manifest
@@ -38,7 +40,7 @@ def test_a_network_becomes_an_artifact_that_answers_the_same(tmp_path: Path, cha
 
 
 @pytest.mark.parametrize("external", [False, True])
-def test_the_working_folder_may_hold_weights_of_its_own(
+def test_a_weights_file_in_the_working_directory_is_not_touched(
     external: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = write_net(tmp_path / "net.onnx", external=external)
@@ -49,13 +51,13 @@ def test_the_working_folder_may_hold_weights_of_its_own(
         artifact = import_onnx("flowers", file, FLOWERS, out)
         assert (artifact.folder / WEIGHTS).stat().st_size >= 8 * 48 * 4
     assert (elsewhere / WEIGHTS).read_bytes() == b"months of training"
-    assert sorted(one.name for one in elsewhere.iterdir()) == ["out", WEIGHTS]
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["out", WEIGHTS]
 
 
-def test_a_side_that_the_file_leaves_open_is_said(tmp_path: Path) -> None:
+def test_the_description_sets_an_image_side_that_the_file_leaves_open(tmp_path: Path) -> None:
     file = write_net(tmp_path / "net.onnx", shape=("n", 3, "h", "w"))
-    said = Description(FLOWERS.labels, resize=12, size=SIDE)
-    assert import_onnx("flowers", file, said, tmp_path / "out").manifest.preprocessing.resize == 12
+    description = Description(FLOWERS.labels, resize=12, size=SIDE)
+    assert import_onnx("flowers", file, description, tmp_path / "out").manifest.preprocessing.resize == 12
 
 
 @pytest.mark.parametrize(
@@ -86,29 +88,31 @@ def test_a_side_that_the_file_leaves_open_is_said(tmp_path: Path) -> None:
         ({"pixels": "glare"}, "answers a black and a white image with NaN or infinity"),
     ],
 )
-def test_what_cannot_be_served_is_refused_with_the_reason(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+def test_a_network_that_cannot_be_served_is_refused_with_the_reason(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
     file = write_net(tmp_path / "net.onnx", **changes)
     with pytest.raises(ArtifactError, match=words):
         import_onnx("flowers", file, FLOWERS, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_class_that_is_masked_is_served(tmp_path: Path) -> None:
-    """Minus infinity is the logit of a class that is ruled out, and has a probability: 0."""
+def test_a_network_with_a_masked_class_is_imported(tmp_path: Path) -> None:
+    """Minus infinity is the logit of an excluded class, whose probability is 0."""
     artifact = import_onnx("flowers", write_net(tmp_path / "net.onnx", mask=-np.inf), FLOWERS, tmp_path / "out")
     assert artifact.manifest.parity["largest_relative_difference"] <= 1e-4
     logits = load_engine(artifact.image_model, 1).run(np.full((1, SIDE, SIDE, 3), 7, np.uint8))
     assert np.isneginf(logits).tolist() == [[False, True, False, False]]
 
 
-def test_weights_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_external_weights_are_refused(tmp_path: Path) -> None:
     file = write_net(tmp_path / "net.onnx", external=True)
     (tmp_path / "net.data").unlink()
     with pytest.raises(ArtifactError, match=r"net\.data, which is not in"):
         import_onnx("flowers", file, FLOWERS, tmp_path / "out")
 
 
-def test_weights_that_were_cut_short(tmp_path: Path) -> None:
+def test_truncated_external_weights_are_refused(tmp_path: Path) -> None:
     file = write_net(tmp_path / "net.onnx", external=True)
     data = tmp_path / "net.data"
     data.write_bytes(data.read_bytes()[:100])
@@ -118,23 +122,23 @@ def test_weights_that_were_cut_short(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
-def test_a_file_that_was_cut_short(tmp_path: Path, share: float) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
     file = write_net(tmp_path / "net.onnx")
-    whole = file.read_bytes()
-    file.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(ArtifactError, match="cut short"):
+    graph = file.read_bytes()
+    file.write_bytes(graph[: int(len(graph) * share)])
+    with pytest.raises(ArtifactError, match="is truncated"):
         import_onnx("flowers", file, FLOWERS, tmp_path / "out")
 
 
 @pytest.mark.parametrize("content", [b"", b"no graph at all", b"\x08\x08"])
-def test_what_is_no_onnx_file(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_onnx_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "net.onnx").write_bytes(content)
-    with pytest.raises(ArtifactError, match="no ONNX file"):
+    with pytest.raises(ArtifactError, match="is not an ONNX file"):
         import_onnx("flowers", tmp_path / "net.onnx", FLOWERS, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("description", "words"),
     [
         (Description(), "has 4 classes without names"),
         (Description(("a", "b")), "2 labels, but the network has 4"),
@@ -146,6 +150,6 @@ def test_what_is_no_onnx_file(tmp_path: Path, content: bytes) -> None:
         (Description(FLOWERS.labels, mean=(0.5, np.nan, 0.5)), "finite"),
     ],
 )
-def test_what_is_said_must_fit(tmp_path: Path, said: Description, words: str) -> None:
+def test_a_description_must_fit_the_network(tmp_path: Path, description: Description, words: str) -> None:
     with pytest.raises(ArtifactError, match=words):
-        import_onnx("flowers", write_net(tmp_path / "net.onnx"), said, tmp_path / "out")
+        import_onnx("flowers", write_net(tmp_path / "net.onnx"), description, tmp_path / "out")

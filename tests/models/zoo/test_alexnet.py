@@ -1,3 +1,5 @@
+"""AlexNet: response normalisation and the two towers."""
+
 from __future__ import annotations
 
 import torch
@@ -6,13 +8,13 @@ from torch.testing import assert_close
 from models.zoo.alexnet import ResponseNorm, alexnet_two_towers
 
 
-def test_response_norm_is_the_papers_formula() -> None:
+def test_response_norm_equals_the_formula_of_the_paper() -> None:
     maps = torch.randn(2, 8, 3, 3)
     squares = torch.nn.functional.pad(maps.square(), (0, 0, 0, 0, 2, 2)).unfold(1, 5, 1).sum(-1)
     assert_close(ResponseNorm()(maps), maps / (2 + 1e-4 * squares) ** 0.75)
 
 
-def test_towers_do_not_see_each_others_maps() -> None:
+def test_towers_normalise_their_maps_separately() -> None:
     maps = torch.randn(1, 8, 3, 3)
     other = torch.cat([maps[:, :4], torch.randn(1, 4, 3, 3)], 1)
     norm = ResponseNorm(towers=2)

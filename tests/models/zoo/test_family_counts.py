@@ -1,4 +1,4 @@
-"""Members of families that the registry does not list: their builders take any depth and width."""
+"""Parameter and MAC counts of family members that the registry does not list: the builders take any depth and width."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def check(shared: Path, name: str, net: nn.Module) -> None:
     ("layers", "factor", "classes"),
     [(22, 8, 10), (28, 12, 10), (40, 1, 10), (40, 2, 10), (40, 8, 10), (40, 10, 10), (28, 10, 100)],
 )
-def test_wide_resnets_of_any_depth_and_width(shared: Path, layers: int, factor: int, classes: int) -> None:
+def test_wide_resnets_have_the_published_counts(shared: Path, layers: int, factor: int, classes: int) -> None:
     with torch.device("meta"):
         net = wrn(layers, factor, classes)
     check(shared, f"wrn_{layers}_{factor}_cifar{classes}", net)
 
 
 @pytest.mark.parametrize("columns", range(1, 7))
-def test_fractalnets_of_any_number_of_columns(shared: Path, columns: int) -> None:
+def test_fractalnets_have_the_published_counts(shared: Path, columns: int) -> None:
     with torch.device("meta"):
         net = FractalNet(THIN, columns, 100)
     check(shared, f"fractalnet_thin_C{columns}", net)

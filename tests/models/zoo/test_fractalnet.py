@@ -1,3 +1,5 @@
+"""FractalNet: blocks, joins, drop-path and the deepest column."""
+
 from __future__ import annotations
 
 import pytest
@@ -27,7 +29,7 @@ def test_two_columns_are_the_mean_of_one_and_of_two_convolutions() -> None:
     assert_close(block(x), (block.run_column(x, 0) + block.run_column(x, 1)) / 2)
 
 
-def test_a_join_is_the_mean_of_what_survives_and_something_always_does() -> None:
+def test_a_join_is_the_mean_of_the_surviving_inputs_of_which_there_is_at_least_one() -> None:
     inputs = [torch.full((1,), value) for value in (1.0, 2.0, 6.0)]
     assert join(inputs, 0.0).item() == 3.0
     torch.manual_seed(0)
@@ -50,7 +52,7 @@ def test_global_drop_path_uses_one_column_through_all_blocks() -> None:
     assert {(True, False, True, False), (False, True, False, True), (True, True, True, True)} <= reached
 
 
-def test_the_deepest_column_alone_answers_when_asked_to() -> None:
+def test_the_deepest_column_can_be_used_alone() -> None:
     net = small(3).eval()
     net.answer = "deepest"
     x = torch.randn(2, 3, 8, 8)

@@ -1,3 +1,5 @@
+"""GoogLeNet: module widths and auxiliary classifiers."""
+
 from __future__ import annotations
 
 import json
@@ -9,11 +11,11 @@ from models.architectures.counts import count_params
 from models.zoo.googlenet import MODULES, googlenet, googlenet_paper
 
 
-def test_modules_are_as_wide_as_table_1() -> None:
+def test_modules_have_the_widths_of_table_1() -> None:
     assert [widths.total for widths in MODULES.values()] == [256, 480, 512, 512, 512, 528, 832, 832, 1024]
 
 
-def test_auxiliary_classifiers_are_there_in_training_only() -> None:
+def test_auxiliary_classifiers_exist_only_for_training() -> None:
     with torch.device("meta"):
         served, trained = googlenet_paper().eval(), googlenet_paper(auxiliaries=True)
         answers = trained.with_auxiliaries(torch.zeros(2, 3, 224, 224))

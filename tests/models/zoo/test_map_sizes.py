@@ -1,4 +1,4 @@
-"""Sides of the maps in every network, as the papers and their tables give them."""
+"""Sides of the feature maps in every network, as published."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ BY_NAME = {
 
 
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if not name.endswith("_cifar")])
-def test_maps_have_the_sides_of_the_papers(name: str) -> None:
+def test_maps_have_the_published_sides(name: str) -> None:
     architecture = find_architecture(name)
     operations = trace(build_without_numbers(architecture), architecture.input).operations
     sides = {
-        one.output[-1]
-        for one in operations
-        if len(one.output) == MAPS and one.kind.startswith(("conv", "max pool", "a"))
+        operation.output[-1]
+        for operation in operations
+        if len(operation.output) == MAPS and operation.kind.startswith(("conv", "max pool", "a"))
     }
     usual = THREE_STAGES if architecture.input[1] == 32 else HALVED_TO_SEVEN
     expected = BY_NAME.get(name) or BY_FAMILY.get(architecture.family, usual)

@@ -1,4 +1,4 @@
-"""Every architecture's ONNX graphs against torch, with random weights."""
+"""ONNX graphs of architectures compared with torch, with random weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from models.zoo.registry import find_architecture
 QUICK = {"alexnet_cifar"}
 SMALL = ("lenet5", "lenet5_modern", "zfnet_cifar", "vgg_cifar", "resnet20", "squeezenet_cifar")
 
-# The exporter's own internals warn of each other.
+# The exporter raises these warnings itself.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

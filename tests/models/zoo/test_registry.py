@@ -1,4 +1,4 @@
-"""Architectures against their papers' counts."""
+"""Architectures compared with published counts, layer sizes and checkpoints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from models.zoo.lenet import BITMAPS, C3_INPUTS, LeNet5, PartialConv
 from models.zoo.registry import ARCHITECTURES, find_architecture
 from models.zoo.resnet import resnet20
 
-# The reference sheet's name of each architecture that has another one there.
+# Names in the reference sheet that differ from ours.
 SHEET_NAMES = {
     "lenet5": "lenet5_1998",
     "alexnet_two_towers": "alexnet_original",
@@ -46,28 +46,28 @@ SHEET_NAMES = {
     name: f"{name}_cifar10"
     for name in ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "preresnet110", "preresnet164")
 }
-# The sheet lists these with another number of classes or in prose only: FractalNet-20 and -40, section 2.
+# The sheet lists these with another number of classes, or only in its text: FractalNet-20 and -40, section 2.
 SHEET_PROSE = {"fractalnet20": (33_734_922, 845_222_912), "fractalnet40": (76_174_884, 2_036_123_648)}
 
 FACTS = read_facts()
 OURS = [name for name in ARCHITECTURES if name.endswith("_cifar")]
 
 
-def test_facts_are_of_every_architecture_in_the_registrys_order() -> None:
+def test_facts_list_every_architecture_in_the_order_of_the_registry() -> None:
     assert list(FACTS) == list(ARCHITECTURES)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_facts_are_recounted_and_torch_counts_the_same(name: str) -> None:
+def test_facts_equal_a_recount_and_the_count_of_torch(name: str) -> None:
     architecture = ARCHITECTURES[name]
     assert survey(architecture) == FACTS[name]
-    if name != "lenet5":  # whose radial basis output is a matrix product to torch
+    if name != "lenet5":  # torch counts its radial basis output as a matrix product
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             build_without_numbers(architecture)(torch.zeros(1, *architecture.input, device="meta"))
         assert counter.get_total_flops() == 2 * FACTS[name].macs
 
 
-def test_facts_are_those_of_the_reference_sheet(shared: Path) -> None:
+def test_facts_agree_with_the_reference_sheet(shared: Path) -> None:
     sheet = {row["name"]: row for row in json.loads((shared / "reference" / "architectures.json").read_text())}
     expected = {
         name: (sheet[other]["params"], sheet[other]["macs"])
@@ -78,7 +78,7 @@ def test_facts_are_those_of_the_reference_sheet(shared: Path) -> None:
     assert set(ARCHITECTURES) - set(expected) - set(SHEET_PROSE) == set(OURS)
 
 
-def test_unknown_architecture_names_the_nearest() -> None:
+def test_an_unknown_architecture_suggests_the_closest_one() -> None:
     with pytest.raises(NotFound, match="resnet20"):
         find_architecture("resnet-20")
 
@@ -88,7 +88,7 @@ def test_lenet_connection_table_has_sixty_kernels() -> None:
     assert all(len(code.replace("|", "")) == 84 for code in BITMAPS)
 
 
-def test_lenet_layers_have_the_papers_numbers_of_weights() -> None:
+def test_lenet_layers_have_the_published_numbers_of_weights() -> None:
     net = LeNet5()
     layers = {"c1": 156, "s2": 12, "c3": 1_516, "s4": 32, "c5": 48_120, "f6": 10_164, "output": 0}
     assert {name: count_params(net.get_submodule(name)) for name in layers} == layers
@@ -100,7 +100,7 @@ def test_lenet_subsampling_sums_rather_than_averages() -> None:
     assert net.s2(torch.ones(1, 6, 4, 4)).unique().tolist() == [4.0]
 
 
-def test_dense_c3_is_the_partial_one() -> None:
+def test_the_exported_dense_c3_equals_the_partial_one() -> None:
     net = LeNet5().eval()
     images = torch.randn(3, 1, 32, 32)
     before = net(images)
@@ -108,7 +108,7 @@ def test_dense_c3_is_the_partial_one() -> None:
     torch.testing.assert_close(net.for_export()(images), before)
 
 
-def test_lenet_answers_minus_half_the_squared_distance() -> None:
+def test_lenet_logits_are_minus_half_the_squared_distance() -> None:
     net = LeNet5()
     point = torch.randn(2, 84)
     distances = (point[:, None] - net.output.codes[None]).square().sum(2)
@@ -155,14 +155,14 @@ def test_keys_and_shapes_are_those_of_the_public_checkpoints(shared: Path, layou
 def test_layers_have_the_published_sizes(name: str, sizes: list[int]) -> None:
     architecture = find_architecture(name)
     operations = trace(build_without_numbers(architecture), architecture.input).operations
-    shapes = [one.output for one in operations if one.kind.startswith(("conv", "max pool"))]
+    shapes = [operation.output for operation in operations if operation.kind.startswith(("conv", "max pool"))]
     assert [shape[-1] for shape in shapes] == sizes
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_cifar_forms_are_cheap_enough_to_train_on_a_cpu(name: str) -> None:
+def test_cifar_variants_are_cheap_enough_to_train_on_a_cpu(name: str) -> None:
     assert 9e6 < FACTS[name].macs < 25e6
 
 
-def test_shortcut_adds_no_parameters() -> None:
+def test_the_cifar_shortcut_adds_no_parameters() -> None:
     assert count_params(resnet20().layer2[0].get_submodule("downsample")) == 0

@@ -1,3 +1,5 @@
+"""Stochastic depth: survival probabilities, training and testing."""
+
 from __future__ import annotations
 
 import pytest
@@ -21,7 +23,7 @@ def test_survival_falls_linearly_to_a_half() -> None:
     assert sum(probabilities) == pytest.approx(40.25)
 
 
-def test_a_dropped_block_passes_its_input_and_keeps_its_statistics() -> None:
+def test_a_dropped_block_passes_its_input_and_does_not_update_its_statistics() -> None:
     block = BasicBlock(4, 4, 1).train()
     block.survival = 0.0
     x = torch.rand(2, 4, 5, 5)
@@ -36,7 +38,7 @@ def test_testing_scales_the_branch_and_training_does_not() -> None:
     assert_close(block(x), torch.relu(x + 0.25 * block.branch(x)))
 
 
-def test_one_draw_per_block_and_batch() -> None:
+def test_a_block_is_kept_or_dropped_for_the_whole_batch() -> None:
     torch.manual_seed(0)
     block = BasicBlock(1, 1, 1).train()
     block.survival = 0.5
@@ -45,5 +47,5 @@ def test_one_draw_per_block_and_batch() -> None:
     assert 0 < sum(kept) < 40
 
 
-def test_the_form_for_cifar_never_drops_its_first_unit_often() -> None:
+def test_the_cifar_variant_rarely_drops_its_first_unit() -> None:
     assert survivals(stochastic_depth_cifar())[0] > 0.96

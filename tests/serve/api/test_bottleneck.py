@@ -1,3 +1,5 @@
+"""The profile of a server: stages, busy resources and the bottleneck."""
+
 from __future__ import annotations
 
 import os
@@ -17,7 +19,7 @@ from serve.telemetry.mmap_store import MmapWriter
 from serve.telemetry.recorder import Metrics, ModelRecorder, observe
 from serve.telemetry.request_timings import STAGES
 
-STAGES_OF_ONE = (0.001, 0.002, 0.003, 0.004, 0.005, 0.006)
+STAGE_SECONDS = (0.001, 0.002, 0.003, 0.004, 0.005, 0.006)
 
 
 @pytest.fixture
@@ -26,14 +28,14 @@ def settings() -> Settings:
 
 
 def profiled(tmp_path: Path, settings: Settings, engine: float, loop: float, cores: float = 0.0) -> dict[str, Any]:
-    """The profile of ten requests in a window of two seconds; `engine`, `loop` and `cores` are busy seconds in it."""
+    """The profile of ten requests in a window of two seconds. `engine`, `loop` and `cores` are busy seconds."""
     metrics = Metrics(MmapWriter(tmp_path))
     recorder = ModelRecorder(metrics, "net", "1")
     recorder.request((9.0,) * 6)  # before the window
     recorder.flush()
     before = read(tmp_path)
     for _ in range(10):
-        recorder.request(STAGES_OF_ONE)
+        recorder.request(STAGE_SECONDS)
     recorder.flush()
     metrics.values(BUSY, model="net", version="1")[0] += engine
     metrics.values(LOOP_BUSY)[0] += loop
@@ -56,7 +58,9 @@ def test_stages_cover_the_window_only_and_add_up(tmp_path: Path, settings: Setti
 def test_the_busiest_resource_is_the_bottleneck(tmp_path: Path, settings: Settings) -> None:
     document = profiled(tmp_path, settings, engine=1.9, loop=0.4)
     assert document["bottleneck"] == "engine of net: 95% busy"
-    assert {one["name"]: one["busy"] for one in document["resources"]}["event loop"] == pytest.approx(0.2)
+    assert {resource["name"]: resource["busy"] for resource in document["resources"]}["event loop"] == pytest.approx(
+        0.2
+    )
 
 
 def test_an_idle_server_names_the_longest_stage(tmp_path: Path, settings: Settings) -> None:
@@ -65,7 +69,6 @@ def test_an_idle_server_names_the_longest_stage(tmp_path: Path, settings: Settin
 
 
 def test_cores_used_by_other_processes_are_the_bottleneck(tmp_path: Path, settings: Settings) -> None:
-
     document = profiled(tmp_path, settings, engine=0.1, loop=0.1, cores=2.0 * (os.cpu_count() or 1))
     assert document["bottleneck"] == "cores of the machine: 100% busy"
 
@@ -78,10 +81,10 @@ def test_without_requests_there_are_no_stages(tmp_path: Path, settings: Settings
 
 
 @given(st.lists(st.floats(0, 9), min_size=1, max_size=200), st.floats(0.01, 0.99))
-def test_the_quantile_lies_in_the_bucket_of_the_true_one(seconds: list[float], share: float) -> None:
+def test_the_quantile_is_in_the_bucket_of_the_exact_one(seconds: list[float], share: float) -> None:
     histogram = np.zeros(len(SECONDS) + 2)
     observe(histogram, np.array(SECONDS), np.array(seconds))
-    true = float(np.quantile(seconds, share, method="inverted_cdf"))
+    exact = float(np.quantile(seconds, share, method="inverted_cdf"))
     bounds = [0.0, *SECONDS]
-    bucket = int(np.searchsorted(SECONDS, true))
+    bucket = int(np.searchsorted(SECONDS, exact))
     assert bounds[bucket] - 1e-12 <= quantile(histogram[:-1], share) <= bounds[bucket + 1] + 1e-12

@@ -1,3 +1,5 @@
+"""Parameters of a classification request: defaults, checks and error texts."""
+
 from __future__ import annotations
 
 import string
@@ -27,7 +29,7 @@ def test_top_k_is_a_whole_number(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, True, "0.5", None, float("nan"), float("inf"), 10**400, [0.5]])
-def test_threshold_is_a_share(value: Any) -> None:
+def test_threshold_is_a_number_from_0_to_1(value: Any) -> None:
     with pytest.raises(InvalidInput, match=r"threshold is .*; it must be a number from 0 to 1"):
         parse_params({"threshold": value})
 
@@ -43,13 +45,13 @@ def test_flags_are_booleans(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize("text", ["1e400", "0x1", "1_0", "١", "9" * 5000, "-1", "1e9"])
 @pytest.mark.parametrize("name", ["top_k", "threshold"])
-def test_texts_that_are_no_such_numbers(name: str, text: str) -> None:
+def test_texts_that_are_not_numbers_are_refused(name: str, text: str) -> None:
     with pytest.raises(InvalidInput, match=f"{name} is "):
         parse_text_params({name: text})
 
 
 @pytest.mark.parametrize("value", ["a\n", "\n", "ü", "\x7f", "\ud800", "a" * (MAX_ID + 1), "\0"])
-def test_ids_fit_a_header(value: str) -> None:
+def test_an_id_must_fit_a_header(value: str) -> None:
     for check in (check_id, lambda value: parse_params({"id": value})):
         with pytest.raises(InvalidInput, match="it must be a string of at most 128 printable ASCII characters"):
             check(value)
@@ -65,7 +67,7 @@ def test_both_checks_of_an_id_agree(value: str) -> None:
             assert not fits
 
 
-def test_an_error_shows_little_of_a_long_value() -> None:
+def test_an_error_quotes_only_the_start_of_a_long_value() -> None:
     with pytest.raises(InvalidInput) as caught:
         parse_params({"id": "a" * 10**6, "top_k": 1})
     assert len(str(caught.value)) < 200

@@ -1,4 +1,4 @@
-"""Atlases that nobody measured: networks with chosen operations, accuracy, time and power."""
+"""Synthetic atlases: networks with chosen operations, accuracy, time and power."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ def network(name: str, macs: int, top1: float | None, dataset: str = "imagenet1k
     )
 
 
-def cell(of: Network, batch: int, seconds: float, watts: float | None = None, method: Method = "measured") -> Cell:
-    """`seconds` are per image; `watts` above a rest of 10 W."""
+def cell(
+    measured: Network, batch: int, seconds: float, watts: float | None = None, method: Method = "measured"
+) -> Cell:
+    """A measurement of `seconds` an image, with `watts` above an idle power of 10 W."""
     power = None
     if watts is not None:
         power = Power(watts=watts + 10, idle_watts=10, joules_per_image=watts * seconds, source="rapl", method=method)
-    whole = seconds * batch
-    interval = Interval(median=whole, low=whole * 0.98, high=whole * 1.02)
-    return Cell(network=of.key, batch=batch, seconds=interval, runs=9, memory_bytes=1000, power=power)
+    median = seconds * batch
+    interval = Interval(median=median, low=median * 0.98, high=median * 1.02)
+    return Cell(network=measured.key, batch=batch, seconds=interval, runs=9, memory_bytes=1000, power=power)
 
 
 def atlas_of(networks: Sequence[Network], cells: Sequence[Cell]) -> Atlas:

@@ -1,3 +1,5 @@
+"""The choice of a network from an atlas: the Pareto front, and the cheapest one within limits."""
+
 from __future__ import annotations
 
 import pytest
@@ -13,50 +15,60 @@ points = st.lists(st.tuples(st.floats(0.001, 1), st.floats(0, 1)), min_size=1, m
 
 def candidates_of(values: list[tuple[float, float]]) -> list[Candidate]:
     networks = [network(f"n{place}", 1000, top1) for place, (_, top1) in enumerate(values)]
-    return [Candidate(one, cell(one, 1, seconds)) for one, (seconds, _) in zip(networks, values, strict=True)]
+    return [Candidate(net, cell(net, 1, seconds)) for net, (seconds, _) in zip(networks, values, strict=True)]
 
 
-def beats(one: Candidate, other: Candidate) -> bool:
-    return one.cost <= other.cost and one.top1 >= other.top1 and (one.cost, one.top1) != (other.cost, other.top1)
+def dominates(first: Candidate, second: Candidate) -> bool:
+    return (
+        first.cost <= second.cost
+        and first.top1 >= second.top1
+        and (first.cost, first.top1) != (second.cost, second.top1)
+    )
 
 
 @given(points)
-def test_the_front_is_who_nobody_beats(values: list[tuple[float, float]]) -> None:
-    everybody = candidates_of(values)
-    front = pareto_front(everybody)
-    unbeaten = {(one.cost, one.top1) for one in everybody if not any(beats(other, one) for other in everybody)}
-    assert {(one.cost, one.top1) for one in front} == unbeaten
-    assert len(front) == len(unbeaten)
+def test_the_pareto_front_holds_the_candidates_that_no_other_dominates(values: list[tuple[float, float]]) -> None:
+    all_candidates = candidates_of(values)
+    front = pareto_front(all_candidates)
+    undominated = {
+        (candidate.cost, candidate.top1)
+        for candidate in all_candidates
+        if not any(dominates(other, candidate) for other in all_candidates)
+    }
+    assert {(candidate.cost, candidate.top1) for candidate in front} == undominated
+    assert len(front) == len(undominated)
 
 
 @given(points, st.floats(0, 1), st.floats(0.001, 1))
-def test_the_cheapest_is_good_and_fast_enough_and_none_such_costs_less(
+def test_the_cheapest_candidate_within_the_limits_is_chosen(
     values: list[tuple[float, float]], least: float, most: float
 ) -> None:
-    everybody = candidates_of(values)
-    fitting = [one for one in everybody if one.top1 >= least and one.cell.seconds.high <= most]
+    all_candidates = candidates_of(values)
+    fitting = [
+        candidate for candidate in all_candidates if candidate.top1 >= least and candidate.cell.seconds.high <= most
+    ]
     if not fitting:
         with pytest.raises(NotFound):
-            cheapest(everybody, least, most)
+            cheapest(all_candidates, least, most)
         return
-    best = cheapest(everybody, least, most)
+    best = cheapest(all_candidates, least, most)
     assert best in fitting
-    assert best.cost == min(one.cost for one in fitting)
+    assert best.cost == min(candidate.cost for candidate in fitting)
 
 
-def test_what_comes_nearest_is_named() -> None:
+def test_the_error_names_the_nearest_candidate() -> None:
     with pytest.raises(NotFound, match=r"n1 with 60\.0%"):
         cheapest(candidates_of([(0.01, 0.5), (0.02, 0.6), (0.5, 0.9)]), 0.8, 0.1)
 
 
-def test_a_larger_batch_is_cheaper_and_slower_to_answer() -> None:
-    one = network("n", 1000, 0.7)
-    found = candidates(atlas_of([one], [cell(one, 1, 0.010), cell(one, 8, 0.004)]), "imagenet1k")
+def test_a_larger_batch_costs_less_and_takes_longer() -> None:
+    net = network("n", 1000, 0.7)
+    found = candidates(atlas_of([net], [cell(net, 1, 0.010), cell(net, 8, 0.004)]), "imagenet1k")
     assert cheapest(found, 0.5, 0.1).cell.batch == 8
     assert cheapest(found, 0.5, 0.02).cell.batch == 1
 
 
-def test_other_data_sets_and_unknown_accuracies_do_not_compete() -> None:
+def test_only_networks_of_the_data_set_with_known_accuracy_are_candidates() -> None:
     networks = [network("a", 1, 0.7), network("b", 1, 0.9, "cifar10"), network("c", 1, None)]
-    atlas = atlas_of(networks, [cell(one, 1, 0.1) for one in networks])
-    assert [one.network.name for one in candidates(atlas, "imagenet1k")] == ["a"]
+    atlas = atlas_of(networks, [cell(net, 1, 0.1) for net in networks])
+    assert [candidate.network.name for candidate in candidates(atlas, "imagenet1k")] == ["a"]

@@ -1,4 +1,4 @@
-"""What the queue would refuse is refused before it is decoded."""
+"""Admission: a request that the queue would refuse is refused before its images are decoded."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from serve.telemetry.request_timings import RequestTimings
 from tests.pictures import save, scene
 
 MODEL = ModelConfig(name="lenet5-mnist", threads=1)
-LATE = 1e12
+FOREVER = 1e12
 
 
 class CountingDecoder(Decoder):
@@ -54,7 +54,7 @@ class CountingDecoder(Decoder):
 def with_full_queue(
     tmp_path: Path, test: Callable[[DataPlane, Endpoint, CountingDecoder], Coroutine[Any, Any, None]]
 ) -> None:
-    """Runs a test against an endpoint whose engine hangs and whose queue of two rows is full."""
+    """Runs a test with an endpoint whose engine hangs and whose queue is full."""
 
     async def scenario() -> None:
         metrics = Metrics(MmapWriter(tmp_path))
@@ -75,7 +75,7 @@ def with_full_queue(
         decoder = CountingDecoder(endpoint.manifest.preprocessing)
         batcher = Batcher(hang, Slots(1), BatcherLimits(1, 2), LatencyCurve((1,), (0.001,)))
         row = np.zeros((1, 28, 28, 1), np.uint8)
-        waiting = [batcher.submit(row, LATE) for _ in range(3)]
+        waiting = [batcher.submit(row, FOREVER) for _ in range(3)]
         await test(plane, replace(endpoint, decoder=decoder, batcher=batcher), decoder)
         gate.set()
         await asyncio.gather(*waiting)
@@ -88,10 +88,10 @@ def digit() -> bytes:
 
 
 @pytest.mark.parametrize("images", [[digit()], [save(scene(300, 300), "JPEG")], [digit(), digit()]])
-def test_nothing_is_decoded_for_a_full_queue(tmp_path: Path, images: list[bytes]) -> None:
+def test_no_image_is_decoded_while_the_queue_is_full(tmp_path: Path, images: list[bytes]) -> None:
     async def refused(plane: DataPlane, endpoint: Endpoint, decoder: CountingDecoder) -> None:
         with pytest.raises(Overloaded, match="queue full"):
-            await plane.classify(endpoint, RequestContext(RequestTimings(0.0), deadline=LATE), images)
+            await plane.classify(endpoint, RequestContext(RequestTimings(0.0), FOREVER), images)
         assert decoder.decoded == 0
 
     with_full_queue(tmp_path, refused)

@@ -1,3 +1,5 @@
+"""The deadline queue: order, batches, expiry, and the work that waits before a request."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from serve.batching.deadline_queue import NEVER, STEP_SECONDS, Backlog, Deadline
 
 @dataclass(frozen=True)
 class Item:
-    """An entry of the line with a number to tell it by."""
+    """A queue item. `number`: its place in the order of arrival. `most`: limit of the batch it is in."""
 
     number: int
     size: int
@@ -21,11 +23,12 @@ class Item:
     most: int = 99
 
 
-def at_once(size: int) -> float:
+def no_time(size: int) -> float:
+    """A prediction that runs take no time."""
     return 0.0
 
 
-def items(limit: int = 8) -> st.SearchStrategy[list[Item]]:
+def item_lists(limit: int = 8) -> st.SearchStrategy[list[Item]]:
     fields = st.tuples(
         st.integers(1, limit), st.integers(1, 3), st.integers(0, 20), st.booleans(), st.sampled_from((1, 4, 99))
     )
@@ -37,88 +40,88 @@ def items(limit: int = 8) -> st.SearchStrategy[list[Item]]:
     )
 
 
-def filled(entries: list[Item]) -> DeadlineQueue[Item]:
-    line: DeadlineQueue[Item] = DeadlineQueue()
-    for entry in entries:
-        line.push(entry)
-    return line
+def filled(items: list[Item]) -> DeadlineQueue[Item]:
+    queue: DeadlineQueue[Item] = DeadlineQueue()
+    for item in items:
+        queue.push(item)
+    return queue
 
 
-@given(items(), st.integers(8, 16), st.floats(0, 20), st.floats(0, 5))
-def test_taking_until_empty_yields_each_entry_once(entries: list[Item], limit: int, now: float, run: float) -> None:
-    line = filled(entries)
+@given(item_lists(), st.integers(8, 16), st.floats(0, 20), st.floats(0, 5))
+def test_every_item_is_taken_once(items: list[Item], limit: int, now: float, run: float) -> None:
+    queue = filled(items)
     seen: list[Item] = []
-    while line:
-        crowded = line.rows > limit
-        batch, late = line.take(now, limit, lambda size: run)
-        taken = sum(entry.size for entry in batch)
+    while queue:
+        crowded = queue.rows > limit
+        batch, late = queue.take(now, limit, lambda size: run)
+        taken = sum(item.size for item in batch)
         assert taken <= limit
-        assert len(batch) == 1 or all(taken <= entry.most for entry in batch)
-        assert all(entry.deadline >= now for entry in batch)
-        assert all(entry.deadline < now + (run if crowded or entry.most < limit else 0) for entry in late)
-        assert not any(entry.gone for entry in batch + late)
+        assert len(batch) == 1 or all(taken <= item.most for item in batch)
+        assert all(item.deadline >= now for item in batch)
+        assert all(item.deadline < now + (run if crowded or item.most < limit else 0) for item in late)
+        assert not any(item.gone for item in batch + late)
         seen += batch + late
-    assert sorted(entry.number for entry in seen) == [entry.number for entry in entries if not entry.gone]
-    assert line.rows == 0
+    assert sorted(item.number for item in seen) == [item.number for item in items if not item.gone]
+    assert queue.rows == 0
 
 
-def test_only_a_crowded_line_refuses_on_an_estimate() -> None:
+def test_only_a_crowded_queue_drops_items_on_an_estimate() -> None:
     alone = filled([Item(0, 1, 8, 5.0)])
-    assert [entry.number for entry in alone.take(0.0, 8, lambda size: 60.0)[0]] == [0]
-    crowd = filled([Item(number, 1, 8, 5.0 + number) for number in range(10)])
-    batch, late = crowd.take(0.0, 8, lambda size: 7.5)
-    assert [entry.number for entry in late] == [0, 1]
-    assert [entry.number for entry in batch] == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert [item.number for item in alone.take(0.0, 8, lambda size: 60.0)[0]] == [0]
+    crowded = filled([Item(number, 1, 8, 5.0 + number) for number in range(10)])
+    batch, late = crowded.take(0.0, 8, lambda size: 7.5)
+    assert [item.number for item in late] == [0, 1]
+    assert [item.number for item in batch] == [2, 3, 4, 5, 6, 7, 8, 9]
 
 
-@given(items(), st.integers(1, 3), st.integers(0, 20))
-def test_ahead_are_the_rows_that_would_be_taken_before(entries: list[Item], priority: int, deadline: int) -> None:
-    line = filled(entries)
-    before = [e for e in entries if (e.priority, e.deadline) <= (priority, deadline)]
-    assert line.ahead_of(priority, float(deadline)) == sum(entry.size for entry in before)
+@given(item_lists(), st.integers(1, 3), st.integers(0, 20))
+def test_ahead_of_counts_the_rows_that_would_be_taken_earlier(items: list[Item], priority: int, deadline: int) -> None:
+    queue = filled(items)
+    before = [item for item in items if (item.priority, item.deadline) <= (priority, deadline)]
+    assert queue.ahead_of(priority, float(deadline)) == sum(item.size for item in before)
 
 
-@given(items(), st.integers(8, 16))
-def test_order_is_priority_then_deadline_then_arrival(entries: list[Item], limit: int) -> None:
-    line = filled(entries)
+@given(item_lists(), st.integers(8, 16))
+def test_items_are_taken_by_priority_then_deadline_then_arrival(items: list[Item], limit: int) -> None:
+    queue = filled(items)
     order: list[Item] = []
-    while line:
-        order += line.take(0, limit, at_once)[0]
-    alive = [entry for entry in entries if not entry.gone]
-    assert order == sorted(alive, key=lambda entry: (entry.priority, entry.deadline, entry.number))
+    while queue:
+        order += queue.take(0, limit, no_time)[0]
+    alive = [item for item in items if not item.gone]
+    assert order == sorted(alive, key=lambda item: (item.priority, item.deadline, item.number))
 
 
-@given(items(), st.integers(8, 16))
-def test_a_batch_is_filled_while_the_next_fits(entries: list[Item], limit: int) -> None:
-    line = filled([entry for entry in entries if not entry.gone])
-    batch, _ = line.take(0, limit, at_once)
-    rest = line.take(0, limit, at_once)[0]
+@given(item_lists(), st.integers(8, 16))
+def test_a_batch_is_filled_while_the_next_item_fits(items: list[Item], limit: int) -> None:
+    queue = filled([item for item in items if not item.gone])
+    batch, _ = queue.take(0, limit, no_time)
+    rest = queue.take(0, limit, no_time)[0]
     if rest:
-        most = min([limit, *(max(entry.most, entry.size) for entry in [*batch, rest[0]])])
-        assert sum(entry.size for entry in batch) + rest[0].size > most
+        most = min([limit, *(max(item.most, item.size) for item in [*batch, rest[0]])])
+        assert sum(item.size for item in batch) + rest[0].size > most
 
 
-@given(items(), st.floats(0, 20))
-def test_expire_removes_exactly_the_late(entries: list[Item], now: float) -> None:
-    line = filled(entries)
-    expired = line.expire(now)
-    assert {entry.number for entry in expired} == {e.number for e in entries if e.deadline < now and not e.gone}
-    kept = [entry for entry in entries if entry.deadline >= now and not entry.gone]
-    assert line.rows == sum(entry.size for entry in kept)
-    assert line.next_deadline() == min((entry.deadline for entry in kept), default=NEVER)
+@given(item_lists(), st.floats(0, 20))
+def test_expire_removes_exactly_the_late_items(items: list[Item], now: float) -> None:
+    queue = filled(items)
+    expired = queue.expire(now)
+    assert {item.number for item in expired} == {item.number for item in items if item.deadline < now and not item.gone}
+    kept = [item for item in items if item.deadline >= now and not item.gone]
+    assert queue.rows == sum(item.size for item in kept)
+    assert queue.next_deadline() == min((item.deadline for item in kept), default=NEVER)
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.floats(0, 1), st.floats(0.001, 5)), max_size=40), st.data())
-def test_a_backlog_is_the_sum_of_what_waits_before(
+def test_the_backlog_ahead_is_the_sum_of_the_earlier_amounts(
     amounts: list[tuple[int, float, float]], data: st.DataObject
 ) -> None:
     backlog, waiting = Backlog(), list[tuple[int, float, float]]()
-    for one in amounts:
-        backlog.add(*one)
-        waiting.append(one)
+    for added in amounts:
+        backlog.add(*added)
+        waiting.append(added)
         if data.draw(st.booleans()):
-            gone = waiting.pop(data.draw(st.integers(0, len(waiting) - 1)))
-            backlog.remove(*gone)
+            removed = waiting.pop(data.draw(st.integers(0, len(waiting) - 1)))
+            backlog.remove(*removed)
         priority, deadline = data.draw(st.integers(1, 3)), data.draw(st.floats(0, 1))
         place = (priority, int(deadline / STEP_SECONDS))
         before = sum(amount for p, d, amount in waiting if (p, int(d / STEP_SECONDS)) <= place)

@@ -1,4 +1,4 @@
-"""More requests than fit, in virtual time: those that can be answered in time are, whatever is scarce."""
+"""Overload in virtual time: the server answers as many requests in time as its scarce resource allows."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from tests.virtual_time import run_virtually
 
 THREADS = 2
 REQUESTS = 1000
-WARM_REQUESTS = 400  # in which the server may learn what its work takes
+WARM_REQUESTS = 400  # before the measurement: the server learns how long its work takes
 PIXELS = 480_000
 CURVES = {
     "cheap": LatencyCurve((1, 2, 4, 8, 16, 32), (0.0002, 0.0003, 0.0005, 0.0009, 0.0016, 0.003)),
     "middle": LatencyCurve((1, 2, 4, 8), (0.006, 0.011, 0.021, 0.040)),
-    "dear": LatencyCurve((1, 2, 4), (0.014, 0.027, 0.050)),
+    "expensive": LatencyCurve((1, 2, 4), (0.014, 0.027, 0.050)),
 }
 
 
 class TimedDecoder:
-    """Makes a blank row of an image that says how many seconds decoding it takes."""
+    """Decodes to a blank row. The bytes of an image are the seconds that decoding it takes."""
 
     def __init__(self, size: int, channels: int) -> None:
         self._row = np.zeros((size, size, channels), np.uint8)
@@ -59,7 +59,7 @@ class TimedDecoder:
 
 
 class VirtualThreads:
-    """Decoding threads of a pool as tasks on the loop: each image takes the seconds that its bytes say."""
+    """Stands for the threads of a decode pool: tasks on the loop, so that decoding takes virtual time."""
 
     def __init__(self, pool: DecodePool, count: int) -> None:
         self._queue = pool._queue
@@ -89,7 +89,7 @@ class VirtualThreads:
 
 
 class Server:
-    """A data plane with one model, whose decoding and runs take virtual time."""
+    """A data plane with a single model, whose decoding and runs take virtual time."""
 
     def __init__(self, folder: Path, curve: LatencyCurve) -> None:
         loop = asyncio.get_running_loop()
@@ -97,7 +97,7 @@ class Server:
         pool = DecodePool(0, np.zeros(1), loop.time)
         pool._count, pool._threads = THREADS, VirtualThreads(pool, THREADS)  # type: ignore[assignment]
         self.pool = pool
-        self.context = RequestContext(RequestTimings(0.0))  # of the last request
+        self.context = RequestContext(RequestTimings(0.0), 1e12)  # of the last request
         self.plane = DataPlane(Limits(), pool)
         limits = BatcherLimits(curve.sizes[-1], self.plane.limits.queue_rows)
 
@@ -122,12 +122,12 @@ class Server:
         )
 
     async def ask(self, decode: float, deadline: float, images: int = 1) -> str:
-        """What becomes of a request: "good", "refused" or "late"."""
+        """Sends a request. `decode`: seconds per image. Returns "good", "refused" or "late"."""
         loop = asyncio.get_running_loop()
         try:
-            body = [str(decode).encode()] * images
-            self.context = RequestContext(RequestTimings(0.0), deadline=loop.time() + deadline)
-            await self.plane.decode_and_run(self.endpoint, self.context, body)
+            bodies = [str(decode).encode()] * images
+            self.context = RequestContext(RequestTimings(0.0), loop.time() + deadline)
+            await self.plane.decode_and_run(self.endpoint, self.context, bodies)
         except Overloaded:
             return "refused"
         except DeadlineExceeded:
@@ -136,7 +136,7 @@ class Server:
 
 
 async def offer(server: Server, rate: float, decode: float, deadline: float, requests: int) -> list[str]:
-    """What became of requests that came at a fixed rate, after a time in which the server learns."""
+    """Sends requests at a fixed rate, in requests per second. Returns their outcomes."""
     tasks = []
     for _ in range(requests):
         tasks.append(asyncio.create_task(server.ask(decode, deadline)))
@@ -145,33 +145,36 @@ async def offer(server: Server, rate: float, decode: float, deadline: float, req
 
 
 def capacity(curve: LatencyCurve, decode: float, deadline: float) -> float:
-    """Requests a second by what is scarce: decoding, or runs of a size whose wait and run fit the deadline."""
+    """Requests per second that the scarce resource allows: decoding, or batches that meet the deadline.
+
+    A request waits for a running batch and then for its own, so about 2.5 runs must fit into the deadline.
+    """
     fitting = [size for size in curve.sizes if 2.5 * curve.predict(size) <= deadline] or [1]
     return min(THREADS / decode, max(size / curve.predict(size) for size in fitting))
 
 
 @pytest.mark.parametrize("times", [1.5, 5.0])
 @pytest.mark.parametrize("deadline", [0.05, 0.2, 1.0])
-@pytest.mark.parametrize(("net", "decode"), [("cheap", 0.0013), ("cheap", 0.035), ("middle", 0.004), ("dear", 0.0004)])
-def test_overload_leaves_nine_tenths_of_what_fits(
+@pytest.mark.parametrize(
+    ("net", "decode"), [("cheap", 0.0013), ("cheap", 0.035), ("middle", 0.004), ("expensive", 0.0004)]
+)
+def test_nine_tenths_of_the_capacity_are_answered_in_time_under_overload(
     tmp_path: Path, net: str, decode: float, deadline: float, times: float
 ) -> None:
     curve = CURVES[net]
     if decode + curve.predict(1) > deadline / 1.25:
-        return  # a lone request does not meet this deadline either
+        return  # even a lone request would miss this deadline
 
     async def scenario() -> None:
-        server, fits = Server(tmp_path, curve), capacity(curve, decode, deadline)
-        await offer(server, fits * times, decode, deadline, WARM_REQUESTS)
-        found = await offer(server, fits * times, decode, deadline, REQUESTS)
-        assert found.count("good") >= 0.9 * REQUESTS / times, (found.count("good"), found.count("late"), fits)
+        server, rate = Server(tmp_path, curve), times * capacity(curve, decode, deadline)
+        await offer(server, rate, decode, deadline, WARM_REQUESTS)
+        outcomes = await offer(server, rate, decode, deadline, REQUESTS)
+        assert outcomes.count("good") >= 0.9 * REQUESTS / times, (outcomes.count("good"), outcomes.count("late"), rate)
 
     run_virtually(scenario())
 
 
-def test_a_burst_is_over_when_it_is_over(tmp_path: Path) -> None:
-    """What was learned under overload refuses nobody afterwards."""
-
+def test_no_request_is_refused_after_an_overload(tmp_path: Path) -> None:
     async def scenario() -> None:
         server = Server(tmp_path, CURVES["cheap"])
         await offer(server, 5 * THREADS / 0.004, 0.004, 0.2, WARM_REQUESTS)
@@ -180,28 +183,28 @@ def test_a_burst_is_over_when_it_is_over(tmp_path: Path) -> None:
     run_virtually(scenario())
 
 
-def test_a_decoded_image_is_not_refused_for_those_behind_it(tmp_path: Path) -> None:
-    """Admission is once: what was decoded in time runs, though a hundred images are still being decoded behind it."""
+def test_a_decoded_image_is_not_refused_because_of_later_ones(tmp_path: Path) -> None:
+    """A request is admitted only once: after decoding it runs, even if a hundred later images are still being decoded."""
 
     async def scenario() -> None:
-        server = Server(tmp_path, CURVES["dear"])
+        server = Server(tmp_path, CURVES["expensive"])
         first = asyncio.create_task(server.ask(0.02, 0.1))
         await asyncio.sleep(0.001)
-        behind = [asyncio.create_task(server.ask(0.02, 2.0)) for _ in range(100)]
+        later = [asyncio.create_task(server.ask(0.02, 2.0)) for _ in range(100)]
         assert await first == "good"
-        assert "late" not in await asyncio.gather(*behind)
+        assert "late" not in await asyncio.gather(*later)
 
     run_virtually(scenario())
 
 
 def test_images_of_a_large_request_take_turns_with_others(tmp_path: Path) -> None:
-    """64 images of a second each; photos that come meanwhile wait for those that threads are at, and for no more."""
+    """64 images take a second each. Photos that arrive meanwhile wait only for the images that are being decoded."""
 
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
         server = Server(tmp_path, CURVES["cheap"])
         large = asyncio.create_task(server.ask(1.0, 30.0, images=64))
-        await asyncio.sleep(3.0)  # the first images have shown what such an image takes
+        await asyncio.sleep(3.0)  # the pool has learned how long such an image takes
         for _ in range(20):
             began = loop.time()
             assert await server.ask(0.002, 30.0) == "good"
@@ -211,37 +214,35 @@ def test_images_of_a_large_request_take_turns_with_others(tmp_path: Path) -> Non
     run_virtually(scenario())
 
 
-def test_images_whose_request_has_ended_leave_the_queue(tmp_path: Path) -> None:
-    """However a request ends: what no thread has begun is decoded for nobody."""
-
+def test_waiting_images_of_an_ended_request_are_not_decoded(tmp_path: Path) -> None:
     async def scenario() -> None:
         server = Server(tmp_path, CURVES["cheap"])
-        for deadline, gone in ((30.0, "client"), (30.0, "call"), (0.5, "deadline")):
+        for deadline, cause in ((30.0, "client"), (30.0, "call"), (0.5, "deadline")):
             large = asyncio.create_task(server.ask(1.0, deadline, images=64))
             await asyncio.sleep(0.1)
-            if gone == "call":
+            if cause == "call":
                 large.cancel()
-            elif gone == "client":
+            elif cause == "client":
                 server.context.cancel()
             outcome = (await asyncio.gather(large, return_exceptions=True))[0]
-            assert outcome == "late" if gone == "deadline" else isinstance(outcome, Cancelled | asyncio.CancelledError)
-            await asyncio.sleep(1.0)  # the images that the threads were at
+            assert outcome == "late" if cause == "deadline" else isinstance(outcome, Cancelled | asyncio.CancelledError)
+            await asyncio.sleep(1.0)  # until the images that are being decoded are done
             assert not server.pool._under_way
             assert await server.ask(0.002, 0.1) == "good"
 
     run_virtually(scenario())
 
 
-def test_a_stall_is_forgotten(tmp_path: Path) -> None:
-    """A machine that stood still for a while expects no more of decoding than before, once it goes on."""
+def test_the_estimates_recover_after_a_stall(tmp_path: Path) -> None:
+    """A machine that stood still for a while must not overestimate decoding afterwards."""
 
     async def scenario() -> None:
         server = Server(tmp_path, CURVES["cheap"])
-        fits = THREADS / 0.035
-        await offer(server, 2 * fits, 3.0, 0.2, 40)  # a hundred times as slow as it will be
+        rate = 2 * THREADS / 0.035  # twice the capacity
+        await offer(server, rate, 3.0, 0.2, 40)  # decoding takes a hundred times as long as afterwards
         await asyncio.sleep(10.0)
-        await offer(server, 2 * fits, 0.035, 0.2, 200)
-        found = await offer(server, 2 * fits, 0.035, 0.2, 400)
-        assert found.count("good") >= 0.9 * 200
+        await offer(server, rate, 0.035, 0.2, 200)
+        outcomes = await offer(server, rate, 0.035, 0.2, 400)
+        assert outcomes.count("good") >= 0.9 * 200
 
     run_virtually(scenario())

@@ -1,3 +1,5 @@
+"""Ranking of logits."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -10,7 +12,7 @@ from serve.batching.top_k import rank
 
 
 @given(arrays(np.float32, (3, 7), elements=st.floats(-1e4, 1e4, width=32)), st.integers(1, 9))
-def test_best_first_with_softmax_probabilities(logits: np.ndarray, top: int) -> None:
+def test_classes_are_ranked_by_softmax_probability(logits: np.ndarray, top: int) -> None:
     ranking = rank(logits, top)
     for row in range(3):
         exact = np.exp(logits[row].astype(np.float64) - logits[row].max())

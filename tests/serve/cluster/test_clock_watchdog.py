@@ -1,3 +1,5 @@
+"""The watchdog of the wall clock."""
+
 from __future__ import annotations
 
 import asyncio
@@ -9,16 +11,16 @@ from serve.cluster.clock_watchdog import ClockWatchdog, watch
 
 
 class Time:
-    """A wall clock that tests can set, and a steady clock."""
+    """A wall clock that tests can set, and a monotonic clock."""
 
     def __init__(self) -> None:
-        self.passed, self.set = 0.0, 0.0
+        self.passed, self.offset = 0.0, 0.0
 
     def steady(self) -> float:
         return self.passed
 
     def wall(self) -> float:
-        return 1e9 + self.passed + self.set
+        return 1e9 + self.passed + self.offset
 
 
 @pytest.fixture
@@ -28,10 +30,10 @@ def time() -> Time:
 
 def test_a_step_back_of_the_clock_is_reported_once(time: Time) -> None:
     clock = ClockWatchdog(time.wall, time.steady)
-    for passed, moved, told in ((10, 0, False), (10, 3600, False), (1, -3600, True), (1, 0, False), (1, -1, False)):
+    for passed, moved, reported in ((10, 0, False), (10, 3600, False), (1, -3600, True), (1, 0, False), (1, -1, False)):
         time.passed += passed
-        time.set += moved
-        assert clock.set_back() is told
+        time.offset += moved
+        assert clock.set_back() is reported
 
 
 def test_renew_is_called_when_the_clock_was_set_back(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +43,7 @@ def test_renew_is_called_when_the_clock_was_set_back(time: Time, monkeypatch: py
         called = asyncio.Event()
         watching = asyncio.create_task(watch(ClockWatchdog(time.wall, time.steady), called.set))
         await asyncio.sleep(0)
-        time.set = -60
+        time.offset = -60
         await asyncio.wait_for(called.wait(), 30)
         watching.cancel()
 

@@ -1,3 +1,5 @@
+"""Scrape targets of the nodes, for the HTTP service discovery of Prometheus."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,6 +1,9 @@
+"""Edits of a user's convoy.yaml: only the changed keys of one model differ, comments and layout stay."""
+
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 
 import pytest
 import yaml
@@ -45,7 +48,7 @@ gateways: 2   # one a core
 # the end
 """
 BRACES = "models: [{name: a}, {name: b, replicas: 2}, {'name': c,}]  # three\n"
-DASHES = "---\nmodels:\n- {name: a}\n- {replicas: 2, name: b}\n-\n  name: c\n  replicas:   # to be said\n...\n"
+DASHES = "---\nmodels:\n- {name: a}\n- {replicas: 2, name: b}\n-\n  name: c\n  replicas:   # to be set\n...\n"
 CHANGES = {"engine": "onnxruntime", "replicas": 3, "artifact": "a, b: {c} # d"}
 
 
@@ -59,7 +62,7 @@ def changed_lines(before: str, after: str) -> tuple[list[str], list[str]]:
 @pytest.mark.parametrize("end", ["", "\n"])
 @pytest.mark.parametrize("text", [COMMENTED, BRACES, DASHES, "models:\n  - name: a\n  - name: b\n  - name: c"])
 @pytest.mark.parametrize("name", ["a", "b", "c"])
-def test_one_model_changes_and_nothing_else(text: str, name: str, end: str, line_break: str) -> None:
+def test_only_one_model_changes(text: str, name: str, end: str, line_break: str) -> None:
     text = text.rstrip("\n").replace("\n", line_break) + end.replace("\n", line_break)
     changed = set_model(text, name, CHANGES, ["measured", "twice"])
     expected = yaml.safe_load(text)
@@ -96,6 +99,34 @@ def test_the_diff_holds_only_the_keys_that_changed(name: str, removed: list[str]
     assert changed_lines(COMMENTED, changed) == (removed, added)
 
 
+def starts_with_old(comments: Sequence[str]) -> set[int]:
+    return {number for number, comment in enumerate(comments) if comment.startswith("old")}
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "models:\n  # old\n  - name: a # old\n  # mine\n\n  # old\n  #old\n    # mine, too\n  - name: b\n  # old\n",
+            "models:\n  # old\n  - name: a # old\n  # mine\n\n    # mine, too\n  # new\n  - name: b\n    replicas: 2\n  # old\n",
+        ),
+        ("# old 1\nmodels: [{name: a}, {name: b}]\n", "# new\nmodels: [{name: a}, {name: b, replicas: 2}]\n"),
+        ("\ufeff# old 1\n{models: [{name: b}]}\n", "\ufeff# new\n{models: [{name: b, replicas: 2}]}\n"),
+    ],
+)
+def test_outdated_remarks_are_replaced(text: str, expected: str, line_break: str) -> None:
+    text, expected = text.replace("\n", line_break), expected.replace("\n", line_break)
+    changed = set_model(text, "b", {"replicas": 2}, ["new"], starts_with_old)
+    assert changed == expected
+
+
+def test_outdated_remarks_inside_a_value_are_refused() -> None:
+    text = "models:\n  - name: a\n    note: |\n      # old 1\n  - name: b\n"
+    with pytest.raises(ConfigError, match="set by hand: replicas: 2"):
+        set_model(text, "b", {"replicas": 2}, ["new"], starts_with_old)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -110,7 +141,7 @@ def test_the_diff_holds_only_the_keys_that_changed(name: str, removed: list[str]
         "models:\n  - name: a\n    replicas: &few # why\n      2\n",
     ],
 )
-def test_an_unsafe_edit_is_refused_with_what_to_set_by_hand(text: str) -> None:
+def test_the_error_of_an_unsafe_edit_names_the_values_to_set_by_hand(text: str) -> None:
     with pytest.raises(ConfigError, match="set by hand: replicas: 3, engine: openvino"):
         set_model(text, "a", {"replicas": 3, "engine": "openvino"}, [])
 
@@ -125,7 +156,7 @@ def test_an_equal_number_is_not_rewritten() -> None:
     assert set_model(text, "a", {"target_ms": 10.0, "replicas": 1}, []) == text.replace("true", "1")
 
 
-def test_anchors_elsewhere_are_no_obstacle() -> None:
+def test_anchors_elsewhere_do_not_prevent_an_edit() -> None:
     text = "x: &few 2\nmodels:\n  - &one\n    name: a # one\n    replicas: *few\n  - {<<: *one, name: b}\n"
     changed = set_model(text, "b", {"replicas": 3}, ["why"])
     assert changed_lines(text, changed) == (
@@ -135,13 +166,13 @@ def test_anchors_elsewhere_are_no_obstacle() -> None:
 
 
 @pytest.mark.parametrize("text", ["models: [{name: a}]\n---\nmodels: [{name: a}]\n", "models: [\n", "models: [*a]\n"])
-def test_what_is_no_single_document_is_refused(text: str) -> None:
+def test_invalid_yaml_and_several_documents_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="must be one valid YAML document"):
         set_model(text, "a", {"replicas": 3}, [])
 
 
 @pytest.mark.parametrize("text", ["", "models: []\n", "listen: {}\n", "models: [a]\n", "[]", BRACES])
-def test_a_model_that_is_not_named(text: str) -> None:
+def test_a_model_that_the_file_does_not_name_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="does not name the model 'd'"):
         set_model(text, "d", {}, [])
 
@@ -155,7 +186,7 @@ ABOVE = st.sampled_from([[], [""], ["    # - name: b"], ["# deep", "", "      # 
 
 @st.composite
 def models(draw: st.DrawFn, name: str) -> list[str]:
-    """Lines of a model, in braces or a key a line, its keys in any order, with comments anywhere."""
+    """Lines of a model, in braces or with one key on each line, with keys in any order and comments anywhere."""
     keys = draw(st.permutations(["name", *draw(st.lists(st.sampled_from(KEYS), unique=True))]))
     values = {key: draw(LISTS if key == "views" else SCALARS) for key in keys} | {"name": name}
     if draw(st.booleans()):
@@ -175,7 +206,7 @@ def models(draw: st.DrawFn, name: str) -> list[str]:
     line_break=st.sampled_from(["\n", "\r\n"]),
     end=st.booleans(),
 )
-def test_every_line_but_those_of_the_changed_keys_survives(
+def test_every_line_without_a_changed_key_stays(
     written: tuple[list[str], ...], changes: dict[str, object], line_break: str, end: bool
 ) -> None:
     lines = ["# first", "models:", *(line for model in written for line in model), "gateways: 2"]
@@ -186,8 +217,8 @@ def test_every_line_but_those_of_the_changed_keys_survives(
     assert yaml.safe_load(changed) == expected
     removed, _ = changed_lines(text, changed)
     assert all(any(f"{key}:" in line for key in changes) or "{" in line for line in removed)
-    for kept in removed:
-        assert kept.partition(" #")[2] in changed  # the comment at the end of a changed line
+    for line in removed:
+        assert line.partition(" #")[2] in changed  # the comment at the end of a changed line
     others = [line for line in text.splitlines(keepends=True) if line not in removed]
     remaining = iter(changed.splitlines(keepends=True))
     assert all(line in remaining for line in others)  # in their order

@@ -1,3 +1,5 @@
+"""The configuration of experiments: refused definitions, the ledger's default, and shares of the arms."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -30,17 +32,17 @@ THIRD = {"name": "c", "model": "lenet5-mnist"}
         ({"alpha": 0.9}, "alpha"),
     ],
 )
-def test_what_makes_no_experiment_is_refused_with_the_reason(changes: dict[str, Any], text: str) -> None:
+def test_an_invalid_experiment_is_refused_with_the_reason(changes: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         parse_settings({"experiments": [{"name": "nets", "arms": ARMS} | changes]})
 
 
-def test_two_experiments_of_one_name_are_refused() -> None:
+def test_two_experiments_with_the_same_name_are_refused() -> None:
     with pytest.raises(ConfigError, match="named twice"):
         parse_settings({"experiments": [{"name": "nets", "arms": ARMS}] * 2})
 
 
-def test_without_experiments_there_is_no_ledger() -> None:
+def test_a_ledger_is_used_only_with_experiments_or_a_configured_url() -> None:
     assert parse_settings({}).ledger_url == ""
     assert parse_settings({"experiments": [{"name": "nets", "arms": ARMS}]}).ledger_url.startswith("sqlite:///")
     assert parse_settings({"ledger": {"url": "sqlite:///x.db"}}).ledger_url == "sqlite:///x.db"
@@ -55,6 +57,6 @@ def test_without_experiments_there_is_no_ledger() -> None:
         ({"mode": "paired"}, {"a": 1.0, "b": 0.0}),
     ],
 )
-def test_shares_at_the_start(changes: dict[str, Any], shares: dict[str, float]) -> None:
+def test_the_first_shares_depend_on_the_mode(changes: dict[str, Any], shares: dict[str, float]) -> None:
     (definition,) = parse_settings({"experiments": [{"name": "nets", "arms": ARMS} | changes]}).experiments
     assert definition.weights() == pytest.approx(shares)

@@ -1,3 +1,5 @@
+"""Settings: defaults, errors with hints, files, and the catalog that gateways receive."""
+
 from __future__ import annotations
 
 import pickle
@@ -12,12 +14,12 @@ from serve.config.schema import Catalog, Settings
 from tests.conftest import REPOSITORY
 
 
-def test_defaults_are_tritons_ports_on_loopback() -> None:
+def test_the_default_ports_are_tritons_on_loopback() -> None:
     listen = Settings().listen
     assert (listen.host, listen.http_port, listen.grpc_port, listen.metrics_port) == ("127.0.0.1", 8000, 8001, 8002)
 
 
-def test_default_catalog_uses_both_placements() -> None:
+def test_the_default_catalog_uses_both_placements() -> None:
     assert {model.placement for model in Settings().models} == {"local", "dedicated"}
     assert all(model.folder.is_dir() for model in Settings().models)
 
@@ -63,16 +65,18 @@ def test_default_catalog_uses_both_placements() -> None:
         ({"cluster": {"host_nodes": 1}}, "cluster.gateway_nodes"),
         ({"cluster": {"gateway_nodes": 1}, "cores": 2}, "runtime_dir"),
         ({"cluster": {"gateway_nodes": 1}, "cores": 2, "runtime_dir": "/run/convoy"}, "squeezenet1_1-imagenet"),
-        ([], "document"),
+        ([], "valid dictionary"),
+        ({"models": [{}]}, "models.0.name is missing"),
+        ({"models": [{"zzz": number} for number in range(20)]}, "; and 30 more problems"),
     ],
 )
-def test_a_wrong_document_is_refused_with_a_hint(document: object, hint: str) -> None:
+def test_an_invalid_document_is_refused_with_a_hint(document: object, hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_settings(document)
     assert hint in str(caught.value)
 
 
-def test_files(tmp_path: Path) -> None:
+def test_settings_are_read_from_a_file_or_refused_with_the_reason(tmp_path: Path) -> None:
     path = tmp_path / "convoy.yaml"
     with pytest.raises(ConfigError, match="cannot be read"):
         load_settings(path)
@@ -88,18 +92,18 @@ def test_files(tmp_path: Path) -> None:
         load_settings(path)
 
 
-def test_the_catalog_is_the_part_of_the_settings_that_gateways_follow() -> None:
+def test_the_catalog_holds_the_settings_that_gateways_follow() -> None:
     settings = parse_settings({"models": [{"name": "a"}], "gateways": 2, "keys": [{"name": "k", "sha256": "0" * 64}]})
     assert isinstance(settings, Catalog)
     assert settings.model_copy(update={"keys": ()}).catalog.keys == ()
     assert type(settings.catalog) is Catalog
     assert settings.catalog == Catalog(models=settings.models, keys=settings.keys)
     assert settings == parse_settings(settings.model_dump(mode="json"))
-    assert pickle.loads(pickle.dumps(settings)) == settings  # noqa: S301 what Ray does with it
+    assert pickle.loads(pickle.dumps(settings)) == settings  # noqa: S301 Ray pickles settings
     assert "catalog" not in settings.model_dump()
 
 
-def test_settings_survive_the_way_to_a_replica() -> None:
+def test_settings_are_unchanged_after_json_serialization() -> None:
     settings = parse_settings({"models": [{"name": "lenet5-mnist", "max_batch": 4}]})
     assert Settings.model_validate(settings.model_dump(mode="json")) == settings
 
@@ -107,5 +111,5 @@ def test_settings_survive_the_way_to_a_replica() -> None:
 def test_the_environment_is_read_in_one_module_only() -> None:
     command = ["git", "grep", "-lE", r"os\.(environ|getenv)", "--", "serve", "convoy"]
     found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False).stdout.split()
-    checks = {"convoy/cli/import_path.py"}  # of PYTHONPATH, before any package of ours is imported
+    checks = {"convoy/cli/import_path.py"}  # checks PYTHONPATH before any package of Convoy is imported
     assert set(found) <= {"serve/config/schema.py", "serve/deployments/local.py"} | checks

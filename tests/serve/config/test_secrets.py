@@ -1,4 +1,4 @@
-"""What is secret is in no log, no plan, no answer and no error."""
+"""Secrets appear in no log, plan, answer or error."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from serve.telemetry.logs import log_request, open_log
 from tests.serve.listeners import serving
 
 PASSWORD = "hunter2-of-the-ledger"
-ASKED = ("/v1/explain", "/v1/models", "/v1/experiments", "/v1/profile?seconds=0.1", "/nowhere")
+PATHS = ("/v1/explain", "/v1/models", "/v1/experiments", "/v1/profile?seconds=0.1", "/nowhere")
 WEBHOOK = "https://hooks.example/T0KEN-of-the-webhook"
 
 
-def test_secrets_stay_where_they_are(
+def test_answers_errors_and_logs_hold_no_secret(
     tmp_path: Path, free_ports: Callable[[int], list[int]], caplog: pytest.LogCaptureFixture
 ) -> None:
     known, wrong = new_key(), new_key()
@@ -44,33 +44,33 @@ def test_secrets_stay_where_they_are(
         }
     )
     handler = open_log(tmp_path / "logs", "gateway", Logging(level="DEBUG", access=True))
-    told: list[str] = []
+    texts: list[str] = []
     try:
         with serving(settings) as gateway:
             gateway.plane.observers.append(log_request)
             for key in (known, wrong):
                 with httpx.Client(base_url=gateway.http, headers={"x-api-key": key}) as client:
-                    told += [client.get(path).text for path in ASKED]
-                    told.append(client.post("/v1/models/lenet5-mnist/classify", content=b"no image").text)
+                    texts += [client.get(path).text for path in PATHS]
+                    texts.append(client.post("/v1/models/lenet5-mnist/classify", content=b"no image").text)
                 for protocol in (gateway.http, gateway.grpc):
                     with (
                         Client(protocol, Retries(tries=1), Credentials(key)) as client,
                         pytest.raises(ConvoyError) as error,
                     ):
                         client.classify("lenet5-mnist", b"no image")
-                    told += [str(error.value), repr(error.value.__cause__), repr(Credentials(key))]
-            told.append(repr(settings))
+                    texts += [str(error.value), repr(error.value.__cause__), repr(Credentials(key))]
+            texts.append(repr(settings))
     finally:
         logging.getLogger("convoy").removeHandler(handler)
         handler.close()
     logs = "".join(path.read_text() for path in (tmp_path / "logs").iterdir())
     assert "lenet5-mnist" in logs
-    for text in (*told, logs, caplog.text):
+    for text in (*texts, logs, caplog.text):
         for secret in (known, wrong, PASSWORD, WEBHOOK.rpartition("/")[2]):
             assert secret not in text
 
 
-def test_plans_tell_no_secret(tmp_path: Path) -> None:
+def test_plans_hold_no_secret(tmp_path: Path) -> None:
     config = tmp_path / "convoy.yaml"
     entry = {"name": "shop", "sha256": digest(new_key()).hex()}
     document = {"keys": [entry], "ledger": {"url": f"postgresql+psycopg://u:{PASSWORD}@db/convoy"}}
@@ -81,7 +81,7 @@ def test_plans_tell_no_secret(tmp_path: Path) -> None:
     assert entry["sha256"] not in done.output
 
 
-def test_a_wrong_configuration_is_told_without_its_values() -> None:
+def test_the_error_of_an_invalid_configuration_holds_no_values() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_settings(
             {"keys": [{"name": "shop", "sha256": f"not-a-digest-{PASSWORD}"}], "ledger": {"url": 3, "urk": PASSWORD}}
@@ -89,7 +89,7 @@ def test_a_wrong_configuration_is_told_without_its_values() -> None:
     assert PASSWORD not in str(caught.value)
 
 
-def test_a_ledger_that_is_away_is_told_without_its_password() -> None:
+def test_the_error_of_an_unreachable_ledger_holds_no_password() -> None:
     with pytest.raises(ConfigError) as caught:
         Ledger(f"postgresql+psycopg://u:{PASSWORD}@127.0.0.1:1/convoy")
     assert PASSWORD not in str(caught.value)

@@ -1,3 +1,5 @@
+"""The thread plan: available cores, and their division among gateways, hosts and nodes."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -11,14 +13,14 @@ from serve.config.thread_plan import ThreadPlan, available_cores, plan_threads
 @pytest.mark.parametrize(
     ("text", "cores"), [("max 100000", None), ("50000 100000", 1), ("100000 100000", 1), ("nonsense", None)]
 )
-def test_cores_are_those_of_the_cgroup(tmp_path: Path, text: str, cores: int | None) -> None:
+def test_the_cgroup_limits_the_available_cores(tmp_path: Path, text: str, cores: int | None) -> None:
     path = tmp_path / "cpu.max"
     path.write_text(text)
-    everything = available_cores(tmp_path / "absent")
-    assert available_cores(path) == (everything if cores is None else cores)
+    unlimited = available_cores(tmp_path / "absent")
+    assert available_cores(path) == (unlimited if cores is None else cores)
 
 
-def test_plan_shares_cores_among_gateways_and_hosts() -> None:
+def test_cores_are_divided_among_gateways_and_hosts() -> None:
     settings = parse_settings(
         {"gateways": 2, "models": [{"name": "a", "placement": "dedicated", "replicas": 4}, {"name": "b"}]}
     )
@@ -26,7 +28,7 @@ def test_plan_shares_cores_among_gateways_and_hosts() -> None:
     assert plan_threads(settings, cores=1) == ThreadPlan(cores=1, decode=1, local=1, dedicated=1)
 
 
-def test_in_a_cluster_the_hosts_of_one_node_share_its_cores() -> None:
+def test_the_hosts_of_a_cluster_node_share_its_cores() -> None:
     settings = parse_settings(
         {
             "cores": 6,

@@ -1,4 +1,4 @@
-"""The applications for `serve.run_many` and for Serve's config schema, and which changes restart a replica."""
+"""The applications for `serve.run_many` and for the config schema of Ray Serve, and the changes that restart a replica."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ CLUSTER: dict[str, Any] = {
 
 
 def by_name(document: dict[str, Any]) -> dict[str, ApplicationSpec]:
-    return {one.name: one for one in applications(parse_settings(document))}
+    return {spec.name: spec for spec in applications(parse_settings(document))}
 
 
 def test_one_application_for_every_dedicated_model() -> None:
-    names = [one.name for one in applications(Settings())]
+    names = [spec.name for spec in applications(Settings())]
     assert names == ["meter", "steward", "host-squeezenet1_1-imagenet", "gateway"]
     assert set(by_name(CLUSTER)) == {
         "meter",
@@ -38,9 +38,9 @@ def test_one_application_for_every_dedicated_model() -> None:
     }
 
 
-def test_names_of_applications_and_of_their_builders() -> None:
+def test_applications_have_the_documented_names_and_builders() -> None:
     ledger = CLUSTER | {"ledger": {"url": "postgresql+psycopg://database/convoy"}}
-    assert {one.name: one.schema()["import_path"].partition(":")[2] for one in by_name(ledger).values()} == {
+    assert {spec.name: spec.schema()["import_path"].partition(":")[2] for spec in by_name(ledger).values()} == {
         "meter": "node_agent",
         "steward": "coordinator",
         "referee": "experiment_controller",
@@ -51,15 +51,15 @@ def test_names_of_applications_and_of_their_builders() -> None:
 
 
 def test_the_import_path_binds_the_same_deployment() -> None:
-    for one in by_name(CLUSTER).values():
-        module, _, name = one.schema()["import_path"].partition(":")
-        built = getattr(importlib.import_module(module), name)(one.arguments)
-        assert isinstance(built, type(one.run_target().target))
-        assert getattr(importlib.import_module(module), one.deployment.func_or_class.__name__) is one.deployment
+    for spec in by_name(CLUSTER).values():
+        module, _, name = spec.schema()["import_path"].partition(":")
+        built = getattr(importlib.import_module(module), name)(spec.arguments)
+        assert isinstance(built, type(spec.run_target().target))
+        assert getattr(importlib.import_module(module), spec.deployment.func_or_class.__name__) is spec.deployment
 
 
-def test_one_machine_names_no_resource() -> None:
-    assert not any("ray_actor_options" in one.options for one in applications(Settings()))
+def test_applications_on_one_machine_request_no_resources() -> None:
+    assert not any("ray_actor_options" in spec.options for spec in applications(Settings()))
 
 
 def test_a_cluster_has_a_node_agent_on_every_node_and_gateways_only_on_gateway_nodes() -> None:
@@ -73,7 +73,7 @@ def test_a_cluster_has_a_node_agent_on_every_node_and_gateways_only_on_gateway_n
 
 def test_hosts_request_the_planned_threads_and_a_share_of_a_gpu() -> None:
     found = by_name(CLUSTER)
-    # Three hosts on two nodes: at most two share the four cores of one.
+    # Three hosts on two nodes: at most two hosts share the four cores of a node.
     assert found["host-resnet20-cifar10"].options["ray_actor_options"] == {"num_cpus": 2, "num_gpus": 0.25}
     assert found["host-squeezenet1_1-imagenet"].options["ray_actor_options"] == {"num_cpus": 3, "num_gpus": 0}
 

@@ -1,4 +1,4 @@
-"""The autoscaling policy, without Ray; `tests/end_to_end/test_autoscaling.py` has a real server."""
+"""The autoscaling policy without Ray; `tests/end_to_end/test_autoscaling.py` tests a real server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Clock:
 
 
 @given(busy=st.floats(0, 50), backlog=st.floats(0, 50))
-def test_enough_hosts_and_no_more(busy: float, backlog: float) -> None:
+def test_the_policy_asks_for_the_smallest_sufficient_number_of_hosts(busy: float, backlog: float) -> None:
     hosts = wanted(busy, backlog)
     assert hosts * TARGET_BUSY >= busy + backlog - 1e-6
     assert hosts == 1 or (hosts - 1) * TARGET_BUSY < busy + backlog
@@ -32,7 +32,7 @@ def test_enough_hosts_and_no_more(busy: float, backlog: float) -> None:
 
 @given(hosts=st.integers(1, 20), busy=st.floats(0, 1))
 def test_the_number_of_hosts_is_stable(hosts: int, busy: float) -> None:
-    """The same work, spread over the number of hosts that the policy asked for, leads to the same number."""
+    """The same work on the number of hosts that the policy asked for leads to the same number."""
     first = wanted(hosts * busy, 0)
     assert wanted(first * (hosts * busy / first), 0) == first
 
@@ -41,7 +41,7 @@ def context(reports: dict[str, dict[str, float]]) -> Any:
     return SimpleNamespace(aggregated_metrics=reports, target_num_replicas=3)
 
 
-def test_hosts_follow_the_reports() -> None:
+def test_the_number_of_hosts_follows_the_reports() -> None:
     assert by_load(context({}))[0] == 3  # no report yet
     assert by_load(context({BUSY: {"a": 0.1, "b": 0.1}, BACKLOG: {"a": 0.0, "b": 0.0}}))[0] == 1
     assert by_load(context({BUSY: {"a": 1.0, "b": 1.0}, BACKLOG: {"a": 2.0, "b": 2.5}}))[0] == 7
@@ -49,23 +49,23 @@ def test_hosts_follow_the_reports() -> None:
 
 def test_a_host_reports_its_backlog_and_how_busy_it_is() -> None:
     clock = Clock()
-    demand = HostLoad(clock)
-    demand.called("one", 0.5)
-    demand.called("two", 0.25)
-    demand.called("one", 0.75)
-    demand.ran(0.5)
+    load = HostLoad(clock)
+    load.called("one", 0.5)
+    load.called("two", 0.25)
+    load.called("one", 0.75)
+    load.ran(0.5)
     clock.now += 2
-    assert (demand.busy(), demand.backlog()) == (0.25, 1.0)
+    assert (load.busy(), load.backlog()) == (0.25, 1.0)
     clock.now += STALE_SECONDS
-    assert (demand.busy(), demand.backlog()) == (0.0, 0.0)
+    assert (load.busy(), load.backlog()) == (0.0, 0.0)
 
 
-def test_a_run_that_began_earlier_counts_as_fully_busy_at_most() -> None:
+def test_a_host_is_at_most_fully_busy_when_a_run_began_earlier() -> None:
     clock = Clock()
-    demand = HostLoad(clock)
-    demand.ran(9.0)
+    load = HostLoad(clock)
+    load.ran(9.0)
     clock.now += 1
-    assert demand.busy() == 1.0
+    assert load.busy() == 1.0
 
 
 def test_only_models_with_max_replicas_are_scaled() -> None:
@@ -73,7 +73,7 @@ def test_only_models_with_max_replicas_are_scaled() -> None:
         {"name": "lenet5-mnist", "placement": "dedicated", "replicas": 2, "max_replicas": 5},
         {"name": "resnet20-cifar10", "placement": "dedicated", "replicas": 2},
     ]
-    specs = {one.name: one for one in applications(parse_settings({"models": models}))}
+    specs = {spec.name: spec for spec in applications(parse_settings({"models": models}))}
     scaled = specs["host-lenet5-mnist"].options["autoscaling_config"]
     assert (scaled["min_replicas"], scaled["max_replicas"]) == (2, 5)
     assert specs["host-resnet20-cifar10"].options["num_replicas"] == 2

@@ -1,3 +1,5 @@
+"""Revisions of the coordinator: a change ends when every gateway has applied it."""
+
 from __future__ import annotations
 
 import asyncio
@@ -6,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from convoy.errors import NotReady
-from serve.gateway import revisions as in_gateways
+from serve.gateway import revisions as revisions_module
 from serve.gateway.revisions import Report, Revision, Revisions
 
 
@@ -52,21 +54,21 @@ def test_a_change_ends_when_every_gateway_has_applied_it() -> None:
     asyncio.run(scenario())
 
 
-def test_a_gateway_that_has_gone_does_not_block_a_change() -> None:
+def test_a_gateway_that_has_ended_does_not_block_a_change() -> None:
     async def scenario() -> Revision:
         now = 0.0
         revisions = Revisions(clock=lambda: now)
         await revisions.follow("gone", Revision(), Report(0), patience=0.001)
-        now = in_gateways.GONE_SECONDS + 1
+        now = revisions_module.GONE_SECONDS + 1
         return (await revisions.set_loaded("m", False, Revision())).revision
 
     assert asyncio.run(scenario()).number == 1
 
 
-def test_a_gateway_that_never_applies_a_change_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_that_a_gateway_never_applies_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        monkeypatch.setattr(in_gateways, "CHANGE_SECONDS", 0.01)
-        monkeypatch.setattr(in_gateways, "GONE_SECONDS", 0.005)
+        monkeypatch.setattr(revisions_module, "CHANGE_SECONDS", 0.01)
+        monkeypatch.setattr(revisions_module, "GONE_SECONDS", 0.005)
         revisions = Revisions()
         stuck = asyncio.create_task(Gateway("stuck", revisions).run())
         await asyncio.sleep(0)
@@ -83,9 +85,9 @@ def test_a_restarted_coordinator_learns_the_last_decision_from_gateways() -> Non
     async def scenario() -> Revision:
         revisions = Revisions()
         decided = Revision(7, frozenset({"m"}))
-        asked = asyncio.create_task(revisions.follow("a", decided, Report(7)))
+        following = asyncio.create_task(revisions.follow("a", decided, Report(7)))
         late = await revisions.follow("b", Revision(), Report(0))
-        asked.cancel()
+        following.cancel()
         return late
 
     assert asyncio.run(scenario()) == Revision(7, frozenset({"m"}))

@@ -1,4 +1,4 @@
-"""The experiment controller's deployment: webhooks, and the source of prices."""
+"""The deployment of the experiment controller: webhooks, and the source of energy prices."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ DECISION = Decision("d1", "nets", 2, 1000.0, "rollback", "new", "referee", "erro
 
 
 class Hook:
-    """A server that refuses the first `refusals` calls and keeps the bodies of all calls."""
+    """A server that refuses the first `refusals` calls and keeps the bodies of the accepted ones."""
 
     def __init__(self, refusals: int) -> None:
-        self.told: queue.Queue[dict[str, Any]] = queue.Queue()
-        hook, left = self, [refusals]
+        self.received: queue.Queue[dict[str, Any]] = queue.Queue()
+        hook, remaining = self, [refusals]
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
-                refuse = left[0] > 0
-                left[0] -= 1
+                refuse = remaining[0] > 0
+                remaining[0] -= 1
                 self.send_response(503 if refuse else 204)
                 self.end_headers()
                 if not refuse:
-                    hook.told.put(orjson.loads(body))
+                    hook.received.put(orjson.loads(body))
 
             def log_message(self, *arguments: object) -> None:
                 pass
@@ -52,25 +52,25 @@ class Hook:
         self._server.server_close()
 
 
-@pytest.fixture(params=[0, 1], ids=["answers", "answers the second time"])
+@pytest.fixture(params=[0, 1], ids=["accepts", "accepts the second call"])
 def hook(request: pytest.FixtureRequest) -> Iterator[Hook]:
-    one = Hook(request.param)
-    yield one
-    one.close()
+    server = Hook(request.param)
+    yield server
+    server.close()
 
 
 def test_a_webhook_gets_the_decision_with_its_evidence(hook: Hook) -> None:
     tell_webhook(Experiment(name="nets", arms=ARMS, webhook=hook.url), DECISION)
-    assert hook.told.get(timeout=60) == DECISION._asdict() | {"evidence": {"limit": 0.05}}
+    assert hook.received.get(timeout=60) == DECISION._asdict() | {"evidence": {"limit": 0.05}}
 
 
-def test_without_a_webhook_nothing_is_sent() -> None:
+def test_no_thread_starts_without_a_webhook() -> None:
     threads = threading.active_count()
     tell_webhook(Experiment(name="nets", arms=ARMS), DECISION)
     assert threading.active_count() == threads
 
 
-def test_the_source_of_prices_names_each_once(tmp_path: Path) -> None:
+def test_the_source_of_prices_lists_each_source_once(tmp_path: Path) -> None:
     assert price_source(tmp_path) == ""
     write_prices(tmp_path, Prices({"a": Price(20.0, "rapl"), "b": Price(90.0, "nvml+rapl")}))
     assert price_source(tmp_path) == "nvml+rapl"

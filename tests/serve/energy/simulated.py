@@ -1,4 +1,4 @@
-"""Simulated energy sources: a powercap tree in a folder, a GPU driver, a machine whose power follows its load."""
+"""Simulated energy sources: a powercap folder, a GPU driver, and a machine whose power depends on its load."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RANGE_UJ = 65_532_610_987
 
 
 def write_zone(root: Path, name: str, zone: str, energy_uj: int, cap_uw: int | None = None) -> Path:
-    """A RAPL zone, with the kernel's files."""
+    """Writes the files that the kernel has for a RAPL zone."""
     folder = root / name
     folder.mkdir(parents=True)
     (folder / "name").write_text(zone + "\n")

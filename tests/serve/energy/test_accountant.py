@@ -1,4 +1,4 @@
-"""Energy accounting of a simulated machine whose true use is known."""
+"""Energy accounting of a simulated machine whose energy use is known."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_models_idle_and_other_add_up_to_the_counter(
     assert node.counter() == pytest.approx(node.machine.joules_used)
 
 
-def test_two_models_together_get_the_joules_that_each_gets_alone(node: Node) -> None:
+def test_two_models_at_the_same_time_get_the_joules_that_each_gets_alone(node: Node) -> None:
     node.rest()
     for _ in range(20):
         node.run(1.0, a=0.6)
@@ -132,7 +132,7 @@ def test_the_arms_of_an_experiment_get_their_shares(node: Node) -> None:
     assert control + direct == pytest.approx(0.4 * 20, rel=0.02)
 
 
-def test_a_restarted_node_agent_continues_the_counters_and_knows_the_idle_power(node: Node) -> None:
+def test_a_restarted_node_agent_continues_the_counters_and_keeps_the_idle_power(node: Node) -> None:
     node.rest()
     node.run(1.0, a=0.5)
     before = node.joules("model", "a")
@@ -182,6 +182,6 @@ def test_the_energy_of_requests_adds_up_to_that_of_their_model(node: Node) -> No
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"models": 3, "idle_watts": {}}'])
-def test_unreadable_prices_are_no_prices(tmp_path: Path, content: bytes) -> None:
+def test_an_unreadable_file_holds_no_prices(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE).write_bytes(content)
     assert read_prices(tmp_path).models == {}

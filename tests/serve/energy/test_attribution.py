@@ -1,3 +1,5 @@
+"""Attribution of measured energy to idle power, models and other processes."""
+
 from __future__ import annotations
 
 import pytest
@@ -22,10 +24,10 @@ def test_the_parts_add_up_and_none_is_negative(
 
 @given(joules=st.floats(1, 1e6), work=st.dictionaries(st.sampled_from("abcdef"), st.floats(1e-3, 1e3), min_size=2))
 def test_models_get_joules_in_proportion_to_their_work(joules: float, work: dict[str, float]) -> None:
-    paid = split(joules, 1.0, 0.0, work).models
+    attributed = split(joules, 1.0, 0.0, work).models
     first = next(iter(work))
     for key in work:
-        assert paid[key] * work[first] == pytest.approx(paid[first] * work[key], rel=1e-6)
+        assert attributed[key] * work[first] == pytest.approx(attributed[first] * work[key], rel=1e-6)
 
 
 def test_other_processes_get_their_share_of_the_cores() -> None:
@@ -35,9 +37,8 @@ def test_other_processes_get_their_share_of_the_cores() -> None:
 
 
 def test_overlapping_engines_get_no_more_than_the_cores_used() -> None:
-    parts = split(
-        70.0, 1.0, 30.0, {"a": 2.0, "b": 2.0}, used=2.0
-    )  # two engines with two threads each, running all the time
+    # Two engines with two threads each run all the time, but the machine used only two cores.
+    parts = split(70.0, 1.0, 30.0, {"a": 2.0, "b": 2.0}, used=2.0)
     assert parts.models == {"a": pytest.approx(20.0), "b": pytest.approx(20.0)}
     assert parts.other == 0
 
@@ -47,15 +48,15 @@ def test_without_work_all_active_energy_is_other() -> None:
 
 
 @given(joules=amounts, weights=st.dictionaries(st.sampled_from("abc"), amounts))
-def test_a_models_joules_are_shared_completely(joules: float, weights: dict[str, float]) -> None:
-    assert sum(share(joules, weights, "nobody").values()) == pytest.approx(joules)
+def test_the_joules_of_a_model_are_divided_completely_among_its_users(joules: float, weights: dict[str, float]) -> None:
+    assert sum(share(joules, weights, "unattributed").values()) == pytest.approx(joules)
 
 
 @given(st.lists(st.floats(40, 200), min_size=STEADY_TICKS), st.floats(0, 30))
 def test_a_single_low_tick_is_not_idle_power(watts: list[float], glitch: float) -> None:
     idle = IdlePower()
-    for one in [*watts, glitch]:
-        learnt = idle.learn(one)
+    for power in [*watts, glitch]:
+        learnt = idle.learn(power)
     assert learnt >= min(watts)
 
 

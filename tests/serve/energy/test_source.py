@@ -1,3 +1,5 @@
+"""Energy sources: RAPL zones, GPUs, declared power, and CPU time from the kernel."""
+
 from __future__ import annotations
 
 import logging
@@ -17,7 +19,7 @@ from serve.telemetry.proc import busy_core_seconds, machine_cores
 from tests.serve.energy.simulated import RANGE_UJ, Driver, write_zone
 
 
-def test_packages_and_memory_are_found_and_no_zone_twice(tmp_path: Path) -> None:
+def test_packages_and_memory_are_found_once_each(tmp_path: Path) -> None:
     write_zone(tmp_path, "intel-rapl:0", "package-0", 0, cap_uw=95_000_000)
     write_zone(tmp_path, "intel-rapl:0:0", "core", 0)
     write_zone(tmp_path, "intel-rapl:0:1", "dram", 0)
@@ -52,7 +54,7 @@ def test_a_lost_zone_raises_source_gone(tmp_path: Path) -> None:
         zone.joules()
 
 
-def test_an_unreadable_counter_is_logged_with_the_remedy(
+def test_the_log_line_of_an_unreadable_counter_names_the_remedy(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_zone(tmp_path, "intel-rapl:0", "package-0", 5)
@@ -66,7 +68,7 @@ def test_an_unreadable_counter_is_logged_with_the_remedy(
     assert "chmod a+r" in caplog.text
 
 
-def test_a_folder_without_the_files_is_no_source(tmp_path: Path) -> None:
+def test_a_folder_without_the_files_is_not_a_source(tmp_path: Path) -> None:
     assert find_rapl(tmp_path / "absent") == []
     (tmp_path / "intel-rapl:0").mkdir()
     assert find_rapl(tmp_path) == []
@@ -76,7 +78,7 @@ def gpu(**values: float) -> Gpu:
     return Gpu(Driver([values]), 0)
 
 
-def test_a_gpus_counter_is_read_in_joules() -> None:
+def test_the_counter_of_a_gpu_is_converted_to_joules() -> None:
     driver = Driver([{"millijoules": 1e6, "milliwatts": 60_000, "limit": 250_000}])
     (found,) = find_gpus(driver)
     driver.gpus[0]["millijoules"] += 90_000
@@ -93,14 +95,14 @@ def test_a_reloaded_driver_does_not_reset_the_total() -> None:
     assert joules == pytest.approx(5.0)
 
 
-def test_an_old_gpu_without_a_counter_is_integrated() -> None:
+def test_the_power_of_a_gpu_without_a_counter_is_integrated() -> None:
     times = iter([0.0, 2.0, 3.0])
     found = Gpu(Driver([{"milliwatts": 50_000}]), 0, lambda: next(times))
     assert found.joules() == pytest.approx(100.0)
     assert found.joules() == pytest.approx(150.0)
 
 
-def test_a_value_that_a_gpu_does_not_report_is_none_and_not_zero() -> None:
+def test_an_unsupported_value_of_a_gpu_is_none_and_not_zero() -> None:
     state = gpu(millijoules=1.0).state()
     assert (state.power_watts, state.utilization, state.memory_used) == (None, None, None)
 
@@ -114,7 +116,7 @@ def test_without_a_driver_there_are_no_gpus_and_a_lost_driver_raises_source_gone
         found.joules()
 
 
-def test_the_declared_model_follows_the_cores() -> None:
+def test_declared_power_follows_the_busy_cores() -> None:
     now, used = [10.0], [3.0]
     machine = DeclaredMachine(40, 100, 4, lambda: used[0], lambda: now[0])
     now[0], used[0] = 20.0, 23.0  # two of four cores for ten seconds
@@ -124,16 +126,16 @@ def test_the_declared_model_follows_the_cores() -> None:
 
 def test_declared_watts_are_used_only_without_a_counter(tmp_path: Path) -> None:
     power = Power(idle_watts=40, busy_watts=100)
-    assert [one.source for one in find_sources(power, [], tmp_path)] == ["declared"]
+    assert [found.source for found in find_sources(power, [], tmp_path)] == ["declared"]
     write_zone(tmp_path, "intel-rapl:0", "package-0", 5)
-    assert [one.source for one in find_sources(power, [], tmp_path)] == ["rapl"]
+    assert [found.source for found in find_sources(power, [], tmp_path)] == ["rapl"]
 
 
-def test_a_machine_may_have_no_source(tmp_path: Path) -> None:
+def test_a_machine_without_counters_and_declared_power_has_no_source(tmp_path: Path) -> None:
     assert find_sources(Power(), [], tmp_path) == []
 
 
-def test_cpu_time_from_the_kernel() -> None:
+def test_the_kernel_reports_cpu_time_and_cores() -> None:
     before = busy_core_seconds()
     assert before > 0
     assert busy_core_seconds() >= before

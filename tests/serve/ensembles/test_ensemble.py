@@ -1,4 +1,4 @@
-"""Ensembles, cascades and their queue over real batchers with scripted engines."""
+"""Ensembles, cascades and their queue, with real batchers and scripted engines."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from serve.ensembles.runner import EnsembleRunner
 CURVE = LatencyCurve((1, 8), (0.001, 0.004))
 FOREVER = 1e12
 CLASSES = 4
-SOON = 0.05
+SHORT_SECONDS = 0.05
 
 
 class Net:
-    """An engine whose logit of class `pixel` is `certainty`. It answers, or `fails`, once its gate is open."""
+    """An engine whose logit for the class of a pixel's value is `certainty`. It answers, or fails, when its gate opens."""
 
     def __init__(self, certainty: float = 3.0, fails: bool = False, queue: int = 10_000) -> None:
         self.certainty = certainty
@@ -74,7 +74,7 @@ def views_of(*classes: int, views: int = 1) -> Views:
 
 
 async def until_submitted() -> None:
-    """Lets tasks reach their next wait: the runner's task starts one per member, which submits or cancels."""
+    """Yields until the runner's task, and the tasks that it starts for its members, have submitted or cancelled."""
     for _ in range(5):
         await asyncio.sleep(0)
 
@@ -90,8 +90,10 @@ def scores_of(result: EnsembleResult) -> NDArray[np.float32]:
     st.lists(st.tuples(st.floats(0.5, 9), st.floats(0.1, 3), st.integers(1, 3), st.booleans()), min_size=1, max_size=4),
     st.sampled_from(["mean_logit", "mean_probability", "geometric_mean", "vote"]),
 )
-def test_members_that_answer_are_combined_as_offline(classes: list[int], plan: list[Any], rule: Any) -> None:
-    """Any number of images and members, some of which fail; rows come back in their order from whatever batches."""
+def test_members_that_answer_are_combined_as_by_the_offline_rule(
+    classes: list[int], plan: list[Any], rule: Any
+) -> None:
+    """With any number of images and members, of which some fail, rows keep their order over all batches."""
 
     async def scenario() -> None:
         nets = [Net(certainty, fails) for certainty, _, _, fails in plan]
@@ -99,10 +101,10 @@ def test_members_that_answer_are_combined_as_offline(classes: list[int], plan: l
             net.member(f"net{position}", position, weight=weight)
             for position, (net, (_, weight, _, _)) in enumerate(zip(nets, plan, strict=True))
         ]
-        asked = Views(tuple(views_of(*classes, views=views).rows[0] for _, _, views, _ in plan))
-        result = await Ensemble(members, rule).run(asked, FOREVER)
-        alive = [(net, *one) for net, one in zip(nets, plan, strict=True) if not one[3]]
-        assert [member.outcome == "answered" for member in result.members] == [not one[3] for one in plan]
+        request = Views(tuple(views_of(*classes, views=views).rows[0] for _, _, views, _ in plan))
+        result = await Ensemble(members, rule).run(request, FOREVER)
+        alive = [(net, *options) for net, options in zip(nets, plan, strict=True) if not options[3]]
+        assert [member.outcome == "answered" for member in result.members] == [not options[3] for options in plan]
         if not alive:
             assert isinstance(result.scores, EngineFailed)
             return
@@ -117,11 +119,11 @@ def test_members_that_answer_are_combined_as_offline(classes: list[int], plan: l
     run(scenario)
 
 
-def test_a_late_member_is_left_out_at_the_deadline_and_named() -> None:
+def test_a_late_member_is_left_out_at_the_deadline_and_reported() -> None:
     async def scenario() -> None:
         quick, slow = Net(), Net()
         slow.gate.clear()
-        plan = Ensemble([quick.member("quick"), slow.member("slow")], deadline=SOON)
+        plan = Ensemble([quick.member("quick"), slow.member("slow")], deadline=SHORT_SECONDS)
         result = await plan.run(views_of(2, 1), FOREVER)
         assert scores_of(result).argmax(axis=1).tolist() == [2, 1]
         assert [(member.model, member.outcome) for member in result.members] == [
@@ -129,32 +131,32 @@ def test_a_late_member_is_left_out_at_the_deadline_and_named() -> None:
             ("slow", "late"),
         ]
         assert result.members[0].engine_seconds > 0
-        assert result.members[1].seconds >= SOON
+        assert result.members[1].seconds >= SHORT_SECONDS
         slow.gate.set()
         await slow.batcher.close()
 
     run(scenario)
 
 
-def test_members_wait_at_the_same_time() -> None:
-    """Each of three members answers only once all three were asked."""
+def test_members_run_at_the_same_time() -> None:
+    """Each of three members answers only after all three have started."""
 
     async def scenario() -> None:
         nets = [Net() for _ in range(3)]
         for net in nets:
             net.gate.clear()
-        asked = asyncio.create_task(Ensemble([net.member() for net in nets]).run(views_of(1), FOREVER))
+        request = asyncio.create_task(Ensemble([net.member() for net in nets]).run(views_of(1), FOREVER))
         for net in nets:
             await net.reached.wait()
         for net in nets:
             net.gate.set()
-        assert scores_of(await asked).argmax() == 1
+        assert scores_of(await request).argmax() == 1
 
     run(scenario)
 
 
 @pytest.mark.parametrize(("needed", "enough"), [(1, True), (2, True), (3, False)])
-def test_min_members_decides_whether_a_failure_is_one(needed: int, enough: bool) -> None:
+def test_a_request_fails_when_fewer_than_min_members_answer(needed: int, enough: bool) -> None:
     async def scenario() -> None:
         nets = [Net(), Net(fails=True), Net()]
         result = await Ensemble([net.member() for net in nets], min_members=needed).run(views_of(0), FOREVER)
@@ -174,7 +176,7 @@ def test_a_member_that_is_full_or_closed_counts_as_failed() -> None:
         full.batcher.limits = BatcherLimits(1, 1)
         full.gate.clear()
         waiting = [full.batcher.submit(views_of(0).rows[0][0], FOREVER) for _ in range(2)]
-        result = await Ensemble([one.member() for one in (closed, full, alive)]).run(views_of(3), FOREVER)
+        result = await Ensemble([net.member() for net in (closed, full, alive)]).run(views_of(3), FOREVER)
         assert [member.outcome for member in result.members] == ["failed", "failed", "answered"]
         assert scores_of(result).argmax() == 3
         alone = await Ensemble([full.member()]).run(views_of(3), FOREVER)
@@ -188,8 +190,8 @@ def test_a_member_that_is_full_or_closed_counts_as_failed() -> None:
 @pytest.mark.parametrize("rule", ["mean_logit", "mean_probability", "geometric_mean", "vote"])
 def test_a_member_that_answers_nan_has_failed(rule: Any) -> None:
     async def scenario() -> None:
-        whole, broken = Net(), Net(np.nan)
-        result = await Ensemble([broken.member("broken"), whole.member("whole")], rule).run(
+        sound, broken = Net(), Net(np.nan)
+        result = await Ensemble([broken.member("broken"), sound.member("sound")], rule).run(
             views_of(2, 1, views=2), FOREVER
         )
         assert [member.outcome for member in result.members] == ["failed", "answered"]
@@ -197,7 +199,7 @@ def test_a_member_that_answers_nan_has_failed(rule: Any) -> None:
         assert np.isfinite(scores_of(result)).all()
         alone = await Ensemble([broken.member()], rule).run(views_of(2), FOREVER)
         assert isinstance(alone.scores, EngineFailed)
-        later = await Cascade([Stage("a", Ensemble([broken.member()])), Stage("b", Ensemble([whole.member()]))]).run(
+        later = await Cascade([Stage("a", Ensemble([broken.member()])), Stage("b", Ensemble([sound.member()]))]).run(
             views_of(3), FOREVER
         )
         assert scores_of(later).argmax() == 3
@@ -205,14 +207,14 @@ def test_a_member_that_answers_nan_has_failed(rule: Any) -> None:
     run(scenario)
 
 
-def test_members_that_rule_out_every_class_have_no_answer() -> None:
+def test_members_that_together_exclude_every_class_fail() -> None:
     async def scenario() -> None:
         async def masked(rows: NDArray[Any], left: int) -> NDArray[np.float32]:
             logits = np.full((len(rows), CLASSES), -np.inf, np.float32)
             logits[:, left] = 1
             return logits
 
-        queues = [Batcher(partial(masked, left=one), Slots(1), BatcherLimits(4, 10), CURVE) for one in (0, 1)]
+        queues = [Batcher(partial(masked, left=index), Slots(1), BatcherLimits(4, 10), CURVE) for index in (0, 1)]
         members = [Member("net", "1", queue, 0) for queue in queues]
         result = await Ensemble(members, "mean_logit").run(views_of(0), FOREVER)
         assert isinstance(result.scores, EngineFailed)
@@ -255,7 +257,7 @@ def test_a_cascade_answers_each_image_with_the_last_stage_it_reached(classes: li
             assume(abs(margin - threshold) > 1e-4)
             if margin > threshold:
                 break
-        # The certainty is the same for all images: all go on or none.
+        # The certainty is the same for all images, so that all of them go to the next stage, or none.
         assert result.images_by_stage == tuple((str(position), len(classes)) for position in range(reached))
         if answered is None:
             assert isinstance(result.scores, EngineFailed)
@@ -266,7 +268,7 @@ def test_a_cascade_answers_each_image_with_the_last_stage_it_reached(classes: li
     run(scenario)
 
 
-def test_only_the_unsure_images_go_on() -> None:
+def test_only_unsure_images_go_to_the_next_stage() -> None:
     class Wavering(Net):
         def logits(self, rows: NDArray[Any]) -> NDArray[np.float32]:
             logits = super().logits(rows)
@@ -287,12 +289,13 @@ def test_only_the_unsure_images_go_on() -> None:
     run(scenario)
 
 
-def test_an_earlier_stages_answer_stands_when_the_next_one_is_late() -> None:
+def test_the_answer_of_an_earlier_stage_is_used_when_the_next_stage_is_late() -> None:
     async def scenario() -> None:
         first, last = Net(certainty=0.5), Net()
         last.gate.clear()
         cascade = Cascade(
-            [Stage("a", Ensemble([first.member("a")]), "margin", 0.9), Stage("b", Ensemble([last.member("b")]))], SOON
+            [Stage("a", Ensemble([first.member("a")]), "margin", 0.9), Stage("b", Ensemble([last.member("b")]))],
+            SHORT_SECONDS,
         )
         result = await cascade.run(views_of(1), FOREVER)
         np.testing.assert_allclose(scores_of(result), [[0, 0.5, 0, 0]])
@@ -321,7 +324,7 @@ def test_a_runner_answers_with_member_results_and_closes() -> None:
     run(scenario)
 
 
-def test_errors_end_the_future_whatever_they_are() -> None:
+def test_any_error_ends_the_future() -> None:
     class Broken:
         waiting_rows = 0
 
@@ -346,8 +349,8 @@ def test_errors_end_the_future_whatever_they_are() -> None:
     run(scenario)
 
 
-def test_images_are_admitted_before_they_are_decoded_where_enough_members_would_take_them() -> None:
-    """Rows on their way count in the members' queues, one for each view; a full one is passed over."""
+def test_images_are_admitted_before_decoding_when_enough_members_have_room() -> None:
+    """Expected rows count in the members' queues, one for each view; a full member is skipped."""
 
     async def scenario() -> None:
         free, full = Net(), Net(queue=8)
@@ -374,7 +377,7 @@ def test_images_are_admitted_before_they_are_decoded_where_enough_members_would_
     run(scenario)
 
 
-def test_admission_checks_and_abandoned_images_teach_the_members_nothing() -> None:
+def test_admission_checks_and_abandoned_images_do_not_change_decode_estimates() -> None:
     async def scenario() -> None:
         net = Net()
         runner = EnsembleRunner(Ensemble([net.member()]), BatcherLimits(64, 1024))
@@ -388,8 +391,8 @@ def test_admission_checks_and_abandoned_images_teach_the_members_nothing() -> No
     run(scenario)
 
 
-def test_decoded_images_are_not_refused_for_those_behind_them() -> None:
-    """An ensemble's own deadline counts from the run of its members: it is later than that of images that are decoded next."""
+def test_decoded_images_are_not_refused_because_of_images_still_in_decoding() -> None:
+    """The deadline of an ensemble counts from the run of its members, so it is later than that of images still in decoding."""
 
     async def scenario() -> None:
         net = Net(queue=64)
@@ -424,8 +427,8 @@ def test_a_cancelled_request_leaves_the_queues_of_all_members() -> None:
     run(scenario)
 
 
-def test_an_ensembles_queue_is_what_waits_for_its_members_because_of_it() -> None:
-    """Rows of others in the same queue, rows that run and rows of requests that were cancelled do not count."""
+def test_the_queue_of_an_ensemble_counts_its_rows_in_the_queues_of_its_members() -> None:
+    """Rows of other requests in the members' queues, rows that run, and rows of cancelled requests do not count."""
 
     async def scenario() -> None:
         busy, other = Net(), Net()
@@ -453,11 +456,11 @@ def test_an_ensembles_queue_is_what_waits_for_its_members_because_of_it() -> Non
     run(scenario)
 
 
-def test_a_deadline_in_the_queue_of_the_only_member_is_the_requests_error() -> None:
+def test_a_request_whose_only_member_is_late_exceeds_its_deadline() -> None:
     async def scenario() -> None:
         net = Net()
         net.gate.clear()
-        runner = EnsembleRunner(Ensemble([net.member()], deadline=SOON), BatcherLimits(64, 1024))
+        runner = EnsembleRunner(Ensemble([net.member()], deadline=SHORT_SECONDS), BatcherLimits(64, 1024))
         with pytest.raises(DeadlineExceeded, match="0 of 1 members answered, 1 needed"):
             await runner.submit(views_of(1), FOREVER)
         net.gate.set()
@@ -466,10 +469,10 @@ def test_a_deadline_in_the_queue_of_the_only_member_is_the_requests_error() -> N
     run(scenario)
 
 
-def test_every_combination_of_failures_is_reported_member_by_member() -> None:
+def test_every_combination_of_failures_is_reported_by_member() -> None:
     async def scenario() -> None:
         for fails in itertools.product((False, True), repeat=3):
-            nets = [Net(fails=one) for one in fails]
+            nets = [Net(fails=failed) for failed in fails]
             result = await Ensemble([net.member(str(n)) for n, net in enumerate(nets)]).run(views_of(1), FOREVER)
             assert [(member.model, member.outcome == "failed") for member in result.members] == [
                 (str(number), failed) for number, failed in enumerate(fails)

@@ -1,4 +1,4 @@
-"""Ensembles and cascades from their configuration: members, views, and what is refused."""
+"""Ensembles and cascades made from their configuration: members, views, and refused compositions."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ LABELS = ("cat", "dog")
 def manifest(size: int = 32, labels: tuple[str, ...] = LABELS, temperature: float | None = None) -> Manifest:
     steps = Preprocessing(3, size, size, (0.0,) * 3, (1.0,) * 3)
     calibration: Mapping[str, Any] = {} if temperature is None else {"temperature": temperature}
-    known = {one.name: "" for one in dataclasses.fields(Manifest)}
-    return Manifest(**known | {"labels": labels, "preprocessing": steps, "macs": 1000, "calibration": calibration})  # type: ignore[arg-type]
+    empty = {field.name: "" for field in dataclasses.fields(Manifest)}
+    return Manifest(**empty | {"labels": labels, "preprocessing": steps, "macs": 1000, "calibration": calibration})  # type: ignore[arg-type]
 
 
 class EmptyQueue(EnsembleRunner):
-    """A queue that nobody submits to: a batcher needs an event loop, and a composition only refers to the queue."""
+    """A queue without submissions. A batcher would need an event loop, and a composition only refers to the queue."""
 
     def waiting_rows_of(self, futures: Collection[asyncio.Future[Answer]]) -> int:
         return 0
@@ -61,7 +61,7 @@ def test_members_with_equal_inputs_share_a_geometry() -> None:
     composed = compose(config, {}, served)
     assert isinstance(composed.composition, Ensemble)
     assert [member.geometry for member in composed.composition.members] == [0, 0, 1, 2]
-    assert [(one.size, one.views) for one in composed.geometries] == [
+    assert [(geometry.size, geometry.views) for geometry in composed.geometries] == [
         (32, ("identity",)),
         (224, ("identity",)),
         (32, ("flip",)),
@@ -75,7 +75,7 @@ def test_a_cascade_is_made_of_models_and_ensembles() -> None:
     served = {"a": Model(manifest()), "b": Model(manifest(temperature=2.0))}
     composition = compose(config, {"e": inner}, served).composition
     assert isinstance(composition, Cascade)
-    assert [(one.name, one.measure, one.threshold) for one in composition.stages] == [
+    assert [(stage.name, stage.measure, stage.threshold) for stage in composition.stages] == [
         ("1-a", "entropy", 0.3),
         ("2-b", "margin", 0.2),
         ("3-e", "margin", 0.0),
@@ -89,13 +89,13 @@ def test_a_cascade_is_made_of_models_and_ensembles() -> None:
         (ensemble({"model": "a"}, {"model": "other"}), "a and other have different labels"),
         (cascade({"model": "a", "margin": 0.5}, {"model": "other"}), "different labels"),
         (ensemble({"model": "a", "calibrated": True}), "models.calibrate a"),
-        (ensemble({"model": "lonely"}), "fewer than two classes"),
+        (ensemble({"model": "single"}), "fewer than two classes"),
     ],
 )
 def test_members_that_cannot_be_combined_are_refused_before_the_start(
     config: EnsembleConfig | CascadeConfig, reason: str
 ) -> None:
-    manifests = {"a": manifest(), "other": manifest(labels=("dog", "cat")), "lonely": manifest(labels=("cat",))}
+    manifests = {"a": manifest(), "other": manifest(labels=("dog", "cat")), "single": manifest(labels=("cat",))}
     models = tuple(ModelConfig(name=name) for name in manifests)
     catalog = (
         Catalog(models=models, ensembles=(config,))
@@ -106,7 +106,7 @@ def test_members_that_cannot_be_combined_are_refused_before_the_start(
         check_compositions(catalog, manifests)
 
 
-def test_an_ensemble_keeps_its_own_views_in_a_cascade() -> None:
+def test_a_cascade_cannot_set_the_views_of_an_ensemble() -> None:
     models = (ModelConfig(name="a"),)
     inner = ensemble({"model": "a"})
     outer = cascade({"model": "a", "margin": 0.5}, {"model": "e", "views": ["flip"]})
@@ -114,14 +114,14 @@ def test_an_ensemble_keeps_its_own_views_in_a_cascade() -> None:
         Catalog(models=models, ensembles=(inner,), cascades=(outer,))
 
 
-def test_the_cost_report_adds_up_rows_macs_and_engine_time() -> None:
+def test_the_cost_report_sums_rows_macs_and_engine_time() -> None:
     curve = LatencyCurve((1, 4), (0.001, 0.002))
     config = cascade({"model": "a", "margin": 0.5}, {"model": "b", "views": ["shift", "flip"]})
     known = {"a": Known(manifest(), curve, 4), "b": Known(manifest(), curve, 4)}
     first, second = plan_document(config, stages_of(config, {}), known)["stages"]
     assert (first["engine_ms_per_image"], first["macs_per_image"]) == (1.0, 1000)
     assert second["members"][0]["rows_per_image"] == 10
-    # Ten rows in batches of at most four: two full ones and one of two, by the curve 1.333 ms.
+    # Ten rows are two batches of four and one of two, which takes 1.333 ms by the latency curve.
     assert second["members"][0]["engine_ms_per_image"] == pytest.approx(2 * 2 + 1.333)
     assert second["engine_ms_per_image"] == pytest.approx(1 + 2 * 2 + 1.333)
     assert second["macs_per_image"] == 11_000

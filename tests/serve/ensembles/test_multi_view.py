@@ -1,3 +1,5 @@
+"""Decoding for ensembles: all views of all members from one decoded image."""
+
 from __future__ import annotations
 
 import io
@@ -17,12 +19,12 @@ CIFAR = steps(3, 32, 32)
 
 
 def geometries(views: tuple[View, ...] = ("identity",)) -> list[Geometry]:
-    return [Geometry.of(one, views) for one in (CROPPED, GREY, WHOLE)]
+    return [Geometry.of(preprocessing, views) for preprocessing in (CROPPED, GREY, WHOLE)]
 
 
 @pytest.mark.parametrize("name", variants())
 @pytest.mark.parametrize("wanted", [CROPPED, GREY, WHOLE], ids=["cropped", "grey", "whole"])
-def test_identity_is_the_model_alone_bit_by_bit(name: str, wanted: object) -> None:
+def test_the_identity_view_equals_the_decoder_of_the_model_bit_by_bit(name: str, wanted: object) -> None:
     body = variants()[name]
     decoded = ViewsDecoder([Geometry.of(wanted, ("identity",))], PIXELS).decode(body)  # type: ignore[arg-type]
     np.testing.assert_array_equal(decoded.rows[0][0, 0], Decoder(wanted).decode(body))  # type: ignore[arg-type]
@@ -50,7 +52,7 @@ def test_members_with_equal_inputs_share_their_rows_and_all_share_one_decode(mon
 
 @pytest.mark.parametrize("views", [("ten_crops",), ("shift", "flip"), ("five_crops", "shift")])
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_views_are_pillows(views: tuple[View, ...], orientation: int) -> None:
+def test_views_match_pillow(views: tuple[View, ...], orientation: int) -> None:
     picture = scene(151, 100)
     body = oriented(picture, "PNG", orientation)
     seen = ViewsDecoder([Geometry.of(CROPPED, views)], PIXELS).decode(body).rows[0][0]
@@ -58,13 +60,13 @@ def test_views_are_pillows(views: tuple[View, ...], orientation: int) -> None:
         image = flatten_colours(ImageOps.exif_transpose(file), 3)
         for pixels, view in zip(seen, looks_at(views, *image.size, CROPPED), strict=True):
             expected = image.resize((56, 56), Image.Resampling.BILINEAR, view.box)
-            apart = np.abs(pixels.astype(np.int64) - arrange(np.asarray(expected), view))
-            assert apart.max() <= 3
-            assert apart.mean() <= 0.6
+            difference = np.abs(pixels.astype(np.int64) - arrange(np.asarray(expected), view))
+            assert difference.max() <= 3
+            assert difference.mean() <= 0.6
 
 
 def test_a_large_photo_keeps_the_resolution_that_its_finest_view_needs() -> None:
-    """Crops of a photo that libjpeg scales down for one member stay close to those of the whole."""
+    """The reduced decoding of libjpeg for a small member does not blur the crops of a large member."""
     body = save(scene(2400, 1800), "JPEG", quality=95)
     both = ViewsDecoder([Geometry.of(CIFAR, ("identity",)), Geometry.of(steps(3, 256, 224), ("identity",))], PIXELS)
     large = both.decode(body).rows[1][0, 0]
@@ -77,7 +79,7 @@ def test_pixels_have_the_same_views_as_encoded_images() -> None:
     np.testing.assert_array_equal(decoder.decode(pixels).rows[0], decoder.decode(save(scene(200, 120), "PNG")).rows[0])
 
 
-def test_images_of_a_request_are_stacked_and_chosen_in_their_order() -> None:
+def test_images_of_a_request_are_stacked_and_selected_in_order() -> None:
     decoder = ViewsDecoder([Geometry.of(CIFAR, ("flip",))], PIXELS)
     images = [np.full((32, 32, 3), value, np.uint8) for value in range(5)]
     decoded = decoder.stack([decoder.decode(image) for image in images])
@@ -87,7 +89,7 @@ def test_images_of_a_request_are_stacked_and_chosen_in_their_order() -> None:
     assert chosen.rows[0][:, :, 0, 0, 0].tolist() == [[1, 1], [4, 4]]
 
 
-def test_hostile_images_are_refused_as_by_the_decoder() -> None:
+def test_invalid_and_oversized_images_are_refused_as_by_the_decoder() -> None:
     decoder = ViewsDecoder(geometries(), 1000)
     with pytest.raises(TooLarge):
         decoder.decode(save(scene(40, 40), "PNG"))

@@ -1,3 +1,5 @@
+"""Shares of the gateways in the slots of the hosts."""
+
 from __future__ import annotations
 
 from hypothesis import given
@@ -31,11 +33,11 @@ def test_a_host_without_responses_gives_no_credits() -> None:
 @given(st.integers(1, 6), st.integers(1, 8))
 def test_shares_are_equal_and_fit_the_hosts(gateways: int, hosts: int) -> None:
     """No host gets more batches than it has slots, except for the one batch that each gateway may always send."""
-    at_hosts = [Callers() for _ in range(hosts)]
+    callers_by_host = [Callers() for _ in range(hosts)]
     counts = [Credits(hosts) for _ in range(gateways)]
     for _ in range(2):
         for gateway, credits in enumerate(counts):
-            for host, callers in enumerate(at_hosts):
+            for host, callers in enumerate(callers_by_host):
                 credits.responded(host, callers.called(gateway, 0.0), 0.0)
     assert len({credits.count for credits in counts}) == 1
     assert sum(credits.count for credits in counts) <= max(SLOTS_PER_HOST * hosts, gateways)

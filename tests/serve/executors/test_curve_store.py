@@ -1,3 +1,5 @@
+"""Stored latency curves: when they are measured again, and when they are not."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -30,7 +32,7 @@ def model(tmp_path: Path) -> ModelConfig:
 
 
 def load(model: ModelConfig, tmp_path: Path, threads: int = 1) -> EngineSet:
-    metrics = Metrics(MmapWriter(tmp_path / "pages"))
+    metrics = Metrics(MmapWriter(tmp_path / "metrics"))
     spec = build_spec(model, Artifact.load(model.folder))
     return load_engines(model, spec, Store(tmp_path / "store"), threads, metrics)
 
@@ -38,11 +40,11 @@ def load(model: ModelConfig, tmp_path: Path, threads: int = 1) -> EngineSet:
 def test_the_second_load_does_not_measure_again(
     model: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """But it runs every size once, so that no request is the first of its size."""
+    """It still runs every size once, so that no request is the first of its size, which would be slow."""
     measured: list[tuple[int, ...]] = []
     warmed: list[tuple[int, ...]] = []
 
-    def count(engine: Any, sizes: Any) -> LatencyCurve:
+    def measure(engine: Any, sizes: Any) -> LatencyCurve:
         measured.append(tuple(sizes))
         return measure_curve(engine, sizes)
 
@@ -50,7 +52,7 @@ def test_the_second_load_does_not_measure_again(
         warmed.append(tuple(sizes))
         warm_up(engine, sizes)
 
-    monkeypatch.setattr(engine_set, "measure_curve", count)
+    monkeypatch.setattr(engine_set, "measure_curve", measure)
     monkeypatch.setattr(engine_set, "warm_up", warm)
     first = load(model, tmp_path).curve
     assert (measured, warmed) == ([(1, 2, 4)], [(1, 2, 4)])
@@ -64,7 +66,7 @@ def test_the_second_load_does_not_measure_again(
 def test_long_runs_of_the_tensor_form_are_not_warmed_up(
     model: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the image form runs every size: where runs are long, a first run costs little more."""
+    """The image form still runs every size. A first run that is long costs little more than later ones."""
     warmed: list[tuple[str, tuple[int, ...]]] = []
 
     def warm(engine: Any, sizes: Any) -> None:
@@ -86,27 +88,27 @@ def test_explain_shows_the_curve_of_an_earlier_start(model: ModelConfig, tmp_pat
     assert static_plan(settings)["models"][0]["curve_ms"] == in_milliseconds(curve) != {}
 
 
-def test_a_curve_is_valid_for_one_engine_version_threads_and_sizes(tmp_path: Path) -> None:
-    kept = CurveStore(Store(tmp_path), 2, (1, 2, 4))
-    kept.keep("engine", CURVE)
-    assert kept.find("engine", CURVE.engine) == CURVE
-    assert kept.find("another", CURVE.engine) is None
-    assert kept.find("engine", "onnxruntime 2 fp32") is None
+def test_a_curve_is_valid_only_for_the_same_engine_version_threads_and_sizes(tmp_path: Path) -> None:
+    curves = CurveStore(Store(tmp_path), 2, (1, 2, 4))
+    curves.keep("engine", CURVE)
+    assert curves.find("engine", CURVE.engine) == CURVE
+    assert curves.find("another", CURVE.engine) is None
+    assert curves.find("engine", "onnxruntime 2 fp32") is None
     for threads, sizes in ((1, (1, 2, 4)), (2, (1, 2))):
         assert CurveStore(Store(tmp_path), threads, sizes).find("engine", CURVE.engine) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff{", b"[]", b'{"sizes": [1], "seconds": [1], "engine": "e"}'])
 def test_a_damaged_curve_is_measured_again(tmp_path: Path, content: bytes) -> None:
-    kept = CurveStore(Store(tmp_path), 2, (1, 2, 4))
-    kept.keep("engine", CURVE)
+    curves = CurveStore(Store(tmp_path), 2, (1, 2, 4))
+    curves.keep("engine", CURVE)
     (file,) = Store(tmp_path).curves.iterdir()
     file.write_bytes(content)
-    assert kept.find("engine", CURVE.engine) is None
+    assert curves.find("engine", CURVE.engine) is None
 
 
-def test_a_read_only_store_is_no_error(tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_written_is_not_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    kept = CurveStore(Store(tmp_path / "file"), 2, (1, 2, 4))
-    kept.keep("engine", CURVE)
-    assert kept.find("engine", CURVE.engine) is None
+    curves = CurveStore(Store(tmp_path / "file"), 2, (1, 2, 4))
+    curves.keep("engine", CURVE)
+    assert curves.find("engine", CURVE.engine) is None

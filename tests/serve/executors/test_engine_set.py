@@ -1,4 +1,4 @@
-"""Where a local engine runs: on its own thread, or on the event loop if the hop costs more than the run."""
+"""A local engine runs on its own thread, or on the event loop if switching threads takes longer than the run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from serve.telemetry.recorder import Metrics
 from tests.artifacts import CLASSES, SIDE, write_artifact
 
 
-class Watched:
+class RecordingEngine:
     """An engine that records the threads it runs on."""
 
     def __init__(self, engine: Engine, threads: list[str]) -> None:
@@ -40,7 +40,7 @@ class Watched:
 def engines(tmp_path: Path) -> EngineSet:
     artifact = Artifact.load(write_artifact(tmp_path / "a", "a"))
     model = ModelConfig(name="a", artifact=str(artifact.folder))
-    spec, metrics = build_spec(model, artifact), Metrics(MmapWriter(tmp_path / "pages"))
+    spec, metrics = build_spec(model, artifact), Metrics(MmapWriter(tmp_path / "metrics"))
     return load_engines(model, spec, Store(tmp_path / "store"), 1, metrics)
 
 
@@ -49,17 +49,17 @@ def engines(tmp_path: Path) -> EngineSet:
     [
         (LatencyCurve((1, 64), (0.0001, 0.003)), 1, True),
         (LatencyCurve((1, 64), (0.0001, 0.003)), 64, True),
-        (LatencyCurve((1, 64), (0.0003, 0.003)), 1, False),  # longer than the hop
+        (LatencyCurve((1, 64), (0.0003, 0.003)), 1, False),  # longer than a switch of threads
         (LatencyCurve((1, 64), (0.0001, 0.006)), 64, False),  # other requests would wait too long
         (LatencyCurve((1, 8), (0.0001, 0.0008)), 8, False),  # each row costs more than the loop's own work on it
     ],
 )
-def test_only_short_runs_take_place_on_the_loop(
+def test_only_short_runs_are_on_the_event_loop(
     engines: EngineSet, curve: LatencyCurve, rows: int, on_the_loop: bool
 ) -> None:
     threads: list[str] = []
-    watched = {form: Watched(engine, threads) for form, engine in engines._warm.engines.items()}
-    engines._warm = replace(engines._warm, engines=watched, curve=curve)
+    recording = {form: RecordingEngine(engine, threads) for form, engine in engines._warm.engines.items()}
+    engines._warm = replace(engines._warm, engines=recording, curve=curve)
 
     async def scenario() -> NDArray[np.float32]:
         executor = LocalExecutor(engines, "a")

@@ -1,3 +1,5 @@
+"""Evictions from the memory budget: which models, and how many."""
+
 from __future__ import annotations
 
 from hypothesis import given
@@ -13,30 +15,30 @@ SIZES = st.integers(0, 300)
 
 
 @given(RESIDENTS, SIZES, SIZES)
-def test_the_needed_bytes_fit_after_the_evictions_if_possible(
+def test_the_needed_bytes_fit_after_the_evictions_unless_all_models_are_evicted(
     residents: list[Resident], needed: int, budget: int
 ) -> None:
     victims = choose_victims(residents, needed, budget)
-    left = sum(one.size for one in residents if one.name not in victims)
+    left = sum(resident.size for resident in residents if resident.name not in victims)
     assert left + needed <= budget or len(victims) == len(residents)
 
 
 @given(RESIDENTS, SIZES, SIZES)
-def test_no_model_is_evicted_without_need(residents: list[Resident], needed: int, budget: int) -> None:
+def test_no_more_models_are_evicted_than_needed(residents: list[Resident], needed: int, budget: int) -> None:
     victims = choose_victims(residents, needed, budget)
-    spared = set(victims[:-1])
-    if victims:
-        assert sum(one.size for one in residents if one.name not in spared) + needed > budget
+    earlier = set(victims[:-1])
+    if victims:  # without the last eviction the bytes would not fit
+        assert sum(resident.size for resident in residents if resident.name not in earlier) + needed > budget
     assert len(victims) == len(set(victims))
 
 
 @given(RESIDENTS, SIZES, SIZES)
-def test_idle_models_are_evicted_first_and_of_them_the_least_recently_used(
+def test_idle_models_are_evicted_before_busy_ones_the_least_recently_used_first(
     residents: list[Resident], needed: int, budget: int
 ) -> None:
-    by_name = {one.name: one for one in residents}
+    by_name = {resident.name: resident for resident in residents}
     victims = [by_name[name] for name in choose_victims(residents, needed, budget)]
-    order = [(one.busy, one.used) for one in victims]
+    order = [(victim.busy, victim.used) for victim in victims]
     assert order == sorted(order)
-    stay = [(one.busy, one.used) for one in residents if one not in victims]
-    assert not victims or all(order[-1] <= one for one in stay)
+    kept = [(resident.busy, resident.used) for resident in residents if resident not in victims]
+    assert not victims or all(order[-1] <= key for key in kept)

@@ -1,4 +1,4 @@
-"""Ledgers on both databases: SQLite, and a PostgreSQL server that is started here."""
+"""Ledgers on both databases: SQLite, and a PostgreSQL server that the session starts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def postgres(free_ports: Callable[[int], list[int]]) -> Iterator[str]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty SQLite file, or an empty schema: PostgreSQL makes one a hundred times as fast as a database."""
+    """URL of an empty SQLite file, or of an empty PostgreSQL schema, which is created a hundred times faster than a database."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/ledger.db"
     server = str(request.getfixturevalue("postgres"))

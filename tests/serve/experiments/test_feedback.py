@@ -1,3 +1,5 @@
+"""Parsing of feedback: labels, rewards, and the errors of invalid items."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -18,7 +20,7 @@ def test_a_label_is_a_name_or_an_index() -> None:
 
 
 @pytest.mark.parametrize(
-    ("item", "said"),
+    ("item", "reason"),
     [
         ({"id": ""}, "by its id"),
         ({"id": "a", "label": 1, "experiment": {}}, "experiment must be the name"),
@@ -34,6 +36,6 @@ def test_a_label_is_a_name_or_an_index() -> None:
         ({"id": "a", "label": 1, "arm": "b"}, "unknown fields: arm"),
     ],
 )
-def test_what_cannot_be_joined_is_refused(item: dict[str, Any], said: str) -> None:
-    with pytest.raises(InvalidInput, match=said):
+def test_invalid_feedback_is_refused_with_the_reason(item: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InvalidInput, match=reason):
         parse_feedback(item, index)

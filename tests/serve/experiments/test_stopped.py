@@ -1,4 +1,4 @@
-"""A stopped arm has no share until a person starts it again, and no ramp goes on once its arm was worse."""
+"""A stopped arm gets no traffic until a user starts it again, and a ramp halts when its arm is found worse."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from serve.experiments.ledger.store import Ledger
 from serve.experiments.revision import Revision, first_revision
 
 ARMS = ("old", "new", "third")
-SEASON = 10_000.0  # seconds: more than a stage
+LONG_SECONDS = 10_000.0  # longer than a stage
 
 
 def define(name: str = "nets", arms: tuple[str, ...] = ARMS, **changes: Any) -> Experiment:
@@ -38,7 +38,7 @@ def canary(name: str = "nets", **changes: Any) -> Experiment:
 
 
 class Clock:
-    """Time that tests move."""
+    """A clock that tests advance."""
 
     def __init__(self) -> None:
         self.now = 2e9
@@ -48,7 +48,7 @@ class Clock:
 
 
 class Sender:
-    """Writes labelled answers of an experiment's arms at its present stage, by their shares."""
+    """Writes labelled answers at the current stage of an experiment; each arm gets its share."""
 
     def __init__(self, ledger: Ledger, name: str = "nets") -> None:
         self._ledger, self._name = ledger, name
@@ -60,8 +60,8 @@ class Sender:
         counts: dict[str, int] = {}
         for number in itertools.islice(self._numbers, requests):
             arm = revision.allocation.arm(revision.salt, f"{self._name}-{number}")
-            counts[arm] = seen = counts.get(arm, 0) + 1
-            hit = int(int(seen * right[arm]) > int((seen - 1) * right[arm]))
+            counts[arm] = count = counts.get(arm, 0) + 1
+            hit = int(int(count * right[arm]) > int((count - 1) * right[arm]))
             identifier = f"{self._name}-{number}"
             rows.append(
                 Prediction(self._name, identifier, 0, arm, revision.revision, revision.stage, 0, 1, hit, 0.9, 1.0)
@@ -70,13 +70,13 @@ class Sender:
                 outcomes.append(Outcome(identifier, 0, 1, None, 1.0))
         place = (self._name, revision.revision, revision.stage)
         tallies = {
-            CounterKey(*place, arm, "latency", 7, 0): Moments(many, many, 0.0, many) for arm, many in counts.items()
+            CounterKey(*place, arm, "latency", 7, 0): Moments(count, count, 0.0, count) for arm, count in counts.items()
         }
         self._ledger.write(rows, outcomes, tallies, f"writer-{next(self._numbers)}")
 
 
 class Interrupted(Ledger):
-    """A ledger in which another writer comes first, once, between what was read and what is changed."""
+    """A ledger in which another writer makes one change between the read and the write of a change."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -107,7 +107,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def referee(ledger: Ledger, clock: Clock) -> ExperimentController:
+def controller(ledger: Ledger, clock: Clock) -> ExperimentController:
     return ExperimentController(ledger, lambda: "", clock=clock)
 
 
@@ -115,73 +115,73 @@ def share(ledger: Ledger, arm: str, name: str = "nets") -> float:
     return ledger.current()[name].allocation.shares.get(arm, 0.0)
 
 
-def test_a_bandit_gives_nothing_to_an_arm_that_was_stopped(ledger: Ledger, referee: ExperimentController) -> None:
+def test_a_bandit_gives_no_share_to_a_stopped_arm(ledger: Ledger, controller: ExperimentController) -> None:
     ledger.declare(define(mode="bandit"))
-    referee.stop("nets", "third")
+    controller.stop("nets", "third")
     sender = Sender(ledger)
     for _ in range(4):
         sender.send({"old": 0.6, "new": 0.9, "third": 0.9})
-        referee.tick()
+        controller.tick()
         assert share(ledger, "third") == 0
     assert share(ledger, "new") > 0.8
     assert ledger.current()["nets"].state == "running"
 
 
-def test_a_bandit_step_that_comes_after_a_stop_is_dropped(ledger: Interrupted, referee: ExperimentController) -> None:
+def test_a_bandit_step_that_races_with_a_stop_is_dropped(ledger: Interrupted, controller: ExperimentController) -> None:
     ledger.declare(define(mode="bandit"))
     Sender(ledger).send({"old": 0.5, "new": 0.5, "third": 0.95})
     other = ExperimentController(ledger, lambda: "")
     ledger.before = lambda: other.stop("nets", "third")
-    referee.tick()
+    controller.tick()
     assert share(ledger, "third") == 0
-    referee.tick()
+    controller.tick()
     assert share(ledger, "third") == 0
 
 
-def test_a_bandit_step_that_comes_after_the_end_is_dropped(ledger: Interrupted, referee: ExperimentController) -> None:
+def test_a_bandit_step_that_races_with_the_end_is_dropped(
+    ledger: Interrupted, controller: ExperimentController
+) -> None:
     ledger.declare(define(mode="bandit"))
     Sender(ledger).send({"old": 0.5, "new": 0.5, "third": 0.95})
     other = ExperimentController(ledger, lambda: "")
     ledger.before = lambda: other.stop("nets")
-    referee.tick()
+    controller.tick()
     assert ledger.current()["nets"].allocation.shares == {"old": 1.0}
 
 
-def test_a_step_of_the_ramp_that_comes_after_a_person_went_back_is_dropped(
-    ledger: Interrupted, referee: ExperimentController, clock: Clock
+def test_a_ramp_step_that_races_with_a_users_step_back_is_dropped(
+    ledger: Interrupted, controller: ExperimentController, clock: Clock
 ) -> None:
     ledger.declare(canary())
-    referee.ramp("nets", 50)
+    controller.ramp("nets", 50)
     Sender(ledger).send({"old": 0.8, "new": 0.8})
-    clock.now += SEASON
+    clock.now += LONG_SECONDS
     other = ExperimentController(ledger, lambda: "")
     ledger.before = lambda: other.ramp("nets", 5)
-    referee.tick()
+    controller.tick()
     assert share(ledger, "new") == pytest.approx(0.05)
 
 
-def test_a_persons_stop_that_comes_second_is_made_of_what_there_is(
-    ledger: Interrupted, referee: ExperimentController
-) -> None:
+def test_the_second_of_two_racing_stops_keeps_the_first(ledger: Interrupted, controller: ExperimentController) -> None:
     ledger.declare(define(mode="bandit"))
     other = ExperimentController(ledger, lambda: "")
     ledger.before = lambda: other.stop("nets", "new")
-    referee.stop("nets", "third")
+    controller.stop("nets", "third")
     assert ledger.current()["nets"].stopped == {"new", "third"}
     assert ledger.current()["nets"].allocation.shares == {"old": 1.0}
 
 
-@pytest.mark.parametrize("by", ["person", "guardrail"])
+@pytest.mark.parametrize("by", ["user", "guardrail"])
 def test_a_stopped_arm_stays_stopped_when_its_declaration_changes(
-    ledger: Ledger, referee: ExperimentController, by: str
+    ledger: Ledger, controller: ExperimentController, by: str
 ) -> None:
     limits = {"loss": 0.1}
     ledger.declare(define(guardrails=limits))
-    if by == "person":
-        referee.stop("nets", "third")
+    if by == "user":
+        controller.stop("nets", "third")
     else:
         Sender(ledger).send({"old": 0.9, "new": 0.9, "third": 0.2}, 600)
-        referee.tick()
+        controller.tick()
     assert ledger.current()["nets"].stopped == {"third"}
     for changed in (
         define(guardrails=limits, effect=0.01),
@@ -195,109 +195,111 @@ def test_a_stopped_arm_stays_stopped_when_its_declaration_changes(
     assert (following.state, following.allocation.shares) == ("stopped", {"old": 1.0})
 
 
-def test_an_experiment_that_was_stopped_stays_so_until_a_person_starts_it(
-    ledger: Ledger, referee: ExperimentController
+def test_a_stopped_experiment_stays_stopped_until_a_user_starts_it(
+    ledger: Ledger, controller: ExperimentController
 ) -> None:
     ledger.declare(canary())
-    referee.stop("nets")
+    controller.stop("nets")
     again = ledger.declare(canary(effect=0.01))
     assert (again.state, again.allocation.shares) == ("stopped", {"old": 1.0})
     with pytest.raises(InvalidInput, match="start it again"):
-        referee.ramp("nets", 20)
-    started = referee.start(canary(effect=0.01))
+        controller.ramp("nets", 20)
+    started = controller.start(canary(effect=0.01))
     assert (started.state, started.revision, started.stopped) == ("running", 3, frozenset())
     assert started.allocation.shares["new"] == pytest.approx(0.05)
 
 
-def test_an_arm_of_a_running_experiment_is_started_again(ledger: Ledger, referee: ExperimentController) -> None:
-    referee.start(define())
-    referee.stop("nets", "third")
-    started = referee.start(define())
+def test_start_brings_back_a_stopped_arm_of_a_running_experiment(
+    ledger: Ledger, controller: ExperimentController
+) -> None:
+    controller.start(define())
+    controller.stop("nets", "third")
+    started = controller.start(define())
     assert started.allocation.shares["third"] == pytest.approx(1 / 3, abs=1e-5)
-    assert referee.start(define()) == started
+    assert controller.start(define()) == started
 
 
-def test_a_declaration_that_leaves_no_arm_changes_nothing(ledger: Ledger, referee: ExperimentController) -> None:
+def test_a_declaration_that_leaves_no_active_arm_changes_nothing(
+    ledger: Ledger, controller: ExperimentController
+) -> None:
     ledger.declare(define())
-    referee.stop("nets")
+    controller.stop("nets")
     stopped = ledger.current()["nets"]
     assert ledger.declare(define(arms=("new", "third"))) == stopped
 
 
-def test_an_unknown_arm_cannot_be_stopped(ledger: Ledger, referee: ExperimentController) -> None:
+def test_an_unknown_arm_cannot_be_stopped(ledger: Ledger, controller: ExperimentController) -> None:
     ledger.declare(define())
     with pytest.raises(InvalidInput, match="no arm 'newest'"):
-        referee.stop("nets", "newest")
+        controller.stop("nets", "newest")
 
 
-def test_a_ramp_does_not_go_on_while_the_report_says_worse(
-    ledger: Ledger, referee: ExperimentController, clock: Clock
-) -> None:
+def test_a_ramp_halts_while_its_arm_is_worse(ledger: Ledger, controller: ExperimentController, clock: Clock) -> None:
     ledger.declare(canary(ramp=(50, 70, 100)))
     Sender(ledger).send({"old": 0.95, "new": 0.5}, 600)
-    clock.now += SEASON
-    referee.tick()
+    clock.now += LONG_SECONDS
+    controller.tick()
     assert share(ledger, "new") == pytest.approx(0.5)
-    report = referee.report("nets")
+    report = controller.report("nets")
     assert report.comparisons[0].verdict == "worse"
     assert report.sentence.startswith("Keep old")
-    assert [(one["action"], one["actor"]) for one in report.decisions] == [("hold", "referee")]
+    assert [(entry["action"], entry["actor"]) for entry in report.decisions] == [("hold", "referee")]
     assert any("waits for `convoy experiment ramp`" in note for note in report.notes)
 
 
-@pytest.mark.parametrize("told_by", ["report", "tick"])
-def test_a_ramp_waits_for_a_person_once_its_arm_was_worse(
-    ledger: Ledger, referee: ExperimentController, clock: Clock, told_by: str
+@pytest.mark.parametrize("found_by", ["report", "tick"])
+def test_a_ramp_stays_halted_until_a_user_continues_it(
+    ledger: Ledger, controller: ExperimentController, clock: Clock, found_by: str
 ) -> None:
-    """Later labels make the arm look as good as the control: the claim was made, and holds."""
+    """Later labels make the arm look as good as the control, but the first verdict stays valid."""
     ledger.declare(canary(ramp=(50, 70, 100)))
     sender = Sender(ledger)
     sender.send({"old": 0.95, "new": 0.5}, 600)
-    if told_by == "report":
-        assert referee.report("nets").comparisons[0].verdict == "worse"
+    if found_by == "report":
+        assert controller.report("nets").comparisons[0].verdict == "worse"
     else:
-        referee.tick()
+        controller.tick()
     sender.send({"old": 0.8, "new": 0.95}, 6000)
-    clock.now += SEASON
+    clock.now += LONG_SECONDS
     assert ExperimentController(ledger, lambda: "").report("nets").comparisons[0].verdict != "worse"
     ExperimentController(ledger, lambda: "", clock=clock).tick()
     assert share(ledger, "new") == pytest.approx(0.5)
     ledger.declare(canary(ramp=(50, 70, 100), effect=0.01))
     assert ledger.current()["nets"].held == {"new"}
-    referee.ramp("nets", None)
+    controller.ramp("nets", None)
     assert share(ledger, "new") == pytest.approx(0.7)
     assert ledger.current()["nets"].held == frozenset()
 
 
-def test_a_ramp_does_not_go_on_while_the_report_says_not_to_decide(
-    ledger: Ledger, referee: ExperimentController, clock: Clock
+def test_a_ramp_halts_while_the_report_has_an_alarm(
+    ledger: Ledger, controller: ExperimentController, clock: Clock
 ) -> None:
     ledger.declare(canary(ramp=(50, 70, 100)))
     Sender(ledger).send({"old": 0.9, "new": 0.9}, 2000, labelled=0.5)
-    clock.now += SEASON
-    assert referee.report("nets").sentence.startswith("Do not decide")
-    referee.tick()
+    clock.now += LONG_SECONDS
+    assert controller.report("nets").sentence.startswith("Do not decide")
+    controller.tick()
     assert share(ledger, "new") == pytest.approx(0.5)
 
 
-def test_an_arm_that_is_worse_keeps_the_least_share_of_a_bandit(ledger: Ledger, referee: ExperimentController) -> None:
+def test_a_worse_arm_of_a_bandit_keeps_the_least_share(ledger: Ledger, controller: ExperimentController) -> None:
     ledger.declare(define(mode="bandit"))
     sender = Sender(ledger)
     for _ in range(3):
         sender.send({"old": 0.9, "new": 0.9, "third": 0.3}, 500)
-        referee.tick()
-    report = referee.report("nets")
-    assert [one.verdict for one in report.comparisons if one.arm == "third"] == ["worse"]
+        controller.tick()
+    report = controller.report("nets")
+    assert [comparison.verdict for comparison in report.comparisons if comparison.arm == "third"] == ["worse"]
     assert share(ledger, "third") == pytest.approx(LEAST_SHARE)
 
 
-def test_a_bandit_does_not_move_while_the_report_says_not_to_decide(
-    ledger: Ledger, referee: ExperimentController
+def test_a_bandit_keeps_its_shares_while_the_report_has_an_alarm(
+    ledger: Ledger, controller: ExperimentController
 ) -> None:
     revision = ledger.declare(define(mode="bandit", arms=("old", "new")))
     Sender(ledger).send({"old": 0.5, "new": 0.9}, 3000, labelled=0.5)
-    assert referee.report("nets").sentence.startswith("Do not decide")
-    referee.tick()
+    assert controller.report("nets").sentence.startswith("Do not decide")
+    controller.tick()
     assert ledger.current()["nets"] == revision
 
 
@@ -330,76 +332,78 @@ events = st.one_of(
 )
 
 
-class Story:
-    """What happens to an experiment, and which arms a person would call stopped."""
+class Scenario:
+    """Applies events to an experiment, and keeps the set of arms that must be stopped."""
 
     def __init__(self, ledger: Interrupted) -> None:
         self.name, self.ledger = next(names), ledger
-        self.referee = ExperimentController(ledger, lambda: "")
+        self.controller = ExperimentController(ledger, lambda: "")
         self.sender = Sender(ledger, self.name)
         self.changes = itertools.count(1)
         self.stopped: set[str] = set()
-        self.seen = 0
+        self.rollbacks = 0
         ledger.declare(self.define("bandit"))
 
     def define(self, mode: str, arms: tuple[str, ...] = ARMS) -> Experiment:
         effect = 0.05 + next(self.changes) / 1e6
         return define(self.name, arms, mode=mode, effect=effect, guardrails={"loss": 0.2})
 
-    def happen(self, event: str, what: Any) -> None:
-        present = self.ledger.current()[self.name]
+    def apply(self, event: str, argument: Any) -> None:
+        current = self.ledger.current()[self.name]
         if event in ("stop", "race"):
             other = ExperimentController(self.ledger, lambda: "")
             if event == "race":
-                self.ledger.before = lambda: self.stop(other, what)
-                self.referee.tick()
+                self.ledger.before = lambda: self.stop(other, argument)
+                self.controller.tick()
                 self.ledger.before = None
             else:
-                self.stop(other, what)
+                self.stop(other, argument)
         elif event == "promote":
-            self.referee.promote(self.name, what)
-            self.stopped.discard(what)
+            self.controller.promote(self.name, argument)
+            self.stopped.discard(argument)
         elif event == "start":
             self.stopped.clear()
-            self.referee.start(self.define(what))
+            self.controller.start(self.define(argument))
         elif event == "declare":
-            self.ledger.declare(self.define(what, tuple(arm.name for arm in present.definition.arms)))
+            self.ledger.declare(self.define(argument, tuple(arm.name for arm in current.definition.arms)))
         elif event == "reorder":
-            self.ledger.declare(self.define(present.definition.mode, tuple(what)))
+            self.ledger.declare(self.define(current.definition.mode, tuple(argument)))
         elif event == "send":
-            self.sender.send(dict(zip(ARMS, what, strict=True)), 120)
+            self.sender.send(dict(zip(ARMS, argument, strict=True)), 120)
         elif event == "tick":
-            self.referee.tick()
+            self.controller.tick()
         else:
-            self.referee = ExperimentController(self.ledger, lambda: "")
-        self.stopped |= set(rolled_back(self.ledger, self.name)[self.seen :])
-        self.seen = len(rolled_back(self.ledger, self.name))
+            self.controller = ExperimentController(self.ledger, lambda: "")
+        self.stopped |= set(rolled_back(self.ledger, self.name)[self.rollbacks :])
+        self.rollbacks = len(rolled_back(self.ledger, self.name))
 
-    def stop(self, referee: ExperimentController, arm: str) -> None:
+    def stop(self, controller: ExperimentController, arm: str) -> None:
         control = self.ledger.current()[self.name].definition.control.name
         try:
-            referee.stop(self.name, arm)
+            controller.stop(self.name, arm)
         except ConvoyError:
-            return  # it has ended, or no arm would be left
+            return  # the experiment has ended, or no arm would be left
         self.stopped = set(ARMS) - {arm} if arm == control else self.stopped | {arm}
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(events, min_size=3, max_size=12))
-def test_whatever_happens_a_stopped_arm_has_no_share(ledger: Interrupted, happenings: list[tuple[str, Any]]) -> None:
-    story = Story(ledger)
-    for event, what in happenings:
-        before = rows_of(ledger, story.name)[-1][0]
-        were = set(story.stopped) if event != "race" else set()
-        story.happen(event, what)
-        written = rows_of(ledger, story.name)
+def test_a_stopped_arm_has_no_share_after_any_events(
+    ledger: Interrupted, events_in_order: list[tuple[str, Any]]
+) -> None:
+    scenario = Scenario(ledger)
+    for event, argument in events_in_order:
+        before = rows_of(ledger, scenario.name)[-1][0]
+        stopped_before = set(scenario.stopped) if event != "race" else set()
+        scenario.apply(event, argument)
+        written = rows_of(ledger, scenario.name)
         assert [serial for serial, *_ in written] == list(range(1, len(written) + 1))
         for _, allocation, _ in [row for row in written if row[0] > before]:
             shares = allocation.shares
             assert sum(shares.values()) == pytest.approx(1)
-            assert not {arm for arm in were & story.stopped if shares.get(arm, 0) > 0}
-        assert not set(written[-1][1].shares) & story.stopped
-    ExperimentController(ledger, lambda: "").stop(story.name)
+            assert not {arm for arm in stopped_before & scenario.stopped if shares.get(arm, 0) > 0}
+        assert not set(written[-1][1].shares) & scenario.stopped
+    ExperimentController(ledger, lambda: "").stop(scenario.name)
 
 
 RAMP = (50, 60, 70, 80, 90, 100)
@@ -413,40 +417,40 @@ steps = st.one_of(
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(steps, min_size=6, max_size=12))
-def test_whatever_happens_no_ramp_goes_up_by_itself_after_it_was_worse(
-    ledger: Ledger, happenings: list[tuple[str, Any]]
+def test_a_ramp_halts_after_a_worse_verdict_in_any_order_of_events(
+    ledger: Ledger, events_in_order: list[tuple[str, Any]]
 ) -> None:
     name, clock, changes = next(names), Clock(), itertools.count(1)
-    referee, sender = ExperimentController(ledger, lambda: "", clock=clock), Sender(ledger, name)
+    controller, sender = ExperimentController(ledger, lambda: "", clock=clock), Sender(ledger, name)
     ledger.declare(canary(name, ramp=RAMP))
     worse = False
-    for event, what in happenings:
+    for event, argument in events_in_order:
         before = share(ledger, "new", name)
-        clock.now += SEASON
+        clock.now += LONG_SECONDS
         if event == "send":
-            sender.send(dict(zip(ARMS, what, strict=False)), 200)
+            sender.send(dict(zip(ARMS, argument, strict=False)), 200)
         elif event == "tick":
-            referee.tick()
+            controller.tick()
         elif event == "report":
-            worse |= referee.report(name).comparisons[0].verdict == "worse"
+            worse |= controller.report(name).comparisons[0].verdict == "worse"
         elif event == "declare":
             ledger.declare(canary(name, ramp=RAMP, effect=0.05 + next(changes) / 1e6))
         else:
-            referee.ramp(name, what)
+            controller.ramp(name, argument)
             worse = False
         if worse:
             assert share(ledger, "new", name) <= before + 1e-9
-    referee.stop(name)
+    controller.stop(name)
 
 
 @given(st.lists(st.sampled_from(ARMS[1:]), max_size=2, unique=True), st.sampled_from(["split", "bandit", "paired"]))
-def test_what_is_stopped_is_read_back(taken: list[str], mode: str) -> None:
+def test_a_revision_lists_its_stopped_and_active_arms(stopped: list[str], mode: str) -> None:
     revision = first_revision(define(mode=mode))
-    for arm in taken:
+    for arm in stopped:
         if revision.state == "running":
             revision = revision.without(arm)
-    assert revision.stopped == frozenset(taken)
-    assert revision.active == tuple(arm for arm in ARMS if arm not in taken)
-    assert (revision.state == "stopped") == (len(taken) == 2)
-    weights = np.array([revision.allocation.shares.get(arm, 0.0) for arm in taken])
+    assert revision.stopped == frozenset(stopped)
+    assert revision.active == tuple(arm for arm in ARMS if arm not in stopped)
+    assert (revision.state == "stopped") == (len(stopped) == 2)
+    weights = np.array([revision.allocation.shares.get(arm, 0.0) for arm in stopped])
     assert not weights.any()

@@ -1,4 +1,4 @@
-"""The unit of every statistic is what was assigned, the request or the sticky key, from the ledger to the decision."""
+"""Every statistic counts units of assignment: requests, or sticky keys, never single images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.serve.experiments.traffic import Traffic
 ARMS = (Arm(name="old", model="a"), Arm(name="new", model="b"))
 IMAGES, CORRELATION, EQUAL = 16, 0.3, 0.85
 EXPERIMENTS, LOOKS, REQUESTS = 40, 3, 120
-CHANCE = 5  # of 40 experiments at 5 %: more come in 1.4 % of all cases, and the seed is fixed
+CHANCE = 5  # binomial limit for 40 experiments at 5 %: exceeded with probability 1.4 %, and the seed is fixed
 
 
 def define(name: str = "nets", **changes: Any) -> Experiment:
@@ -38,7 +38,7 @@ def file_ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 def write_alike(ledger: Ledger, revision: Revision, rng: np.random.Generator, look: int) -> None:
-    """Requests of 16 images whose outcomes are correlated, and that have labels for all or none; the arms are equal."""
+    """Requests of 16 images with correlated outcomes and equal arms; a request has labels for all its images or for none."""
     name, spread = revision.definition.name, (1 - CORRELATION) / CORRELATION
     predictions, outcomes = [], []
     for number in range(REQUESTS):
@@ -52,11 +52,11 @@ def write_alike(ledger: Ledger, revision: Revision, rng: np.random.Generator, lo
     ledger.write(predictions, outcomes, {}, "writer")
 
 
-def test_equal_arms_are_seldom_told_apart_through_the_ledger(file_ledger: Ledger) -> None:
+def test_equal_arms_are_rarely_found_different_through_the_ledger(file_ledger: Ledger) -> None:
     rng = np.random.default_rng(1)
     names = [f"nets-{number}" for number in range(EXPERIMENTS)]
     revisions = [file_ledger.declare(define(name, guardrails={"loss": 0.001})) for name in names]
-    referee = ExperimentController(file_ledger, lambda: "")
+    controller = ExperimentController(file_ledger, lambda: "")
     claimed, alarmed = set(), set()
     for look in range(LOOKS):
         for name, revision in zip(names, revisions, strict=True):
@@ -68,7 +68,7 @@ def test_equal_arms_are_seldom_told_apart_through_the_ledger(file_ledger: Ledger
                 claimed.add(name)
             if analysis.late_labels(until=2.0):
                 alarmed.add(name)
-        referee.tick()
+        controller.tick()
     stopped = [name for name, revision in file_ledger.current().items() if revision.state == "stopped"]
     assert len(claimed) <= CHANCE
     assert len(alarmed) <= CHANCE
@@ -85,22 +85,22 @@ def figures(arm: ArmReport) -> dict[str, Bounds]:
 
 
 @pytest.mark.parametrize("mode", ["split", "paired", "bandit"])
-def test_copies_of_an_image_within_its_request_tell_nothing(ledger: Ledger, mode: str) -> None:
-    """A request of one image, or of it and 15 copies: the same figures, and no interval that is narrower."""
-    found: list[Report] = []
-    referee = ExperimentController(ledger, lambda: "declared")
+def test_copies_of_an_image_in_a_request_are_no_evidence(ledger: Ledger, mode: str) -> None:
+    """Requests of one image, and of the image with 15 copies, have the same figures and no narrower interval."""
+    reports: list[Report] = []
+    controller = ExperimentController(ledger, lambda: "declared")
     for images in (1, IMAGES):
         traffic = Traffic(ledger, {"old": 0.75, "new": 0.9}, seed=5, images=images)
-        experiment = define("nets", mode=mode, effect=0.05 + images / 1e6)  # of a revision of its own
+        experiment = define("nets", mode=mode, effect=0.05 + images / 1e6)  # so that it is a new revision
         revision = ledger.declare(experiment)
         traffic.send(revision, 200, labelled=0.8)
         traffic.close()
-        found.append(referee.report("nets"))
-        with ledger.engine.begin() as connection:  # the next traffic has the same ids
+        reports.append(controller.report("nets"))
+        with ledger.engine.begin() as connection:  # the next requests have the same ids
             connection.exec_driver_sql("DELETE FROM predictions")
             connection.exec_driver_sql("DELETE FROM outcomes")
-    one, many = found
-    for first, second in zip(one.comparisons, many.comparisons, strict=True):
+    single, copied = reports
+    for first, second in zip(single.comparisons, copied.comparisons, strict=True):
         assert second.samples == IMAGES * first.samples
         assert second.verdict == first.verdict
         assert second.difference.value == pytest.approx(first.difference.value)
@@ -108,23 +108,23 @@ def test_copies_of_an_image_within_its_request_tell_nothing(ledger: Ledger, mode
         assert (second.agreement is None) == (first.agreement is None)
         if first.agreement is not None and second.agreement is not None:
             assert width(second.agreement) > 0.95 * width(first.agreement)
-    for arm, copied in zip(one.arms, many.arms, strict=True):
-        assert (copied.samples, copied.units) == (IMAGES * arm.samples, arm.units)
-        assert width(copied.metric) > 0.95 * width(arm.metric)
+    for arm, copied_arm in zip(single.arms, copied.arms, strict=True):
+        assert (copied_arm.samples, copied_arm.units) == (IMAGES * arm.samples, arm.units)
+        assert width(copied_arm.metric) > 0.95 * width(arm.metric)
         for name, bounds in figures(arm).items():
-            assert astuple(figures(copied)[name]) == pytest.approx(astuple(bounds), rel=0.01), name
-    for of_class, copied_class in zip(
-        sorted(one.classes, key=lambda entry: (entry.class_index, entry.arm)),
-        sorted(many.classes, key=lambda entry: (entry.class_index, entry.arm)),
+            assert astuple(figures(copied_arm)[name]) == pytest.approx(astuple(bounds), rel=0.01), name
+    for single_class, copied_class in zip(
+        sorted(single.classes, key=lambda entry: (entry.class_index, entry.arm)),
+        sorted(copied.classes, key=lambda entry: (entry.class_index, entry.arm)),
         strict=True,
     ):
-        assert copied_class.accuracy.value == pytest.approx(of_class.accuracy.value)
-        assert width(copied_class.accuracy) > 0.95 * width(of_class.accuracy)
-    assert one.alarms == many.alarms
+        assert copied_class.accuracy.value == pytest.approx(single_class.accuracy.value)
+        assert width(copied_class.accuracy) > 0.95 * width(single_class.accuracy)
+    assert single.alarms == copied.alarms
 
 
 def send_keyed(ledger: Ledger, revision: Revision, repeats: int) -> None:
-    """Of 300 keys, each with its own latency, cost and failures, every request `repeats` times."""
+    """`repeats` equal requests of each of 300 keys, which differ in latency, cost and failures."""
     rng, writer = np.random.default_rng(7), LedgerWriter(ledger, 3600, 1_000_000)
     for unit in range(1, 301):
         place = Place("nets", revision.revision, 0, "new" if unit % 2 else "old")
@@ -140,15 +140,15 @@ def send_keyed(ledger: Ledger, revision: Revision, repeats: int) -> None:
     writer.close()
 
 
-def test_repeated_requests_of_a_key_tell_nothing(ledger: Ledger) -> None:
-    found = []
+def test_repeated_requests_of_a_key_are_no_evidence(ledger: Ledger) -> None:
+    reports = []
     for repeats in (1, 20):
         revision = ledger.declare(define(sticky="header:x-user", effect=0.05 + repeats / 1e6))
         send_keyed(ledger, revision, repeats)
-        found.append(ExperimentController(ledger, lambda: "declared").report("nets"))
+        reports.append(ExperimentController(ledger, lambda: "declared").report("nets"))
         with ledger.engine.begin() as connection:
             connection.exec_driver_sql("DELETE FROM predictions")
-    once, often = found
+    once, often = reports
     for arm, repeated in zip(once.arms, often.arms, strict=True):
         assert (repeated.answers, repeated.failures) == (20 * arm.answers, 20 * arm.failures)
         assert repeated.units == arm.units
@@ -159,12 +159,12 @@ def test_repeated_requests_of_a_key_tell_nothing(ledger: Ledger) -> None:
         assert width(repeated.error_rate) < 0.5
         assert width(repeated.engine_ms) < 0.5 * (repeated.engine_ms.value or 0.0)
         assert 0 < repeated.p50_ms.low < (repeated.p50_ms.value or 0.0) < repeated.p50_ms.high < np.inf
-    first, second = (report.comparisons[0].difference for report in found)
+    first, second = (report.comparisons[0].difference for report in reports)
     assert astuple(second) == pytest.approx(astuple(first), rel=1e-3)
 
 
-def test_one_key_that_always_fails_is_no_proof_against_its_arm(ledger: Ledger) -> None:
-    """A third of the arm's requests fail, all of them those of one client."""
+def test_a_single_key_that_always_fails_does_not_stop_its_arm(ledger: Ledger) -> None:
+    """A third of the arm's requests fail, all of them from the same client."""
     revision = ledger.declare(define(sticky="header:x-user", guardrails={"error_rate": 0.1}))
     writer = LedgerWriter(ledger, 3600, 100_000)
     place = Place("nets", 1, 0, "new")
@@ -177,7 +177,7 @@ def test_one_key_that_always_fails_is_no_proof_against_its_arm(ledger: Ledger) -
     assert ledger.current()["nets"] == revision
 
 
-def test_keys_that_fail_are_proof(ledger: Ledger) -> None:
+def test_many_failing_keys_stop_their_arm(ledger: Ledger) -> None:
     ledger.declare(define(sticky="header:x-user", guardrails={"error_rate": 0.1}))
     writer = LedgerWriter(ledger, 3600, 100_000)
     for number in range(900):
@@ -191,8 +191,8 @@ def test_keys_that_fail_are_proof(ledger: Ledger) -> None:
     assert ledger.current()["nets"].stopped == {"new"}
 
 
-def test_a_bandit_believes_requests_not_images(ledger: Ledger) -> None:
-    """12 requests of 16 images each, all of them right or wrong together, leave it nearly as open as 12 images."""
+def test_a_bandit_counts_requests_not_images(ledger: Ledger) -> None:
+    """12 requests of 16 images, right or wrong as a whole, are as much evidence as 12 images."""
     revision = ledger.declare(define(mode="bandit"))
     for number in range(24):
         arm = ("old", "new")[number % 2]
@@ -203,6 +203,6 @@ def test_a_bandit_believes_requests_not_images(ledger: Ledger) -> None:
         ledger.write(rows, [Outcome(f"r{number}", at, 1, None, 1.0) for at in images], {}, "writer")
     analysis = Analysis.of(ledger, revision, lambda: "")
     assert [analysis.belief(arm) for arm in ("old", "new")] == [(0.5, 12.0), (pytest.approx(2 / 3), 12.0)]
-    referee = ExperimentController(ledger, lambda: "")
-    referee.tick()
+    controller = ExperimentController(ledger, lambda: "")
+    controller.tick()
     assert ledger.current()["nets"].allocation.shares["old"] > 0.1

@@ -1,4 +1,4 @@
-"""Traffic of an experiment, written into a ledger as a gateway would."""
+"""Traffic of an experiment, written to a ledger in the same way as by a gateway."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ JOULES_PER_SECOND = 20.0  # of engine time
 
 
 class Traffic:
-    """Requests whose arms are right as often as told; arms make their mistakes on their own, on all images of a request."""
+    """Requests that each arm answers with its configured accuracy.
+
+    Mistakes of different arms are independent; within a request all images are right or all are wrong.
+    """
 
     def __init__(self, ledger: Ledger, accuracy: dict[str, float], seed: int = 1, images: int = 1) -> None:
         self._writer = LedgerWriter(ledger, 3600, 1_000_000)
@@ -35,7 +38,7 @@ class Traffic:
             arm = revision.allocation.arm(revision.salt, str(unit) if unit else identifier)
             label = int(self._random.integers(CLASSES))
             both = definition.mode in ("paired", "shadow")
-            for name in [one.name for one in definition.arms] if both else [arm]:
+            for name in [each.name for each in definition.arms] if both else [arm]:
                 self._answer(revision, identifier, name, unit, name == arm, label)
             if self._random.random() < labelled:
                 outcome = self._outcome(definition.metric, identifier, arm, label)

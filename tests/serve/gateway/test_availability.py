@@ -1,4 +1,4 @@
-"""What does not answer follows from what is wanted and from the models' states, and says why."""
+"""Which names are unavailable, and why: derived from the catalog and from the states of the models."""
 
 from __future__ import annotations
 
@@ -16,45 +16,47 @@ STATES = st.sampled_from([loading, unloaded, lambda name: failed(name, f"why {na
 
 
 def ensemble(name: str, members: list[str]) -> EnsembleConfig:
-    return EnsembleConfig(name=name, members=tuple(MemberConfig(model=one) for one in members))
+    return EnsembleConfig(name=name, members=tuple(MemberConfig(model=member) for member in members))
 
 
 def cascade(name: str, stages: list[str]) -> CascadeConfig:
-    before = [StageConfig(model=one, margin=0.5) for one in stages[:-1]]
-    return CascadeConfig(name=name, stages=(*before, StageConfig(model=stages[-1])))
+    earlier = [StageConfig(model=stage, margin=0.5) for stage in stages[:-1]]
+    return CascadeConfig(name=name, stages=(*earlier, StageConfig(model=stages[-1])))
 
 
 def experiment(name: str, arms: list[str]) -> Experiment:
-    return Experiment(name=name, arms=tuple(Arm(name=f"arm-{number}", model=one) for number, one in enumerate(arms)))
+    return Experiment(name=name, arms=tuple(Arm(name=f"arm-{number}", model=arm) for number, arm in enumerate(arms)))
 
 
 @st.composite
-def made_of_models(draw: st.DrawFn) -> list[Composition]:
-    """Ensembles of models, cascades of those too, experiments on all of them."""
-    made: list[Composition] = []
+def composition_lists(draw: st.DrawFn) -> list[Composition]:
+    """Ensembles of models, cascades of models and ensembles, and experiments on all of them."""
+    compositions: list[Composition] = []
     names = list(MODELS)
     for kind, build, least in (("ensemble", ensemble, 1), ("cascade", cascade, 2), ("experiment", experiment, 2)):
         if kind == "experiment":
             names += [name + TENSOR_SUFFIX for name in MODELS]
-        several = st.lists(st.sampled_from(names), min_size=least, max_size=3, unique=True)
-        made += [build(f"{kind}-{number}", draw(several)) for number in range(draw(st.integers(0, 3)))]
-        names += [one.name for one in made if one.name not in names]
-    return made
+        members = st.lists(st.sampled_from(names), min_size=least, max_size=3, unique=True)
+        compositions += [build(f"{kind}-{number}", draw(members)) for number in range(draw(st.integers(0, 3)))]
+        names += [composition.name for composition in compositions if composition.name not in names]
+    return compositions
 
 
-@given(made_of_models(), st.dictionaries(st.sampled_from(MODELS), STATES), st.data())
-def test_a_name_is_absent_exactly_when_a_part_of_it_is(
-    made: list[Composition], states: dict[str, object], data: st.DataObject
+@given(composition_lists(), st.dictionaries(st.sampled_from(MODELS), STATES), st.data())
+def test_a_composition_is_unavailable_exactly_if_one_of_its_models_is(
+    compositions: list[Composition], states: dict[str, object], data: st.DataObject
 ) -> None:
     models = {name: state(name) for name, state in states.items()}  # type: ignore[operator]
-    names = st.sampled_from([one.name for one in made]) if made else st.nothing()
-    problems = data.draw(st.dictionaries(names, st.just("its own problem"))) if made else {}
-    found = absences(made, models, problems)
+    names = st.sampled_from([composition.name for composition in compositions]) if compositions else st.nothing()
+    problems = data.draw(st.dictionaries(names, st.just("its own problem"))) if compositions else {}
+    found = absences(compositions, models, problems)
     for model in MODELS:
         assert found.get(model) == found.get(model + TENSOR_SUFFIX) == models.get(model)
-    for one in made:
-        assert (one.name in found) == (one.name in problems or any(part in found for part in members_of(one)))
-    assert set(found) <= {*MODELS, *(name + TENSOR_SUFFIX for name in MODELS), *(one.name for one in made)}
+    for composition in compositions:
+        member_absent = any(member in found for member in members_of(composition))
+        assert (composition.name in found) == (composition.name in problems or member_absent)
+    composed = {composition.name for composition in compositions}
+    assert set(found) <= {*MODELS, *(name + TENSOR_SUFFIX for name in MODELS), *composed}
     for name, absence in found.items():
         cause = models.get(absence.model) or failed(absence.model, problems.get(absence.model, ""))
         assert (absence.state, absence.unloaded) == (cause.state, cause.unloaded)
@@ -64,9 +66,15 @@ def test_a_name_is_absent_exactly_when_a_part_of_it_is(
         assert absence.reason in str(absence.error(name))
 
 
-def test_two_that_fail_say_each_its_own_reason_and_the_way_to_it() -> None:
-    made: list[Composition] = [ensemble("e", ["a", "b"]), cascade("c", ["c", "e"]), experiment("x", ["c", "d-tensor"])]
-    found = absences(made, {"b": failed("b", "no weights"), "d": failed("d", "no memory")}, {"e": "never asked"})
+def test_a_reason_names_the_failed_model_and_each_composition_on_the_way_to_it() -> None:
+    compositions: list[Composition] = [
+        ensemble("e", ["a", "b"]),
+        cascade("c", ["c", "e"]),
+        experiment("x", ["c", "d-tensor"]),
+    ]
+    found = absences(
+        compositions, {"b": failed("b", "no weights"), "d": failed("d", "no memory")}, {"e": "not reported"}
+    )
     assert {name: absence.reason for name, absence in found.items()} == {
         "b": "no weights",
         "b-tensor": "no weights",
@@ -78,19 +86,19 @@ def test_two_that_fail_say_each_its_own_reason_and_the_way_to_it() -> None:
     }
 
 
-def test_what_is_made_of_an_unloaded_model_goes_with_it_and_says_which_to_load() -> None:
-    made: list[Composition] = [
+def test_a_composition_of_an_unloaded_model_names_the_model_to_load() -> None:
+    compositions: list[Composition] = [
         ensemble("both", ["lenet", "resnet"]),
         ensemble("one", ["resnet"]),
         cascade("steps", ["resnet", "both"]),
     ]
-    found = absences(made, {"lenet": unloaded("lenet")}, {})
+    found = absences(compositions, {"lenet": unloaded("lenet")}, {})
     assert set(found) == {"lenet", "lenet-tensor", "both", "steps"}
     assert str(found["steps"].error("steps")).endswith("POST /v2/repository/models/lenet/load")
-    assert absences(made, {}, {}) == {}
+    assert absences(compositions, {}, {}) == {}
 
 
-def test_what_is_told_of_a_failure() -> None:
+def test_the_reason_of_a_failure_is_short_and_without_details() -> None:
     assert reason_of(NotReady("no host")) == "no host"
     assert reason_of(RuntimeError("first line\nsecret\n")) == "RuntimeError: first line"
     assert reason_of(MemoryError()) == "MemoryError"

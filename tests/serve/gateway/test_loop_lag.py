@@ -1,4 +1,4 @@
-"""How late a busy event loop is, on a clock of the test's own."""
+"""The estimated lag of a busy event loop, in virtual time."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ from serve.gateway.loop_lag import BEAT_SECONDS, LEAST_ANSWERS, LEAST_SECONDS, R
 from tests.virtual_time import run_virtually
 
 
-def running() -> tuple[LoopLag, list[float]]:
-    """A lag whose clock is the loop's plus what the list's only number says: a turn that takes time moves that one."""
-    loop, extra = asyncio.get_running_loop(), [0.0]
-    lag = LoopLag(lambda: loop.time() + extra[0])
+class Work:
+    """Time that callbacks of the loop have taken. Virtual time passes only while the loop is idle."""
+
+    seconds = 0.0
+
+
+def running() -> tuple[LoopLag, Work]:
+    """A started estimator, and the work that its clock adds to the time of the loop."""
+    loop, work = asyncio.get_running_loop(), Work()
+    lag = LoopLag(lambda: loop.time() + work.seconds)
     lag.start()
-    return lag, extra
+    return lag, work
 
 
-def test_a_loop_that_keeps_up_costs_a_request_nothing() -> None:
+def test_a_loop_that_keeps_up_has_no_lag() -> None:
     async def main() -> None:
         lag, _ = running()
         await asyncio.sleep(50 * BEAT_SECONDS)
@@ -28,14 +34,14 @@ def test_a_loop_that_keeps_up_costs_a_request_nothing() -> None:
     run_virtually(main())
 
 
-def test_lag_that_lasts_delays_each_turn_of_a_request_and_a_long_turn_only_once() -> None:
+def test_lasting_lag_delays_every_iteration_of_a_request_and_a_long_iteration_only_one() -> None:
     async def main() -> None:
-        lag, extra = running()
-        extra[0] += BEAT_SECONDS + 0.1
-        assert 0.09 <= lag.expected() <= 0.11  # before the beat that is late has come
+        lag, work = running()
+        work.seconds += BEAT_SECONDS + 0.1
+        assert 0.09 <= lag.expected() <= 0.11  # the late timer has not fired yet
         for _ in range(10):
             await asyncio.sleep(BEAT_SECONDS)
-            extra[0] += 0.1
+            work.seconds += 0.1
         assert lag.expected() >= TURNS * 0.05
         await asyncio.sleep(100 * BEAT_SECONDS)
         assert lag.expected() == 0.0
@@ -44,24 +50,24 @@ def test_lag_that_lasts_delays_each_turn_of_a_request_and_a_long_turn_only_once(
     run_virtually(main())
 
 
-def test_what_a_turn_lets_in_makes_the_next_one_late() -> None:
+def test_requests_admitted_in_an_iteration_delay_the_next_one() -> None:
     async def main() -> None:
         lag, _ = running()
-        crowd = int(2 * LEAST_SECONDS / REQUEST_SECONDS)
-        for _ in range(crowd):
+        admitted = int(2 * LEAST_SECONDS / REQUEST_SECONDS)
+        for _ in range(admitted):
             lag.admitted()
-        assert lag.expected() == pytest.approx(crowd * REQUEST_SECONDS)
+        assert lag.expected() == pytest.approx(admitted * REQUEST_SECONDS)
         await asyncio.sleep(0)
-        assert lag.expected() == 0.0  # they are at work, or wait in their queue
+        assert lag.expected() == 0.0  # their tasks have started
         lag.close()
 
     run_virtually(main())
 
 
-def test_a_stall_however_long_refuses_nobody_who_has_seconds() -> None:
+def test_the_lag_after_a_stall_is_bounded() -> None:
     async def main() -> None:
-        lag, extra = running()
-        extra[0] += 60.0
+        lag, work = running()
+        work.seconds += 60.0
         assert lag.expected() <= 2.0
         await asyncio.sleep(BEAT_SECONDS)
         assert lag.expected() <= 2.0
@@ -72,12 +78,12 @@ def test_a_stall_however_long_refuses_nobody_who_has_seconds() -> None:
     run_virtually(main())
 
 
-def test_what_an_overload_taught_fades_where_few_are_answered() -> None:
+def test_the_estimate_of_an_overload_fades_while_there_are_few_answers() -> None:
     async def main() -> None:
         cpu = [0.0]
         lag = LoopLag(asyncio.get_running_loop().time, lambda: cpu[0])
         lag.start()
-        for _ in range(100):  # of its time it spends most on refusals
+        for _ in range(100):  # an overload: the loop spends its time on refusals
             cpu[0] += BEAT_SECONDS
             for _ in range(LEAST_ANSWERS):
                 lag.answered()

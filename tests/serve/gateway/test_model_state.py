@@ -1,4 +1,4 @@
-"""A model's state by itself: whatever is wanted and however loads end, it comes to rest, and nothing that was loaded is lost."""
+"""The state machine of a model: for any changes and any results of loads it settles, and frees every engine that it drops."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FAULTS = [ArtifactError("no weights"), RuntimeError("engine"), MemoryError(), OS
 
 @dataclass
 class Engine:
-    """Stands for what a load took; `closed` counts how often it was freed."""
+    """Stands for the engine of a load. `closed`: how often it was freed."""
 
     slots: Any = None
     closed: int = 0
@@ -37,14 +37,16 @@ class Engine:
         self.closed += 1
 
 
-class Line:
+class Batcher:
+    """Stands for the batcher of an endpoint."""
+
     async def close(self) -> None:
         await asyncio.sleep(0)
 
 
 @dataclass
 class Loads:
-    """Loads that end when the test says so, with what it says."""
+    """Loads that the test ends, with success or an error."""
 
     recorder: ModelRecorder
     engines: list[Engine] = field(default_factory=list)
@@ -67,20 +69,21 @@ class Loads:
             "m", "1", "", "", ("a",), Preprocessing(1, 1, 1, (0.0,), (1.0,)), 0, 0, {}, {}, {}, {}, "", ""
         )
         spec = TensorSpec("image", np.dtype(np.uint8), (-1,))
-        line: Any = Line()
+        batcher: Any = Batcher()
         executor: Any = engine
         decoder: Any = None
         return ModelEndpoint(
-            "m", "1", "image", ("a",), spec, 1, decoder, line, self.recorder, config, manifest, executor
+            "m", "1", "image", ("a",), spec, 1, decoder, batcher, self.recorder, config, manifest, executor
         )
 
 
 @pytest.fixture(scope="module")
 def recorder(tmp_path_factory: pytest.TempPathFactory) -> ModelRecorder:
-    return ModelRecorder(Metrics(MmapWriter(tmp_path_factory.mktemp("pages"))), "m", "1")
+    return ModelRecorder(Metrics(MmapWriter(tmp_path_factory.mktemp("metrics"))), "m", "1")
 
 
-async def turns() -> None:
+async def run_tasks() -> None:
+    """Lets the other tasks run until they wait."""
     for _ in range(10):
         await asyncio.sleep(0)
 
@@ -95,31 +98,31 @@ def run(recorder: ModelRecorder, scenario: Callable[[ModelState, Loads], Any]) -
     asyncio.run(asyncio.wait_for(test(), 60))
 
 
-WISH = st.sampled_from([None, *CONFIGS])
+WANTED = st.sampled_from([None, *CONFIGS])
 STEPS = st.lists(
-    st.one_of(st.tuples(st.just("want"), WISH), st.tuples(st.just("end"), st.sampled_from([None, *FAULTS])))
+    st.one_of(st.tuples(st.just("want"), WANTED), st.tuples(st.just("end"), st.sampled_from([None, *FAULTS])))
 )
 
 
 @settings(max_examples=60)
-@given(STEPS, WISH, st.booleans())
-def test_it_comes_to_rest_with_what_is_wanted_or_a_reason(
-    recorder: ModelRecorder, steps: list[tuple[str, Any]], last: ModelConfig | None, works: bool
+@given(STEPS, WANTED, st.booleans())
+def test_it_settles_with_the_wanted_configuration_or_a_reason(
+    recorder: ModelRecorder, steps: list[tuple[str, Any]], last: ModelConfig | None, loads_succeed: bool
 ) -> None:
     async def scenario(state: ModelState, loads: Loads) -> None:
-        for what, value in steps:
-            state.want(value) if what == "want" else loads.end(value)
-            await turns()
+        for action, value in steps:
+            state.want(value) if action == "want" else loads.end(value)
+            await run_tasks()
         state.want(last)
-        await turns()
+        await run_tasks()
         while not state.settled.is_set():
-            loads.end(None if works else ArtifactError("no weights"))
-            await turns()
+            loads.end(None if loads_succeed else ArtifactError("no weights"))
+            await run_tasks()
         serving = [endpoint.config for endpoint in state.serving]
         if serving == ([last] if last else []):
             assert state.problem == ""
         else:
-            assert not works
+            assert not loads_succeed
             assert state.problem == "no weights"
         kept = {id(endpoint.executor) for endpoint in state.serving}
         assert all(engine.closed == (id(engine) not in kept) for engine in loads.engines)
@@ -128,18 +131,18 @@ def test_it_comes_to_rest_with_what_is_wanted_or_a_reason(
 
 
 @pytest.mark.parametrize("error", FAULTS, ids=lambda error: type(error).__name__)
-def test_whatever_a_load_raises_is_this_models_reason(recorder: ModelRecorder, error: Exception) -> None:
+def test_any_exception_of_a_load_becomes_the_reason(recorder: ModelRecorder, error: Exception) -> None:
     async def scenario(state: ModelState, loads: Loads) -> None:
         state.want(CONFIGS[0])
-        await turns()
+        await run_tasks()
         assert not state.settled.is_set()
         loads.end(error)
         await state.settled.wait()
         assert str(error) in state.problem
         state.want(CONFIGS[0])
         assert not state.settled.is_set()
-        await turns()
-        assert str(error) in state.problem  # until it is known better
+        await run_tasks()
+        assert str(error) in state.problem  # until the new load has ended
         loads.end(None)
         await state.settled.wait()
         assert (state.problem, len(state.serving)) == ("", 1)
@@ -147,12 +150,12 @@ def test_whatever_a_load_raises_is_this_models_reason(recorder: ModelRecorder, e
     run(recorder, scenario)
 
 
-def test_the_former_configuration_serves_until_the_next_one_does(recorder: ModelRecorder) -> None:
+def test_the_former_configuration_serves_until_the_new_one_is_loaded(recorder: ModelRecorder) -> None:
     async def scenario(state: ModelState, loads: Loads) -> None:
         first, second = CONFIGS[:2]
         for config, error in ((first, None), (second, ArtifactError("no weights")), (second, None)):
             state.want(config)
-            await turns()
+            await run_tasks()
             loads.end(error)
             await state.settled.wait()
             assert state.serving[0].config == (second if (config, error) == (second, None) else first)
@@ -161,12 +164,12 @@ def test_the_former_configuration_serves_until_the_next_one_does(recorder: Model
     run(recorder, scenario)
 
 
-async def until(true: Callable[[], object]) -> None:
-    while not true():  # noqa: ASYNC110 it comes true by another task
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():  # noqa: ASYNC110 another task changes it
         await asyncio.sleep(0)
 
 
-def test_it_is_tried_again_by_itself(recorder: ModelRecorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_load_is_retried(recorder: ModelRecorder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serve.gateway.model_state.FIRST_PAUSE_SECONDS", 0.001)
 
     async def scenario(state: ModelState, loads: Loads) -> None:
@@ -183,13 +186,13 @@ def test_it_is_tried_again_by_itself(recorder: ModelRecorder, monkeypatch: pytes
     run(recorder, scenario)
 
 
-def test_the_end_of_the_gateway_ends_a_load(recorder: ModelRecorder) -> None:
+def test_closing_cancels_a_load(recorder: ModelRecorder) -> None:
     async def scenario(state: ModelState, loads: Loads) -> None:
         state.want(CONFIGS[0])
-        await turns()
+        await run_tasks()
         (load,) = loads.waiting
         state.close()
-        await turns()
+        await run_tasks()
         assert load.cancelled()
 
     run(recorder, scenario)

@@ -1,13 +1,10 @@
-"""Two gateways and one steward: what is changed through one of them is changed in both."""
+"""The model repository of gateways that follow a coordinator: loads, unloads, new catalogs and failures."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,89 +18,59 @@ from serve.gateway.revisions import Change, Report, Revision, Revisions
 from serve.telemetry.exposition import total
 from serve.telemetry.mmap_store import read_files
 from tests.artifacts import garble, write_artifact
+from tests.serve.gateway.in_process import following, run, started, unavailable
 from tests.serve.listeners import InProcess
 from tests.waiting import until
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    models = [{"name": name, "artifact": str(write_artifact(tmp_path / name, name))} for name in ("a", "b")]
-    return parse_settings({"runtime_dir": str(tmp_path / "node"), "models": models})
-
-
-def test_both_gateways_change_before_the_answer_comes(settings: Settings) -> None:
+def test_a_load_or_unload_has_taken_effect_in_every_gateway_when_it_returns(settings: Settings) -> None:
     async def scenario() -> None:
         revisions = Revisions()
-        first, second = (InProcess(settings, revisions, name) for name in ("first", "second"))
-        for one in (first, second):
-            one.repository.start()
-            await one.repository.declare(settings.catalog)
-        await first.repository.unload("a-tensor")
-        for one in (first, second):
-            assert set(one.plane.endpoints.by_name) == {"b", "b-tensor"}
-            assert [entry.state for entry in one.repository.index()] == ["UNAVAILABLE"] * 2 + ["READY"] * 2
-            assert [entry.name for entry in one.repository.index(only_ready=True)] == ["b", "b-tensor"]
-            with pytest.raises(NotFound, match="/load"):
-                one.plane.find("a")
-        third = InProcess(settings, revisions, "third")  # one that starts later
-        third.repository.start()
-        await third.repository.declare(settings.catalog)
-        assert set(third.plane.endpoints.by_name) == {"b", "b-tensor"}
-        await second.repository.load("a")
-        for one in (first, second, third):
-            assert set(one.plane.endpoints.by_name) == {"a", "a-tensor", "b", "b-tensor"}
-            one.plane.find("a")
-            one.repository.close()
+        async with following(settings, revisions, "first", "second") as (first, second):
+            await first.repository.unload("a-tensor")
+            for gateway in (first, second):
+                assert set(gateway.plane.endpoints.by_name) == {"b", "b-tensor"}
+                assert [entry.state for entry in gateway.repository.index()] == ["UNAVAILABLE"] * 2 + ["READY"] * 2
+                assert [entry.name for entry in gateway.repository.index(only_ready=True)] == ["b", "b-tensor"]
+                with pytest.raises(NotFound, match="/load"):
+                    gateway.plane.find("a")
+            async with following(settings, revisions, "third") as (third,):  # starts after the unload
+                assert set(third.plane.endpoints.by_name) == {"b", "b-tensor"}
+                await second.repository.load("a")
+                for gateway in (first, second, third):
+                    assert set(gateway.plane.endpoints.by_name) == {"a", "a-tensor", "b", "b-tensor"}
+                    gateway.plane.find("a")
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
-def test_an_artifact_that_breaks_meanwhile(settings: Settings, tmp_path: Path) -> None:
+def test_a_model_whose_artifact_was_damaged_loads_after_the_repair(settings: Settings, tmp_path: Path) -> None:
     async def scenario() -> None:
-        gateway = InProcess(settings, Revisions(), "gateway")
-        gateway.repository.start()
-        await gateway.repository.declare(settings.catalog)
-        await gateway.repository.unload("a")
-        model = tmp_path / "a" / "image.onnx"
-        whole = model.read_bytes()
-        model.write_bytes(b"broken")
-        with pytest.raises(ArtifactError):
+        async with following(settings, Revisions(), "gateway") as (gateway,):
+            await gateway.repository.unload("a")
+            model = tmp_path / "a" / "image.onnx"
+            content = model.read_bytes()
+            model.write_bytes(b"broken")
+            with pytest.raises(ArtifactError):
+                await gateway.repository.load("a")
+            broken = next(entry for entry in gateway.repository.index() if entry.name == "a")
+            assert broken.state == "UNAVAILABLE"
+            assert broken.reason
+            gateway.plane.find("b")
+            model.write_bytes(content)
             await gateway.repository.load("a")
-        broken = next(entry for entry in gateway.repository.index() if entry.name == "a")
-        assert broken.state == "UNAVAILABLE"
-        assert broken.reason
-        gateway.plane.find("b")
-        model.write_bytes(whole)
-        await gateway.repository.load("a")
-        gateway.plane.find("a")
-        gateway.repository.close()
+            gateway.plane.find("a")
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def states(gateway: InProcess) -> dict[str, tuple[str, str]]:
-    """State and reason of every name, the models' float forms apart."""
+    """State and reason by name, without the tensor forms of models."""
     index = gateway.repository.index()
-    return {one.name: (one.state, one.reason) for one in index if not one.name.endswith("-tensor")}
+    return {entry.name: (entry.state, entry.reason) for entry in index if not entry.name.endswith("-tensor")}
 
 
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 120))
-
-
-@asynccontextmanager
-async def following(settings: Settings, steward: Decides, *names: str) -> AsyncIterator[list[InProcess]]:
-    """Gateways that follow a steward and serve what is declared, until the block ends."""
-    gateways = [InProcess(settings, steward, name) for name in names]
-    for one in gateways:
-        one.repository.start()
-        await one.repository.declare(settings.catalog)
-    yield gateways
-    for one in gateways:
-        one.repository.close()
-
-
-def test_a_load_that_fails_holds_up_no_change_of_another_model(settings: Settings, tmp_path: Path) -> None:
+def test_a_load_that_fails_does_not_delay_changes_of_other_models(settings: Settings, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with following(settings, Revisions(), "first", "second") as (first, second):
             await first.repository.unload("a")
@@ -111,48 +78,46 @@ def test_a_load_that_fails_holds_up_no_change_of_another_model(settings: Setting
             with pytest.raises(ArtifactError, match=r"image\.onnx"):
                 await first.repository.load("a")
             await second.repository.unload("b")
-            for one in (first, second):
-                assert not one.plane.endpoints.by_name
+            for gateway in (first, second):
+                assert not gateway.plane.endpoints.by_name
                 with pytest.raises(NotFound, match="not loaded"):
-                    one.plane.find("b")
+                    gateway.plane.find("b")
                 with pytest.raises(NotReady, match=r"image\.onnx"):
-                    one.plane.find("a-tensor")
+                    gateway.plane.find("a-tensor")
             await first.repository.load("b")
-            for one in (first, second):
-                one.plane.find("b")
+            for gateway in (first, second):
+                gateway.plane.find("b")
 
     run(scenario())
 
 
-def test_what_one_gateway_could_not_load_is_told_by_every_gateway(settings: Settings, tmp_path: Path) -> None:
+def test_every_gateway_reports_what_a_single_gateway_could_not_load(settings: Settings, tmp_path: Path) -> None:
     async def scenario() -> None:
         revisions = Revisions()
-        other = [
-            {"name": name, "artifact": str(write_artifact(tmp_path / "other" / name, name))} for name in ("a", "b")
-        ]
+        other = [{"name": name, "artifact": str(write_artifact(tmp_path / "other" / name, name))} for name in "ab"]
         elsewhere = parse_settings({"runtime_dir": str(tmp_path / "node"), "models": other})
         async with (
-            following(settings, revisions, "whole") as (whole,),
-            following(elsewhere, revisions, "bad") as (bad,),
+            following(settings, revisions, "sound") as (sound,),
+            following(elsewhere, revisions, "damaged") as (damaged,),
         ):
-            await whole.repository.unload("a")
+            await sound.repository.unload("a")
             model = tmp_path / "other" / "a" / "tensor.onnx"
             content = model.read_bytes()
             model.write_bytes(b"broken")
-            for one in (whole, bad):
+            for gateway in (sound, damaged):
                 with pytest.raises(ArtifactError, match=r"^1 of 2 gateways could not load a: .*other/a/tensor\.onnx"):
-                    await one.repository.load("a")
-                assert states(whole)["a"] == ("READY", "")
-                assert states(bad)["a"][0] == "UNAVAILABLE"
+                    await gateway.repository.load("a")
+                assert states(sound)["a"] == ("READY", "")
+                assert states(damaged)["a"][0] == "UNAVAILABLE"
             model.write_bytes(content)
-            await whole.repository.load("a")
-            assert states(whole) == states(bad) == dict.fromkeys("ab", ("READY", ""))
+            await sound.repository.load("a")
+            assert states(sound) == states(damaged) == dict.fromkeys("ab", ("READY", ""))
 
     run(scenario())
 
 
-def test_a_starting_gateway_serves_what_it_can(settings: Settings, tmp_path: Path) -> None:
-    made = {
+def test_a_starting_gateway_serves_every_model_that_it_can_load(settings: Settings, tmp_path: Path) -> None:
+    additions = {
         "models": [
             *settings.model_dump()["models"],
             {"name": "c", "artifact": str(write_artifact(tmp_path / "c", "c"))},
@@ -163,33 +128,27 @@ def test_a_starting_gateway_serves_what_it_can(settings: Settings, tmp_path: Pat
         ],
         "cascades": [{"name": "steps", "stages": [{"model": "c", "margin": 0.5}, {"model": "both"}]}],
     }
-    settings = parse_settings(settings.model_dump() | made)
+    settings = parse_settings(settings.model_dump() | additions)
     (tmp_path / "a" / "manifest.json").write_bytes(b"\xff" * 10)
     (tmp_path / "b" / "tensor.onnx").unlink()
 
     async def scenario() -> None:
         async with following(settings, Revisions(), "gateway") as (gateway,):
             gateway.repository.check_start()
-            found = states(gateway)
-            assert {name for name, (state, _) in found.items() if state == "READY"} == {"c", "c-alone"}
-            assert "the manifest cannot be read" in found["a"][1]
-            assert "tensor.onnx" in found["b"][1]
-            assert found["both"] == ("UNAVAILABLE", f"it needs a: {found['a'][1]}")
-            assert found["steps"] == ("UNAVAILABLE", f"it needs both: {found['both'][1]}")
+            index = states(gateway)
+            assert {name for name, (state, _) in index.items() if state == "READY"} == {"c", "c-alone"}
+            assert "the manifest cannot be read" in index["a"][1]
+            assert "tensor.onnx" in index["b"][1]
+            assert index["both"] == ("UNAVAILABLE", f"it needs a: {index['a'][1]}")
+            assert index["steps"] == ("UNAVAILABLE", f"it needs both: {index['both'][1]}")
             with pytest.raises(NotReady, match="the manifest cannot be read"):
                 gateway.plane.find("steps")
-            assert shown(gateway) == {"a": 1, "b": 1, "both": 1, "steps": 1, "c": 0, "c-alone": 0}
+            assert unavailable(gateway) == {"a": 1, "b": 1, "both": 1, "steps": 1, "c": 0, "c-alone": 0}
             for name in ("a", "b"):
                 await gateway.repository.unload(name)
-            assert shown(gateway) == {"c": 0, "c-alone": 0}
+            assert unavailable(gateway) == {"c": 0, "c-alone": 0}
 
     run(scenario())
-
-
-def shown(gateway: InProcess) -> dict[str, float]:
-    """What metrics say of models: 1 is unavailable."""
-    found = total(read_files(gateway.metrics.folder))["convoy_model_unavailable"]
-    return {dict(labels)["model"]: float(value[0]) for labels, value in found.items()}
 
 
 def test_a_gateway_that_can_serve_nothing_does_not_start(settings: Settings, tmp_path: Path) -> None:
@@ -207,13 +166,13 @@ def test_a_gateway_that_can_serve_nothing_does_not_start(settings: Settings, tmp
     run(scenario())
 
 
-def test_a_new_catalog_is_in_effect_but_for_what_cannot_be_loaded(settings: Settings, tmp_path: Path) -> None:
+def test_a_new_catalog_takes_effect_except_for_models_that_cannot_be_loaded(settings: Settings, tmp_path: Path) -> None:
     document = settings.model_dump()
     a, b = document["models"]
-    bad = write_artifact(tmp_path / "bad", "bad")
-    (bad / "image.onnx").write_bytes(b"broken")
+    broken = write_artifact(tmp_path / "broken", "broken")
+    (broken / "image.onnx").write_bytes(b"broken")
     changed = {
-        "models": [a | {"artifact": str(bad)}, b | {"max_batch": 2}, {"name": "new", "artifact": str(bad)}],
+        "models": [a | {"artifact": str(broken)}, b | {"max_batch": 2}, {"name": "new", "artifact": str(broken)}],
         "ensembles": [{"name": "alone", "members": [{"model": "b"}]}, {"name": "never", "members": [{"model": "new"}]}],
     }
 
@@ -229,7 +188,7 @@ def test_a_new_catalog_is_in_effect_but_for_what_cannot_be_loaded(settings: Sett
             for name in ("new", "never"):
                 with pytest.raises(NotReady, match=r"image\.onnx"):
                     gateway.plane.find(name)
-            assert {one.name for one in gateway.repository.problems()} == {"a", "new", "never"}
+            assert {entry.name for entry in gateway.repository.problems()} == {"a", "new", "never"}
             await gateway.repository.declare(settings.catalog)
             assert gateway.repository.problems() == []
             with pytest.raises(NotFound, match="unknown model"):
@@ -239,9 +198,11 @@ def test_a_new_catalog_is_in_effect_but_for_what_cannot_be_loaded(settings: Sett
 
 
 class Gated(InProcess):
-    """A gateway whose model "slow" is loaded when the test lets it, as one whose host comes late."""
+    """A gateway that loads the model "slow" only after `gate` is set, as if the model's host started late."""
 
-    gate: asyncio.Event
+    def __init__(self, settings: Settings, coordinator: Decides, name: str) -> None:
+        super().__init__(settings, coordinator, name)
+        self.gate = asyncio.Event()
 
     async def connect(self, model: ModelConfig, artifact: Artifact) -> Executor:
         if model.name == "slow":
@@ -249,7 +210,7 @@ class Gated(InProcess):
         return await super().connect(model, artifact)
 
 
-def test_a_model_that_takes_long_holds_up_no_other_one(settings: Settings, tmp_path: Path) -> None:
+def test_a_model_that_loads_slowly_does_not_delay_other_models(settings: Settings, tmp_path: Path) -> None:
     document = settings.model_dump()
     a, b = document["models"]
     slow = {"name": "slow", "artifact": a["artifact"], "placement": "dedicated"}
@@ -257,30 +218,27 @@ def test_a_model_that_takes_long_holds_up_no_other_one(settings: Settings, tmp_p
     second = document | {"models": [b, slow], "ensembles": [{"name": "of-slow", "members": [{"model": "slow"}]}]}
 
     async def scenario() -> None:
-        gateway = Gated(settings, Revisions(), "gateway")
-        gateway.gate = asyncio.Event()
-        gateway.repository.start()
-        await gateway.repository.declare(parse_settings(first).catalog)
-        declaring = asyncio.create_task(gateway.repository.declare(parse_settings(second).catalog))
-        while "slow" not in states(gateway):  # noqa: ASYNC110 it comes by another task
-            await asyncio.sleep(0)
-        with pytest.raises(NotReady, match="being loaded"):
-            gateway.plane.find("slow")
-        await gateway.repository.unload("b")
-        await gateway.repository.load("b")
-        assert not declaring.done()
-        gateway.plane.find("of-a")  # what is gone from the catalog serves until what is new does
-        gateway.gate.set()
-        await declaring
-        gateway.plane.find("of-slow")
-        assert set(states(gateway)) == {"b", "slow", "of-slow"}
-        gateway.repository.close()
+        gateway = Gated(parse_settings(first), Revisions(), "gateway")
+        async with started(gateway):
+            declaring = asyncio.create_task(gateway.repository.declare(parse_settings(second).catalog))
+            while "slow" not in states(gateway):  # noqa: ASYNC110 another task adds it
+                await asyncio.sleep(0)
+            with pytest.raises(NotReady, match="being loaded"):
+                gateway.plane.find("slow")
+            await gateway.repository.unload("b")
+            await gateway.repository.load("b")
+            assert not declaring.done()
+            gateway.plane.find("of-a")  # removed from the catalog, but it serves until the new names do
+            gateway.gate.set()
+            await declaring
+            gateway.plane.find("of-slow")
+            assert set(states(gateway)) == {"b", "slow", "of-slow"}
 
     run(scenario())
 
 
 class Broken(InProcess):
-    """A gateway in which the engine of "a" cannot be made ready after it has been loaded."""
+    """A gateway in which the engine of "a" loads, but no endpoint can be made of it."""
 
     async def connect(self, model: ModelConfig, artifact: Artifact) -> Executor:
         executor = await super().connect(model, artifact)
@@ -290,26 +248,24 @@ class Broken(InProcess):
 
 
 @pytest.mark.parametrize("kind", [InProcess, Broken])
-def test_a_load_that_fails_again_and_again_leaves_nothing_behind(
+def test_failed_loads_leave_no_threads_tasks_or_files(
     settings: Settings, tmp_path: Path, kind: type[InProcess]
 ) -> None:
     async def scenario() -> None:
         threads = engine_threads()
         gateway = kind(settings, Revisions(), "gateway")
-        gateway.repository.start()
-        await gateway.repository.declare(settings.catalog)
-        await gateway.repository.unload("a")
-        if kind is InProcess:
-            garble(tmp_path / "a")
-        left = []
-        for _ in range(20):
-            with pytest.raises(ArtifactError):
-                await gateway.repository.load("a")
-            left.append((len(list(read_files(gateway.metrics.folder))), len(asyncio.all_tasks())))
-        assert left[-1] == left[1]
-        await asyncio.to_thread(until, lambda: engine_threads() == threads)
-        assert engines(gateway) == {"b"}
-        gateway.repository.close()
+        async with started(gateway):
+            await gateway.repository.unload("a")
+            if kind is InProcess:
+                garble(tmp_path / "a")
+            left = []
+            for _ in range(20):
+                with pytest.raises(ArtifactError):
+                    await gateway.repository.load("a")
+                left.append((len(list(read_files(gateway.metrics.folder))), len(asyncio.all_tasks())))
+            assert left[-1] == left[1]
+            await asyncio.to_thread(until, lambda: engine_threads() == threads)
+            assert loaded_models(gateway) == {"b"}
 
     run(scenario())
 
@@ -318,27 +274,27 @@ def engine_threads() -> int:
     return sum(thread.name == "engine-a" for thread in threading.enumerate())
 
 
-def engines(gateway: InProcess) -> set[str]:
-    """The models of which metrics say that a process holds an engine."""
+def loaded_models(gateway: InProcess) -> set[str]:
+    """The models that have an engine in memory, according to the metrics."""
     return {dict(labels)["model"] for labels in total(read_files(gateway.metrics.folder))["convoy_engine_replicas"]}
 
 
-def test_a_model_that_is_replaced_still_counts_as_an_engine(settings: Settings) -> None:
+def test_the_metrics_count_an_engine_whose_model_was_replaced(settings: Settings) -> None:
     async def scenario() -> None:
         async with following(settings, Revisions(), "gateway") as (gateway,):
             a, b = settings.models
             changed = settings.catalog.model_copy(update={"models": (a.model_copy(update={"max_batch": 2}), b)})
             await gateway.repository.declare(changed)
-            found = total(read_files(gateway.metrics.folder))
+            totals = total(read_files(gateway.metrics.folder))
             for name in ("convoy_engine_replicas", "convoy_engine_info"):
-                counts = {dict(labels)["model"]: float(value[0]) for labels, value in found[name].items()}
+                counts = {dict(labels)["model"]: float(value[0]) for labels, value in totals[name].items()}
                 assert counts == {"a": 1, "b": 1}
 
     run(scenario())
 
 
-def test_what_is_made_of_models_stays_when_another_one_changes(settings: Settings) -> None:
-    """An ensemble that is made anew is closed, and answers 503 to what was being decoded for it."""
+def test_an_ensemble_stays_when_a_model_that_it_does_not_use_changes(settings: Settings) -> None:
+    """Replacing it would close it, and its requests that are still being decoded would get 503."""
     document = settings.model_dump() | {"ensembles": [{"name": "of-a", "members": [{"model": "a"}]}]}
 
     async def scenario() -> None:
@@ -351,30 +307,27 @@ def test_what_is_made_of_models_stays_when_another_one_changes(settings: Setting
     run(scenario())
 
 
-class Away:
-    """A steward that does not answer."""
+class Unreachable:
+    """A coordinator that cannot be reached."""
 
     async def set_loaded(self, model: str, loaded: bool, known: Revision) -> Change:
-        raise NotReady("the steward is away")
+        raise NotReady("the coordinator cannot be reached")
 
     async def follow(self, follower: str, known: Revision, report: Report) -> Revision:
-        raise NotReady("the steward is away")
+        raise NotReady("the coordinator cannot be reached")
 
     async def report(self, follower: str, report: Report) -> None:
-        raise NotReady("the steward is away")
+        raise NotReady("the coordinator cannot be reached")
 
 
-def test_without_a_steward_the_declared_models_serve(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_declared_models_serve_without_a_coordinator(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serve.gateway.repository.FIRST_SECONDS", 0.01)
 
     async def scenario() -> None:
-        gateway = InProcess(settings, Away(), "gateway")
-        gateway.repository.start()
-        await gateway.repository.declare(settings.catalog)
-        gateway.plane.find("a")
-        with pytest.raises(NotReady, match="away"):
-            await gateway.repository.unload("a")
-        gateway.plane.find("a")
-        gateway.repository.close()
+        async with following(settings, Unreachable(), "gateway") as (gateway,):
+            gateway.plane.find("a")
+            with pytest.raises(NotReady, match="cannot be reached"):
+                await gateway.repository.unload("a")
+            gateway.plane.find("a")
 
-    asyncio.run(scenario())
+    run(scenario())

@@ -1,3 +1,5 @@
+"""The request tracker: counts, events and logs of requests, the same for both protocols."""
+
 from __future__ import annotations
 
 import asyncio
@@ -39,7 +41,7 @@ class Traced:
 
 
 class Tracked:
-    """A tracker of one protocol with one endpoint, and what it records."""
+    """A tracker with a single endpoint, and what it records."""
 
     def __init__(self, folder: Path, protocol: WireProtocol) -> None:
         self.folder = folder
@@ -53,7 +55,7 @@ class Tracked:
         self.endpoint = Endpoint("net", "1", "image", (), unused, 1, unused, unused, self.recorder)
 
     def context(self) -> RequestContext:
-        return RequestContext(RequestTimings(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, id="mine"), Traced())
+        return RequestContext(RequestTimings(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, id="mine"), 1e12, Traced())
 
     def values(self, definition: Any) -> dict[frozenset[tuple[str, str]], float]:
         self.recorder.flush()
@@ -95,14 +97,14 @@ def test_an_answer_is_counted_once_and_leaves_nothing_in_flight(tmp_path: Path, 
         (DeadlineExceeded("late"), SHED),
     ],
 )
-def test_an_error_is_recorded_as_what_it_is(
+def test_an_error_is_recorded_under_its_own_code(
     tmp_path: Path, protocol: WireProtocol, error: Any, definition: Any
 ) -> None:
     async def scenario() -> None:
         tracked = Tracked(tmp_path, protocol)
         with tracked.tracker.track(tracked.context(), tracked.endpoint) as request:
             assert request.failed(error) is error
-        tracked.tracker.refused(tracked.context(), tracked.endpoint, error)  # the same
+        tracked.tracker.refused(tracked.context(), tracked.endpoint, error)  # recorded in the same way
         assert [(event.code, event.error) for event in tracked.events] == [(protocol.code_of(error), str(error))] * 2
         assert definition is None or list(tracked.values(definition).values()) == [2]
 
@@ -111,7 +113,7 @@ def test_an_error_is_recorded_as_what_it_is(
 
 @PROTOCOLS
 @pytest.mark.parametrize("error", [ValueError("secret"), EngineFailed("engine")])
-def test_a_fault_is_logged_by_the_requests_id(
+def test_a_fault_is_logged_once_and_gets_a_request_id(
     tmp_path: Path, protocol: WireProtocol, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
@@ -119,10 +121,10 @@ def test_a_fault_is_logged_by_the_requests_id(
         context = tracked.context()
         context.request_id = ""
         with tracked.tracker.track(context, tracked.endpoint) as request:
-            shown = request.failed(error)
-        assert str(shown) == (str(error) if isinstance(error, EngineFailed) else FAULT)
+            public = request.failed(error)
+        assert str(public) == (str(error) if isinstance(error, EngineFailed) else FAULT)
         assert context.request_id != ""
-        assert tracked.events[0].error == str(shown)
+        assert tracked.events[0].error == str(public)
 
     with caplog.at_level(logging.ERROR, "convoy"):
         run(scenario)
@@ -130,8 +132,8 @@ def test_a_fault_is_logged_by_the_requests_id(
 
 
 @PROTOCOLS
-def test_a_request_that_ends_without_a_word_counts_as_a_fault(tmp_path: Path, protocol: WireProtocol) -> None:
-    """As when its task is cancelled."""
+def test_a_request_that_ends_without_a_result_counts_as_a_fault(tmp_path: Path, protocol: WireProtocol) -> None:
+    """For example because its task is cancelled."""
 
     async def scenario() -> None:
         tracked = Tracked(tmp_path, protocol)
@@ -144,7 +146,7 @@ def test_a_request_that_ends_without_a_word_counts_as_a_fault(tmp_path: Path, pr
 
 
 @PROTOCOLS
-def test_a_request_for_no_model_is_in_flight_but_recorded_for_none(tmp_path: Path, protocol: WireProtocol) -> None:
+def test_a_request_without_a_model_is_in_flight_but_not_recorded(tmp_path: Path, protocol: WireProtocol) -> None:
     async def scenario() -> None:
         tracked = Tracked(tmp_path, protocol)
         with tracked.tracker.track(tracked.context()):

@@ -1,3 +1,5 @@
+"""Concurrent requests in a gRPC stream: order, limits, errors and cancellation."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The guard before the native gRPC server: what it forwards, and how it refuses messages."""
+"""The frame guard in front of the native gRPC server: the frames that it forwards, and the messages that it refuses."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def message(size: int, compressed: int = 0) -> bytes:
 
 
 def guard(*opened: int) -> FrameGuard:
-    """A connection with these streams open."""
-    one = FrameGuard(PEER, MAX_BYTES)
-    one.request(PREFACE + b"".join(frame(HEADERS, stream, b"\x82", END_HEADERS) for stream in opened))
-    return one
+    """A guard of a connection with these streams open."""
+    opened_guard = FrameGuard(PEER, MAX_BYTES)
+    opened_guard.request(PREFACE + b"".join(frame(HEADERS, stream, b"\x82", END_HEADERS) for stream in opened))
+    return opened_guard
 
 
 class Frame(NamedTuple):
@@ -55,11 +55,11 @@ class Frame(NamedTuple):
 
 
 def frames(data: bytes) -> list[Frame]:
-    return [Frame(*one) for one in FrameReader(2**24).split(data)]
+    return [Frame(*fields) for fields in FrameReader(2**24).split(data)]
 
 
 def kinds(data: bytes) -> list[tuple[int, int]]:
-    return [(one.kind, one.stream) for one in frames(data)]
+    return [(found.kind, found.stream) for found in frames(data)]
 
 
 @given(st.lists(st.integers(0, MAX_BYTES), max_size=6), st.data())
@@ -71,10 +71,12 @@ def test_messages_within_the_limit_are_forwarded_unchanged_however_they_are_spli
     pieces = [raw[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(raw)], strict=True)]
     sent = b"".join(frame(DATA, 1, piece) for piece in pieces) + frame(DATA, 1, b"", END_STREAM)
     parts = sorted(data.draw(st.lists(st.integers(0, len(sent)), max_size=8)))
-    one = guard(1)
-    got = [one.request(sent[start:stop]) for start, stop in zip([0, *parts], [*parts, len(sent)], strict=True)]
-    assert b"".join(forward for forward, _ in got) == sent
-    assert not any(back for _, back in got)
+    connection = guard(1)
+    results = [
+        connection.request(sent[start:stop]) for start, stop in zip([0, *parts], [*parts, len(sent)], strict=True)
+    ]
+    assert b"".join(forward for forward, _ in results) == sent
+    assert not any(back for _, back in results)
 
 
 @given(
@@ -86,21 +88,21 @@ def test_a_compressed_or_too_long_message_gets_a_status_and_a_reset(
     compressed, size = bad
     raw = message(before) + bytes((compressed,)) + size.to_bytes(4, "big") + b"x"
     cut = data.draw(st.integers(0, len(raw)))
-    one = guard(1, 3)
+    connection = guard(1, 3)
     sent = frame(DATA, 1, raw[:cut]) + frame(DATA, 1, raw[cut:]) + frame(DATA, 3, message(2), END_STREAM)
-    forward, back = one.request(sent)
+    forward, back = connection.request(sent)
     *_, reset, other = frames(forward)
     assert (reset.kind, reset.stream) == (RST_STREAM, 1)
     assert other.raw == frame(DATA, 3, message(2), END_STREAM)
-    passed = b"".join(one.raw[9:] for one in frames(forward) if one.kind == DATA and one.stream == 1)
-    assert len(passed) < before + 10  # the server has less than a complete prefix
-    refusal = [one for one in frames(back) if one.stream == 1]
-    assert [one.kind for one in refusal] == [HEADERS, RST_STREAM]
+    passed = b"".join(found.raw[9:] for found in frames(forward) if found.kind == DATA and found.stream == 1)
+    assert len(passed) < before + 10  # the server gets less than a complete prefix
+    refusal = [found for found in frames(back) if found.stream == 1]
+    assert [found.kind for found in refusal] == [HEADERS, RST_STREAM]
     assert refusal[0].flags & END_STREAM
     assert (literal("grpc-status", "12") if compressed else literal("grpc-status", "8")) in refusal[0].raw
     assert literal("grpc-accept-encoding", "identity") in refusal[0].raw
-    assert one.request(frame(DATA, 1, b"y" * 100)) == (b"", frame(WINDOW_UPDATE, 0, (100).to_bytes(4, "big")))
-    assert one.request(frame(RST_STREAM, 1, bytes(4))) == (b"", b"")
+    assert connection.request(frame(DATA, 1, b"y" * 100)) == (b"", frame(WINDOW_UPDATE, 0, (100).to_bytes(4, "big")))
+    assert connection.request(frame(RST_STREAM, 1, bytes(4))) == (b"", b"")
 
 
 def test_padding_is_not_part_of_a_message() -> None:
@@ -129,28 +131,28 @@ def test_the_server_gets_the_address_of_the_client() -> None:
 
 
 def test_a_response_that_has_begun_ends_with_trailers_only() -> None:
-    one = guard(1)
-    assert kinds(one.respond(frame(HEADERS, 1, b"\x88", END_HEADERS))) == [(HEADERS, 1)]
-    _, back = one.request(frame(DATA, 1, message(3, compressed=1)))
+    connection = guard(1)
+    assert kinds(connection.respond(frame(HEADERS, 1, b"\x88", END_HEADERS))) == [(HEADERS, 1)]
+    _, back = connection.request(frame(DATA, 1, message(3, compressed=1)))
     assert b"content-type" not in back
     assert kinds(back)[:1] + kinds(back)[-2:] == [(WINDOW_UPDATE, 0), (HEADERS, 1), (RST_STREAM, 1)]
-    assert one.respond(frame(DATA, 1, b"late")) == b""
+    assert connection.respond(frame(DATA, 1, b"late")) == b""
 
 
 def test_a_response_that_has_ended_gets_no_second_status() -> None:
-    one = guard(1)
-    one.respond(frame(HEADERS, 1, b"\x88", END_HEADERS | END_STREAM))
-    forward, back = one.request(frame(DATA, 1, message(3, compressed=1)))
+    connection = guard(1)
+    connection.respond(frame(HEADERS, 1, b"\x88", END_HEADERS | END_STREAM))
+    forward, back = connection.request(frame(DATA, 1, message(3, compressed=1)))
     assert kinds(forward) == [(RST_STREAM, 1)]
     assert kinds(back) == [(WINDOW_UPDATE, 0)]
 
 
 def test_no_frame_comes_between_the_frames_of_a_header_block() -> None:
-    one = guard(1, 3)
-    one.respond(frame(HEADERS, 3, b"\x88"))
-    _, back = one.request(frame(DATA, 1, message(0, compressed=1)))
+    connection = guard(1, 3)
+    connection.respond(frame(HEADERS, 3, b"\x88"))
+    _, back = connection.request(frame(DATA, 1, message(0, compressed=1)))
     assert kinds(back) == [(WINDOW_UPDATE, 0)]
-    assert kinds(one.respond(frame(CONTINUATION, 3, b"", END_HEADERS))) == [
+    assert kinds(connection.respond(frame(CONTINUATION, 3, b"", END_HEADERS))) == [
         (CONTINUATION, 3),
         (HEADERS, 1),
         (RST_STREAM, 1),
@@ -172,10 +174,10 @@ def test_protocol_violations_close_the_connection(sent: bytes) -> None:
 
 @given(st.binary(max_size=300), st.booleans())
 def test_any_bytes_are_forwarded_or_close_the_connection(data: bytes, with_preface: bool) -> None:
-    one = FrameGuard(PEER, MAX_BYTES)
+    connection = FrameGuard(PEER, MAX_BYTES)
     with contextlib.suppress(ProtocolError):
-        one.request(PREFACE + data if with_preface else data)
-        one.respond(data)
+        connection.request(PREFACE + data if with_preface else data)
+        connection.respond(data)
 
 
 @given(st.text("abc%", max_size=20_000))

@@ -39,8 +39,8 @@ METHODS: dict[str, tuple[Any, bool]] = {  # a request, and whether the method is
 @pytest.fixture(params=["native", "grpcio"], scope="module")
 def gateway(request: pytest.FixtureRequest, start_gateway: StartGateway) -> Iterator[Serving]:
     limits = {"body_bytes": LIMIT, "header_bytes": 4096}
-    with start_gateway(listen={"grpc_server": request.param}, limits=limits) as one:
-        yield one
+    with start_gateway(listen={"grpc_server": request.param}, limits=limits) as gateway:
+        yield gateway
 
 
 def refused(gateway: Serving, request: ClassifyRequest, **options: object) -> str:
@@ -84,15 +84,14 @@ def test_a_message_above_the_limit_is_refused(gateway: Serving) -> None:
     assert refused(gateway, ClassifyRequest(model="lenet5-mnist", images=[BOMB])) == "RESOURCE_EXHAUSTED"
 
 
-def test_a_stream_continues_beside_a_refused_one(gateway: Serving) -> None:
+def test_a_refused_message_does_not_disturb_a_stream_on_the_same_connection(gateway: Serving) -> None:
     good, bad = METHODS[CLASSIFY][0], ClassifyRequest(model="lenet5-mnist", images=[BOMB])
     with grpc.insecure_channel(gateway.grpc.removeprefix("grpc://"), [("grpc.max_send_message_length", -1)]) as channel:
         stub = ClassifierStub(channel)  # type: ignore[no-untyped-call]
-        later: list[ClassifyRequest] = [good]
-        one = stub.ClassifyStream(iter(later), timeout=60)
+        stream = stub.ClassifyStream(iter([good]), timeout=60)
         calls = [stub.Classify.future(bad, timeout=60) for _ in range(BOMBS)]
         assert {call.code() for call in calls} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
-        assert [answer.predictions[0].classes[0].label for answer in one] == ["7"]
+        assert [answer.predictions[0].classes[0].label for answer in stream] == ["7"]
         late = stub.ClassifyStream(iter([good, bad]), timeout=60)  # after a response has begun
         with pytest.raises(grpc.RpcError) as caught:
             list(late)
@@ -142,11 +141,11 @@ def test_many_concurrent_compressed_messages_take_no_memory(gateway: Serving, me
     host, port = gateway.grpc.removeprefix("grpc://").rsplit(":", 1)
 
     def ask() -> None:
-        with socket.create_connection((host, int(port)), timeout=60) as one:
-            one.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"\0\4\x7f\xff\xff\xff"))
+        with socket.create_connection((host, int(port)), timeout=60) as client:
+            client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"\0\4\x7f\xff\xff\xff"))
             for stream in streams:
-                one.sendall(request_frames(stream, method, encoding, bomb, 1))
-            reader = one.makefile("rb")
+                client.sendall(request_frames(stream, method, encoding, bomb, 1))
+            reader = client.makefile("rb")
             ended: set[int] = set()
             while ended < set(streams):
                 head = reader.read(9)

@@ -50,7 +50,7 @@ def test_every_field_counts_once(raw: bytes, images: int) -> None:
     ],
 )
 def test_a_message_with_too_many_fields_is_refused_early(kind: Any, bomb: bytes) -> None:
-    for data in (bomb * MILLION, bomb * MILLION + b"\xff"):  # also where a parser would notice only at the end
+    for data in (bomb * MILLION, bomb * MILLION + b"\xff"):  # a parser would notice the error only at the end
         assert isinstance(bounded(kind, 5000)(data), TooLarge)
 
 
@@ -91,5 +91,5 @@ def test_malformed_fields_are_refused(tag: bytes) -> None:
     with pytest.raises(InvalidInput):
         check_fields(REQUEST, tag, 10)
     with contextlib.suppress(DecodeError):
-        assert not pb.ModelInferRequest.FromString(tag).inputs  # nothing may be hidden in it
+        assert not pb.ModelInferRequest.FromString(tag).inputs  # the parser must not find an input either
     assert isinstance(bounded(pb.ModelInferRequest, 10)(b"\x3a\x80\x80\x04" + bytes(SMALL_BYTES) + tag), InvalidInput)

@@ -1,3 +1,5 @@
+"""Bodies of requests: reading, the size limit, and decompression."""
+
 from __future__ import annotations
 
 import asyncio
@@ -52,13 +54,13 @@ def test_a_declared_length_over_the_limit_is_refused_unread() -> None:
         read([], {b"content-length": b"1001"})
 
 
-def test_a_client_that_disconnects_midway() -> None:
+def test_a_body_is_cancelled_if_the_client_disconnects() -> None:
     with pytest.raises(Cancelled):
         read([b"half"], disconnects=True)
 
 
 @given(st.binary(max_size=900))
-def test_compressed_bodies(body: bytes) -> None:
+def test_gzip_and_deflate_bodies_are_decompressed(body: bytes) -> None:
     assert decompress(gzip.compress(body), b"gzip", LIMIT) == body
     assert decompress(zlib.compress(body), b"deflate", LIMIT) == body
 
@@ -69,12 +71,12 @@ def test_the_limit_holds_after_decompression() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_garbage_is_invalid_input(body: bytes) -> None:
+def test_any_bytes_are_decompressed_or_refused(body: bytes) -> None:
     for encoding in (b"gzip", b"deflate"):
         with contextlib.suppress(InvalidInput, TooLarge):
             decompress(body, encoding, LIMIT)
 
 
-def test_unknown_encoding() -> None:
+def test_an_unknown_encoding_is_refused() -> None:
     with pytest.raises(UnsupportedEncoding, match="br"):
         decompress(b"", b"br", LIMIT)

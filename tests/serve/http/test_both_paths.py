@@ -15,7 +15,7 @@ import pytest
 
 from models.artifact import BUNDLED
 from serve.http.exchange import ModelApp
-from serve.http.hot_request import HotRequest
+from serve.http.http1.hot_request import HotRequest
 from tests.serve.listeners import Serving, StartGateway
 
 MODEL = "lenet5-mnist"
@@ -173,7 +173,7 @@ def test_every_way_gives_the_same_answer(gateway: Serving, name: str, monkeypatc
             started += 1
             super().start(models)
 
-    monkeypatch.setattr("serve.http.connection.HotRequest", Counted)
+    monkeypatch.setattr("serve.http.http1.connection.HotRequest", Counted)
     case = CASES[name]
     expected = ask(gateway, hot(case))
     assert expected[0] == case.status, expected

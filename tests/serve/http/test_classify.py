@@ -1,3 +1,5 @@
+"""Classification requests over HTTP: bodies and options in every format."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""Compression of responses: the encodings that clients accept, and the bodies that are worth it."""
+
 from __future__ import annotations
 
 import asyncio

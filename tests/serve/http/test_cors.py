@@ -1,8 +1,8 @@
-"""CORS: scripts of other sites are refused by default and can be allowed per origin."""
+"""CORS: pages of other origins may not read responses, unless the configuration allows their origin."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -13,18 +13,20 @@ from tests.serve.listeners import StartGateway
 
 SITE = "https://shop.example"
 CLASSIFY = "/v1/models/lenet5-mnist/classify"
-Gateway = Callable[[list[str]], Iterator[httpx.Client]]
 
 
 @pytest.fixture(scope="module", params=[[], [SITE]], ids=["closed", "one site"])
 def gateway(request: pytest.FixtureRequest, start_gateway: StartGateway) -> Iterator[tuple[httpx.Client, list[str]]]:
-    with start_gateway(listen={"cors_origins": request.param}) as one, httpx.Client(base_url=one.http) as client:
+    with (
+        start_gateway(listen={"cors_origins": request.param}) as running,
+        httpx.Client(base_url=running.http) as client,
+    ):
         yield client, request.param
 
 
 def preflight(client: httpx.Client, origin: str, method: str = "POST", header: str = "authorization") -> httpx.Response:
-    asked = {"origin": origin, "access-control-request-method": method, "access-control-request-headers": header}
-    return client.options(CLASSIFY, headers=asked)
+    headers = {"origin": origin, "access-control-request-method": method, "access-control-request-headers": header}
+    return client.options(CLASSIFY, headers=headers)
 
 
 def test_only_declared_origins_may_read(gateway: tuple[httpx.Client, list[str]]) -> None:

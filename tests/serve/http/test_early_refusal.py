@@ -1,4 +1,4 @@
-"""Requests that would miss their deadline whatever their bodies: refused from their heads, on a connection that stays open."""
+"""Early refusal: a request that would miss its deadline is refused as soon as its head is read. The connection stays open."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ KEY = "convoy_secret"
 
 @pytest.fixture
 def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
-    with start_gateway(models=[{"name": MODEL}]) as one:
-        yield one
+    with start_gateway(models=[{"name": MODEL}]) as gateway:
+        yield gateway
 
 
 @pytest.fixture
@@ -64,9 +64,8 @@ def read_answer(client: socket.socket) -> tuple[int, dict[str, str], bytes]:
     return int(lines[0].split()[1]), headers, rest
 
 
-def test_the_refusal_precedes_the_body_which_is_discarded(crowded: Serving) -> None:
-    port = int(crowded.http.rpartition(":")[2])
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+def test_the_refusal_is_sent_before_the_body_which_is_discarded(crowded: Serving) -> None:
+    with crowded.connect() as client:
         client.sendall(head(300_000, "X-Request-Priority: 1", "X-Request-Id: mine"))
         status, headers, body = read_answer(client)
         assert (status, headers["retry-after"], headers["x-request-id"]) == (503, "4", "mine")
@@ -81,10 +80,10 @@ def test_the_refusal_precedes_the_body_which_is_discarded(crowded: Serving) -> N
 def test_an_early_refusal_is_counted_like_any_other(crowded: Serving) -> None:
     answer = httpx.post(crowded.http + PATH, content=DIGIT, headers={"x-request-priority": "1"})
     assert answer.status_code == 503
-    page = crowded.metrics.values
+    values = crowded.metrics.values
     labels = {"model": MODEL, "version": "1"}
-    assert page(REQUESTS, protocol="http", code="503", **labels)[0] == 1
-    assert page(SHED, reason="queue", **labels)[0] == 1
+    assert values(REQUESTS, protocol="http", code="503", **labels)[0] == 1
+    assert values(SHED, reason="queue", **labels)[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -99,15 +98,14 @@ def test_requests_with_special_headers_are_refused_by_the_application(
     assert "error" in answer.json()
 
 
-def test_a_pipelined_request_is_refused_in_turn(crowded: Serving) -> None:
-    port = int(crowded.http.rpartition(":")[2])
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
-        good, late = head(len(DIGIT)) + DIGIT, head(len(DIGIT), "X-Request-Priority: 1") + DIGIT
-        client.sendall(good + late + good)
-        assert [read_one(client) for _ in range(3)] == [200, 503, 200]
+def test_a_pipelined_request_is_refused_in_order(crowded: Serving) -> None:
+    with crowded.connect() as client:
+        good, refused = head(len(DIGIT)) + DIGIT, head(len(DIGIT), "X-Request-Priority: 1") + DIGIT
+        client.sendall(good + refused + good)
+        assert [read_status(client) for _ in range(3)] == [200, 503, 200]
 
 
-def read_one(client: socket.socket) -> int:
+def read_status(client: socket.socket) -> int:
     """The status of the next response, read byte by byte: several may have arrived."""
     data = b""
     while b"\r\n\r\n" not in data:
@@ -133,54 +131,51 @@ def test_a_flood_of_heads_does_not_block_other_connections(crowded: Serving, mon
         return type(models).refuse(models, target, asked, began)
 
     monkeypatch.setattr(models, "refuse", refuse)
-    port = int(crowded.http.rpartition(":")[2])
-    late = head(len(DIGIT), "X-Request-Priority: 1") + DIGIT
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
-        client.sendall(late * 100)
-        assert [read_one(client) for _ in range(100)] == [503] * 100
+    refused = head(len(DIGIT), "X-Request-Priority: 1") + DIGIT
+    with crowded.connect() as client:
+        client.sendall(refused * 100)
+        assert [read_status(client) for _ in range(100)] == [503] * 100
     assert sum(turns) == 100
     assert max(turns) == 1
 
 
 def test_a_body_beyond_the_limit_closes_the_connection(crowded: Serving) -> None:
-    port = int(crowded.http.rpartition(":")[2])
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+    with crowded.connect() as client:
         client.sendall(head(10**15, "X-Request-Priority: 1"))
         status, headers, _ = read_answer(client)
         assert status in (413, 503)
         assert headers["connection"] == "close"
 
 
-def test_unread_answers_do_not_pile_up(crowded: Serving) -> None:
-    """Unread responses are bounded, however many requests are sent."""
-    port = int(crowded.http.rpartition(":")[2])
-    late = head(0, "X-Request-Priority: 1")
-    with socket.create_connection(("127.0.0.1", port), timeout=2) as client:
+def test_responses_that_the_client_does_not_read_are_bounded(crowded: Serving) -> None:
+    refused = head(0, "X-Request-Priority: 1")
+    with crowded.connect() as client:
+        client.settimeout(2)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sent = 0
         try:
             while sent < 200_000:
-                sent += client.send(late * 100) // len(late)
+                sent += client.send(refused * 100) // len(refused)
         except TimeoutError:
             pass
         assert sent < 200_000
         connections = crowded.listener._shared.connections
         until(lambda: connections)
-        assert all(one.transport.get_write_buffer_size() < 2**20 for one in connections)
+        assert all(connection.transport.get_write_buffer_size() < 2**20 for connection in connections)
 
 
-def test_a_request_without_a_key_learns_nothing_of_the_load(
+def test_a_request_without_a_key_gets_401_even_under_overload(
     start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys = [{"name": "one", "sha256": digest(KEY).hex()}]
-    with start_gateway(models=[{"name": MODEL}], keys=keys) as one:
+    keys = [{"name": "client", "sha256": digest(KEY).hex()}]
+    with start_gateway(models=[{"name": MODEL}], keys=keys) as gateway:
 
         def refuse(*_: object) -> None:
             raise Overloaded("queue too long", 1.0)
 
-        monkeypatch.setattr(one.plane.endpoints.by_name[MODEL].batcher, "admit", refuse)
-        assert httpx.post(one.http + PATH, content=DIGIT).status_code == 401
-        answer = httpx.post(one.http + PATH, content=DIGIT, headers={"x-api-key": KEY})
+        monkeypatch.setattr(gateway.plane.endpoints.by_name[MODEL].batcher, "admit", refuse)
+        assert httpx.post(gateway.http + PATH, content=DIGIT).status_code == 401
+        answer = httpx.post(gateway.http + PATH, content=DIGIT, headers={"x-api-key": KEY})
         assert answer.status_code == 503
 
 
@@ -223,12 +218,12 @@ def test_bodies_of_many_pieces_are_read_to_their_end(gateway: Serving, size: int
     assert answer.status_code == 200, answer.text
 
 
-Judges = Callable[[list[tuple[Headers, float]]], list[bool]]
+Judge = Callable[[list[tuple[Headers, float]]], list[bool]]
 
 
 @pytest.fixture
-def judge(gateway: Serving) -> Judges:
-    """Asks for requests, each with its headers and how many seconds ago it began, in one turn: which are refused."""
+def judge(gateway: Serving) -> Judge:
+    """Checks requests in one turn of the loop: headers and seconds since the start of each. Returns which are refused."""
 
     async def ask(requests: list[tuple[Headers, float]]) -> list[bool]:
         hot = gateway.listener.models
@@ -237,8 +232,8 @@ def judge(gateway: Serving) -> Judges:
     return lambda requests: asyncio.run_coroutine_threadsafe(ask(requests), gateway.loop).result(30)
 
 
-def test_the_refusal_of_who_sent_slowly_is_not_that_of_others(
-    gateway: Serving, judge: Judges, monkeypatch: pytest.MonkeyPatch
+def test_the_refusal_of_a_slow_sender_is_not_reused_for_other_requests(
+    gateway: Serving, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def admit(size: int, deadline: float, *_: object) -> None:
         if deadline - time.monotonic() < 2:
@@ -249,25 +244,25 @@ def test_the_refusal_of_who_sent_slowly_is_not_that_of_others(
     assert judge([(slow, 19.9), (slow, 0.0), (slow, 19.95)]) == [True, False, True]
 
 
-def test_a_kept_refusal_is_found_on_a_clock_that_runs(
-    gateway: Serving, judge: Judges, monkeypatch: pytest.MonkeyPatch
+def test_a_refusal_is_reused_while_the_clock_advances(
+    gateway: Serving, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged = 0
+    checks = 0
 
     def admit(*_: object) -> None:
-        nonlocal judged
-        judged += 1
+        nonlocal checks
+        checks += 1
         raise Overloaded("queue full", 1000.0)
 
     monkeypatch.setattr(gateway.plane.endpoints.by_name[MODEL].batcher, "admit", admit)
     assert judge([({}, 0.0)] * 100) == [True] * 100
-    assert judged < 50
+    assert checks < 50
 
 
-def test_a_refusal_holds_for_a_part_of_the_wait_however_long_a_request_may_take(
-    gateway: Serving, judge: Judges, monkeypatch: pytest.MonkeyPatch
+def test_a_refusal_is_reused_only_for_a_fraction_of_the_estimated_wait(
+    gateway: Serving, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full queue may be empty long before the usual deadline."""
+    """A full queue may be empty long before the default deadline."""
     now, full = [time.monotonic()], [True]
 
     def admit(*_: object) -> None:
@@ -284,8 +279,8 @@ def test_a_refusal_holds_for_a_part_of_the_wait_however_long_a_request_may_take(
     assert judge([({}, 0.0)]) == [False]
 
 
-def test_a_refusal_does_not_outlive_the_models_that_it_was_about(
-    gateway: Serving, judge: Judges, monkeypatch: pytest.MonkeyPatch
+def test_a_refusal_is_forgotten_when_the_models_change(
+    gateway: Serving, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise Overloaded("queue full", 1000.0)

@@ -1,4 +1,4 @@
-"""Unexpected errors: clients, metrics, logs and observers report them consistently, for every API of the server."""
+"""Unexpected errors: responses, metrics, logs and observers report them consistently, for every API of the server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from convoy.protos import open_inference_pb2 as inference_pb
 from convoy.protos.classifier_pb2_grpc import ClassifierStub
 from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from models.artifact import BUNDLED
-from serve.http.head import MAX_PLAIN_BYTES
+from serve.http.http1.head import MAX_PLAIN_BYTES
 from serve.telemetry.definitions import FAILED_SECONDS, REQUESTS
 from serve.telemetry.exposition import total
 from serve.telemetry.mmap_store import read_files
@@ -36,14 +36,14 @@ JSON = {"content-type": "application/json"}
 
 @pytest.fixture(scope="module")
 def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
-    with start_gateway(models=[{"name": MODEL}]) as one:
-        yield one
+    with start_gateway(models=[{"name": MODEL}]) as gateway:
+        yield gateway
 
 
 @pytest.fixture
 def channel(gateway: Serving) -> Iterator[grpc.Channel]:
-    with grpc.insecure_channel(gateway.grpc.removeprefix("grpc://")) as one:
-        yield one
+    with grpc.insecure_channel(gateway.grpc.removeprefix("grpc://")) as channel:
+        yield channel
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def one_fault(gateway: Serving, caplog: pytest.LogCaptureFixture, code: str, req
         until(lambda: failed_seconds(gateway) > seconds)
     finally:
         gateway.plane.observers.clear()
-    assert [(one.code, one.error) for one in finished] == [(code, FAULT_TEXT)] * requests
+    assert [(event.code, event.error) for event in finished] == [(code, FAULT_TEXT)] * requests
     faults = [record for record in caplog.records if record.exc_info and "secret" in str(record.exc_info[1])]
     assert len(faults) == requests
     logged += [getattr(record, FIELDS)["request_id"] for record in faults]
@@ -106,7 +106,7 @@ HOT = {
 
 @pytest.mark.usefixtures("broken")
 @pytest.mark.parametrize("kind", HOT)
-def test_over_http(gateway: Serving, caplog: pytest.LogCaptureFixture, kind: str) -> None:
+def test_a_fault_over_http_is_reported_once(gateway: Serving, caplog: pytest.LogCaptureFixture, kind: str) -> None:
     path, body, headers = HOT[kind]
     with one_fault(gateway, caplog, "500") as logged:
         answer = httpx.post(gateway.http + path, content=body, headers={"x-request-id": "mine", **headers})
@@ -124,7 +124,9 @@ def test_a_request_without_an_id_gets_one(gateway: Serving, caplog: pytest.LogCa
 
 @pytest.mark.usefixtures("broken")
 @pytest.mark.parametrize("request_id", ["mine", ""])
-def test_on_a_cold_path(gateway: Serving, caplog: pytest.LogCaptureFixture, request_id: str) -> None:
+def test_a_fault_on_a_cold_path_is_reported_once(
+    gateway: Serving, caplog: pytest.LogCaptureFixture, request_id: str
+) -> None:
     with caplog.at_level(logging.ERROR):
         answer = httpx.post(
             f"{gateway.http}/v2/repository/index", headers={"x-request-id": request_id} if request_id else {}
@@ -155,7 +157,9 @@ def infer_request() -> inference_pb.ModelInferRequest:
 
 
 @pytest.mark.usefixtures("broken")
-def test_over_grpc(gateway: Serving, channel: grpc.Channel, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fault_over_grpc_is_reported_once(
+    gateway: Serving, channel: grpc.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
     classifier, inference = ClassifierStub(channel), GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
     for call in (
         lambda: classifier.Classify(classify_request()),
@@ -167,19 +171,21 @@ def test_over_grpc(gateway: Serving, channel: grpc.Channel, caplog: pytest.LogCa
 
 
 @pytest.mark.usefixtures("broken")
-def test_in_a_stream(gateway: Serving, channel: grpc.Channel, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fault_in_a_stream_is_reported_once_per_request(
+    gateway: Serving, channel: grpc.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
     """The stream continues: each request gets its own response."""
     classifier, inference = ClassifierStub(channel), GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
     with one_fault(gateway, caplog, "INTERNAL", 2):
         answers = list(classifier.ClassifyStream(iter([classify_request()] * 2)))
-        assert [(one.error, one.id) for one in answers] == [(FAULT_TEXT, "mine")] * 2
+        assert [(answer.error, answer.id) for answer in answers] == [(FAULT_TEXT, "mine")] * 2
     with one_fault(gateway, caplog, "INTERNAL", 2):
         responses = list(inference.ModelStreamInfer(iter([infer_request()] * 2)))
-        assert [one.error_message for one in responses] == [FAULT_TEXT] * 2
+        assert [response.error_message for response in responses] == [FAULT_TEXT] * 2
 
 
 @pytest.mark.usefixtures("broken")
-def test_in_a_call_that_runs_nothing(channel: grpc.Channel, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fault_in_a_repository_call_is_logged(channel: grpc.Channel, caplog: pytest.LogCaptureFixture) -> None:
     inference = GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
     with caplog.at_level(logging.ERROR, "convoy"):
         call = refusal(lambda: inference.RepositoryIndex(inference_pb.RepositoryIndexRequest()))
@@ -188,8 +194,8 @@ def test_in_a_call_that_runs_nothing(channel: grpc.Channel, caplog: pytest.LogCa
 
 
 @pytest.mark.parametrize("identifier", ["two\nlines", "é", "x" * 1000, "\r\nset-cookie: a=b"])
-def test_an_id_that_does_not_fit_a_header(gateway: Serving, identifier: str) -> None:
-    """In the Open Inference Protocol an id may be any text. Errors must still be answered and counted as themselves."""
+def test_an_error_is_answered_if_the_id_does_not_fit_a_header(gateway: Serving, identifier: str) -> None:
+    """In the Open Inference Protocol an id may be any text. Errors must still be answered and counted under their own code."""
     before = codes(gateway)
     document = {"id": identifier, "inputs": [{"name": "no", "datatype": "UINT8", "shape": [1], "data": [1]}]}
     answer = httpx.post(f"{gateway.http}/v2/models/{MODEL}/infer", content=json.dumps(document))

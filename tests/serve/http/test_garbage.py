@@ -6,16 +6,14 @@ import base64
 import gc
 import http.client
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
 from models.artifact import BUNDLED
-from serve.config.schema import Listen, ModelConfig, Settings
 from serve.gateway.request_context import RequestContext
-from tests.serve.listeners import serving
+from tests.serve.listeners import StartGateway
 from tests.waiting import until
 
 DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
@@ -24,15 +22,11 @@ CLASSIFY = "/v1/models/lenet5-mnist/classify"
 
 
 @pytest.fixture
-def connection(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Iterator[http.client.HTTPConnection]:
-    port, grpc_port, metrics_port = free_ports(3)
-    settings = Settings(
-        listen=Listen(http_port=port, grpc_port=grpc_port, metrics_port=metrics_port),
-        runtime_dir=str(tmp_path),
-        models=(ModelConfig(name="lenet5-mnist", threads=1),),
-    )
-    with serving(settings), closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as opened:
-        yield opened
+def connection(start_gateway: StartGateway) -> Iterator[http.client.HTTPConnection]:
+    with start_gateway(models=[{"name": "lenet5-mnist", "threads": 1}]) as gateway:
+        address = gateway.http.removeprefix("http://")
+        with closing(http.client.HTTPConnection(address, timeout=60)) as connection:
+            yield connection
 
 
 def ask(connection: http.client.HTTPConnection, body: bytes, kind: str = "image/png") -> int:
@@ -44,7 +38,7 @@ def ask(connection: http.client.HTTPConnection, body: bytes, kind: str = "image/
 
 def contexts() -> list[RequestContext]:
     # Not isinstance: it reads `__class__`, and lazy objects of other libraries warn when they are read.
-    return [held for held in gc.get_objects() if type(held) is RequestContext]
+    return [found for found in gc.get_objects() if type(found) is RequestContext]
 
 
 def test_contexts_are_freed_with_their_requests(connection: http.client.HTTPConnection) -> None:
@@ -53,12 +47,12 @@ def test_contexts_are_freed_with_their_requests(connection: http.client.HTTPConn
     gc.disable()
     try:
         assert {ask(connection, DIGIT) for _ in range(REQUESTS)} == {200}
-        assert len(contexts()) <= 1  # that of a request whose task is just ending
+        assert len(contexts()) <= 1  # of a request whose task is about to end
     finally:
         gc.enable()
 
 
-@pytest.mark.parametrize(("image", "status"), [(base64.b64encode(DIGIT).decode(), 200), ("no image", 400)])
+@pytest.mark.parametrize(("image", "status"), [(base64.b64encode(DIGIT).decode(), 200), ("not an image", 400)])
 def test_an_idle_connection_keeps_nothing_of_its_last_request(
     connection: http.client.HTTPConnection, image: str, status: int
 ) -> None:

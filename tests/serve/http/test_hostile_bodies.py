@@ -46,8 +46,8 @@ PREDICT = f"/v1/models/{MODEL}:predict"
 def gateway(tmp_path_factory: pytest.TempPathFactory, start_gateway: StartGateway) -> Iterator[Serving]:
     limits = {"images_per_request": MOST, "queue_rows": 64 * MOST}
     ledger = {"url": f"sqlite:///{tmp_path_factory.mktemp('bodies') / 'ledger.db'}"}
-    with start_gateway(models=[{"name": MODEL}], limits=limits, ledger=ledger) as one:
-        yield one
+    with start_gateway(models=[{"name": MODEL}], limits=limits, ledger=ledger) as gateway:
+        yield gateway
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ def http(gateway: Serving) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def channel(gateway: Serving) -> Iterator[grpc.Channel]:
-    with grpc.insecure_channel(gateway.grpc.removeprefix("grpc://"), [("grpc.max_send_message_length", -1)]) as one:
-        yield one
+    with grpc.insecure_channel(gateway.grpc.removeprefix("grpc://"), [("grpc.max_send_message_length", -1)]) as channel:
+        yield channel
 
 
 def post(http: httpx.Client, path: str, body: bytes, **headers: str) -> tuple[int, str]:
@@ -91,7 +91,7 @@ def test_images_in_json_are_counted_before_one_is_decoded(http: httpx.Client, pa
 )
 @pytest.mark.parametrize("unit", [b'"",', b"[],", b'{"":0},'])
 def test_values_are_counted_before_json_is_parsed(http: httpx.Client, path: str, unit: bytes) -> None:
-    body = b'{"images": [' + unit * MILLION + b"and this is no JSON"
+    body = b'{"images": [' + unit * MILLION + b"and this is not JSON"
     status, error = post(http, path, body)
     assert status == 413
     assert "values" in error
@@ -207,14 +207,16 @@ def test_a_request_with_the_most_images_is_answered(http: httpx.Client, depth: i
     digit = np.asarray(Image.open(io.BytesIO(DIGIT)).convert("L"))
     pixels = digit if depth == 1 else np.repeat(digit[..., None], 1 if depth == 2 else 3, axis=2)
     answer = http.post(PREDICT, json={"instances": [pixels.tolist()] * MOST})
-    assert [one["classes"][0]["label"] for one in answer.json()["predictions"]] == ["7"] * MOST
+    assert [prediction["classes"][0]["label"] for prediction in answer.json()["predictions"]] == ["7"] * MOST
 
 
 def test_the_largest_tensors_are_answered(http: httpx.Client, channel: grpc.Channel) -> None:
     rows = np.random.default_rng(0).normal(size=(MOST, 1, 32, 32)).astype(np.float32)
     entry = {"name": "input", "datatype": "FP32", "shape": rows.shape}
     url = f"/v2/models/{TENSORS}/infer"
-    nested, flat = (http.post(url, json={"inputs": [entry | {"data": one.tolist()}]}) for one in (rows, rows.ravel()))
+    nested, flat = (
+        http.post(url, json={"inputs": [entry | {"data": array.tolist()}]}) for array in (rows, rows.ravel())
+    )
     assert nested.json()["outputs"][0]["data"] == flat.json()["outputs"][0]["data"]
     request = pb.ModelInferRequest(model_name=TENSORS)
     request.inputs.add(name="input", datatype="FP32", shape=rows.shape).contents.fp32_contents.extend(rows.ravel())

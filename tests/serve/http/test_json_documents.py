@@ -30,7 +30,7 @@ def count(document: Any) -> int:
 
 
 @given(DOCUMENTS)
-def test_no_value_escapes_the_count(document: Any) -> None:
+def test_every_value_of_a_document_is_counted(document: Any) -> None:
     if (values := count(document)) > 1:
         with pytest.raises(TooLarge, match="images_per_request"):
             check_values(orjson.dumps(document), values - 1)
@@ -54,12 +54,12 @@ def test_a_document_with_too_many_values_takes_no_memory(unit: bytes) -> None:
 
 
 def test_large_documents_are_parsed_off_the_loop_and_small_ones_on_it() -> None:
-    def where() -> tuple[threading.Thread, bool]:
+    def parse() -> tuple[threading.Thread, bool]:
         return threading.current_thread(), gc.isenabled()
 
     small, large = bytes(SMALL_BYTES), bytes(SMALL_BYTES + 1)
-    assert asyncio.run(parse_bounded(where, small, 1)) == (threading.current_thread(), True)
-    thread, collecting = asyncio.run(parse_bounded(where, large, 1))
+    assert asyncio.run(parse_bounded(parse, small, 1)) == (threading.current_thread(), True)
+    thread, collecting = asyncio.run(parse_bounded(parse, large, 1))
     assert thread is not threading.current_thread()
     assert not collecting
     assert gc.isenabled()

@@ -1,4 +1,4 @@
-"""A gateway with declared keys: every path and method refuses requests without a key, and beyond the rights of a key."""
+"""API keys on the wire: every path and gRPC method refuses requests without a key, or beyond the rights of their key."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
         entry("slow", rate=0.01),
         entry("single", concurrency=1),
     ]
-    with start_gateway(models=models, keys=keys) as one:
-        yield one
+    with start_gateway(models=models, keys=keys) as gateway:
+        yield gateway
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,9 @@ def test_changes_and_overviews_need_an_admin_key(gateway: Serving, http: httpx.C
 
 
 def test_every_change_of_experiments_needs_an_admin_key(gateway: Serving) -> None:
-    posts = {("POST", one.path) for one in experiment_routes(gateway.plane, None) if "POST" in (one.methods or ())}
+    posts = {
+        ("POST", route.path) for route in experiment_routes(gateway.plane, None) if "POST" in (route.methods or ())
+    }
     assert posts - CHANGES == {("POST", "/v1/feedback")}
 
 
@@ -171,7 +173,7 @@ def test_the_client_sends_its_key(gateway: Serving, attribute: str) -> None:
     url = getattr(gateway, attribute)
     with Client(url, ONE_TRY, Credentials(KEYS["shop"])) as client:
         assert client.classify("lenet5-mnist", DIGIT, top_k=1).predictions[0].classes[0].label == "7"
-        assert [one.name for one in client.models()] == ["lenet5-mnist"]
+        assert [model.name for model in client.models()] == ["lenet5-mnist"]
         with pytest.raises(Forbidden):
             client.classify("resnet20-cifar10", DIGIT)
     with Client(url, ONE_TRY) as without_key:
@@ -208,7 +210,7 @@ def test_every_grpc_method_except_health_needs_a_key(gateway: Serving) -> None:
 
 def test_repository_changes_over_grpc_need_an_admin_key(gateway: Serving) -> None:
     with grpc.insecure_channel(gateway.grpc.removeprefix("grpc://")) as channel:
-        changes = [one for one in methods() if one.name in ("RepositoryModelLoad", "RepositoryModelUnload")]
+        changes = [method for method in methods() if method.name in ("RepositoryModelLoad", "RepositoryModelUnload")]
         assert len(changes) == 2
         for method in changes:
             assert call(channel, method, tuple(bearer("shop").items())) is grpc.StatusCode.PERMISSION_DENIED
@@ -222,10 +224,11 @@ def test_each_request_of_a_stream_is_checked(gateway: Serving) -> None:
     with grpc.insecure_channel(gateway.grpc.removeprefix("grpc://")) as channel:
         stub = ClassifierStub(channel)  # type: ignore[no-untyped-call]
         answers = list(stub.ClassifyStream(iter(requests), metadata=tuple(bearer("shop").items())))
-    assert [bool(one.error) for one in answers] == [False, True]
+    assert [bool(answer.error) for answer in answers] == [False, True]
 
 
 def test_a_refusal_is_counted(gateway: Serving, http: httpx.Client) -> None:
-    http.post(CLASSIFY, content=DIGIT, headers=bearer("slow"))
+    statuses = [http.post(CLASSIFY, content=DIGIT, headers=bearer("slow")).status_code for _ in range(3)]
+    assert 429 in statuses
     folder = gateway.metrics.folder
-    until(lambda: any(dict(one)["reason"] == "quota" for one in total(read_files(folder))[SHED.name]))
+    until(lambda: any(dict(labels)["reason"] == "quota" for labels in total(read_files(folder))[SHED.name]))

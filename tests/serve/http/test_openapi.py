@@ -13,8 +13,8 @@ from tests.serve.listeners import Serving, StartGateway
 
 @pytest.fixture(scope="module")
 def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
-    with start_gateway(models=[{"name": "lenet5-mnist"}, {"name": "resnet20-cifar10"}]) as one:
-        yield one
+    with start_gateway(models=[{"name": "lenet5-mnist"}, {"name": "resnet20-cifar10"}]) as gateway:
+        yield gateway
 
 
 def test_every_route_of_a_model_is_described(gateway: Serving) -> None:

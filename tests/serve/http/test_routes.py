@@ -22,7 +22,7 @@ async def broken(request: Request) -> Response:
     raise RuntimeError("secret")
 
 
-async def begun(request: Request) -> Response:
+async def breaks_off(request: Request) -> Response:
     async def pieces() -> AsyncIterator[bytes]:
         yield b"beginning"
         raise RuntimeError("secret")
@@ -30,14 +30,14 @@ async def begun(request: Request) -> Response:
     return StreamingResponse(pieces(), headers={"content-length": "1000"})
 
 
-APP = Starlette(routes=[Route("/broken", broken), Route("/begun", begun)], middleware=[Middleware(Faults)])
+APP = Starlette(routes=[Route("/broken", broken), Route("/breaks-off", breaks_off)], middleware=[Middleware(Faults)])
 
 
 def ask(path: str) -> bytes:
     async def run() -> bytes:
-        async with Conversation(APP, Limits()) as one:
-            await one.send(f"GET {path} HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n".encode())
-            return await one.rest()
+        async with Conversation(APP, Limits()) as client:
+            await client.send(f"GET {path} HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n".encode())
+            return await client.rest()
 
     return asyncio.run(run())
 
@@ -47,9 +47,9 @@ def test_an_unexpected_error_is_json_without_details() -> None:
     assert (answer.status, answer.document) == (500, {"error": "internal error; the server's log has it"})
 
 
-def test_an_unexpected_error_within_a_response_ends_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_within_a_response_closes_the_connection(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR, "convoy"):
-        received = ask("/begun")
+        received = ask("/breaks-off")
     assert received.startswith(b"HTTP/1.1 200 ")
     assert received.endswith(b"\r\n\r\nbeginning")
     assert "secret" in caplog.text

@@ -1,4 +1,4 @@
-"""The metrics endpoint: keys, TLS, and clients that hold connections open."""
+"""The metrics endpoint: keys, TLS, and clients that keep connections open."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_without_a_metrics_key_metrics_are_open(free_ports: Ports, tmp_path: Pat
         assert "process_resident_memory_bytes" in httpx.get(url).text
 
 
-def test_metrics_need_a_metrics_key(free_ports: Ports, tmp_path: Path) -> None:
+def test_metrics_require_the_key_when_one_is_configured(free_ports: Ports, tmp_path: Path) -> None:
     key = new_key()
     reader = ApiKey(name="prometheus", sha256=digest(key).hex(), models=(), metrics=True)
     with listening(free_ports, tmp_path, reader) as url:
@@ -72,12 +72,12 @@ def test_a_request_head_sent_byte_by_byte_is_cut_off(
     context = ssl.create_default_context(cafile=authority.root)
     with listening(free_ports, tmp_path, tls=tls) as url:
         plain = socket.create_connection(("127.0.0.1", int(url.split(":")[2].split("/")[0])))
-        with context.wrap_socket(plain, server_hostname="127.0.0.1") if secure else plain as one:
-            one.sendall(b"GET /metrics HTTP/1.1\r\nx: ")
+        with context.wrap_socket(plain, server_hostname="127.0.0.1") if secure else plain as connection:
+            connection.sendall(b"GET /metrics HTTP/1.1\r\nx: ")
 
             def ended() -> bool:
                 try:
-                    one.sendall(b"a")
+                    connection.sendall(b"a")
                 except OSError:
                     return True
                 return False
@@ -89,8 +89,8 @@ def test_silent_connections_are_limited(free_ports: Ports, tmp_path: Path) -> No
     with listening(free_ports, tmp_path) as url:
         address = ("127.0.0.1", int(url.split(":")[2].split("/")[0]))
         silent = [socket.create_connection(address) for _ in range(CONNECTIONS)]
-        with socket.create_connection(address, timeout=30) as one:
-            assert one.recv(1) == b""  # closed at once
+        with socket.create_connection(address, timeout=30) as refused:
+            assert refused.recv(1) == b""  # closed at once
         for connection in silent:
             connection.close()
         with httpx.Client(transport=httpx.HTTPTransport(retries=20)) as client:

@@ -1,3 +1,5 @@
+"""Handover of the listening socket between the node agent and gateways, and the folder of its Unix sockets."""
+
 from __future__ import annotations
 
 import socket
@@ -62,14 +64,14 @@ def test_a_taken_port_is_a_clear_error() -> None:
         bind("127.0.0.1", taken.getsockname()[1])
 
 
-def test_folder_is_private(tmp_path: Path) -> None:
+def test_a_new_folder_is_private(tmp_path: Path) -> None:
     prepare_folder(tmp_path / "node")
     assert (tmp_path / "node").stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o1777])
 def test_a_folder_that_other_users_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
-    """Gateways would take a socket there for the node's."""
+    """Another user could place a socket there, and gateways would connect to it."""
     tmp_path.chmod(mode)
     with pytest.raises(ConfigError, match="other users may write"):
         prepare_folder(tmp_path)

@@ -1,3 +1,5 @@
+"""Metrics under the names that Triton uses."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -22,7 +24,7 @@ def registry_of(folder: Path, driver: Driver | None = None) -> CollectorRegistry
     return registry
 
 
-def test_requests_batches_and_times_have_tritons_names(tmp_path: Path) -> None:
+def test_requests_batches_and_times_have_triton_names(tmp_path: Path) -> None:
     recorder = ModelRecorder(Metrics(MmapWriter(tmp_path)), "m", "1")
     for _ in range(3):
         recorder.request(tuple(0.001 * place for place in range(1, len(STAGES) + 1)))
@@ -33,7 +35,7 @@ def test_requests_batches_and_times_have_tritons_names(tmp_path: Path) -> None:
     recorder.batch(3, 0.012)
     recorder.queue(7)
     recorder.flush()
-    page = registry_of(tmp_path)
+    registry = registry_of(tmp_path)
     expected = {
         "nv_inference_request_success": 4,
         "nv_inference_count": 3,
@@ -46,24 +48,24 @@ def test_requests_batches_and_times_have_tritons_names(tmp_path: Path) -> None:
         "nv_inference_compute_output_duration_us": 3 * 5_000,
     }
     for name, value in expected.items():
-        assert page.get_sample_value(name, MODEL) == pytest.approx(value), name
+        assert registry.get_sample_value(name, MODEL) == pytest.approx(value), name
     for reason, count in (("REJECTED", 2), ("CANCELED", 1), ("OTHER", 1)):
-        assert page.get_sample_value("nv_inference_request_failure", MODEL | {"reason": reason}) == count
+        assert registry.get_sample_value("nv_inference_request_failure", MODEL | {"reason": reason}) == count
 
 
-def test_gpus_have_tritons_names_and_unknown_values_are_absent(tmp_path: Path) -> None:
+def test_gpus_have_triton_names_and_unknown_values_are_absent(tmp_path: Path) -> None:
     driver = Driver(
         [{"millijoules": 0.0, "milliwatts": 61_500, "percent": 40, "memory": 8e9, "used": 1e9}, {"percent": 5}]
     )
-    page = registry_of(tmp_path, driver)
+    registry = registry_of(tmp_path, driver)
     driver.gpus[0]["millijoules"] = 5000.0
     gpu = {"gpu_uuid": "GPU-0"}
-    assert page.get_sample_value("nv_gpu_power_usage", gpu) == 61.5
-    assert page.get_sample_value("nv_energy_consumption", gpu) == 5.0
-    assert page.get_sample_value("nv_gpu_utilization", gpu) == 0.4
-    assert page.get_sample_value("nv_gpu_memory_used_bytes", gpu) == 1e9
-    assert page.get_sample_value("nv_gpu_power_limit", gpu) is None
-    assert page.get_sample_value("nv_gpu_power_usage", {"gpu_uuid": "GPU-1"}) is None
+    assert registry.get_sample_value("nv_gpu_power_usage", gpu) == 61.5
+    assert registry.get_sample_value("nv_energy_consumption", gpu) == 5.0
+    assert registry.get_sample_value("nv_gpu_utilization", gpu) == 0.4
+    assert registry.get_sample_value("nv_gpu_memory_used_bytes", gpu) == 1e9
+    assert registry.get_sample_value("nv_gpu_power_limit", gpu) is None
+    assert registry.get_sample_value("nv_gpu_power_usage", {"gpu_uuid": "GPU-1"}) is None
 
 
 def test_without_a_gpu_there_is_no_gpu_metric_and_memory_counts_living_processes(tmp_path: Path) -> None:

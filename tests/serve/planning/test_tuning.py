@@ -1,3 +1,5 @@
+"""Tuning: measurements of engines, precisions, threads and batches, and the choice of the fastest within a target."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ from serve.planning.tuning import FEWEST_RUNS, Measured, choose, explore, measur
 from tests.artifacts import write_artifact
 
 BLANK = Measured("onnxruntime", "fp32", 1, 0, 0.0, 0.0, 0)
-ways = st.builds(
+measurements = st.builds(
     Measured,
     engine=st.sampled_from(["a", "b"]),
     precision=st.just("fp32"),
@@ -31,8 +33,8 @@ ways = st.builds(
 )
 
 
-class Ticking:
-    """An engine whose run takes as many ticks of the clock as there are rows."""
+class LinearEngine:
+    """An engine whose run takes one millisecond of its own clock for each row."""
 
     input = TensorSpec("image", np.dtype(np.uint8), (-1, 2, 2, 1))
     output = TensorSpec("logits", np.dtype(np.float32), (-1, 3))
@@ -45,30 +47,30 @@ class Ticking:
         return np.zeros((len(batch), 3), np.float32)
 
 
-@given(st.lists(ways, min_size=1), st.floats(1e-3, 1))
-def test_the_fastest_that_keeps_to_the_target_is_chosen(measured: list[Measured], slo: float) -> None:
-    fitting = [one for one in measured if one.request_seconds <= slo]
+@given(st.lists(measurements, min_size=1), st.floats(1e-3, 1))
+def test_the_fastest_engine_within_the_target_is_chosen(measured: list[Measured], slo: float) -> None:
+    fitting = [candidate for candidate in measured if candidate.request_seconds <= slo]
     if not fitting:
         with pytest.raises(ConfigError, match="no engine answers within"):
             choose(measured, slo)
         return
     best = choose(measured, slo)
     assert best in fitting
-    assert all(one.images_per_second <= best.images_per_second for one in fitting)
+    assert all(candidate.images_per_second <= best.images_per_second for candidate in fitting)
 
 
-def test_batches_grow_until_one_is_too_slow() -> None:
-    engine = Ticking()
+def test_batches_grow_until_a_run_exceeds_the_target() -> None:
+    engine = LinearEngine()
     found = measure(BLANK, engine, (1, 2, 4, 8, 16), 0.01, 0.0, lambda: engine.now)
-    assert [one.batch for one in found] == [1, 2, 4, 8]
-    assert [round(one.p99_seconds, 6) for one in found] == [0.001, 0.002, 0.004, 0.008]
-    assert {one.runs for one in found} == {FEWEST_RUNS}
+    assert [result.batch for result in found] == [1, 2, 4, 8]
+    assert [round(result.p99_seconds, 6) for result in found] == [0.001, 0.002, 0.004, 0.008]
+    assert {result.runs for result in found} == {FEWEST_RUNS}
     assert choose(found, 0.01).batch in {1, 2, 4}
 
 
-def test_it_runs_as_long_as_it_is_told() -> None:
+def test_a_measurement_lasts_as_long_as_configured() -> None:
     ticks: Iterator[int] = count()
-    found = measure(BLANK, Ticking(), (1,), 1e9, 300.0, lambda: float(next(ticks)))
+    found = measure(BLANK, LinearEngine(), (1,), 1e9, 300.0, lambda: float(next(ticks)))
     assert found[0].runs > FEWEST_RUNS
 
 
@@ -76,12 +78,12 @@ def test_threads_go_up_to_all_cores() -> None:
     assert [thread_counts(cores) for cores in (1, 2, 6)] == [[1], [1, 2], [1, 2, 4, 6]]
 
 
-def test_what_the_gate_does_not_accept_is_not_tried(tmp_path: Path) -> None:
-    """The artifact has no images of its own: half floats stay unproven, int8 cannot be calibrated."""
+def test_engines_without_a_passed_accuracy_check_are_skipped(tmp_path: Path) -> None:
+    """The artifact has no evaluation data: reduced precisions cannot be checked, and int8 cannot be calibrated."""
     model = ModelConfig(name="a", artifact=str(write_artifact(tmp_path / "a", "a", convolution=True)), max_batch=2)
     measured, skipped = explore(model, Store(tmp_path / "store"), 1, 10.0, 0.0)
-    assert {(one.engine, one.precision) for one in measured} == {("onnxruntime", "fp32"), ("openvino", "fp32")}
-    assert {one.batch for one in measured} == {1, 2}
-    reasons = {(one.engine, one.precision): one.reason for one in skipped}
+    assert {(result.engine, result.precision) for result in measured} == {("onnxruntime", "fp32"), ("openvino", "fp32")}
+    assert {result.batch for result in measured} == {1, 2}
+    reasons = {(way.engine, way.precision): way.reason for way in skipped}
     assert "--calibration" in reasons["onnxruntime", "int8"]
     assert all(reason.startswith("unproven") for (_, precision), reason in reasons.items() if precision != "int8")

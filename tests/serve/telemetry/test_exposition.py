@@ -1,4 +1,4 @@
-"""One aggregator: whatever reads a node's metrics files gives the same numbers, processes that have ended included."""
+"""Every reader of a node's metrics files gives the same numbers, including those of processes that have ended."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def serve_requests(folder: Path, requests: int) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Metrics files of two processes that have ended and of one that lives, this one."""
+    """Metrics files of two processes that have ended, and of this process."""
     folder = tmp_path_factory.mktemp("metrics")
     spawn = multiprocessing.get_context("spawn")
     for requests in (3, 4):
@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_counters_are_those_of_all_processes_in_every_view(folder: Path) -> None:
+def test_counters_include_all_processes_in_every_reader(folder: Path) -> None:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(MetricsCollector(folder))
     usage = EngineUsage.from_totals(total(read_files(folder)))
@@ -72,7 +72,7 @@ def test_counters_are_those_of_all_processes_in_every_view(folder: Path) -> None
     assert read(folder).values(BATCHES, LABELS)[0] == registry.get_sample_value("nv_inference_exec_count", LABELS) == 3
 
 
-def test_gauges_are_those_of_living_processes_in_every_view(folder: Path) -> None:
+def test_gauges_include_only_living_processes_in_every_reader(folder: Path) -> None:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(MetricsCollector(folder))
     (model,) = live_stats(folder, ["m"])["models"]
@@ -89,7 +89,7 @@ def test_gauges_are_those_of_living_processes_in_every_view(folder: Path) -> Non
     assert live_stats(folder, [])["in_flight"] == 5
 
 
-def test_a_gauge_that_is_not_a_number_is_absent_in_every_view(tmp_path: Path) -> None:
+def test_a_gauge_that_is_not_a_number_is_absent_in_every_reader(tmp_path: Path) -> None:
     metrics = Metrics(MmapWriter(tmp_path))
     metrics.set(QUEUE, float("nan"), **LABELS)
     registry = CollectorRegistry(auto_describe=False)

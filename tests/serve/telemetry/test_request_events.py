@@ -1,4 +1,4 @@
-"""Observers of finished requests: JSON log lines, and spans at a real collector."""
+"""Observers of finished requests: JSON log lines, and spans that a real OTLP collector receives."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ IMAGE = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
 
 @pytest.fixture(scope="module")
 def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
-    with start_gateway() as one:
-        yield one
+    with start_gateway() as started:
+        yield started
 
 
 def classify(gateway: Serving, image: bytes = IMAGE, **headers: str) -> httpx.Response:
@@ -43,7 +43,7 @@ def classify(gateway: Serving, image: bytes = IMAGE, **headers: str) -> httpx.Re
     return httpx.post(url, content=image, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
-def test_the_access_log_has_a_json_line_per_request(gateway: Serving, tmp_path: Path) -> None:
+def test_the_access_log_has_a_json_line_for_each_request(gateway: Serving, tmp_path: Path) -> None:
     handler = open_log(tmp_path, "gateway", Logging(access=True))
     gateway.plane.observers.append(log_request)
     try:
@@ -95,9 +95,9 @@ def collector() -> Iterator[tuple[str, list[Any]]]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             message = ExportTraceServiceRequest.FromString(body)
-            spans.extend(
-                s for resource in message.resource_spans for scope in resource.scope_spans for s in scope.spans
-            )
+            for resource in message.resource_spans:
+                for scope in resource.scope_spans:
+                    spans.extend(scope.spans)
             self.send_response(200)
             self.end_headers()
 
@@ -115,7 +115,7 @@ def collector() -> Iterator[tuple[str, list[Any]]]:
         server.server_close()
 
 
-def test_a_traced_request_is_a_span_with_a_child_per_stage() -> None:
+def test_a_traced_request_is_a_span_with_a_child_for_each_stage() -> None:
     trace = RequestTimings(10.0, 10.001, 10.003, 10.004, 10.009, 10.0095, batch_size=4, id="mine")
     with collector() as (endpoint, spans):
         observe, end = request_tracer(Tracing(endpoint=endpoint, sample=0))
@@ -130,7 +130,7 @@ def test_a_traced_request_is_a_span_with_a_child_per_stage() -> None:
     assert answered.trace_id.hex() == TRACE_ID
     assert answered.parent_span_id.hex() == "b7ad6b7169203331"
     assert answered.end_time_unix_nano - answered.start_time_unix_nano == pytest.approx(10_000_000, abs=2000)
-    attributes = {one.key: one.value for one in answered.attributes}
+    attributes = {attribute.key: attribute.value for attribute in answered.attributes}
     assert attributes["convoy.request_id"].string_value == "mine"
     assert attributes["convoy.batch_size"].int_value == 4
     stages = [span for span in spans if span.name in STAGES]

@@ -1,7 +1,7 @@
-"""A small double of TensorRT, CUDA's runtime and NVML, for machines without a GPU: plans are ONNX graphs that run on the CPU.
+"""A test double of TensorRT, the CUDA runtime and NVML, for machines without a GPU: plans are ONNX graphs that run on the CPU.
 
-It keeps what the engine relies on: plans belong to one version and GPU, a context runs only shapes of its profile, and what
-runs reads and writes addresses.
+It models what the engine relies on: a plan is valid for one version and GPU, a context runs only shapes of its profile, and
+inputs and outputs are memory addresses.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MODULES = ("models.engines.backends.tensorrt", "models.engines.backends.cuda_mem
 
 
 class State:
-    """What a test may change and inspect."""
+    """The state that tests change and inspect."""
 
     def __init__(self) -> None:
         self.capability = (9, 0)
@@ -40,7 +40,7 @@ class State:
 
 
 class Session:
-    """An ONNX graph by ONNX Runtime, with the batch sizes of each profile."""
+    """An ONNX graph in ONNX Runtime, with the batch sizes of each profile."""
 
     def __init__(self, state: State, header: dict[str, Any], graph: bytes) -> None:
         self.state = state
@@ -58,10 +58,10 @@ class Session:
         return "input" if name == self.tensors[0].name else "output"
 
     def get_tensor_dtype(self, name: str) -> str:
-        return next(str(one.type) for one in self.tensors if one.name == name)
+        return next(str(tensor.type) for tensor in self.tensors if tensor.name == name)
 
     def get_tensor_shape(self, name: str) -> list[int]:
-        shape = next(one.shape for one in self.tensors if one.name == name)
+        shape = next(tensor.shape for tensor in self.tensors if tensor.name == name)
         return [-1, *shape[1:]]
 
     def get_tensor_profile_shape(self, name: str, index: int) -> list[list[int]]:
@@ -95,12 +95,12 @@ class Context:
         if not least <= self.shape[0] <= most:
             return False
         self.engine.state.profiles_run.append(self.profile)
-        given, answer = self.engine.tensors
-        dtype = nptype(given.type)
+        source, target = self.engine.tensors
+        dtype = nptype(source.type)
         size = int(np.prod(self.shape)) * dtype.itemsize
-        rows = np.frombuffer(ctypes.string_at(self.addresses[given.name], size), dtype).reshape(self.shape)
-        logits = self.engine.session.run(None, {given.name: rows})[0]
-        ctypes.memmove(self.addresses[answer.name], logits.ctypes.data, logits.nbytes)
+        rows = np.frombuffer(ctypes.string_at(self.addresses[source.name], size), dtype).reshape(self.shape)
+        logits = self.engine.session.run(None, {source.name: rows})[0]
+        ctypes.memmove(self.addresses[target.name], logits.ctypes.data, logits.nbytes)
         return True
 
 
@@ -109,9 +109,9 @@ class Network:
         self.model = onnx.ModelProto()
 
     def get_input(self, index: int) -> Any:
-        given = self.model.graph.input[index]
-        shape = [size.dim_value or -1 for size in given.type.tensor_type.shape.dim]
-        return types.SimpleNamespace(name=given.name, shape=shape)
+        value = self.model.graph.input[index]
+        shape = [size.dim_value or -1 for size in value.type.tensor_type.shape.dim]
+        return types.SimpleNamespace(name=value.name, shape=shape)
 
 
 class Parser:
@@ -197,7 +197,7 @@ def nptype(name: str) -> np.dtype[Any]:
 
 @contextmanager
 def installed(patch: pytest.MonkeyPatch) -> Iterator[State]:
-    """Installs the double as if the packages and one GPU were present."""
+    """Replaces the packages by the double, with one GPU, until the block ends."""
     state = State()
     for name, module in _modules(state).items():
         patch.setitem(sys.modules, name, module)
@@ -247,7 +247,7 @@ def _tensorrt(state: State) -> types.ModuleType:
 
 
 class _Runtime:
-    """CUDA's runtime with memory of the host."""
+    """The CUDA runtime, with host memory."""
 
     def __init__(self, state: State) -> None:
         kinds = types.SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
@@ -298,12 +298,12 @@ def _header(state: State, profiles: list[list[int]]) -> dict[str, Any]:
 
 
 def _check(graph: onnx.GraphProto) -> None:
-    """TensorRT accepts uint8 as a network's input only if it is cast to floats at once."""
+    """Like TensorRT, accepts a uint8 input only if all nodes that use it are casts."""
     if not graph.input:
         raise ValueError("the graph is empty")
-    given = graph.input[0]
-    if given.type.tensor_type.elem_type != onnx.TensorProto.UINT8:
+    value = graph.input[0]
+    if value.type.tensor_type.elem_type != onnx.TensorProto.UINT8:
         return
     for node in graph.node:
-        if given.name in node.input and node.op_type != "Cast":
+        if value.name in node.input and node.op_type != "Cast":
             raise ValueError(f"{node.op_type} does not take bytes")

@@ -1,4 +1,4 @@
-"""The contract of every engine: one suite for all installed backends, and for torch, the reference."""
+"""The contract of engines: the same tests for all installed backends, TensorRT's double, and torch as the reference."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ import pytest
 import torch
 from torch import nn
 
+from convoy.engine_names import BACKENDS, CPU_BACKENDS
 from convoy.errors import ArtifactError, ConfigError, EngineFailed
 from models.artifact import Preprocessing
 from models.compile.export import export
-from models.engines.backends.registry import BACKENDS, CPU_BACKENDS, Backend, find_backend
+from models.engines.backends.registry import Backend, find_backend
 from models.engines.backends.torch_reference import TorchEngine
 from models.engines.engine import Engine
 from models.graphs.preprocessing_graph import add_preprocessing
@@ -29,7 +30,7 @@ CLASSES = 5
 FORMS = ("image", "tensor")
 DOUBLE = "tensorrt's double"
 
-# The exporter's own internals warn of each other.
+# The exporter raises these warnings itself.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -54,7 +55,7 @@ def graphs(net: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def opened(name: str, patch: pytest.MonkeyPatch) -> Iterator[Backend]:
-    """The backend of a name, or TensorRT with its double; skips those without a GPU."""
+    """The backend of a name; TensorRT with its double for `DOUBLE`. Skips the test if the backend needs a GPU that is absent."""
     if name == DOUBLE:
         with tensorrt_double.installed(patch):
             yield find_backend("tensorrt")
@@ -94,7 +95,7 @@ def rows(engine: Engine, count: int, seed: int = 0) -> np.ndarray:
     return generator.normal(size=shape).astype(np.float32)
 
 
-def test_input_and_output_specs(load: Callable[[Any], Engine]) -> None:
+def test_input_and_output_specs_are_the_same_in_every_backend(load: Callable[[Any], Engine]) -> None:
     image, tensor = load("image"), load("tensor")
     assert (image.input.name, image.input.dtype, image.input.shape) == ("image", np.dtype(np.uint8), (-1, 16, 16, 3))
     assert (tensor.input.name, tensor.input.dtype, tensor.input.shape) == (
@@ -111,7 +112,7 @@ def test_input_and_output_specs(load: Callable[[Any], Engine]) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_its_logits_are_those_of_torch_at_every_batch_size(
+def test_logits_equal_those_of_torch_at_every_batch_size(
     load: Callable[[Any], Engine], net: nn.Module, form: Any
 ) -> None:
     engine, reference = load(form), TorchEngine(net, STEPS, form)
@@ -131,7 +132,7 @@ def test_a_later_run_does_not_overwrite_earlier_logits(load: Callable[[Any], Eng
     first += 1  # the caller may write to it
 
 
-def test_rows_of_a_strided_view(load: Callable[[Any], Engine]) -> None:
+def test_a_strided_view_is_a_valid_batch(load: Callable[[Any], Engine]) -> None:
     engine = load("image")
     batch = rows(engine, 6)
     np.testing.assert_allclose(engine.run(batch[::2]), engine.run(batch)[::2], rtol=1e-4, atol=1e-5)
@@ -149,8 +150,8 @@ def test_threads_share_an_engine(load: Callable[[Any], Engine]) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         for first, answers in enumerate(pool.map(work, range(4))):
-            for answer, want in zip(answers, expected[first::4], strict=True):
-                np.testing.assert_allclose(answer, want, rtol=1e-4, atol=1e-5)
+            for logits, wanted in zip(answers, expected[first::4], strict=True):
+                np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_a_batch_that_does_not_fit_fails_and_the_next_one_runs(load: Callable[[Any], Engine]) -> None:
@@ -164,8 +165,8 @@ def test_a_batch_that_does_not_fit_fails_and_the_next_one_runs(load: Callable[[A
 
 @pytest.mark.parametrize("cut", ["absent", "nothing", "half", "without weights"])
 def test_a_truncated_graph_is_refused(backend: Backend, cut: str, graphs: Path, tmp_path: Path) -> None:
-    whole = (graphs / "tensor.onnx").read_bytes()
+    graph = (graphs / "tensor.onnx").read_bytes()
     if cut != "absent":
-        (tmp_path / "tensor.onnx").write_bytes({"nothing": b"", "half": whole[: len(whole) // 2]}.get(cut, whole))
+        (tmp_path / "tensor.onnx").write_bytes({"nothing": b"", "half": graph[: len(graph) // 2]}.get(cut, graph))
     with pytest.raises(ArtifactError, match=r"tensor\.onnx cannot be loaded"):
         backend.load(tmp_path / "tensor.onnx", 1, "fp32")

@@ -1,3 +1,5 @@
+"""ONNX Runtime on the CPU."""
+
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +14,10 @@ from tests.artifacts import CLASSES, POISON, SIDE, quadrant_image, write_artifac
 
 
 def batch(*bright: int) -> np.ndarray:
-    return np.stack([quadrant_image(one)[..., np.newaxis] for one in bright])
+    return np.stack([quadrant_image(quadrant)[..., np.newaxis] for quadrant in bright])
 
 
-def test_specs_and_logits(tmp_path: Path) -> None:
+def test_an_engine_has_its_graphs_specs_and_logits(tmp_path: Path) -> None:
     engine = load_engine(write_artifact(tmp_path / "a", "a") / "image.onnx", 1)
     assert (engine.input.name, engine.input.shape) == ("image", (-1, SIDE, SIDE, 1))
     assert engine.input.dtype == np.dtype(np.uint8)

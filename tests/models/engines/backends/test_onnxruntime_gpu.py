@@ -8,12 +8,13 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from convoy.engine_names import GPU_BACKENDS
 from convoy.errors import ArtifactError, ConfigError
 from models.engines.backends.gpu import Gpu
 from models.engines.backends.onnxruntime import OnnxRuntimeEngine
 from models.engines.backends.onnxruntime_cuda import OnnxRuntimeCuda, cuda_provider
 from models.engines.backends.onnxruntime_tensorrt import OnnxRuntimeTensorRt, tensorrt_provider
-from models.engines.backends.registry import GPU_BACKENDS, find_backend
+from models.engines.backends.registry import find_backend
 from models.engines.engine import TensorSpec
 from tests.artifacts import write_artifact
 
@@ -23,7 +24,7 @@ SPEC = TensorSpec("image", np.dtype(np.uint8), (-1, 224, 200, 3))
 
 @pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this is a GPU machine")
 @pytest.mark.parametrize("name", GPU_BACKENDS)
-def test_without_a_gpu_the_error_says_what_is_missing(name: str) -> None:
+def test_without_a_gpu_the_error_names_the_extra(name: str) -> None:
     with pytest.raises(ConfigError, match=r"pip install 'convoy-serve\[(gpu|tensorrt)\]'"):
         find_backend(name)
 
@@ -35,7 +36,7 @@ def test_cuda_is_limited_to_its_share_of_the_gpu() -> None:
     assert (options["use_tf32"], options["device_id"]) == ("0", "0")
 
 
-def test_the_profile_goes_from_one_row_to_the_largest_batch(tmp_path: Path) -> None:
+def test_the_profile_covers_one_row_to_the_largest_batch(tmp_path: Path) -> None:
     name, options = tensorrt_provider("int8", 5, SPEC, (1, 8, 64), tmp_path / "caches", tmp_path / "timings")
     assert name == "TensorrtExecutionProvider"
     assert options["trt_profile_min_shapes"] == "image:1x224x200x3"
@@ -47,7 +48,7 @@ def test_the_profile_goes_from_one_row_to_the_largest_batch(tmp_path: Path) -> N
     assert not any("enable" in option for option in plain)
 
 
-def test_precisions_and_hardware() -> None:
+def test_precisions_and_hardware_are_those_of_the_provider() -> None:
     cuda, tensorrt = OnnxRuntimeCuda(GPU), OnnxRuntimeTensorRt(GPU, "11.4.1")
     assert cuda.precisions() == ("fp32", "fp16")
     assert tensorrt.precisions() == ("fp32", "fp16", "int8")

@@ -1,4 +1,4 @@
-"""TensorRT engines, with a double of TensorRT; `tests/gpu` runs the real one."""
+"""TensorRT engines with a double of TensorRT; `tests/gpu` uses the real one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from convoy.engine_names import Precision
 from convoy.errors import ArtifactError, ConfigError
 from models.artifact import Artifact
 from models.engines.backends.gpu import Gpu, find_gpu
 from models.engines.backends.registry import find_backend, load_engine
 from models.engines.backends.tensorrt_plan import buckets, build_plan
 from models.engines.build.builder import build_engine
-from models.engines.engine import Precision
 from models.engines.store.store import Store
 from tests.models.engines.backends import tensorrt_double as double
 from tests.models.engines.orders import engine_spec, noisy_images, source
@@ -46,7 +46,7 @@ def test_buckets_are_contiguous() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_it_is_built_checked_and_runs_from_its_plan(
+def test_an_engine_is_built_checked_and_run_from_its_plan(
     state: double.State, artifact: Artifact, store: Store, precision: Precision
 ) -> None:
     stored = build_engine(engine_spec(artifact, precision, "tensorrt", source()), store)
@@ -107,7 +107,7 @@ def test_a_plan_that_does_not_fit_is_built_again(
     assert "built again" in caplog.text
 
 
-def test_another_gpu_or_driver_is_another_build_spec(state: double.State, artifact: Artifact, store: Store) -> None:
+def test_another_gpu_makes_another_build_spec(state: double.State, artifact: Artifact, store: Store) -> None:
     stored = build_engine(engine_spec(artifact, "fp32", "tensorrt"), store)
     assert stored.manifest.recipe["hardware"]["card"] == double.GPU_NAME
     assert stored.manifest.recipe["versions"]["tensorrt"] == double.VERSION
@@ -117,12 +117,12 @@ def test_another_gpu_or_driver_is_another_build_spec(state: double.State, artifa
     assert store.find(moved) is None
 
 
-def test_its_gpu_memory_is_counted_and_freed(state: double.State, artifact: Artifact) -> None:
+def test_gpu_memory_is_counted_and_freed(state: double.State, artifact: Artifact) -> None:
     backend = find_backend("tensorrt")
     engine: Any = backend.load(artifact.tensor_model, 1, "fp32")
     buffers = 32 * 4 * (8 * 8 + 4)
     assert engine.device_memory > buffers + 4096
-    assert sum(len(one) for one in state.allocated.values()) == buffers
+    assert sum(len(buffer) for buffer in state.allocated.values()) == buffers
     del engine
     assert not state.allocated
     with pytest.raises(ArtifactError, match=r"may take 0 MB: give the model a larger share \(`gpus`\)"):

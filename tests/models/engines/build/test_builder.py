@@ -1,3 +1,5 @@
+"""Building engines: quantization, accuracy check, storing, and refused inputs."""
+
 from __future__ import annotations
 
 import shutil
@@ -7,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from convoy.engine_names import CPU_BACKENDS
 from convoy.errors import ArtifactError, ConfigError
 from models.artifact import BUNDLED, Artifact
-from models.engines.backends.registry import CPU_BACKENDS, find_backend, load_engine
+from models.engines.backends.registry import find_backend, load_engine
 from models.engines.build.builder import build_engine
 from models.engines.store.store import Store
 from models.engines.store.stored_engine import StoredEngine
@@ -23,7 +26,7 @@ pytestmark = [
 ]
 
 
-def answers(stored: StoredEngine, images: np.ndarray) -> np.ndarray:
+def run_stored(stored: StoredEngine, images: np.ndarray) -> np.ndarray:
     precision: Any = stored.precision
     return find_backend(stored.engine).load(stored.folder / "image.onnx", 1, precision).run(images)
 
@@ -42,15 +45,15 @@ def test_accurate_int8_is_stored_with_its_accuracy_check(artifact: Artifact, sto
     assert judgement["evidence"].startswith("made images")
     assert {"folding", "calibrating (minmax)", "running the reference", "compiling", "checking accuracy"} == set(steps)
     images, labels = noisy_images(50, seed=9)
-    logits = answers(stored, images)
+    logits = run_stored(stored, images)
     assert not np.array_equal(logits, load_engine(artifact.image_model, 1).run(images))
     assert (logits.argmax(1) == labels).mean() > 0.9
     assert sorted(stored.manifest.files) == ["image.onnx", "tensor.onnx", "weights.bin"]
-    assert build_engine(wanted, store, lambda *_: pytest.fail("it is there already")) == stored
+    assert build_engine(wanted, store, lambda *_: pytest.fail("it is stored already")) == stored
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_files_of_the_same_names_in_the_working_directory_are_not_touched(
+def test_files_with_the_same_names_in_the_working_directory_are_not_touched(
     precision: Any, artifact: Artifact, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (elsewhere := tmp_path / "elsewhere").mkdir()
@@ -59,7 +62,7 @@ def test_files_of_the_same_names_in_the_working_directory_are_not_touched(
         (elsewhere / name).write_bytes(content)
     monkeypatch.chdir(elsewhere)
     assert build_engine(engine_spec(artifact, precision, CPU_BACKENDS[0], source()), store).status == "accepted"
-    assert {one.name: one.read_bytes() for one in elsewhere.iterdir()} == theirs
+    assert {path.name: path.read_bytes() for path in elsewhere.iterdir()} == theirs
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
@@ -67,10 +70,10 @@ def test_a_bad_calibration_is_refused_and_nothing_is_stored(artifact: Artifact, 
     with pytest.raises(ArtifactError, match=r"refused, nothing was stored.*minmax: at 95 % it may lose.*--calibration"):
         build_engine(engine_spec(artifact, "int8", backend, source(black=True)), store)
     assert store.entries() == []
-    assert [one.name for one in store.root.iterdir()] == [".locks"]
+    assert [path.name for path in store.root.iterdir()] == [".locks"]
 
 
-def test_with_too_few_images_an_engine_is_unproven(artifact: Artifact, store: Store) -> None:
+def test_an_engine_is_unproven_with_too_few_or_unlabelled_images(artifact: Artifact, store: Store) -> None:
     few = build_engine(engine_spec(artifact, eval_source=source(200)), store)
     assert (few.status, few.manifest.judgement["images"]) == ("unproven", 200)
     assert "too few" in few.manifest.judgement["reason"]
@@ -86,7 +89,7 @@ def test_fp32_is_accepted_by_its_logits(artifact: Artifact, store: Store, backen
     assert (stored.status, stored.manifest.recipe["calibration"]) == ("accepted", "")
     assert stored.manifest.judgement["logit_error"] <= 1e-3
     images, _ = noisy_images(20)
-    np.testing.assert_allclose(answers(stored, images), load_engine(artifact.image_model, 1).run(images), atol=1e-5)
+    np.testing.assert_allclose(run_stored(stored, images), load_engine(artifact.image_model, 1).run(images), atol=1e-5)
 
 
 def test_16_bit_floats_are_checked_if_the_cpu_has_them(artifact: Artifact, store: Store) -> None:
@@ -97,14 +100,14 @@ def test_16_bit_floats_are_checked_if_the_cpu_has_them(artifact: Artifact, store
         assert build_engine(engine_spec(artifact, precision, "openvino"), store).status == "unproven"
 
 
-def test_a_network_whose_weights_are_in_a_file_beside_the_graph(store: Store) -> None:
-    """As in large networks. Writing the graph twice must not lose them."""
+def test_weights_in_a_separate_file_are_kept(store: Store) -> None:
+    """Large networks have them; writing the graph twice must not lose them."""
     artifact = Artifact.load(BUNDLED / "resnet20-cifar10")
     stored = build_engine(engine_spec(artifact, "fp32", "openvino"), store)
     assert (stored.folder / "weights.bin").stat().st_size > 10**6
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     np.testing.assert_allclose(
-        answers(stored, images), load_engine(artifact.image_model, 1).run(images), rtol=1e-2, atol=1e-2
+        run_stored(stored, images), load_engine(artifact.image_model, 1).run(images), rtol=1e-2, atol=1e-2
     )
 
 
@@ -129,14 +132,14 @@ def test_a_damaged_graph_is_refused_and_the_store_is_unchanged(store: Store, tmp
     folder = tmp_path / "resnet20"
     shutil.copytree(BUNDLED / "resnet20-cifar10", folder)
     artifact = Artifact.load(folder)
-    whole = artifact.tensor_model.read_bytes()
+    graph = artifact.tensor_model.read_bytes()
     if broken == "without weights":
         (folder / "weights.bin").unlink()
     else:
-        artifact.tensor_model.write_bytes(whole[: len(whole) // 2] if broken == "cut short" else b"no graph")
+        artifact.tensor_model.write_bytes(graph[: len(graph) // 2] if broken == "cut short" else b"no graph")
     with pytest.raises(ArtifactError, match=r"tensor\.onnx cannot be read .*: import the model again"):
         build_engine(engine_spec(artifact, "fp32"), store)
-    assert [one.name for one in store.root.iterdir()] == [".locks"]
+    assert [path.name for path in store.root.iterdir()] == [".locks"]
 
 
 def test_without_onnx_the_error_names_the_extra(

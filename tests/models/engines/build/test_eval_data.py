@@ -1,3 +1,5 @@
+"""Evaluation data: from a data set's validation set, or from a folder of images."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -32,7 +34,7 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
             find_eval_source(artifact, folder)
 
 
-def test_images_without_labels_are_for_calibration(tmp_path: Path) -> None:
+def test_images_in_the_folder_itself_have_no_labels(tmp_path: Path) -> None:
     artifact = quadrants(tmp_path / "artifact")
     write_images(tmp_path / "images", 12)
     source = find_eval_source(artifact, tmp_path / "images")
@@ -41,7 +43,7 @@ def test_images_without_labels_are_for_calibration(tmp_path: Path) -> None:
     assert (len(data.calibrate), len(data.judge), data.labels) == (3, 9, None)
 
 
-def test_images_in_folders_named_as_labels_are_labelled(tmp_path: Path) -> None:
+def test_images_in_folders_named_after_labels_are_labelled(tmp_path: Path) -> None:
     artifact = quadrants(tmp_path / "artifact")
     write_images(tmp_path / "images" / "top right", 4)
     write_images(tmp_path / "images" / "bottom left", 4)
@@ -118,13 +120,15 @@ def suffixed_files() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("wanted", [CROPPED, GREY, WHOLE], ids=["cropped", "grey", "whole"])
-def test_calibration_rows_are_the_servers_for_every_suffix_and_kind_of_pixels(
+def test_rows_equal_those_of_the_server_for_every_suffix_and_pixel_format(
     tmp_path: Path, wanted: Preprocessing
 ) -> None:
     artifact = quadrants(tmp_path / "artifact")
     artifact = replace(artifact, manifest=replace(artifact.manifest, preprocessing=wanted))
     bodies = suffixed_files()
-    bodies |= {f"{kind}.png": body for kind, body in variants().items()}  # the suffix decides only whether it is read
+    bodies |= {
+        f"{kind}.png": body for kind, body in variants().items()
+    }  # the suffix decides only whether a file is read
     bodies |= {
         f"turned {turn} {form}.{form}": oriented(scene(90, 70), form, turn)
         for turn in range(1, 9)
@@ -172,7 +176,7 @@ def test_files_that_are_skipped_beside_labelled_ones_are_named(
     ]
 
 
-def test_thousands_of_skipped_files_take_few_lines(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_thousands_of_skipped_files_are_summarised_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_images(tmp_path / "images", 4)
     for number in range(1000):
         (tmp_path / "images" / f"{number}\nERROR \x1b[31m.txt").touch()
@@ -184,7 +188,7 @@ def test_thousands_of_skipped_files_take_few_lines(tmp_path: Path, caplog: pytes
 
 
 @pytest.mark.parametrize("label", [".", "..", "", "\0", "x" * 300])
-def test_a_label_does_not_lead_out_of_the_folder(tmp_path: Path, label: str) -> None:
+def test_a_label_cannot_name_a_path_outside_of_the_folder(tmp_path: Path, label: str) -> None:
     artifact = quadrants(tmp_path / "artifact")
     write_images(tmp_path / "outside" / "images", 4)
     write_images(tmp_path / "outside" / "more", 4)
@@ -195,13 +199,13 @@ def test_a_label_does_not_lead_out_of_the_folder(tmp_path: Path, label: str) -> 
     assert source.name == "4 images without labels of the folder images"
 
 
-def test_all_is_used_without_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_logged_if_all_files_are_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_images(tmp_path / "images", 4)
     find_eval_source(quadrants(tmp_path / "artifact"), tmp_path / "images")
     assert not caplog.records
 
 
-def test_what_is_held_out_is_known_without_reading_it(tmp_path: Path) -> None:
+def test_validation_sets_are_identified_without_reading_them(tmp_path: Path) -> None:
     assert find_eval_source(quadrants(tmp_path / "artifact")) is None
     digits, objects = (find_eval_source(Artifact.load(BUNDLED / name)) for name in ("lenet5-mnist", "resnet20-cifar10"))
     assert digits is not None

@@ -1,4 +1,4 @@
-"""A store behind a URL, with fsspec's own local and in-memory file systems."""
+"""A store with a URL, on fsspec's local and in-memory file systems."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_an_engine_built_by_one_machine_is_fetched_by_another(tmp_path: Path, ur
     files, folder = files_of(url)
     files.rm(folder, recursive=True)
     assert second.obtain(KEY, never) == stored  # from the local folder
-    files.makedirs(folder)  # for the fixture
+    files.makedirs(folder)  # the fixture deletes it
 
 
 @pytest.mark.parametrize("broken", ["graph", "absent", "manifest", "shapeless", "outside", "other key"])
@@ -78,12 +78,12 @@ def test_a_damaged_remote_engine_is_built_again_and_replaced(
     with caplog.at_level(logging.WARNING):
         assert second.obtain(KEY, builder(content=b"again")).damage() == ""
     assert caplog.records
-    assert sorted(one.name for one in second.root.iterdir()) == [".locks", KEY]
+    assert sorted(path.name for path in second.root.iterdir()) == [".locks", KEY]
     third = node(tmp_path / "c", url).obtain(KEY, never)
     assert (third.folder / "image.onnx").read_bytes() == b"again"
 
 
-def test_an_engine_that_serves_the_spec_is_found_remotely(tmp_path: Path, url: str) -> None:
+def test_an_engine_for_the_spec_is_found_remotely(tmp_path: Path, url: str) -> None:
     wanted = engine_spec(quadrants(tmp_path / "artifact"), "fp32")
     built = build_engine(wanted, node(tmp_path / "a", url))
     second = node(tmp_path / "b", url)

@@ -1,3 +1,5 @@
+"""The engine store: reuse, damage, concurrent builds, full disks and leftovers."""
+
 from __future__ import annotations
 
 import errno
@@ -34,7 +36,7 @@ def builder(number: int = 0, content: bytes = b"graph", status: str = "accepted"
 
 
 def never(folder: Path) -> EngineManifest:
-    raise AssertionError("nothing is to be built")
+    raise AssertionError("no build is expected")
 
 
 def test_a_stored_engine_is_not_built_again(store: Store) -> None:
@@ -81,12 +83,12 @@ def test_a_failed_build_leaves_the_store_unchanged(store: Store) -> None:
 
     with pytest.raises(ArtifactError, match="not right"):
         store.obtain(spec_key(recipe(1)), fail)
-    after = [one for one in sorted(store.root.rglob("*")) if one.suffix != ".lock"]
-    assert after == [one for one in before if one.suffix != ".lock"]
+    after = [path for path in sorted(store.root.rglob("*")) if path.suffix != ".lock"]
+    assert after == [path for path in before if path.suffix != ".lock"]
 
 
-def test_of_several_processes_one_builds(store: Store, tmp_path: Path) -> None:
-    """The others wait for its build. All four processes ask at the same time."""
+def test_only_one_of_several_processes_builds(store: Store, tmp_path: Path) -> None:
+    """Four processes request the same engine at the same time; three wait for the build of the fourth."""
     script = textwrap.dedent(f"""
         import sys
         from pathlib import Path
@@ -100,14 +102,14 @@ def test_of_several_processes_one_builds(store: Store, tmp_path: Path) -> None:
                 builds.write("x")
             return builder()(folder)
 
-        (here / ("came-" + sys.argv[1])).touch()
-        while len(list(here.glob("came-*"))) < 4:
+        (here / ("started-" + sys.argv[1])).touch()
+        while len(list(here.glob("started-*"))) < 4:
             pass
         print(Store(here / "store").obtain(spec_key(recipe()), build).manifest.key)
     """)
     commands = [[sys.executable, "-c", script, str(number)] for number in range(4)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
-    keys = {one.communicate(timeout=300)[0].strip() for one in running}
+    keys = {process.communicate(timeout=300)[0].strip() for process in running}
     assert keys == {spec_key(recipe())}
     assert (tmp_path / "builds").read_text() == "x"
 
@@ -141,7 +143,7 @@ def test_without_disk_space_no_build_starts(store: Store) -> None:
 
 def test_a_full_disk_is_explained(store: Store) -> None:
     def fill(folder: Path) -> EngineManifest:
-        Path("/dev/full").write_bytes(b"more than there is room for")
+        Path("/dev/full").write_bytes(b"more than fits")
         return never(folder)
 
     with pytest.raises(ArtifactError, match=r"no room.*No space left on device.*prune"):
@@ -149,7 +151,7 @@ def test_a_full_disk_is_explained(store: Store) -> None:
     assert not list(store.root.glob(".new-*"))
 
 
-def test_a_store_that_is_not_a_folder(tmp_path: Path) -> None:
+def test_a_store_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match="cannot be used"):
         Store(tmp_path / "file").obtain(spec_key(recipe()), builder())
@@ -166,20 +168,20 @@ def test_other_errors_are_not_reported_as_a_full_disk(store: Store) -> None:
 def test_leftovers_of_killed_builds_are_found(store: Store) -> None:
     key = spec_key(recipe())
     store.obtain(key, builder())
-    left = store.root / f".new-{key}-abc"
-    left.mkdir()
-    assert store.leftovers() == [left]
+    leftover = store.root / f".new-{key}-abc"
+    leftover.mkdir()
+    assert store.leftovers() == [leftover]
 
-    def look(folder: Path) -> EngineManifest:
+    def build(folder: Path) -> EngineManifest:
         assert folder.parent not in store.leftovers()
         with pytest.raises(ArtifactError, match="being built"):
             store.remove(spec_key(recipe(1)))
         return builder(1)(folder)
 
-    store.obtain(spec_key(recipe(1)), look)
+    store.obtain(spec_key(recipe(1)), build)
     assert len(store.entries()) == 2
     store.remove(key)
-    assert [one.manifest.key for one in store.entries()] == [spec_key(recipe(1))]
+    assert [stored.manifest.key for stored in store.entries()] == [spec_key(recipe(1))]
 
 
 def test_find_prefers_an_accepted_engine(store: Store, tmp_path: Path) -> None:
@@ -201,7 +203,7 @@ def test_find_prefers_an_accepted_engine(store: Store, tmp_path: Path) -> None:
     assert store.find(wanted) == later
 
 
-def test_the_key_depends_on_everything_that_matters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_depends_on_precision_backend_and_hardware(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = quadrants(tmp_path / "artifact")
     keys = {engine_spec(artifact, precision).key for precision in ("fp32", "int8")}
     keys.add(engine_spec(artifact, "int8", "openvino").key)

@@ -1,3 +1,5 @@
+"""Export of a ledger to Parquet."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -11,7 +13,7 @@ from serve.experiments.ledger.export import export_parquet
 from serve.experiments.ledger.store import Ledger
 
 
-def test_the_ledger_is_not_overwritten_with_its_export(tmp_path: Path) -> None:
+def test_an_export_does_not_overwrite_the_ledger(tmp_path: Path) -> None:
     file = tmp_path / "ledger.db"
     Ledger(f"sqlite:///{file}").close()
     before = file.read_bytes()
@@ -20,16 +22,16 @@ def test_the_ledger_is_not_overwritten_with_its_export(tmp_path: Path) -> None:
     assert file.read_bytes() == before
 
 
-def test_an_export_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
+def test_a_failed_export_leaves_the_previous_file(tmp_path: Path) -> None:
     url, out = f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path / "out.parquet"
     assert export_parquet(url, "nets", out) == 0
     assert parquet.read_table(out).num_rows == 0
-    out.write_bytes(b"of a larger ledger")
+    out.write_bytes(b"previous export")
     ledger = Ledger(url)
     with ledger.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE predictions RENAME TO elsewhere")
     ledger.close()
     with pytest.raises(SQLAlchemyError):
         export_parquet(url, "nets", out)
-    assert out.read_bytes() == b"of a larger ledger"
-    assert [one.name for one in tmp_path.iterdir() if "parquet" in one.name] == ["out.parquet"]
+    assert out.read_bytes() == b"previous export"
+    assert [file.name for file in tmp_path.iterdir() if "parquet" in file.name] == ["out.parquet"]

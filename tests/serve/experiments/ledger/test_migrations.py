@@ -1,4 +1,4 @@
-"""A ledger of an earlier version: what it holds stays readable, and is never surer than it may be."""
+"""Migration of a ledger of an earlier version: its data stays readable, and no interval becomes too narrow."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TALLY = (
 
 @pytest.fixture
 def old(ledger_url: str) -> Iterator[Connection]:
-    """A ledger as the first version left it."""
+    """A ledger with the tables of the first version."""
     engine = create_engine(ledger_url)
     with engine.begin() as connection:
         config = Config()
@@ -72,10 +72,12 @@ def report_of(ledger: Ledger, name: str) -> ArmReport:
     return ExperimentController(ledger, lambda: "declared").report(name).arms[1]
 
 
-def test_old_tallies_by_request_go_on_and_those_by_image_bound_nothing(old: Connection, ledger_url: str) -> None:
-    everyone = ["old", "new", "third"]
-    write(old, define("by-request"), "running", everyone)
-    write(old, define("by-key", sticky="header:x-user"), "running", everyone)
+def test_old_tallies_by_request_keep_their_intervals_and_those_by_key_have_none(
+    old: Connection, ledger_url: str
+) -> None:
+    arms = ["old", "new", "third"]
+    write(old, define("by-request"), "running", arms)
+    write(old, define("by-key", sticky="header:x-user"), "running", arms)
     write_tallies(old, "by-request")
     write_tallies(old, "by-key")
     old.commit()
@@ -96,7 +98,7 @@ def test_old_tallies_by_request_go_on_and_those_by_image_bound_nothing(old: Conn
 
 
 def count_more(ledger: Ledger, name: str) -> None:
-    """New requests are added to the old ones, and their cost is bounded again as they outweigh them."""
+    """New requests are added to the old ones; when they outweigh them, the cost has an interval again."""
     writer, place = LedgerWriter(ledger, 3600, 1_000_000), Place(name, 1, 0, "new")
     for number in range(4000):
         cost = 0.16 + 0.01 * (number % 2)
@@ -108,7 +110,7 @@ def count_more(ledger: Ledger, name: str) -> None:
     assert 5 < arm.engine_ms.low < arm.engine_ms.high < 15
 
 
-def test_arms_that_were_stopped_are_known_as_such(old: Connection, ledger_url: str) -> None:
+def test_stopped_arms_of_an_old_ledger_stay_stopped(old: Connection, ledger_url: str) -> None:
     bandit = {"mode": "bandit"}
     weighted = [{"name": name, "model": name, "weight": share} for name, share in (("old", 1.0), ("new", 0.0))]
     write(old, define("ended"), "stopped", ["old"])

@@ -1,3 +1,5 @@
+"""The ledger and its writer on both databases: revisions, tallies, concurrent writers, lost connections."""
+
 from __future__ import annotations
 
 import subprocess
@@ -60,34 +62,34 @@ def tally(ledger: Ledger, measure: str, bucket: int | None = None) -> tuple[Any,
         return tuple(connection.execute(select(*sums).where(*where)).one())
 
 
-def test_migrations_lead_to_the_tables_of_the_schema(ledger: Ledger) -> None:
+def test_migrations_create_the_tables_of_the_schema(ledger: Ledger) -> None:
     with ledger.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
-def test_opening_again_changes_nothing(ledger: Ledger, ledger_url: str) -> None:
+def test_opening_a_ledger_again_changes_nothing(ledger: Ledger, ledger_url: str) -> None:
     ledger.declare(EXPERIMENT)
-    again = Ledger(ledger_url)
-    assert again.current() == ledger.current()
-    again.close()
+    reopened = Ledger(ledger_url)
+    assert reopened.current() == ledger.current()
+    reopened.close()
 
 
-def test_those_that_open_a_new_ledger_together_agree(ledger_url: str) -> None:
-    with ThreadPoolExecutor(4) as racers:
-        ledgers = list(racers.map(Ledger, [ledger_url] * 4))
-    assert {one.declare(EXPERIMENT) for one in ledgers} == {first_revision(EXPERIMENT)}
-    for one in ledgers:
-        one.close()
+def test_processes_that_open_a_new_ledger_at_the_same_time_agree(ledger_url: str) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        ledgers = list(threads.map(Ledger, [ledger_url] * 4))
+    assert {ledger.declare(EXPERIMENT) for ledger in ledgers} == {first_revision(EXPERIMENT)}
+    for ledger in ledgers:
+        ledger.close()
 
 
-def test_a_file_named_by_a_uri_has_its_lock_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lock_of_a_file_uri_is_beside_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Ledger(f"sqlite:///file:{tmp_path}/node/ledger.db?uri=true").close()
     assert [file.name for file in tmp_path.iterdir()] == ["node"]
     assert (tmp_path / "node" / "ledger.db.lock").exists()
 
 
-def test_writing_twice_is_writing_once(ledger: Ledger) -> None:
+def test_writing_the_same_rows_twice_counts_once(ledger: Ledger) -> None:
     for _ in range(2):
         ledger.write(
             [prediction(1), prediction(2)],
@@ -100,14 +102,14 @@ def test_writing_twice_is_writing_once(ledger: Ledger) -> None:
         assert connection.execute(select(func.sum(tallies.c.count))).scalar_one() == 5
 
 
-def test_a_label_that_is_corrected_counts_once(ledger: Ledger) -> None:
+def test_a_corrected_label_counts_once(ledger: Ledger) -> None:
     wrong, right = Outcome("id-1", 0, 3, None, 1.0), Outcome("id-1", 0, 4, None, 2.0)
     ledger.write([], [wrong, right], {}, "writer")
     with ledger.engine.connect() as connection:
         assert connection.execute(select(outcomes.c.class_index)).scalars().all() == [4]
 
 
-def test_a_declaration_is_a_revision_only_when_it_changed(ledger: Ledger) -> None:
+def test_only_a_changed_declaration_makes_a_revision(ledger: Ledger) -> None:
     first = ledger.declare(EXPERIMENT)
     assert ledger.declare(EXPERIMENT) == first
     changed = EXPERIMENT.model_copy(update={"effect": 0.05})
@@ -116,14 +118,14 @@ def test_a_declaration_is_a_revision_only_when_it_changed(ledger: Ledger) -> Non
     assert ledger.declare(changed) == second
 
 
-def test_what_was_decided_survives_a_redeploy_of_the_same_declaration(ledger: Ledger) -> None:
+def test_a_decision_survives_a_redeployment_of_the_same_declaration(ledger: Ledger) -> None:
     promoted = ledger.declare(EXPERIMENT).ended("new", "promoted")
     assert ledger.change(promoted, decision(1))
     assert ledger.declare(EXPERIMENT) == promoted
     assert count(ledger, decisions) == 1
 
 
-def test_of_two_changes_at_once_one_wins_whole(ledger: Ledger) -> None:
+def test_only_one_of_two_concurrent_changes_is_written(ledger: Ledger) -> None:
     first = ledger.declare(EXPERIMENT)
     results = [
         ledger.change(first.ended(arm, "promoted"), decision(number)) for number, arm in enumerate(("old", "new"))
@@ -133,7 +135,7 @@ def test_of_two_changes_at_once_one_wins_whole(ledger: Ledger) -> None:
     assert count(ledger, decisions) == 1
 
 
-def test_a_writer_loses_nothing_on_a_clean_stop(ledger: Ledger) -> None:
+def test_a_closed_writer_has_written_every_event(ledger: Ledger) -> None:
     writer = LedgerWriter(ledger, flush_seconds=3600, capacity=10_000)
     for number in range(5000):
         writer.answered(answered(number))
@@ -146,7 +148,7 @@ def test_a_writer_loses_nothing_on_a_clean_stop(ledger: Ledger) -> None:
 def test_costs_are_counted_per_image(ledger: Ledger) -> None:
     writer = LedgerWriter(ledger, 3600, 100)
     writer.answered(answered(1, images=4))
-    writer.answered(answered(2)._replace(engine_seconds=None))  # from the cache: it cost nothing that could be told
+    writer.answered(answered(2)._replace(engine_seconds=None))  # answered from the cache: its cost is unknown
     writer.unanswered(Unanswered(PLACE, 0, "failed"))
     writer.unanswered(Unanswered(PLACE, 0, "dropped"))
     writer.close()
@@ -157,7 +159,7 @@ def test_costs_are_counted_per_image(ledger: Ledger) -> None:
     assert (tally(ledger, "failed", 1)[0], tally(ledger, "dropped", 0)[0]) == (1, 1)
 
 
-def test_a_full_writer_drops_and_counts(ledger: Ledger) -> None:
+def test_a_full_writer_counts_the_events_that_it_drops(ledger: Ledger) -> None:
     written: list[tuple[int, int]] = []
     writer = LedgerWriter(ledger, 3600, 10, on_write=lambda count, dropped: written.append((count, dropped)))
     for number in range(25):
@@ -166,10 +168,10 @@ def test_a_full_writer_drops_and_counts(ledger: Ledger) -> None:
     writer.close()
     assert written == [(10, 15)]
     assert writer.room == 10
-    assert tally(ledger, "failed")[0] == 10, "what is dropped is in no tally"
+    assert tally(ledger, "failed")[0] == 10, "dropped events are in no tally"
 
 
-def test_an_answer_is_kept_whole_or_not_at_all(ledger: Ledger) -> None:
+def test_all_images_of_an_answer_are_kept_or_none(ledger: Ledger) -> None:
     writer = LedgerWriter(ledger, 3600, 10)
     for number in range(3):
         writer.answered(answered(number, images=4))
@@ -177,11 +179,12 @@ def test_an_answer_is_kept_whole_or_not_at_all(ledger: Ledger) -> None:
     assert count(ledger, predictions) == 8
 
 
-def test_events_wait_for_a_database_that_was_away(ledger: Ledger, ledger_url: str) -> None:
-    """Another connection holds the table; the writer's transaction fails or waits, and is repeated whole."""
+def test_events_are_written_when_a_locked_database_is_free_again(ledger: Ledger, ledger_url: str) -> None:
+    """While another connection holds the table, the writer's transaction fails or waits, and is then repeated as a whole."""
     writer = LedgerWriter(ledger, 0.02, 10_000)
     with ledger.engine.begin() as connection:
-        connection.execute(predictions.insert(), [prediction(0)._asdict()])  # SQLite: the only writer from here on
+        # SQLite allows no other writer until this transaction ends.
+        connection.execute(predictions.insert(), [prediction(0)._asdict()])
         for number in range(100):
             writer.answered(answered(number))
     writer.close()
@@ -189,8 +192,8 @@ def test_events_wait_for_a_database_that_was_away(ledger: Ledger, ledger_url: st
     assert tally(ledger, "failed")[0] == 100
 
 
-def test_killed_processes_count_nothing_twice(ledger: Ledger, ledger_url: str) -> None:
-    """A process that is killed while it writes, and one that sends the same requests again."""
+def test_requests_of_a_killed_writer_count_once_when_they_are_sent_again(ledger: Ledger, ledger_url: str) -> None:
+    """The first process is killed while it writes; the second one sends the same requests again."""
     code = f"""
 import os, threading
 from serve.experiments.ledger.store import Ledger
@@ -212,7 +215,7 @@ writer.close()
     assert count(ledger, predictions) == 20_000
 
 
-def test_two_writers_of_two_gateways_add_up(ledger: Ledger) -> None:
+def test_the_counts_of_two_writers_add_up(ledger: Ledger) -> None:
     writers = [LedgerWriter(ledger, 0.005, 10_000) for _ in range(2)]
 
     def work(writer: LedgerWriter, offset: int) -> None:
@@ -230,8 +233,8 @@ def test_two_writers_of_two_gateways_add_up(ledger: Ledger) -> None:
     assert tally(ledger, "failed")[0] == 4000
 
 
-def test_requests_are_forgotten_when_their_revision_has_ended(ledger: Ledger) -> None:
-    def left() -> set[str]:
+def test_only_requests_of_ended_revisions_are_deleted(ledger: Ledger) -> None:
+    def remaining() -> set[str]:
         with ledger.engine.connect() as connection:
             return set(connection.execute(select(predictions.c.request_id)).scalars())
 
@@ -243,10 +246,10 @@ def test_requests_are_forgotten_when_their_revision_has_ended(ledger: Ledger) ->
     ledger.write(rows, [Outcome(row.request_id, 0, 3, None, row.at) for row in rows], {KEY: Moments(15, 15)}, "writer")
 
     assert ledger.forget(before=1004.0) == 4
-    assert left() == {f"id-{number}" for number in range(4, 15)}
+    assert remaining() == {f"id-{number}" for number in range(4, 15)}
     assert count(ledger, outcomes) == 11
     assert ledger.forget(before=2000.0) == 6
-    assert left() == {f"id-{number}" for number in range(10, 15)}, "what runs is kept whole"
+    assert remaining() == {f"id-{number}" for number in range(10, 15)}, "requests of the running revision are kept"
     assert ledger.change(second.ended("old", "stopped"), decision(2))
     assert ledger.forget(before=2000.0) == 5
     assert (count(ledger, outcomes), count(ledger, tallies), count(ledger, decisions)) == (0, 1, 2)
@@ -258,19 +261,19 @@ def test_other_databases_are_refused(url: str) -> None:
         Ledger(url)
 
 
-def test_a_password_is_never_in_the_error() -> None:
+def test_the_error_does_not_hold_the_password() -> None:
     with pytest.raises(ConfigError) as caught:
         Ledger("postgresql+psycopg://me:hunter2@127.0.0.1:1/none")
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_ledger_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_ledger_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").mkdir()
     with pytest.raises(ConfigError, match=r"ledger\.db"):
         Ledger(f"sqlite:///{tmp_path}/ledger.db")
 
 
-def test_revisions_keep_who_stays(ledger: Ledger) -> None:
+def test_stages_of_a_ramp_are_read_back_unchanged(ledger: Ledger) -> None:
     canary = EXPERIMENT.model_copy(update={"mode": "canary"})
     stage = ledger.declare(canary)
     for step in range(1, 5):

@@ -1,3 +1,5 @@
+"""Confidence sequences of proportions and quantiles, and the test of discordant pairs."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -12,8 +14,8 @@ ALPHA = 0.05
 
 
 @given(st.integers(0, 500), st.integers(1, 500), st.floats(0.01, 0.99))
-def test_the_martingale_is_fair(successes: int, more: int, p: float) -> None:
-    """Its mean after the next sample is its value now."""
+def test_the_martingale_keeps_its_expected_value(successes: int, more: int, p: float) -> None:
+    """Its expected value after the next sample equals its present value."""
     s, n = np.array([float(successes)]), np.array([float(successes + more)])
     success = np.log(p) + log_martingale(s + 1, n + 1, p)
     failure = np.log(1 - p) + log_martingale(s, n + 1, p)
@@ -26,17 +28,17 @@ def test_intervals_cover_at_every_look(p: float) -> None:
     successes, covered = np.zeros(2000), np.ones(2000, bool)
     for look in range(1, 101):
         successes += rng.binomial(20, p, 2000)
-        now = proportion(successes, np.full(2000, 20.0 * look), ALPHA)
-        covered &= (now.low <= p) & (p <= now.high)
+        interval = proportion(successes, np.full(2000, 20.0 * look), ALPHA)
+        covered &= (interval.low <= p) & (p <= interval.high)
     assert covered.mean() >= 1 - ALPHA
 
 
-def test_no_sample_says_nothing() -> None:
+def test_the_interval_without_samples_is_0_to_1() -> None:
     nothing = proportion(np.array(0.0), np.array(0.0), ALPHA)
     assert (float(nothing.low), float(nothing.high)) == (0.0, 1.0)
 
 
-def test_discordant_pairs() -> None:
+def test_the_p_value_of_discordant_pairs_is_small_only_for_uneven_counts() -> None:
     assert discordant_p_value(np.array(5.0), np.array(5.0)) == 1.0
     assert discordant_p_value(np.array(5.0), np.array(30.0)) < 0.001
 

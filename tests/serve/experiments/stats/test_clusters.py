@@ -1,3 +1,5 @@
+"""Means and differences of clustered samples: variance, strata, pairs and degrees of freedom."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -15,26 +17,27 @@ cells = st.lists(st.integers(2, 5000), min_size=4, max_size=4)
 @given(cells)
 def test_single_requests_have_the_textbook_variance(times: list[int]) -> None:
     wrong0, right0, wrong1, right1 = times
-    one = difference(SINGLES, RIGHT, np.array(times, float))
+    estimate = difference(SINGLES, RIGHT, np.array(times, float))
     n = np.array([wrong0 + right0, wrong1 + right1])
     p = np.array([right0, right1]) / n
-    assert float(one.value) == pytest.approx(p[1] - p[0])
+    assert float(estimate.value) == pytest.approx(p[1] - p[0])
     textbook = (p * (1 - p) / (n - 1)).sum()
-    assert float(one.variance) >= textbook * (1 - 1e-9)  # never less; more where one arm says little about itself
-    assert float(one.variance) <= 4 * textbook + 2 / n.min()
+    # Never less than the textbook's; more where an arm has few samples of an outcome.
+    assert float(estimate.variance) >= textbook * (1 - 1e-9)
+    assert float(estimate.variance) <= 4 * textbook + 2 / n.min()
 
 
-def test_a_table_of_repeats_is_the_table_written_out() -> None:
+def test_repeat_counts_are_equivalent_to_repeated_rows() -> None:
     times = np.array([30.0, 70, 20, 80])
     folded = difference(SINGLES, RIGHT, times)
     repeat = times.astype(int)
-    spelled = difference(np.repeat(SINGLES, repeat, axis=1), np.repeat(RIGHT, repeat, axis=1), np.ones(200))
-    for one, other in zip((folded.value, folded.variance, folded.freedom), vars(spelled).values(), strict=True):
-        assert float(one) == pytest.approx(float(other))
+    expanded = difference(np.repeat(SINGLES, repeat, axis=1), np.repeat(RIGHT, repeat, axis=1), np.ones(200))
+    for value, expected in zip((folded.value, folded.variance, folded.freedom), vars(expanded).values(), strict=True):
+        assert float(value) == pytest.approx(float(expected))
 
 
-def test_strata_keep_a_drift_out_of_the_difference() -> None:
-    """Both arms fall from 90 % to 60 %, while the second arm's share grows from 10 % to 90 %: no difference."""
+def test_strata_remove_drift_from_the_difference() -> None:
+    """Both arms fall from 90 % to 60 %, while the second arm's share grows from 10 % to 90 %: there is no difference."""
     counts = np.zeros((2, 8, 2))
     sums = np.zeros((2, 8, 2))
     for stratum in range(2):
@@ -46,7 +49,7 @@ def test_strata_keep_a_drift_out_of_the_difference() -> None:
     assert abs(float(pooled.value)) > 0.2
 
 
-def test_pairs_use_that_both_arms_saw_the_same_image() -> None:
+def test_pairs_use_the_correlation_of_arms_on_the_same_image() -> None:
     both = np.ones((1, 4, 2))
     right = np.array([[[1, 1], [1, 0], [0, 1], [0, 0]]], float)
     times = np.array([850.0, 20, 50, 80])
@@ -56,10 +59,10 @@ def test_pairs_use_that_both_arms_saw_the_same_image() -> None:
     assert float(paired.variance) == pytest.approx((70 / n - d**2) / n, rel=0.01)
 
 
-def test_no_samples_in_an_arm_is_unknown() -> None:
-    one = difference(SINGLES, RIGHT, np.array([10.0, 20, 0, 0]))
-    assert np.isnan(one.value)
-    assert one.freedom == 0
+def test_the_difference_is_unknown_when_an_arm_has_no_samples() -> None:
+    estimate = difference(SINGLES, RIGHT, np.array([10.0, 20, 0, 0]))
+    assert np.isnan(estimate.value)
+    assert estimate.freedom == 0
 
 
 def test_a_key_with_nearly_all_traffic_cannot_hide_its_deviation() -> None:

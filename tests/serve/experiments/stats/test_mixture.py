@@ -1,3 +1,5 @@
+"""Confidence sequences of the normal mixture: radius, intervals, p-values and sample size."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -16,7 +18,9 @@ def estimate(value: float, variance: float, freedom: float = 1e9) -> Estimate:
 
 
 @given(variances, st.floats(0.001, 0.2), st.floats(0.001, 0.2))
-def test_the_radius_solves_the_likelihood_ratio(variance: float, effect: float, alpha: float) -> None:
+def test_the_likelihood_ratio_at_the_radius_is_the_inverse_of_alpha(
+    variance: float, effect: float, alpha: float
+) -> None:
     width = float(radius(np.array(variance), MANY, effect, alpha))
     mixing = effect**2
     ratio = 0.5 * np.log(variance / (variance + mixing)) + mixing * width**2 / (2 * variance * (variance + mixing))
@@ -25,10 +29,10 @@ def test_the_radius_solves_the_likelihood_ratio(variance: float, effect: float, 
 
 @given(st.floats(-0.2, 0.2), st.floats(1e-7, 1e-3), st.floats(5, 1e6), st.floats(0.01, 0.2))
 def test_interval_and_p_value_agree(value: float, variance: float, freedom: float, alpha: float) -> None:
-    one = estimate(value, variance, freedom)
-    p = float(p_value(one, 0.03))
+    observed = estimate(value, variance, freedom)
+    p = float(p_value(observed, 0.03))
     if abs(np.log(p + 1e-300) - np.log(alpha)) > 0.01:
-        assert bool(interval(one, 0.03, alpha).excludes(0)) == (p < alpha)
+        assert bool(interval(observed, 0.03, alpha).excludes(0)) == (p < alpha)
 
 
 @given(variances, st.floats(3, 1e6))
@@ -37,16 +41,16 @@ def test_few_clusters_never_narrow_an_interval(variance: float, freedom: float) 
     assert wide >= narrow * (1 - 1e-6)
 
 
-def test_nothing_known_gives_the_whole_line() -> None:
-    nothing = interval(estimate(float("nan"), float("nan"), 0.0), 0.03, 0.05)
-    assert (float(nothing.low), float(nothing.high)) == (-np.inf, np.inf)
+def test_the_interval_without_samples_is_unbounded() -> None:
+    unknown = interval(estimate(float("nan"), float("nan"), 0.0), 0.03, 0.05)
+    assert (float(unknown.low), float(unknown.high)) == (-np.inf, np.inf)
     assert p_value(estimate(0.0, float("nan"), 0.0), 0.03) == 1.0
 
 
-def test_growth_leads_to_the_radius_that_was_asked() -> None:
-    now = estimate(0.01, 4e-4)
-    growth = growth_to_reach(now, 0.03, 0.05, target=0.02)
+def test_growth_of_the_samples_reaches_the_target_radius() -> None:
+    current = estimate(0.01, 4e-4)
+    growth = growth_to_reach(current, 0.03, 0.05, target=0.02)
     assert growth > 1
     assert radius(np.array(4e-4 / growth), MANY, 0.03, 0.05) == pytest.approx(0.02, rel=1e-3)
-    assert growth_to_reach(now, 0.03, 0.05, target=0.9) == 1.0
+    assert growth_to_reach(current, 0.03, 0.05, target=0.9) == 1.0
     assert growth_to_reach(estimate(0.0, float("nan"), 0.0), 0.03, 0.05, 0.02) == float("inf")

@@ -10,6 +10,13 @@ down_revision = None
 
 
 def upgrade() -> None:
+    """Creates all tables in an empty database."""
+    _create_revisions()
+    _create_observations()
+    _create_decisions()
+
+
+def _create_revisions() -> None:
     op.create_table(
         "revisions",
         sa.Column("experiment", sa.String(60), primary_key=True),
@@ -23,6 +30,10 @@ def upgrade() -> None:
         sa.Column("spans", sa.Text, nullable=False),
         sa.Column("at", sa.Double, nullable=False),
     )
+
+
+def _create_observations() -> None:
+    """Predictions, their outcomes, and the tallies of both."""
     op.create_table(
         "predictions",
         sa.Column("experiment", sa.String(60), primary_key=True),
@@ -60,6 +71,9 @@ def upgrade() -> None:
         sa.Column("total", sa.Double, nullable=False),
         sa.Column("squares", sa.Double, nullable=False),
     )
+
+
+def _create_decisions() -> None:
     op.create_table(
         "decisions",
         sa.Column("id", sa.String(32), primary_key=True),

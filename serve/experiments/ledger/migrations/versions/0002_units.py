@@ -31,6 +31,7 @@ COPY = f"""
 
 
 def upgrade() -> None:
+    """Replaces the table of tallies and adds the columns `stopped` and `held` to the revisions."""
     op.rename_table("tallies", "old_tallies")
     op.create_table(
         "tallies",

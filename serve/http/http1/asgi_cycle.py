@@ -13,11 +13,11 @@ from starlette.types import ASGIApp
 
 from serve.http.body import Message
 from serve.http.caller import RequestScope
-from serve.http.head import BadRequest, Head
+from serve.http.http1.head import BadRequest, Head
 from serve.http.responses import FAULT_BODY, FAULT_HEADERS, INTERIM, response_head
 
 if TYPE_CHECKING:
-    from serve.http.connection import Connection
+    from serve.http.http1.connection import Connection
 
 HIGH_WATER_BYTES = 64 * 1024  # of a body that the application has not received; reading pauses beyond
 UNTIL_CLOSE = -1

@@ -16,11 +16,11 @@ from serve.batching.queue_item import QueueItem
 from serve.gateway.request_context import RequestContext
 from serve.http.body import Headers
 from serve.http.exchange import ModelApp, ResponseHeaders
-from serve.http.head import Head
+from serve.http.http1.head import Head
 from serve.http.responses import FAULT_BODY, FAULT_HEADERS, response_head
 
 if TYPE_CHECKING:
-    from serve.http.connection import Connection
+    from serve.http.http1.connection import Connection
 
 log = logging.getLogger("convoy.http")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from serve.http.head import BadRequest
+from serve.http.http1.head import BadRequest
 
 SIZE = re.compile(rb"0*([0-9A-Fa-f]{1,15})[ \t]*(;[^\x00-\x08\x0a-\x1f\x7f]*)?")  # 15 digits: below 2^60
 TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*")

@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection with limits: one response per request, in order, however slow or malformed the client is.
 
-Requests take one of two ways. A plain request to a model runs on the connection itself: see `serve/http/hot_request.py`.
-Every other request runs as an ASGI application in a task: see `serve/http/asgi_cycle.py`. The next request is read when the
+Requests take one of two ways. A plain request to a model runs on the connection itself: see `serve/http/http1/hot_request.py`.
+Every other request runs as an ASGI application in a task: see `serve/http/http1/asgi_cycle.py`. The next request is read when the
 response to the one before has been sent. Timeouts are checked for all connections once a second (`Connection.check_time`),
 because a timer per request would cost more than the rest of the bookkeeping.
 """
@@ -17,13 +17,13 @@ from typing import cast
 from starlette.types import ASGIApp
 
 from serve.config.schema import Limits
-from serve.http.asgi_cycle import AsgiCycle, Peers
 from serve.http.body import BodyMemory
-from serve.http.chunked import ChunkedBody
 from serve.http.exchange import ModelApp
-from serve.http.flow import Flow
-from serve.http.head import END, BadRequest, Head, KnownHeads, parse_head, too_large
-from serve.http.hot_request import HotRequest
+from serve.http.http1.asgi_cycle import AsgiCycle, Peers
+from serve.http.http1.chunked import ChunkedBody
+from serve.http.http1.flow import Flow
+from serve.http.http1.head import END, BadRequest, Head, KnownHeads, parse_head, too_large
+from serve.http.http1.hot_request import HotRequest
 from serve.http.responses import INTERIM, LINGER_SECONDS, closing_error
 
 PROBE_SECONDS = 0.02  # until the client's system answers a probe; `check_time` looks again

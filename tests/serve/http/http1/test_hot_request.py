@@ -1,20 +1,18 @@
-"""Small requests over raw sockets, split in any way and beside any other requests on the connection."""
+"""The fast path for small requests: split at any byte, and mixed with other requests on the same connection."""
 
 from __future__ import annotations
 
 import logging
 import re
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from models.artifact import BUNDLED
 from serve.http.body import Receive, Scope, Send
-from serve.http.head import MAX_PLAIN_BYTES
+from serve.http.http1.head import MAX_PLAIN_BYTES
 from tests.serve.conversations import talk
-from tests.serve.listeners import Serving, StartGateway
+from tests.serve.listeners import Serving, StartGateway, receive_all
 
 DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
 PATH = b"/v1/models/lenet5-mnist/classify"
@@ -22,27 +20,13 @@ PATH = b"/v1/models/lenet5-mnist/classify"
 
 @pytest.fixture(scope="module")
 def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
-    with start_gateway() as one:
-        yield one
-
-
-@contextmanager
-def connected(gateway: Serving) -> Iterator[socket.socket]:
-    host, port = gateway.http.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=30) as one:
-        yield one
+    with start_gateway() as gateway:
+        yield gateway
 
 
 def post(body: bytes, path: bytes = PATH, *headers: bytes) -> bytes:
     lines = [b"POST " + path + b" HTTP/1.1", b"host: here", b"content-length: %d" % len(body), *headers]
     return b"\r\n".join([*lines, b"", body])
-
-
-def rest(one: socket.socket) -> bytes:
-    received = b""
-    while piece := one.recv(65536):
-        received += piece
-    return received
 
 
 def statuses(answer: bytes) -> list[int]:
@@ -53,58 +37,58 @@ CLOSE = b"connection: close"
 
 
 @pytest.mark.parametrize("size", [1, 7, 100])
-def test_a_request_in_pieces(gateway: Serving, size: int) -> None:
+def test_a_request_that_arrives_in_pieces_is_answered(gateway: Serving, size: int) -> None:
     request = post(DIGIT) + post(DIGIT, PATH, CLOSE)
-    with connected(gateway) as one:
+    with gateway.connect() as client:
         for start in range(0, len(request), size):
-            one.sendall(request[start : start + size])
-        assert statuses(rest(one)) == [200, 200]
+            client.sendall(request[start : start + size])
+        assert statuses(receive_all(client)) == [200, 200]
 
 
 def test_responses_keep_the_order_of_the_requests(gateway: Serving) -> None:
     page = b"GET /v2 HTTP/1.1\r\nhost: here\r\n\r\n"
     large = post(b"x" * (MAX_PLAIN_BYTES + 1))
-    named = [post(DIGIT, PATH, b"x-request-id: r%d" % number) for number in range(4)]
-    asked = [
-        named[0],
+    with_id = [post(DIGIT, PATH, b"x-request-id: r%d" % number) for number in range(4)]
+    requests = [
+        with_id[0],
         page,
-        named[1],
+        with_id[1],
         large,
         post(b""),
-        named[2],
+        with_id[2],
         post(DIGIT, PATH + b"?top_k=1"),
-        named[3],
+        with_id[3],
         post(DIGIT, PATH, CLOSE),
     ]
-    with connected(gateway) as one:
-        one.sendall(b"".join(asked))
-        answer = rest(one)
+    with gateway.connect() as client:
+        client.sendall(b"".join(requests))
+        answer = receive_all(client)
     assert statuses(answer) == [200, 200, 200, 400, 400, 200, 200, 200, 200]
     assert re.findall(rb'"id":"(r\d)"', answer) == [b"r0", b"r1", b"r2", b"r3"]
 
 
 @pytest.mark.parametrize("header", [CLOSE, b"expect: 100-continue", b"connection: keep-alive", b"x-other: 1"])
-def test_other_headers_change_nothing(gateway: Serving, header: bytes) -> None:
-    with connected(gateway) as one:
-        one.sendall(post(DIGIT, PATH, header) + b"GET /v2 HTTP/1.0\r\n\r\n")
-        answer = rest(one)
+def test_other_headers_do_not_change_the_answer(gateway: Serving, header: bytes) -> None:
+    with gateway.connect() as client:
+        client.sendall(post(DIGIT, PATH, header) + b"GET /v2 HTTP/1.0\r\n\r\n")
+        answer = receive_all(client)
     assert [code for code in statuses(answer) if code != 100] == ([200] if header == CLOSE else [200, 200])
 
 
-def test_a_chunked_body(gateway: Serving) -> None:
+def test_a_chunked_body_is_answered(gateway: Serving) -> None:
     head = b"POST " + PATH + b" HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
-    with connected(gateway) as one:
-        one.sendall(head + b"%x\r\n" % len(DIGIT) + DIGIT + b"\r\n0\r\n\r\n")
-        assert statuses(rest(one)) == [200]
+    with gateway.connect() as client:
+        client.sendall(head + b"%x\r\n" % len(DIGIT) + DIGIT + b"\r\n0\r\n\r\n")
+        assert statuses(receive_all(client)) == [200]
 
 
-def test_a_client_that_disconnects_is_counted_once(gateway: Serving) -> None:
+def test_a_client_that_disconnects_leaves_nothing_in_flight(gateway: Serving) -> None:
     for _ in range(5):
-        with connected(gateway) as one:
-            one.sendall(post(DIGIT)[:-10])
-    with connected(gateway) as one:
-        one.sendall(post(DIGIT, PATH, CLOSE))
-        assert statuses(rest(one)) == [200]
+        with gateway.connect() as client:
+            client.sendall(post(DIGIT)[:-10])
+    with gateway.connect() as client:
+        client.sendall(post(DIGIT, PATH, CLOSE))
+        assert statuses(receive_all(client)) == [200]
     assert gateway.plane.in_flight == 0
 
 

@@ -1,9 +1,8 @@
-"""Pipelined requests: each gets one response, in order, and takes no memory before its turn."""
+"""Pipelined requests: each gets one response, in order, and takes no memory while it waits for its turn."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +11,7 @@ from serve.config.schema import Limits
 from serve.http.body import Receive, Scope, Send
 from serve.http.responses import LINGER_SECONDS
 from tests.serve.conversations import Conversation, echo, parse_answers, talk
-from tests.serve.listeners import Serving, StartGateway
+from tests.serve.listeners import Serving, StartGateway, receive_all
 
 SMALLEST = b"GET / HTTP/1.1\r\nhost:\r\n\r\n"
 LAST = b"GET /last HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n"
@@ -33,12 +32,12 @@ def test_waiting_requests_are_not_parsed() -> None:
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             nonlocal most
-            most = max(most, len(one.connection._unread))
+            most = max(most, len(client.connection._unread))
             await echo(scope, receive, send)
 
-        async with Conversation(app, Limits()) as one:
-            sending = asyncio.create_task(one.send(SMALLEST * 5000 + LAST))
-            received = await one.rest()
+        async with Conversation(app, Limits()) as client:
+            sending = asyncio.create_task(client.send(SMALLEST * 5000 + LAST))
+            received = await client.rest()
             await sending
         return most, received
 
@@ -60,7 +59,7 @@ class Gate:
 
 
 REFUSED = {
-    "no HTTP": (b"nonsense\r\n\r\n", 400),
+    "not HTTP": (b"nonsense\r\n\r\n", 400),
     "a large head": (b"GET /" + bytes(2000).replace(b"\0", b"x") + b" HTTP/1.1\r\n\r\n", 431),
     "trailers": (
         b"POST /cold HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n" + b"x: y\r\n" * 30,
@@ -79,31 +78,31 @@ def test_a_refusal_waits_for_earlier_responses(sent: bytes, status: int, before:
     async def run() -> bytes:
         gate = Gate()
         slow = (post(b"/slow", b"abc") + SMALLEST)[: None if before == 2 else -len(SMALLEST)]
-        async with Conversation(gate, LIMITS) as one:
+        async with Conversation(gate, LIMITS) as client:
             for piece in [slow, sent] if apart else [slow + sent]:
-                await one.send(piece)
+                await client.send(piece)
             with pytest.raises(BlockingIOError):
-                one.socket.recv(1)
+                client.socket.recv(1)
             gate.open.set()
-            return await one.rest()
+            return await client.rest()
 
-    assert [one.status for one in parse_answers(asyncio.run(run()))] == [200] * before + [status]
+    assert [answer.status for answer in parse_answers(asyncio.run(run()))] == [200] * before + [status]
 
 
-@pytest.mark.parametrize("next_one", [b"POST /hot HTTP/1.1\r\nconte", post(b"/cold", b"abc")[:-1]])
-def test_a_request_that_waits_for_its_turn_does_not_time_out(next_one: bytes) -> None:
+@pytest.mark.parametrize("following", [b"POST /hot HTTP/1.1\r\nconte", post(b"/cold", b"abc")[:-1]])
+def test_a_request_that_waits_for_its_turn_does_not_time_out(following: bytes) -> None:
     async def run() -> bytes:
         gate = Gate()
-        async with Conversation(gate, LIMITS) as one:
-            await one.send(post(b"/slow", b"abc") + next_one)
-            one.connection.check_time(asyncio.get_running_loop().time() + 100)
+        async with Conversation(gate, LIMITS) as client:
+            await client.send(post(b"/slow", b"abc") + following)
+            client.connection.check_time(asyncio.get_running_loop().time() + 100)
             gate.open.set()
-            await one.turn()
-            one.connection.check_time(asyncio.get_running_loop().time())
-            one.connection.check_time(asyncio.get_running_loop().time() + 100)  # now it does
-            return await one.rest()
+            await client.turn()
+            client.connection.check_time(asyncio.get_running_loop().time())
+            client.connection.check_time(asyncio.get_running_loop().time() + 100)  # its turn has come
+            return await client.rest()
 
-    assert [one.status for one in parse_answers(asyncio.run(run()))] == [200, 408]
+    assert [answer.status for answer in parse_answers(asyncio.run(run()))] == [200, 408]
 
 
 async def early(scope: Scope, receive: Receive, send: Send) -> None:
@@ -117,7 +116,7 @@ async def early(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.mark.parametrize("framing", ["length", "chunks"])
 def test_the_rest_of_an_answered_body_takes_no_memory(framing: str) -> None:
-    body = SMALLEST * 220  # 220 requests, if it were parsed
+    body = SMALLEST * 220  # 220 requests if it were parsed
     if framing == "length":
         head, body = post(b"/early", body)[: -len(body)], body
     else:
@@ -126,68 +125,56 @@ def test_the_rest_of_an_answered_body_takes_no_memory(framing: str) -> None:
             b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body),
         )
     answers = talk([head, body, post(b"/cold", bytes(3000)), LAST], LIMITS, early)
-    assert [one.status for one in answers] == [403, 200, 200]
+    assert [answer.status for answer in answers] == [403, 200, 200]
 
 
-def test_a_rejected_connection_is_closed_though_the_client_keeps_it_open() -> None:
+def test_a_rejected_connection_is_closed_even_if_the_client_keeps_it_open() -> None:
     async def run() -> bool:
-        async with Conversation(echo, LIMITS) as one:
-            await one.send(b"nonsense\r\n\r\n")
-            assert b" 400 " in await one.rest()
+        async with Conversation(echo, LIMITS) as client:
+            await client.send(b"nonsense\r\n\r\n")
+            assert b" 400 " in await client.rest()
             now = asyncio.get_running_loop().time()
-            one.connection.check_time(now)
-            assert not one.transport.is_closing()
-            one.connection.check_time(now + LINGER_SECONDS + 1)
-            return bool(one.transport.is_closing())
+            client.connection.check_time(now)
+            assert not client.transport.is_closing()
+            client.connection.check_time(now + LINGER_SECONDS + 1)
+            return bool(client.transport.is_closing())
 
     assert asyncio.run(run())
 
 
 @pytest.fixture(scope="module")
 def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
-    with start_gateway(limits={"idle_seconds": 1}) as one:
-        yield one
-
-
-def connect(gateway: Serving) -> socket.socket:
-    host, port = gateway.http.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=30)
-
-
-def rest(one: socket.socket) -> bytes:
-    received = b""
-    while piece := one.recv(65536):
-        received += piece
-    return received
+    with start_gateway(limits={"idle_seconds": 1}) as gateway:
+        yield gateway
 
 
 def test_a_client_that_still_sends_receives_the_refusal(gateway: Serving) -> None:
     head = b"POST /v1/models/lenet5-mnist/classify HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n"
-    with connect(gateway) as one:
-        one.sendall(head + b"3\r\nabc\r\n0\r\n" + b"x: y\r\n" * 500_000)
-        assert [one.status for one in parse_answers(rest(one))] == [431]
+    with gateway.connect() as client:
+        client.sendall(head + b"3\r\nabc\r\n0\r\n" + b"x: y\r\n" * 500_000)
+        assert [answer.status for answer in parse_answers(receive_all(client))] == [431]
 
 
 def test_a_connection_is_idle_after_a_discarded_body(gateway: Serving) -> None:
     request = post(b"/v2", bytes(100_000))
-    with connect(gateway) as one:
-        one.sendall(request[:100])
-        answer = one.recv(65536)
-        one.sendall(request[100:])
-        answer += rest(one)  # until the server closes after limits.idle_seconds
-        assert [one.status for one in parse_answers(answer)] == [405]
+    with gateway.connect() as client:
+        client.sendall(request[:100])
+        received = client.recv(65536)
+        client.sendall(request[100:])
+        received += receive_all(client)  # until the server closes after limits.idle_seconds
+        assert [answer.status for answer in parse_answers(received)] == [405]
 
 
-def test_blank_lines_may_take_no_longer_than_a_head() -> None:
+def test_blank_lines_before_a_head_count_towards_its_time_limit() -> None:
     async def run() -> list[bool]:
-        async with Conversation(echo, LIMITS) as talk:
+        async with Conversation(echo, LIMITS) as client:
             loop, closing = asyncio.get_running_loop(), []
-            await loop.sock_sendall(talk.socket, b"\r\n\r\n")
-            while not talk.connection._blank_since:  # noqa: ASYNC110 what arrives on a socket is no event of ours
+            await loop.sock_sendall(client.socket, b"\r\n\r\n")
+            while not client.connection._blank_since:  # noqa: ASYNC110 the connection has no event to await
                 await asyncio.sleep(0)
             for later in (0.5, 1.5):
-                talk.connection.check_time(loop.time() + later)
-                closing.append(talk.transport.is_closing())
+                client.connection.check_time(loop.time() + later)
+                closing.append(client.transport.is_closing())
             return closing
 
     assert asyncio.run(run()) == [False, True]

@@ -1,4 +1,4 @@
-"""Chunked bodies: their extensions and trailers are limited like a head, and never treated as headers."""
+"""Chunked bodies: chunk extensions and trailers are limited like a head, and trailers never become headers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ENDLESS: dict[str, Callable[[], Iterator[bytes]]] = {
     "a chunk extension": lambda: chain([b"3;"], repeat(b"x" * 1000)),
     "a quoted chunk extension": lambda: chain([b'3;a="'], repeat(b"x" * 1000)),
     "chunk extensions": lambda: repeat(b"40;%s\r\n%s\r\n" % (b"x" * 50, bytes(64))),
-    "chunks of a byte": lambda: repeat(b"1\r\nx\r\n" * 100),
+    "chunks of one byte": lambda: repeat(b"1\r\nx\r\n" * 100),
     "zeros before sizes": lambda: repeat(b"0000000000000040\r\n%s\r\n" % bytes(64)),
 }
 
@@ -44,21 +44,21 @@ ENDLESS: dict[str, Callable[[], Iterator[bytes]]] = {
 @pytest.mark.parametrize("kind", ENDLESS)
 def test_endless_framing_is_refused_at_the_limit(head: bytes, kind: str) -> None:
     async def ask() -> tuple[int, bytes]:
-        async with Conversation(echo, LIMITS) as one:
+        async with Conversation(echo, LIMITS) as client:
             sent = 0
-            await one.send(head)
+            await client.send(head)
             for piece in islice(ENDLESS[kind](), 1000):
-                await one.send(piece)
+                await client.send(piece)
                 sent += len(piece)
                 try:
-                    one.socket.recv(1, socket.MSG_PEEK)
+                    client.socket.recv(1, socket.MSG_PEEK)
                 except BlockingIOError:
                     continue
                 break
-            return sent, await one.rest()
+            return sent, await client.rest()
 
     sent, received = asyncio.run(ask())
-    assert [one.status for one in parse_answers(received)] == [431]
+    assert [answer.status for answer in parse_answers(received)] == [431]
     assert b"limits.header_bytes" in received
     assert sent <= 8 * LIMITS.header_bytes  # includes content, which does not count
 
@@ -67,7 +67,7 @@ def test_endless_framing_is_refused_at_the_limit(head: bytes, kind: str) -> None
 @pytest.mark.parametrize("kind", ENDLESS)
 def test_endless_framing_in_a_single_read_is_refused(head: bytes, kind: str) -> None:
     data = b"".join(islice(ENDLESS[kind](), 1000))
-    assert [one.status for one in talk([head + data], LIMITS)] == [431]
+    assert [answer.status for answer in talk([head + data], LIMITS)] == [431]
 
 
 @pytest.mark.parametrize(("headers", "status"), [(8, 200), (9, 431)])
@@ -110,18 +110,17 @@ def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
         {"name": "admin", "sha256": digest(KEYS["admin"]).hex(), "admin": True},
         {"name": "shop", "sha256": digest(KEYS["shop"]).hex(), "models": []},
     ]
-    with start_gateway(keys=keys) as one:
-        yield one
+    with start_gateway(keys=keys) as gateway:
+        yield gateway
 
 
 @pytest.mark.parametrize("path", ["/v1/models/lenet5-mnist/classify", "/v2/repository/models/lenet5-mnist/load"])
-@pytest.mark.parametrize(("shown", "status"), [(None, 401), ("shop", 403), ("admin", 200)])
-def test_a_key_in_a_trailer_is_ignored(gateway: Serving, path: str, shown: str | None, status: int) -> None:
-    key = b"x-api-key: %s\r\n" % KEYS[shown].encode() if shown else b""
+@pytest.mark.parametrize(("sent_key", "status"), [(None, 401), ("shop", 403), ("admin", 200)])
+def test_a_key_in_a_trailer_is_ignored(gateway: Serving, path: str, sent_key: str | None, status: int) -> None:
+    key = b"x-api-key: %s\r\n" % KEYS[sent_key].encode() if sent_key else b""
     head = b"POST %s HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\nconnection: close\r\n%s\r\n"
     body = DIGIT if "classify" in path else b"{}"
     trailer = b"0\r\nx-api-key: %s\r\n\r\n" % KEYS["admin"].encode()
-    host, port = gateway.http.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=30) as one:
-        one.sendall(head % (path.encode(), key) + b"%x\r\n%s\r\n" % (len(body), body) + trailer)
-        assert one.recv(65536).startswith(b"HTTP/1.1 %d " % status)
+    with gateway.connect() as client:
+        client.sendall(head % (path.encode(), key) + b"%x\r\n%s\r\n" % (len(body), body) + trailer)
+        assert client.recv(65536).startswith(b"HTTP/1.1 %d " % status)

@@ -1,11 +1,10 @@
-"""Requests for a protocol upgrade (`curl --http2`, the JDK's HttpClient): answered as if they asked for none.
+"""Requests for a protocol upgrade (`curl --http2`, the JDK's HttpClient) are answered without an upgrade.
 
 RFC 9110, section 7.8: a server may ignore Upgrade. RFC 9112, section 6.3: the length of a body does not depend on it.
 """
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,17 +14,17 @@ from hypothesis import strategies as st
 
 from models.artifact import BUNDLED
 from tests.serve.conversations import Answer, parse_answers, talk
-from tests.serve.listeners import Serving, StartGateway
+from tests.serve.listeners import Serving, StartGateway, receive_all
 
 DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
 TOKENS = (b"h2c", b"websocket", b"TLS/1.2", b"no-such/1")
 HIDDEN = b"GET /hidden HTTP/1.1\r\nhost: here\r\n\r\n"
-ASKS_FOR_MORE = {"connection", "upgrade", "http2-settings"}
+UPGRADE_HEADERS = {"connection", "upgrade", "http2-settings"}
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request. `chunk`: bytes per chunk, None for a body of known length."""
+class Request:
+    """A request. `chunk`: bytes per chunk, or None for a body with a Content-Length."""
 
     path: str
     body: bytes
@@ -64,13 +63,13 @@ def split(data: bytes, sizes: list[int]) -> list[bytes]:
 
 
 def without_upgrade_headers(answer: Answer) -> Answer:
-    headers = {name: value for name, value in answer.document["headers"].items() if name not in ASKS_FOR_MORE}
+    headers = {name: value for name, value in answer.document["headers"].items() if name not in UPGRADE_HEADERS}
     return Answer(answer.status, answer.document | {"headers": headers})
 
 
 REQUESTS = st.lists(
     st.builds(
-        Asked,
+        Request,
         path=st.sampled_from(["/hot", "/cold"]),
         body=st.one_of(st.binary(max_size=300), st.integers(0, 200).map(HIDDEN.__mul__)),
         chunk=st.one_of(st.none(), st.integers(50, 5000)),
@@ -84,28 +83,32 @@ REQUESTS = st.lists(
 
 
 @settings(max_examples=100, deadline=None)
-@given(asked=REQUESTS, sizes=st.lists(st.integers(1, 2000), max_size=40))
-def test_responses_equal_those_without_an_upgrade(asked: list[Asked], sizes: list[int]) -> None:
-    plain, upgrading = (b"".join(one.bytes(wanted, one is asked[-1]) for one in asked) for wanted in (False, True))
+@given(requests=REQUESTS, sizes=st.lists(st.integers(1, 2000), max_size=40))
+def test_responses_equal_those_without_an_upgrade(requests: list[Request], sizes: list[int]) -> None:
+    plain, upgrading = (
+        b"".join(request.bytes(upgrade, request is requests[-1]) for request in requests) for upgrade in (False, True)
+    )
     answers = talk(split(upgrading, sizes))
-    assert [(one.document["path"], one.document["body"].encode("latin-1")) for one in answers] == [
-        (one.path, one.body) for one in asked
+    assert [(answer.document["path"], answer.document["body"].encode("latin-1")) for answer in answers] == [
+        (request.path, request.body) for request in requests
     ]
     assert list(map(without_upgrade_headers, answers)) == list(map(without_upgrade_headers, talk([plain])))
     assert not any("x-trailer" in one.document["headers"] for one in answers)
 
 
-def test_one_byte_at_a_time() -> None:
-    asked = [Asked(path, HIDDEN, chunk, False, b"h2c", b"Upgrade") for path in ("/hot", "/cold") for chunk in (None, 7)]
-    data = b"".join(one.bytes(True, one is asked[-1]) for one in asked)
+def test_a_request_that_arrives_byte_by_byte_is_answered() -> None:
+    requests = [
+        Request(path, HIDDEN, chunk, False, b"h2c", b"Upgrade") for path in ("/hot", "/cold") for chunk in (None, 7)
+    ]
+    data = b"".join(request.bytes(True, request is requests[-1]) for request in requests)
     answers = talk([data[at : at + 1] for at in range(len(data))])
-    assert [(one.document["path"], one.document["body"].encode()) for one in answers] == [
-        (one.path, one.body) for one in asked
+    assert [(answer.document["path"], answer.document["body"].encode()) for answer in answers] == [
+        (request.path, request.body) for request in requests
     ]
 
 
-def test_http_1_0_has_no_upgrade() -> None:
-    (answer,) = talk([Asked("/hot", HIDDEN, None, False, b"h2c", b"Upgrade", b"1.0").bytes(True, False)])
+def test_an_upgrade_of_http_1_0_is_ignored() -> None:
+    (answer,) = talk([Request("/hot", HIDDEN, None, False, b"h2c", b"Upgrade", b"1.0").bytes(True, False)])
     assert answer.document["body"].encode() == HIDDEN
 
 
@@ -113,13 +116,13 @@ def test_http_1_0_has_no_upgrade() -> None:
 def test_connect_is_refused_and_later_bytes_are_not_read(framing: bytes) -> None:
     for pieces in ([b"CONNECT here:80 HTTP/1.1\r\nhost: here\r\n" + framing + b"\r\n", HIDDEN],):
         for sent in (pieces, [b"".join(pieces)]):
-            assert [one.status for one in talk(sent)] == [501]
+            assert [answer.status for answer in talk(sent)] == [501]
 
 
 @pytest.fixture(scope="module")
 def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
-    with start_gateway() as one:
-        yield one
+    with start_gateway() as gateway:
+        yield gateway
 
 
 HOT_AND_COLD = {
@@ -135,18 +138,16 @@ HOT_AND_COLD = {
 @pytest.mark.parametrize("token", TOKENS)
 @pytest.mark.parametrize("chunk", [None, 50])
 @pytest.mark.parametrize("path", HOT_AND_COLD)
-def test_a_gateway_answers_once(gateway: Serving, path: str, chunk: int | None, token: bytes) -> None:
+def test_a_gateway_answers_an_upgrade_request_once(
+    gateway: Serving, path: str, chunk: int | None, token: bytes
+) -> None:
     body, key = HOT_AND_COLD[path]
-    sent = Asked(path, body, chunk, False, token, b"Upgrade").bytes(True, True)
+    sent = Request(path, body, chunk, False, token, b"Upgrade").bytes(True, True)
     sent = sent.replace(b"Host: here", b"Host: here\r\nAuthorization: %s" % gateway.admin["authorization"].encode())
-    host, port = gateway.http.removeprefix("http://").split(":")
     for cut in (len(sent), sent.index(b"\r\n\r\n") + 4):  # head and body in one write, or in two
-        with socket.create_connection((host, int(port)), timeout=30) as one:
-            received = b""
-            one.sendall(sent[:cut])
-            one.sendall(sent[cut:])
-            while piece := one.recv(65536):
-                received += piece
-        (answer,) = parse_answers(received)
+        with gateway.connect() as client:
+            client.sendall(sent[:cut])
+            client.sendall(sent[cut:])
+            (answer,) = parse_answers(receive_all(client))
         assert key in answer.document, answer
         assert key == "predictions" or "'no'" in answer.document[key]
