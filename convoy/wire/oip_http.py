@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import orjson
 
 from convoy.errors import InvalidInput
 from convoy.wire.tensors import (
     BYTES,
+    COPIED_BYTES,
+    DTYPES,
     Buffer,
     CheckTensor,
     Tensor,
@@ -53,7 +56,7 @@ class RequestedOutput:
     classes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InferRequest:
     """An inference request over HTTP or gRPC. Empty `outputs` mean all; an empty version is the server's choice."""
 
@@ -66,7 +69,7 @@ class InferRequest:
     version: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InferResponse:
     """A response over HTTP or gRPC."""
 
@@ -93,10 +96,16 @@ def parse_request(
     Raises:
         InvalidInput: the text names the tensor and the fault.
     """
-    text, tail = _split("request", body, header_length)
-    small = header_length is not None and len(text) <= KEPT_HEAD_BYTES
-    head = _known_head(bytes(text)) if small else _read_head(bytes(text), check)
-    inputs = _bind("input", head.inputs, tail, check)
+    if header_length is not None and header_length <= min(KEPT_HEAD_BYTES, len(body)):
+        head = _known_head(bytes(body[:header_length]))
+        if head.plain is not None and head.plain.size == len(body) - header_length <= COPIED_BYTES:
+            inputs: tuple[Tensor, ...] = (_view(head.plain, body[header_length:]),)
+        else:
+            inputs = _bind("input", head.inputs, memoryview(body)[header_length:], check)
+    else:
+        text, tail = _split("request", body, header_length)
+        head = _read_head(bytes(text), check)
+        inputs = _bind("input", head.inputs, tail, check)
     return InferRequest(inputs, head.outputs, head.id, head.parameters, head.binary_output, model, version)
 
 
@@ -110,10 +119,21 @@ class _Entry(NamedTuple):
     tensor: Tensor | None
 
 
+class _Plain(NamedTuple):
+    """An input whose binary data need no check but that of their size."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    size: int
+    dtype: np.dtype[Any]
+
+
 class _Head(NamedTuple):
-    """The JSON part of a request, validated."""
+    """The JSON part of a request, validated. `plain`: its only input, if that is plain; most requests have one such input."""
 
     inputs: tuple[_Entry, ...]
+    plain: _Plain | None
     outputs: tuple[RequestedOutput, ...]
     id: str
     parameters: Parameters
@@ -126,13 +146,27 @@ def _read_head(text: bytes, check: CheckTensor = accept_any) -> _Head:
     request_id = document.get("id", "")
     if not isinstance(request_id, str):
         raise InvalidInput("id must be a string")
+    entries = _read_entries("input", document.get("inputs"), check)
     return _Head(
-        _read_entries("input", document.get("inputs"), check),
+        entries,
+        _plain(entries[0]) if len(entries) == 1 else None,
         _parse_outputs(document.get("outputs")),
         request_id,
         parameters,
         _flag(parameters, "binary_data_output") or False,
     )
+
+
+def _plain(entry: _Entry) -> _Plain | None:
+    dtype = DTYPES.get(entry.datatype)
+    if dtype is None or entry.datatype == "BOOL" or entry.size != math.prod(entry.shape) * dtype.itemsize:
+        return None
+    return _Plain(entry.name, entry.datatype, entry.shape, entry.size, dtype)
+
+
+def _view(plain: _Plain, data: Buffer) -> Tensor:
+    # A copy: it is aligned, which engines may need, and of bytes it is cheap.
+    return Tensor(plain.name, plain.datatype, plain.shape, np.frombuffer(bytes(data), plain.dtype).reshape(plain.shape))
 
 
 _known_head = lru_cache(KEPT_HEADS)(_read_head)  # requests of one client usually differ only in their binary data
@@ -308,6 +342,14 @@ def render_response(response: InferResponse, request: InferRequest) -> tuple[byt
 
     Raises InvalidInput when the request asks for JSON and JSON cannot represent the values.
     """
+    if len(response.outputs) == 1 and not (request.outputs or response.id or response.parameters):
+        (tensor,) = response.outputs
+        if request.binary_output:  # most of the responses to binary tensors
+            raw = encode_raw(tensor)
+            head = _binary_head(
+                response.model_name, response.model_version, tensor.name, tensor.datatype, tensor.shape, len(raw)
+            )
+            return head + raw, len(head)
     forms = {output.name: output.binary for output in request.outputs}
     outputs = []
     tail: list[bytes] = []
@@ -325,6 +367,13 @@ def render_response(response: InferResponse, request: InferRequest) -> tuple[byt
         document["parameters"] = response.parameters
     head = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     return (b"".join((head, *tail)), len(head)) if tail else (head, None)
+
+
+@lru_cache(KEPT_HEADS)
+def _binary_head(model: str, version: str, name: str, datatype: str, shape: tuple[int, ...], size: int) -> bytes:
+    """The JSON part of a response that has a single binary output, and neither id nor parameters."""
+    output = {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": size}}
+    return orjson.dumps({"model_name": model, "model_version": version, "outputs": [output]})
 
 
 def render_tensor(tensor: Tensor, binary: bool, tail: list[bytes]) -> dict[str, Any]:

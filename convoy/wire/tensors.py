@@ -47,6 +47,7 @@ IN_JSON: dict[str, frozenset[type]] = {
 MAX_RANK = 16
 MAX_NAME = 256
 MAX_ELEMENTS = 2**60 - 1  # of 8 bytes each: NumPy's limit for the product of an array's dimensions
+COPIED_BYTES = 16 * 1024
 PIECE = 64 * 1024  # values per NumPy call: a call holds the GIL, and other threads run between two calls
 
 Buffer = bytes | memoryview
@@ -57,7 +58,9 @@ def accept_any(name: str, datatype: str, shape: tuple[int, ...]) -> None:
     """Accepts every tensor, for clients: they requested the response."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(
+    slots=True
+)  # not frozen, as all types of which a request makes several: their creation takes four times as long
 class Tensor:
     """A named tensor; `data` is an array, or the elements of a BYTES tensor in row-major order."""
 
@@ -128,9 +131,10 @@ def decode_checked(name: str, datatype: str, sizes: tuple[int, ...], raw: Buffer
     expected = math.prod(sizes) * dtype.itemsize
     if len(raw) != expected:
         raise InvalidInput(f"tensor {name!r} has {len(raw)} bytes; {datatype} of shape {list(sizes)} needs {expected}")
-    array = np.frombuffer(raw, dtype).reshape(sizes)
-    if not array.flags.aligned:  # the JSON part before it has any length, and engines may need aligned data
-        # Not array.copy(), which would release the GIL and wait for it again.
+    # A copy is aligned, which engines may need; the JSON part before the data has any length. Small data are always copied:
+    # to look would take longer. Not array.copy(), which would release the GIL and wait for it again.
+    array = np.frombuffer(bytes(raw) if expected <= COPIED_BYTES else raw, dtype).reshape(sizes)
+    if not array.flags.aligned:
         array = np.frombuffer(bytes(raw), dtype).reshape(sizes)
     if datatype == "BOOL" and array.size and array.view(np.uint8).max() > 1:
         raise InvalidInput(f"tensor {name!r} is BOOL with bytes other than 0 and 1")

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoy.errors import ConvoyError, DeadlineExceeded, EngineFailed, NotReady, Overloaded
+from serve import eager
 from serve.batching.alarm import Alarm
 from serve.batching.deadline_queue import DEFAULT_PRIORITY, NEVER, Backlog, DeadlineQueue
 from serve.batching.latency_curve import LatencyCurve
@@ -55,6 +56,7 @@ class Batcher:
         self.limits = limits
         self.slots = slots
         self._times = RunTimes(curve)
+        self._patience = self._full_run_patience()
         self._execute = execute
         self._on_run = on_run
         self._clock = clock
@@ -67,6 +69,7 @@ class Batcher:
         self._alarm = Alarm(self._ring, clock)
         self._swept_at = float("-inf")
         self._closed = False
+        self._scheduled = False  # whether `_pump` is scheduled
         slots.join(self._pump, lambda: self._queue.rows)
 
     @property
@@ -86,6 +89,7 @@ class Batcher:
     def measured(self, limits: BatcherLimits, curve: LatencyCurve) -> None:
         """Sets new limits after a measurement. The batch limit may only grow: waiting items have up to the old limit of rows."""
         self.limits, self._times = limits, RunTimes(curve)
+        self._patience = self._full_run_patience()
 
     def admit(
         self, size: int, deadline: float, priority: int = 0, ready_in: float = 0.0, decoded: bool = False
@@ -108,7 +112,7 @@ class Batcher:
         if self._queue.rows + arriving + size > self.limits.queue:
             self._sweep()
         waiting = self._queue.rows + arriving
-        plenty = not ready_in and deadline - self._clock() > self._patience()
+        plenty = not ready_in and deadline - self._clock() > self._patience
         if plenty and waiting < self.limits.batch and waiting + size <= self.limits.queue:
             return
         expected = self._expect(size, deadline, priority or DEFAULT_PRIORITY, ready_in, decoded)
@@ -150,7 +154,9 @@ class Batcher:
         joined = self._clock() if self._queue.rows < self.limits.batch else 0.0
         item = QueueItem(rows, deadline, priority or DEFAULT_PRIORITY, most, joined, self._loop)
         self._queue.push(item)
-        self._pump()
+        if not self._scheduled:  # in the next turn of the loop, so that requests which arrive together run together
+            self._scheduled = True
+            self._loop.call_soon(self._pump)
         self._alarm.set(deadline)
         return item
 
@@ -179,13 +185,16 @@ class Batcher:
                 if item.deadline < now:
                     item.fail(DeadlineExceeded("the deadline passed while the engine ran"))
 
-    def _patience(self) -> float:
+    def _full_run_patience(self) -> float:
         """Seconds that are enough for the run in progress and a full run."""
         return MARGIN * RUNS_TO_WAIT * self._times.predict(self.limits.batch)
 
     def _run_size(self, deadline: float) -> int:
         """Rows of the largest run, up to the batch limit, that ends before this deadline."""
-        seconds = (deadline - self._clock()) / (MARGIN * RUNS_TO_WAIT)
+        left = deadline - self._clock()
+        if left >= self._patience:
+            return self.limits.batch
+        seconds = left / (MARGIN * RUNS_TO_WAIT)
         return self._times.largest(seconds, self.limits.batch)
 
     def _expect(self, size: int, deadline: float, priority: int, ready_in: float, decoded: bool) -> float:
@@ -208,17 +217,21 @@ class Batcher:
         return max(after_decoding, before / self.slots.count + own)
 
     def _pump(self) -> None:
+        self._scheduled = False
         while self._queue and self.slots.take(full=self._queue.rows >= self.limits.batch):
             now = self._clock()
             batch, late = self._queue.take(now, self.limits.batch, self._times.predict)
             for item in late:
                 item.fail(DeadlineExceeded("the deadline passed while the request waited"))
-            if batch:
-                task = self._loop.create_task(self._run(batch, now))
+            if not batch:
+                self.slots.give_back()
+                continue
+            task = eager.start(self._run(batch, now), self._loop)
+            if task is None:  # it ran on the event loop; other callbacks have a turn before the next batch
+                self._loop.call_soon(self.slots.give_back)
+            else:
                 self._running[task] = batch
                 task.add_done_callback(self._free)
-            else:
-                self.slots.give_back()
 
     def _free(self, task: asyncio.Task[None]) -> None:
         del self._running[task]
@@ -247,6 +260,7 @@ class Batcher:
             usual = max(self._times.predict(run.size), self._after.high)
             self._after.learn(min(run.finished - batch[-1].joined, SURPRISE * usual))
         self._times.learn(run.size, seconds)
+        self._patience = self._full_run_patience()
         start = 0
         bad_rows = non_finite_rows(run.logits)
         if bad_rows is not None:  # the batch is ranked as a whole, and NumPy warns about infinities

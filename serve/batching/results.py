@@ -27,7 +27,7 @@ class BatchRun:
         return rank(self.logits, TOP)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """The rows [start, stop) of a run that answer one queue item. `members`: the member results of an ensemble or cascade."""
 

@@ -20,7 +20,7 @@ from serve.http.body import Headers as RequestHeaders
 from serve.http.body import Receive, Scope, Send, UnreadBody
 from serve.http.caller import HttpCaller, RequestScope
 from serve.http.classify import carries_large_image
-from serve.http.compression import encode_answer
+from serve.http.compression import ACCEPT_ENCODING, encode_answer
 from serve.http.dialects import DIALECTS, Dialect
 from serve.http.exchange import AsgiExchange, Exchange
 from serve.http.infer import infer_http
@@ -108,9 +108,11 @@ class HttpApp:
         if not self._plane.access.open or self._plane.draining:
             return None
         route = self._routes[target]
+        large = route.images and carries_large_image(request_headers)
+        if not large and self._plane.has_time(route.endpoint):  # else admission decides, before the rows are queued
+            return None
         started = self._start(began)
         context = RequestContext(RequestTimings(started), self._plane.deadline(started, None))
-        large = route.images and carries_large_image(request_headers)
         key = (target, request_headers.get(TIMEOUT_HEADER), request_headers.get(PRIORITY_HEADER), large)
         refusal = self._refusals.get(key)
         now = self._clock()
@@ -122,7 +124,6 @@ class HttpApp:
         ):
             refusal = self._check_admission(route.endpoint, request_headers, context, large)
             if refusal is None:
-                self._plane.lag.admitted()
                 return None
             if REQUEST_ID not in request_headers:
                 if len(self._refusals) == MOST_REFUSALS:
@@ -188,7 +189,8 @@ class HttpApp:
                     answer_headers.append((b"x-cache", b"hit"))
                 if timings.arm:
                     answer_headers.append((ARM_HEADER, timings.arm.encode()))
-                document = await encode_answer(headers, document, answer_headers)
+                if ACCEPT_ENCODING in headers:
+                    document = await encode_answer(headers, document, answer_headers)
                 timings.answered = self._clock()
                 if self._plane.draining:
                     answer_headers.append((b"connection", b"close"))
@@ -202,7 +204,6 @@ class HttpApp:
                 del shown
             else:
                 tracked.answered()
-                self._plane.lag.answered()
         # An idle connection keeps its last scope, and the fields of a context may be as large as a body.
         exchange.context = None
 

@@ -14,7 +14,7 @@ from serve.gateway.request_context import RequestContext
 from serve.http.body import Headers as RequestHeaders
 from serve.http.body import whole_number
 from serve.http.classify import request_id
-from serve.http.json_documents import ENVELOPE_VALUES, LARGEST_VALUES, parse_bounded
+from serve.http.json_documents import ENVELOPE_VALUES, LARGEST_VALUES, SMALL_BYTES, parse_bounded
 from serve.http.responses import JSON, REQUEST_ID, Headers
 
 HEADER_LENGTH_NAME = HEADER_LENGTH.encode()
@@ -51,6 +51,9 @@ async def _parse(endpoint: Endpoint, headers: RequestHeaders, body: bytes) -> In
 
 async def _parse_json(endpoint: Endpoint, body: bytes, header_length: int | None) -> InferRequest:
     """Parses a request. `header_length`: bytes of JSON at the start of the body; None if the whole body is JSON."""
-    parse = partial(parse_request, body, header_length, check=partial(check_input, endpoint))
+    check = partial(check_input, endpoint)
+    if (len(body) if header_length is None else header_length) <= SMALL_BYTES:
+        return parse_request(body, header_length, check=check)
+    parse = partial(parse_request, body, header_length, check=check)
     most = most_values(endpoint, LARGEST_VALUES) + ENVELOPE_VALUES
     return await parse_bounded(parse, memoryview(body)[:header_length], most)

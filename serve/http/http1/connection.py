@@ -300,7 +300,7 @@ class Connection(asyncio.Protocol):
         A client that has closed both looks the same. An interim response, which every client of HTTP/1.1 must understand
         (RFC 9110, section 15.2), tells them apart: the system of a client that has gone resets the connection.
         """
-        if self._phase is not RESPONSE or self.peers.scheme == "https":
+        if (self._phase is not RESPONSE and not self._resuming) or self.peers.scheme == "https":
             return False
         self._half_closed = True
         if self._request is not None and self._request.may_send_interim:

@@ -60,12 +60,43 @@ def test_a_batch_is_formed_of_all_waiting_requests_when_a_slot_becomes_free() ->
     async def scenario() -> None:
         engine, batcher = make(limit=8)
         engine.gate.clear()
-        futures = [batcher.submit(rows(float(value)), FOREVER) for value in range(6)]
+        futures = [batcher.submit(rows(0.0), FOREVER)]
+        await asyncio.sleep(0)
+        futures += [batcher.submit(rows(float(value)), FOREVER) for value in range(1, 6)]
         await asyncio.sleep(0)
         assert [len(batch) for batch in engine.batches] == [1]
         engine.gate.set()
         await asyncio.gather(*futures)
         assert [len(batch) for batch in engine.batches] == [1, 5]
+
+    run(scenario)
+
+
+def test_requests_of_one_turn_of_the_event_loop_run_together() -> None:
+    async def scenario() -> None:
+        engine, batcher = make(limit=4)
+        await asyncio.gather(*(batcher.submit(rows(float(value)), FOREVER) for value in range(6)))
+        assert [len(batch) for batch in engine.batches] == [4, 2]
+
+    run(scenario)
+
+
+def test_short_runs_on_the_event_loop_leave_a_turn_to_others_between_two_batches() -> None:
+    async def scenario() -> None:
+        batches = turns = 0
+
+        async def answer(batch: Rows) -> Rows:
+            nonlocal batches
+            batches += 1
+            return batch
+
+        batcher = Batcher(answer, Slots(1), BatcherLimits(2, 100), CURVE)
+        waiting = asyncio.gather(*(batcher.submit(rows(1.0), FOREVER) for _ in range(20)))
+        while not waiting.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert batches == 10
+        assert turns >= batches
 
     run(scenario)
 
@@ -112,7 +143,9 @@ def test_slots_beyond_the_eager_ones_run_only_full_batches() -> None:
         engine, slots = Engine(4, 2), Slots(2, eager=1)
         engine.gate.clear()
         batcher = Batcher(engine.run, slots, BatcherLimits(4, 100), CURVE)
-        futures = [batcher.submit(rows(0.0), FOREVER) for _ in range(4)]
+        futures = [batcher.submit(rows(0.0), FOREVER)]
+        await asyncio.sleep(0)
+        futures += [batcher.submit(rows(0.0), FOREVER) for _ in range(3)]
         await asyncio.sleep(0)
         assert [len(batch) for batch in engine.batches] == [1]
         futures += [batcher.submit(rows(0.0), FOREVER) for _ in range(2)]
@@ -193,9 +226,8 @@ def test_a_row_with_nan_logits_fails_only_its_own_request(value: float) -> None:
 
     async def scenario() -> None:
         _, batcher = make(8)
-        batches = (rows(9), rows(1, 2), rows(0, value), rows(3))  # the first runs alone, the others together
-        futures = [batcher.submit(batch, FOREVER) for batch in batches]
-        _, first, second, third = await asyncio.gather(*futures, return_exceptions=True)
+        futures = [batcher.submit(values, FOREVER) for values in (rows(1, 2), rows(0, value), rows(3))]
+        first, second, third = await asyncio.gather(*futures, return_exceptions=True)
         assert isinstance(second, InvalidInput)
         assert isinstance(first, Answer)
         assert isinstance(third, Answer)

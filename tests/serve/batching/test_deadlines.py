@@ -36,7 +36,9 @@ def test_cancelled_requests_free_their_places_in_the_queue() -> None:
         engine = Engine(2, 1)
         engine.gate.clear()
         batcher = Batcher(engine.run, Slots(1), BatcherLimits(2, 4), CURVE, clock=lambda: now)
-        futures = [batcher.submit(rows(1.0, 2.0), FOREVER) for _ in range(3)]
+        futures = [batcher.submit(rows(1.0, 2.0), FOREVER)]
+        await asyncio.sleep(0)  # it runs
+        futures += [batcher.submit(rows(1.0, 2.0), FOREVER) for _ in range(2)]
         with pytest.raises(Overloaded):
             batcher.admit(1, FOREVER)
         futures[1].set_exception(Cancelled("gone"))
@@ -55,7 +57,9 @@ def test_a_request_that_the_queue_would_make_late_is_refused() -> None:
         engine = Engine(2, 1)
         engine.gate.clear()
         batcher = Batcher(engine.run, Slots(1), BatcherLimits(2, 100), CURVE, clock=lambda: now)
-        futures = [batcher.submit(rows(1.0, 2.0), FOREVER) for _ in range(10)]
+        futures = [batcher.submit(rows(1.0, 2.0), FOREVER)]
+        await asyncio.sleep(0)  # it runs
+        futures += [batcher.submit(rows(1.0, 2.0), FOREVER) for _ in range(9)]
         with pytest.raises(Overloaded, match="past the deadline"):
             batcher.admit(1, now + 0.002)
         engine.gate.set()
@@ -110,6 +114,7 @@ def test_expired_requests_never_run() -> None:
         engine.gate.clear()
         batcher = Batcher(engine.run, Slots(1), BatcherLimits(8, 100), CURVE, clock=lambda: now)
         first = batcher.submit(rows(1.0), FOREVER)
+        await asyncio.sleep(0)
         late = batcher.submit(rows(2.0), 5.0)
         await asyncio.sleep(0)
         now = 6.0
@@ -144,6 +149,7 @@ def test_requests_expire_while_the_engine_hangs() -> None:
         engine.gate.clear()
         loop_now = time.monotonic()
         stuck = batcher.submit(rows(1.0), loop_now + 0.02)
+        await asyncio.sleep(0)
         waiting = batcher.submit(rows(2.0), loop_now + 0.01)
         with pytest.raises(DeadlineExceeded, match="waited"):
             await waiting
