@@ -434,9 +434,10 @@ def test_the_queue_of_an_ensemble_counts_its_rows_in_the_queues_of_its_members()
         busy, other = Net(), Net()
         for net in (busy, other):
             net.gate.clear()
-        own = [net.batcher.submit(views_of(0).rows[0][0], FOREVER) for net in (busy, busy, other)]
+        own = [net.batcher.submit(views_of(0).rows[0][0], FOREVER) for net in (busy, other)]
         for net in (busy, other):
             await net.reached.wait()
+        own.append(busy.batcher.submit(views_of(0).rows[0][0], FOREVER))
         pair = EnsembleRunner(Ensemble([busy.member(), other.member(geometry=1)]), BatcherLimits(64, 1024))
         stages = [Stage("1", Ensemble([busy.member()])), Stage("2", Ensemble([other.member()]))]
         cascade = EnsembleRunner(Cascade(stages), BatcherLimits(64, 1024))

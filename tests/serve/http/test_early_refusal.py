@@ -44,6 +44,7 @@ def crowded(gateway: Serving, monkeypatch: pytest.MonkeyPatch) -> Serving:
         admit(size, deadline, priority, ready_in)
 
     monkeypatch.setattr(batcher, "admit", check)
+    monkeypatch.setattr(gateway.plane, "has_time", lambda endpoint: False)
     return gateway
 
 
@@ -222,8 +223,10 @@ Judge = Callable[[list[tuple[Headers, float]]], list[bool]]
 
 
 @pytest.fixture
-def judge(gateway: Serving) -> Judge:
+def judge(gateway: Serving, monkeypatch: pytest.MonkeyPatch) -> Judge:
     """Checks requests in one turn of the loop: headers and seconds since the start of each. Returns which are refused."""
+
+    monkeypatch.setattr(gateway.plane, "has_time", lambda endpoint: False)
 
     async def ask(requests: list[tuple[Headers, float]]) -> list[bool]:
         hot = gateway.listener.models
