@@ -71,7 +71,7 @@ coverage: test-setup $(DEV)/ready ## the same tests, with the lines that none of
 	$(DEV)/bin/pytest -m "not slow and not gpu" -n 2 --dist loadgroup --cov --cov-report=term-missing:skip-covered
 
 test-slow: test-setup $(DEV)/ready ## tests that need data sets, long runs or many processes
-	$(DEV)/bin/pytest -m "slow and not gpu"
+	$(DEV)/bin/pytest -m "slow and not gpu" -n 2 --dist loadgroup
 
 fuzz: $(DEV)/ready ## send damaged images to the decoders for five minutes; findings go to runs/fuzz
 	$(DEV)/bin/python -m tests.fuzz --seconds 300
