@@ -20,9 +20,11 @@ WARM_UP_S = 2.0
 # LoadGen generates the queries of a run before it: the rate and latency that it expects leave room for a faster system.
 OFFLINE_ROOM = 1.1
 LATENCY_ROOM = 0.5
-FIRST_SHARE = 0.9  # of the warm-up's rate: the first rate of the search
+# The search begins at a share of the warm-up's rate. It goes up in steps, because the warm-up may have been disturbed.
+FIRST_SHARE, STEP, HIGHEST_SHARE = 0.9, 1.15, 2.0
 TOLERANCE = 0.03
 SEARCH_S = 5.0
+BOUNDS = 20  # a run of the search lasts this many bounds: an overload of 5 % then makes a queue that is longer than the bound
 QUANTILE_QUERIES = 550  # five of them lie beyond the 99th percentile
 CONFIRMATIONS = 4
 
@@ -72,7 +74,9 @@ class _Runner:
 
     def _keeps(self, rate: float) -> bool:
         """Whether a short run at this rate keeps the bound."""
-        seconds = min(self._plan.duration_s, max(SEARCH_S, QUANTILE_QUERIES / rate))
+        seconds = min(
+            self._plan.duration_s, max(SEARCH_S, QUANTILE_QUERIES / rate, BOUNDS * self._plan.latency_ms / 1000)
+        )
         name = f"search-{len(self._steps) + 1}"
         self._progress.phase(f"search, {rate:.4g}/s", seconds)
         run = replace(self._loadgen_run(rate), duration_s=seconds)
@@ -153,14 +157,19 @@ def _problems(measured: Measured) -> list[str]:
 
 
 def find_rate(capacity: float, keeps: Callable[[float], bool]) -> float:
-    """The highest rate that keeps the bound, within 3 % of `capacity`, the rate of a saturated system; found by bisection.
+    """The highest rate that keeps the bound, within 3 % of `capacity`, the measured rate of a saturated system.
 
-    Raises ConvoyError if no rate above 3 % of the capacity keeps it.
+    Goes up in steps to at most twice the capacity, then bisects. Raises ConvoyError if no rate above 3 % of it keeps the bound.
     """
-    low, high, rate = 0.0, capacity, FIRST_SHARE * capacity
-    while high - low > TOLERANCE * capacity:
-        low, high = (rate, high) if keeps(rate) else (low, rate)
+    low, high, rate = 0.0, math.inf, FIRST_SHARE * capacity
+    while high == math.inf and rate <= HIGHEST_SHARE * capacity:
+        if keeps(rate):
+            low, rate = rate, STEP * rate
+        else:
+            high = rate
+    while TOLERANCE * capacity < high - low < math.inf:
         rate = (low + high) / 2
+        low, high = (rate, high) if keeps(rate) else (low, rate)
     if not low:
         raise ConvoyError(
             f"even {high:.4g}/s did not keep the latency bound, at a capacity of {capacity:.4g}/s; "

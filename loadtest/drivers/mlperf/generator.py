@@ -124,8 +124,11 @@ def _serve(subject: Subject, seed: int, pipe: Connection) -> None:
     pipe.send(("done", system.about))
     while (work := pipe.recv()) is not None:
         try:
-            answer = _measure(*work, system, pipe) if isinstance(work, tuple) else warm_up(system, work)
-            pipe.send(("done", answer))
+            if isinstance(work, tuple):
+                run, folder = work
+                pipe.send(("done", _measure(run, folder, system, pipe)))
+            else:
+                pipe.send(("done", warm_up(system, work)))
         except ConvoyError as error:
             pipe.send(("error", str(error)))
     system.close()
