@@ -20,6 +20,7 @@ WARM_UP_S = 2.0
 # LoadGen generates the queries of a run before it: the rate and latency that it expects leave room for a faster system.
 OFFLINE_ROOM = 1.1
 LATENCY_ROOM = 0.5
+OFFLINE_RUNS = 3
 # The search begins at a share of the warm-up's rate. It goes up in steps, because the warm-up may have been disturbed.
 FIRST_SHARE, STEP, HIGHEST_SHARE = 0.9, 1.15, 2.0
 TOLERANCE = 0.03
@@ -60,8 +61,19 @@ class _Runner:
         plan = self._plan
         if plan.scenario == "server" and plan.qps is None and not plan.accuracy:
             return self._search_and_confirm()
-        room = OFFLINE_ROOM if plan.scenario == "offline" else 1.0
-        return self._measure(plan.qps or room * self._warm.samples_per_s)
+        if plan.scenario == "offline" and plan.qps is None and not plan.accuracy:
+            return self._measure_offline()
+        return self._measure(plan.qps or self._warm.samples_per_s)
+
+    def _measure_offline(self) -> MlperfReport:
+        """LoadGen sizes the query by the expected rate: if that was too low, the run is too short and is repeated."""
+        rate = self._warm.samples_per_s
+        for _ in range(OFFLINE_RUNS):
+            report = self._measure(OFFLINE_ROOM * rate)
+            if report.failed or report.result is None or report.result.valid:
+                break
+            rate = report.result.samples_per_s or rate
+        return report
 
     def _search_and_confirm(self) -> MlperfReport:
         rate = find_rate(self._warm.samples_per_s, self._keeps)

@@ -7,6 +7,7 @@ answers belong to one event loop in a second thread. A query wakes that loop onl
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections import deque
@@ -89,11 +90,11 @@ class NetworkSystem:
         return open_transport(self._target, self._done)
 
     def load(self, indices: list[int]) -> None:
-        """Builds the requests for samples that are issued in this order: the offline scenario repeats it."""
+        """Builds the requests for samples that are issued in this order again and again, as the offline scenario does."""
         self._built.clear()
         size, step = 0, self._traffic.batch
-        for first in range(0, len(indices), step):
-            key = tuple(indices[first : first + step])
+        for first in range(0, math.lcm(len(indices), step), step):
+            key = tuple(indices[place % len(indices)] for place in range(first, first + step))
             request = self._built[key] = self._build(key)
             size += len(request.data)
             if size > KEPT_BYTES:

@@ -104,6 +104,6 @@ def test_requests_are_built_before_the_clock_runs(echo: Echo) -> None:
     try:
         built = system._built  # type: ignore[attr-defined]
         system.load([5, 3, 1, 0, 2, 4])
-        assert list(built) == [(5, 3, 1, 0), (2, 4)]
+        assert list(built) == [(5, 3, 1, 0), (2, 4, 5, 3), (1, 0, 2, 4)]
     finally:
         system.close()
