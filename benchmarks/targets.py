@@ -89,12 +89,6 @@ def _extreme(
     return read
 
 
-def _within_bound(lines: Sequence[Line]) -> float:
-    """The rate of the server scenario; 0 if its p99 was above the bound."""
-    kept = any(line.get("p99 within the bound") == "yes" and line[""] == "HTTP, server" for line in lines)
-    return cell(lines, "HTTP, server", "of offline") * kept
-
-
 def _is_int8(line: Line) -> bool:
     return line["net"] == "resnet18" and line["precision"] == "int8"
 
@@ -119,9 +113,6 @@ TARGETS = (
     Target("… ratio to Triton", 1, "lenet5_grpc", times("ours:lenet5-tensor tensor", "triton tensor")),
     Target("ResNet-18, photos, 16 in flight: fraction of the limit", 1.10, "resnet18_images", share(IN_TURNS, 16)),
     Target("… fraction of Convoy's own tight loop", 0.90, "resnet18_images", times(LOCAL, "tight loop", 16)),
-    Target("ResNet-18, MLPerf offline: over HTTP / in process", 0.95, "mlperf", lambda lines: cell(
-        lines, "HTTP, offline", "of in process")),
-    Target("… MLPerf server, p99 within 20 single runs: rate / offline over HTTP", 0.87, "mlperf", _within_bound),
     Target("ResNet-18: int8 / fp32, best engine", 3, "precision", _extreme(max, "of fp32", _is_int8)),
     Target("SqueezeNet and CIFAR nets: lowest fraction of the tight loop", 0.9, "precision", _extreme(
         min, "of the tight loop", lambda line: line["net"] != "resnet18")),
