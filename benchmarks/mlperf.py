@@ -18,7 +18,7 @@ from loadtest.drivers.mlperf.system import Subject
 from loadtest.plan import Payload, Protocol, Target, Traffic
 
 TENSORS = Payload("tensor", count=64)
-GRAPH_BATCH = 32  # the default limit of a batch in Convoy
+GRAPH_BATCHES = (8, 32)  # 32 is Convoy's limit; some networks are faster in smaller batches, and Convoy finds that out
 ROWS, REQUESTS = 8, 16  # per request, in flight: offline
 TURNS = 3
 SINGLE_RUNS = 20  # the bound of the server scenario, in single runs
@@ -45,28 +45,25 @@ def mlperf(setup: Setup) -> list[Row]:
     Then the highest rate of the server scenario whose 99th percentile is within 20 single runs, confirmed over 60 s.
     """
     net = setup.resnet18()
-    graph = GraphSubject(net.onnx, TENSORS, GRAPH_BATCH, len(os.sched_getaffinity(0)))
     logs = setup.scratch / "mlperf"
-    single = _run(graph, "single-stream", logs, setup.seconds)
+    single = _run(_graph(net, 1), "single-stream", logs, setup.seconds)
     single_ms = single.latency("p50")
     assert single_ms is not None
     bound_ms = SINGLE_RUNS * single_ms
     bounded = model(net, "bounded", target_ms=bound_ms * BATCH_SHARE)
     with serving(setup.scratch, [model(net, **PATIENT), bounded]) as server:
-        offline = _offline(server, net, graph, logs, setup.seconds)
+        offline = _offline(server, net, logs, setup.seconds)
         served = [_served(server, net, name, logs, bound_ms) for name in PROTOCOLS]
     rows: list[Row] = [{"name": f"{IN_PROCESS}, single-stream", "p50_ms": single_ms, "failed": single.failed}]
     return [*rows, *_offline_rows(offline), *served]
 
 
-def _offline(
-    server: Server, net: Net, graph: GraphSubject, logs: Path, seconds: float
-) -> dict[str, list[MlperfReport]]:
-    subjects: dict[str, Subject] = {IN_PROCESS: graph}
-    for name in PROTOCOLS:
-        subjects[name] = _subject(server, name, f"{net.name}-tensor", ROWS, REQUESTS)
-    reports: dict[str, list[MlperfReport]] = {name: [] for name in subjects}
+def _offline(server: Server, net: Net, logs: Path, seconds: float) -> dict[str, list[MlperfReport]]:
+    subjects = {name: _subject(server, name, f"{net.name}-tensor", ROWS, REQUESTS) for name in PROTOCOLS}
+    reports: dict[str, list[MlperfReport]] = {IN_PROCESS: [], **{name: [] for name in subjects}}
     for _ in range(TURNS):
+        best = max((_run(_graph(net, batch), "offline", logs, seconds) for batch in GRAPH_BATCHES), key=_rate)
+        reports[IN_PROCESS].append(best)
         for name, subject in subjects.items():
             reports[name].append(_run(subject, "offline", logs, seconds))
     return reports
@@ -86,6 +83,10 @@ def _served(server: Server, net: Net, name: str, logs: Path, bound_ms: float) ->
         "bound_kept": report.bound_kept,
         "failed": report.failed + offline.failed,
     }
+
+
+def _graph(net: Net, batch: int) -> GraphSubject:
+    return GraphSubject(net.onnx, TENSORS, batch, len(os.sched_getaffinity(0)))
 
 
 def _subject(server: Server, name: str, served: str, rows: int, requests: int) -> ServerSubject:
