@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -87,3 +88,21 @@ def test_a_bound_that_is_not_kept_has_its_own_exit_code(tmp_path: Path) -> None:
     done = invoke(*words, "--duration", "500ms", "--latency-ms", "0.001", "--logs", str(tmp_path))
     assert done.exit_code == 4
     assert "> 0.001: BROKEN" in done.output
+
+
+def test_ctrl_c_ends_the_run_and_its_process(tmp_path: Path) -> None:
+    path, log = write_graph(tmp_path / "tensor.onnx"), tmp_path / "logs" / "mlperf_log_detail.txt"
+    words = ["mlperf", "--scenario", "single-stream", "--onnx", str(path), "--tensor", "--logs", str(log.parent)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "loadtest", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=REPOSITORY,
+    )
+    while not log.exists():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate()  # ends only when the generator's process has closed its end of the pipe too
+    assert process.returncode == 1
+    assert output.strip() == "Aborted!"
