@@ -70,6 +70,8 @@ def render(name: str, rows: Sequence[Row], plots: Path) -> list[str]:
         return [_protocols(rows)]
     if name == "precision":
         return [_precision(rows)]
+    if name == "mlperf":
+        return [_mlperf(rows)]
     if name == "event_loop":
         parts = [(row["load"], row["part"], f"{row['share']:.0%}", str(row["failed"])) for row in rows]
         return [_table(("load", "part", "share of the loop's time", "failed"), parts)]
@@ -183,6 +185,30 @@ def _precision(rows: Sequence[Row]) -> str:
         )
         for row in rows
     ]  # fmt: skip
+    return _table(heads, lines)
+
+
+def _mlperf(rows: Sequence[Row]) -> str:
+    heads = (
+        "",
+        "samples/s",
+        "of in process",
+        "of offline",
+        "p50 ms",
+        "p99 ms",
+        "bound, ms",
+        "p99 within the bound",
+        "failed",
+    )
+    lines = [
+        (
+            row["name"],
+            *(_number(row.get(key)) for key in ("rate", "of_in_process", "of_offline", "p50_ms", "p99_ms", "bound_ms")),
+            {True: "yes", False: "**no**", None: ""}[row.get("bound_kept")],
+            str(row["failed"]),
+        )
+        for row in rows
+    ]
     return _table(heads, lines)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import onnxruntime
 import ray
 
-from benchmarks import cold_start, event_loop, overload, page, precision, pressure, protocols, sections
+from benchmarks import cold_start, event_loop, mlperf, overload, page, precision, pressure, protocols, sections
 from benchmarks.peers import Bench
 from benchmarks.sections import Row, Setup
 
@@ -38,6 +38,7 @@ SECTIONS: dict[str, Callable[[Setup], list[Row]]] = {
         sections.resnet18_images,
         sections.resnet18_tensors,
         sections.resnet18_grpc,
+        mlperf.mlperf,
         precision.precision,
         event_loop.event_loop,
         sections.attempts,

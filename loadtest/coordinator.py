@@ -86,7 +86,7 @@ class _Parent:
             for number in range(self._plan.workers):
                 ours, theirs = context.Pipe()
                 process: BaseProcess = context.Process(target=work, args=(self._plan, number, theirs), daemon=True)
-                with _interrupts_ignored():
+                with interrupts_ignored():
                     process.start()
                 theirs.close()
                 self._pipes.append(ours)
@@ -177,7 +177,7 @@ class _Parent:
 
 
 @contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
+def interrupts_ignored() -> Iterator[None]:
     """A child started in this block ignores Ctrl-C from its first instruction: the parent decides how a run ends."""
     if threading.current_thread() is not threading.main_thread():
         yield

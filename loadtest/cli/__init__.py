@@ -8,6 +8,7 @@ import click
 
 from convoy.errors import ConvoyError
 from loadtest.cli.comparing import compare
+from loadtest.cli.mlperf import mlperf
 from loadtest.cli.searching import limit, soak, spike, sweep
 from loadtest.cli.single import run, scenario, scenarios
 from loadtest.cli.trusting import selfcheck
@@ -42,6 +43,8 @@ def main() -> None:
       python -m loadtest compare http://127.0.0.1:8000 http://127.0.0.1:9000 -m resnet20-cifar10 --rate 100
     Are the answers correct?
       python -m loadtest run URL -m MODEL --rate 20 --images photos/ --labels folder
+    What would MLPerf measure, and how much of it does the server cost?
+      python -m loadtest mlperf --scenario offline --url http://127.0.0.1:8000 -m resnet20-cifar10-tensor --tensor
 
     \b
     Prefer open loop (--rate): requests start at their scheduled times, even if the server stalls, and latency counts
@@ -55,5 +58,5 @@ def main() -> None:
     """
 
 
-for command in (run, limit, sweep, spike, soak, compare, scenario, scenarios, selfcheck):
+for command in (run, limit, sweep, spike, soak, compare, scenario, scenarios, mlperf, selfcheck):
     main.add_command(command)

@@ -124,7 +124,7 @@ def make_plan(url: str, name: str, options: dict[str, Any]) -> Plan:
     traffic = tuple(
         Traffic(
             model=model,
-            payload=_payload(options),
+            payload=make_payload(options),
             batch=options["batch"],
             path=options["path"],
             priority=options["priority"],
@@ -167,7 +167,8 @@ def make_target(url: str, options: dict[str, Any]) -> Target:
     )
 
 
-def _payload(options: dict[str, Any]) -> Payload:
+def make_payload(options: dict[str, Any]) -> Payload:
+    """The payload that the options define. Raises ConfigError."""
     kind: PayloadKind = "tensor" if options["tensor"] else "folder" if options["images"] else "synthetic"
     labels: LabelSource = "csv" if options["labels_csv"] else options["labels"]
     if labels != "none" and kind != "folder":

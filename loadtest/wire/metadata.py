@@ -32,12 +32,13 @@ class Described:
 
 def resolve(plan: Plan) -> Plan:
     """The plan with the tensor names, types and shapes that it leaves to the server. Raises ConfigError."""
-    if plan.target.protocol not in ("oip", "oip-json", "oip-raw", "grpc"):
-        return plan
-    return replace(plan, traffic=tuple(_resolve(plan.target, traffic) for traffic in plan.traffic))
+    return replace(plan, traffic=tuple(resolve_traffic(plan.target, traffic) for traffic in plan.traffic))
 
 
-def _resolve(target: Target, traffic: Traffic) -> Traffic:
+def resolve_traffic(target: Target, traffic: Traffic) -> Traffic:
+    """The traffic with what it leaves to the server. Raises ConfigError."""
+    if target.protocol not in ("oip", "oip-json", "oip-raw", "grpc"):
+        return traffic
     payload = traffic.payload
     if payload.tensor and (payload.shape or payload.kind != "tensor"):
         return traffic

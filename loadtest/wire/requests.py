@@ -44,16 +44,20 @@ class Request:
 
 def build_requests(target: Target, traffic: Traffic, items: tuple[Item, ...]) -> tuple[Request, ...]:
     """One request per item; with `batch` > 1 each also carries the items after its own. Raises ConfigError."""
-    requests = []
+    return tuple(
+        build_request(target, traffic, tuple(items[(first + offset) % len(items)] for offset in range(traffic.batch)))
+        for first in range(len(items))
+    )
+
+
+def build_request(target: Target, traffic: Traffic, rows: tuple[Item, ...]) -> Request:
+    """One request with these rows. Raises ConfigError."""
     deadline = None if traffic.deadline_ms is None else traffic.deadline_ms / 1000
-    for first in range(len(items)):
-        rows = tuple(items[(first + offset) % len(items)] for offset in range(traffic.batch))
-        if target.is_grpc:
-            path, data = _grpc_message(target, traffic, rows)
-        else:
-            path, data = _http_request(target, traffic, rows)
-        requests.append(Request(data, path, tuple(row.expected for row in rows), deadline))
-    return tuple(requests)
+    if target.is_grpc:
+        path, data = _grpc_message(target, traffic, rows)
+    else:
+        path, data = _http_request(target, traffic, rows)
+    return Request(data, path, tuple(row.expected for row in rows), deadline)
 
 
 def _http_request(target: Target, traffic: Traffic, rows: tuple[Item, ...]) -> tuple[str, bytes]:

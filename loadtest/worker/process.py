@@ -34,7 +34,7 @@ def work(plan: Plan, number: int, pipe: Connection) -> None:
     receives the start time; then runs and sends a `WorkerMessage` several times a second."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides how a run ends
     try:
-        _allow_many_files()
+        allow_many_files()
         prepared = [prepare(traffic.payload, plan.seed + position) for position, traffic in enumerate(plan.traffic)]
         requests = [
             build_requests(plan.target, traffic, payloads.items)
@@ -53,7 +53,8 @@ def work(plan: Plan, number: int, pipe: Connection) -> None:
         uvloop.run(Worker(plan, number, pipe, requests).run(start))
 
 
-def _allow_many_files() -> None:
+def allow_many_files() -> None:
+    """Raises this process's limit of open files to the most that it may have: each connection is one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

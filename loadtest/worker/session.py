@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from loadtest.arrivals import Due
-from loadtest.plan import Plan
+from loadtest.plan import Plan, Target
 from loadtest.wire import outcomes
 from loadtest.wire.answers import Answer, reader_for
 from loadtest.wire.calls import Call, Transport
@@ -22,13 +22,13 @@ TEXT_LENGTH = 200  # characters kept of a failure's message
 FEEDBACK = 1 << 63  # set in the numbers of feedback requests, so that they differ from those of the schedule
 
 
-def open_transport(plan: Plan, done: Callable[[Call, int, bytes, int | None], None]) -> Transport:
-    """The transport of a plan's protocol; grpcio is imported only where it is used."""
-    if plan.target.is_grpc:
+def open_transport(target: Target, done: Callable[[Call, int, bytes, int | None], None]) -> Transport:
+    """The transport of a target's protocol; grpcio is imported only where it is used."""
+    if target.is_grpc:
         from loadtest.wire.grpc import GrpcTransport
 
-        return GrpcTransport(plan.target, done)
-    return HttpTransport(plan.target, done)
+        return GrpcTransport(target, done)
+    return HttpTransport(target, done)
 
 
 class Session:
@@ -42,7 +42,7 @@ class Session:
         self._requests = requests
         self.recorder = Recorder(start)
         self._measured_from = start + plan.warmup_s
-        self.transport = open_transport(plan, self._done)
+        self.transport = open_transport(plan.target, self._done)
         self.stages_ms: dict[str, tuple[float, int]] = {}
         self.on_done: Callable[[], None] = lambda: None
         self.pending = 0

@@ -9,7 +9,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "loadtest.md").read_text()
 COMMANDS = re.findall(r"^\$ python -m loadtest (.*)$", PAGE, re.MULTILINE)
 SHORT = {
     "--duration": "400ms", "--warmup": "100ms", "--probe": "300ms", "--confirm": "500ms", "--before": "500ms", "--spike": "500ms",
-    "--after": "1s",
+    "--after": "1s", "--latency-ms": "10000",
 }  # fmt: skip
 
 
@@ -25,7 +25,7 @@ def in_short(command: str, http: str, grpc: str, metrics: str) -> list[str]:
         del words[words.index("--p99") : words.index("--p99") + 2]
     if words[0] == "scenario":
         words += ["--url", http] + ([] if "--rate" in words else ["--rate", "80"])
-    elif words[0] != "scenarios":
+    elif words[0] not in ("scenarios", "mlperf"):
         words += ["--warmup", SHORT["--warmup"]]
     return words
 

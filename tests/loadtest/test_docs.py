@@ -12,7 +12,7 @@ from loadtest.cli import main
 from loadtest.payloads import prepare
 from loadtest.plan import Payload
 from loadtest.scenario import known_scenarios
-from tests.loadtest.conftest import Echo
+from tests.loadtest.conftest import REPOSITORY, Echo
 from tests.loadtest.documented import COMMANDS, PAGE, in_short
 
 
@@ -22,6 +22,7 @@ from tests.loadtest.documented import COMMANDS, PAGE, in_short
 def test_a_command_of_the_page_works(command: str, echo: Echo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos" / "ship").mkdir(parents=True)
+    (tmp_path / "models").symlink_to(REPOSITORY / "models")
     for number, item in enumerate(prepare(Payload(side=8, count=4), 1).items):
         (tmp_path / "photos" / "ship" / f"{number}.jpg").write_bytes(item.image)
     words = in_short(command, echo.http, echo.grpc, echo.http)
@@ -45,4 +46,5 @@ def test_the_page_answers_three_questions_and_names_every_scenario() -> None:
         "spike",
         "soak",
         "compare",
+        "mlperf",
     }

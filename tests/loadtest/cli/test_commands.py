@@ -30,7 +30,18 @@ def invoke(*words: str) -> Result:
 def test_help_answers_questions() -> None:
     text = invoke("--help").output
     assert text.count("?") >= 10
-    for command in ("run", "limit", "sweep", "spike", "soak", "compare", "scenario", "scenarios", "selfcheck"):
+    for command in (
+        "run",
+        "limit",
+        "sweep",
+        "spike",
+        "soak",
+        "compare",
+        "scenario",
+        "scenarios",
+        "mlperf",
+        "selfcheck",
+    ):
         assert "?" in invoke(command, "--help").output
 
 
