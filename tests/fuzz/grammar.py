@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
@@ -175,7 +175,7 @@ class Grammar:
         """An infer request, and the binary data that follow it."""
         rng = self._rng
         image, pixels = self._image(), bytes(28 * 28)
-        entries = [
+        entries: list[tuple[dict[str, Any], bytes]] = [
             ({"name": "image", "datatype": "UINT8", "shape": [1, 28, 28, 1], "data": [0] * 28 * 28}, b""),
             ({"name": "image", "datatype": "BYTES", "shape": [1], "data": [self._base64()]}, b""),
             ({"name": "image", "datatype": "BYTES", "shape": [1, 1]}, struct.pack("<I", len(image)) + image),
@@ -421,7 +421,7 @@ class Grammar:
             request.raw_input_contents.append(data)
         return request
 
-    def message(self, descriptor: Descriptor, depth: int = 0) -> Message:
+    def message(self, descriptor: Any, depth: int = 0) -> Message:
         """A message with some of its fields set to likely and unlikely values."""
         message = GetMessageClass(descriptor)()
         for field in descriptor.fields:

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import grpc
+import pytest
 
 from benchmarks.server import free_ports
 from convoy.errors import NotReady
 from models.artifact import BUNDLED
 from serve.config.loading import parse_settings
-from serve.http import experiment_routes
 from tests.artifacts import write_artifact
 from tests.fuzz.grammar import MODEL, SPARE, Grammar, GrpcCall, HttpRequest
 from tests.fuzz.hunt import Findings
@@ -56,7 +56,9 @@ class Target:
         self._gateway = gateway
         self._host = gateway.http.removeprefix("http://")
         self._key = gateway.admin["authorization"].removeprefix("Bearer ")
-        self._channel = grpc.insecure_channel(gateway.grpc.removeprefix("grpc://"))
+        self._channel: Any = grpc.insecure_channel(
+            gateway.grpc.removeprefix("grpc://")
+        )  # its stubs require serializers
         self._socket: socket.socket | None = None
         self._faults = Faults()
         self.codes: Counter[str] = Counter()  # of all answers
@@ -159,11 +161,9 @@ def stub_controller() -> Iterator[None]:
     async def refuse(*arguments: Any) -> Any:
         raise NotReady("no experiment controller")
 
-    ask, experiment_routes.ask = experiment_routes.ask, refuse
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("serve.http.experiment_routes.ask", refuse)
         yield
-    finally:
-        experiment_routes.ask = ask
 
 
 def hunt_requests(seed: int, seconds: float, findings: Findings) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -213,9 +214,9 @@ def test_other_models_over_grpc_are_counted(gateway: Serving, channel: grpc.Chan
     classifier, inference = ClassifierStub(channel), GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
     with counts(gateway, *[("", "", "grpc", "NOT_FOUND")] * 4):
         for name in ("typo", ""):
-            assert grpc_code(lambda name=name: inference.ModelInfer(infer_request(name))) == "NOT_FOUND"
+            assert grpc_code(partial(inference.ModelInfer, infer_request(name))) == "NOT_FOUND"
             image = classifier_pb.ClassifyRequest(model=name, images=[DIGIT])
-            assert grpc_code(lambda image=image: classifier.Classify(image)) == "NOT_FOUND"
+            assert grpc_code(partial(classifier.Classify, image)) == "NOT_FOUND"
     with counts(gateway, (MODEL, "", "grpc", "NOT_FOUND")):
         assert grpc_code(lambda: inference.ModelInfer(infer_request(MODEL, "7"))) == "NOT_FOUND"
     with counts(gateway, (BROKEN, "", "grpc", "UNAVAILABLE")):

@@ -89,7 +89,7 @@ def test_a_header_that_comes_late_is_left_to_the_decoder() -> None:
     for name, body in late.items():
         image_decoder = Decoder(GREY)
         probe = image_decoder.probe(body)
-        assert probe == (name, 1600 if name else 0, False, None)
+        assert (probe.name, probe.pixels, probe.small, probe.header) == (name, 1600 if name else 0, False, None)
         assert (image_decoder.decode(body, probe) == image_decoder.decode(gif if name else jpeg)).all()
 
 
