@@ -7,7 +7,7 @@ import gzip
 import random
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -315,10 +315,8 @@ class Grammar:
         return HttpRequest(method, path.encode() + self.query(), headers, body)
 
     def _encoded(self, body: bytes) -> tuple[bytes, bytes]:
-        choice: Callable[[bytes], bytes] = self._rng.choice(
-            (gzip.compress, zlib.compress, bytes, lambda data: gzip.compress(data) * 2)
-        )
-        encoded = choice(body)
+        once = gzip.compress(body, mtime=0)
+        encoded = self._rng.choice((once, once * 2, zlib.compress(body), body))
         coding = self._rng.choice(
             (b"gzip", b"deflate", b"identity", b"", b"gzip, deflate", b"X-GZIP", b"br", b"gzip,gzip,gzip")
         )
@@ -405,7 +403,7 @@ class Grammar:
             message.MergeFrom(classifier_pb2.ClassifyRequest(model=MODEL, images=[self._image()]))
         if kind is open_inference_pb2.ModelInferRequest and self._rng.random() < 0.7:
             message.MergeFrom(self._infer_message())
-        data = message.SerializeToString()
+        data: bytes = message.SerializeToString(deterministic=True)
         return self.damaged(data) if self._rare(0.1) else data
 
     def _infer_message(self) -> open_inference_pb2.ModelInferRequest:
