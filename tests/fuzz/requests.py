@@ -23,9 +23,10 @@ from convoy.errors import NotReady
 from models.artifact import BUNDLED
 from serve.config.loading import parse_settings
 from tests.artifacts import write_artifact
-from tests.fuzz.grammar import MODEL, SPARE, Grammar, GrpcCall, HttpRequest
+from tests.fuzz.grammar import Grammar, GrpcCall, HttpRequest
 from tests.fuzz.hunt import Findings
 from tests.fuzz.images import seeds
+from tests.fuzz.values import MODEL, SPARE
 from tests.serve.listeners import Serving, serving
 
 PATIENCE_SECONDS = 60

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from models.artifact import BUNDLED
-from tests.fuzz.grammar import MODEL, Grammar, GrpcCall, HttpRequest
+from tests.fuzz.grammar import Grammar, GrpcCall, HttpRequest
 from tests.fuzz.requests import Target, gateway, stub_controller
+from tests.fuzz.values import MODEL
 from tests.serve.listeners import Serving
 
 DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
