@@ -73,8 +73,9 @@ coverage: test-setup $(DEV)/ready ## the same tests, with the lines that none of
 test-slow: test-setup $(DEV)/ready ## tests that need data sets, long runs or many processes
 	$(DEV)/bin/pytest -m "slow and not gpu" -n 2 --dist loadgroup
 
-fuzz: $(DEV)/ready ## send damaged images to the decoders for five minutes; findings go to runs/fuzz
-	$(DEV)/bin/python -m tests.fuzz --seconds 300
+fuzz: $(DEV)/ready ## send damaged images and nearly valid requests, five minutes each; findings go to runs/fuzz
+	$(DEV)/bin/python -m tests.fuzz images --seconds 300
+	$(DEV)/bin/python -m tests.fuzz requests --seconds 300
 
 lint: $(DEV)/ready ## ruff, mypy, import rules
 	$(DEV)/bin/ruff check .

@@ -8,6 +8,7 @@ ConvoyError                 500 INTERNAL
 ├── MethodNotAllowed        405 UNIMPLEMENTED
 ├── TooLarge                413 RESOURCE_EXHAUSTED
 ├── UnsupportedEncoding     415 INVALID_ARGUMENT
+├── UnsupportedMediaType    415 INVALID_ARGUMENT
 ├── Cancelled               499 CANCELLED
 ├── Overloaded              503 RESOURCE_EXHAUSTED
 │   └── QuotaExceeded       429 RESOURCE_EXHAUSTED
@@ -79,7 +80,14 @@ class TooLarge(ConvoyError):
 
 
 class UnsupportedEncoding(ConvoyError):
-    """A Content-Encoding other than gzip or deflate."""
+    """A Content-Encoding other than gzip or deflate, or too many of them."""
+
+    http_status = 415
+    grpc_code = "INVALID_ARGUMENT"
+
+
+class UnsupportedMediaType(ConvoyError):
+    """A Content-Type that this path does not accept."""
 
     http_status = 415
     grpc_code = "INVALID_ARGUMENT"

@@ -31,8 +31,8 @@ from convoy.errors import ConfigError, ConvoyError, InvalidInput, TooLarge
 from models.artifact import Preprocessing
 from models.images import libtiff
 from models.images.geometry import crop_box
-from models.images.headers import PNG_SIGNATURE, glance, read_pnm, read_size, sniff
-from models.images.jpeg import ImageBytes, plain_jpeg, read_jpeg
+from models.images.headers import GLANCE_PARTS, PNG_SIGNATURE, Header, Probe, read_header, sniff
+from models.images.jpeg import ImageBytes, JpegHeader, LateSize, plain_jpeg
 from models.images.orientation import exif_orientation, stored_box, upright
 from models.images.pixel_formats import luma, on_white, pnm_pixels, to_plain_mode
 from models.images.png import plain_png, read_png
@@ -40,6 +40,7 @@ from models.images.resize import Box, Pixels, Resampler, best_resampler, block_f
 
 SMALL_SIDE = 64  # up to this side, decoding is cheaper than passing the image to a thread
 SMALL_BYTES = 20_000  # more than 64x64 pixels need; a longer file has metadata that take time to skip
+REFUSED, UNKNOWN = Probe("", 0, True), Probe("", 0, False)
 # At 1, libjpeg's box filter does all the resizing and predictions change; at 3, differences are near rounding.
 DCT_MARGIN = 3
 SCANS_OF_LIMIT = 20  # limit of a progressive JPEG's scans times pixels, in multiples of the pixel limit
@@ -113,40 +114,42 @@ class Decoder:
         # Pillow warns about details of files (TIFF tags, GIF sizes): clients cause them, so they would flood the log.
         warnings.filterwarnings("ignore", module=r"PIL\.")
 
-    def is_small(self, body: ImageBytes) -> bool:
-        """Whether decoding is cheaper than passing the image to a thread: up to 64x64 pixels, or refused by the header."""
-        if len(body) > SMALL_BYTES:
-            return False
-        try:
-            return max(read_size(sniff(body), body)) <= SMALL_SIDE
-        except InvalidInput:
-            return True
+    def probe(self, body: ImageBytes) -> Probe:
+        """Reads the header, once for the decision where to decode, the estimate of the time, and the decoder.
 
-    def glance(self, body: ImageBytes) -> tuple[str, int]:
-        """Format and number of pixels, to estimate the time of decoding.
-
-        The number is 0 if the first part of the header lacks it, or if it is above the limit: such an image is refused quickly.
+        Takes a few microseconds for any file. A small image is one of up to 64x64 pixels in a small file, or a small file
+        that will be refused.
         """
-        name, pixels = glance(body)
-        return name, pixels if pixels <= self._max_pixels else 0
+        small_file = len(body) <= SMALL_BYTES
+        try:
+            header = read_header(sniff(body), body, GLANCE_PARTS)
+        except LateSize as late:
+            return Probe(late.name, late.pixels if late.pixels <= self._max_pixels else 0, small=False)
+        except InvalidInput:
+            return REFUSED if small_file else UNKNOWN
+        name, width, height, _, _ = header
+        pixels = width * height
+        small = small_file and width <= SMALL_SIDE and height <= SMALL_SIDE
+        return Probe(name, pixels if pixels <= self._max_pixels else 0, small, header)
 
-    def decode(self, body: ImageBytes) -> Pixels:
-        """The model's row of an image, UINT8 [size, size, channels]. Blocks.
+    def decode(self, body: ImageBytes, probe: Probe | None = None) -> Pixels:
+        """The model's row of an image, UINT8 [size, size, channels]. Blocks. `probe`: as `probe` returned it for this image.
 
         Raises InvalidInput unless it is a complete image of an accepted format, TooLarge for too many pixels.
         """
-        return self.read(body, self.crop)
+        return self.read(body, self.crop, probe)
 
     @staticmethod
     def stack(images: Sequence[Pixels]) -> Pixels:
         """Decoded images as the rows of one batch."""
         return images[0][np.newaxis] if len(images) == 1 else np.stack(images)
 
-    def read(self, body: ImageBytes, use: Callable[[Decoded], T]) -> T:
+    def read(self, body: ImageBytes, use: Callable[[Decoded], T], probe: Probe | None = None) -> T:
         """Decodes an image and returns `use` of it. Raises as `decode` does."""
-        name = "PNG" if body[:8] == PNG_SIGNATURE else sniff(body)
+        header = probe.header if probe is not None else None
+        name = header.name if header is not None else "PNG" if body[:8] == PNG_SIGNATURE else sniff(body)
         try:
-            return use(self._open(name, body))
+            return use(self._open(name, body, header))
         except ConvoyError:
             raise
         except Exception as error:  # damaged bytes make parsers raise any kind of error
@@ -168,15 +171,15 @@ class Decoder:
             return upright(pixels, decoded.orientation) if decoded.orientation != 1 else pixels
         return self.fit(decoded, crop_box(*decoded.upright, steps), steps.size, steps.channels)
 
-    def _open(self, name: str, body: ImageBytes) -> Decoded:
+    def _open(self, name: str, body: ImageBytes, header: Header | None) -> Decoded:
         if name == "PNG":
             return self._open_png(bytes(body))
-        if name == "JPEG":
-            return self._open_jpeg(body)
-        if name == "PNM":
-            header = read_pnm(body)
-            self._check_pixels(header.width, header.height)
-            return Decoded(pnm_pixels(header, body), header.width, header.height)
+        header = header or read_header(name, body)
+        self._check_pixels(header.width, header.height)
+        if header.jpeg is not None:
+            return self._open_jpeg(body, header.jpeg)
+        if header.pnm is not None:
+            return Decoded(pnm_pixels(header.pnm, body), header.width, header.height)
         return self._open_by_plugin(name, body)
 
     def _open_png(self, body: bytes) -> Decoded:
@@ -199,17 +202,16 @@ class Decoder:
             canvas = self._local.canvas = _Canvas(self._steps.size, self._steps.channels)
         return canvas
 
-    def _open_jpeg(self, body: ImageBytes) -> Decoded:
-        header = read_jpeg(body)
-        self._check_pixels(header.width, header.height)
+    def _open_jpeg(self, body: ImageBytes, header: JpegHeader) -> Decoded:
         if header.progressive:
             self._check_scans(body, header.width * header.height)
+        orientation = header.orientation(body)
         try:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(body, strict=False)
         except ValueError:  # lossless, 12 bits, unusual subsampling
             colours = None
         if colours not in ("Gray", "YCbCr", "RGB"):
-            return self._open_by_plugin("JPEG", plain_jpeg(body), header.orientation)
+            return self._open_by_plugin("JPEG", plain_jpeg(body), orientation)
         self._check_pixels(width, height)
         factor = self._dct_factor(width, height)
         least = {} if factor == 1 else {"min_width": -(-width // factor), "min_height": -(-height // factor)}
@@ -219,11 +221,11 @@ class Decoder:
             if "remature end" in str(error):
                 raise InvalidInput("truncated JPEG: the image data is cut short") from error
             # Pillow tolerates harmless damage that simplejpeg refuses.
-            return self._open_by_plugin("JPEG", plain_jpeg(body), header.orientation)
-        return Decoded(pixels, width, height, factor, header.orientation)
+            return self._open_by_plugin("JPEG", plain_jpeg(body), orientation)
+        return Decoded(pixels, width, height, factor, orientation)
 
     def _open_by_plugin(self, name: str, body: ImageBytes, orientation: int = 1) -> Decoded:
-        self._check_pixels(*read_size(name, body))
+        """Decodes with Pillow. The size in the header must have been checked."""
         with PLUGINS[name](io.BytesIO(body)) as image:
             self._check_pixels(*image.size)
             width, height = image.size

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from convoy.errors import InvalidInput
-from models.images.jpeg import MAX_SEGMENTS, ImageBytes, frame_size, read_jpeg
+from models.images.jpeg import MAX_SEGMENTS, ImageBytes, JpegHeader, LateSize, read_jpeg
 
 Size = tuple[int, int]
 
@@ -21,8 +22,9 @@ JPEG_START = b"\xff\xd8\xff"
 TIFF_STARTS = (b"II*\0", b"MM\0*")
 PNM_HEADER_BYTES = 1024
 MAX_TIFF_TAGS = 1024
-GLANCE_SEGMENTS = GLANCE_TAGS = 64  # cameras write fewer before the size
+GLANCE_PARTS = 64  # segments, blocks or tags; cameras write fewer before the size
 
+_SIZE = struct.Struct(">II")
 _PNM_GAP = rb"(?:\s+(?:#[^\r\n]*[\r\n]\s*)*)"
 _PNM_HEADER = re.compile(rb"P([456])" + (_PNM_GAP + rb"(\d{1,9})") * 2)
 _PNM_MAXIMUM = re.compile(_PNM_GAP + rb"(\d{1,5})")
@@ -40,6 +42,32 @@ class PnmHeader:
     height: int
     maximum: int
     start: int
+
+
+class Header(NamedTuple):  # made for every small image: a frozen dataclass costs more
+    """Format and size of an image, and what else the decoders of its format need."""
+
+    name: str
+    width: int
+    height: int
+    jpeg: JpegHeader | None = None
+    pnm: PnmHeader | None = None
+
+
+class Probe(NamedTuple):
+    """What the header of an image shows before it is decoded.
+
+    Attributes:
+        name: the format, empty if it is not known.
+        pixels: width times height, for an estimate; 0 if they are not known, or if the image will be refused.
+        small: whether decoding costs less than passing the image to a thread.
+        header: for the decoder, which reads the header itself without one.
+    """
+
+    name: str
+    pixels: int
+    small: bool
+    header: Header | None = None
 
 
 def sniff(body: ImageBytes) -> str:
@@ -63,50 +91,36 @@ def sniff(body: ImageBytes) -> str:
     raise InvalidInput(f"{what}: accepted are {ACCEPTED}")
 
 
-def read_size(name: str, body: ImageBytes) -> Size:
-    """Width and height that a decoder would allocate at most. Raises InvalidInput for a damaged header."""
+def read_header(name: str, body: ImageBytes, most: int = MAX_SEGMENTS) -> Header:
+    """The header of a file of this format. Raises InvalidInput if it is damaged, LateSize if the size is not in `most` parts.
+
+    Width and height are what a decoder would allocate at most.
+    """
     try:
         if name == "PNG":
-            width, height = struct.unpack_from(">II", body, 16)
-            return width, height
+            width, height = _SIZE.unpack_from(body, 16)
+            return Header(name, width, height)
         if name == "JPEG":
-            jpeg = read_jpeg(body)
-            return jpeg.width, jpeg.height
+            jpeg = read_jpeg(body, most)
+            return Header(name, jpeg.width, jpeg.height, jpeg)
         if name == "PNM":
             pnm = read_pnm(body)
-            return pnm.width, pnm.height
-        reader = {"GIF": _gif_size, "BMP": _bmp_size, "WEBP": _webp_size, "TIFF": _tiff_size}[name]
-        return reader(body)
+            return Header(name, pnm.width, pnm.height, pnm=pnm)
+        if name in ("GIF", "TIFF"):
+            width, height = (_gif_size if name == "GIF" else _tiff_size)(body, most)
+        else:
+            width, height = (_bmp_size if name == "BMP" else _webp_size)(body)
+        return Header(name, width, height)
     except (struct.error, IndexError) as error:
         raise InvalidInput(f"truncated {name}: the header is cut short") from error
 
 
-def glance(body: ImageBytes) -> tuple[str, int]:
-    """Format and number of pixels, from the first few parts of a file; ("", 0) when it is damaged or the size comes later.
-
-    For estimates on the event loop: takes a few microseconds for any file.
-    """
-    try:
-        name = sniff(body)
-        if name == "JPEG":
-            width, height = frame_size(body, GLANCE_SEGMENTS)
-        elif name == "GIF":
-            width, height = struct.unpack_from("<HH", body, 6)
-        elif name == "TIFF":
-            width, height = _tiff_size(body, GLANCE_TAGS)
-        else:
-            width, height = read_size(name, body)
-    except (InvalidInput, struct.error, IndexError):
-        return "", 0
-    return name, width * height
-
-
-def _gif_size(body: ImageBytes) -> Size:
+def _gif_size(body: ImageBytes, most: int) -> Size:
     """The canvas, enlarged to hold the first frame."""
     width, height, flags = struct.unpack_from("<HHB", body, 6)
     position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
     inside = False  # in an extension, which is a chain of blocks
-    for _ in range(MAX_SEGMENTS):
+    for _ in range(most):
         value = body[position]
         if inside:
             inside, position = value > 0, position + value + 1
@@ -119,7 +133,7 @@ def _gif_size(body: ImageBytes) -> Size:
             raise InvalidInput("corrupt GIF: it holds no image")
         else:
             position += 1
-    raise InvalidInput(f"corrupt GIF: more than {MAX_SEGMENTS} blocks before the image")
+    raise LateSize(f"corrupt GIF: more than {most} blocks before the image", "GIF", width * height)
 
 
 def _bmp_size(body: ImageBytes) -> Size:
@@ -148,13 +162,13 @@ def _webp_size(body: ImageBytes) -> Size:
     return width & 0x3FFF, height & 0x3FFF
 
 
-def _tiff_size(body: ImageBytes, most_tags: int = MAX_TIFF_TAGS) -> Size:
+def _tiff_size(body: ImageBytes, most: int) -> Size:
     """The image, or one tile of it where that is larger. Tags whose data would add up to more than the file are refused."""
     order = "<" if body[0] == ord("I") else ">"
     (start,) = struct.unpack_from(order + "I", body, 4)
     (count,) = struct.unpack_from(order + "H", body, start)
-    if count > most_tags:
-        raise InvalidInput(f"corrupt TIFF: {count} tags")
+    if count > min(most, MAX_TIFF_TAGS):
+        raise LateSize(f"corrupt TIFF: {count} tags")
     sides, total = [0, 0], 0
     for entry in range(start + 2, start + 2 + 12 * count, 12):
         tag, kind, values = struct.unpack_from(order + "HHI", body, entry)

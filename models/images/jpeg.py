@@ -25,14 +25,28 @@ _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 _METADATA_MARKERS = (frozenset(range(0xE0, 0xF0)) | {_COMMENT}) - {_JFIF, _ADOBE}
 
 
+class LateSize(InvalidInput):
+    """The size comes after more parts of the header than were read. `pixels` is an estimate of it, 0 without one."""
+
+    def __init__(self, message: str, name: str = "", pixels: int = 0) -> None:
+        super().__init__(message)
+        self.name = name
+        self.pixels = pixels
+
+
 @dataclass(frozen=True, slots=True)
 class JpegHeader:
-    """`orientation` is EXIF's, 1 to 8; `progressive` files are decoded once per scan."""
+    """`exif` are the positions of EXIF data before the frame header; `progressive` files are decoded once per scan."""
 
     width: int
     height: int
     progressive: bool
-    orientation: int
+    exif: tuple[slice, ...]
+
+    def orientation(self, body: ImageBytes) -> int:
+        """EXIF's orientation, 1 to 8, from the file that this is the header of."""
+        found = (exif_orientation(bytes(body[part])) for part in self.exif)
+        return next((orientation for orientation in found if orientation != 1), 1)
 
 
 def _jpeg_segments(body: ImageBytes, most: int = MAX_SEGMENTS) -> Iterator[tuple[int, int, int]]:
@@ -58,30 +72,21 @@ def _jpeg_segments(body: ImageBytes, most: int = MAX_SEGMENTS) -> Iterator[tuple
         end = position + 2 + max(length, 2)
         yield marker, position, end
         position = end
-    raise InvalidInput(f"corrupt JPEG: more than {most} segments before the image data")
+    raise LateSize(f"corrupt JPEG: more than {most} segments before the image data")
 
 
-def read_jpeg(body: ImageBytes) -> JpegHeader:
-    """The frame header, and the EXIF orientation if that precedes it. Raises InvalidInput without a frame header."""
-    orientation = 1
-    for marker, start, end in _jpeg_segments(body):
+def read_jpeg(body: ImageBytes, most: int = MAX_SEGMENTS) -> JpegHeader:
+    """The frame header, if it is among the first `most` segments. Raises InvalidInput if it is not."""
+    exif: list[slice] = []
+    for marker, start, end in _jpeg_segments(body, most):
         if marker in _FRAME_MARKERS:
             try:
                 height, width = struct.unpack_from(">HH", body, start + 5)
             except struct.error as error:
                 raise InvalidInput("truncated JPEG: it ends within its frame header") from error
-            return JpegHeader(width, height, marker in _PROGRESSIVE, orientation)
-        if marker == _EXIF and orientation == 1 and bytes(body[start + 4 : start + 10]) == b"Exif\0\0":
-            orientation = exif_orientation(bytes(body[start + 10 : end]))
-    raise InvalidInput("corrupt JPEG: it has no frame header")
-
-
-def frame_size(body: ImageBytes, most: int) -> tuple[int, int]:
-    """Width and height, if the frame header is among the first `most` segments. Raises InvalidInput or struct.error."""
-    for marker, start, _ in _jpeg_segments(body, most):
-        if marker in _FRAME_MARKERS:
-            height, width = struct.unpack_from(">HH", body, start + 5)
-            return width, height
+            return JpegHeader(width, height, marker in _PROGRESSIVE, tuple(exif))
+        if marker == _EXIF and bytes(body[start + 4 : start + 10]) == b"Exif\0\0":
+            exif.append(slice(start + 10, end))
     raise InvalidInput("corrupt JPEG: it has no frame header")
 
 

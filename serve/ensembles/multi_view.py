@@ -12,6 +12,7 @@ from convoy.errors import InvalidInput, TooLarge
 from models.artifact import Preprocessing
 from models.ensembles.views import View, arrange, count_looks, finest_short, looks_at
 from models.images.decoder import SMALL_SIDE, Decoded, Decoder
+from models.images.headers import Probe
 from models.images.jpeg import ImageBytes
 from models.images.resize import Box, Pixels
 
@@ -83,24 +84,20 @@ class ViewsDecoder:
         """The most rows that one image puts into the queue of a member."""
         return max(geometry.view_count for geometry in self._geometries)
 
-    def is_small(self, image: ImageBytes | Pixels) -> bool:
-        """Whether making the views takes less time than passing the image to a thread."""
-        if isinstance(image, np.ndarray):
-            return self._inline and max(image.shape) <= SMALL_SIDE
-        return self._inline and self._decoder.is_small(image)
-
-    def glance(self, image: ImageBytes | Pixels) -> tuple[str, int]:
-        """Format and pixels as of `Decoder.glance`; the format of an array is "pixels"."""
+    def probe(self, image: ImageBytes | Pixels) -> Probe:
+        """As `Decoder.probe`; the format of an array is "pixels". Small: making the views takes less time than a thread."""
         if isinstance(image, np.ndarray):
             pixels = image.shape[0] * image.shape[1]
-            return "pixels", pixels if pixels <= self._max_pixels else 0
-        return self._decoder.glance(image)
+            small = self._inline and max(image.shape) <= SMALL_SIDE
+            return Probe("pixels", pixels if pixels <= self._max_pixels else 0, small)
+        probe = self._decoder.probe(image)
+        return probe if self._inline else probe._replace(small=False)
 
-    def decode(self, image: ImageBytes | Pixels) -> Views:
+    def decode(self, image: ImageBytes | Pixels, probe: Probe | None = None) -> Views:
         """The views of one encoded image, or of pixels UINT8 [height, width, channels]. Blocks. Raises as `Decoder.decode`."""
         if isinstance(image, np.ndarray):
             return self._make_views(self._as_decoded(image))
-        return self._decoder.read(image, self._make_views)
+        return self._decoder.read(image, self._make_views, probe)
 
     @staticmethod
     def stack(images: Sequence[Views]) -> Views:

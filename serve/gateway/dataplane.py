@@ -148,12 +148,11 @@ class DataPlane:
         check_images(endpoint, len(images))
         decoder, batcher, pool = endpoint.decoder, endpoint.batcher, self._decoders
         deadline, priority = context.deadline, context.priority
-        if len(images) == 1 and decoder.is_small(
-            images[0]
-        ):  # passing it to a thread costs more than decoding a small image
+        probes = [decoder.probe(image) for image in images]
+        if len(images) == 1 and probes[0].small:
             batcher.admit(1, deadline, priority)
-            return decoder.stack([decoder.decode(images[0])])
-        plan = pool.plan(decoder, images, deadline, priority)
+            return decoder.stack([decoder.decode(images[0], probes[0])])
+        plan = pool.plan(decoder, images, probes, deadline, priority)
         with batcher.arrival(len(images), deadline, priority, pool.wait(plan)):
             works = pool.start(plan)
             context.pending = [work.future for work in works]

@@ -37,10 +37,6 @@ ENSEMBLE = "ensemble"
 class ImageDecoder(Decodes, Protocol):
     """Makes rows for a queue: `decode` decodes an image, `stack` joins the images of a request. Thread-safe."""
 
-    def is_small(self, image: Any, /) -> bool:
-        """Whether decoding it on the event loop costs less than passing it to a thread."""
-        ...
-
     def stack(self, images: Sequence[Any], /) -> Rows:
         """Rows for the queue from the decoded images of a request, in their order."""
         ...

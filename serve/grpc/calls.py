@@ -46,7 +46,7 @@ class Calls:
         started = self.clock()
         deadline = self.plane.deadline(started, context.time_remaining())
         request = RequestContext(RequestTimings(started), deadline, GrpcCaller(context))
-        with self._requests.track(request) as tracked:
+        with self._requests.track(request, name=name) as tracked:
             try:
                 if not self.plane.access.open:
                     tracked.endpoint = self.plane.endpoints.by_name.get(name)  # so that a refusal counts for this model
@@ -56,8 +56,6 @@ class Calls:
                 request.timings.answered = self.clock()
                 tracked.answered()
             except Exception as error:
-                if tracked.endpoint is None:
-                    raise
                 shown = tracked.failed(error)
                 if shown is error:
                     # Error and frame would refer to each other, and stay in memory until garbage collection.
@@ -68,8 +66,7 @@ class Calls:
                 # The server cancels the call both when the client disconnects and when its deadline passes.
                 late = _passed(context.time_remaining())
                 request.cancel()
-                if tracked.endpoint is not None:
-                    tracked.failed(DeadlineExceeded("the deadline passed") if late else Cancelled("the client left"))
+                tracked.failed(DeadlineExceeded("the deadline passed") if late else Cancelled("the client left"))
                 raise
 
     @contextlib.contextmanager

@@ -60,7 +60,7 @@ class GrpcServer:
         max_bytes = settings.limits.body_bytes + 64 * 1024
         options = [
             ("grpc.max_receive_message_length", max_bytes),
-            ("grpc.max_send_message_length", max_bytes),
+            ("grpc.max_send_message_length", -1),  # the server could only fail to send what it has counted as answered
             ("grpc.max_metadata_size", settings.limits.header_bytes),
             ("grpc.absolute_max_metadata_size", settings.limits.header_bytes),
             ("grpc.keepalive_time_ms", KEEPALIVE_MS),

@@ -9,12 +9,12 @@ from typing import NamedTuple, cast
 
 from starlette.types import ASGIApp
 
-from convoy.errors import ConvoyError, Overloaded
+from convoy.errors import Overloaded
 from serve.experiments.caller import ARM_HEADER
 from serve.gateway.dataplane import DataPlane
 from serve.gateway.endpoints import Endpoint
 from serve.gateway.request_context import RequestContext
-from serve.gateway.request_tracker import RequestTracker, WireProtocol
+from serve.gateway.request_tracker import RequestTracker, TrackedRequest, WireProtocol
 from serve.http.auth import shown_key
 from serve.http.body import Headers as RequestHeaders
 from serve.http.body import Receive, Scope, Send, UnreadBody
@@ -26,7 +26,6 @@ from serve.http.exchange import AsgiExchange, Exchange
 from serve.http.infer import infer_http
 from serve.http.request_headers import PRIORITY_HEADER, TIMEOUT_HEADER, apply_headers
 from serve.http.responses import JSON, REQUEST_ID, Headers, error_response, whole_error
-from serve.telemetry.recorder import Metrics
 from serve.telemetry.request_timings import RequestTimings
 
 HTTP = WireProtocol("http", "200", "500", lambda error: str(error.http_status))
@@ -63,11 +62,11 @@ class HotRoute(NamedTuple):
 class HttpApp:
     """ASGI application of a gateway: model requests are handled here, all others by `pages`."""
 
-    def __init__(self, plane: DataPlane, metrics: Metrics, pages: ASGIApp) -> None:
+    def __init__(self, plane: DataPlane, requests: RequestTracker, pages: ASGIApp) -> None:
         self._plane = plane
         self._pages = pages
         self._clock = time.monotonic
-        self._requests = RequestTracker(plane, metrics, HTTP)
+        self._requests = requests
         self._routes: dict[bytes, HotRoute] = {}
         self._refusals: dict[tuple[bytes, bytes | None, bytes | None, bool], Refusal] = {}
         plane.on_change.append(self._map_routes)
@@ -146,7 +145,7 @@ class HttpApp:
             until = now + REUSE_SHARE * min(context.deadline - started, error.retry_after_s)
             answer = whole_error(error, context.request_id)
             return Refusal(until, now - started, error.with_traceback(None), answer)
-        except ConvoyError:  # for example a malformed header: the handler answers it after reading the body
+        except Exception:  # noqa: BLE001 for example a malformed header: the handler answers it after reading the body
             pass
         return None
 
@@ -196,16 +195,23 @@ class HttpApp:
                     answer_headers.append((b"connection", b"close"))
                 await exchange.respond(200, answer_headers, document)
             except Exception as error:  # noqa: BLE001 every request has to be answered, counted and logged
-                context.request_id = context.request_id or headers.get(REQUEST_ID, b"").decode("latin-1")
-                shown = tracked.failed(error)
-                respond = exchange.refuse_unread if isinstance(shown, UnreadBody) else exchange.respond
-                await respond(*error_response(shown, context.request_id))
-                # Error and frame would refer to each other, and keep a large document in memory until garbage collection.
-                del shown
+                await self._answer_error(exchange, context, tracked, error)
             else:
                 tracked.answered()
         # An idle connection keeps its last scope, and the fields of a context may be as large as a body.
         exchange.context = None
+
+    async def _answer_error(
+        self, exchange: Exchange, context: RequestContext, tracked: TrackedRequest, error: Exception
+    ) -> None:
+        context.request_id = context.request_id or exchange.headers.get(REQUEST_ID, b"").decode("latin-1")
+        shown = tracked.failed(error)
+        respond = exchange.refuse_unread if isinstance(shown, UnreadBody) else exchange.respond
+        try:
+            await respond(*error_response(shown, context.request_id))
+        except BaseException:
+            tracked.lost()
+            raise
 
     async def _classify(
         self, dialect: Dialect, endpoint: Endpoint, exchange: Exchange, body: bytes, context: RequestContext

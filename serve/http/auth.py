@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 from convoy.errors import ConvoyError
 from serve.auth import Access, Holder, key_in
 from serve.http.body import Headers, Receive, Scope, Send
+from serve.http.http1.head import join_fields
 from serve.http.responses import send_error
 
 HOLDER = "convoy.holder"  # scope key of the request's `Holder`; absent if no key is needed
@@ -36,7 +37,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         try:
-            holder = scope[HOLDER] = self._access.find(shown_key(dict(scope["headers"])))
+            holder = scope[HOLDER] = self._access.find(shown_key(join_fields(scope["headers"])))
             holder.enter()
         except ConvoyError as error:
             await send_error(send, error)
@@ -76,7 +77,7 @@ class Rights:
         if holder is not None:
             holder.check_admin()
         else:
-            self._access.find_admin(shown_key(dict(request.scope["headers"])))
+            self._access.find_admin(shown_key(join_fields(request.scope["headers"])))
 
     def check_overview(self, request: Request) -> None:
         """For data about all clients' traffic. Raises Forbidden if keys are declared and this is not an admin key."""

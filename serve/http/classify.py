@@ -5,29 +5,35 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+import logging
+import re
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
+from starlette.datastructures import Headers as FormHeaders
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
-from starlette.requests import Request
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from convoy.errors import InvalidInput
 from models.images.decoder import SMALL_BYTES
 from serve.api.classify_params import DEFAULTS, ClassifyParams, check_id, parse_params, parse_text_params
 from serve.gateway.dataplane import ImageBytes, check_images
 from serve.gateway.endpoints import Endpoint
-from serve.http.body import Headers, Message, Receive, whole_number
+from serve.http.body import Headers, whole_number
 from serve.http.json_documents import ENVELOPE_VALUES, load, parse_bounded
 from serve.http.responses import REQUEST_ID
 
 # Characters decoded per call, since each call holds the interpreter's lock. A multiple of 4, so that pieces are valid base64.
 BASE64_PIECE = 1024 * 1024
+# A form has no such parameter (RFC 7578, section 5.1.2), and the parser would take any codec of Python from it.
+CHARSET = re.compile(rb";[ \t]*charset[^=;]*=[^;]*", re.IGNORECASE)
 FORM_PIECE = 64 * 1024  # bytes of a form parsed per iteration of the event loop
+
+# The parser writes a line for each defect of a form, which clients could use to flood the log.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +119,23 @@ def _decode_pieces(text: str) -> bytes:
 
 
 async def _parse_form(headers: Headers, body: bytes, options: ClassifyParams, endpoint: Endpoint) -> ClassifyCall:
-    scope = {"type": "http", "headers": [(b"content-type", headers[b"content-type"])]}
-    request = Request(scope, _receive_pieces(body))
+    kind = CHARSET.sub(b"", headers[b"content-type"])
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        for start in range(0, len(body), FORM_PIECE):
+            if start:
+                await asyncio.sleep(0)  # parsing a large form at once may take seconds
+            yield body[start : start + FORM_PIECE]
+        if not parser.ended:
+            raise MultiPartException("it is cut off before its closing boundary")
+
+    parser = _FormParser(
+        FormHeaders(raw=[(b"content-type", kind)]), pieces(), max_files=endpoint.most_images, max_fields=16
+    )
     try:
-        form = await request.form(max_files=endpoint.most_images, max_fields=16)
-    except (MultiPartException, HTTPException) as error:
-        raise InvalidInput(f"malformed form: {getattr(error, 'message', None) or error}") from error
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise InvalidInput(f"malformed form: {error.message}") from error
     images: list[ImageBytes] = []
     fields: dict[str, str] = {}
     for name, value in form.multi_items():
@@ -132,15 +149,10 @@ async def _parse_form(headers: Headers, body: bytes, options: ClassifyParams, en
     return ClassifyCall(images, parse_text_params(fields, options), fields)
 
 
-def _receive_pieces(body: bytes) -> Receive:
-    """An ASGI receive that yields to the event loop before each piece: parsing a large form at once may take seconds."""
-    starts = iter(range(0, len(body) or 1, FORM_PIECE))
+class _FormParser(MultiPartParser):
+    """Notes the end of a form: the parser itself accepts one that is cut off."""
 
-    async def receive() -> Message:
-        start = next(starts)
-        if start:
-            await asyncio.sleep(0)
-        stop = start + FORM_PIECE
-        return {"type": "http.request", "body": body[start:stop], "more_body": stop < len(body)}
+    ended = False
 
-    return receive
+    def on_end(self) -> None:
+        self.ended = True

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from convoy.errors import InvalidInput, NotFound, UnsupportedEncoding
+from convoy.errors import InvalidInput, NotFound, UnsupportedMediaType
 from serve.cluster.rpc import REFEREE_APP, ask
 from serve.config.experiments import Experiment
 from serve.experiments.feedback import MOST_VALUES
@@ -118,7 +118,7 @@ class ExperimentRoutes:
     async def _body(self, request: Request, most_values: int = ENVELOPE_VALUES) -> Any:
         """A JSON body. Requires its Content-Type, which browsers send to other sites only after a CORS preflight."""
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise UnsupportedEncoding("the request needs Content-Type: application/json")
+            raise UnsupportedMediaType("the request needs Content-Type: application/json")
         return await read_json(request, self._plane.limits.body_bytes, most_values)
 
 

@@ -16,13 +16,14 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from convoy.errors import ConvoyError, InvalidInput, Overloaded, Unauthenticated
+from convoy.errors import ConvoyError, InvalidInput, Overloaded, Unauthenticated, UnsupportedEncoding
 from serve.api.answer_energy import answer_energy
 from serve.api.classification import Classes, best_classes
 from serve.api.classify_params import MAX_ID, ClassifyParams
 from serve.batching.results import Answer
 from serve.gateway.endpoints import Endpoint
 from serve.http.body import Send, read_body
+from serve.http.http1.head import join_fields
 from serve.http.json_documents import ENVELOPE_VALUES, load, parse_bounded
 from serve.telemetry.request_events import FAULT
 from serve.telemetry.request_timings import RequestTimings, stages_ms
@@ -125,9 +126,11 @@ def closing_error(status: int, reason: bytes) -> bytes:
 
 
 def error_headers(error: ConvoyError) -> Headers:
-    """The headers of an error: retry-after (RFC 9110, section 10.2.3) or www-authenticate (section 11.6.1)."""
+    """The headers of an error (RFC 9110): retry-after (10.2.3), accept-encoding (12.5.3) or www-authenticate (11.6.1)."""
     if isinstance(error, Overloaded):
         return [(b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s)))]
+    if isinstance(error, UnsupportedEncoding):
+        return [(b"accept-encoding", b"gzip, deflate")]
     return [(b"www-authenticate", b"Bearer")] if isinstance(error, Unauthenticated) else []
 
 
@@ -141,7 +144,7 @@ async def read_json(request: Request, limit: int, most_values: int = ENVELOPE_VA
 
     Raises InvalidInput or TooLarge.
     """
-    body = await read_body(dict(request.scope["headers"]), request.receive, limit)
+    body = await read_body(join_fields(request.scope["headers"]), request.receive, limit)
     return await parse_bounded(partial(load, body or b"{}"), body, most_values)
 
 

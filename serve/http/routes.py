@@ -26,10 +26,12 @@ from serve.cluster.service_discovery import ray_nodes, scrape_targets
 from serve.config.schema import Settings
 from serve.gateway.dataplane import DataPlane, log_fault
 from serve.gateway.repository import Repository, check_load, check_unload
+from serve.gateway.request_tracker import RequestTracker
 from serve.http.auth import Guard, Rights
 from serve.http.body import Message, Receive, Scope, Send
 from serve.http.dialects import DIALECTS
 from serve.http.experiment_routes import experiment_routes
+from serve.http.http1.head import join_fields
 from serve.http.openapi import openapi
 from serve.http.responses import REQUEST_ID, answer, error_headers, id_header, read_document, send_error
 from serve.http.web_page import page_routes
@@ -45,9 +47,10 @@ MIN_PROFILE_SECONDS, MAX_PROFILE_SECONDS = 0.1, 60.0
 class Routes:
     """Handlers of the cold routes. Model names may be percent-encoded; a version is digits."""
 
-    def __init__(self, plane: DataPlane, repository: Repository, settings: Settings) -> None:
+    def __init__(self, plane: DataPlane, repository: Repository, settings: Settings, requests: RequestTracker) -> None:
         self._plane = plane
         self._repository = repository
+        self._requests = requests
         self._settings = settings
         self._rights = Rights(plane.access)
 
@@ -166,8 +169,12 @@ class Routes:
 
     async def unknown_model(self, request: Request) -> Response:
         """Reached by an inference path only if the model does not serve; `_find` then raises the reason."""
-        endpoint = self._find(request)
-        raise NotFound(f"model {endpoint.name!r} has no such method")
+        try:
+            endpoint = self._find(request)
+            raise NotFound(f"model {endpoint.name!r} has no such method")
+        except Exception as error:
+            self._requests.count_unserved(request.path_params["name"], self._requests.protocol.code(error))
+            raise
 
     def _callable(self, request: Request, names: Iterable[str]) -> list[str]:
         return [name for name in names if self._rights.may_call(request, name)]
@@ -247,16 +254,20 @@ class Faults:
 
 def identify(scope: Scope) -> str:
     """The client's id of this request if a header can hold it, else a new one."""
-    request_id: str = dict(scope["headers"]).get(REQUEST_ID, b"").decode("latin-1")
+    request_id: str = join_fields(scope["headers"]).get(REQUEST_ID, b"").decode("latin-1")
     return request_id if id_header(request_id) else secrets.token_hex(8)
 
 
 def build_routes(
-    plane: DataPlane, repository: Repository, settings: Settings, experiments: Experiments | None = None
+    plane: DataPlane,
+    repository: Repository,
+    settings: Settings,
+    requests: RequestTracker,
+    experiments: Experiments | None = None,
 ) -> ASGIApp:
     """The ASGI application of the cold routes, with the check of API keys."""
     application = Starlette(
-        routes=cold_routes(plane, repository, settings, experiments),
+        routes=cold_routes(plane, repository, settings, requests, experiments),
         middleware=[Middleware(Faults)],
         exception_handlers={ConvoyError: convoy_error, HTTPException: http_error},
     )
@@ -264,10 +275,14 @@ def build_routes(
 
 
 def cold_routes(
-    plane: DataPlane, repository: Repository, settings: Settings, experiments: Experiments | None
+    plane: DataPlane,
+    repository: Repository,
+    settings: Settings,
+    requests: RequestTracker,
+    experiments: Experiments | None,
 ) -> list[BaseRoute]:
     """All cold routes. Starlette uses the first match, so `/v2/models/stats` precedes the routes of a model."""
-    handlers = Routes(plane, repository, settings)
+    handlers = Routes(plane, repository, settings, requests)
     model_routes = [
         Route(f"/v2/models/{{name}}{version}{tail}", handler, methods=methods)
         for version in ("", "/versions/{version}")

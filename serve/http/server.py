@@ -20,7 +20,8 @@ from serve.config.schema import Settings
 from serve.experiments.caller import ARM_HEADER
 from serve.gateway.dataplane import DataPlane
 from serve.gateway.repository import Repository
-from serve.http.app import HttpApp
+from serve.gateway.request_tracker import RequestTracker
+from serve.http.app import HTTP, HttpApp
 from serve.http.http1.connection import Connection, Listener
 from serve.http.request_headers import PRIORITY_HEADER, TIMEOUT_HEADER
 from serve.http.responses import REQUEST_ID
@@ -65,7 +66,9 @@ class HttpServer:
     ) -> None:
         """Raises ConfigError for a missing or invalid file of TLS."""
         listen = settings.listen
-        models = self.models = HttpApp(plane, metrics, build_routes(plane, repository, settings, experiments))
+        requests = RequestTracker(plane, metrics, HTTP)
+        routes = build_routes(plane, repository, settings, requests, experiments)
+        models = self.models = HttpApp(plane, requests, routes)
         app = allow_origins(models, listen.cors_origins) if listen.cors_origins else models
         self._shared = Listener(app, models, settings.limits)
         self._context = server_context(listen.tls) if listen.tls else None

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from convoy.errors import ConvoyError, DeadlineExceeded
+from models.images.headers import Probe
 from serve.batching.alarm import Alarm
 from serve.batching.deadline_queue import DEFAULT_PRIORITY, NEVER, Backlog
 from serve.batching.pace import SURPRISE, WEIGHT, Pace
@@ -38,22 +39,22 @@ FIRST_GUESS = {
 class Decodes(Protocol):
     """Decodes one image to rows or views. Thread-safe."""
 
-    def decode(self, image: Any, /) -> Any:
-        """Decodes. Blocks; raises InvalidInput or TooLarge."""
+    def probe(self, image: Any, /) -> Probe:
+        """What the header shows, in a few microseconds."""
         ...
 
-    def glance(self, image: Any, /) -> tuple[str, int]:
-        """Format and number of pixels from the header, in a few microseconds; ("", 0) when the header lacks them."""
+    def decode(self, image: Any, probe: Probe, /) -> Any:
+        """Decodes an image with this probe. Blocks; raises InvalidInput or TooLarge."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class DecodePlan:
-    """The images of a request, each with its format, its number of pixels and the expected seconds of decoding."""
+    """The images of a request, each with its probe and the expected seconds of decoding."""
 
     decoder: Decodes
     images: Sequence[Any]
-    sizes: list[tuple[str, int]]
+    probes: Sequence[Probe]
     seconds: list[float]
     turns: Turns
 
@@ -73,11 +74,12 @@ class DecodePool:
         self._lag = 0.0  # moving average: seconds from the end of a decode to its callback on the event loop
         self._paces: WeakKeyDictionary[Decodes, dict[str, Pace]] = WeakKeyDictionary()
 
-    def plan(self, decoder: Decodes, images: Sequence[Any], deadline: float, priority: int = 0) -> DecodePlan:
+    def plan(
+        self, decoder: Decodes, images: Sequence[Any], probes: Sequence[Probe], deadline: float, priority: int = 0
+    ) -> DecodePlan:
         """Estimates the decoding of these images. `deadline` in monotonic seconds; priority 0 means the default."""
-        sizes = [decoder.glance(image) for image in images]
-        seconds = [LEAST_SECONDS + self._pace(decoder, name).predict(pixels) for name, pixels in sizes]
-        return DecodePlan(decoder, images, sizes, seconds, Turns(priority or DEFAULT_PRIORITY, deadline))
+        seconds = [LEAST_SECONDS + self._pace(decoder, probe.name).predict(probe.pixels) for probe in probes]
+        return DecodePlan(decoder, images, probes, seconds, Turns(priority or DEFAULT_PRIORITY, deadline))
 
     def wait(self, plan: DecodePlan) -> float:
         """Seconds until the planned images would be decoded if they were queued now; 0 while a thread is free."""
@@ -145,7 +147,7 @@ class DecodePool:
         """Runs on a thread. Returns the decoded image or its error, the seconds that it took, and when it ended."""
         start = self._clock()
         try:
-            decoded = plan.decoder.decode(plan.images[number])
+            decoded = plan.decoder.decode(plan.images[number], plan.probes[number])
         except ConvoyError as error:
             decoded = error
         end = self._clock()
@@ -160,10 +162,10 @@ class DecodePool:
             self._busy[0] += seconds
             delay = min(self._clock() - end, SURPRISE * max(self._lag, LEAST_LAG_SECONDS))
             self._lag += WEIGHT * (delay - self._lag)
-            name, pixels = plan.sizes[number]
+            probe = plan.probes[number]
             # An image that was refused was not decoded, so its time says nothing about the pace.
-            if pixels and not isinstance(decoded, ConvoyError):
-                self._pace(plan.decoder, name).learn(pixels, max(0.0, seconds - LEAST_SECONDS))
+            if probe.pixels and not isinstance(decoded, ConvoyError):
+                self._pace(plan.decoder, probe.name).learn(probe.pixels, max(0.0, seconds - LEAST_SECONDS))
 
     def _forget(self, work: DecodeWork) -> None:
         if work in self._under_way:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from enum import Enum
 from typing import cast
@@ -25,6 +26,9 @@ from serve.http.http1.flow import Flow
 from serve.http.http1.head import END, BadRequest, Head, KnownHeads, parse_head, too_large
 from serve.http.http1.hot_request import HotRequest
 from serve.http.responses import INTERIM, LINGER_SECONDS, closing_error
+from serve.telemetry.request_events import FAULT
+
+log = logging.getLogger("convoy.http")
 
 PROBE_SECONDS = 0.02  # until the client's system answers a probe; `check_time` looks again
 TCP_CLOSE = 7  # a state in Linux' include/net/tcp_states.h: the client's system has reset the connection
@@ -138,6 +142,9 @@ class Connection(asyncio.Protocol):
                 data = self._read_body(data)
         except BadRequest as error:
             self._reject(error.status, error.reason)
+        except Exception:
+            log.exception("a request failed")
+            self._reject(500, FAULT.encode())
         else:
             if data:
                 self._hold(data)

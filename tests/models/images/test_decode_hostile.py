@@ -16,6 +16,7 @@ from PIL import Image
 
 from convoy.errors import ConvoyError, InvalidInput, TooLarge
 from models.images.decoder import Decoder
+from models.images.headers import Probe
 from models.images.resize import Pixels
 from tests.fuzz.images import complaint
 from tests.pictures import CROPPED, GREY, save, scene, small_files, variants
@@ -33,7 +34,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 def refused(body: bytes, decoder: Decoder | None = None) -> ConvoyError:
     with pytest.raises(ConvoyError) as caught:
         (decoder or Decoder(CROPPED)).decode(body)
-    assert type(caught.value) in (InvalidInput, TooLarge)
+    assert isinstance(caught.value, InvalidInput | TooLarge)
     return caught.value
 
 
@@ -44,12 +45,17 @@ def test_a_body_that_is_no_image_is_refused_with_the_list_of_formats(body: bytes
         assert name in message
 
 
-def outcome(decoder: Decoder, body: bytes) -> Pixels | str:
+def outcome(decoder: Decoder, body: bytes, probe: Probe | None = None) -> Pixels | str:
     """The image, or the message of the refusal."""
     try:
-        return decoder.decode(body)
+        return decoder.decode(body, probe)
     except (InvalidInput, TooLarge) as error:
         return str(error)
+
+
+def assert_same(first: Pixels | str, second: Pixels | str) -> None:
+    assert type(first) is type(second)
+    np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("name", small_files())
@@ -173,8 +179,8 @@ def test_damaged_files_give_an_image_or_a_plain_refusal(
         else:
             del body[position : position + len(data)]
     decoder = Decoder(GREY if grey else CROPPED, max_pixels=1_000_000)
-    decoder.is_small(bytes(body))
     result = outcome(decoder, bytes(body))
+    assert_same(outcome(decoder, bytes(body), decoder.probe(bytes(body))), result)
     assert result if isinstance(result, str) else result.shape == ((28, 28, 1) if grey else (56, 56, 3))
 
 
@@ -195,8 +201,9 @@ STARTS = [
 @given(start=st.sampled_from(STARTS), rest=st.binary(max_size=200))
 def test_arbitrary_bytes_give_a_plain_refusal(start: bytes, rest: bytes) -> None:
     decoder = Decoder(CROPPED, max_pixels=1_000_000)
-    assert decoder.is_small(start + rest) in (True, False)
-    assert len(outcome(decoder, start + rest)) > 0
+    body = start + rest
+    assert len(outcome(decoder, body)) > 0
+    assert_same(outcome(decoder, body, decoder.probe(body)), outcome(decoder, body))
 
 
 def test_a_hostile_file_does_not_affect_the_next_one() -> None:

@@ -112,7 +112,7 @@ def test_memoryviews_are_decoded_in_place() -> None:
     for body in variants().values():
         framed = memoryview(b"head" + body + b"tail")[4:-4]
         assert (decoder.decode(framed) == decoder.decode(body)).all()
-        assert decoder.is_small(framed) == decoder.is_small(body)
+        assert decoder.probe(framed).small == decoder.probe(body).small
 
 
 def test_threads_share_a_decoder() -> None:
@@ -128,10 +128,10 @@ def test_threads_share_a_decoder() -> None:
 def test_images_up_to_64_pixels_a_side_are_small_by_their_header() -> None:
     decoder = Decoder(GREY)
     for form in ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM"):
-        assert decoder.is_small(save(scene(64, 64), form)), form
-        assert not decoder.is_small(save(scene(65, 20), form)), form
-    assert decoder.is_small(b"") is True  # refused at once
-    assert not decoder.is_small(save(scene(20, 20), "PNG") + bytes(30_000))
+        assert decoder.probe(save(scene(64, 64), form)).small, form
+        assert not decoder.probe(save(scene(65, 20), form)).small, form
+    assert decoder.probe(b"").small is True  # refused at once
+    assert not decoder.probe(save(scene(20, 20), "PNG") + bytes(30_000)).small
 
 
 @pytest.mark.parametrize("wanted", [steps(2, 28, 28), steps(3, 28, 32), steps(1, 0, 0)])

@@ -16,6 +16,7 @@ from convoy.errors import Overloaded
 from models.artifact import BUNDLED, Artifact
 from models.engines.store.store import Store
 from models.images.decoder import Decoder
+from models.images.headers import Probe
 from models.images.jpeg import ImageBytes
 from models.images.resize import Pixels
 from serve.batching.batcher import Batcher
@@ -46,9 +47,9 @@ class CountingDecoder(Decoder):
 
     decoded = 0
 
-    def decode(self, body: ImageBytes) -> Pixels:
+    def decode(self, body: ImageBytes, probe: Probe | None = None) -> Pixels:
         self.decoded += 1
-        return super().decode(body)
+        return super().decode(body, probe)
 
 
 def with_full_queue(

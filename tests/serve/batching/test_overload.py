@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from convoy.errors import Cancelled, DeadlineExceeded, Overloaded
 from models.artifact import BUNDLED, Artifact
+from models.images.headers import Probe
 from serve.batching.batcher import Batcher
 from serve.batching.latency_curve import LatencyCurve
 from serve.batching.line import BatcherLimits
@@ -45,13 +46,10 @@ class TimedDecoder:
     def __init__(self, size: int, channels: int) -> None:
         self._row = np.zeros((size, size, channels), np.uint8)
 
-    def is_small(self, image: Any) -> bool:
-        return False
+    def probe(self, image: Any) -> Probe:
+        return Probe("JPEG", PIXELS, small=False)
 
-    def glance(self, image: Any) -> tuple[str, int]:
-        return "JPEG", PIXELS
-
-    def decode(self, image: Any) -> tuple[NDArray[np.uint8], float]:
+    def decode(self, image: Any, probe: Probe) -> tuple[NDArray[np.uint8], float]:
         return self._row, float(image)
 
     def stack(self, images: Any) -> NDArray[np.uint8]:

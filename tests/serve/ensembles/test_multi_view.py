@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from convoy.errors import InvalidInput, TooLarge
 from models.ensembles.views import View, arrange, looks_at
 from models.images.decoder import Decoded, Decoder
+from models.images.headers import Header
 from serve.ensembles.multi_view import Geometry, Views, ViewsDecoder
 from tests.pictures import CROPPED, GREY, WHOLE, flatten_colours, oriented, save, scene, steps, variants
 
@@ -34,9 +35,9 @@ def test_members_with_equal_inputs_share_their_rows_and_all_share_one_decode(mon
     decodes: list[str] = []
     opened = Decoder._open
 
-    def count(self: Decoder, name: str, body: bytes) -> Decoded:
+    def count(self: Decoder, name: str, body: bytes, header: Header | None) -> Decoded:
         decodes.append(name)
-        return opened(self, name, body)
+        return opened(self, name, body, header)
 
     monkeypatch.setattr(Decoder, "_open", count)
     decoder = ViewsDecoder([Geometry.of(CROPPED, ("ten_crops",)), *geometries()], PIXELS)
@@ -105,9 +106,9 @@ def test_invalid_and_oversized_images_are_refused_as_by_the_decoder() -> None:
 def test_only_small_images_with_few_small_views_stay_on_the_event_loop() -> None:
     small, large = save(scene(32, 32), "PNG"), save(scene(400, 300), "PNG")
     few = ViewsDecoder([Geometry.of(CIFAR, ("flip",))], PIXELS)
-    assert few.is_small(small)
-    assert few.is_small(np.zeros((32, 32, 3), np.uint8))
-    assert not few.is_small(large)
-    assert not few.is_small(np.zeros((300, 400, 3), np.uint8))
-    assert not ViewsDecoder([Geometry.of(CIFAR, ("googlenet_144",))], PIXELS).is_small(small)
-    assert not ViewsDecoder([Geometry.of(steps(3, 256, 224), ("identity",))], PIXELS).is_small(small)
+    assert few.probe(small).small
+    assert few.probe(np.zeros((32, 32, 3), np.uint8)).small
+    assert not few.probe(large).small
+    assert not few.probe(np.zeros((300, 400, 3), np.uint8)).small
+    assert not ViewsDecoder([Geometry.of(CIFAR, ("googlenet_144",))], PIXELS).probe(small).small
+    assert not ViewsDecoder([Geometry.of(steps(3, 256, 224), ("identity",))], PIXELS).probe(small).small

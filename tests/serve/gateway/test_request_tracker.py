@@ -11,8 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convoy.errors import Cancelled, DeadlineExceeded, EngineFailed, InvalidInput, Overloaded, QuotaExceeded
+from convoy.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    EngineFailed,
+    InvalidInput,
+    NotFound,
+    NotReady,
+    Overloaded,
+    QuotaExceeded,
+)
 from serve.config.schema import Limits
+from serve.gateway.availability import loading
 from serve.gateway.dataplane import DataPlane
 from serve.gateway.endpoints import Endpoint
 from serve.gateway.request_context import RequestContext
@@ -146,12 +156,60 @@ def test_a_request_that_ends_without_a_result_counts_as_a_fault(tmp_path: Path, 
 
 
 @PROTOCOLS
-def test_a_request_without_a_model_is_in_flight_but_not_recorded(tmp_path: Path, protocol: WireProtocol) -> None:
+def test_a_request_to_an_unknown_model_is_counted_without_its_name(tmp_path: Path, protocol: WireProtocol) -> None:
+    async def scenario() -> None:
+        tracked, error = Tracked(tmp_path, protocol), NotFound("no such model")
+        for name in ("typo", "another"):
+            with tracked.tracker.track(tracked.context(), name=name) as request:
+                assert tracked.plane.in_flight == 1
+                assert request.failed(error) is error
+        labels = {"protocol": protocol.name, "code": protocol.code_of(error), "model": "", "version": ""}
+        assert tracked.values(REQUESTS) == {frozenset(labels.items()): 2}
+        assert tracked.plane.in_flight == 0
+        assert tracked.events == []
+
+    run(scenario)
+
+
+@PROTOCOLS
+def test_a_declared_model_that_does_not_serve_is_counted_under_its_name(tmp_path: Path, protocol: WireProtocol) -> None:
+    async def scenario() -> None:
+        tracked, error = Tracked(tmp_path, protocol), NotReady("being loaded")
+        tracked.plane.absences = lambda: {"absent": loading("absent")}
+        with tracked.tracker.track(tracked.context(), name="absent") as request:
+            request.failed(error)
+        labels = {"protocol": protocol.name, "code": protocol.code_of(error), "model": "absent", "version": ""}
+        assert tracked.values(REQUESTS) == {frozenset(labels.items()): 1}
+
+    run(scenario)
+
+
+@PROTOCOLS
+def test_a_failed_log_or_trace_changes_no_request(
+    tmp_path: Path, protocol: WireProtocol, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(event: RequestEvent) -> None:
+        raise OSError("disk full")
+
     async def scenario() -> None:
         tracked = Tracked(tmp_path, protocol)
-        with tracked.tracker.track(tracked.context()):
-            assert tracked.plane.in_flight == 1
-        assert tracked.plane.in_flight == 0
-        assert (tracked.events, tracked.values(REQUESTS)) == ([], {})
+        tracked.plane.observers[:] = [fail]
+        with tracked.tracker.track(tracked.context(), tracked.endpoint) as request:
+            request.answered()
+        assert [dict(key)["code"] for key in tracked.values(REQUESTS)] == [protocol.answered]
+
+    with caplog.at_level(logging.ERROR, "convoy"):
+        run(scenario)
+    assert "disk full" in caplog.text
+
+
+@PROTOCOLS
+def test_an_error_that_could_not_be_sent_counts_as_a_fault(tmp_path: Path, protocol: WireProtocol) -> None:
+    async def scenario() -> None:
+        tracked = Tracked(tmp_path, protocol)
+        with tracked.tracker.track(tracked.context(), tracked.endpoint) as request:
+            request.failed(InvalidInput("no image"))
+            request.lost()
+        assert [(event.code, event.error) for event in tracked.events] == [(protocol.fault, FAULT)]
 
     run(scenario)

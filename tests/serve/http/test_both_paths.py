@@ -6,6 +6,7 @@ import base64
 import gzip
 import re
 import socket
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -23,6 +24,7 @@ DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
 CLASSIFY, PREDICT, TORCHSERVE = f"/v1/models/{MODEL}/classify", f"/v1/models/{MODEL}:predict", f"/predictions/{MODEL}"
 INFER, TENSOR = f"/v2/models/{MODEL}/infer", f"/v2/models/{MODEL}-tensor/infer"
 JSON = {"content-type": "application/json"}
+DEEP = 1000
 PIXELS = np.linspace(0, 1, 32 * 32, dtype=np.float32).reshape(1, 1, 32, 32)
 
 
@@ -75,6 +77,8 @@ CASES = {
     "an impossible shape": Case(TENSOR, orjson.dumps(tensor_json(shape=[1, 3, 32, 32])), JSON, status=400),
     "a tensor that is cut off": Case(TENSOR, SHORT[1], SHORT[0], status=400),
     "a length that is no number": Case(TENSOR, BINARY[1], {"inference-header-content-length": "9" * 5000}, status=400),
+    "a deep list of pixels": Case(PREDICT, b'{"instances":' + b"[" * DEEP + b"0" + b"]" * DEEP + b"}", JSON, status=400),
+    "a deep object": Case(PREDICT, b'{"instances":[' + b'{"b64":' * DEEP + b"0" + b"}" * DEEP + b"]}", JSON, status=400),
     "a priority that is no number": Case(CLASSIFY, DIGIT, {"x-request-priority": "first"}, status=400),
     "a time limit that has passed": Case(CLASSIFY, DIGIT, {"x-request-timeout-ms": "0"}, status=504),
     "an id that is too long": Case(CLASSIFY, DIGIT, {"x-request-id": "x" * 500}, status=400),
@@ -125,7 +129,28 @@ def compressed(case: Case) -> bytes:
     return head(case, f"POST {case.path} HTTP/1.1", *fields) + body
 
 
-WAYS = (in_chunks, expecting, of_a_script, old, absolute, compressed)
+def compressed_in_parts(case: Case) -> bytes:
+    middle = len(case.body) // 2
+    body = gzip.compress(case.body[:middle]) + gzip.compress(case.body[middle:])
+    fields = (f"content-length: {len(body)}", "content-encoding: X-GZip, identity")
+    return head(case, f"POST {case.path} HTTP/1.1", *fields) + body
+
+
+def compressed_twice(case: Case) -> bytes:
+    deflater = zlib.compressobj(wbits=-15)
+    body = gzip.compress(deflater.compress(case.body) + deflater.flush())
+    fields = (f"content-length: {len(body)}", "content-encoding: deflate", "content-encoding: gzip")
+    return head(case, f"POST {case.path} HTTP/1.1", *fields) + body
+
+
+def not_compressed(case: Case) -> bytes:
+    fields = (f"content-length: {len(case.body)}", "content-encoding:")
+    return head(case, f"POST {case.path} HTTP/1.1", *fields) + case.body
+
+
+WAYS = (
+    in_chunks, expecting, of_a_script, old, absolute, compressed, compressed_in_parts, compressed_twice, not_compressed,
+)  # fmt: skip
 CHANGES = re.compile(rb'("(receive|decode|queue|run|post|total)":)[\d.]+|("id":)"[0-9a-f]+-[0-9a-f]+"')
 
 

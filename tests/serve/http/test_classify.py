@@ -53,6 +53,35 @@ def test_options_are_the_same_in_a_query_a_form_and_json() -> None:
         assert (call.images, call.options) == ([b"png"], expected)
 
 
+@pytest.mark.parametrize("parameter", ["charset", "Charset ", "charset*", "charset*0"])
+@pytest.mark.parametrize(
+    "charset", ["undefined", "idna", "unicode_escape", "utf-16", '"undefined"', "utf-8''undefined"]
+)
+def test_a_form_is_utf_8_whatever_charset_it_names(parameter: str, charset: str) -> None:
+    kind = f"multipart/form-data; {parameter}={charset}; boundary=x".encode()
+    body = form({"id": "mine", "unit": "\\ud800 é"})
+    call = parse(body, kind)
+    assert (call.options.id, call.fields["unit"]) == ("mine", "\\ud800 é")
+    assert parse(body, f'multipart/form-data; boundary="x";{parameter}={charset}'.encode()).fields == call.fields
+
+
+def test_a_form_that_is_cut_off_is_refused() -> None:
+    """The parser would leave out the file that is cut off, and the answer would lack an image."""
+    file = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\npng\r\n'
+    body = file * 2 + b"--x--"
+    kind = b"multipart/form-data; boundary=x"
+    assert parse(body, kind).images == [b"png"] * 2
+    for end in range(len(body)):
+        with pytest.raises(InvalidInput):
+            parse(body[:end], kind)
+
+
+def test_a_defect_of_a_form_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(InvalidInput, match="malformed form"):
+        parse(b"--x\nContent", b"multipart/form-data; boundary=x")
+    assert caplog.records == []
+
+
 def test_the_body_overrides_the_query_and_the_query_the_headers() -> None:
     body = orjson.dumps({"images": [], "top_k": 2})
     assert parse(body, b"application/json", b"top_k=9&id=query", x_request_id=b"header").options == ClassifyParams(

@@ -21,7 +21,9 @@ from convoy.protos import open_inference_pb2 as inference_pb
 from convoy.protos.classifier_pb2_grpc import ClassifierStub
 from models.artifact import BUNDLED
 from serve.config.schema import Settings
+from serve.gateway.request_tracker import RequestTracker
 from serve.grpc.server import INFERENCE
+from serve.http.app import HTTP
 from serve.http.auth import OPEN, OPEN_FOLDERS
 from serve.http.experiment_routes import experiment_routes
 from serve.http.routes import cold_routes
@@ -91,7 +93,8 @@ def concrete(path: str) -> str:
 def cold(gateway: Serving) -> list[tuple[str, str]]:
     """Methods and paths of the cold routes."""
     found = []
-    for route in cold_routes(gateway.plane, gateway.repository, Settings(), None):
+    tracker = RequestTracker(gateway.plane, gateway.metrics, HTTP)
+    for route in cold_routes(gateway.plane, gateway.repository, Settings(), tracker, None):
         assert isinstance(route, Route | Mount)
         if isinstance(route, Route):
             found += [(method, route.path) for method in route.methods or () if method != "HEAD"]

@@ -19,12 +19,19 @@ from PIL import Image
 
 from convoy.errors import DeadlineExceeded, InvalidInput
 from models.images.decoder import Decoder
+from models.images.headers import Probe
 from models.images.resize import Pixels
-from serve.images.decode_pool import DecodePool
+from serve.images.decode_pool import DecodePlan, DecodePool, Decodes
 from serve.telemetry.mmap_store import Values
 from tests.pictures import CROPPED, save, scene
 from tests.serve.listeners import StartGateway
 from tests.waiting import until
+
+
+def planned(
+    pool: DecodePool, decoder: Decodes, images: Sequence[bytes], deadline: float, priority: int = 0
+) -> DecodePlan:
+    return pool.plan(decoder, images, [decoder.probe(image) for image in images], deadline, priority)
 
 
 def decode(bodies: Sequence[bytes]) -> tuple[list[Pixels], Values]:
@@ -32,7 +39,7 @@ def decode(bodies: Sequence[bytes]) -> tuple[list[Pixels], Values]:
 
     async def scenario() -> list[Pixels]:
         pool = DecodePool(2, busy)
-        return await pool.finish(pool.start(pool.plan(Decoder(CROPPED), bodies, time.monotonic() + 60)))
+        return await pool.finish(pool.start(planned(pool, Decoder(CROPPED), bodies, time.monotonic() + 60)))
 
     return asyncio.run(scenario()), busy
 
@@ -60,10 +67,10 @@ class GatedDecoder:
         self.begun: list[bytes] = []
         self.gate = threading.Semaphore(0)
 
-    def glance(self, image: bytes) -> tuple[str, int]:
-        return "JPEG", 1000
+    def probe(self, image: bytes) -> Probe:
+        return Probe("JPEG", 1000, small=False)
 
-    def decode(self, image: bytes) -> bytes:
+    def decode(self, image: bytes, probe: Probe) -> bytes:
         self.begun.append(image)
         assert self.gate.acquire(timeout=30)
         return image
@@ -74,7 +81,7 @@ def test_the_most_urgent_image_is_decoded_next_and_cancelled_ones_never() -> Non
         decoder, pool, now = GatedDecoder(), DecodePool(1, np.zeros(1)), time.monotonic()
 
         def begin(images: list[bytes], deadline: float, priority: int = 0) -> asyncio.Task[list[bytes]]:
-            works = pool.start(pool.plan(decoder, images, now + deadline, priority))
+            works = pool.start(planned(pool, decoder, images, now + deadline, priority))
             return asyncio.ensure_future(pool.finish(works))
 
         first = begin([b"first"], 60)
@@ -100,9 +107,9 @@ def test_the_most_urgent_image_is_decoded_next_and_cancelled_ones_never() -> Non
 def test_a_request_expires_at_its_deadline_even_if_no_thread_is_free() -> None:
     async def scenario() -> None:
         decoder, pool = GatedDecoder(), DecodePool(1, np.zeros(1))
-        stuck = pool.start(pool.plan(decoder, [b"stuck"], time.monotonic() + 60))
+        stuck = pool.start(planned(pool, decoder, [b"stuck"], time.monotonic() + 60))
         await asyncio.to_thread(until, lambda: decoder.begun)
-        waiting = pool.start(pool.plan(decoder, [b"waits"] * 3, time.monotonic() + 0.02))
+        waiting = pool.start(planned(pool, decoder, [b"waits"] * 3, time.monotonic() + 0.02))
         with pytest.raises(DeadlineExceeded):
             await pool.finish(waiting)
         decoder.gate.release()
@@ -117,17 +124,17 @@ def test_the_first_damaged_image_ends_the_request() -> None:
     """Its later images are not decoded."""
 
     class Damaged(GatedDecoder):
-        def decode(self, image: bytes) -> bytes:
+        def decode(self, image: bytes, probe: Probe) -> bytes:
             self.begun.append(image)
             raise InvalidInput("damaged")
 
     async def scenario() -> None:
         decoder, pool = Damaged(), DecodePool(1, np.zeros(1))
         busy = GatedDecoder()
-        running = pool.start(pool.plan(busy, [b"running"], time.monotonic() + 60))
+        running = pool.start(planned(pool, busy, [b"running"], time.monotonic() + 60))
         await asyncio.to_thread(until, lambda: busy.begun)
-        works = pool.start(pool.plan(decoder, [b"1", b"2"], time.monotonic() + 60))
-        between = pool.start(pool.plan(busy, [b"between"], time.monotonic() + 60, priority=9))
+        works = pool.start(planned(pool, decoder, [b"1", b"2"], time.monotonic() + 60))
+        between = pool.start(planned(pool, busy, [b"between"], time.monotonic() + 60, priority=9))
         busy.gate.release(2)
         with pytest.raises(InvalidInput, match=r"^image 0: damaged"):
             await pool.finish(works)
@@ -174,10 +181,10 @@ def test_a_header_with_a_huge_size_does_not_delay_other_images() -> None:
         pool, decoder = DecodePool(1, np.zeros(1)), Decoder(CROPPED)
         bomb = struct.pack(">8sI4sIIBBBBBI", b"\x89PNG\r\n\x1a\n", 13, b"IHDR", 2**31 - 1, 2**31 - 1, 8, 2, 0, 0, 0, 0)
         photo, deadline = save(scene(300, 300), "JPEG"), time.monotonic() + 30
-        works = [pool.start(pool.plan(decoder, [body], deadline)) for body in (photo, bomb, photo, photo)]
+        works = [pool.start(planned(pool, decoder, [body], deadline)) for body in (photo, bomb, photo, photo)]
         results = await asyncio.gather(*(pool.finish(work) for work in works), return_exceptions=True)
         assert [isinstance(result, Exception) for result in results] == [False, True, False, False]
-        assert pool.wait(pool.plan(decoder, [photo] * 3, deadline)) == 0.0
+        assert pool.wait(planned(pool, decoder, [photo] * 3, deadline)) == 0.0
         assert pool._backlog.total == 0.0
         pool.close()
 
@@ -190,12 +197,12 @@ def test_refused_images_do_not_change_the_estimates() -> None:
         image = save(scene(600, 600), "PNG")
         deadline = time.monotonic() + 60
         for body in [image] * 5:
-            await pool.finish(pool.start(pool.plan(decoder, [body], deadline)))
-        (before,) = pool.plan(decoder, [image], deadline).seconds
+            await pool.finish(pool.start(planned(pool, decoder, [body], deadline)))
+        (before,) = planned(pool, decoder, [image], deadline).seconds
         for _ in range(20):
             with pytest.raises(InvalidInput):
-                await pool.finish(pool.start(pool.plan(decoder, [image[:200]], deadline)))
-        assert pool.plan(decoder, [image], deadline).seconds == [before]
+                await pool.finish(pool.start(planned(pool, decoder, [image[:200]], deadline)))
+        assert planned(pool, decoder, [image], deadline).seconds == [before]
         pool.close()
 
     asyncio.run(scenario())

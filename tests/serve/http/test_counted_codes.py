@@ -1,0 +1,231 @@
+"""The code that a client gets is the one that is counted, wherever on its way a request fails. The same over both protocols."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import orjson
+import pytest
+
+from convoy.protos import classifier_pb2 as classifier_pb
+from convoy.protos import open_inference_pb2 as inference_pb
+from convoy.protos.classifier_pb2_grpc import ClassifierStub
+from convoy.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from models.artifact import BUNDLED
+from serve.http.http1.head import MAX_PLAIN_BYTES
+from serve.http.responses import response_head
+from serve.telemetry.definitions import REQUESTS
+from serve.telemetry.exposition import total
+from serve.telemetry.mmap_store import read_files
+from tests.artifacts import write_artifact
+from tests.serve.listeners import Serving, StartGateway
+from tests.waiting import until
+
+MODEL = "lenet5-mnist"
+BROKEN = "broken"  # declared, and cannot be loaded
+DIGIT = (BUNDLED / "samples" / "mnist-0-7.png").read_bytes()
+TENSOR = orjson.dumps(
+    {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 28, 28, 1], "data": [0] * 28 * 28}]}
+)
+JSON = {"content-type": "application/json"}
+FAULT = {"error": "internal error; the server's log has it"}
+LARGE = bytes(MAX_PLAIN_BYTES + 1)  # beside the hot path
+Series = tuple[str, str, str, str]  # model, version, protocol, code
+
+
+@pytest.fixture(scope="module")
+def gateway(start_gateway: StartGateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    folder = write_artifact(tmp_path_factory.mktemp("artifacts") / BROKEN, BROKEN)
+    for file in folder.glob("*.onnx"):
+        file.write_bytes(b"damaged")
+    models = [{"name": MODEL, "cache_mb": 0}, {"name": BROKEN, "artifact": str(folder)}]
+    with start_gateway(models=models) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def channel(gateway: Serving) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(gateway.grpc.removeprefix("grpc://")) as channel:
+        yield channel
+
+
+def counted(gateway: Serving) -> Counter[Series]:
+    rows = total(read_files(gateway.metrics.folder))[REQUESTS.name].items()
+    series: Counter[Series] = Counter()
+    for key, values in rows:
+        labels = dict(key)
+        if values[0]:
+            series[labels["model"], labels["version"], labels["protocol"], labels["code"]] = int(values[0])
+    return series
+
+
+def fail(*arguments: Any, **options: Any) -> Any:
+    raise RuntimeError("secret")
+
+
+@contextlib.contextmanager
+def counts(gateway: Serving, *expected: Series) -> Iterator[None]:
+    """Expects these requests to be counted in the block, and no others."""
+    before = counted(gateway)
+    yield
+    until(lambda: counted(gateway) - before == Counter(expected))
+
+
+# Functions on the way of a request, from the first to the last.
+STAGES = {
+    "headers": ("serve.http.app.apply_headers",),
+    "admission": ("serve.gateway.dataplane.DataPlane.check_room", "serve.batching.batcher.Batcher.admit"),
+    "parsing": ("serve.http.classify.ClassifyCall",),
+    "probing": ("models.images.decoder.Decoder.probe",),
+    "decoding": ("models.images.decoder.read_png",),
+    "queueing": ("serve.batching.batcher.Batcher.submit",),
+    "ranking": ("serve.http.responses.best_classes",),
+    "rendering": ("serve.http.responses.stages_ms",),
+    "compression": ("serve.http.compression.compress",),
+    "heads": ("serve.http.http1.hot_request.response_head", "serve.http.http1.asgi_cycle.response_head"),
+}
+BODIES = {"hot": DIGIT, "large": DIGIT + LARGE}
+
+
+def fail_but_for_faults(status: int, headers: Any) -> bytes:
+    return response_head(status, headers) if status == 500 else fail()
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_fault_over_http_is_counted_as_it_is_answered(
+    gateway: Serving, monkeypatch: pytest.MonkeyPatch, stage: str, body: str
+) -> None:
+    for function in STAGES[stage]:
+        monkeypatch.setattr(function, fail_but_for_faults if stage == "heads" else fail)
+    # `read_png` runs where errors of decoders are refusals: an image may cause any error in them.
+    code = "400" if stage == "decoding" else "500"
+    with counts(gateway, (MODEL, "1", "http", code)):
+        url = f"{gateway.http}/v1/models/{MODEL}/classify"
+        answer = httpx.post(url, content=BODIES[body], headers={"accept-encoding": "gzip"})
+        assert (str(answer.status_code), answer.headers["content-type"]) == (code, "application/json")
+        assert code == "400" or answer.json() == FAULT
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_a_fault_after_the_answer_does_not_change_its_code(
+    gateway: Serving, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    monkeypatch.setattr("serve.telemetry.recorder.ModelRecorder.request", fail)
+    with counts(gateway, (MODEL, "1", "http", "200")):
+        answer = httpx.post(f"{gateway.http}/v1/models/{MODEL}/classify", content=BODIES[body])
+        assert answer.status_code == 200
+
+
+def test_an_error_that_cannot_be_sent_is_counted_as_a_fault(gateway: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.http.app.error_response", fail)
+    for body in (b"no image", bytes(MAX_PLAIN_BYTES + 1)):
+        with counts(gateway, (MODEL, "1", "http", "500")):
+            answer = httpx.post(f"{gateway.http}/v1/models/{MODEL}/classify", content=body)
+            assert (answer.status_code, answer.json()) == (500, FAULT)
+
+
+def test_a_fault_while_a_head_is_read_is_answered(gateway: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.http.http1.connection.parse_head", fail)
+    answer = httpx.get(f"{gateway.http}/v2", headers={"x-unseen": "1"})
+    assert (answer.status_code, answer.json()) == (500, FAULT)
+
+
+def grpc_code(call: Callable[[], Any]) -> str:
+    try:
+        call()
+    except grpc.RpcError as error:
+        return str(error.code().name)
+    return "OK"
+
+
+def infer_request(model: str = MODEL, version: str = "") -> inference_pb.ModelInferRequest:
+    request = inference_pb.ModelInferRequest(model_name=model, model_version=version)
+    request.inputs.add(name="image", datatype="UINT8", shape=[1, 28, 28, 1])
+    request.raw_input_contents.append(np.zeros(28 * 28, np.uint8).tobytes())
+    return request
+
+
+GRPC_STAGES = {
+    "lookup": "serve.gateway.dataplane.DataPlane.find",
+    "parsing": "serve.grpc.inference.parse_message",
+    "options": "serve.grpc.classifier.parse_params",
+    "admission": "serve.batching.batcher.Batcher.admit",
+    "queueing": "serve.batching.batcher.Batcher.submit",
+    "ranking": "serve.grpc.classifier.best_classes",
+    "rendering": "serve.grpc.inference.render_message",
+    "recording": "serve.telemetry.recorder.ModelRecorder.request",
+}
+
+
+@pytest.mark.parametrize("stage", GRPC_STAGES)
+def test_a_fault_over_grpc_is_counted_as_it_is_answered(
+    gateway: Serving, channel: grpc.Channel, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    monkeypatch.setattr(GRPC_STAGES[stage], fail)
+    classifier, inference = ClassifierStub(channel), GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
+    before = counted(gateway)
+    image = classifier_pb.ClassifyRequest(model=MODEL, images=[DIGIT])
+    codes = [grpc_code(lambda: classifier.Classify(image)), grpc_code(lambda: inference.ModelInfer(infer_request()))]
+    assert "INTERNAL" in codes
+    model, version = (MODEL, "1") if stage != "lookup" else (MODEL, "")
+    expected = Counter((model, version, "grpc", code) for code in codes)
+    until(lambda: counted(gateway) - before == expected)
+
+
+def test_a_failed_log_changes_no_answer(gateway: Serving, channel: grpc.Channel) -> None:
+    inference = GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
+    gateway.plane.observers.append(fail)
+    try:
+        with counts(gateway, (MODEL, "1", "grpc", "OK"), (MODEL, "1", "http", "200")):
+            assert grpc_code(lambda: inference.ModelInfer(infer_request())) == "OK"
+            assert httpx.post(f"{gateway.http}/predictions/{MODEL}", content=DIGIT).status_code == 200
+    finally:
+        gateway.plane.observers.clear()
+
+
+PATHS = (
+    "/v1/models/{}/classify", "/v1/models/{}:predict", "/predictions/{}", "/v2/models/{}/infer",
+    "/v1/models/{}/versions/7/classify", "/v2/models/{}/versions/7/infer",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_unknown_models_share_one_series(gateway: Serving, path: str) -> None:
+    with counts(gateway, *[("", "", "http", "404")] * 3):
+        for name in ("typo", "lenet5%2Dmnists", "%22%7B"):
+            assert httpx.post(gateway.http + path.format(name), content=DIGIT).status_code == 404
+
+
+def test_only_requests_for_inference_are_counted(gateway: Serving) -> None:
+    with counts(gateway):
+        for path in ("/v2/models/typo", "/v1/models/typo", "/nowhere", "/v2/models/typo/infer"):
+            assert httpx.get(gateway.http + path).status_code in (404, 405)
+
+
+def test_other_models_over_grpc_are_counted(gateway: Serving, channel: grpc.Channel) -> None:
+    classifier, inference = ClassifierStub(channel), GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
+    with counts(gateway, *[("", "", "grpc", "NOT_FOUND")] * 4):
+        for name in ("typo", ""):
+            assert grpc_code(partial(inference.ModelInfer, infer_request(name))) == "NOT_FOUND"
+            image = classifier_pb.ClassifyRequest(model=name, images=[DIGIT])
+            assert grpc_code(partial(classifier.Classify, image)) == "NOT_FOUND"
+    with counts(gateway, (MODEL, "", "grpc", "NOT_FOUND")):
+        assert grpc_code(lambda: inference.ModelInfer(infer_request(MODEL, "7"))) == "NOT_FOUND"
+    with counts(gateway, (BROKEN, "", "grpc", "UNAVAILABLE")):
+        assert grpc_code(lambda: inference.ModelInfer(infer_request(BROKEN))) == "UNAVAILABLE"
+
+
+def test_a_model_that_does_not_serve_is_counted_under_its_name(gateway: Serving) -> None:
+    with counts(gateway, (BROKEN, "", "http", "503"), (f"{BROKEN}-tensor", "", "http", "503")):
+        for name in (BROKEN, f"{BROKEN}-tensor"):
+            assert httpx.post(f"{gateway.http}/v2/models/{name}/infer", content=TENSOR, headers=JSON).status_code == 503
+    with counts(gateway, (MODEL, "", "http", "404")):
+        assert httpx.post(f"{gateway.http}/v2/models/{MODEL}/versions/7/infer", content=TENSOR).status_code == 404
