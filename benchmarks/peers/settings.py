@@ -121,12 +121,6 @@ TRITON = Tuning(
             Setting(
                 "http-thread-count", 8, "its default", f"{_TRITON_DOCS}customization_guide/inference_protocols.html"
             ),
-            Setting(
-                "grpc-infer-thread-count",
-                2,
-                "its default",
-                f"{_TRITON_DOCS}customization_guide/inference_protocols.html",
-            ),
         ),
         "engine": (Setting("intra_op_num_threads", 1, "one core per instance", _TRITON_OPTIMIZATION),),
     },

@@ -27,10 +27,11 @@ def command(
     environment: Path, repository: Path, ports: tuple[int, int, int]
 ) -> tuple[Sequence[str | Path], dict[str, str]]:
     """The command that serves the repository, which is written, on these ports of HTTP, gRPC and metrics; and its variables."""
-    write_repository(repository)
     site, libraries = subprocess.run(
         [environment / "bin" / "python", "-c", PATHS], capture_output=True, text=True, check=True
     ).stdout.split()
+    root = Path(__file__).resolve().parents[2]
+    write_repository(repository, [str(root), site])
     triton = Path(site) / "pytriton" / "tritonserver"
     options: dict[str, Value] = {
         "model-repository": str(repository),
@@ -44,21 +45,21 @@ def command(
         **TRITON.options("command"),
     }
     arguments = [f"--{name}={value}" for name, value in options.items()]
-    root = Path(__file__).resolve().parents[2]
-    variables = {
-        "PYTHONPATH": f"{root}:{site}",
-        "LD_LIBRARY_PATH": f"{triton / 'external_libs'}:{triton / 'lib'}:{libraries}",
-    }
-    return [triton / "bin" / "tritonserver", *arguments], variables
+    return [triton / "bin" / "tritonserver", *arguments], {"LD_LIBRARY_PATH": libraries}
 
 
-def write_repository(repository: Path) -> None:
-    """Writes the configuration and the code of both models."""
+def write_repository(repository: Path, paths: Sequence[str]) -> None:
+    """Writes the configuration and the code of both models, which imports from `paths`: the backend ignores PYTHONPATH."""
     for name, (model, inputs, outputs) in MODELS.items():
         version = repository / name / "1"
         version.mkdir(parents=True, exist_ok=True)
-        code = f"from benchmarks.peers.triton_app import {model} as TritonPythonModel  # noqa: F401\n"
-        (version / "model.py").write_text(code)
+        code = (
+            "import sys",
+            f"sys.path[:0] = {list(paths)!r}",
+            f"from benchmarks.peers.triton_app import {model} as TritonPythonModel",
+            "",
+        )
+        (version / "model.py").write_text("\n".join(code))
         (repository / name / "config.pbtxt").write_text(_config(name, inputs, outputs))
 
 

@@ -26,11 +26,11 @@ def test_flags_become_environment_variables() -> None:
 
 
 def test_triton_gets_two_instances_that_batch_without_a_cache(tmp_path: Path) -> None:
-    write_repository(tmp_path)
+    write_repository(tmp_path, ["/code"])
     assert TRITON.row == "Triton, Python backend, two instances"
     for model in ("image", "tensor"):
         config = (tmp_path / model / "config.pbtxt").read_text()
         assert "instance_group [{ kind: KIND_CPU count: 2 }]" in config
         assert "dynamic_batching {" in config
         assert "response_cache { enable: false }" in config
-        assert (tmp_path / model / "1" / "model.py").exists()
+        assert "sys.path[:0] = ['/code']" in (tmp_path / model / "1" / "model.py").read_text()
