@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from benchmarks.server import tree_cpu_seconds
 TURNS = 3
 WARM_SECONDS = 2.0
 CLIENTS = 4  # connections of h2load; the calls in flight are spread over them
-PROBE_REQUESTS = 500
+WARM_REQUESTS = 500  # of h2load
 LIMIT, RAW = "limit: bare uvicorn", "limit: raw protocol"
 
 Row = dict[str, Any]
@@ -53,7 +53,7 @@ def over_http(url: str, payload: Payload) -> Drive:
 
 def over_grpc(url: str, message: Path) -> Drive:
     """A load with h2load."""
-    return partial(_over_grpc, url, message)
+    return _OverGrpc(url, message)
 
 
 def in_turns(
@@ -105,10 +105,17 @@ def _over_http(url: str, payload: Payload, in_flight: int, seconds: float) -> Lo
     return wrk(url, payload.body, in_flight, seconds, payload.headers, warm_up=False)
 
 
-def _over_grpc(url: str, message: Path, in_flight: int, seconds: float) -> Load:
-    """h2load takes a number of requests, so a short run finds the rate first. The seconds are then approximate."""
-    clients = min(CLIENTS, in_flight)
-    run = partial(h2load, url, message, clients, in_flight // clients, warm_up=False)
-    rate = run(PROBE_REQUESTS).rps
-    load = run(max(PROBE_REQUESTS, round(rate * seconds)))
-    return replace(load, requests=load.requests + PROBE_REQUESTS)  # the CPU time covers both runs
+class _OverGrpc:
+    """h2load takes a number of requests, so the first call for a number in flight, the warm-up, finds the rate."""
+
+    def __init__(self, url: str, message: Path) -> None:
+        self._url, self._message = url, message
+        self._rates: dict[int, float] = {}
+
+    def __call__(self, in_flight: int, seconds: float) -> Load:
+        clients = min(CLIENTS, in_flight)
+        rate = self._rates.get(in_flight)
+        requests = WARM_REQUESTS if rate is None else max(WARM_REQUESTS, round(rate * seconds))
+        load = h2load(self._url, self._message, clients, in_flight // clients, requests, warm_up=False)
+        self._rates[in_flight] = load.rps
+        return load

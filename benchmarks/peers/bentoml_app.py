@@ -1,6 +1,6 @@
 """BentoML with the image as the raw body. `bentoml serve benchmarks.peers.bentoml_app:Classifier`, in BentoML's environment.
 
-BENCH_SETTINGS (JSON) has the options of the service and of its traffic.
+BENCH_SETTINGS (JSON) has the options of the service, of its traffic and of its access log.
 """
 
 import json
@@ -21,7 +21,7 @@ SETTINGS: dict[str, dict[str, Any]] = json.loads(os.environ["BENCH_SETTINGS"])
 app = Starlette()
 
 
-@bentoml.service(traffic=SETTINGS["traffic"], **SETTINGS["service"])
+@bentoml.service(traffic=SETTINGS["traffic"], logging={"access": SETTINGS["logging.access"]}, **SETTINGS["service"])
 @bentoml.asgi_app(app)
 class Classifier:
     def __init__(self) -> None:

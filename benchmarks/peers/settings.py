@@ -136,6 +136,7 @@ BENTOML = Tuning(
             Setting("workers", 2, "one process per core", f"{_BENTO_DOCS}build-with-bentoml/parallelize-requests.html"),
         ),
         "traffic": (Setting("timeout", 60, "no request is cut off", _BENTO_SERVICE),),
+        "logging.access": (Setting("enabled", False, "no log line per request", _BENTO_SERVICE),),
         "engine": (Setting("intra_op_num_threads", 1, "one core per worker", _BENTO_SERVICE),),
     },
 )
