@@ -142,6 +142,7 @@ BENTOML = Tuning(
 )
 
 _LIT_DOCS = "https://lightning.ai/docs/litserve/"
+_LIT_SERVER = "litserve 0.2.19, litserve/server.py"
 
 LITSERVE = Tuning(
     "LitServe, tuned",
@@ -156,11 +157,11 @@ LITSERVE = Tuning(
                 "fast_queue",
                 True,
                 "ZeroMQ instead of a queue of multiprocessing",
-                f"{_LIT_DOCS}api-reference/litserver",
+                _LIT_SERVER,
             ),
             Setting("timeout", 60, "no request is cut off", f"{_LIT_DOCS}api-reference/litserver"),
         ),
-        "run": (Setting("num_api_servers", 1, "HTTP in one process", f"{_LIT_DOCS}api-reference/litserver"),),
+        "run": (Setting("num_api_servers", 1, "HTTP in one process", _LIT_SERVER),),
         "engine": (Setting("intra_op_num_threads", 1, "one core per worker", f"{_LIT_DOCS}api-reference/litserver"),),
     },
 )
@@ -171,7 +172,7 @@ GRANIAN = Tuning(
     "limit: granian",
     {
         "command": (
-            Setting("interface", "rsgi", "faster than ASGI, its makers say", _GRANIAN_README),
+            Setting("interface", "rsgi", "its own interface, without the work of ASGI", _GRANIAN_README),
             Setting("workers", 1, "one Python process, as the other limits", _GRANIAN_README),
             Setting("loop", "uvloop", "as the other limits", _GRANIAN_README),
             Setting("runtime-mode", "st", "more efficient with few processes, its makers say", _GRANIAN_README),
