@@ -19,12 +19,13 @@ WARM_SECONDS = 2
 
 @dataclass(frozen=True)
 class Load:
-    """What a client measured: requests per second, latency quantiles, and the number of answers that were not a success."""
+    """What a client measured: requests per second, latency quantiles, the number of failures, and that of all requests."""
 
     rps: float
     p50_ms: float
     p99_ms: float
     failed: int
+    requests: int = 0
 
 
 def wrk(
@@ -64,11 +65,11 @@ def wrk(
 
     if warm_up:
         run(WARM_SECONDS)
-    rps, p50, p99, status, errors = re.findall(r"RESULT (\S+) (\S+) (\S+) (\d+) (\d+)", run(seconds))[0]
-    return Load(float(rps), float(p50), float(p99), int(status) + int(errors))
+    rps, p50, p99, status, errors, requests = re.findall(r"RESULT (\S+) (\S+) (\S+) (\d+) (\d+) (\d+)", run(seconds))[0]
+    return Load(float(rps), float(p50), float(p99), int(status) + int(errors), int(requests))
 
 
-def h2load(url: str, message: Path, clients: int, streams: int, requests: int) -> Load:
+def h2load(url: str, message: Path, clients: int, streams: int, requests: int, warm_up: bool = True) -> Load:
     """Sends a framed gRPC message `requests` times over `clients` connections, with `streams` concurrent calls on each.
 
     h2load counts HTTP successes, and reports only mean and extremes of the latency: both quantiles are the mean.
@@ -80,12 +81,13 @@ def h2load(url: str, message: Path, clients: int, streams: int, requests: int) -
         command = ["h2load", "-n", str(count), "-c", str(clients), "-m", str(streams), "-t", "1", "-d", str(message)]
         return _run("h2load", [*command, *head, url], {})
 
-    run(max(500, requests // 10))
+    if warm_up:
+        run(max(500, requests // 10))
     text = run(requests)
     rps = float(re.findall(r"([\d.]+) req/s", text)[0])
     succeeded = int(re.findall(r"(\d+) succeeded", text)[0])
     mean = _milliseconds(*re.findall(r"time for request:\s+\S+\s+\S+\s+([\d.]+)(us|ms|s)", text)[0])
-    return Load(rps, mean, mean, requests - succeeded)
+    return Load(rps, mean, mean, requests - succeeded, requests)
 
 
 def _milliseconds(number: str, unit: str) -> float:

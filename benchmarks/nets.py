@@ -1,4 +1,4 @@
-"""Networks and request bodies of the benchmarks: LeNet-5 (also from an ONNX file) and a ResNet-18 with random weights."""
+"""Networks and request bodies of the benchmarks: LeNet-5 and a ResNet-18 with random weights."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import orjson
 import torch
+from onnx import TensorProto, helper
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -68,16 +69,46 @@ def resnet18_net() -> nn.Module:
     return nn.Sequential(*stem, *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000))
 
 
-def lenet5(source: Path | None, folder: Path) -> Net:
-    """LeNet-5 from a float32 NCHW ONNX file, or the bundled one; the image is a 28x28 grey PNG."""
-    image = BUNDLED / "samples" / "mnist-0-7.png"
-    if source is None:
-        return Net("lenet5", Artifact.load(BUNDLED / "lenet5-mnist"), image, gray=True)
+def lenet5(folder: Path) -> Net:
+    """The bundled LeNet-5, whose float graph here takes 28x28 pixels from 0 to 1; the image is a 28x28 grey PNG of a seven."""
+    source = Artifact.load(BUNDLED / "lenet5-mnist")
     out = folder / "lenet5"
     out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, out / TENSOR_MODEL)
+    onnx.save_model(
+        _on_pixels(onnx.load(str(source.tensor_model)), source.manifest.preprocessing), str(out / TENSOR_MODEL)
+    )
     add_preprocessing(DIGIT, out)
-    return Net("lenet5", _describe(out, "lenet5", DIGIT, 10), image, gray=True)
+    return Net("lenet5", _describe(out, "lenet5", DIGIT, 10), BUNDLED / "samples" / "mnist-0-7.png", gray=True)
+
+
+def _on_pixels(model: onnx.ModelProto, steps: Preprocessing) -> onnx.ModelProto:
+    """The graph with padding and normalisation in front, so that servers without our preprocessing need not know them."""
+    graph = model.graph
+    shape = [1, steps.channels, 1, 1]
+    scale, shift = (
+        [1 / std for std in steps.std],
+        [-mean / std for mean, std in zip(steps.mean, steps.std, strict=True)],
+    )
+    for node in graph.node:
+        node.input[:] = ["normalised" if name == "input" else name for name in node.input]
+    network = list(graph.node)
+    del graph.node[:], graph.input[:]
+    graph.initializer.extend(
+        (
+            helper.make_tensor("pixel_pad", TensorProto.INT64, [8], [0, 0, steps.pad, steps.pad] * 2),
+            helper.make_tensor("pixel_scale", TensorProto.FLOAT, shape, scale),
+            helper.make_tensor("pixel_shift", TensorProto.FLOAT, shape, shift),
+        )
+    )
+    front = (
+        helper.make_node("Pad", ["input", "pixel_pad"], ["pixel_padded"]),
+        helper.make_node("Mul", ["pixel_padded", "pixel_scale"], ["pixel_scaled"]),
+        helper.make_node("Add", ["pixel_scaled", "pixel_shift"], ["normalised"]),
+    )
+    graph.node.extend([*front, *network])
+    pixels: list[str | int | None] = ["batch", steps.channels, steps.size, steps.size]
+    graph.input.append(helper.make_tensor_value_info("input", TensorProto.FLOAT, pixels))
+    return model
 
 
 def resnet18(folder: Path) -> Net:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.marks import read_between, write_between
-from benchmarks.targets import TARGETS, Line, tables
+from benchmarks.peers.settings import TUNINGS, Value
+from benchmarks.targets import CPU_COLUMN, TARGETS, Line, tables
+from benchmarks.turns import LIMIT
 from loadtest.report.charts import Axis, chart
 from loadtest.report.charts import Line as Curve
 from loadtest.report.style import STYLE
@@ -18,6 +20,7 @@ Section = Mapping[str, Any]
 
 BEGIN, END = "<!-- made by make bench: {name} -->", "<!-- end: {name} -->"
 STAGES = ("receive", "decode", "queue", "run", "post", "send")
+HEADS = ("", "in flight", "requests/s", "of limit", "of raw limit", "p50 ms", "p99 ms", CPU_COLUMN, "failed")
 GROWTH = {
     "growth_connections": ("connections", True),
     "growth_images": ("images per request", True),
@@ -29,10 +32,26 @@ GROWTH = {
 
 
 def write(page: Path, name: str, section: Section) -> None:
-    """Writes a section's tables between its marks in the page, its plots beside the page, and the table of targets anew."""
+    """Writes a section's tables between its marks in the page, its plots beside it, and both tables made from others."""
     body = "\n\n".join([_origin(section), *render(name, section["rows"], page.parent / "performance")])
     write_between(page, BEGIN.format(name=name), body, END.format(name=name))
     write_between(page, BEGIN.format(name="targets"), targets(page), END.format(name="targets"))
+    write_between(page, BEGIN.format(name="peers"), settings(), END.format(name="peers"))
+
+
+def settings() -> str:
+    """The table of the peers' settings, each with its source."""
+    lines = [
+        (tuning.row, place, f"`{setting.name}` = {_value(setting.value)}", setting.why, setting.source)
+        for tuning in TUNINGS
+        for place, group in tuning.places.items()
+        for setting in group
+    ]
+    return _table(("row", "where", "setting", "why", "source"), lines)
+
+
+def _value(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def targets(page: Path) -> str:
@@ -87,27 +106,28 @@ def render(name: str, rows: Sequence[Row], plots: Path) -> list[str]:
 
 def _contenders(rows: Sequence[Row]) -> str:
     def limit(row: Row) -> float:
-        kind = row["name"].rpartition(" ")[2]
-        names = ("limit", f"limit-native {kind}" if kind in ("image", "tensor") else "limit")
-        same = [other for other in rows if other["name"] in names and other["connections"] == row["connections"]]
+        same = [other for other in rows if other["name"] == LIMIT and other["connections"] == row["connections"]]
         return float(same[0]["rps"]) if same else 0.0
 
     lines = []
     for row in sorted(rows, key=lambda row: -int(row["connections"])):
         base = limit(row)
-        share = row.get("of_limit", row["rps"] / base if base else None)
-        quantiles = [_number(row.get(key)) for key in ("p50_ms", "p99_ms")]
         lines.append(
             (
                 row["name"],
                 str(row["connections"]),
                 f"{row['rps']:,.0f}",
-                "" if share is None else f"{share:.2f}",
-                *quantiles,
+                _ratio(row.get("of_limit", row["rps"] / base if base else None)),
+                _ratio(row.get("of_raw")),
+                *(_number(row.get(key)) for key in ("p50_ms", "p99_ms", "cpu_us")),
                 str(row["failed"]),
             )
         )
-    return _table(("", "in flight", "requests/s", "of limit", "p50 ms", "p99 ms", "failed"), lines)
+    return _table(HEADS, lines)
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def _profiles(rows: Sequence[Row]) -> list[str]:

@@ -1,7 +1,7 @@
 """`python -m benchmarks.run [SECTION…]`: measures the data plane and writes docs/performance.md.
 
-With the compare scripts (`--bench`, default ../shared/bench, after their setup.sh) the peers run too; without them only the limit
-does. Needs wrk and h2load. Nothing else should run on the machine.
+Peers run if `python -m benchmarks.peers.install` made their environments; the others are left out. Needs wrk and h2load. Nothing
+else should run on the machine.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from typing import Any
 import onnxruntime
 import ray
 
-from benchmarks import cold_start, event_loop, mlperf, overload, page, precision, pressure, protocols, sections
-from benchmarks.peers import Bench
+from benchmarks import cold_start, comparison, event_loop, mlperf, overload, page, precision, pressure, protocols, sections
+from benchmarks.peers.contenders import installed
+from benchmarks.peers.install import HOME, PEERS
 from benchmarks.sections import Row, Setup
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,13 +32,13 @@ SCRATCH = Path(tempfile.gettempdir()) / "convoy-benchmarks"
 SECTIONS: dict[str, Callable[[Setup], list[Row]]] = {
     function.__name__: function
     for function in (
-        sections.lenet5_images,
-        sections.lenet5_tensors,
-        sections.lenet5_grpc,
+        comparison.lenet5_images,
+        comparison.lenet5_tensors,
+        comparison.lenet5_grpc,
         protocols.protocols,
-        sections.resnet18_images,
-        sections.resnet18_tensors,
-        sections.resnet18_grpc,
+        comparison.resnet18_images,
+        comparison.resnet18_tensors,
+        comparison.resnet18_grpc,
         mlperf.mlperf,
         precision.precision,
         event_loop.event_loop,
@@ -59,21 +60,10 @@ SECTIONS: dict[str, Callable[[Setup], list[Row]]] = {
 
 
 def main() -> None:
-    shared = Path(os.environ.get("CONVOY_SHARED") or ROOT.parent / "shared")
     parser = argparse.ArgumentParser(description=inspect.getdoc(sys.modules[__name__]))
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)}  [default: all]")
-    parser.add_argument(
-        "--bench", type=Path, default=shared / "bench", help="folder of compare.sh  [default: %(default)s]"
-    )
-    parser.add_argument(
-        "--home",
-        type=Path,
-        default=Path.home() / ".cache" / "convoy-bench",
-        help="BENCH_HOME of setup.sh  [default: %(default)s]",
-    )
-    parser.add_argument(
-        "--peers", default="triton litserve bentoml rayserve", help="peers to run  [default: %(default)s]"
-    )
+    parser.add_argument("--home", type=Path, default=HOME, help="folder of the peers  [default: %(default)s]")
+    parser.add_argument("--peers", default=" ".join(PEERS), help="peers to run  [default: %(default)s]")
     parser.add_argument("--seconds", type=int, default=8, help="length of one measurement  [default: %(default)s]")
     parser.add_argument(
         "--soak", type=float, default=1200, help="seconds of the soak test in `memory`  [default: %(default)s]"
@@ -82,9 +72,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := set(arguments.sections) - set(SECTIONS):
         parser.error(f"unknown section {', '.join(sorted(unknown))}; known: {', '.join(SECTIONS)}")
-    bench = Bench(arguments.bench, arguments.home) if (arguments.home / "triton").is_dir() else None
     SCRATCH.mkdir(parents=True, exist_ok=True)
-    setup = Setup(SCRATCH, arguments.seconds, bench, arguments.peers, arguments.soak)
+    setup = Setup(SCRATCH, arguments.seconds, arguments.home, arguments.peers.split(), arguments.soak)
+    if absent := [name for name in setup.peers if not installed(setup.home, name)]:
+        print(f"not installed, left out: {', '.join(absent)}", flush=True)
     for name in arguments.sections or SECTIONS:
         print(f"{name} …", flush=True)
         rows = SECTIONS[name](setup)

@@ -7,7 +7,7 @@ import os
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +17,14 @@ from typing import Any
 import httpx
 import numpy as np
 
-from benchmarks import nets, peers, ray_alone
-from benchmarks.load import h2load, wrk
+from benchmarks import nets, ray_alone
+from benchmarks.load import wrk
 from benchmarks.nets import Net
+from benchmarks.peers import requests
+from benchmarks.peers.contenders import Work, http_limits, installed
+from benchmarks.peers.requests import OCTETS as OCTETS
 from benchmarks.server import RUNTIME_SCRIPTS, Server, serving
-from convoy.protos import classifier_pb2
+from benchmarks.turns import WARM_SECONDS, Drive, over_http
 from models.engines.backends.registry import load_engine
 from models.engines.engine import Engine
 from models.images.decoder import Decoder
@@ -30,34 +33,33 @@ from serve.telemetry.mmap_store import MmapWriter
 from serve.telemetry.recorder import Metrics, ModelRecorder
 
 Row = dict[str, Any]
-OCTETS = {"Content-Type": "application/octet-stream"}
 GRPC_PATH = "convoy.v1.Classifier/Classify"
-TURNS = 7
 PATIENT: Row = {"target_ms": 2000}  # permits long batches: here throughput counts, not latency
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Scratch folder, length of a measurement, the compare scripts if present, the peers, and length of the soak test."""
+    """Scratch folder, length of a measurement, folder of the peers' environments, peers to run, length of the soak test."""
 
     scratch: Path
     seconds: int
-    bench: peers.Bench | None
-    peers: str
+    home: Path
+    peers: Sequence[str]
     soak_seconds: float
 
     def lenet5(self) -> Net:
-        return nets.lenet5(self.bench.scripts / "lenet5.onnx" if self.bench else None, self.scratch)
+        return nets.lenet5(self.scratch)
 
     def resnet18(self) -> Net:
         return nets.resnet18(self.scratch)
 
-    def compare(self, net: Net, ours: Mapping[str, str], connections: int, tensor: bool = False) -> list[Row]:
-        if self.bench:
-            results = self.bench.compare(net, ours, connections, self.seconds, tensor, self.peers)
-        else:
-            results = peers.alone(net, ours, connections, self.seconds, tensor, self.scratch)
-        return [dataclasses.asdict(result) for result in results]
+    def work(self, net: Net) -> Work:
+        """What the limits and peers have to do with a network."""
+        return Work(net, self.home, self.scratch)
+
+    def runs(self, peer: str) -> bool:
+        """Whether a peer was chosen and is installed."""
+        return peer in self.peers and installed(self.home, peer)
 
 
 def model(net: Net, name: str = "", **options: Any) -> Row:
@@ -68,88 +70,6 @@ def model(net: Net, name: str = "", **options: Any) -> Row:
 def classify(server: Server, name: str) -> str:
     """The URL that classifies with a model."""
     return f"{server.http}/v1/models/{name}/classify"
-
-
-def lenet5_images(setup: Setup) -> list[Row]:
-    """LeNet-5, 28x28 PNG over HTTP, local and dedicated, with the server's profile under each load."""
-    net = setup.lenet5()
-    with serving(setup.scratch, [model(net), model(net, "hosted", placement="dedicated")]) as server:
-        ours = {"Convoy, local": classify(server, net.name), "Convoy, dedicated": classify(server, "hosted")}
-        rows = setup.compare(net, ours, 32)
-        for name, url in ours.items():
-            rows.append({"name": name, **profiled(server, partial(wrk, url, net.image, 32, 6, OCTETS))})
-        return rows
-
-
-def lenet5_tensors(setup: Setup) -> list[Row]:
-    """LeNet-5, 28x28 float tensors in the Open Inference Protocol's binary form, over HTTP."""
-    return _tensors(setup, setup.lenet5(), 32, (1, 1, 28, 28))
-
-
-def lenet5_grpc(setup: Setup) -> list[Row]:
-    """The same images and tensors over gRPC, 32 in flight on 4 connections."""
-    return _grpc(setup, setup.lenet5(), 2500 * setup.seconds)
-
-
-def resnet18_images(setup: Setup) -> list[Row]:
-    """ResNet-18, 500x375 JPEG over HTTP, local and dedicated, 16 connections; and a tight loop of decoding and running."""
-    net = setup.resnet18()
-    hosted = model(net, "hosted", placement="dedicated", **PATIENT)
-    with serving(setup.scratch, [model(net, **PATIENT), hosted]) as server:
-        ours = {"Convoy, local": classify(server, net.name), "Convoy, dedicated": classify(server, "hosted")}
-        rows = setup.compare(net, ours, 16)
-        rows.append(_in_turns(net, ours["Convoy, local"], 16, setup.seconds // 2))
-        for name, url in ours.items():
-            rows.append({"name": name, **profiled(server, partial(wrk, url, net.image, 16, 8, OCTETS))})
-    return [*rows, {"name": "tight loop", "connections": 16, "rps": tight_loop(net, setup.seconds), "failed": 0}]
-
-
-def _in_turns(net: Net, ours: str, connections: int, seconds: int) -> Row:
-    """Measures the limit and Convoy in turns, because the machine's speed drifts; `of_limit` is the median ratio of a turn."""
-    with peers.limit(net) as limit:
-        turns = [[wrk(url, net.image, connections, seconds, OCTETS) for url in (limit, ours)] for _ in range(TURNS)]
-    return {
-        "name": "Convoy, local, in turns with the limit",
-        "connections": connections,
-        "rps": statistics.median(convoy.rps for _, convoy in turns),
-        "of_limit": statistics.median(convoy.rps / limit.rps for limit, convoy in turns),
-        "failed": sum(load.failed for turn in turns for load in turn),
-    }
-
-
-def resnet18_tensors(setup: Setup) -> list[Row]:
-    """ResNet-18, 3x224x224 float tensors in the Open Inference Protocol's binary form, over HTTP."""
-    return _tensors(setup, setup.resnet18(), 16, (1, 3, 224, 224))
-
-
-def resnet18_grpc(setup: Setup) -> list[Row]:
-    """The same photos and tensors over gRPC, 32 in flight on 4 connections."""
-    return _grpc(setup, setup.resnet18(), 40 * setup.seconds)
-
-
-def _tensors(setup: Setup, net: Net, connections: int, shape: tuple[int, ...]) -> list[Row]:
-    with serving(setup.scratch, [model(net, **PATIENT)]) as server:
-        ours = {"Convoy, local": f"{server.http}/v2/models/{net.name}-tensor/infer"}
-        rows = setup.compare(net, ours, connections, tensor=True)
-        body = setup.scratch / "tensor.bin"
-        headers = OCTETS | {"Inference-Header-Content-Length": str(nets.tensor_body(shape, body))}
-        load = partial(wrk, ours["Convoy, local"], body, connections, 6, headers)
-        return [*rows, {"name": "Convoy, local", **profiled(server, load)}]
-
-
-def _grpc(setup: Setup, net: Net, requests: int) -> list[Row]:
-    with serving(setup.scratch, [model(net, **PATIENT)]) as server:
-        port = server.grpc_port
-        if setup.bench:
-            ours = [f"{port}:{net.name}:image", f"{port}:{net.name}-tensor:tensor"]
-            rows = [dataclasses.asdict(result) for result in setup.bench.compare_grpc(net, ours, requests)]
-        else:
-            rows = []
-        message = setup.scratch / "classify.bin"
-        request = classifier_pb2.ClassifyRequest(model=net.name, images=[net.image.read_bytes()])
-        message.write_bytes(nets.grpc_frame(request.SerializeToString()))
-        url = f"http://127.0.0.1:{port}/{GRPC_PATH}"
-        return [*rows, {"name": "Convoy, Classify", **profiled(server, partial(h2load, url, message, 4, 8, requests))}]
 
 
 def tight_loop(net: Net, seconds: float, batch: int = 16, engine: Engine | None = None) -> float:
@@ -172,22 +92,25 @@ def tight_loop(net: Net, seconds: float, batch: int = 16, engine: Engine | None 
 def attempts(setup: Setup) -> list[Row]:
     """Variants tried for LeNet-5 images, with 32 connections and with one, compared with the limit in the same run."""
     net, rows = setup.lenet5(), []
+    payload = requests.image(net)
 
-    def drive(name: str, url: str) -> None:
+    def drive(name: str, load: Drive) -> None:
         for count in (32, 1):
-            load = wrk(url, net.image, count, setup.seconds, OCTETS)
-            rows.append({"name": name, "connections": count, **dataclasses.asdict(load)})
+            load(count, WARM_SECONDS)
+            rows.append({"name": name, "connections": count, **dataclasses.asdict(load(count, setup.seconds))})
 
-    with peers.limit(net) as url:
-        drive("limit", url)
+    bare_uvicorn = http_limits(setup.work(net), payload, threads=1)[0]
+    with bare_uvicorn() as (target,):
+        drive(target.name, target.drive)
     hosted = model(net, "hosted", placement="dedicated")
     with serving(setup.scratch, [model(net, threads=1), model(net, "two", threads=2), hosted]) as server:
-        drive("engine of 1 thread", classify(server, net.name))
-        drive("engine of 2 threads", classify(server, "two"))
-        drive("dedicated", classify(server, "hosted"))
+        one, two, dedicated = (over_http(classify(server, name), payload) for name in (net.name, "two", "hosted"))
+        drive("engine of 1 thread", one)
+        drive("engine of 2 threads", two)
+        drive("dedicated", dedicated)
         server.set_niceness(15)
-        drive("engine of 1 thread, niceness 15 as Ray's default", classify(server, net.name))
-        drive("dedicated, niceness 15", classify(server, "hosted"))
+        drive("engine of 1 thread, niceness 15 as Ray's default", one)
+        drive("dedicated, niceness 15", dedicated)
     return rows
 
 

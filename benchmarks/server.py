@@ -36,21 +36,11 @@ class Server:
 
     def processes(self) -> list[int]:
         """Ids of its processes: the command, Ray and the replicas."""
-        children: dict[int, list[int]] = {}
-        for entry in Path("/proc").glob("[0-9]*"):
-            stat = _stat(int(entry.name))
-            if stat:
-                children.setdefault(int(stat[1]), []).append(int(entry.name))
-        pids, pending = [], [self.pid]
-        while pending:
-            pids.append(pending.pop())
-            pending += children.get(pids[-1], [])
-        return pids
+        return process_tree(self.pid)
 
     def cpu_seconds(self) -> float:
         """CPU time that its processes have used."""
-        stats = filter(None, map(_stat, self.processes()))
-        return sum(int(stat[11]) + int(stat[12]) for stat in stats) / TICKS
+        return tree_cpu_seconds(self.pid)
 
     def memory_bytes(self) -> int:
         """Memory of its processes, shared pages counted once (PSS)."""
@@ -72,6 +62,26 @@ class Server:
         replicas = [pid for pid in self.processes() if "ServeReplica:" in _name(pid)]
         for task in (task for pid in replicas for task in Path(f"/proc/{pid}/task").iterdir()):
             os.setpriority(os.PRIO_PROCESS, int(task.name), value)
+
+
+def process_tree(pid: int) -> list[int]:
+    """Ids of a process and of all its descendants."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        stat = _stat(int(entry.name))
+        if stat:
+            children.setdefault(int(stat[1]), []).append(int(entry.name))
+    pids, pending = [], [pid]
+    while pending:
+        pids.append(pending.pop())
+        pending += children.get(pids[-1], [])
+    return pids
+
+
+def tree_cpu_seconds(pid: int) -> float:
+    """CPU time that a process and its running descendants have used."""
+    stats = filter(None, map(_stat, process_tree(pid)))
+    return sum(int(stat[11]) + int(stat[12]) for stat in stats) / TICKS
 
 
 def _stat(pid: int) -> list[str]:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from benchmarks.peers.settings import BENTOML, LITSERVE, RAY_TUNED, TRITON
+from benchmarks.turns import LIMIT
+
+LOCAL, DEDICATED = "Convoy, local", "Convoy, dedicated"
+CPU_COLUMN = "CPU µs per request"
 Line = dict[str, str]  # a row of a Markdown table: cells by the heading of their column
 Read = Callable[[Sequence[Line]], float]
 
@@ -49,7 +54,7 @@ def tables(text: str) -> list[Line]:
 def cell(lines: Sequence[Line], name: str, column: str, in_flight: int | None = None) -> float:
     """The number in `column` of the row that begins with `name`. Raises LookupError if there is none."""
     for line in lines:
-        if next(iter(line.values())) == name and column in line and line.get("in flight") == _text(in_flight):
+        if next(iter(line.values())) == name and line.get(column) and line.get("in flight") == _text(in_flight):
             return number(line[column])
     raise LookupError(f"{name}: {column}")
 
@@ -68,13 +73,13 @@ def share(name: str, in_flight: int = 32, column: str = "of limit") -> Read:
     return lambda lines: cell(lines, name, column, in_flight)
 
 
-def times(name: str, other: str, in_flight: int = 32) -> Read:
-    """Reads the ratio of two contenders' requests/s."""
-    return lambda lines: share(name, in_flight, "requests/s")(lines) / share(other, in_flight, "requests/s")(lines)
+def times(name: str, other: str, in_flight: int = 32, column: str = "requests/s") -> Read:
+    """Reads the ratio of two contenders' values."""
+    return lambda lines: share(name, in_flight, column)(lines) / share(other, in_flight, column)(lines)
 
 
 def _beyond_limit_ms(lines: Sequence[Line]) -> float:
-    return cell(lines, "Convoy, local", "p50 ms", 1) - cell(lines, "limit", "p50 ms", 1)
+    return cell(lines, LOCAL, "p50 ms", 1) - cell(lines, LIMIT, "p50 ms", 1)
 
 
 def _extreme(
@@ -93,25 +98,28 @@ def _is_int8(line: Line) -> bool:
     return line["net"] == "resnet18" and line["precision"] == "int8"
 
 
-LOCAL, DEDICATED = "Convoy, local", "Convoy, dedicated"
-IN_TURNS = "Convoy, local, in turns with the limit"
 TARGETS = (
-    Target("LeNet-5, images over HTTP, 32 in flight: fraction of the limit", 0.90, "lenet5_images", share(LOCAL)),
-    Target("… ratio to Triton", 1, "lenet5_images", times(LOCAL, "triton")),
-    Target("… ratio to LitServe", 6, "lenet5_images", times(LOCAL, "litserve")),
-    Target("… ratio to plain Ray Serve", 18, "lenet5_images", times(LOCAL, "rayserve")),
-    Target("… one in flight: p50 above the limit's, ms", 0.15, "lenet5_images", _beyond_limit_ms, at_most=True),
+    Target("LeNet-5, images over HTTP, 32 in flight: fraction of the limit", 2.2, "lenet5_images", share(LOCAL)),
+    Target("… ratio to Triton, Python backend, two instances", 2.8, "lenet5_images", times(LOCAL, TRITON.row)),
+    Target("… ratio to Ray Serve, tuned", 1, "lenet5_images", times(LOCAL, RAY_TUNED.row)),
+    Target("… ratio to LitServe, tuned", 1, "lenet5_images", times(LOCAL, LITSERVE.row)),
+    Target("… ratio to BentoML, tuned", 1, "lenet5_images", times(LOCAL, BENTOML.row)),
+    Target("… one in flight: p50 above the limit's, ms", 0, "lenet5_images", _beyond_limit_ms, at_most=True),
     Target("… dedicated, 32 in flight: fraction of the limit", 0.45, "lenet5_images", share(DEDICATED)),
     Target("… dedicated, one in flight: p50, ms", 3, "lenet5_images", share(DEDICATED, 1, "p50 ms"), at_most=True),
-    Target("LeNet-5, tensors over HTTP, 32 in flight: fraction of the limit", 0.85, "lenet5_tensors", share(LOCAL)),
-    Target("… ratio to Triton", 1, "lenet5_tensors", times(LOCAL, "triton")),
-    Target("LeNet-5, images over gRPC, 32 in flight: fraction of the limit", 0.85, "lenet5_grpc", share("ours:lenet5 image")),
-    Target("… ratio to Triton", 1, "lenet5_grpc", times("ours:lenet5 image", "triton image")),
-    Target(
-        "LeNet-5, tensors over gRPC, 32 in flight: fraction of the limit", 0.85, "lenet5_grpc", share("ours:lenet5-tensor tensor")
-    ),
-    Target("… ratio to Triton", 1, "lenet5_grpc", times("ours:lenet5-tensor tensor", "triton tensor")),
-    Target("ResNet-18, photos, 16 in flight: fraction of the limit", 1.10, "resnet18_images", share(IN_TURNS, 16)),
+    Target("LeNet-5, tensors over HTTP, 32 in flight: fraction of the limit", 1.25, "lenet5_tensors", share(LOCAL)),
+    Target("… fraction of the raw limit", 0.60, "lenet5_tensors", share(LOCAL, column="of raw limit")),
+    Target("… ratio to Triton, Python backend, two instances", 1.8, "lenet5_tensors", times(LOCAL, TRITON.row)),
+    Target("… CPU time per request, of the limit's", 0.74, "lenet5_tensors", times(
+        LOCAL, LIMIT, column=CPU_COLUMN), at_most=True),
+    Target("… one in flight: p50 above the limit's, ms", 0, "lenet5_tensors", _beyond_limit_ms, at_most=True),
+    Target("LeNet-5, images over gRPC, 32 in flight: fraction of the limit", 2.1, "lenet5_grpc", share("Convoy, image")),
+    Target("… ratio to Triton, Python backend, two instances", 1, "lenet5_grpc", times(
+        "Convoy, image", f"{TRITON.row}, image")),
+    Target("LeNet-5, tensors over gRPC, 32 in flight: fraction of the limit", 0.95, "lenet5_grpc", share("Convoy, tensor")),
+    Target("… ratio to Triton, Python backend, two instances", 1.3, "lenet5_grpc", times(
+        "Convoy, tensor", f"{TRITON.row}, tensor")),
+    Target("ResNet-18, photos, 16 in flight: fraction of the limit", 1.10, "resnet18_images", share(LOCAL, 16)),
     Target("… fraction of Convoy's own tight loop", 0.90, "resnet18_images", times(LOCAL, "tight loop", 16)),
     Target("ResNet-18: int8 / fp32, best engine", 3, "precision", _extreme(max, "of fp32", _is_int8)),
     Target("SqueezeNet and CIFAR nets: lowest fraction of the tight loop", 0.9, "precision", _extreme(

@@ -35,7 +35,7 @@ def test_backends_that_do_not_run_are_listed_with_the_reason(monkeypatch: pytest
 
 def test_decoding_speed_is_compared_with_the_engine(tmp_path: Path) -> None:
     best = Row("lenet5", "tensorrt 11.4.1", "fp16", "key", "accepted", speeds=(10.0, 1e6, 5.0))
-    assert "tensorrt 11.4.1 fp16 runs 1,000,000. It takes" in decoding(lenet5(None, tmp_path), best)
+    assert "tensorrt 11.4.1 fp16 runs 1,000,000. It takes" in decoding(lenet5(tmp_path), best)
 
 
 def test_the_page_states_whether_the_report_was_run() -> None:

@@ -1,4 +1,4 @@
-"""Tables and plots of docs/performance.md, and the output of the compare scripts."""
+"""Tables and plots of docs/performance.md."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 
 from benchmarks.load import Load
 from benchmarks.page import GROWTH, render, write
-from benchmarks.peers import COMPARE, COMPARE_GRPC
 from benchmarks.protocols import beside
 from benchmarks.run import PAGE, SECTIONS
+from benchmarks.turns import LIMIT
 
 ORIGIN = {"date": "2026-01-01", "machine": "2 cores", "versions": "Python 3.11", "command": "make bench"}
 
@@ -33,19 +33,16 @@ def growth() -> dict[str, float]:
 
 
 def test_ratios_refer_to_the_limit_at_the_same_load(tmp_path: Path) -> None:
-    rows = [contender("limit", 1000), contender("limit", 100, 1), contender("Convoy", 950), contender("Convoy", 80, 1)]
-    text = render("lenet5_images", rows, tmp_path)[0]
+    rows = [contender(LIMIT, 1000), contender(LIMIT, 100, 1), contender("Convoy", 950), contender("Convoy", 80, 1)]
+    text = render("attempts", rows, tmp_path)[0]
     assert "| Convoy | 32 | 950 | 0.95 |" in text
     assert "| Convoy | 1 | 80 | 0.80 |" in text
 
 
-def test_grpc_ratios_refer_to_the_limit_with_the_same_payload(tmp_path: Path) -> None:
-    rows = [
-        contender("limit-native image", 1000),
-        contender("limit-native tensor", 2000),
-        contender("ours:m tensor", 1000),
-    ]
-    assert "| ours:m tensor | 32 | 1,000 | 0.50 |" in render("lenet5_grpc", rows, tmp_path)[0]
+def test_rows_measured_in_turns_show_their_own_ratios_and_cpu_time(tmp_path: Path) -> None:
+    row = contender("Convoy", 950) | {"of_limit": 0.9, "of_raw": 0.4, "cpu_us": 123.4}
+    text = render("lenet5_images", [contender(LIMIT, 1000), row], tmp_path)[0]
+    assert "| Convoy | 32 | 950 | 0.90 | 0.40 | 1 | 2 | 123 | 0 |" in text
 
 
 @pytest.mark.parametrize("name", sorted(GROWTH))
@@ -55,13 +52,6 @@ def test_growth_sections_write_valid_svg_plots(name: str, tmp_path: Path) -> Non
     for plot in plots.iterdir():
         assert ElementTree.parse(plot).getroot().tag.endswith("svg")
     assert len(list(plots.iterdir())) == 2
-
-
-def test_output_of_the_compare_scripts_is_parsed() -> None:
-    line = "limit connections=32 rps=6400.5 p50=4.90 p99=7.10 non2xx=0 errs=0 of_limit=1.00\n"
-    assert COMPARE.findall(line) == [("limit", "32", "6400.5", "4.90", "7.10", "0", "0")]
-    line = "ours:lenet5-tensor tensor in-flight=32 rps=12710.1 20000 succeeded, 0 failed, 0 errored of_limit=1.00\n"
-    assert COMPARE_GRPC.findall(line) == [("ours:lenet5-tensor", "tensor", "32", "12710.1", "0", "0")]
 
 
 def test_protocols_are_compared_with_classify_in_the_same_turn(tmp_path: Path) -> None:
