@@ -33,6 +33,7 @@ class GrpcFront:
             raise
         self._folder = Path(tempfile.mkdtemp(prefix="convoy-grpc-"))  # mode 0700: no other user can bypass the guard
         self.path = self._folder / "server.sock"
+        self.fallback = self._folder / "grpcio.sock"  # of the server behind the native one
         self._max_bytes = max_bytes
         self._acceptor: Acceptor | None = None
 
@@ -134,10 +135,7 @@ class _Client(_End):
         self.send(back)
 
     def _respond(self, data: bytes) -> None:
-        try:
-            self.send(self._guard.respond(data))
-        except ProtocolError:
-            self.end()
+        self.send(self._guard.respond(data))
 
 
 class _Server(_End):

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from serve.batching.queue_item import QueueItem
+from serve.batching.stepping import continued
 from serve.gateway.request_context import RequestContext
 from serve.http.body import Headers
 from serve.http.exchange import ModelApp, ResponseHeaders
@@ -77,7 +77,7 @@ class HotRequest:
     async def _run(self, waits_for: Any) -> None:
         assert self._work is not None
         try:
-            await _continued(self._work, waits_for)
+            await continued(self._work, waits_for)
         except BaseException as error:
             self._fail(error)
             if not isinstance(error, Exception):
@@ -125,18 +125,3 @@ class HotRequest:
     async def refuse_unread(self, status: int, headers: ResponseHeaders, body: bytes) -> None:
         """As `respond`, since the body of a hot request has always been read."""
         await self.respond(status, headers, body)
-
-
-@types.coroutine
-def _continued(work: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
-    """The rest of a coroutine that has been stepped until it waits for `waits_for`, for a task."""
-    try:
-        while True:
-            try:
-                value = yield waits_for
-            except BaseException as error:  # noqa: BLE001 passed on
-                waits_for = work.throw(error)
-            else:
-                waits_for = work.send(value)
-    except StopIteration:
-        return
