@@ -63,7 +63,7 @@ class FrameGuard:
         data = self._request_rest + data if self._request_rest else data
         position = kept = 0 if self._has_preface else self._skip_preface(data)
         end = len(data) if self._has_preface else 0
-        forward: list[bytes] = []
+        forward: list[bytes | memoryview] = []
         back: list[bytes] = []
         while end - position >= FRAME_HEADER.size:
             length_and_type, flags, stream = FRAME_HEADER.unpack_from(data, position)
@@ -84,8 +84,7 @@ class FrameGuard:
         if self._queued and not self._in_block:
             back += self._queued
             self._queued.clear()
-        forward.append(data[kept:position])
-        return b"".join(forward), b"".join(back)
+        return _joined(forward, data, kept, position), b"".join(back)
 
     def _skip_preface(self, data: bytes) -> int:
         """The position behind the connection's preface, or 0 if more of it is to come. Raises ProtocolError."""
@@ -100,7 +99,7 @@ class FrameGuard:
         begun = self._begun
         position = kept = 0
         end = len(data)
-        forward: list[bytes] = []
+        forward: list[bytes | memoryview] = []
         while end - position >= FRAME_HEADER.size:
             length_and_type, flags, stream = FRAME_HEADER.unpack_from(data, position)
             stop = position + FRAME_HEADER.size + (length_and_type >> 8)
@@ -123,8 +122,7 @@ class FrameGuard:
                 kept = position
                 self._queued.clear()
         self._response_rest = data[position:]
-        forward.append(data[kept:position])
-        return b"".join(forward)
+        return _joined(forward, data, kept, position)
 
     def _passes(self, data: bytes, position: int, length: int, flags: int, stream: int) -> bool:
         """Whether a data frame, at `position`, holds one accepted message, or a part of it. False if it must be inspected."""
@@ -231,6 +229,13 @@ class FrameGuard:
             back.append(_frame(WINDOW_UPDATE, 0, 0, (len(raw) - FRAME_HEADER.size).to_bytes(4, "big")))
         if kind == RST_STREAM or (kind == DATA and flags & END_STREAM):
             self._refused.discard(stream)
+
+
+def _joined(pieces: list[bytes | memoryview], data: bytes, start: int, stop: int) -> bytes:
+    """The pieces and then `data[start:stop]`, copied once at most: it may be large."""
+    if not pieces and start == 0 and stop == len(data):
+        return data
+    return b"".join((*pieces, memoryview(data)[start:stop]))
 
 
 def literal(name: str, value: str) -> bytes:
