@@ -70,7 +70,7 @@ def element(image: bytes) -> bytes:
     return len(image).to_bytes(4, "little") + image
 
 
-def rows(count: int, shape: tuple[int, ...] = (1, 28, 28)) -> dict[str, Any]:
+def rows(count: int, shape: tuple[int, ...] = (1, 32, 32)) -> dict[str, Any]:
     """A request's tensor of numbers, for the model without preprocessing."""
     data = np.random.default_rng(count).random((count, *shape), np.float32)
     return {
@@ -141,12 +141,26 @@ REQUESTS_TO_COMPARE = {
     "no row": infer(**rows(0)),
     "more rows than a batch": infer(**rows(64)),
     "too many rows": infer(**rows(1000)),
-    "another shape": infer(**rows(1, (28, 28, 1))),
-    "a missing byte": infer(**{**rows(1), "raw": bytes(3135)}),
+    "another shape": infer(**rows(1, (32, 32, 1))),
+    "a missing byte": infer(**{**rows(1), "raw": bytes(4095)}),
     "another type": infer(**{**rows(1), "datatype": "FP64"}),
     "an image for tensors": infer(model=TENSORS, name="input"),
-    "a negative size": infer(**{**rows(1), "shape": (-1, 1, 28, 28)}),
-    "a huge size": infer(**{**rows(1), "shape": (2**62, 1, 28, 28)}),
+    "a negative size": infer(**{**rows(1), "shape": (-1, 1, 32, 32)}),
+    "a huge size": infer(**{**rows(1), "shape": (2**62, 1, 32, 32)}),
+}
+ANSWERED = {
+    *(
+        "an image",
+        "an image [1, 1]",
+        "an id",
+        "a version",
+        "two images",
+        "pixels",
+        "typed contents",
+        "an output",
+        "classes",
+    ),
+    *("a priority", "a row", "three rows", "more rows than a batch"),
 }
 CLASSIFICATIONS_TO_COMPARE = {
     "an image": classify(id="mine"),
@@ -183,6 +197,8 @@ def test_both_servers_infer_alike(servers: dict[str, Serving], request_name: str
         with stubs(gateway) as (_, inference):
             outcomes.append(outcome(inference.ModelInfer, REQUESTS_TO_COMPARE[request_name]))
     assert outcomes[0] == outcomes[1]
+    answered = isinstance(outcomes[0], open_inference_pb2.ModelInferResponse)
+    assert answered == (request_name in ANSWERED), outcomes[0]
 
 
 @pytest.mark.parametrize("request_name", CLASSIFICATIONS_TO_COMPARE)
