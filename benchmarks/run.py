@@ -20,7 +20,18 @@ from typing import Any
 import onnxruntime
 import ray
 
-from benchmarks import cold_start, comparison, event_loop, mlperf, overload, page, precision, pressure, protocols, sections
+from benchmarks import (
+    cold_start,
+    comparison,
+    event_loop,
+    mlperf,
+    overload,
+    page,
+    precision,
+    pressure,
+    protocols,
+    sections,
+)
 from benchmarks.peers.contenders import installed
 from benchmarks.peers.install import HOME, PEERS
 from benchmarks.sections import Row, Setup

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import types
 from collections.abc import Coroutine, Generator
-from typing import Any
+from typing import Any, TypeVar
 
-Work = Coroutine[Any, Any, None]
+Result = TypeVar("Result")
 
 
-def start(work: Work, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None] | None:
+def start(work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None] | None:
     """Runs `work` until it waits for something, and the rest in a task. Returns the task; None if there is no rest."""
     try:
         waits_for = work.send(None)
@@ -23,13 +23,13 @@ def start(work: Work, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None] | N
     return loop.create_task(finish(work, waits_for))
 
 
-async def finish(work: Work, waits_for: Any) -> None:
-    """The rest of a coroutine that has been stepped with `send` and now waits for `waits_for`."""
-    await _rest(work, waits_for)
+async def finish(work: Coroutine[Any, Any, Result], waits_for: Any) -> Result:
+    """The rest of a coroutine that has been stepped with `send` and now waits for `waits_for`. Returns its result."""
+    return await _rest(work, waits_for)
 
 
 @types.coroutine
-def _rest(work: Work, waits_for: Any) -> Generator[Any, Any, None]:
+def _rest(work: Coroutine[Any, Any, Result], waits_for: Any) -> Generator[Any, Any, Result]:
     try:
         while True:
             try:
@@ -38,5 +38,6 @@ def _rest(work: Work, waits_for: Any) -> Generator[Any, Any, None]:
                 waits_for = work.throw(error)
             else:
                 waits_for = work.send(value)
-    except StopIteration:
-        return
+    except StopIteration as done:
+        result: Result = done.value
+        return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from convoy.errors import InvalidInput
@@ -49,6 +50,8 @@ CONTENTS = {
     BYTES: "bytes_contents",
 }
 INT64_MAX = 2**63 - 1
+ID_TAG, RAW_TAG = b"\x1a", b"\x32"  # of ModelInferResponse's `id` and `raw_output_contents`
+KEPT_HEADS = 256
 
 Entry = pb.ModelInferRequest.InferInputTensor | pb.ModelInferResponse.InferOutputTensor
 
@@ -170,6 +173,39 @@ def render_message(response: InferResponse) -> pb.ModelInferResponse:
         ],
         raw_output_contents=[encode_raw(tensor) for tensor in response.outputs],
     )
+
+
+def render_bytes(response: InferResponse) -> bytes:
+    """A response as serialized by protobuf, with raw contents. The part without data is rendered once per model and shape."""
+    outputs = response.outputs
+    if response.parameters or len(outputs) != 1:
+        return render_message(response).SerializeToString()
+    (tensor,) = outputs
+    raw = encode_raw(tensor)
+    head = _head(response.model_name, response.model_version, tensor.name, tensor.datatype, tensor.shape)
+    if response.id:
+        identifier = response.id.encode()
+        return b"".join((head, ID_TAG, varint(len(identifier)), identifier, RAW_TAG, varint(len(raw)), raw))
+    return b"".join((head, RAW_TAG, varint(len(raw)), raw))
+
+
+@lru_cache(KEPT_HEADS)
+def _head(model: str, version: str, name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
+    """A serialized response without id and contents. Protobuf's fields may come in any order, so those can follow."""
+    tensor = pb.ModelInferResponse.InferOutputTensor(name=name, datatype=datatype, shape=shape)
+    return pb.ModelInferResponse(model_name=model, model_version=version, outputs=[tensor]).SerializeToString()
+
+
+def varint(number: int) -> bytes:
+    """A base-128 varint, https://protobuf.dev/programming-guides/encoding/."""
+    if number < 128:
+        return bytes((number,))
+    digits = bytearray()
+    while number > 127:
+        digits.append(number & 127 | 128)
+        number >>= 7
+    digits.append(number)
+    return bytes(digits)
 
 
 def render_request_message(request: InferRequest) -> pb.ModelInferRequest:

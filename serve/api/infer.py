@@ -20,7 +20,7 @@ from serve.api.classify_params import check_flag
 from serve.batching.member_report import OUTCOMES
 from serve.batching.results import Answer
 from serve.gateway.dataplane import DataPlane, all_logits, check_images
-from serve.gateway.endpoints import Endpoint
+from serve.gateway.endpoints import Endpoint, Work
 from serve.gateway.request_context import RequestContext
 from serve.telemetry.request_timings import RequestTimings
 
@@ -48,6 +48,16 @@ async def infer(plane: DataPlane, endpoint: Endpoint, context: RequestContext, r
         energy = answer_energy(endpoint, answers, context.timings)
         parameters = {**parameters, **{key: value for key, value in energy.items() if value is not None}}
     return InferResponse(endpoint.name, endpoint.version, identifier, outputs, parameters)
+
+
+async def infer_plain(endpoint: Endpoint, context: RequestContext, identifier: str, work: Work) -> InferResponse:
+    """As `infer`, for a request without options whose only tensor the listener has checked. `work` runs it."""
+    answers = await endpoint.answer(context, work)
+    logits = all_logits(answers)
+    output = Tensor(OUTPUT, "FP32", logits.shape, logits)
+    return InferResponse(
+        endpoint.name, endpoint.version, identifier, (output,), _parameters(answers[0], context.timings)
+    )
 
 
 async def _answers(
@@ -125,7 +135,7 @@ def _check_rows(endpoint: Endpoint, datatype: str, shape: tuple[int, ...]) -> No
     if datatype != expected:
         also = f" or {BYTES} (encoded images)" if endpoint.form == "image" else ""
         raise InvalidInput(f"input {spec.name!r} is {datatype}; {endpoint.name} takes {expected}{also}")
-    if not _has_shape(shape, spec.shape):
+    if not has_shape(shape, spec.shape):
         raise InvalidInput(f"input {spec.name!r} has shape {list(shape)}; {endpoint.name} takes {list(spec.shape)}")
     check_images(endpoint, shape[0], "rows")
 
@@ -144,7 +154,7 @@ def _most_values(endpoint: Endpoint, unknown: int) -> int:
     return sum(itertools.accumulate((endpoint.most_images, *endpoint.input.shape[1:]), operator.mul))
 
 
-def _has_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+def has_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     """Whether a shape matches `wanted`, in which -1 matches any size from 1."""
     if len(shape) != len(wanted):
         return False

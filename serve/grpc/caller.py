@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Protocol
 from urllib.parse import unquote
 
-import grpc
-
 from serve.grpc.frames import PEER
+
+
+class CallContext(Protocol):
+    """The part of grpcio's servicer context that calls to models need; `serve.grpc.hot_calls.HotCall` has it too."""
+
+    def peer(self) -> str:
+        """The client's address in gRPC's format."""
+        ...
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the deadline, None for a call without one."""
+        ...
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
+        """Names in lower case and values, in the order received."""
+        ...
 
 
 class GrpcCaller:
@@ -15,7 +30,7 @@ class GrpcCaller:
 
     __slots__ = ("_context",)
 
-    def __init__(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    def __init__(self, context: CallContext) -> None:
         self._context = context
 
     @property

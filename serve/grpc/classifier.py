@@ -11,24 +11,33 @@ from convoy.protos import classifier_pb2 as pb
 from convoy.protos import classifier_pb2_grpc
 from serve.api.answer_energy import answer_energy
 from serve.api.classification import Classes, best_classes
-from serve.api.classify_params import ClassifyParams, parse_params
+from serve.api.classify_params import DEFAULTS, ClassifyParams, parse_params
 from serve.gateway.dataplane import check_images
 from serve.gateway.endpoints import Endpoint
-from serve.grpc.calls import Calls, Context, abort, aborts, pipelined
+from serve.grpc.caller import CallContext
+from serve.grpc.calls import Calls, Context, abort, aborts, parsed, pipelined
+from serve.grpc.message_fields import bounded
 from serve.telemetry.request_timings import stages_ms
 
 
 class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
     """Answers as the classify path over HTTP does."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: Calls, most_fields: int) -> None:
+        """`most_fields`: of a message, see `serve.grpc.message_fields`."""
         self._calls = calls
+        self._message = bounded(pb.ClassifyRequest, most_fields)
         self._plane = calls.plane
 
     @aborts
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:  # noqa: N802
         """Classifies the images of one request."""
         return await self._classify(request, context)
+
+    async def classify_bytes(self, message: bytes, context: CallContext) -> bytes:
+        """As Classify, from bytes to bytes. Raises ConvoyError."""
+        response = await self._classify(parsed(self._message(message)), context)
+        return response.SerializeToString()
 
     async def ClassifyStream(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.ClassifyRequest | ConvoyError], context: Context
@@ -50,7 +59,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
         async for response in pipelined(request_iterator, answer):
             yield response
 
-    async def _classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
+    async def _classify(self, request: pb.ClassifyRequest, context: CallContext) -> pb.ClassifyResponse:
         calls, plane = self._calls, self._plane
         with calls.call(request.model, request.version, context) as (endpoint, request_context):
             timings = request_context.timings
@@ -75,6 +84,8 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
 
 
 def _options(request: pb.ClassifyRequest) -> ClassifyParams:
+    if not (request.top_k or request.id or request.threshold or request.indices_only or request.energy):
+        return DEFAULTS
     fields: dict[str, Any] = {
         "threshold": request.threshold,
         "labels": not request.indices_only,

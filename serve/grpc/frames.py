@@ -7,7 +7,6 @@ Protocols: RFC 9113 (HTTP/2), RFC 7541 (HPACK) and https://github.com/grpc/grpc/
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from struct import Struct
 from urllib.parse import quote
 
@@ -18,7 +17,10 @@ DATA, HEADERS, RST_STREAM, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 8, 9
 END_STREAM, END_HEADERS, PADDED = 1, 4, 8
 NO_ERROR, CANCEL = 0, 8
 LARGEST_REQUEST_FRAME = 16_384  # the native server does not raise SETTINGS_MAX_FRAME_SIZE
-LARGEST_RESPONSE_FRAME = 2**24 - 1
+INSPECTED = frozenset(
+    (DATA, HEADERS, RST_STREAM, CONTINUATION)
+)  # types of frames that may not be forwarded as they are
+STREAM_BITS = 0x7FFFFFFF  # without the reserved bit, which receivers ignore
 MAX_STREAMS = 4096  # of a connection, within a message or refused: more than the server lets be open
 PEER = "x-convoy-peer"  # metadata with the client's address for the server, in gRPC's format
 UNIMPLEMENTED, RESOURCE_EXHAUSTED = "12", "8"
@@ -37,47 +39,18 @@ class ProtocolError(Exception):
 Frame = tuple[int, int, int, bytes]  # type, flags, stream, and the raw bytes with the frame's header
 
 
-class FrameReader:
-    """Splits the bytes from one end of a connection into frames."""
-
-    def __init__(self, largest: int, preface: bytes = b"") -> None:
-        """`largest`: the most bytes of a frame's payload; `preface`: bytes that must precede the first frame."""
-        self._largest = largest
-        self._preface = preface
-        self._rest = b""
-
-    def split(self, data: bytes) -> Iterator[Frame]:
-        """The frames that `data` completes. Raises ProtocolError."""
-        data = self._rest + data if self._rest else data
-        position, end = 0, len(data)
-        if self._preface:
-            if not self._preface.startswith(data[: len(self._preface)]):
-                raise ProtocolError
-            if end >= len(self._preface):
-                position, self._preface = len(self._preface), b""
-            else:
-                end = 0
-        while end - position >= FRAME_HEADER.size:
-            length_and_type, flags, stream = FRAME_HEADER.unpack_from(data, position)
-            if length_and_type >> 8 > self._largest:
-                raise ProtocolError
-            stop = position + FRAME_HEADER.size + (length_and_type >> 8)
-            if stop > end:
-                break
-            yield length_and_type & 255, flags, stream & 0x7FFFFFFF, data[position:stop]
-            position = stop
-        self._rest = data[position:]
-
-
 class FrameGuard:
-    """One connection: the client's bytes pass through `request`, the server's bytes through `respond`."""
+    """One connection: the client's bytes pass through `request`, the server's bytes through `respond`.
+
+    Frames that need no change are forwarded as one piece of the received bytes, since each step costs every request.
+    """
 
     def __init__(self, peer: str, max_bytes: int) -> None:
         """`peer`: the client's address in gRPC's format; `max_bytes`: the largest message accepted."""
         self._peer = literal(PEER, peer)
         self._max_bytes = max_bytes
-        self._requests = FrameReader(LARGEST_REQUEST_FRAME, PREFACE)
-        self._responses = FrameReader(LARGEST_RESPONSE_FRAME)
+        self._has_preface = False
+        self._request_rest = self._response_rest = b""  # the beginning of a frame
         self._begun: dict[int, bool] = {}  # streams whose response has not ended: whether it has begun
         # Streams within a message: the bytes of its prefix so far, and the bytes of its content still to come.
         self._partial: dict[int, tuple[bytes, int]] = {}
@@ -87,59 +60,124 @@ class FrameGuard:
 
     def request(self, data: bytes) -> tuple[bytes, bytes]:
         """What to forward to the server, and what to send back to the client. Raises ProtocolError."""
-        forward: list[bytes] = []
+        data = self._request_rest + data if self._request_rest else data
+        position = kept = 0 if self._has_preface else self._skip_preface(data)
+        end = len(data) if self._has_preface else 0
+        forward: list[bytes | memoryview] = []
         back: list[bytes] = []
-        for frame in self._requests.split(data):
-            kind, _, stream, raw = frame
-            if stream in self._refused:
-                self._discard(frame, back)
-            elif kind != DATA:
-                forward.append(self._forward(frame))
-            elif (refusal := self._check_messages(frame)) is None:
-                forward.append(raw)
-            else:
-                forward.append(_frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big")))
-                self._refuse(stream, *refusal)
-                self._discard(frame, back)
+        while end - position >= FRAME_HEADER.size:
+            length_and_type, flags, stream = FRAME_HEADER.unpack_from(data, position)
+            kind, length, stream = length_and_type & 255, length_and_type >> 8, stream & STREAM_BITS
+            if length > LARGEST_REQUEST_FRAME:
+                raise ProtocolError
+            stop = position + FRAME_HEADER.size + length
+            if stop > end:
+                break
+            if kind in INSPECTED and not (kind == DATA and self._passes(data, position, length, flags, stream)):
+                frame = kind, flags, stream, data[position:stop]
+                forward += (data[kept:position], self._forward(frame, back))
+                kept = stop
+            position = stop
+        self._request_rest = data[position:]
         if len(self._partial) + len(self._refused) > MAX_STREAMS:
             raise ProtocolError
         if self._queued and not self._in_block:
             back += self._queued
             self._queued.clear()
-        return b"".join(forward), b"".join(back)
+        return _joined(forward, data, kept, position), b"".join(back)
+
+    def _skip_preface(self, data: bytes) -> int:
+        """The position behind the connection's preface, or 0 if more of it is to come. Raises ProtocolError."""
+        if not PREFACE.startswith(data[: len(PREFACE)]):
+            raise ProtocolError
+        self._has_preface = len(data) >= len(PREFACE)
+        return len(PREFACE) if self._has_preface else 0
 
     def respond(self, data: bytes) -> bytes:
-        """What to forward to the client. Raises ProtocolError."""
-        forward: list[bytes] = []
-        for kind, flags, stream, raw in self._responses.split(data):
-            if kind == DATA and stream not in self._begun:
-                continue  # `_refuse` has ended the stream for the client
-            if kind == RST_STREAM or (flags & END_STREAM and kind in (DATA, HEADERS)):
-                self._begun.pop(stream, None)
+        """What to forward to the client."""
+        data = self._response_rest + data if self._response_rest else data
+        begun = self._begun
+        position = kept = 0
+        end = len(data)
+        forward: list[bytes | memoryview] = []
+        while end - position >= FRAME_HEADER.size:
+            length_and_type, flags, stream = FRAME_HEADER.unpack_from(data, position)
+            stop = position + FRAME_HEADER.size + (length_and_type >> 8)
+            if stop > end:
+                break
+            kind = length_and_type & 255
+            if kind == DATA and stream not in begun:  # `_refuse` has ended the stream for the client
+                forward.append(data[kept:position])
+                kept = stop
+            elif kind == RST_STREAM or (flags & END_STREAM and kind in (DATA, HEADERS)):
+                begun.pop(stream, None)
                 self._partial.pop(stream, None)
-            elif kind == HEADERS and stream in self._begun:
-                self._begun[stream] = True
+            elif kind == HEADERS and stream in begun:
+                begun[stream] = True
             if kind in (HEADERS, CONTINUATION):
                 self._in_block = not flags & END_HEADERS
-            forward.append(raw)
+            position = stop
             if self._queued and not self._in_block:
-                forward += self._queued
+                forward += (data[kept:position], *self._queued)
+                kept = position
                 self._queued.clear()
-        return b"".join(forward)
+        self._response_rest = data[position:]
+        return _joined(forward, data, kept, position)
 
-    def _forward(self, frame: Frame) -> bytes:
-        """A frame without data. Appends the client's address to each header block, in a frame of its own."""
+    def _passes(self, data: bytes, position: int, length: int, flags: int, stream: int) -> bool:
+        """Whether a data frame, at `position`, holds one accepted message, or a part of it. False if it must be inspected."""
+        if flags & PADDED or stream in self._refused:
+            return False
+        partial = self._partial.get(stream)
+        if partial is None:
+            if length < MESSAGE_PREFIX.size:
+                return not length
+            compressed, size = MESSAGE_PREFIX.unpack_from(data, position + FRAME_HEADER.size)
+            left = size - (length - MESSAGE_PREFIX.size)
+            if compressed or size > self._max_bytes or left < 0:
+                return False
+        else:
+            prefix, left = partial
+            left -= length
+            if prefix or left < 0:
+                return False
+        if left and not flags & END_STREAM:
+            self._partial[stream] = b"", left
+        elif partial is not None:
+            del self._partial[stream]
+        return True
+
+    def _forward(self, frame: Frame, back: list[bytes]) -> bytes:
+        """What to forward in place of a frame. Raises ProtocolError."""
         kind, flags, stream, raw = frame
+        if stream in self._refused:
+            self._discard(frame, back)
+            return b""
+        if kind == DATA:
+            refusal = self._check_messages(frame)
+            if refusal is None:
+                return raw
+            self._refuse(stream, *refusal)
+            self._discard(frame, back)
+            return _frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big"))
         if kind == RST_STREAM:
             self._begun.pop(stream, None)
             self._partial.pop(stream, None)
-        elif kind in (HEADERS, CONTINUATION):
-            if kind == HEADERS:
-                self._begun.setdefault(stream, False)
-            if flags & END_HEADERS:
-                more = _frame(CONTINUATION, END_HEADERS, stream, self._peer)
-                return b"".join((raw[:4], bytes((flags & ~END_HEADERS,)), raw[5:], more))
-        return raw
+            return raw
+        if kind == HEADERS:
+            self._begun.setdefault(stream, False)
+        return self._with_peer(frame) if flags & END_HEADERS else raw
+
+    def _with_peer(self, frame: Frame) -> bytes:
+        """The last frame of a header block, with the client's address appended to the block."""
+        kind, flags, stream, raw = frame
+        length = len(raw) - FRAME_HEADER.size + len(self._peer)
+        if not flags & PADDED and length <= LARGEST_REQUEST_FRAME:
+            return b"".join(
+                (FRAME_HEADER.pack(length << 8 | kind, flags, stream), raw[FRAME_HEADER.size :], self._peer)
+            )
+        more = _frame(CONTINUATION, END_HEADERS, stream, self._peer)
+        return b"".join((raw[:4], bytes((flags & ~END_HEADERS,)), raw[5:], more))
 
     def _check_messages(self, frame: Frame) -> tuple[str, str] | None:
         """Status and text that refuse the message in a data frame, None if it is accepted. Raises ProtocolError."""
@@ -191,6 +229,13 @@ class FrameGuard:
             back.append(_frame(WINDOW_UPDATE, 0, 0, (len(raw) - FRAME_HEADER.size).to_bytes(4, "big")))
         if kind == RST_STREAM or (kind == DATA and flags & END_STREAM):
             self._refused.discard(stream)
+
+
+def _joined(pieces: list[bytes | memoryview], data: bytes, start: int, stop: int) -> bytes:
+    """The pieces and then `data[start:stop]`, copied once at most: it may be large."""
+    if not pieces and start == 0 and stop == len(data):
+        return data
+    return b"".join((*pieces, memoryview(data)[start:stop]))
 
 
 def literal(name: str, value: str) -> bytes:

@@ -33,6 +33,7 @@ class GrpcFront:
             raise
         self._folder = Path(tempfile.mkdtemp(prefix="convoy-grpc-"))  # mode 0700: no other user can bypass the guard
         self.path = self._folder / "server.sock"
+        self.fallback = self._folder / "grpcio.sock"  # of the server behind the native one
         self._max_bytes = max_bytes
         self._acceptor: Acceptor | None = None
 
@@ -99,11 +100,12 @@ class _Client(_End):
         self._path = path
         self._max_bytes = max_bytes
         self._opening: asyncio.Task[None] | None = None
+        self._early = b""  # for the server, until it is connected
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._guard = FrameGuard(peer_name(transport.get_extra_info("peername")), self._max_bytes)
-        cast(asyncio.Transport, transport).pause_reading()
+        cast(asyncio.Transport, transport).pause_reading()  # uvloop reads once in spite of it
         self._opening = asyncio.ensure_future(self._open())
 
     async def _open(self) -> None:
@@ -114,7 +116,8 @@ class _Client(_End):
             self.end()
             return
         self.other = server
-        server.send(PREFACE)
+        server.send(PREFACE + self._early)
+        self._early = b""
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
 
@@ -129,15 +132,16 @@ class _Client(_End):
         except ProtocolError:
             self.end()
             return
-        if self.other is not None:
+        if self.other is None:
+            self._early += forward
+            if self.transport is not None:
+                self.transport.pause_reading()
+        else:
             self.other.send(forward)
         self.send(back)
 
     def _respond(self, data: bytes) -> None:
-        try:
-            self.send(self._guard.respond(data))
-        except ProtocolError:
-            self.end()
+        self.send(self._guard.respond(data))
 
 
 class _Server(_End):

@@ -3,44 +3,61 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Callable
 from functools import partial
+from typing import TypeVar
+
+import numpy as np
 
 from convoy.errors import ConvoyError, NotReady
 from convoy.protos import open_inference_pb2 as pb
 from convoy.protos import open_inference_pb2_grpc
 from convoy.wire import oip_metadata
-from convoy.wire.oip_grpc import parse_message, render_message
-from convoy.wire.oip_http import MAX_TENSORS, InferRequest
+from convoy.wire.oip_grpc import parse_message, render_bytes, render_message
+from convoy.wire.oip_http import MAX_TENSORS, InferRequest, InferResponse
 from convoy.wire.oip_metadata import to_message
-from convoy.wire.tensors import PIECE
+from convoy.wire.tensors import BYTES, NAMES, PIECE
 from serve.api import model_metadata
-from serve.api.infer import apply_parameters, check_input, infer
+from serve.api.infer import apply_parameters, check_input, has_shape, infer, infer_plain
 from serve.api.model_statistics import statistics
 from serve.config.schema import Settings
-from serve.gateway.endpoints import Endpoint
+from serve.gateway.dataplane import DataPlane
+from serve.gateway.endpoints import Endpoint, Work
 from serve.gateway.repository import Repository, check_load, check_unload
-from serve.grpc.calls import Calls, Context, abort, aborts, pipelined
+from serve.grpc.caller import CallContext
+from serve.grpc.calls import Calls, Context, abort, aborts, parsed, pipelined
+from serve.grpc.message_fields import bounded
 
 Change = pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest
 
 WANTS_FINAL = "triton_enable_empty_final_response"
 FINAL = "triton_final_response"
 
+ONE_IMAGE = ((1,), (1, 1))  # shapes
+
+Rendered = TypeVar("Rendered")
+
 
 class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     """inference.GRPCInferenceService."""
 
-    def __init__(self, calls: Calls, repository: Repository, settings: Settings) -> None:
+    def __init__(self, calls: Calls, repository: Repository, settings: Settings, most_fields: int) -> None:
+        """`most_fields`: of a message, see `serve.grpc.message_fields`."""
         self._calls = calls
         self._plane = calls.plane
         self._repository = repository
         self._pages = settings.node_dir / "metrics"
+        self._message = bounded(pb.ModelInferRequest, most_fields)
 
     @aborts
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:  # noqa: N802
         """Runs a model on tensors or encoded images."""
-        return await self._infer(request, context)
+        return await self._infer(request, context, render_message)
+
+    async def infer_bytes(self, message: bytes, context: CallContext) -> bytes:
+        """As ModelInfer, from bytes to bytes. Raises ConvoyError."""
+        return await self._infer(parsed(self._message(message)), context, render_bytes)
 
     async def ModelStreamInfer(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.ModelInferRequest | ConvoyError], context: Context
@@ -51,7 +68,7 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             if isinstance(request, ConvoyError):
                 return pb.ModelStreamInferResponse(error_message=str(request))
             try:
-                response = await self._infer(request, context)
+                response = await self._infer(request, context, render_message)
             except ConvoyError as error:
                 failed = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
                 return pb.ModelStreamInferResponse(error_message=str(error), infer_response=failed)
@@ -66,13 +83,19 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         async for response in pipelined(request_iterator, answer):
             yield response
 
-    async def _infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+    async def _infer(
+        self, request: pb.ModelInferRequest, context: CallContext, render: Callable[[InferResponse], Rendered]
+    ) -> Rendered:
         with self._calls.call(request.model_name, request.model_version, context) as (endpoint, request_context):
             request_context.request_id = request.id
-            parsed = await _parse(request, endpoint)
+            work = _plain_work(self._plane, request, endpoint)
+            if work is not None:
+                request_context.timings.received = self._calls.clock()
+                return render(await infer_plain(endpoint, request_context, request.id, work))
+            request_tensors = await _parse(request, endpoint)
             request_context.timings.received = self._calls.clock()
-            apply_parameters(self._plane, request_context, parsed)
-            return render_message(await infer(self._plane, endpoint, request_context, parsed))
+            apply_parameters(self._plane, request_context, request_tensors)
+            return render(await infer(self._plane, endpoint, request_context, request_tensors))
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:  # noqa: N802
         return pb.ServerLiveResponse(live=True)
@@ -149,6 +172,27 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         check_unload(parameters_of(request))
         await self._repository.unload(name)
         return pb.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True)
+
+
+def _plain_work(plane: DataPlane, request: pb.ModelInferRequest, endpoint: Endpoint) -> Work | None:
+    """Runs the tensor of a request that has nothing else, checked in one visit; None for any other and any faulty request.
+
+    Those are read by `parse_message`, which names their faults.
+    """
+    if len(request.inputs) != 1 or len(request.raw_input_contents) != 1 or request.parameters or request.outputs:
+        return None
+    entry, raw, spec = request.inputs[0], request.raw_input_contents[0], endpoint.input
+    if entry.name != spec.name or entry.parameters or entry.HasField("contents") or endpoint.needs_request_id:
+        return None
+    shape = tuple(entry.shape)
+    if entry.datatype == BYTES:
+        if endpoint.form == "image" and shape in ONE_IMAGE and int.from_bytes(raw[:4], "little") == len(raw) - 4:
+            return partial(plane.classify, images=(raw[4:],))
+        return None
+    fits = entry.datatype == NAMES[spec.dtype] != "BOOL" and has_shape(shape, spec.shape)
+    if fits and shape[0] <= endpoint.most_images and len(raw) == math.prod(shape) * spec.dtype.itemsize:
+        return partial(plane.run, rows=np.frombuffer(raw, spec.dtype).reshape(shape))
+    return None
 
 
 async def _parse(request: pb.ModelInferRequest, endpoint: Endpoint) -> InferRequest:

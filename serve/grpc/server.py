@@ -1,11 +1,12 @@
-"""The gRPC listener: all services on one port, served by pygrpc-native or by grpcio."""
+"""The gRPC listener: all services on one port, served by grpcio alone or behind the native server of the hot calls."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import grpc
-import pygrpc_native.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -26,6 +27,7 @@ from serve.grpc.calls import Calls
 from serve.grpc.classifier import ClassifierServicer
 from serve.grpc.feedback import FeedbackServicer
 from serve.grpc.front import GrpcFront
+from serve.grpc.hot_calls import Answer, HotCalls
 from serve.grpc.inference import InferenceServicer
 from serve.grpc.message_fields import ENVELOPE_FIELDS, BoundedServices
 from serve.telemetry.recorder import Metrics
@@ -58,25 +60,35 @@ class GrpcServer:
         listen = settings.listen
         # A message is mostly a tensor's bytes, so its limit is that of an HTTP body plus 64 KiB for the other fields.
         max_bytes = settings.limits.body_bytes + 64 * 1024
-        options = [
-            ("grpc.max_receive_message_length", max_bytes),
-            ("grpc.max_send_message_length", -1),  # the server could only fail to send what it has counted as answered
-            ("grpc.max_metadata_size", settings.limits.header_bytes),
-            ("grpc.absolute_max_metadata_size", settings.limits.header_bytes),
-            ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-            ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
-            ("grpc.keepalive_permit_without_calls", 1),
-        ]
+        options = {
+            "grpc.max_receive_message_length": max_bytes,
+            "grpc.max_send_message_length": -1,  # the server could only fail to send what it has counted as answered
+            "grpc.max_metadata_size": settings.limits.header_bytes,
+            "grpc.absolute_max_metadata_size": settings.limits.header_bytes,
+            "grpc.keepalive_time_ms": KEEPALIVE_MS,
+            "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_MS,
+            "grpc.keepalive_permit_without_calls": 1,
+        }
+        calls = Calls(plane, metrics)
+        most_fields = settings.limits.images_per_request + ENVELOPE_FIELDS
+        inference = InferenceServicer(calls, repository, settings, most_fields)
+        classifier = ClassifierServicer(calls, most_fields)
         self._front: GrpcFront | None = None
+        self._hot: HotCalls | None = None
         try:
-            self._server = self._open(listen, options, max_bytes)
+            if listen.grpc_server == "native" and listen.tls is None:  # the native server has no TLS
+                hot = {
+                    f"/{INFERENCE}/ModelInfer": inference.infer_bytes,
+                    f"/{CLASSIFIER}/Classify": classifier.classify_bytes,
+                }
+                self._server = self._open_native(listen, options, hot)
+            else:
+                self._server = _open_grpcio(listen, options)
         except (OSError, RuntimeError) as error:
             raise ConfigError(
                 f"cannot listen on {listen.host}:{listen.grpc_port}; stop what uses it or choose another port"
             ) from error
-        calls = Calls(plane, metrics)
-        services = BoundedServices(self._server, settings.limits.images_per_request + ENVELOPE_FIELDS)
-        inference, classifier = InferenceServicer(calls, repository, settings), ClassifierServicer(calls)
+        services = BoundedServices(self._server, most_fields)
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, services)  # type: ignore[no-untyped-call]
         classifier_pb2_grpc.add_ClassifierServicer_to_server(classifier, services)  # type: ignore[no-untyped-call]
         experiments_pb2_grpc.add_ExperimentsServicer_to_server(
@@ -87,25 +99,28 @@ class GrpcServer:
         names = (INFERENCE, CLASSIFIER, EXPERIMENTS, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
 
-    def _open(self, listen: Listen, options: list[tuple[str, int]], max_bytes: int) -> grpc.aio.Server:
-        """Creates the server on its port. Raises OSError or RuntimeError if the port is taken."""
-        if listen.grpc_server == "native" and listen.tls is None:  # the native server has no TLS
-            self._front = GrpcFront(listen.host, listen.grpc_port, max_bytes)
-            native: grpc.aio.Server = pygrpc_native.aio.server(options=options)
-            native.add_insecure_port(f"unix:{self._front.path}")
-            return native
-        # No compression: a compressed message of a thousandth of the limit could expand to the limit.
-        server = grpc.aio.server(options=[*options, ("grpc.so_reuseport", 1), (COMPRESSION_OPTION, IDENTITY_ONLY)])
-        address = f"[{listen.host}]:{listen.grpc_port}" if ":" in listen.host else f"{listen.host}:{listen.grpc_port}"
-        if listen.tls is None:
-            server.add_insecure_port(address)
-        else:
-            server.add_secure_port(address, grpc_credentials(listen.tls))
-        return server
+    def _open_native(self, listen: Listen, options: Mapping[str, int], hot: Mapping[str, Answer]) -> grpc.aio.Server:
+        """Opens the port, the native server behind it, and the grpcio server behind that. Raises OSError or RuntimeError."""
+        max_bytes = options["grpc.max_receive_message_length"]
+        front = self._front = GrpcFront(listen.host, listen.grpc_port, max_bytes)
+        self._hot = HotCalls(
+            str(front.path),
+            str(front.fallback),
+            hot,
+            max_bytes,
+            max_metadata_size=options["grpc.max_metadata_size"],
+            keepalive_time_ms=KEEPALIVE_MS,
+            keepalive_timeout_ms=KEEPALIVE_TIMEOUT_MS,
+        )
+        behind = grpc.aio.server(options=tuple(options.items()))
+        behind.add_insecure_port(f"unix:{front.fallback}")
+        return behind
 
     async def start(self) -> None:
         """Returns once the server accepts calls and its health service reports SERVING."""
         await self._server.start()
+        if self._hot is not None:
+            self._hot.start()
         if self._front is not None:
             await self._front.start()
         for service in ("", INFERENCE, CLASSIFIER, EXPERIMENTS):
@@ -118,6 +133,23 @@ class GrpcServer:
     async def stop(self, seconds: float) -> None:
         """Reports NOT_SERVING, completes the calls in flight within `seconds`, then closes all connections."""
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(seconds)
+        if self._hot is None:
+            await self._server.stop(seconds)
+        else:
+            await asyncio.gather(self._server.stop(seconds), self._hot.drain(seconds))
+            await self._hot.close()
         if self._front is not None:
             self._front.close()
+
+
+def _open_grpcio(listen: Listen, options: Mapping[str, int]) -> grpc.aio.Server:
+    """grpcio's server on the port. Raises RuntimeError if the port is taken."""
+    # No compression: a compressed message of a thousandth of the limit could expand to the limit.
+    own = {"grpc.so_reuseport": 1, COMPRESSION_OPTION: IDENTITY_ONLY}
+    server = grpc.aio.server(options=tuple({**options, **own}.items()))
+    address = f"[{listen.host}]:{listen.grpc_port}" if ":" in listen.host else f"{listen.host}:{listen.grpc_port}"
+    if listen.tls is None:
+        server.add_insecure_port(address)
+    else:
+        server.add_secure_port(address, grpc_credentials(listen.tls))
+    return server

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from convoy.errors import InvalidInput
 from convoy.protos import open_inference_pb2 as pb
-from convoy.wire.oip_grpc import CONTENTS, parse_message, render_message
+from convoy.wire.oip_grpc import CONTENTS, parse_message, render_bytes, render_message
 from convoy.wire.oip_http import InferResponse
 from convoy.wire.tensors import BYTES, Tensor, encode_raw
 from tests.convoy.wire.test_tensors import tensors
@@ -48,6 +49,15 @@ def test_answers_are_always_raw() -> None:
     answer = render_message(InferResponse("m", "1", "7", (tensor,)))
     assert answer.raw_output_contents == [tensor.array.tobytes()]
     assert not answer.outputs[0].HasField("contents")
+
+
+@given(tensors(), st.text(st.characters(exclude_categories=["Cs"]), max_size=300), st.booleans(), st.integers(0, 2))
+def test_rendered_bytes_are_the_rendered_message(tensor: Tensor, identifier: str, cached: bool, more: int) -> None:
+    parameters = {"cached": True} if cached else {}
+    outputs = (tensor,) * (1 + more)
+    response = InferResponse("m" * 200, "1", identifier, outputs, parameters)
+    for _ in range(2):  # the second time with the part that is kept
+        assert pb.ModelInferResponse.FromString(render_bytes(response)) == render_message(response)
 
 
 def test_parameters_are_parsed() -> None:

@@ -22,7 +22,6 @@ from serve.grpc.frames import (
     RST_STREAM,
     WINDOW_UPDATE,
     FrameGuard,
-    FrameReader,
     ProtocolError,
     literal,
 )
@@ -55,7 +54,12 @@ class Frame(NamedTuple):
 
 
 def frames(data: bytes) -> list[Frame]:
-    return [Frame(*fields) for fields in FrameReader(2**24).split(data)]
+    found = []
+    while data:
+        stop = 9 + int.from_bytes(data[:3], "big")
+        found.append(Frame(data[3], data[4], int.from_bytes(data[5:9], "big"), data[:stop]))
+        data = data[stop:]
+    return found
 
 
 def kinds(data: bytes) -> list[tuple[int, int]]:
@@ -114,20 +118,41 @@ def test_padding_is_not_part_of_a_message() -> None:
 
 
 def test_the_server_gets_the_address_of_the_client() -> None:
+    name = literal("x-convoy-peer", PEER)
     forward, _ = FrameGuard(PEER, MAX_BYTES).request(
         PREFACE
         + frame(HEADERS, 1, b"\x82", END_HEADERS | END_STREAM)
         + frame(HEADERS, 3, b"\x82")
         + frame(CONTINUATION, 3, b"\x83", END_HEADERS)
     )
-    name = frame(CONTINUATION, 1, literal("x-convoy-peer", PEER), END_HEADERS)
     assert forward == (
-        frame(HEADERS, 1, b"\x82", END_STREAM)
-        + name
+        frame(HEADERS, 1, b"\x82" + name, END_HEADERS | END_STREAM)
         + frame(HEADERS, 3, b"\x82")
-        + frame(CONTINUATION, 3, b"\x83")
-        + name.replace(bytes((0, 0, 0, 1)), bytes((0, 0, 0, 3)))
+        + frame(CONTINUATION, 3, b"\x83" + name, END_HEADERS)
     )
+
+
+@pytest.mark.parametrize(
+    ("block", "flags"),
+    [(b"\x01\x82\x00", END_HEADERS | PADDED), (b"\x82" * LARGEST_REQUEST_FRAME, END_HEADERS | END_STREAM)],
+    ids=["padding", "no room"],
+)
+def test_the_address_has_a_frame_of_its_own_where_none_has_room(block: bytes, flags: int) -> None:
+    forward, _ = FrameGuard(PEER, MAX_BYTES).request(PREFACE + frame(HEADERS, 1, block, flags))
+    name = frame(CONTINUATION, 1, literal("x-convoy-peer", PEER), END_HEADERS)
+    assert forward == frame(HEADERS, 1, block, flags & ~END_HEADERS) + name
+
+
+def test_the_reserved_bit_does_not_make_another_stream() -> None:
+    """Otherwise a message that is too long could be hidden behind a shorter one."""
+    reserved = 1 << 31
+    connection = guard(1)
+    assert connection.request(frame(DATA, 1, message(3)[:6])) == (frame(DATA, 1, message(3)[:6]), b"")
+    rest = message(3)[6:] + message(MAX_BYTES + 1)[:5]
+    forward, _ = connection.request(frame(DATA, 1 | reserved, rest))
+    assert kinds(forward) == [(RST_STREAM, 1)]
+    forward, _ = guard(1).request(frame(DATA, 1 | reserved, message(0, compressed=1)))
+    assert kinds(forward) == [(RST_STREAM, 1)]
 
 
 def test_a_response_that_has_begun_ends_with_trailers_only() -> None:

@@ -1,0 +1,43 @@
+"""The port in front of the native gRPC server: nothing that a client sends is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+import uvloop
+
+from serve.grpc.frames import PREFACE
+from serve.grpc.front import GrpcFront
+
+PING = b"\x00\x00\x08\x06\x00\x00\x00\x00\x00" + b"12345678"
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_bytes_that_arrive_before_the_server_is_connected_are_forwarded(
+    run: Callable[[Coroutine[Any, Any, None]], None], free_ports: Callable[[int], list[int]]
+) -> None:
+    """uvloop starts to read after `connection_made`, even if that has paused reading."""
+    (port,) = free_ports(1)
+
+    async def scenario() -> None:
+        received: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            received.set_result(await reader.readexactly(len(PREFACE + PING)))
+            writer.close()
+
+        front = GrpcFront("127.0.0.1", port, 1000)
+        server = await asyncio.start_unix_server(serve, front.path)
+        await front.start()
+        # The event loop does not run meanwhile, so it finds the bytes together with the connection.
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(PREFACE + PING)
+            assert await asyncio.wait_for(received, 30) == PREFACE + PING
+        front.close()
+        server.close()
+
+    run(scenario())
