@@ -1,12 +1,12 @@
 """Starts coroutines at once, without a task as long as they wait for nothing.
 
-A task runs its coroutine one turn of the event loop later, and costs more than most of what a request does. Python 3.12 has
-eager tasks; this does the same in 3.11.
+A task runs its coroutine one turn of the event loop later, and costs more than most of what a request does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import types
 from collections.abc import Coroutine, Generator
 from typing import Any, TypeVar
@@ -16,6 +16,9 @@ Result = TypeVar("Result")
 
 def start(work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None] | None:
     """Runs `work` until it waits for something, and the rest in a task. Returns the task; None if there is no rest."""
+    if sys.version_info >= (3, 12):  # also a current task for the first part, which asyncio's timeouts need there
+        task = asyncio.Task(work, loop=loop, eager_start=True)
+        return None if task.done() else task
     try:
         waits_for = work.send(None)
     except StopIteration:
