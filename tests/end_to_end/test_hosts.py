@@ -37,6 +37,7 @@ class Gateway:
 
     executor: HostExecutor
     fills: list[int] = field(default_factory=list)
+    slots: list[int] = field(default_factory=list)  # permits at the end of each batch
     answered: int = 0
     calls: int = 0
 
@@ -48,6 +49,7 @@ class Gateway:
 
     def _count_fill(self, size: int, seconds: float) -> None:
         self.fills.append(size)
+        self.slots.append(self.executor.slots.count)
 
     async def _counted(self, run: Callable[..., Any], rows: NDArray[Any]) -> Any:
         self.calls += 1
@@ -82,12 +84,14 @@ def test_two_gateways_fill_batches_and_share_two_hosts(server: Settings) -> None
         before = [gateway.answered for gateway in gateways]
         for gateway in gateways:
             gateway.fills.clear()
+            gateway.slots.clear()
         await drive(gateways, lambda: sum(gateway.answered for gateway in gateways) >= sum(before) + 400)
         served = [gateway.answered - start for gateway, start in zip(gateways, before, strict=True)]
         assert max(served) <= 1.5 * min(served), served  # not exactly equal, since a busy machine may delay a process
         for gateway in gateways:
             assert np.mean(gateway.fills[:-8]) >= 0.9 * BATCH, gateway.fills
-            assert gateway.executor.slots.count == 2
+            # Mostly: a gateway that a busy machine has stopped for half a second has no share meanwhile.
+            assert np.median(gateway.slots) == 2, gateway.slots
         await asyncio.gather(*(gateway.batcher.close() for gateway in gateways))
 
     asyncio.run(scenario())

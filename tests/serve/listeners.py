@@ -112,6 +112,8 @@ class InProcess:
         self.decoders.close()
         if self.experiments is not None:
             await self.experiments.close()
+        for _ in range(10):  # transports that were just closed free their sockets in a later turn of the event loop
+            await asyncio.sleep(0)
 
     async def connect(self, model: ModelConfig, artifact: Artifact) -> Executor:
         return await connect_local(model, artifact, self.store, 1, self.metrics, self.memory)

@@ -155,12 +155,12 @@ def infer_request(model: str = MODEL, version: str = "") -> inference_pb.ModelIn
 
 GRPC_STAGES = {
     "lookup": "serve.gateway.dataplane.DataPlane.find",
-    "parsing": "serve.grpc.inference.parse_message",
-    "options": "serve.grpc.classifier.parse_params",
+    "parsing": "serve.grpc.inference._plain_work",
+    "options": "serve.grpc.classifier._options",
     "admission": "serve.batching.batcher.Batcher.admit",
     "queueing": "serve.batching.batcher.Batcher.submit",
     "ranking": "serve.grpc.classifier.best_classes",
-    "rendering": "serve.grpc.inference.render_message",
+    "rendering": "serve.grpc.inference.render_bytes",
     "recording": "serve.telemetry.recorder.ModelRecorder.request",
 }
 
