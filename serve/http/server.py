@@ -96,6 +96,7 @@ class HttpServer:
         """Completes the requests in flight within `seconds`, then closes all connections."""
         self.stop_accepting()
         self._socket.close()
+        self._shared.stopped = True
         for connection in list(self._shared.connections):
             connection.shutdown()
         try:

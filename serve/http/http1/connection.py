@@ -59,6 +59,7 @@ class Listener:
         self.heads = KnownHeads()
         self.body_memory = BodyMemory()
         self.connections: set[Connection] = set()
+        self.stopped = False
         self._closed = asyncio.Event()
 
     def opened(self, connection: Connection) -> None:
@@ -110,6 +111,8 @@ class Connection(asyncio.Protocol):
         self.flow = Flow(self.transport)
         self.peers = Peers.of(self.transport)
         self._listener.opened(self)
+        if self._listener.stopped:  # accepted while the server stopped
+            self.cancel()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._listener.lost(self)
