@@ -243,6 +243,7 @@ class Batcher:
             logits = await self._execute(rows)
             if len(logits) != len(rows):
                 raise EngineFailed(f"the engine answered {len(logits)} rows for {len(rows)}")
+            self._deliver(batch, BatchRun(logits, len(rows), started, self._clock()))
         except ConvoyError as error:
             _fail_all(batch, error)
         except asyncio.CancelledError:
@@ -251,8 +252,6 @@ class Batcher:
         except Exception as error:
             log.exception("a batch failed")
             _fail_all(batch, EngineFailed(f"the engine failed: {type(error).__name__}"))
-        else:
-            self._deliver(batch, BatchRun(logits, len(rows), started, self._clock()))
 
     def _deliver(self, batch: Sequence[QueueItem], run: BatchRun) -> None:
         seconds = run.finished - run.started

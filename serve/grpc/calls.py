@@ -125,7 +125,10 @@ class ModelCall:
         try:
             tracked.answered()
         except Exception as fault:
-            raise tracked.failed(fault) from fault
+            shown = tracked.failed(fault)
+            if shown is fault:
+                raise
+            raise shown from fault
 
     def _cancelled(self) -> None:
         """The server cancels a call both when the client disconnects and when its deadline passes."""

@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 
-from convoy.errors import ConvoyError, NotReady, TooLarge
+from convoy.errors import ConvoyError, NotReady
 from serve import eager
 from serve.batching.queue_item import QueueItem
 from serve.gateway.dataplane import log_fault
@@ -24,7 +24,8 @@ from serve.grpc.caller import CallContext
 from serve.grpc.calls import trailing_metadata
 from serve.telemetry.request_events import FAULT
 
-BURST = 64  # calls that one turn of the event loop starts at most
+BURST = 64  # calls that the thread passes to the event loop at once, at most
+END_SECONDS = 1.0  # for cancelled calls to end
 STOPPING = "the server is stopping; retry"
 
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -34,14 +35,13 @@ Answer = Callable[[bytes, CallContext], Coroutine[Any, Any, bytes]]  # a message
 class HotCalls:
     """A native server with hot methods, on a Unix socket. Lives on one event loop."""
 
-    def __init__(self, path: str, fallback: str, methods: Mapping[str, Answer], max_bytes: int, **options: Any) -> None:
+    def __init__(self, path: str, fallback: str, methods: Mapping[str, Answer], **options: Any) -> None:
         """Binds the socket. Raises OSError.
 
         Args:
             path: of the Unix socket to serve.
             fallback: Unix socket of the grpcio server that answers all other methods.
             methods: the hot methods by path, `/package.Service/Method`.
-            max_bytes: the largest response.
             options: of NativeGrpcFront, such as keepalive times.
         """
         self._answers = list(methods.values())
@@ -49,7 +49,6 @@ class HotCalls:
             f"unix:{path}", [(method, False) for method in methods], call_details=True, **options
         )
         self._front.set_fallback(fallback)
-        self._max_bytes = max_bytes
         self._calls: dict[int, HotCall] = {}
         self._stopping = False
         self._idle: asyncio.Future[None] | None = None
@@ -71,7 +70,7 @@ class HotCalls:
         await asyncio.wait((self._idle,), timeout=seconds)
         for call in self._calls.values():
             call.cancel()
-        await self._idle
+        await asyncio.wait((self._idle,), timeout=END_SECONDS)
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -83,12 +82,13 @@ class HotCalls:
     def _receive(self, loop: asyncio.AbstractEventLoop) -> None:
         while (events := self._front.recv_batch_details(BURST)) is not None:
             try:
-                loop.call_soon_threadsafe(self._take, events)
+                loop.call_soon_threadsafe(self._take, events, time.monotonic())
             except RuntimeError:  # the event loop was closed without `close`
                 self._front.close()
                 return
 
-    def _take(self, events: Iterable[tuple[Any, ...]]) -> None:
+    def _take(self, events: Iterable[tuple[Any, ...]], received: float) -> None:
+        # `received`: the time limits count from then, however late the event loop is.
         calls, answers = self._calls, self._answers
         for kind, number, method, message, _, details in events:
             if kind == EVENT_CANCEL:
@@ -97,14 +97,11 @@ class HotCalls:
             elif self._stopping:
                 self.fail(number, NotReady(STOPPING))
             else:
-                call = calls[number] = HotCall(self, number, *details)
+                call = calls[number] = HotCall(self, number, received, *details)
                 call.start(answers[method](message, call))
 
     def respond(self, number: int, response: bytes) -> None:
         """Ends a call with its response."""
-        if len(response) > self._max_bytes:
-            self.fail(number, TooLarge(f"a response of {len(response)} bytes; the limit is {self._max_bytes}"))
-            return
         self._front.respond(number, response)
         self._forget(number)
 
@@ -130,16 +127,22 @@ class HotCalls:
 class HotCall:
     """One call, as `serve.grpc.caller.CallContext`."""
 
-    __slots__ = ("_calls", "_ends", "_metadata", "_number", "_peer", "_task", "_waits_for", "_work")
+    __slots__ = ("_calls", "_deadline", "_metadata", "_number", "_peer", "_task", "_waits_for", "_work")
 
     def __init__(
-        self, calls: HotCalls, number: int, metadata: Metadata, peer: str, time_remaining: float | None
+        self,
+        calls: HotCalls,
+        number: int,
+        received: float,
+        metadata: Metadata,
+        peer: str,
+        time_remaining: float | None,
     ) -> None:
         self._calls = calls
         self._number = number
         self._metadata = metadata
         self._peer = peer
-        self._ends = None if time_remaining is None else time.monotonic() + time_remaining
+        self._deadline = None if time_remaining is None else received + time_remaining
         self._work: Coroutine[Any, Any, bytes] | None = None
         self._waits_for: Any = None
         self._task: asyncio.Task[None] | None = None
@@ -150,7 +153,7 @@ class HotCall:
 
     def time_remaining(self) -> float | None:
         """As `CallContext.time_remaining`."""
-        return None if self._ends is None else self._ends - time.monotonic()
+        return None if self._deadline is None else self._deadline - time.monotonic()
 
     def invocation_metadata(self) -> Metadata:
         """As `CallContext.invocation_metadata`."""

@@ -107,7 +107,6 @@ class GrpcServer:
             str(front.path),
             str(front.fallback),
             hot,
-            max_bytes,
             max_metadata_size=options["grpc.max_metadata_size"],
             keepalive_time_ms=KEEPALIVE_MS,
             keepalive_timeout_ms=KEEPALIVE_TIMEOUT_MS,

@@ -177,7 +177,8 @@ def generating(subject: Subject, seed: int) -> Iterator[Generator]:
     theirs.close()
     try:
         yield Generator(ours)
-        ours.send(None)
+        with contextlib.suppress(OSError):  # the process has ended
+            ours.send(None)
         process.join()
     finally:
         ours.close()

@@ -126,7 +126,7 @@ class NetworkSystem:
             try:
                 answer = self._check(sent, body, json_length)
                 classes = [index for index, _ in answer.classes] or classes
-            except ValueError as error:
+            except Exception as error:  # noqa: BLE001 a sample that is never completed would stop the run for good
                 outcome, body = outcomes.MALFORMED, str(error).encode()
         if outcomes.is_ok(outcome):
             self.account.answered += len(sent.ids)

@@ -112,6 +112,8 @@ class AsgiCycle:
                 raise RuntimeError("the application ended without a complete response")
         except BaseException:
             log.exception("a request failed")
+            if self._responded:  # the connection may already have its next request
+                return
             if self._begun:
                 self._connection.transport.close()
             else:

@@ -66,7 +66,7 @@ class HotRequest:
             waits_for = self._work.send(None)
         except StopIteration:
             pass
-        except Exception as error:  # noqa: BLE001 the boundary of a request
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 the boundary of a request
             self._fail(error)
         else:
             if type(waits_for) is QueueItem:
@@ -100,7 +100,8 @@ class HotRequest:
         """Cancels the work."""
         self.disconnect()
         if self._task is not None:
-            self._task.cancel()
+            # Not now: a task that has not begun would drop the work, and the request would stay counted as in flight.
+            asyncio.get_running_loop().call_soon(self._task.cancel)
 
     async def read_body(self, limit: int) -> bytes:
         """The body; the connection has checked that it is no larger than `limit`."""
@@ -113,8 +114,9 @@ class HotRequest:
         if connection.flow.write_paused:
             await connection.flow.drain()
         sent = [*headers, (b"content-length", b"%d" % len(body))]
-        keep_alive = not connection.closes and (b"connection", b"close") not in headers
-        if connection.closes and (b"connection", b"close") not in headers:
+        asks_to_close = (b"connection", b"close") in headers
+        keep_alive = not (connection.closes or asks_to_close)
+        if connection.closes and not asks_to_close:
             sent.append((b"connection", b"close"))
         head = response_head(status, sent)
         self._responded = True

@@ -22,7 +22,6 @@ from serve.grpc.hot_calls import Answer as CallAnswer
 from serve.grpc.hot_calls import HotCall, HotCalls
 
 METHOD = "/test.Test/Call"
-LIMIT = 100
 ROWS = np.zeros((1, 3), np.float32)
 
 
@@ -70,7 +69,7 @@ def serving(folder: Path, answer: CallAnswer) -> Iterator[Running]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    calls = HotCalls(str(folder / "s"), str(folder / "f"), {METHOD: answer}, LIMIT)
+    calls = HotCalls(str(folder / "s"), str(folder / "f"), {METHOD: answer})
 
     async def start() -> None:
         calls.start()
@@ -142,15 +141,6 @@ def test_errors_become_statuses(
     assert "secret" in caplog.text
 
 
-def test_a_response_above_the_limit_is_an_error(tmp_path: Path) -> None:
-    async def answer(message: bytes, context: CallContext) -> bytes:
-        return message
-
-    with serving(tmp_path, answer) as server:
-        assert server.call(bytes(LIMIT)) == bytes(LIMIT)
-        assert status(lambda: server.call(bytes(LIMIT + 1)))[0] == "RESOURCE_EXHAUSTED"
-
-
 @pytest.mark.parametrize("waits", ENDLESS)
 @pytest.mark.parametrize("late", [False, True])
 def test_a_call_ends_when_its_client_leaves_or_its_deadline_passes(
@@ -190,8 +180,8 @@ def test_a_call_that_is_cancelled_in_its_first_turn_ends(tmp_path: Path, waits: 
                 raise
             return b""
 
-        calls = HotCalls(str(tmp_path / "s"), str(tmp_path / "f"), {}, LIMIT)
-        call = HotCall(calls, 1, (), "", None)
+        calls = HotCalls(str(tmp_path / "s"), str(tmp_path / "f"), {})
+        call = HotCall(calls, 1, 0.0, (), "", None)
         call.start(work())
         call.cancel()
         await cancelled.wait()
