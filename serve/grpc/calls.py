@@ -29,6 +29,7 @@ Response = TypeVar("Response")
 
 GRPC = WireProtocol("grpc", "OK", "INTERNAL", lambda error: error.grpc_code)
 KEY_NAMES = ("authorization", "x-api-key")
+CLIENT_ROUNDING, CLIENT_JITTER_S = 0.01, 0.005
 STREAM_DEPTH = 32  # requests of one stream in flight: enough to fill a batch, too few to fill the queue
 
 
@@ -133,7 +134,7 @@ class ModelCall:
     def _cancelled(self) -> None:
         """The server cancels a call both when the client disconnects and when its deadline passes."""
         tracked = self._tracked
-        late = _passed(self._context.time_remaining())
+        late = ends_late(self._context.time_remaining(), time.monotonic() - tracked.context.timings.started)
         tracked.context.cancel()
         tracked.failed(DeadlineExceeded("the deadline passed") if late else Cancelled("the client left"))
 
@@ -148,9 +149,13 @@ def _bytes(value: str | bytes | None) -> bytes | None:
     return value.encode() if isinstance(value, str) else value
 
 
-def _passed(remaining: float | None) -> bool:
-    """Whether a deadline has passed; a call without one has None."""
-    return remaining is not None and remaining <= 0
+def ends_late(remaining: float | None, elapsed: float) -> bool:
+    """Whether a call ends because its deadline passes. One without a deadline has None.
+
+    A client cancels at its own deadline, and that may come first: it rounds the time that it sends up by at most 1 %
+    (`timeout_encoding.cc` of gRPC), and the server counts from the arrival.
+    """
+    return remaining is not None and remaining <= CLIENT_ROUNDING * (elapsed + remaining) + CLIENT_JITTER_S
 
 
 def trailing_metadata(error: ConvoyError) -> tuple[tuple[str, str], ...]:

@@ -16,6 +16,7 @@ from serve.grpc.frames import PREFACE, FrameGuard, ProtocolError
 
 BACKLOG = 4096
 LINGER_SECONDS = 10  # for the other end to read what is buffered when its connection closes
+END_SECONDS = 1.0  # for all of them to do so when the server stops
 
 
 class GrpcFront:
@@ -36,21 +37,44 @@ class GrpcFront:
         self.fallback = self._folder / "grpcio.sock"  # of the server behind the native one
         self._max_bytes = max_bytes
         self._acceptor: Acceptor | None = None
+        self._clients: set[_Client] = set()
+
+    @property
+    def connections(self) -> int:
+        """Clients that are connected."""
+        return len(self._clients)
 
     async def start(self) -> None:
         """Starts to accept clients. The server must already listen at `path`."""
         self._acceptor = Acceptor(self._connection)
         await self._acceptor.start(self._listener, BACKLOG)
 
+    async def stop(self) -> None:
+        """Closes the port and all connections. The server has closed its ends."""
+        self.close()
+        if self._acceptor is not None:
+            await self._acceptor.wait_closed()
+        clients = list(self._clients)
+        for client in clients:
+            client.end()
+        lost = [client.lost for client in clients]
+        if lost:
+            await asyncio.wait(lost, timeout=END_SECONDS)
+        for client in self._clients:
+            client.abort()
+
     def close(self) -> None:
-        """Stops accepting clients. Open connections stay open."""
+        """Closes the port. Open connections stay open."""
         if self._acceptor is not None:
             self._acceptor.close()
         self._listener.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _connection(self) -> _Client:
-        return _Client(self.path, self._max_bytes)
+        client = _Client(self.path, self._max_bytes)
+        self._clients.add(client)
+        client.lost.add_done_callback(lambda _: self._clients.discard(client))
+        return client
 
 
 class _End(asyncio.Protocol):
@@ -91,6 +115,11 @@ class _End(asyncio.Protocol):
             self.transport.close()
             asyncio.get_running_loop().call_later(LINGER_SECONDS, self.transport.abort)
 
+    def abort(self) -> None:
+        """Closes without what is buffered."""
+        if self.transport is not None:
+            self.transport.abort()
+
 
 class _Client(_End):
     """The end towards the client."""
@@ -99,6 +128,7 @@ class _Client(_End):
         super().__init__()
         self._path = path
         self._max_bytes = max_bytes
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._opening: asyncio.Task[None] | None = None
         self._early = b""  # for the server, until it is connected
 
@@ -124,6 +154,7 @@ class _Client(_End):
     def connection_lost(self, error: Exception | None) -> None:
         if self._opening is not None:
             self._opening.cancel()
+        self.lost.set_result(None)
         super().connection_lost(error)
 
     def data_received(self, data: bytes) -> None:

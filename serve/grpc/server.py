@@ -138,7 +138,7 @@ class GrpcServer:
             await asyncio.gather(self._server.stop(seconds), self._hot.drain(seconds))
             await self._hot.close()
         if self._front is not None:
-            self._front.close()
+            await self._front.stop()
 
 
 def _open_grpcio(listen: Listen, options: Mapping[str, int]) -> grpc.aio.Server:

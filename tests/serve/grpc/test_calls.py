@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from serve.grpc.calls import pipelined
+from serve.grpc.calls import ends_late, pipelined
 
 
 async def numbers(count: int) -> AsyncIterator[int]:
@@ -97,3 +97,18 @@ def test_closing_the_stream_cancels_pending_requests() -> None:
         return cancelled
 
     assert asyncio.run(scenario()) == 2
+
+
+@pytest.mark.parametrize(
+    ("remaining", "elapsed", "late"),
+    [
+        (None, 9.0, False),
+        (0.0, 1.0, True),
+        (-1.0, 1.0, True),
+        (0.02, 1.98, True),  # a client rounds 1,981 ms up to 2 s
+        (0.5, 1.5, False),
+        (59.0, 1.0, False),
+    ],
+)
+def test_a_client_that_cancels_at_its_own_deadline_is_late(remaining: float | None, elapsed: float, late: bool) -> None:
+    assert ends_late(remaining, elapsed) == late

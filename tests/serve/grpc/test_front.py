@@ -37,7 +37,34 @@ def test_bytes_that_arrive_before_the_server_is_connected_are_forwarded(
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(PREFACE + PING)
             assert await asyncio.wait_for(received, 30) == PREFACE + PING
-        front.close()
+        await front.stop()
         server.close()
 
     run(scenario())
+
+
+def test_a_front_that_has_stopped_has_no_connections(free_ports: Callable[[int], list[int]]) -> None:
+    (port,) = free_ports(1)
+
+    async def scenario() -> bytes:
+        connected = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connected.set()
+            await reader.read()
+            writer.close()
+
+        front = GrpcFront("127.0.0.1", port, 1000)
+        server = await asyncio.start_unix_server(serve, front.path)
+        await front.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await connected.wait()
+        server.close()
+        await front.stop()
+        assert front.connections == 0
+        rest = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        return rest
+
+    assert asyncio.run(scenario()) == b""
