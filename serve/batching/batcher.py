@@ -144,14 +144,15 @@ class Batcher:
         ratio = (self._clock() - began) / ready_in if ready_in else 1.0
         self._decode_error.learn(min(ratio, SURPRISE))
 
-    def submit(self, rows: Rows, deadline: float, priority: int = 0) -> asyncio.Future[Answer]:
+    def submit(self, rows: Rows, deadline: float, priority: int = 0) -> QueueItem:
         """Queues at most `limits.batch` admitted rows. Arguments as of `admit`. Raises NotReady when closed."""
         if len(rows) > self.limits.batch:
             raise ValueError(f"{len(rows)} rows in one queue item, the batch limit is {self.limits.batch}")
         if self._closed:
             raise NotReady("the model is being unloaded; retry")
-        most = self._run_size(deadline)
-        joined = self._clock() if self._queue.rows < self.limits.batch else 0.0
+        now = self._clock()
+        most = self._run_size(deadline - now)
+        joined = now if self._queue.rows < self.limits.batch else 0.0
         item = QueueItem(rows, deadline, priority or DEFAULT_PRIORITY, most, joined, self._loop)
         self._queue.push(item)
         if not self._scheduled:  # in the next turn of the loop, so that requests which arrive together run together
@@ -189,9 +190,8 @@ class Batcher:
         """Seconds that are enough for the run in progress and a full run."""
         return MARGIN * RUNS_TO_WAIT * self._times.predict(self.limits.batch)
 
-    def _run_size(self, deadline: float) -> int:
-        """Rows of the largest run, up to the batch limit, that ends before this deadline."""
-        left = deadline - self._clock()
+    def _run_size(self, left: float) -> int:
+        """Rows of the largest run, up to the batch limit, that ends within `left` seconds."""
         if left >= self._patience:
             return self.limits.batch
         seconds = left / (MARGIN * RUNS_TO_WAIT)
@@ -206,7 +206,7 @@ class Batcher:
         ahead = self._queue.ahead_of(priority, deadline)
         if not decoded:
             ahead += int(self._arriving.ahead_of(priority, deadline))
-        batch = self._run_size(deadline)
+        batch = self._run_size(deadline - self._clock())
         runs, rest = divmod(ahead, batch)
         others = -(-max(0, self.slots.waiting - self._queue.rows) // batch)  # queues that share the engine take turns
         runs += min(others, runs + 1)

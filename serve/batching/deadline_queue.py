@@ -35,7 +35,8 @@ class Backlog:
         step = (priority, int(deadline / STEP_SECONDS))
         count, sum_ = self._steps.get(step, (0, 0.0))
         self._steps[step] = (count + 1, sum_ + amount)
-        self._last = max(self._last, step)
+        if step > self._last:
+            self._last = step
         self.total += amount
 
     def remove(self, priority: int, deadline: float, amount: float) -> None:
@@ -48,7 +49,12 @@ class Backlog:
             return
         del self._steps[step]
         if not self._steps:
-            self.total, self._last = 0.0, (0, 0)  # drops the rounding error of the sums
+            self.clear()  # drops the rounding error of the sums
+
+    def clear(self) -> None:
+        """Removes all work."""
+        self._steps.clear()
+        self.total, self._last = 0.0, (0, 0)
 
     def ahead_of(self, priority: int, deadline: float) -> float:
         """The amount of work ahead of a new request, including work with an equal deadline."""
@@ -108,23 +114,38 @@ class DeadlineQueue(Generic[E]):
         """
         batch: list[E] = []
         late: list[E] = []
-        taken, most = 0, limit
+        gone: list[E] = []
+        taken, most, waiting = 0, limit, self.rows
         heap = self._heap
         while heap:
             item = heap[0][3]
+            size = item.size
             if item.gone:
-                self._pop()
+                gone.append(heapq.heappop(heap)[3])
+                waiting -= size
                 continue
-            fitting = min(limit, max(item.most, item.size))
-            expected = predict(fitting) if self.rows + taken > fitting else 0.0
+            fitting = min(limit, max(item.most, size))
+            expected = predict(fitting) if waiting > fitting else 0.0
             if item.deadline < now + expected:
-                late.append(self._pop())
+                late.append(heapq.heappop(heap)[3])
+                waiting -= size
                 continue
-            if taken and taken + item.size > min(most, fitting):
+            if taken and taken + size > min(most, fitting):
                 break
-            batch.append(self._pop())
-            taken, most = taken + item.size, min(most, fitting)
+            batch.append(heapq.heappop(heap)[3])
+            taken, most = taken + size, min(most, fitting)
+        self._forget(batch, late, gone)
         return batch, late
+
+    def _forget(self, *removed: list[E]) -> None:
+        if not self._heap:
+            self.rows = 0
+            self._backlog.clear()
+            return
+        for items in removed:
+            for item in items:
+                self.rows -= item.size
+                self._backlog.remove(item.priority, item.deadline, item.size)
 
     def ahead_of(self, priority: int, deadline: float) -> int:
         """Rows ahead of an item of this priority and deadline."""
@@ -144,9 +165,3 @@ class DeadlineQueue(Generic[E]):
     def next_deadline(self) -> float:
         """The earliest deadline in the queue; NEVER when it is empty."""
         return min((element[1] for element in self._heap if not element[3].gone), default=NEVER)
-
-    def _pop(self) -> E:
-        item = heapq.heappop(self._heap)[3]
-        self.rows -= item.size
-        self._backlog.remove(item.priority, item.deadline, item.size)
-        return item

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from serve.batching.queue_item import QueueItem
 from serve.batching.results import Answer
 
 Rows = NDArray[Any]
@@ -56,6 +57,10 @@ class RequestQueue(Protocol):
 
 class MemberQueue(RequestQueue, Protocol):
     """The queue of a model. It can count the waiting rows of each ensemble that the model is a member of."""
+
+    def submit(self, rows: Any, deadline: float, priority: int = 0) -> QueueItem:
+        """Queues admitted rows; the item receives their `Answer`."""
+        ...
 
     def waiting_rows_of(self, futures: Collection[asyncio.Future[Answer]]) -> int:
         """Rows in the queue that belong to these futures. Scans the whole queue, so call it for metrics only."""

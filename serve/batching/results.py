@@ -26,6 +26,11 @@ class BatchRun:
         """The best classes of every row. Computed once for the whole batch, since ranking row by row costs more."""
         return rank(self.logits, TOP)
 
+    @cached_property
+    def raw(self) -> bytes:
+        """The logits' bytes, little-endian. Made once for the whole batch."""
+        return self.logits.astype("<f4", copy=False).tobytes()
+
 
 @dataclass(slots=True)
 class Answer:
@@ -40,6 +45,13 @@ class Answer:
     def logits(self) -> NDArray[np.float32]:
         """Logits of these rows, FP32 [rows, classes]: a view of the run's."""
         return self.run.logits[self.start : self.stop]
+
+    @property
+    def raw(self) -> bytes:
+        """Bytes of the logits, little-endian."""
+        raw = self.run.raw
+        width = len(raw) // self.run.size
+        return raw[self.start * width : self.stop * width]
 
     @property
     def engine_seconds(self) -> float:

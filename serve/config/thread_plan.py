@@ -7,8 +7,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from serve.config.schema import Settings
+from serve.config.schema import ModelConfig, Settings
 
+# In such a network a second thread costs a core and saves almost nothing: the work of an operator is shorter than the hand-over.
+SMALL_MACS = 2_000_000
 CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -30,6 +32,14 @@ def available_cores(cpu_max: Path = CGROUP_CPU_MAX) -> int:
     except (OSError, ValueError):
         return cores
     return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
+
+
+def engine_threads(model: ModelConfig, macs: int, planned: int) -> int:
+    """Threads of a model's engine: those configured, or else the planned ones, but one for a small network.
+
+    `macs`: multiply-accumulates of the network per row. `planned`: `local` or `dedicated` of the plan.
+    """
+    return model.threads or (1 if macs < SMALL_MACS else planned)
 
 
 def plan_threads(settings: Settings, cores: int | None = None) -> ThreadPlan:

@@ -16,7 +16,7 @@ from models.engines.spec import spec_key
 from models.engines.store.store import Store, open_store
 from serve.batching.latency_curve import LatencyCurve, bucket_sizes
 from serve.config.schema import ModelConfig, Settings
-from serve.config.thread_plan import plan_threads
+from serve.config.thread_plan import engine_threads, plan_threads
 from serve.executors.engine_selection import build_spec, select_engine
 
 log = logging.getLogger("convoy.engines")
@@ -68,7 +68,8 @@ class CurveStore:
 def stored_curve(settings: Settings, model: ModelConfig, artifact: Artifact) -> LatencyCurve | None:
     """The stored curve of the engine that a start would load now; None if no earlier start on this machine measured it."""
     plan, store = plan_threads(settings), open_store(settings.engines)
-    threads = model.threads or (plan.local if model.placement == "local" else plan.dedicated)
+    planned = plan.local if model.placement == "local" else plan.dedicated
+    threads = engine_threads(model, artifact.manifest.macs, planned)
     try:
         selected = select_engine(build_spec(model, artifact), store)
     except ConfigError:

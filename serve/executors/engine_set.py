@@ -21,6 +21,7 @@ from models.engines.spec import EngineSpec
 from models.engines.store.store import Store
 from serve.batching.latency_curve import LONG_SECONDS, LatencyCurve, bucket_sizes, check_width, measure_curve, warm_up
 from serve.config.schema import ModelConfig
+from serve.config.thread_plan import engine_threads
 from serve.executors.base import EngineFacts, Form
 from serve.executors.curve_store import CurveStore
 from serve.executors.engine_builder import EngineBuilder
@@ -209,5 +210,5 @@ def load_engines(
     curve: LatencyCurve | None = None,
 ) -> EngineSet:
     """Loads a model's engines and runs them; takes seconds, so call it off the event loop. Raises ArtifactError."""
-    units = model.threads or threads
+    units = engine_threads(model, spec.artifact.manifest.macs, threads)
     return EngineSet(model, spec, store, units, EngineTime(metrics, model.name, model.version, units), curve)

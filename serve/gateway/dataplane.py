@@ -90,7 +90,7 @@ class DataPlane:
     def has_time(self, endpoint: Endpoint) -> bool:
         """Whether less than a batch waits and the event loop keeps up, so that no refusal is likely."""
         batcher = endpoint.batcher
-        return batcher.waiting_rows < batcher.limits.batch and not self.lag.expected()
+        return batcher.waiting_rows < batcher.limits.batch and self.lag.keeps_up()
 
     def check_room(self, endpoint: Endpoint, context: RequestContext, large: bool) -> None:
         """Refuses a request before its body is read if even a single image would be late. Raises as `Batcher.admit`.

@@ -82,6 +82,11 @@ class Endpoint:
         return [(self.recorder, sum(answer.engine_seconds for answer in answers))]
 
     @property
+    def direct_queue(self) -> MemberQueue | None:
+        """The queue whose answers to rows are this endpoint's answers; None if a request takes another way."""
+        return None
+
+    @property
     def waiting_rows(self) -> int:
         """Rows that wait for the engines of this endpoint, including rows of other endpoints."""
         return self.batcher.waiting_rows
@@ -131,6 +136,10 @@ class ModelEndpoint(Endpoint):
     manifest: Manifest
     batcher: MemberQueue
     executor: Executor
+
+    @property
+    def direct_queue(self) -> MemberQueue:
+        return self.batcher
 
     @property
     def trouble(self) -> str:

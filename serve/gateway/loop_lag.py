@@ -20,18 +20,23 @@ class LoopLag:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._late = 0.0
-        self._due = float("inf")
+        self._due = self._calm_until = float("inf")
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Starts the timer on the running loop."""
         self._due = self._clock() + BEAT_SECONDS
+        self._calm_until = self._due + LEAST_SECONDS if self._late <= LEAST_SECONDS else 0.0
         self._timer = asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)
 
     def close(self) -> None:
         """Stops the timer."""
         if self._timer is not None:
             self._timer.cancel()
+
+    def keeps_up(self) -> bool:
+        """Whether `expected` is 0."""
+        return self._clock() <= self._calm_until
 
     def expected(self) -> float:
         """Seconds that a request arriving now would wait for its loop iterations; 0 while the loop keeps up.

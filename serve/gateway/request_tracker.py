@@ -75,6 +75,11 @@ class TrackedRequest:
         self._name = name
         self._code, self._reason = tracker.protocol.fault, FAULT  # until it is answered, or fails with a known error
 
+    @property
+    def plane(self) -> DataPlane:
+        """The data plane that answers it."""
+        return self._tracker.plane
+
     def __enter__(self) -> Self:
         tracker = self._tracker
         tracker.in_flight[0] += 1

@@ -15,17 +15,18 @@ from serve.gateway.dataplane import DataPlane
 from serve.gateway.endpoints import Endpoint
 from serve.gateway.request_context import RequestContext
 from serve.gateway.request_tracker import RequestTracker, TrackedRequest, WireProtocol
-from serve.http.auth import shown_key
 from serve.http.body import Headers as RequestHeaders
 from serve.http.body import Receive, Scope, Send, UnreadBody
 from serve.http.caller import HttpCaller, RequestScope
 from serve.http.classify import carries_large_image
 from serve.http.compression import ACCEPT_ENCODING, encode_answer
 from serve.http.dialects import DIALECTS, Dialect
-from serve.http.exchange import AsgiExchange, Exchange
+from serve.http.direct_infer import DirectInfer, Plans
+from serve.http.exchange import AsgiExchange, Exchange, Reply
+from serve.http.http1.head import Head
 from serve.http.infer import infer_http
-from serve.http.request_headers import PRIORITY_HEADER, TIMEOUT_HEADER, apply_headers
-from serve.http.responses import JSON, REQUEST_ID, Headers, error_response, whole_error
+from serve.http.request_headers import PRIORITY_HEADER, TIMEOUT_HEADER, apply_headers, check_request
+from serve.http.responses import CLOSE, JSON, REQUEST_ID, Headers, error_response, whole_error
 from serve.telemetry.request_timings import RequestTimings
 
 HTTP = WireProtocol("http", "200", "500", lambda error: str(error.http_status))
@@ -33,6 +34,7 @@ HTTP = WireProtocol("http", "200", "500", lambda error: str(error.http_status))
 WAIT_SECONDS = 0.002  # a shorter wait between a request's first byte and its task is noise: the loop's clock is coarse
 # Share of a refused request's remaining time limit or `retry_after_s`, the shorter one, for which equal requests get its refusal.
 REUSE_SHARE = 0.02
+MOST_HEADS = 512  # with plans
 MOST_REFUSALS = 64  # cached refusals: one per URL, time limit, priority and size class of the body
 
 Handler = Callable[[Endpoint, Exchange, bytes, RequestContext], Awaitable[tuple[bytes, Headers]]]
@@ -68,6 +70,7 @@ class HttpApp:
         self._clock = time.monotonic
         self._requests = requests
         self._routes: dict[bytes, HotRoute] = {}
+        self._plans: dict[Head, Plans | None] = {}
         self._refusals: dict[tuple[bytes, bytes | None, bytes | None, bool], Refusal] = {}
         plane.on_change.append(self._map_routes)
         self._map_routes()
@@ -86,6 +89,7 @@ class HttpApp:
                     endpoint, self._infer, images=False
                 )
         self._routes = routes
+        self._plans.clear()
         self._refusals.clear()
 
     def is_hot(self, target: bytes) -> bool:
@@ -157,6 +161,27 @@ class HttpApp:
         now = self._clock()
         return began if now - began > WAIT_SECONDS else now
 
+    def direct(self, reply: Reply, head: Head, body: bytes, began: float) -> DirectInfer | None:
+        """A plain request to a model that needs no coroutine, not yet started; None for all others.
+
+        `began`: time of the request's first byte, on the event loop's clock.
+        """
+        plans = self._plans[head] if head in self._plans else self._plans_of(head)
+        if plans is None or reply.flow.write_paused:
+            return None
+        plan = plans.find(body)
+        if plan is None:
+            return None
+        return DirectInfer(self._requests, plan, reply, head.headers, body, self._start(began))
+
+    def _plans_of(self, head: Head) -> Plans | None:
+        route = self._routes[head.target]
+        if len(self._plans) >= MOST_HEADS:
+            self._plans.clear()
+        queue = None if route.images else route.endpoint.direct_queue
+        plans = self._plans[head] = None if queue is None else Plans(route.endpoint, queue, head.headers)
+        return plans
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point: inference requests are answered here, all others by the cold routes."""
         target = scope["path"].encode() if scope["method"] == "POST" else b""
@@ -175,12 +200,7 @@ class HttpApp:
         context = exchange.context = RequestContext(timings, longest, HttpCaller(exchange.client, headers))
         with self._requests.track(context, endpoint) as tracked:
             try:
-                if not self._plane.access.open:
-                    tracked.authorize(shown_key(headers), endpoint.name)
-                apply_headers(self._plane, headers, context)
-                if not self._plane.access.open:  # with open access `refuse` does this, before the body is read
-                    large = route.images and carries_large_image(headers)
-                    self._plane.check_room(endpoint, context, large)
+                check_request(tracked, endpoint, headers, large=route.images and carries_large_image(headers))
                 body = await exchange.read_body(self._plane.limits.body_bytes)
                 timings.received = self._clock()
                 document, answer_headers = await route.handler(endpoint, exchange, body, context)
@@ -192,7 +212,7 @@ class HttpApp:
                     document = await encode_answer(headers, document, answer_headers)
                 timings.answered = self._clock()
                 if self._plane.draining:
-                    answer_headers.append((b"connection", b"close"))
+                    answer_headers.append(CLOSE)
                 await exchange.respond(200, answer_headers, document)
             except Exception as error:  # noqa: BLE001 every request has to be answered, counted and logged
                 await self._answer_error(exchange, context, tracked, error)

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from serve.gateway.request_context import RequestContext
 from serve.http.body import Headers, Receive, Send, read_body
 from serve.http.caller import RequestScope
-from serve.http.http1.head import join_fields
+from serve.http.http1.flow import Flow
+from serve.http.http1.head import Head, join_fields
 from serve.http.responses import LINGER_SECONDS
 
 ResponseHeaders = Sequence[tuple[bytes, bytes]]
@@ -46,6 +47,53 @@ class Exchange(Protocol):
         ...
 
 
+class Reply(Protocol):
+    """The way of a response on a connection, without a coroutine.
+
+    Attributes:
+        closes: whether the response must be the last.
+    """
+
+    closes: bool
+
+    @property
+    def client(self) -> tuple[str, int] | None:
+        """The client's address and port, None where they are unknown."""
+        ...
+
+    @property
+    def flow(self) -> Flow:
+        """The connection's flow control."""
+        ...
+
+    def send(self, response: bytes, keep_alive: bool) -> None:
+        """Sends a complete response."""
+        ...
+
+    def respond(self, status: int, headers: ResponseHeaders, body: bytes) -> None:
+        """Sends a complete response; the length of the body is added to `headers`."""
+        ...
+
+    def fail(self, error: BaseException) -> None:
+        """Logs the error, sends a fault unless a response was sent, and closes."""
+        ...
+
+
+class DirectRequest(Protocol):
+    """A request that answers itself through its `Reply`."""
+
+    may_send_interim: bool
+
+    def start(self) -> None:
+        """Starts to answer. Called once."""
+
+    def disconnect(self) -> None:
+        """The client has gone."""
+
+    def cancel(self) -> None:
+        """Ends the request."""
+
+
 class ModelApp(Protocol):
     """What a connection calls for requests to models, without ASGI."""
 
@@ -54,6 +102,9 @@ class ModelApp(Protocol):
 
     def refuse(self, target: bytes, headers: Headers, began: float) -> bytes | None:
         """The complete response to a request that would miss its deadline, None if its body must be read."""
+
+    def direct(self, reply: Reply, head: Head, body: bytes, began: float) -> DirectRequest | None:
+        """A plain request for whose target `is_hot` is true, if it needs no coroutine."""
 
     def answer(self, target: bytes, exchange: Exchange) -> Coroutine[Any, Any, None]:
         """Answers a POST to a target for which `is_hot` is true."""

@@ -15,10 +15,7 @@ from serve.http.body import Headers as RequestHeaders
 from serve.http.body import whole_number
 from serve.http.classify import request_id
 from serve.http.json_documents import ENVELOPE_VALUES, LARGEST_VALUES, SMALL_BYTES, parse_bounded
-from serve.http.responses import JSON, REQUEST_ID, Headers
-
-HEADER_LENGTH_NAME = HEADER_LENGTH.encode()
-OCTETS = b"application/octet-stream"
+from serve.http.responses import HEADER_LENGTH_NAME, REQUEST_ID, Headers, infer_headers
 
 
 async def infer_http(
@@ -31,9 +28,7 @@ async def infer_http(
     apply_parameters(plane, context, request)
     response = await infer(plane, endpoint, context, request)
     document, json_length = render_response(response, request)
-    if json_length is None:
-        return document, [(b"content-type", JSON), *id_headers]
-    return document, [(b"content-type", OCTETS), (HEADER_LENGTH_NAME, b"%d" % json_length), *id_headers]
+    return document, [*infer_headers(json_length), *id_headers]
 
 
 async def _parse(endpoint: Endpoint, headers: RequestHeaders, body: bytes) -> InferRequest:

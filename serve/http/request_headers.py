@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from convoy.errors import InvalidInput
 from serve.gateway.dataplane import DataPlane
+from serve.gateway.endpoints import Endpoint
 from serve.gateway.request_context import RequestContext
+from serve.gateway.request_tracker import TrackedRequest
+from serve.http.auth import shown_key
 from serve.http.body import Headers
 
 TIMEOUT_HEADER = b"x-request-timeout-ms"
 PRIORITY_HEADER = b"x-request-priority"
+
+
+def check_request(tracked: TrackedRequest, endpoint: Endpoint, headers: Headers, large: bool) -> None:
+    """Checks a request before its body is read: its key, its headers, and whether it can be answered in time.
+
+    With open access the last check was made when the head arrived. `large`: the body is an image that waits for a decoding
+    thread. Raises ConvoyError.
+    """
+    plane = tracked.plane
+    if plane.access.open:
+        apply_headers(plane, headers, tracked.context)
+        return
+    tracked.authorize(shown_key(headers), endpoint.name)
+    apply_headers(plane, headers, tracked.context)
+    plane.check_room(endpoint, tracked.context, large)
 
 
 def apply_headers(plane: DataPlane, headers: Headers, context: RequestContext) -> None:

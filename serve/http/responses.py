@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from convoy.errors import ConvoyError, InvalidInput, Overloaded, Unauthenticated, UnsupportedEncoding
+from convoy.wire.oip_http import HEADER_LENGTH
 from serve.api.answer_energy import answer_energy
 from serve.api.classification import Classes, best_classes
 from serve.api.classify_params import MAX_ID, ClassifyParams
@@ -36,9 +37,12 @@ UNSAFE = re.compile(
 )  # with CR and LF, what a header must not hold (RFC 9110, section 5.5)
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 JSON = b"application/json"
+OCTETS = b"application/octet-stream"
+CLOSE = (b"connection", b"close")
 FAULT_BODY = b'{"error":"%s"}' % FAULT.encode()
 FAULT_HEADERS = [(b"content-type", JSON), (b"content-length", b"%d" % len(FAULT_BODY)), (b"connection", b"close")]
 REQUEST_ID = b"x-request-id"
+HEADER_LENGTH_NAME = HEADER_LENGTH.encode()
 LINGER_SECONDS = 5.0  # closing while the client still sends would reset the connection before it reads the response
 
 
@@ -90,6 +94,13 @@ def response_head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     if UNSAFE.search(text) or text.count(b"\r") != len(lines) or text.count(b"\n") != len(lines):
         raise ValueError("a response header has characters that a header cannot hold")
     return b"%b%b\r\n" % (STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, text)
+
+
+def infer_headers(json_bytes: int | None) -> Headers:
+    """Headers of an infer response. `json_bytes`: of its JSON part, None if binary data do not follow it."""
+    if json_bytes is None:
+        return [(b"content-type", JSON)]
+    return [(b"content-type", OCTETS), (HEADER_LENGTH_NAME, b"%d" % json_bytes)]
 
 
 def error_response(error: ConvoyError, request_id: str = "") -> tuple[int, Headers, bytes]:

@@ -13,9 +13,9 @@ import orjson
 
 from serve.config.schema import Limits
 from serve.http.body import Headers, Message, Receive, Scope, Send
-from serve.http.exchange import Exchange
+from serve.http.exchange import Exchange, Reply
 from serve.http.http1.connection import Connection, Listener
-from serve.http.http1.head import join_fields
+from serve.http.http1.head import Head, join_fields
 
 HOT = b"/hot"
 DEFAULTS = Limits()
@@ -38,6 +38,9 @@ class Echo:
         return target == HOT
 
     def refuse(self, target: bytes, headers: Headers, began: float) -> None:
+        return None
+
+    def direct(self, reply: Reply, head: Head, body: bytes, began: float) -> None:
         return None
 
     async def answer(self, target: bytes, exchange: Exchange) -> None:

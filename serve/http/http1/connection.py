@@ -19,13 +19,21 @@ from starlette.types import ASGIApp
 
 from serve.config.schema import Limits
 from serve.http.body import BodyMemory
-from serve.http.exchange import ModelApp
+from serve.http.exchange import DirectRequest, ModelApp, ResponseHeaders
 from serve.http.http1.asgi_cycle import AsgiCycle, Peers
 from serve.http.http1.chunked import ChunkedBody
 from serve.http.http1.flow import Flow
 from serve.http.http1.head import END, BadRequest, Head, KnownHeads, parse_head, too_large
 from serve.http.http1.hot_request import HotRequest
-from serve.http.responses import INTERIM, LINGER_SECONDS, closing_error
+from serve.http.responses import (
+    CLOSE,
+    FAULT_BODY,
+    FAULT_HEADERS,
+    INTERIM,
+    LINGER_SECONDS,
+    closing_error,
+    response_head,
+)
 from serve.telemetry.request_events import FAULT
 
 log = logging.getLogger("convoy.http")
@@ -100,7 +108,7 @@ class Connection(asyncio.Protocol):
         self._body_left = 0  # bytes still to come of a body of known length
         self._chunks: ChunkedBody | None = None  # set while a chunked body arrives
         self._body_bytes = 0  # this connection's share of the listener's memory for bodies
-        self._request: HotRequest | AsgiCycle | None = None  # the one in progress
+        self._request: DirectRequest | AsgiCycle | None = None  # the one in progress
         self._half_closed = False  # the client sends no more
         self._unsent = 0  # bytes in the write buffer at the last check
         self._stalled_since = self._since
@@ -233,6 +241,13 @@ class Connection(asyncio.Protocol):
 
     def _read_body(self, data: bytes) -> bytes:
         """Reads a piece of a body. Returns the bytes after the body."""
+        if (
+            self._head is not None and not self._pieces and len(data) == self._body_left
+        ):  # most bodies arrive with their head
+            self._add(data)
+            self._phase = RESPONSE
+            self._start_hot(self._head)
+            return b""
         if self._chunks is not None:
             piece, size = self._chunks.feed(data)
             rest, complete = data[size:], self._chunks.complete
@@ -248,16 +263,16 @@ class Connection(asyncio.Protocol):
         return rest
 
     def _add(self, piece: bytes) -> None:
-        memory = self._listener.body_memory
-        self._body_bytes += len(piece)
-        memory.used += len(piece)
+        memory, size = self._listener.body_memory, len(piece)
+        self._body_bytes += size
+        memory.used += size
         if memory.used > self._limits.bodies_bytes:
             self._release_body_memory()  # immediately: other connections must not be refused because of a dropped body
             raise BadRequest(503, b"request memory is full (limits.bodies_bytes); retry later")
-        if isinstance(self._request, AsgiCycle):
-            self._request.add(piece)
-        else:
+        if self._head is not None:
             self._pieces.append(piece)
+        elif isinstance(self._request, AsgiCycle):
+            self._request.add(piece)
 
     def _end_body(self) -> None:
         self._chunks = None
@@ -273,14 +288,41 @@ class Connection(asyncio.Protocol):
     def _start_hot(self, head: Head) -> None:
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._head, self._pieces = None, []
-        if self._listener.models.is_hot(head.target):
-            request = self._request = HotRequest(self, head, body, self._since)
-            request.start(self._listener.models)
+        models = self._listener.models
+        if models.is_hot(head.target):
+            direct = models.direct(self, head, body, self._since)
+            request = self._request = direct or HotRequest(self, models, head, body, self._since)
+            request.start()
         else:  # the model has gone since the head arrived
             cycle = self._request = AsgiCycle(self, head, self._since)
             cycle.start(self._listener.app)
             cycle.add(body)
             cycle.end()
+
+    @property
+    def client(self) -> tuple[str, int] | None:
+        """The client's address and port."""
+        return self.peers.client
+
+    def respond(self, status: int, headers: ResponseHeaders, body: bytes) -> None:
+        """As `serve.http.exchange.Reply.respond`. Raises ValueError for a header that could add another one."""
+        sent = [*headers, (b"content-length", b"%d" % len(body))]
+        keep_alive = not self.closes and CLOSE not in headers
+        if self.closes and CLOSE not in headers:
+            sent.append(CLOSE)
+        self.send(response_head(status, sent) + body, keep_alive)
+
+    def send(self, response: bytes, keep_alive: bool) -> None:
+        """As `serve.http.exchange.Reply.send`."""
+        if not self.transport.is_closing():
+            self.transport.write(response)
+        self.responded(keep_alive)
+
+    def fail(self, error: BaseException) -> None:
+        """As `serve.http.exchange.Reply.fail`."""
+        log.error("a request failed", exc_info=error)
+        if self._request is not None:
+            self.send(response_head(500, FAULT_HEADERS) + FAULT_BODY, keep_alive=False)
 
     def responded(self, keep_alive: bool) -> None:
         """The complete response to the request in progress has been written."""

@@ -14,6 +14,7 @@ from convoy.errors import ConfigError
 from models.artifact import Manifest, Preprocessing
 from serve.batching.latency_curve import LatencyCurve
 from serve.batching.line import BatcherLimits, MemberQueue
+from serve.batching.queue_item import QueueItem
 from serve.batching.results import Answer
 from serve.config.ensembles import CascadeConfig, EnsembleConfig
 from serve.config.schema import Catalog, ModelConfig
@@ -35,6 +36,9 @@ def manifest(size: int = 32, labels: tuple[str, ...] = LABELS, temperature: floa
 
 class EmptyQueue(EnsembleRunner):
     """A queue without submissions. A batcher would need an event loop, and a composition only refers to the queue."""
+
+    def submit(self, rows: Any, deadline: float, priority: int = 0) -> QueueItem:
+        raise AssertionError("nothing is submitted")
 
     def waiting_rows_of(self, futures: Collection[asyncio.Future[Answer]]) -> int:
         return 0

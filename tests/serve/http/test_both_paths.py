@@ -15,7 +15,6 @@ import orjson
 import pytest
 
 from models.artifact import BUNDLED
-from serve.http.exchange import ModelApp
 from serve.http.http1.hot_request import HotRequest
 from tests.serve.listeners import Serving, StartGateway
 
@@ -193,10 +192,10 @@ def test_every_way_gives_the_same_answer(gateway: Serving, name: str, monkeypatc
     class Counted(HotRequest):
         __slots__ = ()
 
-        def start(self, models: ModelApp) -> None:
+        def start(self) -> None:
             nonlocal started
             started += 1
-            super().start(models)
+            super().start()
 
     monkeypatch.setattr("serve.http.http1.connection.HotRequest", Counted)
     case = CASES[name]

@@ -80,7 +80,7 @@ def counts(gateway: Serving, *expected: Series) -> Iterator[None]:
 
 # Functions on the way of a request, from the first to the last.
 STAGES = {
-    "headers": ("serve.http.app.apply_headers",),
+    "headers": ("serve.http.request_headers.apply_headers",),
     "admission": ("serve.gateway.dataplane.DataPlane.check_room", "serve.batching.batcher.Batcher.admit"),
     "parsing": ("serve.http.classify.ClassifyCall",),
     "probing": ("models.images.decoder.Decoder.probe",),
@@ -89,7 +89,7 @@ STAGES = {
     "ranking": ("serve.http.responses.best_classes",),
     "rendering": ("serve.http.responses.stages_ms",),
     "compression": ("serve.http.compression.compress",),
-    "heads": ("serve.http.http1.hot_request.response_head", "serve.http.http1.asgi_cycle.response_head"),
+    "heads": ("serve.http.http1.connection.response_head", "serve.http.http1.asgi_cycle.response_head"),
 }
 BODIES = {"hot": DIGIT, "large": DIGIT + LARGE}
 
