@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 import pytest
 
+from serve.batching.batcher import Batcher
 from serve.http.direct_infer import MOST_PLANS, DirectInfer
 from serve.telemetry.definitions import REQUESTS
 from serve.telemetry.exposition import total
@@ -38,36 +39,44 @@ from tests.waiting import until
 BINARY_ANSWER = {"binary_data_output": True}
 
 
-def tensor_case(
-    rows: int = 1, data: bytes = RAW, path: str = TENSOR, headers: dict[str, str] | None = None, **entry: Any
-) -> Case:
+def tensor_case(rows: int = 1, data: bytes = RAW, path: str = TENSOR, **entry: Any) -> Case:
     tensor = {"name": "input", "datatype": "FP32", "shape": [rows, 1, 32, 32], **entry}
     content = data * rows
     tensor["parameters"] = {"binary_data_size": len(content)}
     fields, body = binary({"inputs": [tensor], "parameters": BINARY_ANSWER}, content)
-    return Case(path, body, {**fields, **(headers or {})})
+    return Case(path, body, fields)
+
+
+def with_headers(**headers: str) -> Case:
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return replace(SAMPLE, headers={**SAMPLE.headers, **names})
+
+
+def with_document(**more: object) -> Case:
+    fields, body = binary(sized_tensor(len(RAW), **more), RAW)
+    return Case(TENSOR, body, fields)
 
 
 SAMPLE = tensor_case()
-IMAGE = {"name": "image", "datatype": "UINT8", "shape": [1, 28, 28, 1]}
+IMAGE: dict[str, Any] = {"name": "image", "datatype": "UINT8", "shape": [1, 28, 28, 1]}
 BAD = np.full((1, 1, 32, 32), np.nan, np.float32).tobytes()
 DIRECT = {
     "a row": SAMPLE,
     "three rows": tensor_case(3),
-    "pixels": tensor_case(path=INFER, data=bytes(range(256)) * 3 + bytes(16), **IMAGE),
-    "a time limit": tensor_case(headers={"x-request-timeout-ms": "20000", "x-request-priority": "3"}),
-    "a time limit that has passed": replace(tensor_case(headers={"x-request-timeout-ms": "0"}), status=504),
-    "a priority that is no number": replace(tensor_case(headers={"x-request-priority": "first"}), status=400),
-    "a client that reads gzip": tensor_case(headers={"accept-encoding": "gzip, deflate"}),
+    "pixels": tensor_case(1, bytes(range(256)) * 3 + bytes(16), INFER, **IMAGE),
+    "a time limit": with_headers(x_request_timeout_ms="20000", x_request_priority="3"),
+    "a time limit that has passed": replace(with_headers(x_request_timeout_ms="0"), status=504),
+    "a priority that is no number": replace(with_headers(x_request_priority="first"), status=400),
+    "a client that reads gzip": with_headers(accept_encoding="gzip, deflate"),
     "numbers that are none": replace(tensor_case(data=BAD), status=400),
 }
 OTHERS = {
     "a short tensor": replace(SAMPLE, body=SAMPLE.body[:-4], status=400),
-    "an id": Case(TENSOR, *reversed(binary(sized_tensor(len(RAW), id="mine", parameters=BINARY_ANSWER), RAW))),
-    "an id in a header": tensor_case(headers={"x-request-id": "mine"}),
-    "an answer in JSON": Case(TENSOR, *reversed(binary(sized_tensor(len(RAW)), RAW))),
-    "only gzip": tensor_case(headers={"accept-encoding": "gzip"}),
-    "energy": Case(TENSOR, *reversed(binary(sized_tensor(len(RAW), parameters={**BINARY_ANSWER, "priority": 2}), RAW))),
+    "an id": with_document(id="mine", parameters=BINARY_ANSWER),
+    "an id in a header": with_headers(x_request_id="mine"),
+    "an answer in JSON": with_document(),
+    "only gzip": with_headers(accept_encoding="gzip"),
+    "a priority": with_document(parameters={**BINARY_ANSWER, "priority": 2}),
     "another name": replace(tensor_case(name="other"), status=400),
     "another type": replace(tensor_case(datatype="FP64", data=RAW * 2), status=400),
     "more rows than a batch": tensor_case(40),
@@ -233,7 +242,9 @@ def test_pipelined_requests_are_answered_in_their_order(gateway: Serving, starte
 def test_a_client_that_leaves_while_its_rows_wait_is_counted(gateway: Serving, started: list[DirectInfer]) -> None:
     learn(gateway, SAMPLE)
     batcher = gateway.plane.endpoints.by_name[f"{MODEL}-tensor"].batcher
-    gateway.loop.call_soon_threadsafe(lambda: setattr(batcher.slots, "taken", 9))
+    assert isinstance(batcher, Batcher)
+    slots = batcher.slots
+    gateway.loop.call_soon_threadsafe(slots.resize, 0, 0)
     try:
         with counts(gateway, x499=1):
             client = gateway.connect()
@@ -242,7 +253,7 @@ def test_a_client_that_leaves_while_its_rows_wait_is_counted(gateway: Serving, s
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             client.close()
     finally:
-        gateway.loop.call_soon_threadsafe(lambda: (setattr(batcher.slots, "taken", 1), batcher.slots.give_back()))
+        gateway.loop.call_soon_threadsafe(slots.resize, 1, 1)
     assert started
     assert ask(gateway, hot(SAMPLE))[0] == 200
 
