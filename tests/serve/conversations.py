@@ -59,15 +59,17 @@ class Echo:
 class Conversation:
     """A client's socket, and the server's connection at its other end, which serves `app`."""
 
-    def __init__(self, app: Any, limits: Limits) -> None:
+    def __init__(self, app: Any, limits: Limits, tcp: bool = False) -> None:
+        """`tcp`: a connection of TCP, whose state the server sees, instead of a pair of Unix sockets."""
         self._app = app
         self._limits = limits
+        self._tcp = tcp
 
     async def __aenter__(self) -> Conversation:
         loop = asyncio.get_running_loop()
         listener = Listener(self._app, Echo(self._app), self._limits)
         make = partial(Connection, listener)
-        self.socket, server = socket.socketpair()
+        self.socket, server = tcp_pair() if self._tcp else socket.socketpair()
         self.socket.setblocking(False)
         self.transport, self.connection = await loop.connect_accepted_socket(make, server)
         return self
@@ -94,6 +96,13 @@ class Conversation:
             while piece := await asyncio.get_running_loop().sock_recv(self.socket, 1 << 20):
                 received += piece
         return received
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Both ends of a connection over the loopback interface."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        return client, listener.accept()[0]
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:

@@ -31,7 +31,9 @@ from serve.telemetry.request_events import FAULT
 log = logging.getLogger("convoy.http")
 
 PROBE_SECONDS = 0.02  # until the client's system answers a probe; `check_time` looks again
-TCP_CLOSE = 7  # a state in Linux' include/net/tcp_states.h: the client's system has reset the connection
+# States in Linux' include/net/tcp_states.h: the client's system has reset the connection, or closed its direction.
+TCP_CLOSE, TCP_CLOSE_WAIT = 7, 8
+MOST_PROBES = 3  # of a request: clients accept only a few interim responses, Go's five
 
 
 class Phase(Enum):
@@ -93,7 +95,6 @@ class Connection(asyncio.Protocol):
         self._phase = IDLE
         self._since = self._loop.time()  # start of the phase; a body's time counts from the first byte of its head
         self._unread = b""  # the beginning of a head, or what follows the request in progress
-        self._resuming = False  # whether `_resume` is scheduled
         self._blank_since = 0.0  # time of the first blank line that arrived instead of a request; 0: none
         self._head: Head | None = None  # of the hot request whose body arrives
         self._pieces: list[bytes] = []  # of its body
@@ -102,6 +103,7 @@ class Connection(asyncio.Protocol):
         self._body_bytes = 0  # this connection's share of the listener's memory for bodies
         self._request: HotRequest | AsgiCycle | None = None  # the one in progress
         self._half_closed = False  # the client sends no more
+        self._probes = 0  # interim responses that were sent to find out whether the client of this request has gone
         self._unsent = 0  # bytes in the write buffer at the last check
         self._stalled_since = self._since
         self.closes = False  # whether the response in progress is the last
@@ -129,8 +131,8 @@ class Connection(asyncio.Protocol):
         self.flow.resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        if self._phase is RESPONSE or self._resuming:
-            self._hold(self._unread + data)
+        if self._phase is RESPONSE:
+            self._hold(data)
         elif self._phase is not CLOSING:
             if self._unread:
                 data, self._unread = self._unread + data, b""
@@ -157,22 +159,13 @@ class Connection(asyncio.Protocol):
         self._unread = data
         self.flow.pause_reading()
         if self._phase is not RESPONSE:
-            self._schedule()
-
-    def _schedule(self) -> None:
-        if not self._resuming:
-            self._resuming = True
             self._loop.call_soon(self._resume)
 
     def _resume(self) -> None:
-        self._resuming = False
-        if self._phase is CLOSING or self._phase is RESPONSE:
-            return
-        data, self._unread = self._unread, b""
-        self.flow.resume_reading()
-        self._read(data)
-        if self._half_closed and self._phase is not RESPONSE and not self._resuming:
-            self.transport.close()
+        if self._phase is not CLOSING:
+            data, self._unread = self._unread, b""
+            self.flow.resume_reading()
+            self._read(data)
 
     def _read_head(self, data: bytes) -> bytes:
         """Reads a head and begins its request, or keeps the beginning of a head. Returns the bytes after it."""
@@ -266,6 +259,7 @@ class Connection(asyncio.Protocol):
             return
         self._phase = RESPONSE
         if isinstance(self._request, AsgiCycle):
+            self.flow.resume_reading()  # the body may have paused it; the end of the connection is noticed only while reading
             self._request.end()
         elif self._head is not None:
             self._start_hot(self._head)
@@ -284,7 +278,7 @@ class Connection(asyncio.Protocol):
 
     def responded(self, keep_alive: bool) -> None:
         """The complete response to the request in progress has been written."""
-        self._request = None
+        self._request, self._probes = None, 0
         self._release_body_memory()
         if self._phase is CLOSING:
             return
@@ -294,7 +288,7 @@ class Connection(asyncio.Protocol):
             self._phase = CLOSING
             self.transport.close()
         elif self._unread:
-            self._schedule()
+            self._loop.call_soon(self._resume)
         elif self._half_closed:
             self.transport.close()
         else:
@@ -305,25 +299,43 @@ class Connection(asyncio.Protocol):
         self._body_bytes = 0
 
     def eof_received(self) -> bool:
-        """Keeps the connection open for the response in progress: a client that has closed one direction still reads it.
-
-        A client that has closed both looks the same. An interim response, which every client of HTTP/1.1 must understand
-        (RFC 9110, section 15.2), tells them apart: the system of a client that has gone resets the connection.
-        """
-        if (self._phase is not RESPONSE and not self._resuming) or self.peers.scheme == "https":
+        """Keeps the connection open for the response in progress: a client that has closed one direction still reads it."""
+        if self._phase is not RESPONSE or self.peers.scheme == "https":
             return False
         self._half_closed = True
-        if self._request is not None and self._request.may_send_interim:
-            self.transport.write(INTERIM)
-            self._loop.call_later(PROBE_SECONDS, self._check_gone)
+        self._probe()
         return True
 
-    def _check_gone(self) -> None:
+    def _probe(self) -> None:
+        """Finds out whether the client has gone, even if its close is behind bytes that are not read.
+
+        A client that has closed only its own direction looks the same. An interim response, which every client of HTTP/1.1
+        must understand (RFC 9110, section 15.2), tells them apart: the system of a client that has gone resets the connection.
+        """
+        if self.transport.is_closing() or self._request is None or not self._request.may_send_interim:
+            return
+        if self._probes < MOST_PROBES:
+            self._probes += 1
+            self.transport.write(INTERIM)
+            self._loop.call_later(PROBE_SECONDS, self._check_gone)
+
+    def _check_gone(self) -> int:
+        """Aborts the connection if the client's system has reset it. Returns the state of TCP; 0 if unknown."""
         connection = self.transport.get_extra_info("socket")
         if self.transport.is_closing() or connection is None or connection.family == socket.AF_UNIX:
-            return
-        if connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE:
+            return 0
+        state: int = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        if state == TCP_CLOSE or (state == TCP_CLOSE_WAIT and self.peers.scheme == "https"):
             self.transport.abort()
+        return state
+
+    def _check_paused(self) -> None:
+        """As `eof_received` for a connection that is not read, of which the event loop reports nothing.
+
+        While a body arrives, its bytes may fill all buffers, so that not even the client's close arrives behind them.
+        """
+        if self._check_gone() == TCP_CLOSE_WAIT or self._phase is BODY:
+            self._probe()
 
     def shutdown(self) -> None:
         """Closes after the response in progress, or now."""
@@ -350,6 +362,8 @@ class Connection(asyncio.Protocol):
             self._reject(408, b"the body of the request did not arrive within limits.deadline_ms")
         elif (self._phase is DISCARD and elapsed > body_time) or (self._phase is CLOSING and elapsed > LINGER_SECONDS):
             self.transport.close()
+        elif self.flow.read_paused:
+            self._check_paused()
         elif self._half_closed:
             self._check_gone()
         self._check_client_reads(now)
