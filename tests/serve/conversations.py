@@ -14,8 +14,9 @@ import orjson
 from serve.config.schema import Limits
 from serve.http.body import Headers, Message, Receive, Scope, Send
 from serve.http.exchange import Exchange
-from serve.http.http1.connection import Connection, Listener
+from serve.http.http1.connection import Connection
 from serve.http.http1.head import join_fields
+from serve.http.http1.listener import Listener
 
 HOT = b"/hot"
 DEFAULTS = Limits()
@@ -64,10 +65,11 @@ class Conversation:
         self._app = app
         self._limits = limits
         self._tcp = tcp
+        self.refusals: list[str] = []  # statuses of the requests that the connection has refused itself
 
     async def __aenter__(self) -> Conversation:
         loop = asyncio.get_running_loop()
-        listener = Listener(self._app, Echo(self._app), self._limits)
+        listener = Listener(self._app, Echo(self._app), self._limits, self.refusals.append)
         make = partial(Connection, listener)
         self.socket, server = tcp_pair() if self._tcp else socket.socketpair()
         self.socket.setblocking(False)
@@ -96,6 +98,24 @@ class Conversation:
             while piece := await asyncio.get_running_loop().sock_recv(self.socket, 1 << 20):
                 received += piece
         return received
+
+
+class Gate:
+    """An application that answers once `open` is set. `entered` is set when it has its first request."""
+
+    def __init__(self, reads_body: bool = False) -> None:
+        """`reads_body`: it reads the body before it waits, and then sets `read`."""
+        self.open, self.read, self.entered = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._reads_body = reads_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.entered.set()
+        if self._reads_body:
+            while (await receive()).get("more_body"):
+                pass
+            self.read.set()
+        await self.open.wait()
+        await echo(scope, receive, send)
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:

@@ -72,6 +72,11 @@ class AsgiCycle:
         """Whether the client understands an interim response now."""
         return not self._begun and self._version != "1.0"
 
+    @property
+    def is_tracked(self) -> bool:
+        """Whether the application counts the request for a model."""
+        return self._scope.context is not None
+
     def start(self, app: ASGIApp) -> None:
         """Runs the application in a task."""
         self._task = asyncio.get_running_loop().create_task(self._run(app))

@@ -15,16 +15,12 @@ import socket
 from enum import Enum
 from typing import cast
 
-from starlette.types import ASGIApp
-
-from serve.config.schema import Limits
-from serve.http.body import BodyMemory
-from serve.http.exchange import ModelApp
 from serve.http.http1.asgi_cycle import AsgiCycle, Peers
 from serve.http.http1.chunked import ChunkedBody
 from serve.http.http1.flow import Flow
-from serve.http.http1.head import END, BadRequest, Head, KnownHeads, parse_head, too_large
+from serve.http.http1.head import END, BadRequest, Head, parse_head, too_large
 from serve.http.http1.hot_request import HotRequest
+from serve.http.http1.listener import Listener
 from serve.http.responses import INTERIM, LINGER_SECONDS, closing_error
 from serve.telemetry.request_events import FAULT
 
@@ -48,37 +44,6 @@ class Phase(Enum):
 
 
 IDLE, HEAD, BODY, RESPONSE, DISCARD, CLOSING = Phase  # globals: attribute access on an Enum class is slow
-
-
-class Listener:
-    """What the connections of a listener share."""
-
-    def __init__(self, app: ASGIApp, models: ModelApp, limits: Limits) -> None:
-        """`models` answers plain requests to models, `app` all others."""
-        self.app = app
-        self.models = models
-        self.limits = limits
-        self.heads = KnownHeads()
-        self.body_memory = BodyMemory()
-        self.connections: set[Connection] = set()
-        self.stopped = False
-        self._closed = asyncio.Event()
-
-    def opened(self, connection: Connection) -> None:
-        """Adds a connection."""
-        self.connections.add(connection)
-        self._closed.clear()
-
-    def lost(self, connection: Connection) -> None:
-        """Removes a connection that has closed."""
-        self.connections.discard(connection)
-        if not self.connections:
-            self._closed.set()
-
-    async def wait_closed(self) -> None:
-        """Waits until no connection is open."""
-        if self.connections:
-            await self._closed.wait()
 
 
 class Connection(asyncio.Protocol):
@@ -282,12 +247,12 @@ class Connection(asyncio.Protocol):
         self._release_body_memory()
         if self._phase is CLOSING:
             return
+        if not keep_alive or self.closes:
+            self._close()
+            return
         self._since = self._loop.time()
         self._phase = DISCARD if self._phase is BODY else IDLE
-        if not keep_alive or self.closes:
-            self._phase = CLOSING
-            self.transport.close()
-        elif self._unread:
+        if self._unread:
             self._loop.call_soon(self._resume)
         elif self._half_closed:
             self.transport.close()
@@ -338,11 +303,32 @@ class Connection(asyncio.Protocol):
             self._probe()
 
     def shutdown(self) -> None:
-        """Closes after the response in progress, or now."""
+        """Closes after the response in progress, or now.
+
+        Requests that the client has pipelined behind it are dropped. The client knows from the `connection: close` of the
+        last response that they were not processed, and may send them again (RFC 9112, section 9.6).
+        """
         self.closes = True
-        if self._phase is not BODY and self._phase is not RESPONSE:
-            self._phase = CLOSING
+        if self._phase is not BODY and self._phase is not RESPONSE and self._phase is not CLOSING:
+            self._close()
+
+    def _close(self) -> None:
+        """Closes once the client has what was written."""
+        unread = self.flow.read_paused or self._phase is BODY or self._phase is DISCARD
+        self._phase, self._since, self._unread, self._pieces = CLOSING, self._loop.time(), b"", []
+        if unread and not self._half_closed:
+            self._linger()
+        else:
             self.transport.close()
+
+    def _linger(self) -> None:
+        """Waits for the client's close: closing while bytes are unread would reset the connection (RFC 9112, section 9.6)."""
+        self.flow.resume_reading()
+        if not self.transport.can_write_eof():  # TLS
+            self.transport.close()
+            return
+        with contextlib.suppress(OSError):  # the client may have disconnected
+            self.transport.write_eof()
 
     def cancel(self) -> None:
         """Ends the request in progress, and the connection."""
@@ -382,18 +368,14 @@ class Connection(asyncio.Protocol):
 
     def _reject(self, status: int, reason: bytes) -> None:
         """Closes with an error; without one if the response to this request has begun."""
-        begun = self._phase is DISCARD
+        begun = counted = self._phase is DISCARD
         if isinstance(self._request, AsgiCycle):
+            counted = self._request.is_tracked
             begun = self._request.abandon()
         self._phase, self._since, self._unread, self._pieces = CLOSING, self._loop.time(), b"", []
         self._release_body_memory()
-        self.flow.resume_reading()
-        if begun:
-            self.transport.close()
-            return
-        self.transport.write(closing_error(status, reason))
-        if not self.transport.can_write_eof():  # TLS
-            self.transport.close()
-            return
-        with contextlib.suppress(OSError):  # the client may have disconnected
-            self.transport.write_eof()  # and waits for the client's close, or it might lose the response
+        if not begun:
+            self.transport.write(closing_error(status, reason))
+            if not counted:
+                self._listener.count_refusal(str(status))
+        self._linger()

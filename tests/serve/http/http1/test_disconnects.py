@@ -12,32 +12,15 @@ import pytest
 import uvloop
 
 from serve.config.schema import Limits
-from serve.http.body import Receive, Scope, Send
 from serve.http.http1.asgi_cycle import HIGH_WATER_BYTES
 from serve.http.http1.connection import MOST_PROBES
-from tests.serve.conversations import PATIENCE, Conversation, echo, parse_answers
+from tests.serve.conversations import PATIENCE, Conversation, Gate, parse_answers
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset
 LARGE = 4 * HIGH_WATER_BYTES
 NEXT = b"GET /next HTTP/1.1\r\nhost: here\r\n\r\n"
 RUNNERS = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
-
-
-class Gate:
-    """Answers once `open` is set. `read` is set when it has read the body before that, if it does so."""
-
-    def __init__(self, reads_body: bool = False) -> None:
-        self.open, self.read = asyncio.Event(), asyncio.Event()
-        self._reads_body = reads_body
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._reads_body:
-            while (await receive()).get("more_body"):
-                pass
-            self.read.set()
-        await self.open.wait()
-        await echo(scope, receive, send)
 
 
 def post(size: int, declared: int = 0, path: bytes = b"/cold") -> bytes:
