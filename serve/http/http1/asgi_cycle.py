@@ -115,7 +115,9 @@ class AsgiCycle:
             await app(self._scope, self._receive, self._send)
             if not self._responded and not self._disconnected:
                 raise RuntimeError("the application ended without a complete response")
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and self._connection.transport.is_closing():
+                raise  # the server stops
             log.exception("a request failed")
             if self._responded:  # the connection may already have its next request
                 return

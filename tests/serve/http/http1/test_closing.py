@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 
 from serve.config.schema import Limits
 from serve.http.body import Receive, Scope, Send
-from tests.serve.conversations import Conversation, Gate, echo, parse_answers
+from tests.serve.conversations import Conversation, Gate, echo, parse_answers, talk
 
 NEXT = b"GET /next HTTP/1.1\r\nhost: here\r\n\r\n"
 MANY = NEXT * 100_000  # more than the buffers of both systems hold
@@ -84,3 +85,32 @@ def test_a_connection_closes_at_shutdown_between_two_requests() -> None:
             return await client.rest()
 
     assert asyncio.run(run()) == b""
+
+
+@pytest.mark.parametrize("path", [b"/cold"])
+def test_a_request_that_is_cancelled_with_the_server_is_no_failure(
+    path: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> bytes:
+        gate = Gate()
+        async with Conversation(gate, Limits()) as client:
+            await client.send(post(path))
+            async with asyncio.timeout(10):
+                await gate.entered.wait()
+            client.connection.cancel()
+            return await client.rest()
+
+    with caplog.at_level(logging.DEBUG, "convoy.http"):
+        assert asyncio.run(run()) == b""
+    assert not caplog.records
+
+
+@PATHS
+def test_an_application_that_cancels_itself_has_failed(path: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async def leave(scope: Scope, receive: Receive, send: Send) -> None:
+        raise asyncio.CancelledError
+
+    with caplog.at_level(logging.ERROR, "convoy.http"):
+        (answer,) = talk([post(path)], app=leave)
+    assert answer.status == 500
+    assert len(caplog.records) == 1
