@@ -21,7 +21,8 @@ INSPECTED = frozenset(
     (DATA, HEADERS, RST_STREAM, CONTINUATION)
 )  # types of frames that may not be forwarded as they are
 STREAM_BITS = 0x7FFFFFFF  # without the reserved bit, which receivers ignore
-MAX_STREAMS = 4096  # of a connection, within a message or refused: more than the server lets be open
+MAX_STREAMS = 4096  # of a connection: more than the server lets be open
+MAX_REFUSED = 1024  # refused streams of a connection whose clients may still be sending
 PEER = "x-convoy-peer"  # metadata with the client's address for the server, in gRPC's format
 UNIMPLEMENTED, RESOURCE_EXHAUSTED = "12", "8"
 STATUS_200 = b"\x88"  # `:status: 200` in HPACK's static table
@@ -51,10 +52,13 @@ class FrameGuard:
         self._max_bytes = max_bytes
         self._has_preface = False
         self._request_rest = self._response_rest = b""  # the beginning of a frame
+        self._last = 0  # the stream that was opened last; the client opens them in ascending order
         self._begun: dict[int, bool] = {}  # streams whose response has not ended: whether it has begun
         # Streams within a message: the bytes of its prefix so far, and the bytes of its content still to come.
         self._partial: dict[int, tuple[bytes, int]] = {}
-        self._refused: set[int] = set()  # streams whose clients may still be sending
+        # Refused streams, in their order. A client that has got the reset stops without an end of its own, so the oldest
+        # ones are forgotten.
+        self._refused: dict[int, None] = {}
         self._in_block = False  # whether the server's header block continues: no frame may come in between
         self._queued: list[bytes] = []  # frames for the client that wait for the end of that block
 
@@ -79,7 +83,7 @@ class FrameGuard:
                 kept = stop
             position = stop
         self._request_rest = data[position:]
-        if len(self._partial) + len(self._refused) > MAX_STREAMS:
+        if len(self._begun) > MAX_STREAMS:
             raise ProtocolError
         if self._queued and not self._in_block:
             back += self._queued
@@ -126,7 +130,7 @@ class FrameGuard:
 
     def _passes(self, data: bytes, position: int, length: int, flags: int, stream: int) -> bool:
         """Whether a data frame, at `position`, holds one accepted message, or a part of it. False if it must be inspected."""
-        if flags & PADDED or stream in self._refused:
+        if flags & PADDED or stream not in self._begun:
             return False
         partial = self._partial.get(stream)
         if partial is None:
@@ -153,6 +157,9 @@ class FrameGuard:
         if stream in self._refused:
             self._discard(frame, back)
             return b""
+        if kind == DATA and stream not in self._begun:  # the response has ended: the server reads no more
+            _return_window(raw, back)
+            return _frame(DATA, END_STREAM, stream, b"") if flags & END_STREAM else b""
         if kind == DATA:
             refusal = self._check_messages(frame)
             if refusal is None:
@@ -164,8 +171,9 @@ class FrameGuard:
             self._begun.pop(stream, None)
             self._partial.pop(stream, None)
             return raw
-        if kind == HEADERS:
-            self._begun.setdefault(stream, False)
+        if kind == HEADERS and stream > self._last:
+            self._last = stream
+            self._begun[stream] = False
         return self._with_peer(frame) if flags & END_HEADERS else raw
 
     def _with_peer(self, frame: Frame) -> bytes:
@@ -209,11 +217,11 @@ class FrameGuard:
         return None
 
     def _refuse(self, stream: int, status: str, text: str) -> None:
-        """Ends a stream with a gRPC status, unless the server has already ended it."""
-        begun = self._begun.pop(stream, None)
-        self._refused.add(stream)
-        if begun is None:
-            return
+        """Ends a stream with a gRPC status."""
+        begun = self._begun.pop(stream)
+        self._refused[stream] = None
+        if len(self._refused) > MAX_REFUSED:
+            del self._refused[next(iter(self._refused))]
         head = b"" if begun else STATUS_200 + literal("content-type", "application/grpc")
         trailers = {"grpc-status": status, "grpc-message": quote(text, " ,;()=_"), "grpc-accept-encoding": "identity"}
         block = head + b"".join(literal(name, value) for name, value in trailers.items())
@@ -225,10 +233,16 @@ class FrameGuard:
         kind, flags, stream, raw = frame
         if kind in (HEADERS, CONTINUATION):
             raise ProtocolError  # dropping trailers, which no gRPC client sends, would break the HPACK state
-        if kind == DATA and len(raw) > FRAME_HEADER.size:
-            back.append(_frame(WINDOW_UPDATE, 0, 0, (len(raw) - FRAME_HEADER.size).to_bytes(4, "big")))
+        if kind == DATA:
+            _return_window(raw, back)
         if kind == RST_STREAM or (kind == DATA and flags & END_STREAM):
-            self._refused.discard(stream)
+            self._refused.pop(stream, None)
+
+
+def _return_window(raw: bytes, back: list[bytes]) -> None:
+    """Returns the bytes of a data frame that is dropped to the connection's window."""
+    if len(raw) > FRAME_HEADER.size:
+        back.append(_frame(WINDOW_UPDATE, 0, 0, (len(raw) - FRAME_HEADER.size).to_bytes(4, "big")))
 
 
 def _joined(pieces: list[bytes | memoryview], data: bytes, start: int, stop: int) -> bytes:
