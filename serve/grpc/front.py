@@ -23,16 +23,18 @@ class GrpcFront:
     """Listens for clients. The fronts of a node share the port (SO_REUSEPORT)."""
 
     def __init__(self, host: str, port: int, max_bytes: int) -> None:
-        """`max_bytes`: the largest message accepted. Raises OSError if the port is taken."""
+        """`max_bytes`: the largest message accepted. Raises OSError if the port is taken, or no folder can be made."""
         self._listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             self._listener.bind((host, port))
+            self._folder = Path(
+                tempfile.mkdtemp(prefix="convoy-grpc-")
+            )  # mode 0700: no other user can bypass the guard
         except OSError:
             self._listener.close()
             raise
-        self._folder = Path(tempfile.mkdtemp(prefix="convoy-grpc-"))  # mode 0700: no other user can bypass the guard
         self.path = self._folder / "server.sock"
         self.fallback = self._folder / "grpcio.sock"  # of the server behind the native one
         self._max_bytes = max_bytes
