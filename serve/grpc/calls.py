@@ -40,6 +40,10 @@ class Calls:
         self.plane = plane
         self._requests = RequestTracker(plane, metrics, GRPC)
 
+    def count_refusal(self, code: str) -> None:
+        """Counts a call that is refused before its model is known."""
+        self._requests.count_unserved("", code)
+
     def call(self, name: str, version: str, context: CallContext) -> ModelCall:
         """A call that runs a model, from its message to its answer."""
         started = time.monotonic()

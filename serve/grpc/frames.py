@@ -7,6 +7,7 @@ Protocols: RFC 9113 (HTTP/2), RFC 7541 (HPACK) and https://github.com/grpc/grpc/
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from struct import Struct
 from urllib.parse import quote
 
@@ -24,7 +25,10 @@ STREAM_BITS = 0x7FFFFFFF  # without the reserved bit, which receivers ignore
 MAX_STREAMS = 4096  # of a connection: more than the server lets be open
 MAX_REFUSED = 1024  # refused streams of a connection whose clients may still be sending
 PEER = "x-convoy-peer"  # metadata with the client's address for the server, in gRPC's format
-UNIMPLEMENTED, RESOURCE_EXHAUSTED = "12", "8"
+UNIMPLEMENTED, RESOURCE_EXHAUSTED = (
+    (12, "UNIMPLEMENTED"),
+    (8, "RESOURCE_EXHAUSTED"),
+)  # gRPC's number and name of a status
 STATUS_200 = b"\x88"  # `:status: 200` in HPACK's static table
 NO_MESSAGE = (b"", 0)
 COMPRESSED = (
@@ -37,6 +41,7 @@ class ProtocolError(Exception):
     """The connection violates HTTP/2 and must be closed."""
 
 
+Status = tuple[int, str]
 Frame = tuple[int, int, int, bytes]  # type, flags, stream, and the raw bytes with the frame's header
 
 
@@ -46,8 +51,14 @@ class FrameGuard:
     Frames that need no change are forwarded as one piece of the received bytes, since each step costs every request.
     """
 
-    def __init__(self, peer: str, max_bytes: int) -> None:
-        """`peer`: the client's address in gRPC's format; `max_bytes`: the largest message accepted."""
+    def __init__(self, peer: str, max_bytes: int, count_refusal: Callable[[str], None]) -> None:
+        """
+        Args:
+            peer: the client's address in gRPC's format.
+            max_bytes: the largest message accepted.
+            count_refusal: called with the name of the status of each call that is refused here.
+        """
+        self._count_refusal = count_refusal
         self._peer = literal(PEER, peer)
         self._max_bytes = max_bytes
         self._has_preface = False
@@ -187,7 +198,7 @@ class FrameGuard:
         more = _frame(CONTINUATION, END_HEADERS, stream, self._peer)
         return b"".join((raw[:4], bytes((flags & ~END_HEADERS,)), raw[5:], more))
 
-    def _check_messages(self, frame: Frame) -> tuple[str, str] | None:
+    def _check_messages(self, frame: Frame) -> tuple[Status, str] | None:
         """Status and text that refuse the message in a data frame, None if it is accepted. Raises ProtocolError."""
         _, flags, stream, raw = frame
         position, stop = FRAME_HEADER.size, len(raw)
@@ -216,14 +227,19 @@ class FrameGuard:
             self._partial[stream] = prefix, left
         return None
 
-    def _refuse(self, stream: int, status: str, text: str) -> None:
+    def _refuse(self, stream: int, status: Status, text: str) -> None:
         """Ends a stream with a gRPC status."""
+        self._count_refusal(status[1])
         begun = self._begun.pop(stream)
         self._refused[stream] = None
         if len(self._refused) > MAX_REFUSED:
             del self._refused[next(iter(self._refused))]
         head = b"" if begun else STATUS_200 + literal("content-type", "application/grpc")
-        trailers = {"grpc-status": status, "grpc-message": quote(text, " ,;()=_"), "grpc-accept-encoding": "identity"}
+        trailers = {
+            "grpc-status": str(status[0]),
+            "grpc-message": quote(text, " ,;()=_"),
+            "grpc-accept-encoding": "identity",
+        }
         block = head + b"".join(literal(name, value) for name, value in trailers.items())
         self._queued.append(_frame(HEADERS, END_HEADERS | END_STREAM, stream, block))
         self._queued.append(_frame(RST_STREAM, 0, stream, NO_ERROR.to_bytes(4, "big")))

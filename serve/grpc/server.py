@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import grpc
@@ -81,7 +81,7 @@ class GrpcServer:
                     f"/{INFERENCE}/ModelInfer": inference.infer_bytes,
                     f"/{CLASSIFIER}/Classify": classifier.classify_bytes,
                 }
-                self._front, self._hot, self._server = open_native(listen, options, hot)
+                self._front, self._hot, self._server = open_native(listen, options, hot, calls.count_refusal)
             else:
                 self._server = _open_grpcio(listen, options)
         except (OSError, RuntimeError) as error:
@@ -126,14 +126,14 @@ class GrpcServer:
 
 
 def open_native(
-    listen: Listen, options: Mapping[str, int], hot: Mapping[str, Answer]
+    listen: Listen, options: Mapping[str, int], hot: Mapping[str, Answer], count_refusal: Callable[[str], None]
 ) -> tuple[GrpcFront, HotCalls, grpc.aio.Server]:
     """Opens the port, the native server behind it, and the grpcio server behind that.
 
     Raises OSError or RuntimeError, and then leaves nothing open.
     """
     max_bytes = options["grpc.max_receive_message_length"]
-    front = GrpcFront(listen.host, listen.grpc_port, max_bytes)
+    front = GrpcFront(listen.host, listen.grpc_port, max_bytes, count_refusal)
     try:
         calls = HotCalls(
             str(front.path),

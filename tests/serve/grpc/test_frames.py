@@ -32,6 +32,10 @@ PEER = "ipv4:127.0.0.1:5"
 PING = 6
 
 
+def ignore(code: str) -> None:
+    """Counts no refusal."""
+
+
 def frame(kind: int, stream: int, payload: bytes = b"", flags: int = 0) -> bytes:
     return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 
@@ -42,7 +46,7 @@ def message(size: int, compressed: int = 0) -> bytes:
 
 def guard(*opened: int) -> FrameGuard:
     """A guard of a connection with these streams open."""
-    opened_guard = FrameGuard(PEER, MAX_BYTES)
+    opened_guard = FrameGuard(PEER, MAX_BYTES, ignore)
     opened_guard.request(PREFACE + b"".join(frame(HEADERS, stream, b"\x82", END_HEADERS) for stream in opened))
     return opened_guard
 
@@ -120,7 +124,7 @@ def test_padding_is_not_part_of_a_message() -> None:
 
 def test_the_server_gets_the_address_of_the_client() -> None:
     name = literal("x-convoy-peer", PEER)
-    forward, _ = FrameGuard(PEER, MAX_BYTES).request(
+    forward, _ = FrameGuard(PEER, MAX_BYTES, ignore).request(
         PREFACE
         + frame(HEADERS, 1, b"\x82", END_HEADERS | END_STREAM)
         + frame(HEADERS, 3, b"\x82")
@@ -139,7 +143,7 @@ def test_the_server_gets_the_address_of_the_client() -> None:
     ids=["padding", "no room"],
 )
 def test_the_address_has_a_frame_of_its_own_where_none_has_room(block: bytes, flags: int) -> None:
-    forward, _ = FrameGuard(PEER, MAX_BYTES).request(PREFACE + frame(HEADERS, 1, block, flags))
+    forward, _ = FrameGuard(PEER, MAX_BYTES, ignore).request(PREFACE + frame(HEADERS, 1, block, flags))
     name = frame(CONTINUATION, 1, literal("x-convoy-peer", PEER), END_HEADERS)
     assert forward == frame(HEADERS, 1, block, flags & ~END_HEADERS) + name
 
@@ -194,7 +198,7 @@ def test_no_frame_comes_between_the_frames_of_a_header_block() -> None:
 )
 def test_protocol_violations_close_the_connection(sent: bytes) -> None:
     with pytest.raises(ProtocolError):
-        FrameGuard(PEER, MAX_BYTES).request(sent)
+        FrameGuard(PEER, MAX_BYTES, ignore).request(sent)
 
 
 def state(connection: FrameGuard) -> int:
@@ -255,7 +259,7 @@ def test_data_behind_the_end_of_a_response_is_not_forwarded() -> None:
 
 @given(st.binary(max_size=300), st.booleans())
 def test_any_bytes_are_forwarded_or_close_the_connection(data: bytes, with_preface: bool) -> None:
-    connection = FrameGuard(PEER, MAX_BYTES)
+    connection = FrameGuard(PEER, MAX_BYTES, ignore)
     with contextlib.suppress(ProtocolError):
         connection.request(PREFACE + data if with_preface else data)
         connection.respond(data)

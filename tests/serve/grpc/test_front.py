@@ -30,7 +30,7 @@ def test_bytes_that_arrive_before_the_server_is_connected_are_forwarded(
             received.set_result(await reader.readexactly(len(PREFACE + PING)))
             writer.close()
 
-        front = GrpcFront("127.0.0.1", port, 1000)
+        front = GrpcFront("127.0.0.1", port, 1000, list[str]().append)
         server = await asyncio.start_unix_server(serve, front.path)
         await front.start()
         # The event loop does not run meanwhile, so it finds the bytes together with the connection.
@@ -54,7 +54,7 @@ def test_a_front_that_has_stopped_has_no_connections(free_ports: Callable[[int],
             await reader.read()
             writer.close()
 
-        front = GrpcFront("127.0.0.1", port, 1000)
+        front = GrpcFront("127.0.0.1", port, 1000, list[str]().append)
         server = await asyncio.start_unix_server(serve, front.path)
         await front.start()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -28,7 +28,7 @@ def test_a_server_that_cannot_be_opened_leaves_nothing_open(
 
     async def scenario() -> None:
         with pytest.raises((OSError, RuntimeError)) as caught:  # its traceback keeps all that is not closed
-            open_native(Listen(grpc_port=port), OPTIONS, {})
+            open_native(Listen(grpc_port=port), OPTIONS, {}, list[str]().append)
         with socket.socket() as other:
             other.bind(("127.0.0.1", port))
             other.listen()

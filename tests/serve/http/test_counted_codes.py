@@ -283,6 +283,20 @@ def test_other_models_over_grpc_are_counted(gateway: Serving, channel: grpc.Chan
         assert grpc_code(lambda: inference.ModelInfer(infer_request(BROKEN))) == "UNAVAILABLE"
 
 
+def test_messages_that_are_refused_unread_are_counted(gateway: Serving, channel: grpc.Channel) -> None:
+    classifier = ClassifierStub(channel)  # type: ignore[no-untyped-call]
+    image = classifier_pb.ClassifyRequest(model=MODEL, images=[DIGIT, bytes(1000)])
+    with counts(gateway, ("", "", "grpc", "UNIMPLEMENTED")):
+        assert grpc_code(lambda: classifier.Classify(image, compression=grpc.Compression.Gzip)) == "UNIMPLEMENTED"
+    large = classifier_pb.ClassifyRequest(model=MODEL, images=[bytes(gateway.plane.limits.body_bytes + 2**17)])
+    with (
+        grpc.insecure_channel(gateway.grpc.removeprefix("grpc://"), [("grpc.max_send_message_length", -1)]) as other,
+        counts(gateway, ("", "", "grpc", "RESOURCE_EXHAUSTED")),
+    ):
+        stub = ClassifierStub(other)  # type: ignore[no-untyped-call]
+        assert grpc_code(lambda: stub.Classify(large)) == "RESOURCE_EXHAUSTED"
+
+
 def test_a_model_that_does_not_serve_is_counted_under_its_name(gateway: Serving) -> None:
     with counts(gateway, (BROKEN, "", "http", "503"), (f"{BROKEN}-tensor", "", "http", "503")):
         for name in (BROKEN, f"{BROKEN}-tensor"):
