@@ -23,6 +23,7 @@ INSPECTED = frozenset(
 )  # types of frames that may not be forwarded as they are
 STREAM_BITS = 0x7FFFFFFF  # without the reserved bit, which receivers ignore
 MAX_STREAMS = 4096  # of a connection: more than the server lets be open
+LARGE = 16_384  # bytes of frames that are forwarded unchanged; fewer are copied, since a piece of their own costs more
 MAX_REFUSED = 1024  # refused streams of a connection whose clients may still be sending
 PEER = "x-convoy-peer"  # metadata with the client's address for the server, in gRPC's format
 UNIMPLEMENTED, RESOURCE_EXHAUSTED = (
@@ -42,6 +43,7 @@ class ProtocolError(Exception):
 
 
 Status = tuple[int, str]
+Pieces = list[bytes | memoryview]
 Frame = tuple[int, int, int, bytes]  # type, flags, stream, and the raw bytes with the frame's header
 
 
@@ -73,12 +75,12 @@ class FrameGuard:
         self._in_block = False  # whether the server's header block continues: no frame may come in between
         self._queued: list[bytes] = []  # frames for the client that wait for the end of that block
 
-    def request(self, data: bytes) -> tuple[bytes, bytes]:
-        """What to forward to the server, and what to send back to the client. Raises ProtocolError."""
+    def request(self, data: bytes) -> tuple[Pieces, bytes]:
+        """What to forward to the server, in pieces, and what to send back to the client. Raises ProtocolError."""
         data = self._request_rest + data if self._request_rest else data
         position = kept = 0 if self._has_preface else self._skip_preface(data)
         end = len(data) if self._has_preface else 0
-        forward: list[bytes | memoryview] = []
+        forward: Pieces = []
         back: list[bytes] = []
         while end - position >= FRAME_HEADER.size:
             length_and_type, flags, stream = FRAME_HEADER.unpack_from(data, position)
@@ -99,7 +101,9 @@ class FrameGuard:
         if self._queued and not self._in_block:
             back += self._queued
             self._queued.clear()
-        return _joined(forward, data, kept, position), b"".join(back)
+        if position - kept >= LARGE and forward:  # not copied: the pieces are written one after the other
+            return [b"".join(forward), memoryview(data)[kept:position]], b"".join(back)
+        return [_joined(forward, data, kept, position)], b"".join(back)
 
     def _skip_preface(self, data: bytes) -> int:
         """The position behind the connection's preface, or 0 if more of it is to come. Raises ProtocolError."""

@@ -110,7 +110,7 @@ class _End(asyncio.Protocol):
         if self.other is not None:
             self.other.end()
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         """Writes to this end's socket; does nothing before it is connected."""
         if data and self.transport is not None:
             self.transport.write(data)
@@ -172,11 +172,12 @@ class _Client(_End):
             self.end()
             return
         if self.other is None:
-            self._early += forward
+            self._early = b"".join((self._early, *forward))
             if self.transport is not None:
                 self.transport.pause_reading()
         else:
-            self.other.send(forward)
+            for piece in forward:
+                self.other.send(piece)
         self.send(back)
 
     def _respond(self, data: bytes) -> None:

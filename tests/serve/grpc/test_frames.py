@@ -15,6 +15,7 @@ from serve.grpc.frames import (
     END_HEADERS,
     END_STREAM,
     HEADERS,
+    LARGE,
     LARGEST_REQUEST_FRAME,
     MAX_REFUSED,
     MAX_STREAMS,
@@ -44,9 +45,21 @@ def message(size: int, compressed: int = 0) -> bytes:
     return bytes((compressed,)) + size.to_bytes(4, "big") + b"m" * size
 
 
-def guard(*opened: int) -> FrameGuard:
+class Guard:
+    """A guard, with what it forwards in one piece."""
+
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self.guard = FrameGuard(PEER, max_bytes, ignore)
+        self.respond = self.guard.respond
+
+    def request(self, data: bytes) -> tuple[bytes, bytes]:
+        forward, back = self.guard.request(data)
+        return b"".join(forward), back
+
+
+def guard(*opened: int) -> Guard:
     """A guard of a connection with these streams open."""
-    opened_guard = FrameGuard(PEER, MAX_BYTES, ignore)
+    opened_guard = Guard()
     opened_guard.request(PREFACE + b"".join(frame(HEADERS, stream, b"\x82", END_HEADERS) for stream in opened))
     return opened_guard
 
@@ -124,7 +137,7 @@ def test_padding_is_not_part_of_a_message() -> None:
 
 def test_the_server_gets_the_address_of_the_client() -> None:
     name = literal("x-convoy-peer", PEER)
-    forward, _ = FrameGuard(PEER, MAX_BYTES, ignore).request(
+    forward, _ = Guard().request(
         PREFACE
         + frame(HEADERS, 1, b"\x82", END_HEADERS | END_STREAM)
         + frame(HEADERS, 3, b"\x82")
@@ -143,7 +156,7 @@ def test_the_server_gets_the_address_of_the_client() -> None:
     ids=["padding", "no room"],
 )
 def test_the_address_has_a_frame_of_its_own_where_none_has_room(block: bytes, flags: int) -> None:
-    forward, _ = FrameGuard(PEER, MAX_BYTES, ignore).request(PREFACE + frame(HEADERS, 1, block, flags))
+    forward, _ = Guard().request(PREFACE + frame(HEADERS, 1, block, flags))
     name = frame(CONTINUATION, 1, literal("x-convoy-peer", PEER), END_HEADERS)
     assert forward == frame(HEADERS, 1, block, flags & ~END_HEADERS) + name
 
@@ -198,12 +211,12 @@ def test_no_frame_comes_between_the_frames_of_a_header_block() -> None:
 )
 def test_protocol_violations_close_the_connection(sent: bytes) -> None:
     with pytest.raises(ProtocolError):
-        FrameGuard(PEER, MAX_BYTES, ignore).request(sent)
+        Guard().request(sent)
 
 
-def state(connection: FrameGuard) -> int:
+def state(connection: Guard) -> int:
     """Streams that the guard remembers."""
-    return len(connection._begun) + len(connection._partial) + len(connection._refused)
+    return len(connection.guard._begun) + len(connection.guard._partial) + len(connection.guard._refused)
 
 
 LONG = message(MAX_BYTES + 1)[:50]
@@ -247,6 +260,19 @@ def test_streams_that_have_ended_take_no_memory(
     assert (kinds(forward), back) == ([(HEADERS, 20_001), (DATA, 20_001)], b"")
 
 
+@pytest.mark.parametrize("count", [1, 2, 10])
+def test_large_messages_are_forwarded_unchanged(count: int) -> None:
+    connection = Guard(10**6)
+    raw = message(count * LARGE)
+    frames_of_data = [
+        frame(DATA, 1, raw[at : at + LARGEST_REQUEST_FRAME]) for at in range(0, len(raw), LARGEST_REQUEST_FRAME)
+    ]
+    sent = b"".join(frames_of_data)
+    forward, back = connection.request(PREFACE + frame(HEADERS, 1, b"\x82", END_HEADERS) + sent + sent[:100])
+    assert (forward[-len(sent) :], back) == (sent, b"")
+    assert kinds(forward) == [(HEADERS, 1), *[(DATA, 1)] * len(frames_of_data)]
+
+
 def test_data_behind_the_end_of_a_response_is_not_forwarded() -> None:
     """The server does not read it. It learns only that the client's direction has ended."""
     connection = guard(1)
@@ -259,7 +285,7 @@ def test_data_behind_the_end_of_a_response_is_not_forwarded() -> None:
 
 @given(st.binary(max_size=300), st.booleans())
 def test_any_bytes_are_forwarded_or_close_the_connection(data: bytes, with_preface: bool) -> None:
-    connection = FrameGuard(PEER, MAX_BYTES, ignore)
+    connection = Guard()
     with contextlib.suppress(ProtocolError):
         connection.request(PREFACE + data if with_preface else data)
         connection.respond(data)
