@@ -58,9 +58,8 @@ def accept_any(name: str, datatype: str, shape: tuple[int, ...]) -> None:
     """Accepts every tensor, for clients: they requested the response."""
 
 
-@dataclass(
-    slots=True
-)  # not frozen, as all types of which a request makes several: their creation takes four times as long
+# Not frozen, like all types of which a request makes several: a frozen dataclass takes longer to create.
+@dataclass(slots=True)
 class Tensor:
     """A named tensor; `data` is an array, or the elements of a BYTES tensor in row-major order."""
 

@@ -7,18 +7,16 @@ import sys
 import tempfile
 from pathlib import Path
 from time import monotonic
-from types import TracebackType
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.live import Live
 from rich.text import Text
 
 from convoy.errors import ConfigError
 from convoy.files import write_file
 from loadtest.cli.common import INVALID, NOT_MET, console
-from loadtest.cli.options import DURATION, OUTPUT_FILE, PAYLOAD, TARGET, make_payload, make_target, with_options
+from loadtest.cli.options import DURATION, OUTPUT_FILE, REQUESTS, SAMPLES, make_payload, make_target, with_options
 from loadtest.drivers.mlperf.driver import run_mlperf
 from loadtest.drivers.mlperf.in_process import GraphSubject
 from loadtest.drivers.mlperf.network import ServerSubject
@@ -27,15 +25,12 @@ from loadtest.drivers.mlperf.report import MlperfReport, mlperf_csv, print_mlper
 from loadtest.drivers.mlperf.system import Subject
 from loadtest.plan import SEED, Traffic
 from loadtest.report.export import write_json
+from loadtest.report.live import LiveDisplay
 
 OFFLINE_BATCH = 8
 OFFLINE_REQUESTS = 16
 MAX_CONNECTIONS = 1024
 GRAPH_BATCH = 32  # Convoy's default limit of a batch
-
-# Of a server's options those that LoadGen leaves to the client, and of the payloads' those that define samples.
-HTTP = TARGET[1:4]
-SAMPLES = PAYLOAD[:-3]
 
 
 @click.command()
@@ -81,7 +76,7 @@ SAMPLES = PAYLOAD[:-3]
     help=f"--url: requests in flight at most. Default: {OFFLINE_REQUESTS} for offline, else {MAX_CONNECTIONS}.",
 )
 @click.option("--threads", type=int, help="--onnx: threads of a run. Default: all cores that this process may use.")
-@with_options(HTTP, SAMPLES)
+@with_options(REQUESTS, SAMPLES)
 @click.option(
     "--timeout", type=DURATION, default="30s", show_default=True, help="Time until a request counts as failed."
 )
@@ -172,24 +167,12 @@ def _log_folder(path: Path | None) -> Path:
     return path
 
 
-class MlperfView:
-    """Shows the progress of a run on a terminal; silent elsewhere."""
+class MlperfView(LiveDisplay):
+    """Shows the progress of a run."""
 
-    def __init__(self, terminal: Console) -> None:
-        self._live = Live(console=terminal, refresh_per_second=4, transient=True)
-        self._shown = terminal.is_terminal
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
         self._name, self._seconds, self._start = "", 0.0, 0.0
-
-    def __enter__(self) -> MlperfView:
-        if self._shown:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._shown:
-            self._live.stop()
 
     def phase(self, name: str, seconds: float) -> None:
         """A phase of about `seconds` begins; 0 if its length is not known."""
@@ -198,15 +181,13 @@ class MlperfView:
 
     def count(self, answered: int, failed: int) -> None:
         """Shows the samples of this phase."""
-        if not self._shown:
-            return
         total = f"/{self._seconds:.0f}" if self._seconds else ""
         text = Text.assemble(
             ("mlperf ", "bold"), f"{self._name}  {monotonic() - self._start:.0f}{total} s  {answered} samples answered"
         )
         if failed:
             text.append(f", {failed} failed", "red")
-        self._live.update(text)
+        self.show(text)
 
 
 def _write(report: MlperfReport, options: dict[str, Any]) -> None:

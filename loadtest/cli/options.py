@@ -46,19 +46,23 @@ class OutputFile(click.Path):
 DURATION = Duration()
 OUTPUT_FILE = OutputFile()
 
-TARGET = (
-    click.option("-m", "--model", "models", multiple=True, required=True, help="Model to use; repeat for an even mix."),
+# How a request is made. LoadGen leaves these to the client, and chooses model and connections itself.
+REQUESTS = (
     click.option("--protocol", type=click.Choice(PROTOCOLS), default=None,
                  help="Protocol of the requests. Default: classify (HTTP: raw image bytes), grpc for grpc:// URLs. "
                       "oip, oip-json, oip-raw, grpc: Open Inference Protocol; raw: POST the bytes to --path."),
     click.option("--path", default="", help="Path that replaces the protocol's, e.g. /predictions/resnet-18."),
     click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="Header of every request."),
+)  # fmt: skip
+TARGET = (
+    click.option("-m", "--model", "models", multiple=True, required=True, help="Model to use; repeat for an even mix."),
+    *REQUESTS,
     click.option("--no-keep-alive", is_flag=True, help="A new connection for every request."),
     click.option("--timeout", type=DURATION, default="30s", show_default=True, help="Time until a request counts as failed."),
     click.option("--max-connections", type=int, default=1024, show_default=True, help="Per worker."),
     click.option("--metrics", metavar="URL", help="Prometheus metrics of the server, for stages, batch sizes and energy."),
 )  # fmt: skip
-PAYLOAD = (
+SAMPLES = (
     click.option("--images", type=click.Path(exists=True, file_okay=False), help="Folder of images to send."),
     click.option("--labels", type=click.Choice(["none", "folder", "prefix", "csv"]), default="none",
                  help="True labels: LABEL/image.jpg, 0207_name.jpg, or --labels-csv; accuracy is then reported."),
@@ -73,6 +77,9 @@ PAYLOAD = (
     click.option("--shape", default="", metavar="N,N,...", help="Tensor shape without the batch dimension."),
     click.option("--datatype", default="FP32", show_default=True, help="Tensor type."),
     click.option("--input-name", default="", help="Name of the input; without it the server is asked."),
+)  # fmt: skip
+PAYLOAD = (
+    *SAMPLES,
     click.option("--batch", type=int, default=1, show_default=True, help="Images or rows per request."),
     click.option("--priority", type=int, help="Sent as X-Request-Priority and as the protocol's parameter."),
     click.option("--slow-upload", type=float, metavar="BYTES/S", help="Upload rate of clients with a slow uplink."),
@@ -86,11 +93,14 @@ MEASURE = (
     click.option("--driver", type=click.Choice(["loadtest", "wrk"]), default="loadtest", show_default=True,
                  help="wrk: closed loop in C, for rates at which Python uses too much of shared cores."),
 )  # fmt: skip
-RATE = (
-    click.option("--rate", type=float, help="Open loop: requests per second."),
+ARRIVALS = (
     click.option("--arrivals", type=click.Choice(["poisson", "constant", "gamma"]), default="poisson", show_default=True,
                  help="Open loop: independent users, equal gaps, or bursts."),
     click.option("--burstiness", type=float, default=3.0, show_default=True, help="gamma: coefficient of variation of the gaps."),
+)  # fmt: skip
+RATE = (
+    click.option("--rate", type=float, help="Open loop: requests per second."),
+    *ARRIVALS,
 )  # fmt: skip
 SHAPE = (
     click.option("--steps", metavar="RATE@TIME,...", help="Open loop with a changing rate, e.g. 10@10s,50@5s,10@20s."),

@@ -8,7 +8,18 @@ import click
 
 from convoy.errors import ConfigError
 from loadtest.cli.common import console, end, measurer, write_outputs
-from loadtest.cli.options import DURATION, MEASURE, OUTPUT, PAYLOAD, RATE, SHAPE, TARGET, make_plan, with_options
+from loadtest.cli.options import (
+    ARRIVALS,
+    DURATION,
+    MEASURE,
+    OUTPUT,
+    PAYLOAD,
+    RATE,
+    SHAPE,
+    TARGET,
+    make_plan,
+    with_options,
+)
 from loadtest.cli.single import REQUIRE
 from loadtest.report.results import (
     SWEEP_HEADS,
@@ -43,7 +54,7 @@ from loadtest.search.sweeps import measure_spike, parse_series, read_soak, sweep
 @click.option(
     "--tolerance", type=float, default=0.05, show_default=True, help="Relative width at which the search ends."
 )
-@with_options(TARGET, RATE[1:], PAYLOAD, MEASURE, OUTPUT)
+@with_options(TARGET, ARRIVALS, PAYLOAD, MEASURE, OUTPUT)
 def limit(url: str, driver: str, **options: Any) -> None:
     """How much load can it take? Finds the highest rate that keeps a latency target, and confirms it with a longer run.
 
@@ -85,7 +96,7 @@ def limit(url: str, driver: str, **options: Any) -> None:
 @click.argument("url")
 @click.option("--rates", metavar="SERIES", help="Open loop: 10,20,50 or 10:100:10 or 10:1000:x2.")
 @click.option("--concurrency", metavar="SERIES", help="Closed loop: 1,2,4 or 1:32:x2.")
-@with_options(TARGET, RATE[1:], PAYLOAD, MEASURE, OUTPUT)
+@with_options(TARGET, ARRIVALS, PAYLOAD, MEASURE, OUTPUT)
 def sweep(url: str, rates: str | None, concurrency: str | None, driver: str, **options: Any) -> None:
     """Where does latency begin to rise? Measures latency against rate.
 

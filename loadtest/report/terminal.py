@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 import numpy as np
 from rich.console import Console, Group
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from loadtest.coordinator import Run
+from loadtest.report.live import LiveDisplay
 from loadtest.report.values import QUANTILES, GroupReport, Report
 from loadtest.stats.histogram import MIDDLES
 from loadtest.stats.intervals import Interval
@@ -25,29 +23,17 @@ def milliseconds(value: float | None) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
-class LiveView:
-    """Shows the progress of a run; silent if the output is not a terminal."""
+class LiveView(LiveDisplay):
+    """Shows the progress of a run."""
 
     def __init__(self, console: Console, title: str) -> None:
+        super().__init__(console)
         self._title = title
-        self._live = Live(console=console, refresh_per_second=4, transient=True)
-        self._shown = console.is_terminal
-
-    def __enter__(self) -> LiveView:
-        if self._shown:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._shown:
-            self._live.stop()
 
     def update(self, run: Run, seconds: float) -> None:
         """The progress callback of a run."""
-        if self._shown:
-            self._live.update(self._render(run, seconds))
+        if self.shown:
+            self.show(self._render(run, seconds))
 
     def _render(self, run: Run, seconds: float) -> Group:
         fold, plan = run.fold, run.plan

@@ -18,7 +18,7 @@ CLIENT_NAMES = {
     UNFINISHED: "unfinished: in flight when the run ended",
     NOT_2XX: "HTTP status other than 2xx",
 }
-# Not taken from grpcio: its import costs a worker that uses HTTP a tenth of a second.
+# Not taken from grpcio: a worker that uses HTTP would import it for nothing.
 GRPC_NAMES = (
     "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
     "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE",

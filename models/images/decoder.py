@@ -82,7 +82,7 @@ class Decoded(NamedTuple):
 
 
 class _Canvas:
-    """A Pillow image and an array that share memory, made once per thread: making them took a third of a digit's time."""
+    """A Pillow image and an array that share memory, made once per thread: making them is slow."""
 
     def __init__(self, size: int, channels: int) -> None:
         self.mode = "L" if channels == 1 else "RGB"

@@ -24,7 +24,7 @@ _CRC = struct.Struct(">I")
 _IHDR = struct.Struct(">IIBBBBB")
 
 
-class PngParts(NamedTuple):  # made for every small image: a frozen dataclass costs half a microsecond more
+class PngParts(NamedTuple):  # made for every small image: a frozen dataclass takes longer to create
     """The parts of a PNG that decide its pixels: `data` is all of IDAT, `others` the palette, transparency and EXIF chunks."""
 
     width: int

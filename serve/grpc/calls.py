@@ -38,12 +38,15 @@ class Calls:
 
     def __init__(self, plane: DataPlane, metrics: Metrics) -> None:
         self.plane = plane
-        self.clock = time.monotonic
         self._requests = RequestTracker(plane, metrics, GRPC)
+
+    def count_refusal(self, code: str) -> None:
+        """Counts a call that is refused before its model is known."""
+        self._requests.count_unserved("", code)
 
     def call(self, name: str, version: str, context: CallContext) -> ModelCall:
         """A call that runs a model, from its message to its answer."""
-        started = self.clock()
+        started = time.monotonic()
         deadline = self.plane.deadline(started, context.time_remaining())
         request = RequestContext(RequestTimings(started), deadline, GrpcCaller(context))
         return ModelCall(self.plane, self._requests.track(request, name=name), name, version, context)
@@ -79,7 +82,7 @@ class Calls:
 class ModelCall:
     """A context manager: finds the endpoint, and records the call's end. Raises ConvoyError.
 
-    A class with slots: a generator's context manager costs three times as much per request.
+    A class with slots: a generator's context manager costs more per request.
     """
 
     __slots__ = ("_context", "_name", "_plane", "_tracked", "_version")

@@ -7,6 +7,7 @@ Protocols: RFC 9113 (HTTP/2), RFC 7541 (HPACK) and https://github.com/grpc/grpc/
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from struct import Struct
 from urllib.parse import quote
 
@@ -21,9 +22,14 @@ INSPECTED = frozenset(
     (DATA, HEADERS, RST_STREAM, CONTINUATION)
 )  # types of frames that may not be forwarded as they are
 STREAM_BITS = 0x7FFFFFFF  # without the reserved bit, which receivers ignore
-MAX_STREAMS = 4096  # of a connection, within a message or refused: more than the server lets be open
+MAX_STREAMS = 4096  # of a connection: more than the server lets be open
+LARGE = 16_384  # bytes of frames that are forwarded unchanged; fewer are copied, since a piece of their own costs more
+MAX_REFUSED = 1024  # refused streams of a connection whose clients may still be sending
 PEER = "x-convoy-peer"  # metadata with the client's address for the server, in gRPC's format
-UNIMPLEMENTED, RESOURCE_EXHAUSTED = "12", "8"
+UNIMPLEMENTED, RESOURCE_EXHAUSTED = (
+    (12, "UNIMPLEMENTED"),
+    (8, "RESOURCE_EXHAUSTED"),
+)  # gRPC's number and name of a status
 STATUS_200 = b"\x88"  # `:status: 200` in HPACK's static table
 NO_MESSAGE = (b"", 0)
 COMPRESSED = (
@@ -36,6 +42,8 @@ class ProtocolError(Exception):
     """The connection violates HTTP/2 and must be closed."""
 
 
+Status = tuple[int, str]
+Pieces = list[bytes | memoryview]
 Frame = tuple[int, int, int, bytes]  # type, flags, stream, and the raw bytes with the frame's header
 
 
@@ -45,25 +53,34 @@ class FrameGuard:
     Frames that need no change are forwarded as one piece of the received bytes, since each step costs every request.
     """
 
-    def __init__(self, peer: str, max_bytes: int) -> None:
-        """`peer`: the client's address in gRPC's format; `max_bytes`: the largest message accepted."""
+    def __init__(self, peer: str, max_bytes: int, count_refusal: Callable[[str], None]) -> None:
+        """
+        Args:
+            peer: the client's address in gRPC's format.
+            max_bytes: the largest message accepted.
+            count_refusal: called with the name of the status of each call that is refused here.
+        """
+        self._count_refusal = count_refusal
         self._peer = literal(PEER, peer)
         self._max_bytes = max_bytes
         self._has_preface = False
         self._request_rest = self._response_rest = b""  # the beginning of a frame
+        self._last = 0  # the stream that was opened last; the client opens them in ascending order
         self._begun: dict[int, bool] = {}  # streams whose response has not ended: whether it has begun
         # Streams within a message: the bytes of its prefix so far, and the bytes of its content still to come.
         self._partial: dict[int, tuple[bytes, int]] = {}
-        self._refused: set[int] = set()  # streams whose clients may still be sending
+        # Refused streams, in their order. A client that has got the reset stops without an end of its own, so the oldest
+        # ones are forgotten.
+        self._refused: dict[int, None] = {}
         self._in_block = False  # whether the server's header block continues: no frame may come in between
         self._queued: list[bytes] = []  # frames for the client that wait for the end of that block
 
-    def request(self, data: bytes) -> tuple[bytes, bytes]:
-        """What to forward to the server, and what to send back to the client. Raises ProtocolError."""
+    def request(self, data: bytes) -> tuple[Pieces, bytes]:
+        """What to forward to the server, in pieces, and what to send back to the client. Raises ProtocolError."""
         data = self._request_rest + data if self._request_rest else data
         position = kept = 0 if self._has_preface else self._skip_preface(data)
         end = len(data) if self._has_preface else 0
-        forward: list[bytes | memoryview] = []
+        forward: Pieces = []
         back: list[bytes] = []
         while end - position >= FRAME_HEADER.size:
             length_and_type, flags, stream = FRAME_HEADER.unpack_from(data, position)
@@ -79,12 +96,14 @@ class FrameGuard:
                 kept = stop
             position = stop
         self._request_rest = data[position:]
-        if len(self._partial) + len(self._refused) > MAX_STREAMS:
+        if len(self._begun) > MAX_STREAMS:
             raise ProtocolError
         if self._queued and not self._in_block:
             back += self._queued
             self._queued.clear()
-        return _joined(forward, data, kept, position), b"".join(back)
+        if position - kept >= LARGE and forward:  # not copied: the pieces are written one after the other
+            return [b"".join(forward), memoryview(data)[kept:position]], b"".join(back)
+        return [_joined(forward, data, kept, position)], b"".join(back)
 
     def _skip_preface(self, data: bytes) -> int:
         """The position behind the connection's preface, or 0 if more of it is to come. Raises ProtocolError."""
@@ -126,7 +145,7 @@ class FrameGuard:
 
     def _passes(self, data: bytes, position: int, length: int, flags: int, stream: int) -> bool:
         """Whether a data frame, at `position`, holds one accepted message, or a part of it. False if it must be inspected."""
-        if flags & PADDED or stream in self._refused:
+        if flags & PADDED or stream not in self._begun:
             return False
         partial = self._partial.get(stream)
         if partial is None:
@@ -153,6 +172,9 @@ class FrameGuard:
         if stream in self._refused:
             self._discard(frame, back)
             return b""
+        if kind == DATA and stream not in self._begun:  # the response has ended: the server reads no more
+            _return_window(raw, back)
+            return _frame(DATA, END_STREAM, stream, b"") if flags & END_STREAM else b""
         if kind == DATA:
             refusal = self._check_messages(frame)
             if refusal is None:
@@ -164,8 +186,9 @@ class FrameGuard:
             self._begun.pop(stream, None)
             self._partial.pop(stream, None)
             return raw
-        if kind == HEADERS:
-            self._begun.setdefault(stream, False)
+        if kind == HEADERS and stream > self._last:
+            self._last = stream
+            self._begun[stream] = False
         return self._with_peer(frame) if flags & END_HEADERS else raw
 
     def _with_peer(self, frame: Frame) -> bytes:
@@ -179,7 +202,7 @@ class FrameGuard:
         more = _frame(CONTINUATION, END_HEADERS, stream, self._peer)
         return b"".join((raw[:4], bytes((flags & ~END_HEADERS,)), raw[5:], more))
 
-    def _check_messages(self, frame: Frame) -> tuple[str, str] | None:
+    def _check_messages(self, frame: Frame) -> tuple[Status, str] | None:
         """Status and text that refuse the message in a data frame, None if it is accepted. Raises ProtocolError."""
         _, flags, stream, raw = frame
         position, stop = FRAME_HEADER.size, len(raw)
@@ -208,14 +231,19 @@ class FrameGuard:
             self._partial[stream] = prefix, left
         return None
 
-    def _refuse(self, stream: int, status: str, text: str) -> None:
-        """Ends a stream with a gRPC status, unless the server has already ended it."""
-        begun = self._begun.pop(stream, None)
-        self._refused.add(stream)
-        if begun is None:
-            return
+    def _refuse(self, stream: int, status: Status, text: str) -> None:
+        """Ends a stream with a gRPC status."""
+        self._count_refusal(status[1])
+        begun = self._begun.pop(stream)
+        self._refused[stream] = None
+        if len(self._refused) > MAX_REFUSED:
+            del self._refused[next(iter(self._refused))]
         head = b"" if begun else STATUS_200 + literal("content-type", "application/grpc")
-        trailers = {"grpc-status": status, "grpc-message": quote(text, " ,;()=_"), "grpc-accept-encoding": "identity"}
+        trailers = {
+            "grpc-status": str(status[0]),
+            "grpc-message": quote(text, " ,;()=_"),
+            "grpc-accept-encoding": "identity",
+        }
         block = head + b"".join(literal(name, value) for name, value in trailers.items())
         self._queued.append(_frame(HEADERS, END_HEADERS | END_STREAM, stream, block))
         self._queued.append(_frame(RST_STREAM, 0, stream, NO_ERROR.to_bytes(4, "big")))
@@ -225,10 +253,16 @@ class FrameGuard:
         kind, flags, stream, raw = frame
         if kind in (HEADERS, CONTINUATION):
             raise ProtocolError  # dropping trailers, which no gRPC client sends, would break the HPACK state
-        if kind == DATA and len(raw) > FRAME_HEADER.size:
-            back.append(_frame(WINDOW_UPDATE, 0, 0, (len(raw) - FRAME_HEADER.size).to_bytes(4, "big")))
+        if kind == DATA:
+            _return_window(raw, back)
         if kind == RST_STREAM or (kind == DATA and flags & END_STREAM):
-            self._refused.discard(stream)
+            self._refused.pop(stream, None)
+
+
+def _return_window(raw: bytes, back: list[bytes]) -> None:
+    """Returns the bytes of a data frame that is dropped to the connection's window."""
+    if len(raw) > FRAME_HEADER.size:
+        back.append(_frame(WINDOW_UPDATE, 0, 0, (len(raw) - FRAME_HEADER.size).to_bytes(4, "big")))
 
 
 def _joined(pieces: list[bytes | memoryview], data: bytes, start: int, stop: int) -> bytes:

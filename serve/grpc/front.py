@@ -22,20 +22,26 @@ END_SECONDS = 1.0  # for all of them to do so when the server stops
 class GrpcFront:
     """Listens for clients. The fronts of a node share the port (SO_REUSEPORT)."""
 
-    def __init__(self, host: str, port: int, max_bytes: int) -> None:
-        """`max_bytes`: the largest message accepted. Raises OSError if the port is taken."""
+    def __init__(self, host: str, port: int, max_bytes: int, count_refusal: Callable[[str], None]) -> None:
+        """`max_bytes`, `count_refusal`: of each connection's FrameGuard.
+
+        Raises OSError if the port is taken, or no folder can be made.
+        """
         self._listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             self._listener.bind((host, port))
+            self._folder = Path(
+                tempfile.mkdtemp(prefix="convoy-grpc-")
+            )  # mode 0700: no other user can bypass the guard
         except OSError:
             self._listener.close()
             raise
-        self._folder = Path(tempfile.mkdtemp(prefix="convoy-grpc-"))  # mode 0700: no other user can bypass the guard
         self.path = self._folder / "server.sock"
         self.fallback = self._folder / "grpcio.sock"  # of the server behind the native one
         self._max_bytes = max_bytes
+        self._count_refusal = count_refusal
         self._acceptor: Acceptor | None = None
         self._clients: set[_Client] = set()
 
@@ -71,7 +77,7 @@ class GrpcFront:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _connection(self) -> _Client:
-        client = _Client(self.path, self._max_bytes)
+        client = _Client(self.path, self._max_bytes, self._count_refusal)
         self._clients.add(client)
         client.lost.add_done_callback(lambda _: self._clients.discard(client))
         return client
@@ -104,7 +110,7 @@ class _End(asyncio.Protocol):
         if self.other is not None:
             self.other.end()
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         """Writes to this end's socket; does nothing before it is connected."""
         if data and self.transport is not None:
             self.transport.write(data)
@@ -124,8 +130,9 @@ class _End(asyncio.Protocol):
 class _Client(_End):
     """The end towards the client."""
 
-    def __init__(self, path: Path, max_bytes: int) -> None:
+    def __init__(self, path: Path, max_bytes: int, count_refusal: Callable[[str], None]) -> None:
         super().__init__()
+        self._count_refusal = count_refusal
         self._path = path
         self._max_bytes = max_bytes
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -134,7 +141,8 @@ class _Client(_End):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._guard = FrameGuard(peer_name(transport.get_extra_info("peername")), self._max_bytes)
+        peer = peer_name(transport.get_extra_info("peername"))
+        self._guard = FrameGuard(peer, self._max_bytes, self._count_refusal)
         cast(asyncio.Transport, transport).pause_reading()  # uvloop reads once in spite of it
         self._opening = asyncio.ensure_future(self._open())
 
@@ -164,11 +172,12 @@ class _Client(_End):
             self.end()
             return
         if self.other is None:
-            self._early += forward
+            self._early = b"".join((self._early, *forward))
             if self.transport is not None:
                 self.transport.pause_reading()
         else:
-            self.other.send(forward)
+            for piece in forward:
+                self.other.send(piece)
         self.send(back)
 
     def _respond(self, data: bytes) -> None:

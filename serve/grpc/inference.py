@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import TypeVar
@@ -90,10 +91,10 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             request_context.request_id = request.id
             work = _plain_work(self._plane, request, endpoint)
             if work is not None:
-                request_context.timings.received = self._calls.clock()
+                request_context.timings.received = time.monotonic()
                 return render(await infer_plain(endpoint, request_context, request.id, work))
             request_tensors = await _parse(request, endpoint)
-            request_context.timings.received = self._calls.clock()
+            request_context.timings.received = time.monotonic()
             apply_parameters(self._plane, request_context, request_tensors)
             return render(await infer(self._plane, endpoint, request_context, request_tensors))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import grpc
@@ -81,7 +81,7 @@ class GrpcServer:
                     f"/{INFERENCE}/ModelInfer": inference.infer_bytes,
                     f"/{CLASSIFIER}/Classify": classifier.classify_bytes,
                 }
-                self._server = self._open_native(listen, options, hot)
+                self._front, self._hot, self._server = open_native(listen, options, hot, calls.count_refusal)
             else:
                 self._server = _open_grpcio(listen, options)
         except (OSError, RuntimeError) as error:
@@ -98,22 +98,6 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (INFERENCE, CLASSIFIER, EXPERIMENTS, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
-
-    def _open_native(self, listen: Listen, options: Mapping[str, int], hot: Mapping[str, Answer]) -> grpc.aio.Server:
-        """Opens the port, the native server behind it, and the grpcio server behind that. Raises OSError or RuntimeError."""
-        max_bytes = options["grpc.max_receive_message_length"]
-        front = self._front = GrpcFront(listen.host, listen.grpc_port, max_bytes)
-        self._hot = HotCalls(
-            str(front.path),
-            str(front.fallback),
-            hot,
-            max_metadata_size=options["grpc.max_metadata_size"],
-            keepalive_time_ms=KEEPALIVE_MS,
-            keepalive_timeout_ms=KEEPALIVE_TIMEOUT_MS,
-        )
-        behind = grpc.aio.server(options=tuple(options.items()))
-        behind.add_insecure_port(f"unix:{front.fallback}")
-        return behind
 
     async def start(self) -> None:
         """Returns once the server accepts calls and its health service reports SERVING."""
@@ -139,6 +123,32 @@ class GrpcServer:
             await self._hot.close()
         if self._front is not None:
             await self._front.stop()
+
+
+def open_native(
+    listen: Listen, options: Mapping[str, int], hot: Mapping[str, Answer], count_refusal: Callable[[str], None]
+) -> tuple[GrpcFront, HotCalls, grpc.aio.Server]:
+    """Opens the port, the native server behind it, and the grpcio server behind that.
+
+    Raises OSError or RuntimeError, and then leaves nothing open.
+    """
+    max_bytes = options["grpc.max_receive_message_length"]
+    front = GrpcFront(listen.host, listen.grpc_port, max_bytes, count_refusal)
+    try:
+        calls = HotCalls(
+            str(front.path),
+            str(front.fallback),
+            hot,
+            max_metadata_size=options["grpc.max_metadata_size"],
+            keepalive_time_ms=KEEPALIVE_MS,
+            keepalive_timeout_ms=KEEPALIVE_TIMEOUT_MS,
+        )
+        behind = grpc.aio.server(options=tuple(options.items()))
+        behind.add_insecure_port(f"unix:{front.fallback}")
+    except BaseException:
+        front.close()
+        raise
+    return front, calls, behind
 
 
 def _open_grpcio(listen: Listen, options: Mapping[str, int]) -> grpc.aio.Server:

@@ -90,7 +90,7 @@ def response_head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """The head of an HTTP/1.1 response, to its empty line. Raises ValueError for a header that could add another one."""
     lines = [b"%b: %b\r\n" % header for header in headers]
     text = b"".join(lines)
-    # One look at the whole head takes a third of the time of a look at every name and value.
+    # One look at the whole head takes less time than a look at every name and value.
     if UNSAFE.search(text) or text.count(b"\r") != len(lines) or text.count(b"\n") != len(lines):
         raise ValueError("a response header has characters that a header cannot hold")
     return b"%b%b\r\n" % (STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, text)

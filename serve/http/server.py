@@ -22,7 +22,8 @@ from serve.gateway.dataplane import DataPlane
 from serve.gateway.repository import Repository
 from serve.gateway.request_tracker import RequestTracker
 from serve.http.app import HTTP, HttpApp
-from serve.http.http1.connection import Connection, Listener
+from serve.http.http1.connection import Connection
+from serve.http.http1.listener import Listener
 from serve.http.request_headers import PRIORITY_HEADER, TIMEOUT_HEADER
 from serve.http.responses import REQUEST_ID
 from serve.http.routes import build_routes
@@ -70,7 +71,7 @@ class HttpServer:
         routes = build_routes(plane, repository, settings, requests, experiments)
         models = self.models = HttpApp(plane, requests, routes)
         app = allow_origins(models, listen.cors_origins) if listen.cors_origins else models
-        self._shared = Listener(app, models, settings.limits)
+        self._shared = Listener(app, models, settings.limits, partial(requests.count_unserved, ""))
         self._context = server_context(listen.tls) if listen.tls else None
         self._socket = listener
         self._acceptor: Acceptor | None = None

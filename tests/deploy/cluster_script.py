@@ -71,6 +71,7 @@ def prometheus_finds(nodes: list[Node], gateway: Node, folder: Path) -> None:
 def lose(lost: Node, gateways: list[Node]) -> Counter[object]:
     """Counts the statuses of requests to both gateways while a machine is lost."""
     codes: Counter[object] = Counter()
+    lock = threading.Lock()
     ended = threading.Event()
 
     def send(address: str) -> None:
@@ -80,7 +81,8 @@ def lose(lost: Node, gateways: list[Node]) -> Counter[object]:
                     code: object = client.post(f"/v1/models/{MODEL}/classify", content=SHIP).status_code
                 except httpx.TransportError as error:
                     code = repr(error)
-                codes[code] += 1
+                with lock:
+                    codes[code] += 1
 
     threads = [threading.Thread(target=send, args=(node.address,)) for node in gateways for _ in range(4)]
     for thread in threads:

@@ -14,8 +14,9 @@ import orjson
 from serve.config.schema import Limits
 from serve.http.body import Headers, Message, Receive, Scope, Send
 from serve.http.exchange import Exchange, Reply
-from serve.http.http1.connection import Connection, Listener
+from serve.http.http1.connection import Connection
 from serve.http.http1.head import Head, join_fields
+from serve.http.http1.listener import Listener
 
 HOT = b"/hot"
 DEFAULTS = Limits()
@@ -62,15 +63,18 @@ class Echo:
 class Conversation:
     """A client's socket, and the server's connection at its other end, which serves `app`."""
 
-    def __init__(self, app: Any, limits: Limits) -> None:
+    def __init__(self, app: Any, limits: Limits, tcp: bool = False) -> None:
+        """`tcp`: a connection of TCP, whose state the server sees, instead of a pair of Unix sockets."""
         self._app = app
         self._limits = limits
+        self._tcp = tcp
+        self.refusals: list[str] = []  # statuses of the requests that the connection has refused itself
 
     async def __aenter__(self) -> Conversation:
         loop = asyncio.get_running_loop()
-        listener = Listener(self._app, Echo(self._app), self._limits)
+        listener = Listener(self._app, Echo(self._app), self._limits, self.refusals.append)
         make = partial(Connection, listener)
-        self.socket, server = socket.socketpair()
+        self.socket, server = tcp_pair() if self._tcp else socket.socketpair()
         self.socket.setblocking(False)
         self.transport, self.connection = await loop.connect_accepted_socket(make, server)
         return self
@@ -97,6 +101,31 @@ class Conversation:
             while piece := await asyncio.get_running_loop().sock_recv(self.socket, 1 << 20):
                 received += piece
         return received
+
+
+class Gate:
+    """An application that answers once `open` is set. `entered` is set when it has its first request."""
+
+    def __init__(self, reads_body: bool = False) -> None:
+        """`reads_body`: it reads the body before it waits, and then sets `read`."""
+        self.open, self.read, self.entered = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._reads_body = reads_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.entered.set()
+        if self._reads_body:
+            while (await receive()).get("more_body"):
+                pass
+            self.read.set()
+        await self.open.wait()
+        await echo(scope, receive, send)
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Both ends of a connection over the loopback interface."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        return client, listener.accept()[0]
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:

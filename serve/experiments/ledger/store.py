@@ -209,7 +209,7 @@ def _upsert(
         statement = _statement(connection.dialect.name, table, changed, returning=True)
         return len(connection.exec_driver_sql(statement, tuple(rows[0])).all())
     statement = _statement(connection.dialect.name, table, changed, returning=False)
-    # The driver's executemany takes a third of the time of SQLAlchemy's.
+    # The driver's executemany is faster than SQLAlchemy's.
     connection.exec_driver_sql(statement, [tuple(row) for row in rows])
     return len(rows)
 

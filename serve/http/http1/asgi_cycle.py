@@ -72,6 +72,11 @@ class AsgiCycle:
         """Whether the client understands an interim response now."""
         return not self._begun and self._version != "1.0"
 
+    @property
+    def is_tracked(self) -> bool:
+        """Whether the application counts the request for a model."""
+        return self._scope.context is not None
+
     def start(self, app: ASGIApp) -> None:
         """Runs the application in a task."""
         self._task = asyncio.get_running_loop().create_task(self._run(app))
@@ -110,7 +115,9 @@ class AsgiCycle:
             await app(self._scope, self._receive, self._send)
             if not self._responded and not self._disconnected:
                 raise RuntimeError("the application ended without a complete response")
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and self._connection.transport.is_closing():
+                raise  # the server stops
             log.exception("a request failed")
             if self._responded:  # the connection may already have its next request
                 return

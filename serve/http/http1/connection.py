@@ -15,16 +15,13 @@ import socket
 from enum import Enum
 from typing import cast
 
-from starlette.types import ASGIApp
-
-from serve.config.schema import Limits
-from serve.http.body import BodyMemory
-from serve.http.exchange import DirectRequest, ModelApp, ResponseHeaders
+from serve.http.exchange import DirectRequest, ResponseHeaders
 from serve.http.http1.asgi_cycle import AsgiCycle, Peers
 from serve.http.http1.chunked import ChunkedBody
 from serve.http.http1.flow import Flow
-from serve.http.http1.head import END, BadRequest, Head, KnownHeads, parse_head, too_large
+from serve.http.http1.head import END, BadRequest, Head, parse_head, too_large
 from serve.http.http1.hot_request import HotRequest
+from serve.http.http1.listener import Listener
 from serve.http.responses import (
     CLOSE,
     FAULT_BODY,
@@ -39,7 +36,9 @@ from serve.telemetry.request_events import FAULT
 log = logging.getLogger("convoy.http")
 
 PROBE_SECONDS = 0.02  # until the client's system answers a probe; `check_time` looks again
-TCP_CLOSE = 7  # a state in Linux' include/net/tcp_states.h: the client's system has reset the connection
+# States in Linux' include/net/tcp_states.h: the client's system has reset the connection, or closed its direction.
+TCP_CLOSE, TCP_CLOSE_WAIT = 7, 8
+MOST_PROBES = 3  # of a request: clients accept only a few interim responses, Go's five
 
 
 class Phase(Enum):
@@ -56,37 +55,6 @@ class Phase(Enum):
 IDLE, HEAD, BODY, RESPONSE, DISCARD, CLOSING = Phase  # globals: attribute access on an Enum class is slow
 
 
-class Listener:
-    """What the connections of a listener share."""
-
-    def __init__(self, app: ASGIApp, models: ModelApp, limits: Limits) -> None:
-        """`models` answers plain requests to models, `app` all others."""
-        self.app = app
-        self.models = models
-        self.limits = limits
-        self.heads = KnownHeads()
-        self.body_memory = BodyMemory()
-        self.connections: set[Connection] = set()
-        self.stopped = False
-        self._closed = asyncio.Event()
-
-    def opened(self, connection: Connection) -> None:
-        """Adds a connection."""
-        self.connections.add(connection)
-        self._closed.clear()
-
-    def lost(self, connection: Connection) -> None:
-        """Removes a connection that has closed."""
-        self.connections.discard(connection)
-        if not self.connections:
-            self._closed.set()
-
-    async def wait_closed(self) -> None:
-        """Waits until no connection is open."""
-        if self.connections:
-            await self._closed.wait()
-
-
 class Connection(asyncio.Protocol):
     """The connection of a client. Lives on one event loop."""
 
@@ -101,7 +69,6 @@ class Connection(asyncio.Protocol):
         self._phase = IDLE
         self._since = self._loop.time()  # start of the phase; a body's time counts from the first byte of its head
         self._unread = b""  # the beginning of a head, or what follows the request in progress
-        self._resuming = False  # whether `_resume` is scheduled
         self._blank_since = 0.0  # time of the first blank line that arrived instead of a request; 0: none
         self._head: Head | None = None  # of the hot request whose body arrives
         self._pieces: list[bytes] = []  # of its body
@@ -110,6 +77,7 @@ class Connection(asyncio.Protocol):
         self._body_bytes = 0  # this connection's share of the listener's memory for bodies
         self._request: DirectRequest | AsgiCycle | None = None  # the one in progress
         self._half_closed = False  # the client sends no more
+        self._probes = 0  # interim responses that were sent to find out whether the client of this request has gone
         self._unsent = 0  # bytes in the write buffer at the last check
         self._stalled_since = self._since
         self.closes = False  # whether the response in progress is the last
@@ -137,8 +105,8 @@ class Connection(asyncio.Protocol):
         self.flow.resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        if self._phase is RESPONSE or self._resuming:
-            self._hold(self._unread + data)
+        if self._phase is RESPONSE:
+            self._hold(data)
         elif self._phase is not CLOSING:
             if self._unread:
                 data, self._unread = self._unread + data, b""
@@ -165,22 +133,13 @@ class Connection(asyncio.Protocol):
         self._unread = data
         self.flow.pause_reading()
         if self._phase is not RESPONSE:
-            self._schedule()
-
-    def _schedule(self) -> None:
-        if not self._resuming:
-            self._resuming = True
             self._loop.call_soon(self._resume)
 
     def _resume(self) -> None:
-        self._resuming = False
-        if self._phase is CLOSING or self._phase is RESPONSE:
-            return
-        data, self._unread = self._unread, b""
-        self.flow.resume_reading()
-        self._read(data)
-        if self._half_closed and self._phase is not RESPONSE and not self._resuming:
-            self.transport.close()
+        if self._phase is not CLOSING:
+            data, self._unread = self._unread, b""
+            self.flow.resume_reading()
+            self._read(data)
 
     def _read_head(self, data: bytes) -> bytes:
         """Reads a head and begins its request, or keeps the beginning of a head. Returns the bytes after it."""
@@ -281,6 +240,7 @@ class Connection(asyncio.Protocol):
             return
         self._phase = RESPONSE
         if isinstance(self._request, AsgiCycle):
+            self.flow.resume_reading()  # the body may have paused it; the end of the connection is noticed only while reading
             self._request.end()
         elif self._head is not None:
             self._start_hot(self._head)
@@ -326,17 +286,17 @@ class Connection(asyncio.Protocol):
 
     def responded(self, keep_alive: bool) -> None:
         """The complete response to the request in progress has been written."""
-        self._request = None
+        self._request, self._probes = None, 0
         self._release_body_memory()
         if self._phase is CLOSING:
             return
+        if not keep_alive or self.closes:
+            self._close()
+            return
         self._since = self._loop.time()
         self._phase = DISCARD if self._phase is BODY else IDLE
-        if not keep_alive or self.closes:
-            self._phase = CLOSING
-            self.transport.close()
-        elif self._unread:
-            self._schedule()
+        if self._unread:
+            self._loop.call_soon(self._resume)
         elif self._half_closed:
             self.transport.close()
         else:
@@ -347,32 +307,71 @@ class Connection(asyncio.Protocol):
         self._body_bytes = 0
 
     def eof_received(self) -> bool:
-        """Keeps the connection open for the response in progress: a client that has closed one direction still reads it.
-
-        A client that has closed both looks the same. An interim response, which every client of HTTP/1.1 must understand
-        (RFC 9110, section 15.2), tells them apart: the system of a client that has gone resets the connection.
-        """
-        if (self._phase is not RESPONSE and not self._resuming) or self.peers.scheme == "https":
+        """Keeps the connection open for the response in progress: a client that has closed one direction still reads it."""
+        if self._phase is not RESPONSE or self.peers.scheme == "https":
             return False
         self._half_closed = True
-        if self._request is not None and self._request.may_send_interim:
-            self.transport.write(INTERIM)
-            self._loop.call_later(PROBE_SECONDS, self._check_gone)
+        self._probe()
         return True
 
-    def _check_gone(self) -> None:
+    def _probe(self) -> None:
+        """Finds out whether the client has gone, even if its close is behind bytes that are not read.
+
+        A client that has closed only its own direction looks the same. An interim response, which every client of HTTP/1.1
+        must understand (RFC 9110, section 15.2), tells them apart: the system of a client that has gone resets the connection.
+        """
+        if self.transport.is_closing() or self._request is None or not self._request.may_send_interim:
+            return
+        if self._probes < MOST_PROBES:
+            self._probes += 1
+            self.transport.write(INTERIM)
+            self._loop.call_later(PROBE_SECONDS, self._check_gone)
+
+    def _check_gone(self) -> int:
+        """Aborts the connection if the client's system has reset it. Returns the state of TCP; 0 if unknown."""
         connection = self.transport.get_extra_info("socket")
         if self.transport.is_closing() or connection is None or connection.family == socket.AF_UNIX:
-            return
-        if connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE:
+            return 0
+        state: int = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        if state == TCP_CLOSE or (state == TCP_CLOSE_WAIT and self.peers.scheme == "https"):
             self.transport.abort()
+        return state
+
+    def _check_paused(self) -> None:
+        """As `eof_received` for a connection that is not read, of which the event loop reports nothing.
+
+        While a body arrives, its bytes may fill all buffers, so that not even the client's close arrives behind them.
+        """
+        if self._check_gone() == TCP_CLOSE_WAIT or self._phase is BODY:
+            self._probe()
 
     def shutdown(self) -> None:
-        """Closes after the response in progress, or now."""
+        """Closes after the response in progress, or now.
+
+        Requests that the client has pipelined behind it are dropped. The client knows from the `connection: close` of the
+        last response that they were not processed, and may send them again (RFC 9112, section 9.6).
+        """
         self.closes = True
-        if self._phase is not BODY and self._phase is not RESPONSE:
-            self._phase = CLOSING
+        if self._phase is not BODY and self._phase is not RESPONSE and self._phase is not CLOSING:
+            self._close()
+
+    def _close(self) -> None:
+        """Closes once the client has what was written."""
+        unread = self.flow.read_paused or self._phase is BODY or self._phase is DISCARD
+        self._phase, self._since, self._unread, self._pieces = CLOSING, self._loop.time(), b"", []
+        if unread and not self._half_closed:
+            self._linger()
+        else:
             self.transport.close()
+
+    def _linger(self) -> None:
+        """Waits for the client's close: closing while bytes are unread would reset the connection (RFC 9112, section 9.6)."""
+        self.flow.resume_reading()
+        if not self.transport.can_write_eof():  # TLS
+            self.transport.close()
+            return
+        with contextlib.suppress(OSError):  # the client may have disconnected
+            self.transport.write_eof()
 
     def cancel(self) -> None:
         """Ends the request in progress, and the connection."""
@@ -392,6 +391,8 @@ class Connection(asyncio.Protocol):
             self._reject(408, b"the body of the request did not arrive within limits.deadline_ms")
         elif (self._phase is DISCARD and elapsed > body_time) or (self._phase is CLOSING and elapsed > LINGER_SECONDS):
             self.transport.close()
+        elif self.flow.read_paused:
+            self._check_paused()
         elif self._half_closed:
             self._check_gone()
         self._check_client_reads(now)
@@ -410,18 +411,14 @@ class Connection(asyncio.Protocol):
 
     def _reject(self, status: int, reason: bytes) -> None:
         """Closes with an error; without one if the response to this request has begun."""
-        begun = self._phase is DISCARD
+        begun = counted = self._phase is DISCARD
         if isinstance(self._request, AsgiCycle):
+            counted = self._request.is_tracked
             begun = self._request.abandon()
         self._phase, self._since, self._unread, self._pieces = CLOSING, self._loop.time(), b"", []
         self._release_body_memory()
-        self.flow.resume_reading()
-        if begun:
-            self.transport.close()
-            return
-        self.transport.write(closing_error(status, reason))
-        if not self.transport.can_write_eof():  # TLS
-            self.transport.close()
-            return
-        with contextlib.suppress(OSError):  # the client may have disconnected
-            self.transport.write_eof()  # and waits for the client's close, or it might lose the response
+        if not begun:
+            self.transport.write(closing_error(status, reason))
+            if not counted:
+                self._listener.count_refusal(str(status))
+        self._linger()

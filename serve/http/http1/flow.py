@@ -10,19 +10,19 @@ class Flow:
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._reading = True
+        self.read_paused = False
         self._writable = asyncio.Event()
         self._writable.set()
         self.write_paused = False
 
     def pause_reading(self) -> None:
-        if self._reading:
-            self._reading = False
+        if not self.read_paused:
+            self.read_paused = True
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if not self._reading:
-            self._reading = True
+        if self.read_paused:
+            self.read_paused = False
             if not self._transport.is_closing():
                 self._transport.resume_reading()
 

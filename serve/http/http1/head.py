@@ -13,6 +13,7 @@ END = b"\r\n\r\n"
 # Larger bodies are read by the application: it applies back-pressure while they arrive.
 MAX_PLAIN_BYTES = 1024 * 1024
 KNOWN_HEADS = 512
+SEEN_HEADS = 2048  # hashes of heads that have come once, in each of two sets
 KNOWN_HEAD_BYTES = 2048  # a longer head is parsed each time
 REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) +[^ ]+ HTTP/([0-9]\.[0-9])\r\n")
 HOST = re.compile(rb"([\w\-.~!$&'()*+,;=%]*|\[[\w\-.~!$&'()*+,;=:]+\])(:[0-9]*)?")  # RFC 3986, sections 3.2.2 and 3.2.3
@@ -164,17 +165,27 @@ class KnownHeads:
     """Heads of recent plain requests by their bytes, for all connections of a listener.
 
     Most clients send the same head with every request. A head is found by the hash of all its bytes and compared with all
-    of them, so what was parsed from the same bytes before is what a parser would return now.
+    of them, so what was parsed from the same bytes before is what a parser would return now. A head is kept when it comes
+    for the second time: heads with an identifier or a time of their own never come again, and would displace the others.
     """
 
     def __init__(self) -> None:
         self._heads: dict[bytes, Head] = {}
+        # Hashes of heads that have come. The older ones are dropped when the recent ones are too many.
+        self._recent: set[int] = set()
+        self._older: set[int] = set()
         self.get = self._heads.get
 
     def add(self, data: bytes, head: Head) -> None:
-        """Keeps a head that is plain and short; the oldest one goes if there are too many."""
+        """Keeps a head that is plain, short and seen before; the oldest one goes if there are too many."""
         if not head.plain or len(data) > KNOWN_HEAD_BYTES:
             return
-        if len(self._heads) >= KNOWN_HEADS:
-            del self._heads[next(iter(self._heads))]
-        self._heads[data] = head
+        digest = hash(data)  # of another head too in rare cases; that one is then kept early
+        if digest in self._recent or digest in self._older:
+            if len(self._heads) >= KNOWN_HEADS:
+                del self._heads[next(iter(self._heads))]
+            self._heads[data] = head
+            return
+        if len(self._recent) >= SEEN_HEADS:
+            self._older, self._recent = self._recent, set()
+        self._recent.add(digest)

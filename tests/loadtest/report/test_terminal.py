@@ -39,7 +39,7 @@ def test_live_progress_fits_a_narrow_terminal() -> None:
     console = narrow_terminal()
     with LiveView(console, "run") as view:
         view.update(running(), 2.0)
-        view._live.refresh()  # without waiting for the next tick
+        view.refresh()  # without waiting for the next tick
     text = written(console)
     assert "run measuring 2/4 s" in text
     assert "90 answers/s   p50 10  p99 10 ms   7 in flight" in text

@@ -15,7 +15,9 @@ from serve.grpc.frames import (
     END_HEADERS,
     END_STREAM,
     HEADERS,
+    LARGE,
     LARGEST_REQUEST_FRAME,
+    MAX_REFUSED,
     MAX_STREAMS,
     PADDED,
     PREFACE,
@@ -31,6 +33,10 @@ PEER = "ipv4:127.0.0.1:5"
 PING = 6
 
 
+def ignore(code: str) -> None:
+    """Counts no refusal."""
+
+
 def frame(kind: int, stream: int, payload: bytes = b"", flags: int = 0) -> bytes:
     return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 
@@ -39,9 +45,21 @@ def message(size: int, compressed: int = 0) -> bytes:
     return bytes((compressed,)) + size.to_bytes(4, "big") + b"m" * size
 
 
-def guard(*opened: int) -> FrameGuard:
+class Guard:
+    """A guard, with what it forwards in one piece."""
+
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self.guard = FrameGuard(PEER, max_bytes, ignore)
+        self.respond = self.guard.respond
+
+    def request(self, data: bytes) -> tuple[bytes, bytes]:
+        forward, back = self.guard.request(data)
+        return b"".join(forward), back
+
+
+def guard(*opened: int) -> Guard:
     """A guard of a connection with these streams open."""
-    opened_guard = FrameGuard(PEER, MAX_BYTES)
+    opened_guard = Guard()
     opened_guard.request(PREFACE + b"".join(frame(HEADERS, stream, b"\x82", END_HEADERS) for stream in opened))
     return opened_guard
 
@@ -119,7 +137,7 @@ def test_padding_is_not_part_of_a_message() -> None:
 
 def test_the_server_gets_the_address_of_the_client() -> None:
     name = literal("x-convoy-peer", PEER)
-    forward, _ = FrameGuard(PEER, MAX_BYTES).request(
+    forward, _ = Guard().request(
         PREFACE
         + frame(HEADERS, 1, b"\x82", END_HEADERS | END_STREAM)
         + frame(HEADERS, 3, b"\x82")
@@ -138,7 +156,7 @@ def test_the_server_gets_the_address_of_the_client() -> None:
     ids=["padding", "no room"],
 )
 def test_the_address_has_a_frame_of_its_own_where_none_has_room(block: bytes, flags: int) -> None:
-    forward, _ = FrameGuard(PEER, MAX_BYTES).request(PREFACE + frame(HEADERS, 1, block, flags))
+    forward, _ = Guard().request(PREFACE + frame(HEADERS, 1, block, flags))
     name = frame(CONTINUATION, 1, literal("x-convoy-peer", PEER), END_HEADERS)
     assert forward == frame(HEADERS, 1, block, flags & ~END_HEADERS) + name
 
@@ -168,8 +186,7 @@ def test_a_response_that_has_ended_gets_no_second_status() -> None:
     connection = guard(1)
     connection.respond(frame(HEADERS, 1, b"\x88", END_HEADERS | END_STREAM))
     forward, back = connection.request(frame(DATA, 1, message(3, compressed=1)))
-    assert kinds(forward) == [(RST_STREAM, 1)]
-    assert kinds(back) == [(WINDOW_UPDATE, 0)]
+    assert (forward, kinds(back)) == (b"", [(WINDOW_UPDATE, 0)])
 
 
 def test_no_frame_comes_between_the_frames_of_a_header_block() -> None:
@@ -189,17 +206,86 @@ def test_no_frame_comes_between_the_frames_of_a_header_block() -> None:
     [
         b"GET / HTTP/1.1\r\n\r\n",
         PREFACE + frame(PING, 0, bytes(LARGEST_REQUEST_FRAME + 1)),
-        PREFACE + b"".join(frame(DATA, 1 + 2 * stream, b"\0") for stream in range(MAX_STREAMS + 1)),
+        PREFACE + b"".join(frame(HEADERS, 1 + 2 * stream, b"\x82", END_HEADERS) for stream in range(MAX_STREAMS + 1)),
     ],
 )
 def test_protocol_violations_close_the_connection(sent: bytes) -> None:
     with pytest.raises(ProtocolError):
-        FrameGuard(PEER, MAX_BYTES).request(sent)
+        Guard().request(sent)
+
+
+def state(connection: Guard) -> int:
+    """Streams that the guard remembers."""
+    return len(connection.guard._begun) + len(connection.guard._partial) + len(connection.guard._refused)
+
+
+LONG = message(MAX_BYTES + 1)[:50]
+
+# What a client sends on a stream, what the server answers, and what the client has sent before that arrives.
+CALLS = {
+    "answered": ([(DATA, message(3), END_STREAM)], [(HEADERS, END_HEADERS | END_STREAM)], []),
+    "answered after several messages": (
+        [(DATA, message(3), 0), (DATA, message(4), 0), (DATA, b"", END_STREAM)],
+        [(HEADERS, END_HEADERS), (DATA, 0), (HEADERS, END_HEADERS | END_STREAM)],
+        [],
+    ),
+    "cancelled": ([(DATA, message(3)[:6], 0), (RST_STREAM, bytes(4), 0)], [], []),
+    "refused": ([(DATA, message(3, compressed=1), END_STREAM)], [], []),
+    "refused, and not ended by the client": ([(DATA, LONG, 0)], [], [(DATA, bytes(50), 0)]),
+    "answered early": ([(DATA, message(30)[:9], 0)], [(HEADERS, END_HEADERS | END_STREAM)], [(DATA, bytes(9), 0)]),
+    "reset by the server": ([(DATA, message(30)[:9], 0)], [(RST_STREAM, 0)], [(DATA, bytes(9), 0)]),
+    "answered before trailers": (
+        [(DATA, message(3), 0)],
+        [(HEADERS, END_HEADERS | END_STREAM)],
+        [(HEADERS, b"\x82", END_HEADERS | END_STREAM)],
+    ),
+}
+
+
+@pytest.mark.parametrize(("sent", "answered", "late"), CALLS.values(), ids=CALLS)
+def test_streams_that_have_ended_take_no_memory(
+    sent: list[tuple[int, bytes, int]], answered: list[tuple[int, int]], late: list[tuple[int, bytes, int]]
+) -> None:
+    connection = guard()
+    for stream in range(1, 20_000, 2):
+        connection.request(frame(HEADERS, stream, b"\x82", END_HEADERS))
+        for kind, payload, flags in sent:
+            connection.request(frame(kind, stream, payload, flags))
+        for kind, flags in answered:
+            connection.respond(frame(kind, stream, bytes(4), flags))
+        for kind, payload, flags in late:
+            connection.request(frame(kind, stream, payload, flags))
+    assert state(connection) <= MAX_REFUSED
+    forward, back = connection.request(frame(HEADERS, 20_001, b"\x82", END_HEADERS) + frame(DATA, 20_001, message(3)))
+    assert (kinds(forward), back) == ([(HEADERS, 20_001), (DATA, 20_001)], b"")
+
+
+@pytest.mark.parametrize("count", [1, 2, 10])
+def test_large_messages_are_forwarded_unchanged(count: int) -> None:
+    connection = Guard(10**6)
+    raw = message(count * LARGE)
+    frames_of_data = [
+        frame(DATA, 1, raw[at : at + LARGEST_REQUEST_FRAME]) for at in range(0, len(raw), LARGEST_REQUEST_FRAME)
+    ]
+    sent = b"".join(frames_of_data)
+    forward, back = connection.request(PREFACE + frame(HEADERS, 1, b"\x82", END_HEADERS) + sent + sent[:100])
+    assert (forward[-len(sent) :], back) == (sent, b"")
+    assert kinds(forward) == [(HEADERS, 1), *[(DATA, 1)] * len(frames_of_data)]
+
+
+def test_data_behind_the_end_of_a_response_is_not_forwarded() -> None:
+    """The server does not read it. It learns only that the client's direction has ended."""
+    connection = guard(1)
+    connection.respond(frame(HEADERS, 1, b"\x88", END_HEADERS | END_STREAM))
+    forward, back = connection.request(frame(DATA, 1, message(30)[:9]))
+    assert (forward, frames(back)[0].raw[9:]) == (b"", (9).to_bytes(4, "big"))
+    forward, back = connection.request(frame(DATA, 1, bytes(26), END_STREAM))
+    assert (forward, kinds(back)) == (frame(DATA, 1, b"", END_STREAM), [(WINDOW_UPDATE, 0)])
 
 
 @given(st.binary(max_size=300), st.booleans())
 def test_any_bytes_are_forwarded_or_close_the_connection(data: bytes, with_preface: bool) -> None:
-    connection = FrameGuard(PEER, MAX_BYTES)
+    connection = Guard()
     with contextlib.suppress(ProtocolError):
         connection.request(PREFACE + data if with_preface else data)
         connection.respond(data)

@@ -25,7 +25,7 @@ from serve.telemetry.definitions import REQUESTS
 from serve.telemetry.exposition import total
 from serve.telemetry.mmap_store import read_files
 from tests.artifacts import write_artifact
-from tests.serve.listeners import Serving, StartGateway
+from tests.serve.listeners import Serving, StartGateway, receive_all
 from tests.waiting import until
 
 MODEL = "lenet5-mnist"
@@ -204,6 +204,66 @@ def test_unknown_models_share_one_series(gateway: Serving, path: str) -> None:
             assert httpx.post(gateway.http + path.format(name), content=DIGIT).status_code == 404
 
 
+HOT = f"/v1/models/{MODEL}/classify".encode()
+REFUSED_EARLY = {
+    "no HTTP": (b"nonsense\r\n\r\n", "400"),
+    "no host": (b"GET /v2 HTTP/1.1\r\n\r\n", "400"),
+    "a large head": (b"GET /" + bytes(100_000).replace(b"\0", b"x") + b" HTTP/1.1\r\n\r\n", "431"),
+    "an unknown coding": (b"POST " + HOT + b" HTTP/1.1\r\nhost: here\r\ntransfer-encoding: gzip, chunked\r\n\r\n", "501"),
+    "an unknown version": (b"GET /v2 HTTP/3.0\r\nhost: here\r\n\r\n", "505"),
+    "a slow head": (b"POST " + HOT, "408"),
+    "a slow body of a hot request": (b"POST " + HOT + b" HTTP/1.1\r\nhost: here\r\ncontent-length: 9\r\n\r\nabc", "408"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def strict(start_gateway: StartGateway) -> Iterator[Serving]:
+    limits = {"header_seconds": 0.5, "deadline_ms": 500, "bodies_bytes": 800_000, "body_bytes": 800_000}
+    with start_gateway(limits=limits, models=[{"name": MODEL}]) as gateway:
+        yield gateway
+
+
+@pytest.mark.parametrize(("sent", "status"), REFUSED_EARLY.values(), ids=REFUSED_EARLY)
+def test_requests_that_are_refused_before_their_model_is_known_are_counted(
+    strict: Serving, sent: bytes, status: str
+) -> None:
+    with counts(strict, ("", "", "http", status)), strict.connect() as client:
+        client.sendall(sent)
+        assert receive_all(client).startswith(b"HTTP/1.1 %s " % status.encode())
+
+
+def test_a_request_beyond_the_connection_limit_is_counted(start_gateway: StartGateway) -> None:
+    with start_gateway(limits={"connections": 1}) as gateway, gateway.connect() as first:
+        first.sendall(b"GET /v2 HTTP/1.1\r\nhost: here\r\n\r\n")
+        assert first.recv(65536).startswith(b"HTTP/1.1 200 ")
+        with counts(gateway, ("", "", "http", "503")), gateway.connect() as second:
+            second.sendall(b"GET /v2 HTTP/1.1\r\nhost: here\r\n\r\n")
+            assert receive_all(second).startswith(b"HTTP/1.1 503 ")
+
+
+def test_a_body_beyond_the_memory_is_counted(strict: Serving) -> None:
+    begun = b"POST " + HOT + b" HTTP/1.1\r\nhost: here\r\ncontent-length: 700000\r\n\r\n" + bytes(600_000)
+    with (
+        counts(strict, ("", "", "http", "408"), ("", "", "http", "503")),
+        strict.connect() as first,
+        strict.connect() as second,
+    ):
+        first.sendall(begun)
+        second.sendall(begun)
+        assert {receive_all(client)[:13] for client in (first, second)} == {b"HTTP/1.1 408 ", b"HTTP/1.1 503 "}
+
+
+def test_a_slow_body_is_counted_once(strict: Serving) -> None:
+    """Its model is known if the application reads the body."""
+    head = b"POST " + HOT + b" HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n"
+    before = counted(strict)
+    with strict.connect() as client:
+        client.sendall(head)
+        assert receive_all(client).startswith(b"HTTP/1.1 408 ")
+    until(lambda: counted(strict) != before and strict.plane.in_flight == 0)
+    assert [series[0] for series in (counted(strict) - before).elements()] == [MODEL]
+
+
 def test_only_requests_for_inference_are_counted(gateway: Serving) -> None:
     with counts(gateway):
         for path in ("/v2/models/typo", "/v1/models/typo", "/nowhere", "/v2/models/typo/infer"):
@@ -221,6 +281,20 @@ def test_other_models_over_grpc_are_counted(gateway: Serving, channel: grpc.Chan
         assert grpc_code(lambda: inference.ModelInfer(infer_request(MODEL, "7"))) == "NOT_FOUND"
     with counts(gateway, (BROKEN, "", "grpc", "UNAVAILABLE")):
         assert grpc_code(lambda: inference.ModelInfer(infer_request(BROKEN))) == "UNAVAILABLE"
+
+
+def test_messages_that_are_refused_unread_are_counted(gateway: Serving, channel: grpc.Channel) -> None:
+    classifier = ClassifierStub(channel)  # type: ignore[no-untyped-call]
+    image = classifier_pb.ClassifyRequest(model=MODEL, images=[DIGIT, bytes(1000)])
+    with counts(gateway, ("", "", "grpc", "UNIMPLEMENTED")):
+        assert grpc_code(lambda: classifier.Classify(image, compression=grpc.Compression.Gzip)) == "UNIMPLEMENTED"
+    large = classifier_pb.ClassifyRequest(model=MODEL, images=[bytes(gateway.plane.limits.body_bytes + 2**17)])
+    with (
+        grpc.insecure_channel(gateway.grpc.removeprefix("grpc://"), [("grpc.max_send_message_length", -1)]) as other,
+        counts(gateway, ("", "", "grpc", "RESOURCE_EXHAUSTED")),
+    ):
+        stub = ClassifierStub(other)  # type: ignore[no-untyped-call]
+        assert grpc_code(lambda: stub.Classify(large)) == "RESOURCE_EXHAUSTED"
 
 
 def test_a_model_that_does_not_serve_is_counted_under_its_name(gateway: Serving) -> None:
