@@ -51,6 +51,7 @@ CONTENTS = {
 }
 INT64_MAX = 2**63 - 1
 ID_TAG, RAW_TAG = b"\x1a", b"\x32"  # of ModelInferResponse's `id` and `raw_output_contents`
+RAW_INPUT_TAG = b"\x3a"  # of ModelInferRequest's `raw_input_contents`
 KEPT_HEADS = 256
 
 Entry = pb.ModelInferRequest.InferInputTensor | pb.ModelInferResponse.InferOutputTensor

@@ -10,7 +10,7 @@ from serve.grpc.frames import PEER
 
 
 class CallContext(Protocol):
-    """The part of grpcio's servicer context that calls to models need; `serve.grpc.hot_calls.HotCall` has it too."""
+    """The part of grpcio's servicer context that calls to models need; `serve.grpc.hot_calls.HotContext` has it too."""
 
     def peer(self) -> str:
         """The client's address in gRPC's format."""

@@ -38,18 +38,18 @@ class Calls:
 
     def __init__(self, plane: DataPlane, metrics: Metrics) -> None:
         self.plane = plane
-        self._requests = RequestTracker(plane, metrics, GRPC)
+        self.requests = RequestTracker(plane, metrics, GRPC)
 
     def count_refusal(self, code: str) -> None:
         """Counts a call that is refused before its model is known."""
-        self._requests.count_unserved("", code)
+        self.requests.count_unserved("", code)
 
     def call(self, name: str, version: str, context: CallContext) -> ModelCall:
         """A call that runs a model, from its message to its answer."""
         started = time.monotonic()
         deadline = self.plane.deadline(started, context.time_remaining())
         request = RequestContext(RequestTimings(started), deadline, GrpcCaller(context))
-        return ModelCall(self.plane, self._requests.track(request, name=name), name, version, context)
+        return ModelCall(self.plane, self.requests.track(request, name=name), name, version, context)
 
     @contextlib.contextmanager
     def question(self, context: Context, name: str = "") -> Iterator[Holder | None]:

@@ -11,12 +11,13 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import grpc
 from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 
-from convoy.errors import ConvoyError, NotReady
+from convoy.errors import Cancelled, ConvoyError, NotReady
 from serve import eager
 from serve.batching.queue_item import QueueItem
 from serve.gateway.dataplane import log_fault
@@ -32,10 +33,37 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 Answer = Callable[[bytes, CallContext], Coroutine[Any, Any, bytes]]  # a message to its response; raises ConvoyError
 
 
+class StartedCall(Protocol):
+    """A call in flight."""
+
+    def cancel(self) -> None:
+        """Ends it: the client has cancelled it, its deadline has passed, or the server stops."""
+
+
+class DirectCall(StartedCall, Protocol):
+    """A call that answers itself with `HotCalls.respond` or `HotCalls.fail`."""
+
+    def start(self) -> None:
+        """Starts to answer. Called once."""
+
+
+@dataclass(frozen=True)
+class HotMethod:
+    """How the calls of a method are answered.
+
+    Attributes:
+        answer: answers any call.
+        direct: the call of a message, by its number and context, if it needs no coroutine; else None.
+    """
+
+    answer: Answer
+    direct: Callable[[HotCalls, int, bytes, CallContext], DirectCall | None] = lambda *call: None
+
+
 class HotCalls:
     """A native server with hot methods, on a Unix socket. Lives on one event loop."""
 
-    def __init__(self, path: str, fallback: str, methods: Mapping[str, Answer], **options: Any) -> None:
+    def __init__(self, path: str, fallback: str, methods: Mapping[str, HotMethod], **options: Any) -> None:
         """Binds the socket. Raises OSError.
 
         Args:
@@ -44,12 +72,12 @@ class HotCalls:
             methods: the hot methods by path, `/package.Service/Method`.
             options: of NativeGrpcFront, such as keepalive times.
         """
-        self._answers = list(methods.values())
+        self._methods = list(methods.values())
         self._front = NativeGrpcFront(
             f"unix:{path}", [(method, False) for method in methods], call_details=True, **options
         )
         self._front.set_fallback(fallback)
-        self._calls: dict[int, HotCall] = {}
+        self._calls: dict[int, StartedCall] = {}
         self._stopping = False
         self._idle: asyncio.Future[None] | None = None
         self._receiver: threading.Thread | None = None
@@ -89,7 +117,7 @@ class HotCalls:
 
     def _take(self, events: Iterable[tuple[Any, ...]], received: float) -> None:
         # `received`: the time limits count from then, however late the event loop is.
-        calls, answers = self._calls, self._answers
+        calls, methods = self._calls, self._methods
         for kind, number, method, message, _, details in events:
             if kind == EVENT_CANCEL:
                 if number in calls:
@@ -97,8 +125,10 @@ class HotCalls:
             elif self._stopping:
                 self.fail(number, NotReady(STOPPING))
             else:
-                call = calls[number] = HotCall(self, number, received, *details)
-                call.start(answers[method](message, call))
+                context, hot = HotContext(received, *details), methods[method]
+                direct = hot.direct(self, number, message, context)
+                call = calls[number] = direct or HotCall(self, number, hot.answer(message, context))
+                call.start()
 
     def respond(self, number: int, response: bytes) -> None:
         """Ends a call with its response."""
@@ -107,7 +137,7 @@ class HotCalls:
 
     def fail(self, number: int, error: Exception | asyncio.CancelledError) -> None:
         """Ends a call with the status of its error."""
-        if isinstance(error, asyncio.CancelledError):
+        if isinstance(error, (asyncio.CancelledError, Cancelled)):
             shown: ConvoyError = NotReady(STOPPING)  # a client that has cancelled the call itself gets no status
         elif isinstance(error, ConvoyError):
             shown = error
@@ -124,28 +154,16 @@ class HotCalls:
             self._idle.set_result(None)
 
 
-class HotCall:
-    """One call, as `serve.grpc.caller.CallContext`."""
+class HotContext:
+    """As `serve.grpc.caller.CallContext`."""
 
-    __slots__ = ("_calls", "_deadline", "_metadata", "_number", "_peer", "_task", "_waits_for", "_work")
+    __slots__ = ("_deadline", "_metadata", "_peer")
 
-    def __init__(
-        self,
-        calls: HotCalls,
-        number: int,
-        received: float,
-        metadata: Metadata,
-        peer: str,
-        time_remaining: float | None,
-    ) -> None:
-        self._calls = calls
-        self._number = number
+    def __init__(self, received: float, metadata: Metadata, peer: str, time_remaining: float | None) -> None:
+        """`received`: monotonic time of the arrival, from which `time_remaining` counts."""
         self._metadata = metadata
         self._peer = peer
         self._deadline = None if time_remaining is None else received + time_remaining
-        self._work: Coroutine[Any, Any, bytes] | None = None
-        self._waits_for: Any = None
-        self._task: asyncio.Task[None] | None = None
 
     def peer(self) -> str:
         """As `CallContext.peer`."""
@@ -159,9 +177,21 @@ class HotCall:
         """As `CallContext.invocation_metadata`."""
         return self._metadata
 
-    def start(self, work: Coroutine[Any, Any, bytes]) -> None:
-        """Starts to answer; returns when that waits for something, or is done."""
+
+class HotCall:
+    """A call that is answered by a coroutine."""
+
+    __slots__ = ("_calls", "_number", "_task", "_waits_for", "_work")
+
+    def __init__(self, calls: HotCalls, number: int, work: Coroutine[Any, Any, bytes]) -> None:
+        self._calls = calls
+        self._number = number
         self._work = work
+        self._waits_for: Any = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Starts to answer; returns when that waits for something, or is done."""
         self._step()
 
     def cancel(self) -> None:
@@ -172,7 +202,6 @@ class HotCall:
             asyncio.get_running_loop().call_soon(self._task.cancel)
 
     def _step(self) -> None:
-        assert self._work is not None
         self._waits_for = None  # the queue item refers to this call
         try:
             waits_for = self._work.send(None)

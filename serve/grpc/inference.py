@@ -28,6 +28,8 @@ from serve.gateway.endpoints import Endpoint, Work
 from serve.gateway.repository import Repository, check_load, check_unload
 from serve.grpc.caller import CallContext
 from serve.grpc.calls import Calls, Context, abort, aborts, parsed, pipelined
+from serve.grpc.direct_infer import DirectCall, MessagePlans
+from serve.grpc.hot_calls import HotCalls
 from serve.grpc.message_fields import bounded
 
 Change = pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest
@@ -49,6 +51,7 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         self._plane = calls.plane
         self._repository = repository
         self._pages = settings.node_dir / "metrics"
+        self._plans = MessagePlans(calls.plane)
         self._message = bounded(pb.ModelInferRequest, most_fields)
 
     @aborts
@@ -58,7 +61,14 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
     async def infer_bytes(self, message: bytes, context: CallContext) -> bytes:
         """As ModelInfer, from bytes to bytes. Raises ConvoyError."""
-        return await self._infer(parsed(self._message(message)), context, render_bytes)
+        request = parsed(self._message(message))
+        self._plans.learn(message, request)
+        return await self._infer(request, context, render_bytes)
+
+    def direct(self, calls: HotCalls, number: int, message: bytes, context: CallContext) -> DirectCall | None:
+        """A ModelInfer call that needs no coroutine, not yet started; None for all others."""
+        plan = self._plans.find(message)
+        return None if plan is None else DirectCall(self._calls.requests, plan, message, calls, number, context)
 
     async def ModelStreamInfer(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.ModelInferRequest | ConvoyError], context: Context

@@ -27,7 +27,7 @@ from serve.grpc.calls import Calls
 from serve.grpc.classifier import ClassifierServicer
 from serve.grpc.feedback import FeedbackServicer
 from serve.grpc.front import GrpcFront
-from serve.grpc.hot_calls import Answer, HotCalls
+from serve.grpc.hot_calls import HotCalls, HotMethod
 from serve.grpc.inference import InferenceServicer
 from serve.grpc.message_fields import ENVELOPE_FIELDS, BoundedServices
 from serve.telemetry.recorder import Metrics
@@ -78,8 +78,8 @@ class GrpcServer:
         try:
             if listen.grpc_server == "native" and listen.tls is None:  # the native server has no TLS
                 hot = {
-                    f"/{INFERENCE}/ModelInfer": inference.infer_bytes,
-                    f"/{CLASSIFIER}/Classify": classifier.classify_bytes,
+                    f"/{INFERENCE}/ModelInfer": HotMethod(inference.infer_bytes, inference.direct),
+                    f"/{CLASSIFIER}/Classify": HotMethod(classifier.classify_bytes),
                 }
                 self._front, self._hot, self._server = open_native(listen, options, hot, calls.count_refusal)
             else:
@@ -126,7 +126,7 @@ class GrpcServer:
 
 
 def open_native(
-    listen: Listen, options: Mapping[str, int], hot: Mapping[str, Answer], count_refusal: Callable[[str], None]
+    listen: Listen, options: Mapping[str, int], hot: Mapping[str, HotMethod], count_refusal: Callable[[str], None]
 ) -> tuple[GrpcFront, HotCalls, grpc.aio.Server]:
     """Opens the port, the native server behind it, and the grpcio server behind that.
 

@@ -21,7 +21,7 @@ from serve.http.caller import HttpCaller, RequestScope
 from serve.http.classify import carries_large_image
 from serve.http.compression import ACCEPT_ENCODING, encode_answer
 from serve.http.dialects import DIALECTS, Dialect
-from serve.http.direct_infer import DirectInfer, Plans
+from serve.http.direct_infer import DirectHttpInfer, HttpPlans
 from serve.http.exchange import AsgiExchange, Exchange, Reply
 from serve.http.http1.head import Head
 from serve.http.infer import infer_http
@@ -70,7 +70,7 @@ class HttpApp:
         self._clock = time.monotonic
         self._requests = requests
         self._routes: dict[bytes, HotRoute] = {}
-        self._plans: dict[Head, Plans | None] = {}
+        self._plans: dict[Head, HttpPlans | None] = {}
         self._refusals: dict[tuple[bytes, bytes | None, bytes | None, bool], Refusal] = {}
         plane.on_change.append(self._map_routes)
         self._map_routes()
@@ -161,7 +161,7 @@ class HttpApp:
         now = self._clock()
         return began if now - began > WAIT_SECONDS else now
 
-    def direct(self, reply: Reply, head: Head, body: bytes, began: float) -> DirectInfer | None:
+    def direct(self, reply: Reply, head: Head, body: bytes, began: float) -> DirectHttpInfer | None:
         """A plain request to a model that needs no coroutine, not yet started; None for all others.
 
         `began`: time of the request's first byte, on the event loop's clock.
@@ -172,14 +172,14 @@ class HttpApp:
         plan = plans.find(body)
         if plan is None:
             return None
-        return DirectInfer(self._requests, plan, reply, head.headers, body, self._start(began))
+        return DirectHttpInfer(self._requests, plan, reply, head.headers, body, self._start(began))
 
-    def _plans_of(self, head: Head) -> Plans | None:
+    def _plans_of(self, head: Head) -> HttpPlans | None:
         route = self._routes[head.target]
         if len(self._plans) >= MOST_HEADS:
             self._plans.clear()
         queue = None if route.images else route.endpoint.direct_queue
-        plans = self._plans[head] = None if queue is None else Plans(route.endpoint, queue, head.headers)
+        plans = self._plans[head] = None if queue is None else HttpPlans(route.endpoint, queue, head.headers)
         return plans
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -19,7 +19,7 @@ from serve.batching.queue_item import QueueItem
 from serve.batching.results import Answer, BatchRun
 from serve.grpc.caller import CallContext
 from serve.grpc.hot_calls import Answer as CallAnswer
-from serve.grpc.hot_calls import HotCall, HotCalls
+from serve.grpc.hot_calls import HotCall, HotCalls, HotMethod
 
 METHOD = "/test.Test/Call"
 ROWS = np.zeros((1, 3), np.float32)
@@ -69,7 +69,7 @@ def serving(folder: Path, answer: CallAnswer) -> Iterator[Running]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    calls = HotCalls(str(folder / "s"), str(folder / "f"), {METHOD: answer})
+    calls = HotCalls(str(folder / "s"), str(folder / "f"), {METHOD: HotMethod(answer)})
 
     async def start() -> None:
         calls.start()
@@ -181,8 +181,8 @@ def test_a_call_that_is_cancelled_in_its_first_turn_ends(tmp_path: Path, waits: 
             return b""
 
         calls = HotCalls(str(tmp_path / "s"), str(tmp_path / "f"), {})
-        call = HotCall(calls, 1, 0.0, (), "", None)
-        call.start(work())
+        call = HotCall(calls, 1, work())
+        call.start()
         call.cancel()
         await cancelled.wait()
         await calls.close()

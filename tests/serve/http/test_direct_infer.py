@@ -15,8 +15,9 @@ import numpy as np
 import orjson
 import pytest
 
+from serve.api.direct_infer import MOST_PLANS
 from serve.batching.batcher import Batcher
-from serve.http.direct_infer import MOST_PLANS, DirectInfer
+from serve.http.direct_infer import DirectHttpInfer
 from serve.telemetry.definitions import REQUESTS
 from serve.telemetry.exposition import total
 from serve.telemetry.mmap_store import read_files
@@ -91,18 +92,18 @@ def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[DirectInfer]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[DirectHttpInfer]:
     """The direct requests that have started."""
-    found: list[DirectInfer] = []
+    found: list[DirectHttpInfer] = []
 
-    class Recorded(DirectInfer):
+    class Recorded(DirectHttpInfer):
         __slots__ = ()
 
         def start(self) -> None:
             found.append(self)
             super().start()
 
-    monkeypatch.setattr("serve.http.app.DirectInfer", Recorded)
+    monkeypatch.setattr("serve.http.app.DirectHttpInfer", Recorded)
     return found
 
 
@@ -129,19 +130,19 @@ def counts(gateway: Serving, **expected: int) -> Iterator[None]:
 
 
 def learn(gateway: Serving, case: Case) -> None:
-    """Sends the request twice: the second time it is planned."""
-    for _ in range(2):
+    """Sends the request until it is planned: the second time its head is kept, the third time its JSON part."""
+    for _ in range(3):
         ask(gateway, hot(case))
 
 
 @pytest.mark.parametrize("name", DIRECT)
 def test_a_known_request_gets_the_answer_of_the_general_way(
-    gateway: Serving, started: list[DirectInfer], name: str
+    gateway: Serving, started: list[DirectHttpInfer], name: str
 ) -> None:
     case = DIRECT[name]
     expected = ask(gateway, in_chunks(case))
     assert expected[0] == case.status
-    for _ in range(3):
+    for _ in range(4):
         assert ask(gateway, hot(case)) == expected
     assert started
     with counts(gateway, **{f"x{case.status}": 1}):
@@ -149,7 +150,7 @@ def test_a_known_request_gets_the_answer_of_the_general_way(
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_all_other_requests_go_the_general_way(gateway: Serving, started: list[DirectInfer], name: str) -> None:
+def test_all_other_requests_go_the_general_way(gateway: Serving, started: list[DirectHttpInfer], name: str) -> None:
     case = OTHERS[name]
     expected = ask(gateway, in_chunks(case))
     for _ in range(3):
@@ -169,7 +170,7 @@ def test_a_known_json_part_before_a_tensor_of_another_size_is_refused(gateway: S
         assert ask(gateway, hot(replace(SAMPLE, body=body)))[0] == 400
 
 
-def test_json_parts_that_never_come_again_do_not_pile_up(gateway: Serving, started: list[DirectInfer]) -> None:
+def test_json_parts_that_never_come_again_do_not_pile_up(gateway: Serving, started: list[DirectHttpInfer]) -> None:
     for number in range(3 * MOST_PLANS):
         document = sized_tensor(len(RAW), parameters=BINARY_ANSWER, unknown=f"{number:04}")
         head = orjson.dumps(document)
@@ -196,7 +197,7 @@ def fail(*arguments: Any, **options: Any) -> Any:
 
 @pytest.mark.parametrize("stage", FAULTS)
 def test_a_fault_is_counted_as_it_is_answered(
-    gateway: Serving, started: list[DirectInfer], monkeypatch: pytest.MonkeyPatch, stage: str
+    gateway: Serving, started: list[DirectHttpInfer], monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     learn(gateway, SAMPLE)
     broken: Callable[..., Any] | property = property(fail) if stage == "logits" else fail
@@ -208,7 +209,7 @@ def test_a_fault_is_counted_as_it_is_answered(
 
 
 def test_a_fault_after_the_answer_does_not_change_its_code(
-    gateway: Serving, started: list[DirectInfer], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    gateway: Serving, started: list[DirectHttpInfer], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     learn(gateway, SAMPLE)
     monkeypatch.setattr("serve.telemetry.recorder.ModelRecorder.request", fail)
@@ -218,7 +219,7 @@ def test_a_fault_after_the_answer_does_not_change_its_code(
 
 
 def test_an_error_that_cannot_be_sent_is_a_fault(
-    gateway: Serving, started: list[DirectInfer], monkeypatch: pytest.MonkeyPatch
+    gateway: Serving, started: list[DirectHttpInfer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = DIRECT["a priority that is no number"]
     learn(gateway, case)
@@ -228,7 +229,7 @@ def test_an_error_that_cannot_be_sent_is_a_fault(
     assert started
 
 
-def test_pipelined_requests_are_answered_in_their_order(gateway: Serving, started: list[DirectInfer]) -> None:
+def test_pipelined_requests_are_answered_in_their_order(gateway: Serving, started: list[DirectHttpInfer]) -> None:
     learn(gateway, SAMPLE)
     expected = ask(gateway, hot(SAMPLE))[2]
     with gateway.connect() as client, client.makefile("rb") as stream:
@@ -239,7 +240,7 @@ def test_pipelined_requests_are_answered_in_their_order(gateway: Serving, starte
     assert len(started) >= 20
 
 
-def test_a_client_that_leaves_while_its_rows_wait_is_counted(gateway: Serving, started: list[DirectInfer]) -> None:
+def test_a_client_that_leaves_while_its_rows_wait_is_counted(gateway: Serving, started: list[DirectHttpInfer]) -> None:
     learn(gateway, SAMPLE)
     batcher = gateway.plane.endpoints.by_name[f"{MODEL}-tensor"].batcher
     assert isinstance(batcher, Batcher)
@@ -258,7 +259,7 @@ def test_a_client_that_leaves_while_its_rows_wait_is_counted(gateway: Serving, s
     assert ask(gateway, hot(SAMPLE))[0] == 200
 
 
-def test_a_server_that_stops_says_so(start_gateway: StartGateway, started: list[DirectInfer]) -> None:
+def test_a_server_that_stops_says_so(start_gateway: StartGateway, started: list[DirectHttpInfer]) -> None:
     with start_gateway(models=[{"name": MODEL}]) as gateway:
         learn(gateway, SAMPLE)
         expected = ask(gateway, hot(SAMPLE))[2]
