@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import socket
 from collections import Counter
@@ -270,3 +271,14 @@ def test_a_server_that_stops_says_so(start_gateway: StartGateway, started: list[
     assert b"connection: close" in answer
     assert answer.endswith(expected)
     assert len(started) == 3
+
+
+def test_keys_are_checked_with_every_request(start_gateway: StartGateway, started: list[DirectHttpInfer]) -> None:
+    key = "convoy_" + "k" * 43
+    keys = [{"name": "one", "sha256": hashlib.sha256(key.encode()).hexdigest()}]
+    allowed = replace(SAMPLE, headers={**SAMPLE.headers, "authorization": f"Bearer {key}"})
+    with start_gateway(models=[{"name": MODEL}], keys=keys) as gateway:
+        for _ in range(4):
+            assert ask(gateway, hot(allowed))[0] == 200
+            assert ask(gateway, hot(SAMPLE))[0] == 401
+    assert started
