@@ -56,6 +56,13 @@ def test_measuring_warms_up_every_size_and_keeps_the_shortest_run() -> None:
     assert curve == LatencyCurve((1, 2), (1 / 64, 1 / 64))
 
 
+def test_short_runs_are_repeated_for_a_while() -> None:
+    ticks: Iterator[int] = count()
+    engine = RecordingEngine()
+    measure_curve(engine, (1,), repeats=2, clock=lambda: next(ticks) / 1024)
+    assert engine.sizes == [1] * 12  # a warm-up, and 11 runs of 1/1024 s
+
+
 def test_a_long_run_is_not_repeated() -> None:
     ticks: Iterator[int] = count()
     engine = RecordingEngine()

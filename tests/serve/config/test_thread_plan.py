@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from serve.config.loading import parse_settings
-from serve.config.thread_plan import ThreadPlan, available_cores, plan_threads
+from serve.config.thread_plan import ThreadPlan, available_cores, engine_threads, plan_threads
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,11 @@ def test_the_hosts_of_a_cluster_node_share_its_cores() -> None:
         }
     )
     assert plan_threads(settings) == ThreadPlan(cores=6, decode=6, local=6, dedicated=3)
+
+
+@pytest.mark.parametrize(
+    ("configured", "macs", "threads"), [(None, 300_000, 1), (None, 40_000_000, 4), (2, 300_000, 2)]
+)
+def test_a_small_network_runs_on_one_thread_unless_configured(configured: int | None, macs: int, threads: int) -> None:
+    (model,) = parse_settings({"models": [{"name": "a", "threads": configured}]}).models
+    assert engine_threads(model, macs, planned=4) == threads

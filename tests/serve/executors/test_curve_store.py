@@ -31,10 +31,10 @@ def model(tmp_path: Path) -> ModelConfig:
     return ModelConfig(name="a", artifact=str(folder), max_batch=4)
 
 
-def load(model: ModelConfig, tmp_path: Path, threads: int = 1) -> EngineSet:
+def load(model: ModelConfig, tmp_path: Path) -> EngineSet:
     metrics = Metrics(MmapWriter(tmp_path / "metrics"))
     spec = build_spec(model, Artifact.load(model.folder))
-    return load_engines(model, spec, Store(tmp_path / "store"), threads, metrics)
+    return load_engines(model, spec, Store(tmp_path / "store"), 1, metrics)
 
 
 def test_the_second_load_does_not_measure_again(
@@ -58,7 +58,7 @@ def test_the_second_load_does_not_measure_again(
     assert (measured, warmed) == ([(1, 2, 4)], [(1, 2, 4)])
     assert load(model, tmp_path).curve == first
     assert (measured, warmed[1:]) == ([(1, 2, 4)], [(1, 2, 4)] * 2)
-    assert load(model, tmp_path, threads=2).curve.sizes == (1, 2, 4)
+    assert load(model.model_copy(update={"threads": 2}), tmp_path).curve.sizes == (1, 2, 4)
     load(model.model_copy(update={"max_batch": 8}), tmp_path)
     assert measured == [(1, 2, 4), (1, 2, 4), (1, 2, 4, 8)]
 
