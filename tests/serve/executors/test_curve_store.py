@@ -31,10 +31,10 @@ def model(tmp_path: Path) -> ModelConfig:
     return ModelConfig(name="a", artifact=str(folder), max_batch=4)
 
 
-def load(model: ModelConfig, tmp_path: Path) -> EngineSet:
+def load(model: ModelConfig, tmp_path: Path, threads: int = 1) -> EngineSet:
     metrics = Metrics(MmapWriter(tmp_path / "metrics"))
     spec = build_spec(model, Artifact.load(model.folder))
-    return load_engines(model, spec, Store(tmp_path / "store"), 1, metrics)
+    return load_engines(model, spec, Store(tmp_path / "store"), threads, metrics)
 
 
 def test_the_second_load_does_not_measure_again(
