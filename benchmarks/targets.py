@@ -94,6 +94,13 @@ def _extreme(
     return read
 
 
+def _bounded_server(lines: Sequence[Line]) -> float:
+    """The fraction of offline; 0 if the bound on the latency is not kept."""
+    fraction = cell(lines, "HTTP, server", "of offline")
+    kept = next(line for line in lines if line.get("") == "HTTP, server")["p99 within the bound"] == "yes"
+    return fraction if kept else 0.0
+
+
 def _is_int8(line: Line) -> bool:
     return line["net"] == "resnet18" and line["precision"] == "int8"
 
@@ -121,6 +128,9 @@ TARGETS = (
         "Convoy, tensor", f"{TRITON.row}, tensor")),
     Target("ResNet-18, photos, 16 in flight: fraction of the limit", 1.10, "resnet18_images", share(LOCAL, 16)),
     Target("… fraction of Convoy's own tight loop", 0.90, "resnet18_images", times(LOCAL, "tight loop", 16)),
+    Target("MLPerf offline: samples/s over HTTP / in process", 0.95, "mlperf", lambda lines: cell(
+        lines, "HTTP, offline", "of in process")),
+    Target("MLPerf server over HTTP within p99 of 20 runs: samples/s / offline", 0.87, "mlperf", _bounded_server),
     Target("ResNet-18: int8 / fp32, best engine", 3, "precision", _extreme(max, "of fp32", _is_int8)),
     Target("SqueezeNet and CIFAR nets: lowest fraction of the tight loop", 0.9, "precision", _extreme(
         min, "of the tight loop", lambda line: line["net"] != "resnet18")),

@@ -158,7 +158,7 @@ def has_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     """Whether a shape matches `wanted`, in which -1 matches any size from 1."""
     if len(shape) != len(wanted):
         return False
-    for size, want in zip(shape, wanted, strict=True):  # noqa: SIM110 a generator takes three times as long
+    for size, want in zip(shape, wanted, strict=True):  # noqa: SIM110 a generator takes longer
         if size != want and (want != -1 or size < 1):
             return False
     return True

@@ -61,7 +61,7 @@ class RequestTracker:
 
 
 class TrackedRequest:
-    """One request of a listener. A class with slots: a generator's context manager costs three times as much per request."""
+    """One request of a listener. A class with slots: a generator's context manager costs more per request."""
 
     __slots__ = ("_code", "_holder", "_name", "_reason", "_tracker", "context", "endpoint")
 

@@ -55,3 +55,14 @@ def test_the_targets_of_the_page_match_its_tables() -> None:
     section = read_between(PAGE, BEGIN.format(name="targets"), END.format(name="targets"))
     assert section.strip() == targets(PAGE)
     assert len(tables(section)) == len(TARGETS)
+
+
+@pytest.mark.parametrize(("kept", "value"), [("yes", "0.9"), ("**no**", "0")])
+def test_a_server_that_misses_the_bound_reaches_nothing(kept: str, value: str) -> None:
+    page = f"""
+|  | of offline | p99 within the bound |
+| --- | --- | --- |
+| HTTP, server | 0.90 | {kept} |
+"""
+    (target,) = (target for target in TARGETS if "MLPerf server" in target.work)
+    assert target.row(tables(page))[2] == value

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import logging
 import socket
-from enum import Enum
 from typing import cast
 
 from serve.http.exchange import DirectRequest, ResponseHeaders
@@ -22,6 +21,7 @@ from serve.http.http1.flow import Flow
 from serve.http.http1.head import END, BadRequest, Head, parse_head, too_large
 from serve.http.http1.hot_request import HotRequest
 from serve.http.http1.listener import Listener
+from serve.http.http1.phase import BODY, CLOSING, DISCARD, HEAD, IDLE, RESPONSE
 from serve.http.responses import (
     CLOSE,
     FAULT_BODY,
@@ -39,20 +39,6 @@ PROBE_SECONDS = 0.02  # until the client's system answers a probe; `check_time` 
 # States in Linux' include/net/tcp_states.h: the client's system has reset the connection, or closed its direction.
 TCP_CLOSE, TCP_CLOSE_WAIT = 7, 8
 MOST_PROBES = 3  # of a request: clients accept only a few interim responses, Go's five
-
-
-class Phase(Enum):
-    """What the connection expects next."""
-
-    IDLE = 0  # a request
-    HEAD = 1  # the rest of a head
-    BODY = 2  # the rest of a body
-    RESPONSE = 3  # the application's response
-    DISCARD = 4  # the rest of a body whose request is already answered
-    CLOSING = 5  # the client's close, once the final response is sent
-
-
-IDLE, HEAD, BODY, RESPONSE, DISCARD, CLOSING = Phase  # globals: attribute access on an Enum class is slow
 
 
 class Connection(asyncio.Protocol):
@@ -78,8 +64,6 @@ class Connection(asyncio.Protocol):
         self._request: DirectRequest | AsgiCycle | None = None  # the one in progress
         self._half_closed = False  # the client sends no more
         self._probes = 0  # interim responses that were sent to find out whether the client of this request has gone
-        self._unsent = 0  # bytes in the write buffer at the last check
-        self._stalled_since = self._since
         self.closes = False  # whether the response in progress is the last
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -200,12 +184,9 @@ class Connection(asyncio.Protocol):
 
     def _read_body(self, data: bytes) -> bytes:
         """Reads a piece of a body. Returns the bytes after the body."""
-        if (
-            self._head is not None and not self._pieces and len(data) == self._body_left
-        ):  # most bodies arrive with their head
+        if len(data) == self._body_left and self._head is not None:  # the end of a body, with most heads the body
             self._add(data)
-            self._phase = RESPONSE
-            self._start_hot(self._head)
+            self._end_body()
             return b""
         if self._chunks is not None:
             piece, size = self._chunks.feed(data)
@@ -239,11 +220,11 @@ class Connection(asyncio.Protocol):
             self._phase, self._since = IDLE, self._loop.time()
             return
         self._phase = RESPONSE
-        if isinstance(self._request, AsgiCycle):
+        if self._head is not None:
+            self._start_hot(self._head)
+        elif isinstance(self._request, AsgiCycle):
             self.flow.resume_reading()  # the body may have paused it; the end of the connection is noticed only while reading
             self._request.end()
-        elif self._head is not None:
-            self._start_hot(self._head)
 
     def _start_hot(self, head: Head) -> None:
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
@@ -280,7 +261,8 @@ class Connection(asyncio.Protocol):
 
     def fail(self, error: BaseException) -> None:
         """As `serve.http.exchange.Reply.fail`."""
-        log.error("a request failed", exc_info=error)
+        if not (isinstance(error, asyncio.CancelledError) and self.transport.is_closing()):  # else the server ends
+            log.error("a request failed", exc_info=error)
         if self._request is not None:
             self.send(response_head(500, FAULT_HEADERS) + FAULT_BODY, keep_alive=False)
 
@@ -383,7 +365,8 @@ class Connection(asyncio.Protocol):
         """Closes the connection if its client is too slow. `now`: the event loop's time, in seconds."""
         limits, elapsed = self._limits, now - self._since
         body_time = max(limits.header_seconds, limits.deadline_ms / 1000)
-        if self._phase is IDLE and (elapsed > limits.idle_seconds or self._sends_only_blank_lines(now)):
+        blank = bool(self._blank_since) and now - self._blank_since > limits.header_seconds
+        if self._phase is IDLE and (elapsed > limits.idle_seconds or blank):
             self.transport.close()
         elif self._phase is HEAD and elapsed > limits.header_seconds:
             self._reject(408, b"the head of the request did not arrive within limits.header_seconds")
@@ -395,18 +378,7 @@ class Connection(asyncio.Protocol):
             self._check_paused()
         elif self._half_closed:
             self._check_gone()
-        self._check_client_reads(now)
-
-    def _sends_only_blank_lines(self, now: float) -> bool:
-        """Whether blank lines, allowed before a request (RFC 9112, section 2.2), arrive for longer than a head's time limit."""
-        return bool(self._blank_since) and now - self._blank_since > self._limits.header_seconds
-
-    def _check_client_reads(self, now: float) -> None:
-        """Aborts a connection whose client stopped reading: its unsent responses would stay in memory."""
-        unsent = self.transport.get_write_buffer_size()
-        if not unsent or unsent != self._unsent:
-            self._unsent, self._stalled_since = unsent, now
-        elif now - self._stalled_since > self._limits.idle_seconds:
+        if self.flow.is_stalled(now, limits.idle_seconds):  # its unsent responses would stay in memory
             self.transport.abort()
 
     def _reject(self, status: int, reason: bytes) -> None:

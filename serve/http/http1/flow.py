@@ -10,6 +10,8 @@ class Flow:
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
+        self._unsent = 0  # bytes in the write buffer at the last look
+        self._stalled_since = 0.0
         self.read_paused = False
         self._writable = asyncio.Event()
         self._writable.set()
@@ -37,3 +39,11 @@ class Flow:
     async def drain(self) -> None:
         """Waits until the client has read enough."""
         await self._writable.wait()
+
+    def is_stalled(self, now: float, seconds: float) -> bool:
+        """Whether the client has read nothing for longer than `seconds`. `now`: the event loop's time, at each look."""
+        unsent = self._transport.get_write_buffer_size()
+        if not unsent or unsent != self._unsent:
+            self._unsent, self._stalled_since = unsent, now
+            return False
+        return now - self._stalled_since > seconds

@@ -87,7 +87,7 @@ def test_a_connection_closes_at_shutdown_between_two_requests() -> None:
     assert asyncio.run(run()) == b""
 
 
-@pytest.mark.parametrize("path", [b"/cold"])
+@PATHS
 def test_a_request_that_is_cancelled_with_the_server_is_no_failure(
     path: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
