@@ -147,7 +147,8 @@ def grpc_code(call: Callable[[], Any]) -> str:
 
 
 def infer_request(model: str = MODEL, version: str = "") -> inference_pb.ModelInferRequest:
-    request = inference_pb.ModelInferRequest(model_name=model, model_version=version)
+    # With an id, it takes the general way each time.
+    request = inference_pb.ModelInferRequest(model_name=model, model_version=version, id="mine")
     request.inputs.add(name="image", datatype="UINT8", shape=[1, 28, 28, 1])
     request.raw_input_contents.append(np.zeros(28 * 28, np.uint8).tobytes())
     return request
