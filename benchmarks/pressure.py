@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.load import wrk
+from benchmarks.nets import Net
 from benchmarks.openloop import Account, offer
 from benchmarks.sections import OCTETS, Row, Setup, classify, model
 from benchmarks.server import Server, serving
@@ -35,19 +37,26 @@ PHASES = (
     (Offer("five times", 5.0), Offer("half, from 2 s after the overload", 0.5, RECOVERY_SECONDS)),
 )
 
+LEFT = (Offer("five times, threads on one core", 5.0),)
+
 
 def overload(setup: Setup) -> list[Row]:
     """ResNet-18, photos, every request with a deadline of 200 ms: half of the capacity, twice, five times, half again.
 
     The machine's speed drifts, so the capacity is measured again after each phase. The goodput is given as a fraction of the
-    mean of the capacities right before and right after.
+    mean of the capacities right before and right after. The last row is of a server whose threads leave a core to its event loop
+    and to the client.
     """
     net = setup.resnet18()
-    with serving(setup.scratch, [model(net)]) as server:
+    return [*_phases(setup, net, PHASES), *_phases(setup, net, (LEFT,), cores=1)]
+
+
+def _phases(setup: Setup, net: Net, phases: Sequence[Sequence[Offer]], **settings: Any) -> list[Row]:
+    with serving(setup.scratch, [model(net)], **settings) as server:
         url = classify(server, net.name)
         measure = partial(wrk, url, net.image, 16, setup.seconds, OCTETS)
         capacity, rows = measure().rps, []
-        for phase in PHASES:
+        for phase in phases:
             offered = [_offer(server, url, net.image, load, capacity, setup.seconds) for load in phase]
             before, capacity = capacity, measure().rps
             for load, (account, cpu) in zip(phase, offered, strict=True):

@@ -140,6 +140,8 @@ TARGETS = (
         lines, "five times", "of capacity")),
     Target("… time to a refusal, p99, ms, worse of both", 5, "overload", _extreme(
         max, "p99 of refusals, ms", lambda line: line["offered"] in ("twice", "five times")), at_most=True),
+    Target("… the same, with the threads of engine and decoding on one core", 5, "overload", lambda lines: cell(
+        lines, "five times, threads on one core", "p99 of refusals, ms"), at_most=True),
     *(
         Target(f"Overload by net, picture and deadline: lowest goodput at {times} the capacity", 0.9, "overload_matrix", _extreme(
             min, times)) for times in ("1.5 times", "2 times", "5 times")
