@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -52,12 +53,16 @@ async def infer(plane: DataPlane, endpoint: Endpoint, context: RequestContext, r
 
 async def infer_plain(endpoint: Endpoint, context: RequestContext, identifier: str, work: Work) -> InferResponse:
     """As `infer`, for a request without options whose only tensor the listener has checked. `work` runs it."""
-    answers = await endpoint.answer(context, work)
+    return plain_response(endpoint, identifier, await endpoint.answer(context, work), context.timings)
+
+
+def plain_response(
+    endpoint: Endpoint, identifier: str, answers: Sequence[Answer], timings: RequestTimings
+) -> InferResponse:
+    """The response to a request without options."""
     logits = all_logits(answers)
     output = Tensor(OUTPUT, "FP32", logits.shape, logits)
-    return InferResponse(
-        endpoint.name, endpoint.version, identifier, (output,), _parameters(answers[0], context.timings)
-    )
+    return InferResponse(endpoint.name, endpoint.version, identifier, (output,), _parameters(answers[0], timings))
 
 
 async def _answers(

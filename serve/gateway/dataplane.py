@@ -87,6 +87,10 @@ class DataPlane:
         longest = self.limits.deadline_ms / 1000
         return started + (longest if timeout is None else min(timeout, longest))
 
+    def has_cache(self, endpoint: Endpoint) -> bool:
+        """Whether answers to its images are cached."""
+        return endpoint.name in self._caches
+
     def has_time(self, endpoint: Endpoint) -> bool:
         """Whether less than a batch waits and the event loop keeps up, so that no refusal is likely."""
         batcher = endpoint.batcher

@@ -28,7 +28,16 @@ from serve.gateway.endpoints import Endpoint, Work
 from serve.gateway.repository import Repository, check_load, check_unload
 from serve.grpc.caller import CallContext
 from serve.grpc.calls import Calls, Context, abort, aborts, parsed, pipelined
-from serve.grpc.direct_infer import DirectCall, MessagePlans
+from serve.grpc.direct import (
+    GLANCE,
+    IMAGE_BYTES,
+    ONE_IMAGE,
+    DirectCall,
+    DirectImageCall,
+    DirectInferCall,
+    MessagePlans,
+    image_in,
+)
 from serve.grpc.hot_calls import HotCalls
 from serve.grpc.message_fields import bounded
 
@@ -37,7 +46,7 @@ Change = pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest
 WANTS_FINAL = "triton_enable_empty_final_response"
 FINAL = "triton_final_response"
 
-ONE_IMAGE = ((1,), (1, 1))  # shapes
+BYTES_NAME = BYTES.encode()
 
 Rendered = TypeVar("Rendered")
 
@@ -68,7 +77,17 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     def direct(self, calls: HotCalls, number: int, message: bytes, context: CallContext) -> DirectCall | None:
         """A ModelInfer call that needs no coroutine, not yet started; None for all others."""
         plan = self._plans.find(message)
-        return None if plan is None else DirectCall(self._calls.requests, plan, message, calls, number, context)
+        if plan is not None:
+            return DirectInferCall(self._calls.requests, plan, message, calls, number, context)
+        if len(message) > IMAGE_BYTES or BYTES_NAME not in message[:GLANCE]:
+            return None
+        request = self._message(message)
+        if isinstance(request, ConvoyError):
+            return None
+        image = image_in(self._plane, request)
+        if image is None:
+            return None
+        return DirectImageCall(self._calls.requests, image, request.id, calls, number, context)
 
     async def ModelStreamInfer(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.ModelInferRequest | ConvoyError], context: Context

@@ -21,7 +21,7 @@ from serve.http.caller import HttpCaller, RequestScope
 from serve.http.classify import carries_large_image
 from serve.http.compression import ACCEPT_ENCODING, encode_answer
 from serve.http.dialects import DIALECTS, Dialect
-from serve.http.direct_infer import DirectHttpInfer, HttpPlans
+from serve.http.direct import DirectHttpRequest, HttpPlans, ImageHead, direct_head
 from serve.http.exchange import AsgiExchange, Exchange, Reply
 from serve.http.http1.head import Head
 from serve.http.infer import infer_http
@@ -34,7 +34,7 @@ HTTP = WireProtocol("http", "200", "500", lambda error: str(error.http_status))
 WAIT_SECONDS = 0.002  # a shorter wait between a request's first byte and its task is noise: the loop's clock is coarse
 # Share of a refused request's remaining time limit or `retry_after_s`, the shorter one, for which equal requests get its refusal.
 REUSE_SHARE = 0.02
-MOST_HEADS = 512  # with plans
+MOST_HEADS = 512  # in `_direct`
 MOST_REFUSALS = 64  # cached refusals: one per URL, time limit, priority and size class of the body
 
 Handler = Callable[[Endpoint, Exchange, bytes, RequestContext], Awaitable[tuple[bytes, Headers]]]
@@ -54,11 +54,11 @@ class Refusal(NamedTuple):
 
 
 class HotRoute(NamedTuple):
-    """The endpoint and handler of a path. `images`: the body may be a single encoded image."""
+    """The endpoint and handler of a path. `dialect`: None for infer; else the body may be a single encoded image."""
 
     endpoint: Endpoint
     handler: Handler
-    images: bool
+    dialect: Dialect | None
 
 
 class HttpApp:
@@ -70,7 +70,7 @@ class HttpApp:
         self._clock = time.monotonic
         self._requests = requests
         self._routes: dict[bytes, HotRoute] = {}
-        self._plans: dict[Head, HttpPlans | None] = {}
+        self._direct: dict[Head, HttpPlans | ImageHead | None] = {}
         self._refusals: dict[tuple[bytes, bytes | None, bytes | None, bool], Refusal] = {}
         plane.on_change.append(self._map_routes)
         self._map_routes()
@@ -81,15 +81,11 @@ class HttpApp:
             for dialect in DIALECTS:
                 for path in dialect.paths:
                     handler = partial(self._classify, dialect)
-                    routes[path.format(endpoint.name, endpoint.version).encode()] = HotRoute(
-                        endpoint, handler, images=True
-                    )
+                    routes[path.format(endpoint.name, endpoint.version).encode()] = HotRoute(endpoint, handler, dialect)
             for version in ("", f"/versions/{endpoint.version}"):
-                routes[f"/v2/models/{endpoint.name}{version}/infer".encode()] = HotRoute(
-                    endpoint, self._infer, images=False
-                )
+                routes[f"/v2/models/{endpoint.name}{version}/infer".encode()] = HotRoute(endpoint, self._infer, None)
         self._routes = routes
-        self._plans.clear()
+        self._direct.clear()
         self._refusals.clear()
 
     def is_hot(self, target: bytes) -> bool:
@@ -111,7 +107,7 @@ class HttpApp:
         if not self._plane.access.open or self._plane.draining:
             return None
         route = self._routes[target]
-        large = route.images and carries_large_image(request_headers)
+        large = route.dialect is not None and carries_large_image(request_headers)
         if not large and self._plane.has_time(route.endpoint):  # else admission decides, before the rows are queued
             return None
         started = self._start(began)
@@ -161,26 +157,21 @@ class HttpApp:
         now = self._clock()
         return began if now - began > WAIT_SECONDS else now
 
-    def direct(self, reply: Reply, head: Head, body: bytes, began: float) -> DirectHttpInfer | None:
+    def direct(self, reply: Reply, head: Head, body: bytes, began: float) -> DirectHttpRequest | None:
         """A plain request to a model that needs no coroutine, not yet started; None for all others.
 
         `began`: time of the request's first byte, on the event loop's clock.
         """
-        plans = self._plans[head] if head in self._plans else self._plans_of(head)
-        if plans is None or reply.flow.write_paused:
+        found = self._direct[head] if head in self._direct else self._look_at(head)
+        if found is None or reply.flow.write_paused:
             return None
-        plan = plans.find(body)
-        if plan is None:
-            return None
-        return DirectHttpInfer(self._requests, plan, reply, head.headers, body, self._start(began))
+        return found.request(self._requests, reply, body, self._start(began))
 
-    def _plans_of(self, head: Head) -> HttpPlans | None:
-        route = self._routes[head.target]
-        if len(self._plans) >= MOST_HEADS:
-            self._plans.clear()
-        queue = None if route.images else route.endpoint.direct_queue
-        plans = self._plans[head] = None if queue is None else HttpPlans(route.endpoint, queue, head.headers)
-        return plans
+    def _look_at(self, head: Head) -> HttpPlans | ImageHead | None:
+        if len(self._direct) >= MOST_HEADS:
+            self._direct.clear()
+        found = self._direct[head] = direct_head(self._routes[head.target], head.headers)
+        return found
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point: inference requests are answered here, all others by the cold routes."""
@@ -200,7 +191,9 @@ class HttpApp:
         context = exchange.context = RequestContext(timings, longest, HttpCaller(exchange.client, headers))
         with self._requests.track(context, endpoint) as tracked:
             try:
-                check_request(tracked, endpoint, headers, large=route.images and carries_large_image(headers))
+                check_request(
+                    tracked, endpoint, headers, large=route.dialect is not None and carries_large_image(headers)
+                )
                 body = await exchange.read_body(self._plane.limits.body_bytes)
                 timings.received = self._clock()
                 document, answer_headers = await route.handler(endpoint, exchange, body, context)

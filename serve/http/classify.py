@@ -72,6 +72,13 @@ def carries_large_image(headers: Headers) -> bool:
     return (whole_number(headers.get(b"content-length", b"")) or 0) > SMALL_BYTES
 
 
+def has_small_body(headers: Headers) -> bool:
+    """Whether the head shows that the body is a single image in a small file, uncompressed."""
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    others = kind in (b"application/json", b"multipart/form-data") or b"content-encoding" in headers
+    return not others and not carries_large_image(headers)
+
+
 def with_request_id(headers: Headers, options: ClassifyParams = DEFAULTS) -> ClassifyParams:
     """The options, with the request id of the headers if there is one. Raises InvalidInput."""
     return parse_params({"id": request_id(headers)}, options) if REQUEST_ID in headers else options

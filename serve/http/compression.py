@@ -21,15 +21,27 @@ WEIGHT = re.compile(rb"0(\.[0-9]{0,3})?|1(\.0{0,3})?")  # RFC 9110, section 12.4
 
 async def encode_answer(request_headers: RequestHeaders, body: bytes, headers: Headers) -> bytes:
     """Compresses the body if the client accepts it, and then adds the encoding to `headers`."""
+    if len(body) <= INLINE_BYTES:
+        return encode_small(request_headers, body, headers)
+    encoding = _add_encoding(request_headers, body, headers)
+    return (
+        body if encoding is None else await asyncio.get_running_loop().run_in_executor(None, compress, body, encoding)
+    )
+
+
+def encode_small(request_headers: RequestHeaders, body: bytes, headers: Headers) -> bytes:
+    """As `encode_answer` for a body of at most INLINE_BYTES, which is compressed at once."""
+    encoding = _add_encoding(request_headers, body, headers)
+    return body if encoding is None else compress(body, encoding)
+
+
+def _add_encoding(request_headers: RequestHeaders, body: bytes, headers: Headers) -> bytes | None:
     accepted = request_headers.get(ACCEPT_ENCODING)
     encoding = None if accepted is None else choose_encoding(accepted, len(body) >= WORTHWHILE_BYTES)
-    if encoding is None:
-        return body
-    headers.append((b"content-encoding", encoding))
-    headers.append((b"vary", ACCEPT_ENCODING))
-    if len(body) <= INLINE_BYTES:
-        return compress(body, encoding)
-    return await asyncio.get_running_loop().run_in_executor(None, compress, body, encoding)
+    if encoding is not None:
+        headers.append((b"content-encoding", encoding))
+        headers.append((b"vary", ACCEPT_ENCODING))
+    return encoding
 
 
 @lru_cache(maxsize=256)

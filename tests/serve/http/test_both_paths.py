@@ -7,14 +7,16 @@ import gzip
 import re
 import socket
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import orjson
 import pytest
 
 from models.artifact import BUNDLED
+from serve.api.direct import DirectRequest
 from serve.http.http1.hot_request import HotRequest
 from tests.serve.listeners import Serving, StartGateway
 
@@ -188,16 +190,15 @@ def _field(line: bytes) -> tuple[str, str] | None:
 @pytest.mark.parametrize("name", CASES)
 def test_every_way_gives_the_same_answer(gateway: Serving, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     started = 0
+    for kind in (HotRequest, DirectRequest):
+        start = kind.start
 
-    class Counted(HotRequest):
-        __slots__ = ()
-
-        def start(self) -> None:
+        def counted(request: Any, start: Callable[[Any], None] = start) -> None:
             nonlocal started
             started += 1
-            super().start()
+            start(request)
 
-    monkeypatch.setattr("serve.http.http1.connection.HotRequest", Counted)
+        monkeypatch.setattr(kind, "start", counted)
     case = CASES[name]
     expected = ask(gateway, hot(case))
     assert expected[0] == case.status, expected

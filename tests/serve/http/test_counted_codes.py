@@ -91,15 +91,17 @@ STAGES = {
     "compression": ("serve.http.compression.compress",),
     "heads": ("serve.http.http1.connection.response_head", "serve.http.http1.asgi_cycle.response_head"),
 }
-BODIES = {"hot": DIGIT, "large": DIGIT + LARGE}
+BODIES = {"direct": DIGIT, "hot": DIGIT, "large": DIGIT + LARGE}
 
 
 def fail_but_for_faults(status: int, headers: Any) -> bytes:
     return response_head(status, headers) if status == 500 else fail()
 
 
-@pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize("stage", STAGES)
+# A direct request is not parsed: its body is the image.
+@pytest.mark.parametrize(
+    ("stage", "body"), [(stage, body) for stage in STAGES for body in BODIES if (stage, body) != ("parsing", "direct")]
+)
 def test_a_fault_over_http_is_counted_as_it_is_answered(
     gateway: Serving, monkeypatch: pytest.MonkeyPatch, stage: str, body: str
 ) -> None:
@@ -109,7 +111,8 @@ def test_a_fault_over_http_is_counted_as_it_is_answered(
     code = "400" if stage == "decoding" else "500"
     with counts(gateway, (MODEL, "1", "http", code)):
         url = f"{gateway.http}/v1/models/{MODEL}/classify"
-        answer = httpx.post(url, content=BODIES[body], headers={"accept-encoding": "gzip"})
+        identified = {} if body == "direct" else {"x-request-id": "mine"}
+        answer = httpx.post(url, content=BODIES[body], headers={"accept-encoding": "gzip", **identified})
         assert (str(answer.status_code), answer.headers["content-type"]) == (code, "application/json")
         assert code == "400" or answer.json() == FAULT
 
@@ -126,6 +129,7 @@ def test_a_fault_after_the_answer_does_not_change_its_code(
 
 def test_an_error_that_cannot_be_sent_is_counted_as_a_fault(gateway: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serve.http.app.error_response", fail)
+    monkeypatch.setattr("serve.http.direct.error_response", fail)
     for body in (b"no image", bytes(MAX_PLAIN_BYTES + 1)):
         with counts(gateway, (MODEL, "1", "http", "500")):
             answer = httpx.post(f"{gateway.http}/v1/models/{MODEL}/classify", content=body)

@@ -53,6 +53,7 @@ def broken(gateway: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
 
     for method in ("classify", "run"):
         monkeypatch.setattr(gateway.plane, method, fail)
+    monkeypatch.setattr("serve.batching.batcher.Batcher.submit", fail)
     monkeypatch.setattr(gateway.repository, "index", fail)
 
 

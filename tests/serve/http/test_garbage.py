@@ -13,6 +13,7 @@ import pytest
 
 from models.artifact import BUNDLED
 from serve.gateway.request_context import RequestContext
+from tests.serve.http.test_both_paths import BINARY, TENSOR
 from tests.serve.listeners import StartGateway
 from tests.waiting import until
 
@@ -29,11 +30,20 @@ def connection(start_gateway: StartGateway) -> Iterator[http.client.HTTPConnecti
             yield connection
 
 
-def ask(connection: http.client.HTTPConnection, body: bytes, kind: str = "image/png") -> int:
-    connection.request("POST", CLASSIFY, body, {"content-type": kind})
+def ask(
+    connection: http.client.HTTPConnection, body: bytes, kind: str = "image/png", path: str = CLASSIFY, **headers: str
+) -> int:
+    connection.request("POST", path, body, {"content-type": kind, **headers})
     response = connection.getresponse()
     response.read()
     return response.status
+
+
+KINDS: dict[str, tuple[str, bytes, dict[str, str], int]] = {
+    "an image": (CLASSIFY, DIGIT, {}, 200),
+    "a tensor": (TENSOR, BINARY[1], BINARY[0], 200),
+    "a refused image": (CLASSIFY, b"no image", {}, 400),
+}
 
 
 def contexts() -> dict[int, RequestContext]:
@@ -42,13 +52,16 @@ def contexts() -> dict[int, RequestContext]:
     return {id(found): found for found in gc.get_objects() if type(found) is RequestContext}
 
 
-def test_contexts_are_freed_with_their_requests(connection: http.client.HTTPConnection) -> None:
-    ask(connection, DIGIT)
+@pytest.mark.parametrize("request_name", ["an image", "a tensor", "a refused image"])
+def test_contexts_are_freed_with_their_requests(connection: http.client.HTTPConnection, request_name: str) -> None:
+    path, body, headers, status = KINDS[request_name]
+    for _ in range(3):  # then a tensor is known
+        ask(connection, body, path=path, **headers)
     gc.collect()
     earlier = contexts()  # of other tests
     gc.disable()
     try:
-        assert {ask(connection, DIGIT) for _ in range(REQUESTS)} == {200}
+        assert {ask(connection, body, path=path, **headers) for _ in range(REQUESTS)} == {status}
         assert len(contexts().keys() - earlier.keys()) <= 1  # of a request whose task is about to end
     finally:
         gc.enable()

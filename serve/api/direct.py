@@ -1,8 +1,10 @@
-"""Infer requests whose single tensor is plain numbers, answered without a coroutine.
+"""Requests for one model that are answered without a coroutine: tensors of plain numbers, and small images.
 
-The requests of one client mostly differ only in the numbers. Everything else of them is the same bytes, from which follows
-everything but the logits, so it is found out once: the plan. The rows then go to the model's queue at once, and the batch
-that runs them calls back. The meaning is that of `serve.api.infer.infer`, which answers all other requests.
+Their rows go to the model's queue at once, and the batch that runs them calls back. The meaning is that of the coroutines which
+answer all other requests.
+
+The requests of one client mostly differ only in the numbers of a tensor. Everything else of them is the same bytes, from which
+follows everything but the logits, so it is found out once: the plan.
 """
 
 from __future__ import annotations
@@ -10,9 +12,10 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from convoy.errors import ConvoyError, EngineFailed
 from convoy.wire.oip_http import InferRequest, InferResponse
@@ -20,7 +23,9 @@ from convoy.wire.tensors import BYTES, DTYPES, Tensor
 from serve.api.infer import OUTPUT, check_input
 from serve.batching.line import MemberQueue
 from serve.batching.queue_item import QueueItem
-from serve.gateway.endpoints import Endpoint
+from serve.batching.results import Answer
+from serve.gateway.dataplane import DataPlane, ImageBytes
+from serve.gateway.endpoints import Endpoint, Rows
 from serve.gateway.request_tracker import TrackedRequest
 
 MOST_PLANS = 64  # of a cache
@@ -103,15 +108,14 @@ class PlanCache(Generic[P]):
         self._once.clear()
 
 
-class DirectInfer(ABC):
-    """One request with a plan. Its bytes have arrived. A listener adds how it is checked and answered."""
+class DirectRequest(ABC):
+    """One request that is answered without a coroutine. Its bytes have arrived. A listener checks and answers it."""
 
-    __slots__ = ("_item", "_message", "_plan", "tracked")
+    __slots__ = ("_item", "_queue", "tracked")
 
-    def __init__(self, tracked: TrackedRequest, plan: InferPlan, message: bytes) -> None:
+    def __init__(self, tracked: TrackedRequest, queue: MemberQueue) -> None:
         self.tracked = tracked
-        self._plan = plan
-        self._message = message
+        self._queue = queue
         self._item: QueueItem | None = None
 
     @abstractmethod
@@ -119,7 +123,11 @@ class DirectInfer(ABC):
         """Checks the request's key and options. Raises ConvoyError."""
 
     @abstractmethod
-    def reply(self, logits: bytes) -> None:
+    def rows(self) -> Rows:
+        """Admits the request and makes its rows, at most as many as fit into a run. Raises ConvoyError."""
+
+    @abstractmethod
+    def reply(self, answer: Answer) -> None:
         """Sends the answer."""
 
     @abstractmethod
@@ -130,6 +138,11 @@ class DirectInfer(ABC):
     def fail(self, fault: Exception) -> None:
         """Ends a request that could not be answered because of a fault of the server."""
 
+    def admit(self, count: int) -> None:
+        """Raises Overloaded if `count` rows would be late."""
+        context = self.tracked.context
+        self._queue.admit(count, context.deadline, context.priority)
+
     def start(self) -> None:
         """Puts the rows in line, or answers with an error."""
         try:
@@ -138,20 +151,18 @@ class DirectInfer(ABC):
             self.fail(fault)
 
     def _submit(self) -> None:
-        tracked, plan = self.tracked, self._plan
+        tracked = self.tracked
         context = tracked.context
         timings = context.timings
         tracked.__enter__()
         try:
             self.check()
             timings.received = time.monotonic()
-            message, self._message = self._message, b""
-            rows = np.frombuffer(message[plan.start :], plan.dtype).reshape(plan.shape)  # a copy is aligned
-            plan.queue.admit(plan.shape[0], context.deadline, context.priority)
-            item = self._item = plan.queue.submit(rows, context.deadline, context.priority)
+            rows = self.rows()
+            timings.decoded = time.monotonic()
+            item = self._item = self._queue.submit(rows, context.deadline, context.priority)
             context.pending = (item,)
             item.resume = self._resume
-            timings.decoded = time.monotonic()
         except Exception as error:  # noqa: BLE001 every request has to be answered, counted and logged
             self._refuse(error)
 
@@ -162,18 +173,16 @@ class DirectInfer(ABC):
             self.fail(fault)
 
     def _answer(self) -> None:
-        tracked, plan = self.tracked, self._plan
+        tracked, item = self.tracked, self._item
+        assert item is not None
+        assert tracked.endpoint is not None
+        item.resume = self._item = None  # a cycle would keep the request's memory until garbage collection
         try:
-            assert self._item is not None
-            answer = self._item.result()
+            answer = item.result()
             run, timings = answer.run, tracked.context.timings
             timings.batched, timings.ran, timings.batch_size = run.started, run.finished, run.size
-            plan.endpoint.recorder.engine_share(answer.engine_seconds)
-            logits = answer.raw
-            if len(logits) != plan.logits_bytes:
-                raise EngineFailed(f"{plan.endpoint.name} answered with another number of classes")
-            timings.answered = time.monotonic()
-            self.reply(logits)
+            tracked.endpoint.recorder.engine_share(answer.engine_seconds)
+            self.reply(answer)
         except Exception as error:  # noqa: BLE001 every request has to be answered, counted and logged
             self._refuse(error)
             return
@@ -192,3 +201,49 @@ class DirectInfer(ABC):
             raise
         finally:
             tracked.__exit__()
+
+
+def tensor_rows(plan: InferPlan, message: bytes) -> NDArray[Any]:
+    """The rows in a request with a plan."""
+    return np.frombuffer(message[plan.start :], plan.dtype).reshape(plan.shape)  # a copy is aligned
+
+
+def plain_logits(plan: InferPlan, answer: Answer) -> bytes:
+    """The bytes of an answer to a request with a plan. Raises EngineFailed if they are not as many as the plan says."""
+    logits = answer.raw
+    if len(logits) != plan.logits_bytes:
+        raise EngineFailed(f"{plan.endpoint.name} answered with another number of classes")
+    return logits
+
+
+class DirectImage(NamedTuple):
+    """A small image for a model that takes no other way, so that it is decoded at once.
+
+    Attributes:
+        endpoint: the model.
+        queue: the model's.
+        data: the encoded image.
+        probe: of the image, as the model's decoder returned it.
+    """
+
+    endpoint: Endpoint
+    queue: MemberQueue
+    data: ImageBytes
+    probe: Any
+
+    def row(self) -> Rows:
+        """The image as a row. Raises InvalidInput or TooLarge."""
+        decoder = self.endpoint.decoder
+        return decoder.stack([decoder.decode(self.data, self.probe)])
+
+
+def direct_image(plane: DataPlane, endpoint: Endpoint, data: ImageBytes) -> DirectImage | None:
+    """The image, if it is decoded on the event loop and neither the cache nor another endpoint takes part."""
+    queue = endpoint.direct_queue
+    if queue is None or not data or endpoint.form != "image" or plane.has_cache(endpoint):
+        return None
+    try:
+        probe = endpoint.decoder.probe(data)
+    except Exception:  # noqa: BLE001 the general way meets it again, and answers it
+        return None
+    return DirectImage(endpoint, queue, data, probe) if probe.small else None

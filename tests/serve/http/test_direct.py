@@ -16,9 +16,9 @@ import numpy as np
 import orjson
 import pytest
 
-from serve.api.direct_infer import MOST_PLANS
+from serve.api.direct import MOST_PLANS
 from serve.batching.batcher import Batcher
-from serve.http.direct_infer import DirectHttpInfer
+from serve.http.direct import DirectHttpInfer
 from serve.telemetry.definitions import REQUESTS
 from serve.telemetry.exposition import total
 from serve.telemetry.mmap_store import read_files
@@ -104,7 +104,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[DirectHttpInfer]:
             found.append(self)
             super().start()
 
-    monkeypatch.setattr("serve.http.app.DirectHttpInfer", Recorded)
+    monkeypatch.setattr("serve.http.direct.DirectHttpInfer", Recorded)
     return found
 
 
@@ -224,7 +224,7 @@ def test_an_error_that_cannot_be_sent_is_a_fault(
 ) -> None:
     case = DIRECT["a priority that is no number"]
     learn(gateway, case)
-    monkeypatch.setattr("serve.http.direct_infer.error_response", fail)
+    monkeypatch.setattr("serve.http.direct.error_response", fail)
     with counts(gateway, x500=1):
         assert ask(gateway, hot(case))[0] == 500
     assert started

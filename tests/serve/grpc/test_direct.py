@@ -13,8 +13,8 @@ import pytest
 
 from convoy.protos import open_inference_pb2 as pb
 from convoy.wire.oip_grpc import RAW_INPUT_TAG, varint
-from serve.api.direct_infer import MOST_PLANS
-from serve.grpc.direct_infer import DirectCall
+from serve.api.direct import MOST_PLANS
+from serve.grpc.direct import DirectInferCall
 from serve.telemetry.definitions import CANCELLED, REQUESTS, SHED, Definition
 from serve.telemetry.exposition import total
 from serve.telemetry.mmap_store import read_files
@@ -35,18 +35,18 @@ def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[DirectCall]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[DirectInferCall]:
     """The direct calls that have started."""
-    found: list[DirectCall] = []
+    found: list[DirectInferCall] = []
 
-    class Recorded(DirectCall):
+    class Recorded(DirectInferCall):
         __slots__ = ()
 
         def start(self) -> None:
             found.append(self)
             super().start()
 
-    monkeypatch.setattr("serve.grpc.inference.DirectCall", Recorded)
+    monkeypatch.setattr("serve.grpc.inference.DirectInferCall", Recorded)
     return found
 
 
@@ -74,7 +74,7 @@ def counted(gateway: Serving, metric: Definition, label: str) -> Counter[str]:
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_known_message_gets_the_answer_of_the_general_way(
-    gateway: Serving, started: list[DirectCall], count: int
+    gateway: Serving, started: list[DirectInferCall], count: int
 ) -> None:
     request = infer(**rows(count))
     assert learn(gateway, request.SerializeToString()) == send(gateway, request.SerializeToString())
@@ -96,7 +96,7 @@ def padded(data: bytes) -> bytes:
 
 
 def test_the_end_of_a_message_is_its_tensor_only_if_it_is_parsed_so(
-    gateway: Serving, started: list[DirectCall]
+    gateway: Serving, started: list[DirectInferCall]
 ) -> None:
     expected = learn(gateway, padded(RAW))
     for _ in range(3):
@@ -105,7 +105,7 @@ def test_the_end_of_a_message_is_its_tensor_only_if_it_is_parsed_so(
     assert not started
 
 
-def test_messages_that_never_come_again_do_not_pile_up(gateway: Serving, started: list[DirectCall]) -> None:
+def test_messages_that_never_come_again_do_not_pile_up(gateway: Serving, started: list[DirectInferCall]) -> None:
     message = SAMPLE.SerializeToString()
     for number in range(3 * MOST_PLANS):
         send(gateway, UNKNOWN_TAG + b"\x04" + b"%04d" % number + message)
@@ -129,7 +129,7 @@ def fail(*arguments: Any, **options: Any) -> Any:
 
 @pytest.mark.parametrize("stage", FAULTS)
 def test_a_fault_is_counted_as_it_is_answered(
-    gateway: Serving, started: list[DirectCall], monkeypatch: pytest.MonkeyPatch, stage: str
+    gateway: Serving, started: list[DirectInferCall], monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     message = SAMPLE.SerializeToString()
     learn(gateway, message)
@@ -148,7 +148,7 @@ def test_a_fault_is_counted_as_it_is_answered(
 
 @pytest.mark.parametrize("late", [False, True])
 def test_a_known_message_that_waits_ends_with_its_client_or_its_deadline(
-    gateway: Serving, started: list[DirectCall], late: bool
+    gateway: Serving, started: list[DirectInferCall], late: bool
 ) -> None:
     learn(gateway, SAMPLE.SerializeToString())
     code = "DEADLINE_EXCEEDED" if late else "CANCELLED"
@@ -169,7 +169,7 @@ def test_a_known_message_that_waits_ends_with_its_client_or_its_deadline(
     assert send(gateway, SAMPLE.SerializeToString())
 
 
-def test_keys_are_checked_with_every_message(start_gateway: StartGateway, started: list[DirectCall]) -> None:
+def test_keys_are_checked_with_every_message(start_gateway: StartGateway, started: list[DirectInferCall]) -> None:
     key = "convoy_" + "k" * 43
     keys = [{"name": "one", "sha256": hashlib.sha256(key.encode()).hexdigest()}]
     with start_gateway(listen={"grpc_server": "native"}, keys=keys) as gateway:

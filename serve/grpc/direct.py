@@ -1,4 +1,4 @@
-"""ModelInfer calls that need no coroutine: all of their message but the numbers has come before."""
+"""ModelInfer calls that need no coroutine: tensors of messages that came before but for the numbers, and small images."""
 
 from __future__ import annotations
 
@@ -8,11 +8,22 @@ from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded
 from convoy.protos import open_inference_pb2 as pb
 from convoy.wire.oip_grpc import RAW_INPUT_TAG, parse_message, render_bytes, varint
 from convoy.wire.oip_http import KEPT_HEAD_BYTES
-from convoy.wire.tensors import Tensor
-from serve.api.direct_infer import DirectInfer, InferPlan, PlanCache, plain_tensor
+from convoy.wire.tensors import BYTES, Tensor
+from serve.api.direct import (
+    DirectImage,
+    DirectRequest,
+    InferPlan,
+    PlanCache,
+    direct_image,
+    plain_logits,
+    plain_tensor,
+    tensor_rows,
+)
+from serve.api.infer import plain_response
 from serve.batching.line import MemberQueue
+from serve.batching.results import Answer
 from serve.gateway.dataplane import DataPlane
-from serve.gateway.endpoints import Endpoint
+from serve.gateway.endpoints import Endpoint, Rows
 from serve.gateway.request_context import RequestContext
 from serve.gateway.request_tracker import RequestTracker, TrackedRequest
 from serve.grpc.caller import CallContext, GrpcCaller
@@ -20,6 +31,9 @@ from serve.grpc.calls import ends_late, shown_key
 from serve.grpc.hot_calls import HotCalls
 from serve.telemetry.request_timings import RequestTimings
 
+ONE_IMAGE = ((1,), (1, 1))  # shapes
+IMAGE_BYTES = 32 * 1024  # a longer message has no small image
+GLANCE = 512  # bytes before the image in which its datatype is named
 MOST_SIZES = 256  # of messages
 
 
@@ -84,16 +98,30 @@ class MessagePlans:
         return None if queue is None or tensor is None else MessagePlan(endpoint, queue, len(known), tensor)
 
 
-class DirectCall(DirectInfer):
-    """A ModelInfer call of the native server."""
+def image_in(plane: DataPlane, request: pb.ModelInferRequest) -> DirectImage | None:
+    """The image of a request that has nothing else, None if the request takes the general way."""
+    if len(request.inputs) != 1 or len(request.raw_input_contents) != 1 or request.parameters or request.outputs:
+        return None
+    entry, raw = request.inputs[0], request.raw_input_contents[0]
+    endpoint = plane.endpoints.by_name.get(request.model_name)
+    if endpoint is None or request.model_version not in ("", endpoint.version) or entry.name != endpoint.input.name:
+        return None
+    if entry.parameters or entry.HasField("contents") or tuple(entry.shape) not in ONE_IMAGE:
+        return None
+    whole = entry.datatype == BYTES and int.from_bytes(raw[:4], "little") == len(raw) - 4
+    return direct_image(plane, endpoint, raw[4:]) if whole else None
 
-    __slots__ = ("_calls", "_context", "_number", "_response")
+
+class DirectCall(DirectRequest):
+    """A call of the native server."""
+
+    __slots__ = ("_calls", "_context", "_number")
 
     def __init__(
         self,
         requests: RequestTracker,
-        plan: MessagePlan,
-        message: bytes,
+        endpoint: Endpoint,
+        queue: MemberQueue,
         calls: HotCalls,
         number: int,
         context: CallContext,
@@ -101,8 +129,7 @@ class DirectCall(DirectInfer):
         started = time.monotonic()
         deadline = requests.plane.deadline(started, context.time_remaining())
         request = RequestContext(RequestTimings(started), deadline, GrpcCaller(context))
-        super().__init__(TrackedRequest(requests, request, plan.endpoint), plan, message)
-        self._response = plan.response
+        super().__init__(TrackedRequest(requests, request, endpoint), queue)
         self._calls = calls
         self._number = number
         self._context = context
@@ -113,8 +140,10 @@ class DirectCall(DirectInfer):
             assert tracked.endpoint is not None
             tracked.authorize(shown_key(self._context), tracked.endpoint.name)
 
-    def reply(self, logits: bytes) -> None:
-        self._calls.respond(self._number, self._response + logits)
+    def send(self, response: bytes) -> None:
+        """Answers with OK."""
+        self.tracked.context.timings.answered = time.monotonic()
+        self._calls.respond(self._number, response)
 
     def refuse(self, error: ConvoyError) -> None:
         self._calls.fail(self._number, error)
@@ -129,3 +158,58 @@ class DirectCall(DirectInfer):
         error = DeadlineExceeded("the deadline passed") if late else Cancelled("the client left")
         if self._item is not None:
             self._item.fail(error)
+
+
+class DirectInferCall(DirectCall):
+    """A tensor."""
+
+    __slots__ = ("_message", "_plan")
+
+    def __init__(
+        self,
+        requests: RequestTracker,
+        plan: MessagePlan,
+        message: bytes,
+        calls: HotCalls,
+        number: int,
+        context: CallContext,
+    ) -> None:
+        super().__init__(requests, plan.endpoint, plan.queue, calls, number, context)
+        self._plan = plan
+        self._message = message
+
+    def rows(self) -> Rows:
+        message, self._message = self._message, b""
+        self.admit(self._plan.shape[0])
+        return tensor_rows(self._plan, message)
+
+    def reply(self, answer: Answer) -> None:
+        self.send(self._plan.response + plain_logits(self._plan, answer))
+
+
+class DirectImageCall(DirectCall):
+    """An image."""
+
+    __slots__ = ("_id", "_image")
+
+    def __init__(
+        self,
+        requests: RequestTracker,
+        image: DirectImage,
+        identifier: str,
+        calls: HotCalls,
+        number: int,
+        context: CallContext,
+    ) -> None:
+        super().__init__(requests, image.endpoint, image.queue, calls, number, context)
+        self.tracked.context.request_id = identifier
+        self._image = image
+        self._id = identifier
+
+    def rows(self) -> Rows:
+        self.admit(1)
+        return self._image.row()
+
+    def reply(self, answer: Answer) -> None:
+        timings = self.tracked.context.timings
+        self.send(render_bytes(plain_response(self._image.endpoint, self._id, (answer,), timings)))
