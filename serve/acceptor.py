@@ -12,6 +12,7 @@ import select
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 
 MAX_PER_TURN = 64  # leaves connections to other processes that listen on the same socket
 
@@ -69,10 +70,15 @@ class Acceptor:
             connection.setblocking(False)
             task = self._loop.create_task(self._open(connection))
             self._opening.add(task)  # the loop keeps only a weak reference
-            task.add_done_callback(self._opening.discard)
+            task.add_done_callback(partial(self._opened, connection))
 
     async def _open(self, connection: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(self._protocol, connection, ssl=self._context)
-        except (OSError, asyncio.CancelledError):  # disconnected, no TLS, or no handshake in time
+        except OSError:  # disconnected, no TLS, or no handshake in time
+            connection.close()
+
+    def _opened(self, connection: socket.socket, task: asyncio.Task[None]) -> None:
+        self._opening.discard(task)
+        if task.cancelled():  # perhaps before it began
             connection.close()

@@ -34,6 +34,7 @@ HTTP = WireProtocol("http", "200", "500", lambda error: str(error.http_status))
 WAIT_SECONDS = 0.002  # a shorter wait between a request's first byte and its task is noise: the loop's clock is coarse
 # Share of a refused request's remaining time limit or `retry_after_s`, the shorter one, for which equal requests get its refusal.
 REUSE_SHARE = 0.02
+SMALL_DIGITS = 4  # of the length of a body that is no large image, see `carries_large_image`
 MOST_HEADS = 512  # in `_direct`
 MOST_REFUSALS = 64  # cached refusals: one per URL, time limit, priority and size class of the body
 
@@ -107,8 +108,11 @@ class HttpApp:
         if not self._plane.access.open or self._plane.draining:
             return None
         route = self._routes[target]
+        has_time = self._plane.has_time(route.endpoint)
+        if has_time and len(request_headers.get(b"content-length", b"")) <= SMALL_DIGITS:
+            return None  # admission decides, before the rows are queued
         large = route.dialect is not None and carries_large_image(request_headers)
-        if not large and self._plane.has_time(route.endpoint):  # else admission decides, before the rows are queued
+        if has_time and not large:
             return None
         started = self._start(began)
         context = RequestContext(RequestTimings(started), self._plane.deadline(started, None))
