@@ -3,8 +3,8 @@
 Their rows go to the model's queue at once, and the batch that runs them calls back. The meaning is that of the coroutines which
 answer all other requests.
 
-The requests of one client mostly differ only in the numbers of a tensor. Everything else of them is the same bytes, from which
-follows everything but the logits, so it is found out once: the plan.
+The requests of one client mostly differ only in the numbers of a tensor. All else follows from their other bytes, so it is
+computed once: the plan.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from serve.gateway.dataplane import DataPlane, ImageBytes
 from serve.gateway.endpoints import Endpoint, Rows
 from serve.gateway.request_tracker import TrackedRequest
 
-MOST_PLANS = 64  # of a cache
+MOST_PLANS = 16  # of a cache
 
 
 class InferPlan:
@@ -55,6 +55,10 @@ class InferPlan:
         self.size = tensor.array.nbytes
         self.logits_bytes = self.shape[0] * len(endpoint.labels) * np.dtype(np.float32).itemsize
 
+    def fits(self, size: int) -> bool:
+        """Whether a request of `size` bytes ends with a tensor of this plan, and its rows fit into a run now."""
+        return size - self.start == self.size and self.shape[0] <= self.queue.limits.batch
+
     def sample(self) -> InferResponse:
         """A response with logits of the right shape, all 0."""
         shape = (self.shape[0], len(self.endpoint.labels))
@@ -62,8 +66,8 @@ class InferPlan:
         return InferResponse(self.endpoint.name, self.endpoint.version, "", (output,))
 
 
-def plain_tensor(endpoint: Endpoint, queue: MemberQueue, request: InferRequest) -> Tensor | None:
-    """The tensor of a request that has no options, if its rows fit into a run as they are. None for a faulty request too."""
+def plain_tensor(endpoint: Endpoint, request: InferRequest) -> Tensor | None:
+    """The tensor of numbers in a request that has no options. None for any other request, and for a faulty one."""
     if len(request.inputs) != 1 or request.outputs or request.id:
         return None
     (tensor,) = request.inputs
@@ -71,7 +75,7 @@ def plain_tensor(endpoint: Endpoint, queue: MemberQueue, request: InferRequest) 
         check_input(endpoint, tensor.name, tensor.datatype, tensor.shape)
     except ConvoyError:
         return None
-    return None if tensor.datatype == BYTES or not 0 < tensor.shape[0] <= queue.limits.batch else tensor
+    return None if tensor.datatype == BYTES or not tensor.shape[0] else tensor
 
 
 P = TypeVar("P")
@@ -176,15 +180,20 @@ class DirectRequest(ABC):
         tracked, item = self.tracked, self._item
         assert item is not None
         assert tracked.endpoint is not None
-        item.resume = self._item = None  # a cycle would keep the request's memory until garbage collection
+        # A cycle would keep the request's memory until garbage collection. So would `result`, if it raised the error.
+        item.resume = self._item = None
+        error = item.exception()
+        if isinstance(error, Exception):
+            self._refuse(error)
+            return
         try:
             answer = item.result()
             run, timings = answer.run, tracked.context.timings
             timings.batched, timings.ran, timings.batch_size = run.started, run.finished, run.size
             tracked.endpoint.recorder.engine_share(answer.engine_seconds)
             self.reply(answer)
-        except Exception as error:  # noqa: BLE001 every request has to be answered, counted and logged
-            self._refuse(error)
+        except Exception as fault:  # noqa: BLE001 every request has to be answered, counted and logged
+            self._refuse(fault)
             return
         try:
             tracked.answered()
@@ -193,9 +202,8 @@ class DirectRequest(ABC):
 
     def _refuse(self, error: Exception) -> None:
         tracked = self.tracked
-        shown = tracked.failed(error)
         try:
-            self.refuse(shown)
+            self.refuse(tracked.failed(error))
         except BaseException:
             tracked.lost()
             raise

@@ -60,11 +60,11 @@ def bucket_sizes(max_batch: int) -> tuple[int, ...]:
 def measure_curve(
     engine: Engine, sizes: Sequence[int], repeats: int = 3, clock: Callable[[], float] = time.perf_counter
 ) -> LatencyCurve:
-    """Warms the engine up at every size and keeps the best of `repeats` runs of each, of fewer when runs are long.
+    """Warms the engine up at every size, and keeps the best of `repeats` runs of each.
 
-    Short runs are repeated for LEAST_SECONDS.
+    Short runs are repeated for LEAST_SECONDS, long ones only until they have taken LONG_SECONDS.
 
-    The best run, since other processes only make runs slower. Raises EngineFailed for an engine that cannot run blank
+    It is the best because other processes only make runs slower. Raises EngineFailed for an engine that cannot run blank
     rows, or answers them with NaN or infinity.
     """
     return LatencyCurve(tuple(sizes), tuple(_best_of(engine, size, repeats, clock) for size in sizes))

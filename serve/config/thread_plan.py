@@ -37,9 +37,9 @@ def available_cores(cpu_max: Path = CGROUP_CPU_MAX) -> int:
 def engine_threads(model: ModelConfig, macs: int, planned: int) -> int:
     """Threads of a model's engine: those configured, or else the planned ones, but one for a small network.
 
-    `macs`: multiply-accumulates of the network per row. `planned`: `local` or `dedicated` of the plan.
+    `macs`: multiply-accumulates of the network per row, 0 if they are not known. `planned`: `local` or `dedicated` of the plan.
     """
-    return model.threads or (1 if macs < SMALL_MACS else planned)
+    return model.threads or (1 if 0 < macs < SMALL_MACS else planned)
 
 
 def plan_threads(settings: Settings, cores: int | None = None) -> ThreadPlan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from convoy.errors import Cancelled, ConvoyError, DeadlineExceeded
 from convoy.protos import open_inference_pb2 as pb
@@ -19,7 +20,7 @@ from serve.api.direct import (
     plain_tensor,
     tensor_rows,
 )
-from serve.api.infer import plain_response
+from serve.api.infer import check_input, plain_response
 from serve.batching.line import MemberQueue
 from serve.batching.results import Answer
 from serve.gateway.dataplane import DataPlane
@@ -67,11 +68,14 @@ class MessagePlans:
     def find(self, message: bytes) -> MessagePlan | None:
         """The plan for a message, None if it must be parsed."""
         start = self._starts.get(len(message))
-        return None if start is None else self._cache.get(message[:start])
+        plan = None if start is None else self._cache.get(message[:start])
+        return plan if plan is not None and plan.fits(len(message)) else None
 
     def learn(self, message: bytes, request: pb.ModelInferRequest) -> None:
-        """Learns from a message that was parsed."""
+        """Learns from a message that was answered."""
         if len(request.raw_input_contents) != 1 or request.id or request.parameters or request.outputs:
+            return
+        if len(request.inputs) != 1 or request.inputs[0].datatype == BYTES:
             return
         raw = request.raw_input_contents[0]
         known = message[: len(message) - len(raw)]
@@ -84,17 +88,16 @@ class MessagePlans:
             self._starts[len(message)] = len(known)
 
     def _make(self, known: bytes, raw: bytes, request: pb.ModelInferRequest) -> MessagePlan | None:
-        # The end of the message might also belong to a field that is unknown here: then other bytes change nothing.
-        other = bytes(byte ^ 0xFF for byte in raw)
+        # The end of the message might also belong to a field that is unknown here: then another byte in it changes nothing.
+        other = bytes((raw[0] ^ 0xFF,)) + raw[1:]
         if list(pb.ModelInferRequest.FromString(known + other).raw_input_contents) != [other]:
             return None
         try:
             endpoint = self._plane.find(request.model_name, request.model_version)
-            tensors = parse_message(request)
+            tensor = plain_tensor(endpoint, parse_message(request, partial(check_input, endpoint)))
         except ConvoyError:
             return None
         queue = endpoint.direct_queue
-        tensor = None if queue is None else plain_tensor(endpoint, queue, tensors)
         return None if queue is None or tensor is None else MessagePlan(endpoint, queue, len(known), tensor)
 
 

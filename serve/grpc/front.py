@@ -32,9 +32,8 @@ class GrpcFront:
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             self._listener.bind((host, port))
-            self._folder = Path(
-                tempfile.mkdtemp(prefix="convoy-grpc-")
-            )  # mode 0700: no other user can bypass the guard
+            folder = tempfile.mkdtemp(prefix="convoy-grpc-")  # mode 0700: no other user can bypass the guard
+            self._folder = Path(folder)
         except OSError:
             self._listener.close()
             raise
@@ -44,6 +43,7 @@ class GrpcFront:
         self._count_refusal = count_refusal
         self._acceptor: Acceptor | None = None
         self._clients: set[_Client] = set()
+        self._stopped = False
 
     @property
     def connections(self) -> int:
@@ -58,6 +58,7 @@ class GrpcFront:
     async def stop(self) -> None:
         """Closes the port and all connections. The server has closed its ends."""
         self.close()
+        self._stopped = True
         if self._acceptor is not None:
             await self._acceptor.wait_closed()
         clients = list(self._clients)
@@ -77,10 +78,13 @@ class GrpcFront:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _connection(self) -> _Client:
-        client = _Client(self.path, self._max_bytes, self._count_refusal)
+        return _Client(self.path, self._max_bytes, self._count_refusal, self._opened)
+
+    def _opened(self, client: _Client) -> None:
         self._clients.add(client)
         client.lost.add_done_callback(lambda _: self._clients.discard(client))
-        return client
+        if self._stopped:  # accepted while the server stopped
+            client.abort()
 
 
 class _End(asyncio.Protocol):
@@ -130,8 +134,15 @@ class _End(asyncio.Protocol):
 class _Client(_End):
     """The end towards the client."""
 
-    def __init__(self, path: Path, max_bytes: int, count_refusal: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        max_bytes: int,
+        count_refusal: Callable[[str], None],
+        on_open: Callable[[_Client], None],
+    ) -> None:
         super().__init__()
+        self._on_open = on_open
         self._count_refusal = count_refusal
         self._path = path
         self._max_bytes = max_bytes
@@ -145,6 +156,7 @@ class _Client(_End):
         self._guard = FrameGuard(peer, self._max_bytes, self._count_refusal)
         cast(asyncio.Transport, transport).pause_reading()  # uvloop reads once in spite of it
         self._opening = asyncio.ensure_future(self._open())
+        self._on_open(self)
 
     async def _open(self) -> None:
         server = _Server(self, self._respond)

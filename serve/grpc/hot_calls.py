@@ -1,8 +1,8 @@
 """The native gRPC server: unary calls to models are answered without a task each, all other calls by grpcio behind it.
 
-A thread takes the calls that have arrived, as many as there are, and passes them to the event loop at once. There each call
-is a coroutine, stepped when it starts and when the batch that holds its rows has its answer; it goes on in a task only if it
-waits for anything else.
+A thread takes the calls that have arrived, as many as there are, and passes them to the event loop at once. There most calls go
+to their model's queue without a coroutine (`serve/grpc/direct.py`). Each other call is a coroutine, stepped when it starts
+and when the batch that holds its rows has its answer; it goes on in a task only if it waits for anything else.
 """
 
 from __future__ import annotations
@@ -125,10 +125,15 @@ class HotCalls:
             elif self._stopping:
                 self.fail(number, NotReady(STOPPING))
             else:
-                context, hot = HotContext(received, *details), methods[method]
-                direct = hot.direct(self, number, message, context)
-                call = calls[number] = direct or HotCall(self, number, hot.answer(message, context))
-                call.start()
+                try:
+                    self._start(number, methods[method], message, HotContext(received, *details))
+                except Exception as fault:  # noqa: BLE001 the burst has other calls
+                    self.fail(number, fault)
+
+    def _start(self, number: int, method: HotMethod, message: bytes, context: HotContext) -> None:
+        direct = method.direct(self, number, message, context)
+        call = self._calls[number] = direct or HotCall(self, number, method.answer(message, context))
+        call.start()
 
     def respond(self, number: int, response: bytes) -> None:
         """Ends a call with its response."""

@@ -71,8 +71,9 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def infer_bytes(self, message: bytes, context: CallContext) -> bytes:
         """As ModelInfer, from bytes to bytes. Raises ConvoyError."""
         request = parsed(self._message(message))
+        response = await self._infer(request, context, render_bytes)
         self._plans.learn(message, request)
-        return await self._infer(request, context, render_bytes)
+        return response
 
     def direct(self, calls: HotCalls, number: int, message: bytes, context: CallContext) -> DirectCall | None:
         """A ModelInfer call that needs no coroutine, not yet started; None for all others."""

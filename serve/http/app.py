@@ -23,7 +23,7 @@ from serve.http.compression import ACCEPT_ENCODING, encode_answer
 from serve.http.dialects import DIALECTS, Dialect
 from serve.http.direct import DirectHttpRequest, HttpPlans, ImageHead, direct_head
 from serve.http.exchange import AsgiExchange, Exchange, Reply
-from serve.http.http1.head import Head
+from serve.http.http1.head import KNOWN_HEADS, Head
 from serve.http.infer import infer_http
 from serve.http.request_headers import PRIORITY_HEADER, TIMEOUT_HEADER, apply_headers, check_request
 from serve.http.responses import CLOSE, JSON, REQUEST_ID, Headers, error_response, whole_error
@@ -35,7 +35,7 @@ WAIT_SECONDS = 0.002  # a shorter wait between a request's first byte and its ta
 # Share of a refused request's remaining time limit or `retry_after_s`, the shorter one, for which equal requests get its refusal.
 REUSE_SHARE = 0.02
 SMALL_DIGITS = 4  # of the length of a body that is no large image, see `carries_large_image`
-MOST_HEADS = 512  # in `_direct`
+MOST_HEADS = 2 * KNOWN_HEADS  # in `_direct`, with those that were displaced
 MOST_REFUSALS = 64  # cached refusals: one per URL, time limit, priority and size class of the body
 
 Handler = Callable[[Endpoint, Exchange, bytes, RequestContext], Awaitable[tuple[bytes, Headers]]]
@@ -166,6 +166,8 @@ class HttpApp:
 
         `began`: time of the request's first byte, on the event loop's clock.
         """
+        if not head.known:
+            return None
         found = self._direct[head] if head in self._direct else self._look_at(head)
         if found is None or reply.flow.write_paused:
             return None

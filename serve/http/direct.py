@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from convoy.errors import ConvoyError
@@ -19,6 +20,7 @@ from serve.api.direct import (
     plain_tensor,
     tensor_rows,
 )
+from serve.api.infer import check_input
 from serve.batching.line import MemberQueue
 from serve.batching.results import Answer
 from serve.gateway.endpoints import Endpoint, Rows
@@ -86,15 +88,15 @@ class HttpPlans:
         known = body[:start]
         plan = self._cache.get(known)
         if plan is None:
-            return self._cache.learn(known, lambda: self._make(body))
-        return plan if len(body) - start == plan.size else None
+            plan = self._cache.learn(known, lambda: self._make(body))
+        return plan if plan is not None and plan.fits(len(body)) else None
 
     def _make(self, body: bytes) -> HttpPlan | None:
         try:
-            request = parse_request(body, self._start)
+            request = parse_request(body, self._start, check=partial(check_input, self._endpoint))
         except ConvoyError:
             return None
-        tensor = plain_tensor(self._endpoint, self._queue, request)
+        tensor = plain_tensor(self._endpoint, request)
         if tensor is None or not request.binary_output or not ONLY_PARAMETERS.issuperset(request.parameters):
             return None
         plan = HttpPlan(self._endpoint, self._queue, self._start, tensor, request)

@@ -1,9 +1,10 @@
 """One HTTP/1.1 connection with limits: one response per request, in order, however slow or malformed the client is.
 
-Requests take one of two ways. A plain request to a model runs on the connection itself: see `serve/http/http1/hot_request.py`.
-Every other request runs as an ASGI application in a task: see `serve/http/http1/asgi_cycle.py`. The next request is read when the
-response to the one before has been sent. Timeouts are checked for all connections once a second (`Connection.check_time`),
-because a timer per request would cost more than the rest of the bookkeeping.
+Requests take one of two ways. A plain request to a model runs on the connection itself, most of them without a coroutine:
+see `serve/http/direct.py` and `serve/http/http1/hot_request.py`. Every other request runs as an ASGI application in a
+task: see `serve/http/http1/asgi_cycle.py`. The next request is read when the response to the one before has been sent.
+Timeouts are checked for all connections once a second (`Connection.check_time`), because a timer per request would cost
+more than the rest of the bookkeeping.
 """
 
 from __future__ import annotations

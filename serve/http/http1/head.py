@@ -42,11 +42,13 @@ class Head:
         simple: whether it can be refused before its body arrives, and the connection be used again: a POST of HTTP/1.1 with
             a body of known length, for which the client does not wait. No request of a browser's script, which needs the
             headers of CORS.
+        known: whether `KnownHeads` keeps it, so that it stands for all requests with the same bytes.
         plain: whether it is simple, with a small uncompressed body that is no form. The hot path reads only these.
     """
 
     __slots__ = (
-        "chunked", "expects", "fields", "headers", "keep_alive", "length", "method", "plain", "simple", "target", "version",
+        "chunked", "expects", "fields", "headers", "keep_alive", "known", "length", "method", "plain", "simple", "target",
+        "version",
     )  # fmt: skip
 
     def __init__(self, method: bytes, target: bytes, version: str, fields: list[tuple[bytes, bytes]]) -> None:
@@ -56,6 +58,7 @@ class Head:
         self.version = version
         self.fields = fields
         self.headers = join_fields(fields)
+        self.known = False
         self.keep_alive = self._keeps_alive()
         self.chunked = self._is_chunked()
         # llhttp has checked that it is a number below 2^64; `int` refuses thousands of leading zeros.
@@ -185,6 +188,7 @@ class KnownHeads:
             if len(self._heads) >= KNOWN_HEADS:
                 del self._heads[next(iter(self._heads))]
             self._heads[data] = head
+            head.known = True
             return
         if len(self._recent) >= SEEN_HEADS:
             self._older, self._recent = self._recent, set()

@@ -41,7 +41,7 @@ def test_the_hosts_of_a_cluster_node_share_its_cores() -> None:
 
 
 @pytest.mark.parametrize(
-    ("configured", "macs", "threads"), [({}, 300_000, 1), ({}, 40_000_000, 4), ({"threads": 2}, 300_000, 2)]
+    ("configured", "macs", "threads"), [({}, 300_000, 1), ({}, 40_000_000, 4), ({}, 0, 4), ({"threads": 2}, 300_000, 2)]
 )
 def test_a_small_network_runs_on_one_thread_unless_configured(
     configured: dict[str, int], macs: int, threads: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -14,6 +15,7 @@ import pytest
 from convoy.protos import open_inference_pb2 as pb
 from convoy.wire.oip_grpc import RAW_INPUT_TAG, varint
 from serve.api.direct import MOST_PLANS
+from serve.batching.batcher import Batcher
 from serve.grpc.direct import DirectInferCall
 from serve.telemetry.definitions import CANCELLED, REQUESTS, SHED, Definition
 from serve.telemetry.exposition import total
@@ -113,6 +115,45 @@ def test_messages_that_never_come_again_do_not_pile_up(gateway: Serving, started
     learn(gateway, message)
     send(gateway, message)
     assert started
+
+
+def test_a_known_beginning_with_another_end_is_parsed(gateway: Serving, started: list[DirectInferCall]) -> None:
+    """Two known beginnings of one length, and a message that has the one and the other's length."""
+    one, two = (
+        infer(name="image", datatype="UINT8", shape=(count, 28, 28, 1), raw=bytes(784 * count)) for count in (1, 2)
+    )
+    for request in (one, two):
+        learn(gateway, request.SerializeToString())
+    known = len(started)
+    message = two.SerializeToString()[: len(one.SerializeToString())]
+    with pytest.raises(grpc.RpcError) as caught:
+        send(gateway, message)
+    assert caught.value.code().name == "INVALID_ARGUMENT"
+    assert len(started) == known
+
+
+def test_rows_that_no_longer_fit_into_a_run_are_split(gateway: Serving, started: list[DirectInferCall]) -> None:
+    request = infer(**rows(4))
+    expected = learn(gateway, request.SerializeToString())
+    batcher = gateway.plane.endpoints.by_name[TENSORS].batcher
+    assert isinstance(batcher, Batcher)
+    before, known = batcher.limits, len(started)
+    batcher.limits = replace(before, batch=3)
+    try:
+        assert pb.ModelInferResponse.FromString(send(gateway, request.SerializeToString())).outputs == (
+            pb.ModelInferResponse.FromString(expected).outputs
+        )
+    finally:
+        batcher.limits = before
+    assert len(started) == known
+
+
+def test_refused_messages_are_not_learned(gateway: Serving, started: list[DirectInferCall]) -> None:
+    message = infer(**{**rows(1), "model": "no"}).SerializeToString()
+    for _ in range(4):
+        with pytest.raises(grpc.RpcError, match="no"):
+            send(gateway, message)
+    assert not started
 
 
 FAULTS = {

@@ -171,6 +171,31 @@ def test_a_known_json_part_before_a_tensor_of_another_size_is_refused(gateway: S
         assert ask(gateway, hot(replace(SAMPLE, body=body)))[0] == 400
 
 
+def test_a_body_of_json_alone_is_parsed(gateway: Serving, started: list[DirectHttpInfer]) -> None:
+    """Its tensor is in the JSON part, which the header may cover completely."""
+    entry = {"name": "image", "datatype": "UINT8", "shape": [1, 28, 28, 1], "data": [0] * 784}
+    body = orjson.dumps({"inputs": [entry], "parameters": BINARY_ANSWER}).replace(b" ", b"")
+    headers = {"inference-header-content-length": str(len(body))}
+    case = Case(INFER, body, headers)
+    assert {ask(gateway, hot(case))[0] for _ in range(4)} == {200}
+    assert not started
+
+
+def test_rows_that_no_longer_fit_into_a_run_are_split(gateway: Serving, started: list[DirectHttpInfer]) -> None:
+    case = tensor_case(4)
+    learn(gateway, case)
+    expected = ask(gateway, in_chunks(case))
+    batcher = gateway.plane.endpoints.by_name[f"{MODEL}-tensor"].batcher
+    assert isinstance(batcher, Batcher)
+    before, known = batcher.limits, len(started)
+    batcher.limits = replace(before, batch=3)
+    try:
+        assert ask(gateway, hot(case)) == expected
+    finally:
+        batcher.limits = before
+    assert len(started) == known
+
+
 def test_json_parts_that_never_come_again_do_not_pile_up(gateway: Serving, started: list[DirectHttpInfer]) -> None:
     for number in range(3 * MOST_PLANS):
         document = sized_tensor(len(RAW), parameters=BINARY_ANSWER, unknown=f"{number:04}")

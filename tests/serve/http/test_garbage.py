@@ -9,11 +9,12 @@ import json
 from collections.abc import Iterator
 from contextlib import closing
 
+import numpy as np
 import pytest
 
 from models.artifact import BUNDLED
 from serve.gateway.request_context import RequestContext
-from tests.serve.http.test_both_paths import BINARY, TENSOR
+from tests.serve.http.test_both_paths import BINARY, RAW, TENSOR
 from tests.serve.listeners import StartGateway
 from tests.waiting import until
 
@@ -39,10 +40,13 @@ def ask(
     return response.status
 
 
+RAW_VALUES = len(RAW) // 4
+NOT_A_NUMBER = BINARY[0], BINARY[1].replace(RAW, np.full(RAW_VALUES, np.nan, np.float32).tobytes())
 KINDS: dict[str, tuple[str, bytes, dict[str, str], int]] = {
     "an image": (CLASSIFY, DIGIT, {}, 200),
     "a tensor": (TENSOR, BINARY[1], BINARY[0], 200),
     "a refused image": (CLASSIFY, b"no image", {}, 400),
+    "rows without an answer": (TENSOR, NOT_A_NUMBER[1], NOT_A_NUMBER[0], 400),
 }
 
 
