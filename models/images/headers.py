@@ -70,6 +70,9 @@ class Probe(NamedTuple):
     header: Header | None = None
 
 
+PNG_SIZE_END = 24  # of width and height in IHDR
+
+
 def sniff(body: ImageBytes) -> str:
     """The format by the first bytes. Raises InvalidInput that lists the accepted formats."""
     start = bytes(body[:16])
@@ -89,6 +92,11 @@ def sniff(body: ImageBytes) -> str:
         return "PNM"
     what = "the body is empty" if not start else "not an image this server reads"
     raise InvalidInput(f"{what}: accepted are {ACCEPTED}")
+
+
+def is_png_of(body: ImageBytes, side: int) -> bool:
+    """Whether it begins like a PNG of at most `side` x `side` pixels."""
+    return len(body) >= PNG_SIZE_END and body[:8] == PNG_SIGNATURE and max(_SIZE.unpack_from(body, 16)) <= side
 
 
 def read_header(name: str, body: ImageBytes, most: int = MAX_SEGMENTS) -> Header:

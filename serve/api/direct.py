@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from convoy.errors import ConvoyError, EngineFailed
 from convoy.wire.oip_http import InferRequest, InferResponse
 from convoy.wire.tensors import BYTES, DTYPES, Tensor
+from models.images.decoder import SMALL_SIDE
+from models.images.headers import is_png_of
 from serve.api.infer import OUTPUT, check_input
 from serve.batching.line import MemberQueue
 from serve.batching.queue_item import QueueItem
@@ -246,9 +248,12 @@ class DirectImage(NamedTuple):
 
 
 def direct_image(plane: DataPlane, endpoint: Endpoint, data: ImageBytes) -> DirectImage | None:
-    """The image, if it is decoded on the event loop and neither the cache nor another endpoint takes part."""
+    """The image, if it is decoded on the event loop and neither the cache nor another endpoint takes part.
+
+    Only PNGs: the headers of other formats must be parsed to know their size, and the general way would parse them again.
+    """
     queue = endpoint.direct_queue
-    if queue is None or not data or endpoint.form != "image" or plane.has_cache(endpoint):
+    if queue is None or endpoint.form != "image" or plane.has_cache(endpoint) or not is_png_of(data, SMALL_SIDE):
         return None
     try:
         probe = endpoint.decoder.probe(data)

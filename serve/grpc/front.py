@@ -70,11 +70,15 @@ class GrpcFront:
         for client in self._clients:
             client.abort()
 
-    def close(self) -> None:
-        """Closes the port. Open connections stay open."""
+    def stop_accepting(self) -> None:
+        """Leaves new connections to the other fronts of the port. Open connections stay open."""
         if self._acceptor is not None:
             self._acceptor.close()
         self._listener.close()
+
+    def close(self) -> None:
+        """Closes the port. Open connections stay open."""
+        self.stop_accepting()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _connection(self) -> _Client:

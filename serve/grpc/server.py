@@ -120,6 +120,8 @@ class GrpcServer:
             await self._server.stop(seconds)
         else:
             await asyncio.gather(self._server.stop(seconds), self._hot.drain(seconds))
+            if self._front is not None:  # or clients that lose their connection would come back at once
+                self._front.stop_accepting()
             await self._hot.close()
         if self._front is not None:
             await self._front.stop()

@@ -49,7 +49,7 @@ def test_an_unexpected_error_is_a_complaint(target: Target, monkeypatch: pytest.
     def fail(*arguments: object) -> None:
         raise ZeroDivisionError("expected")
 
-    monkeypatch.setattr("serve.http.classify.ClassifyCall", fail)
+    monkeypatch.setattr("serve.batching.batcher.Batcher.admit", fail)
     request = HttpRequest("POST", f"/v1/models/{MODEL}/classify".encode(), [], DIGIT)
     assert "ZeroDivisionError at test_requests.py" in target.complaint(request)
 

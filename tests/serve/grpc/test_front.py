@@ -104,3 +104,32 @@ def test_a_front_that_has_stopped_has_no_connections(free_ports: Callable[[int],
         return rest
 
     assert asyncio.run(scenario()) == b""
+
+
+def test_a_front_that_accepts_no_more_keeps_its_connections(free_ports: Callable[[int], list[int]]) -> None:
+    (port,) = free_ports(1)
+
+    async def scenario() -> bytes:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readexactly(len(PREFACE + PING))
+            writer.write(PING)
+            await reader.read()
+            writer.close()
+
+        front = GrpcFront("127.0.0.1", port, 1000, list[str]().append)
+        server = await asyncio.start_unix_server(serve, front.path)
+        await front.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(PREFACE)
+        front.stop_accepting()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+        writer.write(PING)
+        answer = await reader.readexactly(len(PING))
+        server.close()
+        await front.stop()
+        writer.close()
+        await writer.wait_closed()
+        return answer
+
+    assert asyncio.run(scenario()) == PING
