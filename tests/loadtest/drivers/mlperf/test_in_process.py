@@ -37,7 +37,9 @@ def test_every_scenario_is_measured(scenario: Scenario, tmp_path: Path) -> None:
     if scenario != "offline":
         assert 0 < report.result.latency_ms["p50"] <= report.result.latency_ms["p99"] <= report.result.latency_ms["max"]
     assert "600 s" in report.submission_gaps[0]
-    assert view.phases == ["warm-up", scenario]
+    assert view.phases[:2] == ["warm-up", scenario]
+    if scenario != "offline":  # which runs again if the machine was faster than in the warm-up
+        assert len(view.phases) == 2
     assert (tmp_path / "logs" / "mlperf_log_summary.txt").stat().st_size > 100
 
 
