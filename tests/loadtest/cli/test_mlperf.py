@@ -94,7 +94,7 @@ def test_ctrl_c_ends_the_run_and_its_process(tmp_path: Path) -> None:
     path, log = write_graph(tmp_path / "tensor.onnx"), tmp_path / "logs" / "mlperf_log_detail.txt"
     words = ["mlperf", "--scenario", "single-stream", "--onnx", str(path), "--tensor", "--logs", str(log.parent)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "loadtest", *words],
+        ["env", "--default-signal=INT", sys.executable, "-m", "loadtest", *words],  # shells ignore it in the background
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
