@@ -227,7 +227,7 @@ def plain_logits(plan: InferPlan, answer: Answer) -> bytes:
 
 
 class DirectImage(NamedTuple):
-    """A small image for a model that takes no other way, so that it is decoded at once.
+    """A small PNG for a model, to be decoded on the event loop.
 
     Attributes:
         endpoint: the model.
@@ -248,7 +248,7 @@ class DirectImage(NamedTuple):
 
 
 def direct_image(plane: DataPlane, endpoint: Endpoint, data: ImageBytes) -> DirectImage | None:
-    """The image, if it is decoded on the event loop and neither the cache nor another endpoint takes part.
+    """The image, if it is small and neither the cache nor another endpoint takes part; else None.
 
     Only PNGs: the headers of other formats must be parsed to know their size, and the general way would parse them again.
     """

@@ -34,7 +34,7 @@ from serve.telemetry.request_timings import RequestTimings
 
 ONE_IMAGE = ((1,), (1, 1))  # shapes
 IMAGE_BYTES = 32 * 1024  # a longer message has no small image
-GLANCE = 512  # bytes before the image in which its datatype is named
+GLANCE = 512  # first bytes of a message, in which its image begins
 MOST_SIZES = 256  # of messages
 
 
@@ -101,18 +101,33 @@ class MessagePlans:
         return None if queue is None or tensor is None else MessagePlan(endpoint, queue, len(known), tensor)
 
 
-def image_in(plane: DataPlane, request: pb.ModelInferRequest) -> DirectImage | None:
-    """The image of a request that has nothing else, None if the request takes the general way."""
+def plain_input(request: pb.ModelInferRequest, endpoint: Endpoint) -> pb.ModelInferRequest.InferInputTensor | None:
+    """The model's input in a request that has nothing else, with raw contents; None for any other request."""
     if len(request.inputs) != 1 or len(request.raw_input_contents) != 1 or request.parameters or request.outputs:
         return None
-    entry, raw = request.inputs[0], request.raw_input_contents[0]
+    entry = request.inputs[0]
+    other = entry.name != endpoint.input.name or entry.parameters or entry.HasField("contents")
+    return None if other or endpoint.needs_request_id else entry
+
+
+def single_image(
+    entry: pb.ModelInferRequest.InferInputTensor, request: pb.ModelInferRequest, endpoint: Endpoint
+) -> bytes | None:
+    """The encoded image in a plain input, None if it has another form or is faulty."""
+    raw = request.raw_input_contents[0]
+    if entry.datatype != BYTES or endpoint.form != "image" or tuple(entry.shape) not in ONE_IMAGE:
+        return None
+    return raw[4:] if int.from_bytes(raw[:4], "little") == len(raw) - 4 else None
+
+
+def image_in(plane: DataPlane, request: pb.ModelInferRequest) -> DirectImage | None:
+    """The image of a request that needs no coroutine, None if the request takes the general way."""
     endpoint = plane.endpoints.by_name.get(request.model_name)
-    if endpoint is None or request.model_version not in ("", endpoint.version) or entry.name != endpoint.input.name:
+    if endpoint is None or request.model_version not in ("", endpoint.version):
         return None
-    if entry.parameters or entry.HasField("contents") or tuple(entry.shape) not in ONE_IMAGE:
-        return None
-    whole = entry.datatype == BYTES and int.from_bytes(raw[:4], "little") == len(raw) - 4
-    return direct_image(plane, endpoint, raw[4:]) if whole else None
+    entry = plain_input(request, endpoint)
+    image = None if entry is None else single_image(entry, request, endpoint)
+    return None if image is None else direct_image(plane, endpoint, image)
 
 
 class DirectCall(DirectRequest):

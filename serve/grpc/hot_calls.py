@@ -40,7 +40,7 @@ class StartedCall(Protocol):
         """Ends it: the client has cancelled it, its deadline has passed, or the server stops."""
 
 
-class DirectCall(StartedCall, Protocol):
+class ReadyCall(StartedCall, Protocol):
     """A call that answers itself with `HotCalls.respond` or `HotCalls.fail`."""
 
     def start(self) -> None:
@@ -57,7 +57,7 @@ class HotMethod:
     """
 
     answer: Answer
-    direct: Callable[[HotCalls, int, bytes, CallContext], DirectCall | None] = lambda *call: None
+    direct: Callable[[HotCalls, int, bytes, CallContext], ReadyCall | None] = lambda *call: None
 
 
 class HotCalls:

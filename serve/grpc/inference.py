@@ -19,6 +19,7 @@ from convoy.wire.oip_grpc import parse_message, render_bytes, render_message
 from convoy.wire.oip_http import MAX_TENSORS, InferRequest, InferResponse
 from convoy.wire.oip_metadata import to_message
 from convoy.wire.tensors import BYTES, NAMES, PIECE
+from models.images.headers import PNG_SIGNATURE
 from serve.api import model_metadata
 from serve.api.infer import apply_parameters, check_input, has_shape, infer, infer_plain
 from serve.api.model_statistics import statistics
@@ -31,12 +32,13 @@ from serve.grpc.calls import Calls, Context, abort, aborts, parsed, pipelined
 from serve.grpc.direct import (
     GLANCE,
     IMAGE_BYTES,
-    ONE_IMAGE,
     DirectCall,
     DirectImageCall,
     DirectInferCall,
     MessagePlans,
     image_in,
+    plain_input,
+    single_image,
 )
 from serve.grpc.hot_calls import HotCalls
 from serve.grpc.message_fields import bounded
@@ -46,7 +48,6 @@ Change = pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest
 WANTS_FINAL = "triton_enable_empty_final_response"
 FINAL = "triton_final_response"
 
-BYTES_NAME = BYTES.encode()
 
 Rendered = TypeVar("Rendered")
 
@@ -80,7 +81,7 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         plan = self._plans.find(message)
         if plan is not None:
             return DirectInferCall(self._calls.requests, plan, message, calls, number, context)
-        if len(message) > IMAGE_BYTES or BYTES_NAME not in message[:GLANCE]:
+        if len(message) > IMAGE_BYTES or PNG_SIGNATURE not in message[:GLANCE]:
             return None
         request = self._message(message)
         if isinstance(request, ConvoyError):
@@ -210,16 +211,13 @@ def _plain_work(plane: DataPlane, request: pb.ModelInferRequest, endpoint: Endpo
 
     Those are read by `parse_message`, which names their faults.
     """
-    if len(request.inputs) != 1 or len(request.raw_input_contents) != 1 or request.parameters or request.outputs:
+    entry = plain_input(request, endpoint)
+    if entry is None:
         return None
-    entry, raw, spec = request.inputs[0], request.raw_input_contents[0], endpoint.input
-    if entry.name != spec.name or entry.parameters or entry.HasField("contents") or endpoint.needs_request_id:
-        return None
-    shape = tuple(entry.shape)
     if entry.datatype == BYTES:
-        if endpoint.form == "image" and shape in ONE_IMAGE and int.from_bytes(raw[:4], "little") == len(raw) - 4:
-            return partial(plane.classify, images=(raw[4:],))
-        return None
+        image = single_image(entry, request, endpoint)
+        return None if image is None else partial(plane.classify, images=(image,))
+    raw, spec, shape = request.raw_input_contents[0], endpoint.input, tuple(entry.shape)
     fits = entry.datatype == NAMES[spec.dtype] != "BOOL" and has_shape(shape, spec.shape)
     if fits and shape[0] <= endpoint.most_images and len(raw) == math.prod(shape) * spec.dtype.itemsize:
         return partial(plane.run, rows=np.frombuffer(raw, spec.dtype).reshape(shape))

@@ -79,8 +79,8 @@ class Reply(Protocol):
         ...
 
 
-class DirectRequest(Protocol):
-    """A request that answers itself through its `Reply`."""
+class ReadyRequest(Protocol):
+    """A request that answers itself through its connection, once it is started."""
 
     may_send_interim: bool
 
@@ -103,7 +103,7 @@ class ModelApp(Protocol):
     def refuse(self, target: bytes, headers: Headers, began: float) -> bytes | None:
         """The complete response to a request that would miss its deadline, None if its body must be read."""
 
-    def direct(self, reply: Reply, head: Head, body: bytes, began: float) -> DirectRequest | None:
+    def direct(self, reply: Reply, head: Head, body: bytes, began: float) -> ReadyRequest | None:
         """A plain request for whose target `is_hot` is true, if it needs no coroutine."""
 
     def answer(self, target: bytes, exchange: Exchange) -> Coroutine[Any, Any, None]:

@@ -106,3 +106,19 @@ def test_closing_the_acceptor_ends_unfinished_handshakes(tmp_path: Path) -> None
                 assert await asyncio.wait_for(loop.sock_recv(client, 1), 30) == b""
 
     uvloop.run(main())
+
+
+def test_a_connection_that_is_not_opened_yet_is_closed() -> None:
+    async def main() -> bytes:
+        with ExitStack() as ends:
+            listener = listening(ends)
+            acceptor = Acceptor(asyncio.Protocol)
+            await acceptor.start(listener, CONNECTIONS)
+            (client,) = connect_all(ends, listener, 1)
+            acceptor._accept_pending()
+            acceptor.close()
+            await acceptor.wait_closed()  # cancels the task before its first turn
+            client.settimeout(30)
+            return client.recv(1)
+
+    assert asyncio.run(main()) == b""

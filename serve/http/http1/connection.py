@@ -15,7 +15,7 @@ import logging
 import socket
 from typing import cast
 
-from serve.http.exchange import DirectRequest, ResponseHeaders
+from serve.http.exchange import ReadyRequest, ResponseHeaders
 from serve.http.http1.asgi_cycle import AsgiCycle, Peers
 from serve.http.http1.chunked import ChunkedBody
 from serve.http.http1.flow import Flow
@@ -62,7 +62,7 @@ class Connection(asyncio.Protocol):
         self._body_left = 0  # bytes still to come of a body of known length
         self._chunks: ChunkedBody | None = None  # set while a chunked body arrives
         self._body_bytes = 0  # this connection's share of the listener's memory for bodies
-        self._request: DirectRequest | AsgiCycle | None = None  # the one in progress
+        self._request: ReadyRequest | AsgiCycle | None = None  # the one in progress
         self._half_closed = False  # the client sends no more
         self._probes = 0  # interim responses that were sent to find out whether the client of this request has gone
         self.closes = False  # whether the response in progress is the last

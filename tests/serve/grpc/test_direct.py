@@ -14,14 +14,14 @@ import pytest
 
 from convoy.protos import open_inference_pb2 as pb
 from convoy.wire.oip_grpc import RAW_INPUT_TAG, varint
-from serve.api.direct import MOST_PLANS
+from serve.api.direct import MOST_PLANS, DirectRequest
 from serve.batching.batcher import Batcher
-from serve.grpc.direct import DirectInferCall
-from serve.telemetry.definitions import CANCELLED, REQUESTS, SHED, Definition
+from serve.telemetry.definitions import REQUESTS, Definition
 from serve.telemetry.exposition import total
 from serve.telemetry.mmap_store import read_files
-from tests.serve.grpc.test_servers import TENSORS, busy_engine, infer, rows, stubs
+from tests.serve.grpc.test_servers import TENSORS, infer, rows
 from tests.serve.listeners import Serving, StartGateway
+from tests.serve.recording import record_started
 from tests.waiting import until
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -37,19 +37,8 @@ def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[DirectInferCall]:
-    """The direct calls that have started."""
-    found: list[DirectInferCall] = []
-
-    class Recorded(DirectInferCall):
-        __slots__ = ()
-
-        def start(self) -> None:
-            found.append(self)
-            super().start()
-
-    monkeypatch.setattr("serve.grpc.inference.DirectInferCall", Recorded)
-    return found
+def started(monkeypatch: pytest.MonkeyPatch) -> list[DirectRequest]:
+    return record_started(monkeypatch)
 
 
 def send(gateway: Serving, message: bytes, **options: Any) -> bytes:
@@ -76,7 +65,7 @@ def counted(gateway: Serving, metric: Definition, label: str) -> Counter[str]:
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_known_message_gets_the_answer_of_the_general_way(
-    gateway: Serving, started: list[DirectInferCall], count: int
+    gateway: Serving, started: list[DirectRequest], count: int
 ) -> None:
     request = infer(**rows(count))
     assert learn(gateway, request.SerializeToString()) == send(gateway, request.SerializeToString())
@@ -98,7 +87,7 @@ def padded(data: bytes) -> bytes:
 
 
 def test_the_end_of_a_message_is_its_tensor_only_if_it_is_parsed_so(
-    gateway: Serving, started: list[DirectInferCall]
+    gateway: Serving, started: list[DirectRequest]
 ) -> None:
     expected = learn(gateway, padded(RAW))
     for _ in range(3):
@@ -107,7 +96,7 @@ def test_the_end_of_a_message_is_its_tensor_only_if_it_is_parsed_so(
     assert not started
 
 
-def test_messages_that_never_come_again_do_not_pile_up(gateway: Serving, started: list[DirectInferCall]) -> None:
+def test_messages_that_never_come_again_do_not_pile_up(gateway: Serving, started: list[DirectRequest]) -> None:
     message = SAMPLE.SerializeToString()
     for number in range(3 * MOST_PLANS):
         send(gateway, UNKNOWN_TAG + b"\x04" + b"%04d" % number + message)
@@ -117,7 +106,7 @@ def test_messages_that_never_come_again_do_not_pile_up(gateway: Serving, started
     assert started
 
 
-def test_a_known_beginning_with_another_end_is_parsed(gateway: Serving, started: list[DirectInferCall]) -> None:
+def test_a_known_beginning_with_another_end_is_parsed(gateway: Serving, started: list[DirectRequest]) -> None:
     """Two known beginnings of one length, and a message that has the one and the other's length."""
     one, two = (
         infer(name="image", datatype="UINT8", shape=(count, 28, 28, 1), raw=bytes(784 * count)) for count in (1, 2)
@@ -132,7 +121,7 @@ def test_a_known_beginning_with_another_end_is_parsed(gateway: Serving, started:
     assert len(started) == known
 
 
-def test_rows_that_no_longer_fit_into_a_run_are_split(gateway: Serving, started: list[DirectInferCall]) -> None:
+def test_rows_that_no_longer_fit_into_a_run_are_split(gateway: Serving, started: list[DirectRequest]) -> None:
     request = infer(**rows(4))
     expected = learn(gateway, request.SerializeToString())
     batcher = gateway.plane.endpoints.by_name[TENSORS].batcher
@@ -148,7 +137,7 @@ def test_rows_that_no_longer_fit_into_a_run_are_split(gateway: Serving, started:
     assert len(started) == known
 
 
-def test_refused_messages_are_not_learned(gateway: Serving, started: list[DirectInferCall]) -> None:
+def test_refused_messages_are_not_learned(gateway: Serving, started: list[DirectRequest]) -> None:
     message = infer(**{**rows(1), "model": "no"}).SerializeToString()
     for _ in range(4):
         with pytest.raises(grpc.RpcError, match="no"):
@@ -170,7 +159,7 @@ def fail(*arguments: Any, **options: Any) -> Any:
 
 @pytest.mark.parametrize("stage", FAULTS)
 def test_a_fault_is_counted_as_it_is_answered(
-    gateway: Serving, started: list[DirectInferCall], monkeypatch: pytest.MonkeyPatch, stage: str
+    gateway: Serving, started: list[DirectRequest], monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     message = SAMPLE.SerializeToString()
     learn(gateway, message)
@@ -187,30 +176,7 @@ def test_a_fault_is_counted_as_it_is_answered(
     assert started
 
 
-@pytest.mark.parametrize("late", [False, True])
-def test_a_known_message_that_waits_ends_with_its_client_or_its_deadline(
-    gateway: Serving, started: list[DirectInferCall], late: bool
-) -> None:
-    learn(gateway, SAMPLE.SerializeToString())
-    code = "DEADLINE_EXCEEDED" if late else "CANCELLED"
-    with busy_engine(gateway), stubs(gateway) as (_, inference):
-        until(lambda: gateway.plane.in_flight == 0)
-        before = counted(gateway, REQUESTS, "code"), counted(gateway, SHED, "reason"), counted(gateway, CANCELLED, "")
-        call = inference.ModelInfer.future(SAMPLE, metadata=(("grpc-timeout", "2S"),) if late else None)
-        until(lambda: gateway.plane.in_flight == 1)
-        if not late:
-            call.cancel()
-        with pytest.raises((grpc.RpcError, grpc.FutureCancelledError)):
-            call.result()
-        assert call.code().name == code
-        until(lambda: counted(gateway, REQUESTS, "code") - before[0] == {code: 1})
-        shed, cancelled = counted(gateway, SHED, "reason") - before[1], counted(gateway, CANCELLED, "") - before[2]
-        assert (shed, cancelled) == (({"deadline": 1}, {}) if late else ({}, {"": 1}))
-    assert started
-    assert send(gateway, SAMPLE.SerializeToString())
-
-
-def test_keys_are_checked_with_every_message(start_gateway: StartGateway, started: list[DirectInferCall]) -> None:
+def test_keys_are_checked_with_every_message(start_gateway: StartGateway, started: list[DirectRequest]) -> None:
     key = "convoy_" + "k" * 43
     keys = [{"name": "one", "sha256": hashlib.sha256(key.encode()).hexdigest()}]
     with start_gateway(listen={"grpc_server": "native"}, keys=keys) as gateway:

@@ -222,13 +222,13 @@ def test_garbage_is_an_invalid_argument(gateway: Serving, method: str) -> None:
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def counted(gateway: Serving, metric: Definition, label: str) -> Counter[str]:
-    """A metric of the model, by the values of a label."""
+def counted(gateway: Serving, metric: Definition, label: str, model: str = MODEL) -> Counter[str]:
+    """A metric of a model, by the values of a label."""
     rows = total(read_files(gateway.metrics.folder))[metric.name]
     counts: Counter[str] = Counter()
     for key, row in rows.items():
         labels = dict(key)
-        if labels.get("model") == MODEL:
+        if labels.get("model") == model:
             counts[labels.get(label, "")] += int(row[0])
     return +counts
 
@@ -260,14 +260,25 @@ def busy_engine(gateway: Serving) -> Iterator[None]:
         run(give_back(taken))
 
 
-@pytest.mark.parametrize("method", ["Classify", "ModelInfer"])
+@pytest.mark.parametrize("kind", ["Classify", "an image", "a known tensor"])
 @pytest.mark.parametrize("late", [False, True])
-def test_a_call_that_waits_ends_with_its_client_or_its_deadline(gateway: Serving, method: str, late: bool) -> None:
-    request = classify() if method == "Classify" else infer()
+def test_a_call_that_waits_ends_with_its_client_or_its_deadline(gateway: Serving, kind: str, late: bool) -> None:
+    requests = {"Classify": classify(), "an image": infer(), "a known tensor": infer(**rows(1))}
+    request, model = requests[kind], TENSORS if kind == "a known tensor" else MODEL
     code = "DEADLINE_EXCEEDED" if late else "CANCELLED"
+
+    def counts() -> tuple[Counter[str], Counter[str], Counter[str]]:
+        asked = ((REQUESTS, "code"), (SHED, "reason"), (CANCELLED, ""))
+        found = [counted(gateway, metric, label, model) for metric, label in asked]
+        return found[0], found[1], found[2]
+
+    with stubs(gateway) as (_, inference):
+        for _ in range(REPEATS):
+            inference.ModelInfer(requests["a known tensor"], timeout=60)
+        until(lambda: gateway.plane.in_flight == 0)
     with busy_engine(gateway), stubs(gateway) as (classifier, inference):
-        before = counted(gateway, REQUESTS, "code"), counted(gateway, SHED, "reason"), counted(gateway, CANCELLED, "")
-        stub = classifier.Classify if method == "Classify" else inference.ModelInfer
+        before = counts()
+        stub = classifier.Classify if kind == "Classify" else inference.ModelInfer
         # Only the server counts these 2 s: a client that counts them too may cancel the call first.
         call = stub.future(request, metadata=(("grpc-timeout", "2S"),) if late else None)
         until(lambda: gateway.plane.in_flight == 1)
@@ -277,8 +288,8 @@ def test_a_call_that_waits_ends_with_its_client_or_its_deadline(gateway: Serving
             call.result()
         assert call.code().name == code
         until(lambda: gateway.plane.in_flight == 0)
-        until(lambda: counted(gateway, REQUESTS, "code") - before[0] == {code: 1})
-        shed, cancelled = counted(gateway, SHED, "reason") - before[1], counted(gateway, CANCELLED, "") - before[2]
+        until(lambda: counts()[0] - before[0] == {code: 1})
+        shed, cancelled = counts()[1] - before[1], counts()[2] - before[2]
         assert (shed, cancelled) == (({"deadline": 1}, {}) if late else ({}, {"": 1}))
     with stubs(gateway) as (classifier, _):
         assert classifier.Classify(classify(), timeout=60).predictions

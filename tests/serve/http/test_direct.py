@@ -16,9 +16,8 @@ import numpy as np
 import orjson
 import pytest
 
-from serve.api.direct import MOST_PLANS
+from serve.api.direct import MOST_PLANS, DirectRequest
 from serve.batching.batcher import Batcher
-from serve.http.direct import DirectHttpInfer
 from serve.telemetry.definitions import REQUESTS
 from serve.telemetry.exposition import total
 from serve.telemetry.mmap_store import read_files
@@ -36,6 +35,7 @@ from tests.serve.http.test_both_paths import (
     sized_tensor,
 )
 from tests.serve.listeners import Serving, StartGateway
+from tests.serve.recording import record_started
 from tests.waiting import until
 
 BINARY_ANSWER = {"binary_data_output": True}
@@ -93,19 +93,8 @@ def gateway(start_gateway: StartGateway) -> Iterator[Serving]:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[DirectHttpInfer]:
-    """The direct requests that have started."""
-    found: list[DirectHttpInfer] = []
-
-    class Recorded(DirectHttpInfer):
-        __slots__ = ()
-
-        def start(self) -> None:
-            found.append(self)
-            super().start()
-
-    monkeypatch.setattr("serve.http.direct.DirectHttpInfer", Recorded)
-    return found
+def started(monkeypatch: pytest.MonkeyPatch) -> list[DirectRequest]:
+    return record_started(monkeypatch)
 
 
 def counted(gateway: Serving) -> Counter[str]:
@@ -138,7 +127,7 @@ def learn(gateway: Serving, case: Case) -> None:
 
 @pytest.mark.parametrize("name", DIRECT)
 def test_a_known_request_gets_the_answer_of_the_general_way(
-    gateway: Serving, started: list[DirectHttpInfer], name: str
+    gateway: Serving, started: list[DirectRequest], name: str
 ) -> None:
     case = DIRECT[name]
     expected = ask(gateway, in_chunks(case))
@@ -151,7 +140,7 @@ def test_a_known_request_gets_the_answer_of_the_general_way(
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_all_other_requests_go_the_general_way(gateway: Serving, started: list[DirectHttpInfer], name: str) -> None:
+def test_all_other_requests_go_the_general_way(gateway: Serving, started: list[DirectRequest], name: str) -> None:
     case = OTHERS[name]
     expected = ask(gateway, in_chunks(case))
     for _ in range(3):
@@ -171,7 +160,7 @@ def test_a_known_json_part_before_a_tensor_of_another_size_is_refused(gateway: S
         assert ask(gateway, hot(replace(SAMPLE, body=body)))[0] == 400
 
 
-def test_a_body_of_json_alone_is_parsed(gateway: Serving, started: list[DirectHttpInfer]) -> None:
+def test_a_body_of_json_alone_is_parsed(gateway: Serving, started: list[DirectRequest]) -> None:
     """Its tensor is in the JSON part, which the header may cover completely."""
     entry = {"name": "image", "datatype": "UINT8", "shape": [1, 28, 28, 1], "data": [0] * 784}
     body = orjson.dumps({"inputs": [entry], "parameters": BINARY_ANSWER}).replace(b" ", b"")
@@ -181,7 +170,7 @@ def test_a_body_of_json_alone_is_parsed(gateway: Serving, started: list[DirectHt
     assert not started
 
 
-def test_rows_that_no_longer_fit_into_a_run_are_split(gateway: Serving, started: list[DirectHttpInfer]) -> None:
+def test_rows_that_no_longer_fit_into_a_run_are_split(gateway: Serving, started: list[DirectRequest]) -> None:
     case = tensor_case(4)
     learn(gateway, case)
     expected = ask(gateway, in_chunks(case))
@@ -196,7 +185,7 @@ def test_rows_that_no_longer_fit_into_a_run_are_split(gateway: Serving, started:
     assert len(started) == known
 
 
-def test_json_parts_that_never_come_again_do_not_pile_up(gateway: Serving, started: list[DirectHttpInfer]) -> None:
+def test_json_parts_that_never_come_again_do_not_pile_up(gateway: Serving, started: list[DirectRequest]) -> None:
     for number in range(3 * MOST_PLANS):
         document = sized_tensor(len(RAW), parameters=BINARY_ANSWER, unknown=f"{number:04}")
         head = orjson.dumps(document)
@@ -223,7 +212,7 @@ def fail(*arguments: Any, **options: Any) -> Any:
 
 @pytest.mark.parametrize("stage", FAULTS)
 def test_a_fault_is_counted_as_it_is_answered(
-    gateway: Serving, started: list[DirectHttpInfer], monkeypatch: pytest.MonkeyPatch, stage: str
+    gateway: Serving, started: list[DirectRequest], monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     learn(gateway, SAMPLE)
     broken: Callable[..., Any] | property = property(fail) if stage == "logits" else fail
@@ -235,7 +224,7 @@ def test_a_fault_is_counted_as_it_is_answered(
 
 
 def test_a_fault_after_the_answer_does_not_change_its_code(
-    gateway: Serving, started: list[DirectHttpInfer], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    gateway: Serving, started: list[DirectRequest], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     learn(gateway, SAMPLE)
     monkeypatch.setattr("serve.telemetry.recorder.ModelRecorder.request", fail)
@@ -245,7 +234,7 @@ def test_a_fault_after_the_answer_does_not_change_its_code(
 
 
 def test_an_error_that_cannot_be_sent_is_a_fault(
-    gateway: Serving, started: list[DirectHttpInfer], monkeypatch: pytest.MonkeyPatch
+    gateway: Serving, started: list[DirectRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = DIRECT["a priority that is no number"]
     learn(gateway, case)
@@ -255,7 +244,7 @@ def test_an_error_that_cannot_be_sent_is_a_fault(
     assert started
 
 
-def test_pipelined_requests_are_answered_in_their_order(gateway: Serving, started: list[DirectHttpInfer]) -> None:
+def test_pipelined_requests_are_answered_in_their_order(gateway: Serving, started: list[DirectRequest]) -> None:
     learn(gateway, SAMPLE)
     expected = ask(gateway, hot(SAMPLE))[2]
     with gateway.connect() as client, client.makefile("rb") as stream:
@@ -266,7 +255,7 @@ def test_pipelined_requests_are_answered_in_their_order(gateway: Serving, starte
     assert len(started) >= 20
 
 
-def test_a_client_that_leaves_while_its_rows_wait_is_counted(gateway: Serving, started: list[DirectHttpInfer]) -> None:
+def test_a_client_that_leaves_while_its_rows_wait_is_counted(gateway: Serving, started: list[DirectRequest]) -> None:
     learn(gateway, SAMPLE)
     batcher = gateway.plane.endpoints.by_name[f"{MODEL}-tensor"].batcher
     assert isinstance(batcher, Batcher)
@@ -285,7 +274,7 @@ def test_a_client_that_leaves_while_its_rows_wait_is_counted(gateway: Serving, s
     assert ask(gateway, hot(SAMPLE))[0] == 200
 
 
-def test_a_server_that_stops_says_so(start_gateway: StartGateway, started: list[DirectHttpInfer]) -> None:
+def test_a_server_that_stops_says_so(start_gateway: StartGateway, started: list[DirectRequest]) -> None:
     with start_gateway(models=[{"name": MODEL}]) as gateway:
         learn(gateway, SAMPLE)
         expected = ask(gateway, hot(SAMPLE))[2]
@@ -298,7 +287,7 @@ def test_a_server_that_stops_says_so(start_gateway: StartGateway, started: list[
     assert len(started) == 3
 
 
-def test_keys_are_checked_with_every_request(start_gateway: StartGateway, started: list[DirectHttpInfer]) -> None:
+def test_keys_are_checked_with_every_request(start_gateway: StartGateway, started: list[DirectRequest]) -> None:
     key = "convoy_" + "k" * 43
     keys = [{"name": "one", "sha256": hashlib.sha256(key.encode()).hexdigest()}]
     allowed = replace(SAMPLE, headers={**SAMPLE.headers, "authorization": f"Bearer {key}"})
