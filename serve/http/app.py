@@ -197,9 +197,7 @@ class HttpApp:
         context = exchange.context = RequestContext(timings, longest, HttpCaller(exchange.client, headers))
         with self._requests.track(context, endpoint) as tracked:
             try:
-                check_request(
-                    tracked, endpoint, headers, large=route.dialect is not None and carries_large_image(headers)
-                )
+                check_request(tracked, endpoint, headers, images=route.dialect is not None)
                 body = await exchange.read_body(self._plane.limits.body_bytes)
                 timings.received = self._clock()
                 document, answer_headers = await route.handler(endpoint, exchange, body, context)

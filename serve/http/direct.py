@@ -161,7 +161,7 @@ class DirectHttpRequest(DirectRequest):
     def check(self) -> None:
         endpoint = self.tracked.endpoint
         assert endpoint is not None
-        check_request(self.tracked, endpoint, self._headers, large=False)
+        check_request(self.tracked, endpoint, self._headers, images=False)
 
     def send(self, headers: ResponseHeaders, body: bytes) -> None:
         """Answers with 200."""

@@ -12,7 +12,7 @@ from serve.http.body import Headers, Receive, Send, read_body
 from serve.http.caller import RequestScope
 from serve.http.http1.flow import Flow
 from serve.http.http1.head import Head, join_fields
-from serve.http.responses import LINGER_SECONDS
+from serve.http.responses import CLOSE, LINGER_SECONDS
 
 ResponseHeaders = Sequence[tuple[bytes, bytes]]
 
@@ -143,7 +143,7 @@ class AsgiExchange:
 
     async def refuse_unread(self, status: int, headers: ResponseHeaders, body: bytes) -> None:
         """As `Exchange.refuse_unread`. Discards the rest of the body meanwhile: closing would reset the connection too early."""
-        sent = [*headers, (b"connection", b"close"), (b"content-length", b"%d" % len(body))]
+        sent = [*headers, CLOSE, (b"content-length", b"%d" % len(body))]
         await self._send({"type": "http.response.start", "status": status, "headers": sent})
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
         with contextlib.suppress(TimeoutError):

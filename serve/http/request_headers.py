@@ -9,16 +9,17 @@ from serve.gateway.request_context import RequestContext
 from serve.gateway.request_tracker import TrackedRequest
 from serve.http.auth import shown_key
 from serve.http.body import Headers
+from serve.http.classify import carries_large_image
 
 TIMEOUT_HEADER = b"x-request-timeout-ms"
 PRIORITY_HEADER = b"x-request-priority"
 
 
-def check_request(tracked: TrackedRequest, endpoint: Endpoint, headers: Headers, large: bool) -> None:
+def check_request(tracked: TrackedRequest, endpoint: Endpoint, headers: Headers, images: bool) -> None:
     """Checks a request before its body is read: its key, its headers, and whether it can be answered in time.
 
-    With open access the last check was made when the head arrived. `large`: the body is an image that waits for a decoding
-    thread. Raises ConvoyError.
+    With open access the last check was made when the head arrived. `images`: the body may be an image that waits for a
+    decoding thread. Raises ConvoyError.
     """
     plane = tracked.plane
     if plane.access.open:
@@ -26,7 +27,7 @@ def check_request(tracked: TrackedRequest, endpoint: Endpoint, headers: Headers,
         return
     tracked.authorize(shown_key(headers), endpoint.name)
     apply_headers(plane, headers, tracked.context)
-    plane.check_room(endpoint, tracked.context, large)
+    plane.check_room(endpoint, tracked.context, large=images and carries_large_image(headers))
 
 
 def apply_headers(plane: DataPlane, headers: Headers, context: RequestContext) -> None:

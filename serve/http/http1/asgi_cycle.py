@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from serve.http.body import Message
 from serve.http.caller import RequestScope
 from serve.http.http1.head import BadRequest, Head
-from serve.http.responses import FAULT_BODY, FAULT_HEADERS, INTERIM, response_head
+from serve.http.responses import CLOSE, FAULT_BODY, FAULT_HEADERS, INTERIM, response_head
 
 if TYPE_CHECKING:
     from serve.http.http1.connection import Connection
@@ -172,7 +172,7 @@ class AsgiCycle:
             chunked = True
             sent.append((b"transfer-encoding", b"chunked"))
         if not keep_alive and b"connection" not in found:
-            sent.append((b"connection", b"close"))
+            sent.append(CLOSE)
         elif keep_alive and self._version == "1.0":
             sent.append((b"connection", b"keep-alive"))
         self._head = response_head(status, sent)
